@@ -1,0 +1,61 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"runtime"
+	"runtime/debug"
+
+	"github.com/spf13/cobra"
+
+	"github.com/nodetrust/nodetrust/verify"
+)
+
+// version is set by the Makefile with -ldflags -X.
+var version = "devel"
+
+type versionInfo struct {
+	Version   string `json:"version"`
+	Mechanism string `json:"mechanism"`
+	Library   string `json:"library"`
+	Go        string `json:"go"`
+	Platform  string `json:"platform"`
+}
+
+func newVersionCommand() *cobra.Command {
+	var out outputFlag
+	cmd := &cobra.Command{
+		Use:   "version",
+		Short: "Print version, OpenPGP mechanism and image library version",
+		Long: `Prints the version of nodetrust, the OpenPGP mechanism that judges signatures (gpgme, or openpgp in a pure-Go
+build, which cannot judge OpenPGP v3 packets and answers unknown for them) and the version of the image library.`,
+		Example: "  nodetrust version\n  nodetrust version -o json",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			v := versionInfo{
+				Version:   version,
+				Mechanism: verify.Mechanism,
+				Library:   libraryVersion(),
+				Go:        runtime.Version(),
+				Platform:  runtime.GOOS + "/" + runtime.GOARCH,
+			}
+			return out.write(cmd.OutOrStdout(), v, func(w io.Writer) error {
+				_, err := fmt.Fprintf(w, "nodetrust %s\nmechanism: %s\nlibrary:   %s\ngo:        %s %s\n", v.Version, v.Mechanism, v.Library, v.Go, v.Platform)
+				return err
+			})
+		},
+	}
+	out.add(cmd)
+	return cmd
+}
+
+func libraryVersion() string {
+	if info, ok := debug.ReadBuildInfo(); ok {
+		for _, m := range info.Deps {
+			if m.Path == "go.podman.io/image/v5" {
+				return m.Path + " " + m.Version
+			}
+		}
+	}
+	return "unknown"
+}

@@ -1,0 +1,73 @@
+// Package judge turns differences and canary results into a state. It does no I/O and knows no clock; the agent
+// and the CLI use it alike.
+package judge
+
+import "github.com/nodetrust/nodetrust/verdict"
+
+// State is what a node is in. See docs/states.md.
+type State string
+
+// The states, in the order in which they are tried: the first that holds is reported.
+const (
+	Contested   State = "Contested"
+	Shadowed    State = "Shadowed"
+	NotEnforced State = "NotEnforced"
+	Blocked     State = "Blocked"
+	RolledBack  State = "RolledBack"
+	Drifted     State = "Drifted"
+	Unknown     State = "Unknown"
+	Enforced    State = "Enforced"
+)
+
+// Kind says how a file differs from what is desired.
+type Kind string
+
+// Kinds of difference. The first group is about files of the desired set, the second about files that mask it or
+// collide with it, the third about key files that the policy names.
+const (
+	Missing    Kind = "missing"
+	Content    Kind = "content"
+	Mode       Kind = "mode"
+	Owner      Kind = "owner"
+	Type       Kind = "type"
+	Label      Kind = "label"
+	Unreadable Kind = "unreadable"
+
+	Masks     Kind = "masks"     // another file is read instead of ours (~root/.config/containers/policy.json, /etc/crio/policies/*.json, …)
+	Duplicate Kind = "duplicate" // a registries.d file repeats a scope of ours: every pull fails
+	Invalid   Kind = "invalid"   // a registries.d file that doesn't parse: every pull fails
+
+	KeyMissing    Kind = "key-missing"
+	KeyUnreadable Kind = "key-unreadable"
+)
+
+// Difference is one way in which the effective file set differs from the desired one.
+type Difference struct {
+	// Path is absolute, as seen on the host (without the host root).
+	Path string `json:"path"`
+	Kind Kind   `json:"kind"`
+	// Want and Got are short: a digest ("sha256:…"), a mode ("0644"), "uid:gid", a type, a label or a name; never contents.
+	Want string `json:"want"`
+	Got  string `json:"got"`
+}
+
+// Canary is one canary judged once, through one runtime.
+type Canary struct {
+	verdict.Verdict
+	// Expect is accept or refuse.
+	Expect verdict.Answer `json:"expect"`
+	// Runtime is cri, podman or verify.
+	Runtime string `json:"runtime"`
+	// Namespace is set when the pull was made in the context of a namespaced policy.
+	Namespace string `json:"namespace,omitempty"`
+	// OK is true when the verdict is the expected one.
+	OK bool `json:"ok"`
+}
+
+// Probe is the result of one round of canaries: the JSON of `nodetrust probe`.
+type Probe struct {
+	State    State    `json:"state"`
+	Reason   string   `json:"reason"`
+	Message  string   `json:"message"`
+	Canaries []Canary `json:"canaries"`
+}

@@ -1,0 +1,62 @@
+package trust
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"sort"
+)
+
+// File is one file of a node, complete.
+type File struct {
+	// Path is absolute and clean.
+	Path string
+	// Mode holds permission bits only, for example 0o644.
+	Mode uint32
+	UID  uint32
+	GID  uint32
+	Data []byte
+}
+
+// FileSet is what one trust config puts on a node: at most one File per path.
+type FileSet []File
+
+// Sorted returns the files in the order of their paths. The receiver is not changed; file contents are shared.
+func (s FileSet) Sorted() FileSet {
+	out := make(FileSet, len(s))
+	copy(out, s)
+	sort.Slice(out, func(i, j int) bool { return out[i].Path < out[j].Path })
+	return out
+}
+
+// Digest names the set: "sha256:" and 64 hex digits over the files sorted by path. Each file contributes the length of
+// its path (8 bytes, big-endian), the path, mode, uid and gid (4 bytes each, big-endian), the length of its content
+// (8 bytes, big-endian) and the content. Two sets have the same digest exactly when path, mode, owner and bytes of all
+// files are equal.
+func (s FileSet) Digest() string {
+	h := sha256.New()
+	var n [8]byte
+	for _, f := range s.Sorted() {
+		binary.BigEndian.PutUint64(n[:], uint64(len(f.Path)))
+		h.Write(n[:])
+		h.Write([]byte(f.Path))
+		for _, v := range []uint32{f.Mode, f.UID, f.GID} {
+			binary.BigEndian.PutUint32(n[:4], v)
+			h.Write(n[:4])
+		}
+		binary.BigEndian.PutUint64(n[:], uint64(len(f.Data)))
+		h.Write(n[:])
+		h.Write(f.Data)
+	}
+	return "sha256:" + hex.EncodeToString(h.Sum(nil))
+}
+
+// Get returns the file at path.
+func (s FileSet) Get(path string) (File, bool) {
+	for _, f := range s {
+		if f.Path == path {
+			return f, true
+		}
+	}
+	return File{}, false
+}

@@ -1,0 +1,112 @@
+// Package verdict holds the answers nodetrust gives about images, as they appear in JSON.
+// It is pure data: it links neither the image library nor any client.
+package verdict
+
+// Answer is one of three: accept, refuse, unknown. Unknown means "could not tell" and is neither of the others.
+type Answer string
+
+// The three answers.
+const (
+	Accept  Answer = "accept"
+	Refuse  Answer = "refuse"
+	Unknown Answer = "unknown"
+)
+
+// Reason says why an answer was given. The set is closed; an accept has the empty reason.
+type Reason string
+
+// Reasons of a refusal: manifest, policy, keys and signatures could all be read, and the evaluation said no.
+const (
+	NoSignature       Reason = "NoSignature"
+	WrongKey          Reason = "WrongKey"
+	WrongIdentity     Reason = "WrongIdentity"
+	WrongDigest       Reason = "WrongDigest"
+	KeyExpired        Reason = "KeyExpired"
+	SignatureExpired  Reason = "SignatureExpired"
+	KeyRevoked        Reason = "KeyRevoked"
+	KeyUnreadable     Reason = "KeyUnreadable"
+	WeakOrUnsupported Reason = "WeakOrUnsupported"
+	RejectedByPolicy  Reason = "RejectedByPolicy"
+)
+
+// Reasons of an unknown: something could not be read, or the OpenPGP mechanism can't judge it.
+const (
+	KeyMissing            Reason = "KeyMissing"
+	MechanismCannotTell   Reason = "MechanismCannotTell"
+	LookasideUnreachable  Reason = "LookasideUnreachable"
+	LookasideForbidden    Reason = "LookasideForbidden"
+	LookasideNotSignature Reason = "LookasideNotSignature"
+	RegistryUnreachable   Reason = "RegistryUnreachable"
+	ImageNotFound         Reason = "ImageNotFound"
+	Unauthorized          Reason = "Unauthorized"
+	RateLimited           Reason = "RateLimited"
+	PolicyInvalid         Reason = "PolicyInvalid"
+	RegistriesDInvalid    Reason = "RegistriesDInvalid"
+	Timeout               Reason = "Timeout"
+)
+
+// Verdict is the answer for one image under one policy.
+type Verdict struct {
+	// Image is the reference as asked for, without the docker:// prefix.
+	Image string `json:"image"`
+	// Digest is the manifest digest that was judged (the instance's, for a multi-arch image). Empty if none was fetched.
+	Digest string `json:"digest,omitempty"`
+	// Index is the digest of the manifest list the instance was chosen from; empty for a single-arch image.
+	Index   string `json:"index,omitempty"`
+	Verdict Answer `json:"verdict"`
+	Reason  Reason `json:"reason"`
+	Message string `json:"message"`
+	// Hint is the next step for an admin, when there is one.
+	Hint string `json:"hint,omitempty"`
+	// Mechanism is the OpenPGP mechanism that judged: "gpgme" or "openpgp" (pure Go).
+	Mechanism    string        `json:"mechanism,omitempty"`
+	Scope        *Scope        `json:"scope,omitempty"`
+	Lookaside    *Lookaside    `json:"lookaside,omitempty"`
+	Requirements []Requirement `json:"requirements,omitempty"`
+}
+
+// Scope is the section of policy.json that was used alone.
+type Scope struct {
+	Transport string `json:"transport"`
+	// Name is the scope as written in policy.json; "" for a transport's or the top-level default.
+	Name string `json:"name"`
+	// Matched says how: "exact", "repository", "namespace", "host", "wildcard", "transport-default" or "default".
+	Matched string `json:"matched"`
+}
+
+// Lookaside is where detached signatures of the image are looked up.
+type Lookaside struct {
+	URL string `json:"url"`
+	// File is the registries.d file that names the URL; empty for the built-in default.
+	File string `json:"file,omitempty"`
+}
+
+// Requirement is one entry of the scope's list; all must accept.
+type Requirement struct {
+	// Type is policy.json's: signedBy, sigstoreSigned, insecureAcceptAnything, reject, signedBaseLayer.
+	Type string `json:"type"`
+	// Keys are full fingerprints (upper-case hex) for signedBy where the key could be parsed, else paths.
+	Keys []string `json:"keys,omitempty"`
+	// Identity is the type of signedIdentity.
+	Identity   string      `json:"identity,omitempty"`
+	Verdict    Answer      `json:"verdict"`
+	Reason     Reason      `json:"reason,omitempty"`
+	Signatures []Signature `json:"signatures,omitempty"`
+}
+
+// Signature is one signature judged against one requirement.
+type Signature struct {
+	// Source is the URL or file it was read from.
+	Source  string `json:"source"`
+	Verdict Answer `json:"verdict"`
+	// Signer is the full fingerprint (upper-case hex), or the 16-digit key ID where only that is known. It is
+	// proven only when Verdict is accept; else it is what the signature claims.
+	Signer string `json:"signer,omitempty"`
+	// Packet is the version of the OpenPGP signature packet (3, 4 or 6); 0 if there is none.
+	Packet int `json:"packet,omitempty"`
+	// Digest and Reference are what the signature says it is for. Claims only, unless Verdict is accept.
+	Digest    string `json:"digest,omitempty"`
+	Reference string `json:"reference,omitempty"`
+	Reason    Reason `json:"reason"`
+	Message   string `json:"message,omitempty"`
+}
