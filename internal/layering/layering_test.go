@@ -1,0 +1,77 @@
+// Package layering holds the borders between packages.
+package layering
+
+import (
+	"os/exec"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/nodetrust/nodetrust/"
+
+// deps lists what pkg links, itself included.
+func deps(t *testing.T, pkg string, env ...string) []string {
+	t.Helper()
+	cmd := exec.Command("go", "list", "-deps", module+pkg)
+	cmd.Env = append(cmd.Environ(), env...)
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("go list -deps %s: %v", pkg, err)
+	}
+	return strings.Fields(string(out))
+}
+
+func forbid(t *testing.T, pkg string, list []string, prefixes ...string) {
+	t.Helper()
+	for _, d := range list {
+		for _, p := range prefixes {
+			if d == p || strings.HasPrefix(d, p+"/") {
+				t.Errorf("%s links %s", pkg, d)
+			}
+		}
+	}
+}
+
+func TestAgentStaysSmall(t *testing.T) {
+	list := deps(t, "cmd/nodetrust-agent", "CGO_ENABLED=0")
+	forbid(t, "the agent", list, "go.podman.io/image", "google.golang.org/grpc", "k8s.io/client-go/kubernetes", "k8s.io/api",
+		"k8s.io/cri-api", "github.com/coreos/butane", module+"verify", module+"probe", module+"render")
+}
+
+func TestPureCore(t *testing.T) {
+	for _, pkg := range []string{"trust", "trust/key", "render", "verify", "judge", "verdict", "desired", "lint"} {
+		forbid(t, pkg, deps(t, pkg), "k8s.io/client-go")
+	}
+	for _, pkg := range []string{"trust", "trust/key", "render", "judge", "verdict", "desired"} {
+		forbid(t, pkg, deps(t, pkg), "go.podman.io/image", "google.golang.org/grpc")
+	}
+	// judge and verdict know no clock, no file and no network.
+	for _, pkg := range []string{"judge", "verdict"} {
+		forbid(t, pkg, deps(t, pkg), "net", "os/exec")
+	}
+}
+
+// TestOnlyVerifyImportsTheImageLibrary looks at direct imports, tests left aside: they may ask the library for a
+// second opinion.
+func TestOnlyVerifyImportsTheImageLibrary(t *testing.T) {
+	out, err := exec.Command("go", "list", "-f", `{{.ImportPath}} {{join .Imports " "}}`, module+"...").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := false
+	for line := range strings.Lines(string(out)) {
+		f := strings.Fields(line)
+		for _, imp := range f[1:] {
+			if !strings.HasPrefix(imp, "go.podman.io/image") {
+				continue
+			}
+			seen = true
+			if f[0] != module+"verify" {
+				t.Errorf("%s imports %s: only verify may", f[0], imp)
+			}
+		}
+	}
+	if !seen {
+		t.Error("nobody imports the image library: this test looks at the wrong thing")
+	}
+}
