@@ -1,0 +1,142 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+
+	"github.com/nodetrust/nodetrust/internal/fixture"
+)
+
+// bench holds what the sections share: built programs, keys, a registry, a lookaside and signed images.
+type bench struct {
+	repo, bin, dir string
+	butane         string
+	gpg            *fixture.GPG
+	registry       *fixture.Registry
+	lookaside      *fixture.Lookaside
+	signed         string // repository@digest of a signed image
+	canary         string // repository@digest of another signed image, to be refused
+}
+
+func newBench(repo string) (b *bench, err error) {
+	repo, err = filepath.Abs(repo)
+	if err != nil {
+		return nil, err
+	}
+	b = &bench{repo: repo, bin: filepath.Join(repo, "bin")}
+	if b.dir, err = os.MkdirTemp("", "nt-bench-"); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			b.close()
+		}
+	}()
+	b.butane = filepath.Join(b.dir, "butane")
+	cmd := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", b.butane, "github.com/coreos/butane/internal")
+	cmd.Dir = repo
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("building butane: %w: %s", err, out)
+	}
+	if b.gpg, err = fixture.NewGPG(); err != nil {
+		return nil, err
+	}
+	key, err := b.gpg.NewKey("bench signer", fixture.KeyOptions{})
+	if err != nil {
+		return nil, err
+	}
+	if err := os.WriteFile(filepath.Join(b.dir, "signer.asc"), key.Armored, 0o644); err != nil {
+		return nil, err
+	}
+	if b.registry, err = fixture.NewRegistry("127.0.0.1:0"); err != nil {
+		return nil, err
+	}
+	if b.lookaside, err = fixture.NewLookaside("127.0.0.1:0", filepath.Join(b.dir, "lookaside")); err != nil {
+		return nil, err
+	}
+	for _, img := range []struct {
+		repo string
+		ref  *string
+	}{{"team/app", &b.signed}, {"team/canary", &b.canary}} {
+		digest, err := b.registry.Push(img.repo, "v1", img.repo)
+		if err != nil {
+			return nil, err
+		}
+		sig, err := key.Sign(digest, b.registry.Host+"/"+img.repo+":v1")
+		if err != nil {
+			return nil, err
+		}
+		if err := b.lookaside.Put(img.repo, digest, 1, sig); err != nil {
+			return nil, err
+		}
+		*img.ref = b.registry.Host + "/" + img.repo + "@" + digest
+	}
+	return b, b.writeConfigs()
+}
+
+func (b *bench) close() {
+	if b.registry != nil {
+		b.registry.Stop()
+	}
+	if b.lookaside != nil {
+		b.lookaside.Stop()
+	}
+	if b.gpg != nil {
+		b.gpg.Close()
+	}
+	_ = os.RemoveAll(b.dir)
+}
+
+// writeConfigs makes a host root, trust.yaml (one scope) and wide.yaml (50 files on the node).
+func (b *bench) writeConfigs() error {
+	root := filepath.Join(b.dir, "root", "etc", "containers")
+	if err := os.MkdirAll(filepath.Join(root, "registries.d"), 0o755); err != nil {
+		return err
+	}
+	conf := fmt.Sprintf("unqualified-search-registries = []\n[[registry]]\nlocation = %q\ninsecure = true\n", b.registry.Host)
+	if err := os.WriteFile(filepath.Join(root, "registries.conf"), []byte(conf), 0o644); err != nil {
+		return err
+	}
+	head := `apiVersion: nodetrust.io/v1alpha1
+kind: TrustConfig
+metadata: {name: bench}
+spec:
+  pools: [worker]
+  default: accept
+  keys:
+  - {name: signer, file: signer.asc}
+  registries:
+`
+	entry := func(scope, lookaside string) string {
+		return fmt.Sprintf("  - scope: %q\n    require:\n    - signedBy: [signer]\n    lookaside: %s\n", scope, lookaside)
+	}
+	tail := fmt.Sprintf("  canaries:\n  - {image: %q, expect: accept}\n  - {image: %q, expect: refuse}\n", b.signed, b.canary)
+	small := head + entry(b.registry.Host, b.lookaside.URL()) + tail
+	if err := os.WriteFile(filepath.Join(b.dir, "trust.yaml"), []byte(small), 0o644); err != nil {
+		return err
+	}
+	var wide strings.Builder
+	wide.WriteString(head + entry(b.registry.Host, b.lookaside.URL()))
+	for i := range 48 { // with policy.json and the registry above: 50 files
+		wide.WriteString(entry(fmt.Sprintf("registry-%02d.example.com", i), "https://lookaside.example.com/"+fmt.Sprint(i)))
+	}
+	wide.WriteString(tail)
+	return os.WriteFile(filepath.Join(b.dir, "wide.yaml"), []byte(wide.String()), 0o644)
+}
+
+// nodetrust runs the CLI in the bench's folder and returns its standard output.
+func (b *bench) nodetrust(ctx context.Context, args ...string) ([]byte, error) {
+	cmd := exec.CommandContext(ctx, filepath.Join(b.bin, "nodetrust"), args...)
+	cmd.Dir = b.dir
+	var stderr strings.Builder
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		return nil, fmt.Errorf("nodetrust %s: %w: %s", strings.Join(args, " "), err, stderr.String())
+	}
+	return out, nil
+}
