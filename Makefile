@@ -1,0 +1,77 @@
+# nodetrust. `make help` lists the targets.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+GO ?= go
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+
+# The image library's transports and storage drivers that nothing here uses stay out of the program.
+TAGS := containers_image_docker_daemon_stub,containers_image_storage_stub,exclude_graphdriver_btrfs
+# Without cgo there is no gpgme: the pure-Go OpenPGP mechanism judges, and says so.
+PURE_TAGS := $(TAGS),containers_image_openpgp
+BUILD := $(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)'
+
+GOFUMPT := mvdan.cc/gofumpt@v0.12.0
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+
+# Of a verbose test run only what a reader wants: failures, skips with their reasons, and the closing lines.
+BRIEF := grep --line-buffered -Ev '^ *(=== |--- PASS)|^PASS$$'
+
+export NODETRUST_REALDATA
+
+.PHONY: help deps deps-build deps-test build build-pure test test-unit test-pure e2e demo bench soak lint fmt clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+deps: ## install what is missing for building and, as root, for all tests
+	@hack/deps.sh
+
+deps-build:
+	@hack/deps.sh build
+
+deps-test:
+	@if [ "$$(id -u)" = 0 ]; then hack/deps.sh build test; else hack/deps.sh build; fi
+
+build: deps-build ## bin/nodetrust (cgo, gpgme) and bin/nodetrust-agent (static)
+	CGO_ENABLED=1 $(BUILD) -tags '$(TAGS)' -o bin/nodetrust ./cmd/nodetrust
+	CGO_ENABLED=0 $(BUILD) -o bin/nodetrust-agent ./cmd/nodetrust-agent
+
+build-pure: ## bin/nodetrust-pure, without cgo: answers unknown where only gpgme could judge
+	CGO_ENABLED=0 $(BUILD) -tags '$(PURE_TAGS)' -o bin/nodetrust-pure ./cmd/nodetrust
+
+test: test-unit test-pure e2e ## all tests; as root they include a real CRI-O and podman
+
+test-unit: deps-test ## unit tests; the agent's with the race detector
+	CGO_ENABLED=1 $(GO) test -race -v ./agent/... | $(BRIEF)
+	CGO_ENABLED=1 $(GO) test -v -tags '$(TAGS)' $$($(GO) list ./... | grep -v /agent) | $(BRIEF)
+
+test-pure: build-pure ## the pure-Go build and what it answers
+	CGO_ENABLED=0 $(GO) test -v -tags '$(PURE_TAGS)' ./verify/... | $(BRIEF)
+
+e2e: deps-test ## the tests of the whole, with real runtimes (root; CRI-O is built once and cached)
+	cd e2e && $(GO) vet ./... && $(GO) test -v -count=1 -timeout 25m $(E2EFLAGS) . ./lab
+
+demo: build ## the main job on this machine, without root or cluster
+	cd e2e && $(GO) run ./demo -bin ../bin
+
+bench: build ## the figures of docs/benchmarks.md
+	cd e2e && $(GO) run ./bench
+
+soak: build ## long generated runs of every fuzz test (SOAK=1m each)
+	GO='$(GO)' hack/soak.sh $(or $(SOAK),1m) '$(TAGS)'
+
+lint: deps-build ## gofumpt, go vet and staticcheck, versions pinned
+	@out=$$($(GO) run $(GOFUMPT) -l $$(git ls-files '*.go')); [ -z "$$out" ] || { echo "not gofumpt-clean:"; echo "$$out"; exit 1; }
+	$(GO) vet -tags '$(TAGS)' ./...
+	$(GO) run $(STATICCHECK) -tags '$(TAGS)' ./...
+	cd e2e && $(GO) vet ./... && $(GO) run $(STATICCHECK) ./...
+
+fmt: ## format with gofumpt
+	$(GO) run $(GOFUMPT) -w $$(git ls-files '*.go')
+
+clean: ## remove what was built
+	rm -rf bin
