@@ -70,4 +70,14 @@ type Probe struct {
 	Reason   string   `json:"reason"`
 	Message  string   `json:"message"`
 	Canaries []Canary `json:"canaries"`
+	// Keys are the OpenPGP keys that the policy trusts.
+	Keys []Key `json:"keys,omitempty"`
+}
+
+// Key is a trusted key and the end of its life.
+type Key struct {
+	// Fingerprint is full, upper-case hex.
+	Fingerprint string `json:"fingerprint"`
+	// Expires is in Unix seconds; 0 for a key that does not expire.
+	Expires int64 `json:"expires"`
 }
