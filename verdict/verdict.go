@@ -43,6 +43,7 @@ const (
 	PolicyInvalid         Reason = "PolicyInvalid"
 	RegistriesDInvalid    Reason = "RegistriesDInvalid"
 	Timeout               Reason = "Timeout"
+	RuntimeFailed         Reason = "RuntimeFailed"
 )
 
 // Verdict is the answer for one image under one policy.

@@ -1,0 +1,99 @@
+package probe
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+// maxAuthfile bounds an auth file.
+const maxAuthfile = 1 << 20
+
+// credentials are the logins of a containers-auth.json by registry, or by registry and namespace.
+type credentials map[string]*runtimeapi.AuthConfig
+
+// readAuthfile reads a containers-auth.json. The empty path is no logins. Its errors carry no content.
+func readAuthfile(path string) (credentials, error) {
+	if path == "" {
+		return nil, nil
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("reading the auth file: %w", err)
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, maxAuthfile+1))
+	if err != nil {
+		return nil, fmt.Errorf("reading the auth file: %w", err)
+	}
+	if len(b) > maxAuthfile {
+		return nil, fmt.Errorf("reading %s: larger than %d bytes", path, maxAuthfile)
+	}
+	var file struct {
+		Auths map[string]struct {
+			Auth          string `json:"auth"`
+			IdentityToken string `json:"identitytoken"`
+		} `json:"auths"`
+	}
+	if err := json.Unmarshal(b, &file); err != nil {
+		return nil, fmt.Errorf("parsing %s: %w", path, withoutContent(err))
+	}
+	out := credentials{}
+	for scope, a := range file.Auths {
+		login, err := base64.StdEncoding.DecodeString(a.Auth)
+		if err != nil {
+			return nil, fmt.Errorf("parsing %s: the login for %s is not base64", path, scope)
+		}
+		user, password, _ := strings.Cut(string(login), ":")
+		if user == "" && a.IdentityToken == "" {
+			continue
+		}
+		out[normalizeScope(scope)] = &runtimeapi.AuthConfig{
+			Username: user, Password: strings.TrimRight(password, "\x00"), IdentityToken: a.IdentityToken,
+		}
+	}
+	return out, nil
+}
+
+func withoutContent(err error) error {
+	var s *json.SyntaxError
+	if errors.As(err, &s) {
+		return fmt.Errorf("no JSON at byte %d", s.Offset)
+	}
+	return errors.New("not of the form of an auth file")
+}
+
+// normalizeScope turns the URL forms that docker writes into a host.
+func normalizeScope(scope string) string {
+	s := strings.TrimPrefix(strings.TrimPrefix(scope, "https://"), "http://")
+	if s == scope {
+		return strings.TrimSuffix(s, "/")
+	}
+	host, _, _ := strings.Cut(s, "/")
+	if host == "index.docker.io" {
+		return "docker.io"
+	}
+	return host
+}
+
+// forImage returns the login of the most specific scope of repository@digest, or nil.
+func (c credentials) forImage(ref string) *runtimeapi.AuthConfig {
+	scope, _, _ := strings.Cut(ref, "@")
+	for scope != "" {
+		if a, ok := c[scope]; ok {
+			return a
+		}
+		i := strings.LastIndex(scope, "/")
+		if i < 0 {
+			break
+		}
+		scope = scope[:i]
+	}
+	return nil
+}

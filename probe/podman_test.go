@@ -1,0 +1,270 @@
+package probe
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/nodetrust/nodetrust/internal/fixture"
+	"github.com/nodetrust/nodetrust/judge"
+	"github.com/nodetrust/nodetrust/trust"
+	"github.com/nodetrust/nodetrust/verdict"
+)
+
+// world is a registry with images, their signatures, and a home directory with a policy that podman reads.
+type world struct {
+	registry  *fixture.Registry
+	lookaside *fixture.Lookaside
+	home      string
+
+	signed, unsigned, foreign, moved, rejected, absent string
+}
+
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("makes gpg keys")
+	}
+	g, err := fixture.NewGPG()
+	check(t, err)
+	t.Cleanup(g.Close)
+	signer, err := g.NewKey("signer", fixture.KeyOptions{})
+	check(t, err)
+	stranger, err := g.NewKey("stranger", fixture.KeyOptions{})
+	check(t, err)
+	w := &world{home: t.TempDir()}
+	w.registry, err = fixture.NewRegistry("127.0.0.1:0")
+	check(t, err)
+	t.Cleanup(w.registry.Stop)
+	w.lookaside, err = fixture.NewLookaside("127.0.0.1:0", t.TempDir())
+	check(t, err)
+	t.Cleanup(w.lookaside.Stop)
+
+	push := func(repo string) string {
+		d, err := w.registry.Push(repo, "v1", repo)
+		check(t, err)
+		return d
+	}
+	sign := func(k *fixture.Key, repo, digest, identity string) {
+		sig, err := k.Sign(digest, w.registry.Host+"/"+identity)
+		check(t, err)
+		check(t, w.lookaside.Put(repo, digest, 1, sig))
+	}
+	ref := func(repo, digest string) string { return w.registry.Host + "/" + repo + "@" + digest }
+
+	d := push("team/signed")
+	sign(signer, "team/signed", d, "team/signed:v1")
+	w.signed = ref("team/signed", d)
+	w.unsigned = ref("team/unsigned", push("team/unsigned"))
+	d = push("team/foreign")
+	sign(stranger, "team/foreign", d, "team/foreign:v1")
+	w.foreign = ref("team/foreign", d)
+	d = push("team/moved")
+	sign(signer, "team/moved", d, "team/other:v1")
+	w.moved = ref("team/moved", d)
+	w.rejected = ref("other/app", push("other/app"))
+	w.absent = ref("team/signed", "sha256:"+strings.Repeat("0", 64))
+
+	keyData := base64.StdEncoding.EncodeToString(signer.Binary)
+	w.write(t, ".config/containers/policy.json", `{"default":[{"type":"reject"}],"transports":{"docker":{"`+w.registry.Host+`/team":[{"type":"signedBy","keyType":"GPGKeys","keyData":"`+keyData+`"}]}}}`)
+	w.write(t, ".config/containers/registries.d/lab.yaml", "docker:\n  "+w.registry.Host+":\n    lookaside: "+w.lookaside.URL()+"\n")
+	w.write(t, "registries.conf", "unqualified-search-registries = []\n[[registry]]\nlocation = \""+w.registry.Host+"\"\ninsecure = true\n")
+	t.Setenv("HOME", w.home)
+	t.Setenv("XDG_CONFIG_HOME", "")
+	t.Setenv("CONTAINERS_REGISTRIES_CONF", filepath.Join(w.home, "registries.conf"))
+	return w
+}
+
+func (w *world) write(t *testing.T, name, content string) {
+	t.Helper()
+	path := filepath.Join(w.home, name)
+	check(t, os.MkdirAll(filepath.Dir(path), 0o755))
+	check(t, os.WriteFile(path, []byte(content), 0o644))
+}
+
+func check(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func needPodman(t *testing.T) {
+	if _, err := exec.LookPath("podman"); err != nil {
+		t.Skip("podman is not installed")
+	}
+}
+
+func probePodman(t *testing.T, image string) judge.Canary {
+	t.Helper()
+	out, err := Run(context.Background(), []trust.Canary{{Image: image, Expect: verdict.Refuse}}, Options{Runtime: Podman})
+	check(t, err)
+	if len(out) != 1 || out[0].Runtime != Podman || out[0].Image != image {
+		t.Fatalf("want one result of podman for %s, got %+v", image, out)
+	}
+	return out[0]
+}
+
+func TestPodman(t *testing.T) {
+	needPodman(t)
+	w := newWorld(t)
+	tmp, err := os.MkdirTemp("", "nt-tmp-")
+	check(t, err)
+	t.Cleanup(func() { _ = os.RemoveAll(tmp) })
+	t.Setenv("TMPDIR", tmp)
+	for _, tt := range []struct {
+		name, image string
+		want        verdict.Answer
+		reason      verdict.Reason
+	}{
+		{"signed", w.signed, verdict.Accept, ""},
+		{"unsigned", w.unsigned, verdict.Refuse, verdict.NoSignature},
+		{"wrong key", w.foreign, verdict.Refuse, verdict.WrongKey},
+		{"wrong identity", w.moved, verdict.Refuse, verdict.WrongIdentity},
+		{"rejected", w.rejected, verdict.Refuse, verdict.RejectedByPolicy},
+		{"absent", w.absent, verdict.Unknown, verdict.ImageNotFound},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			got := probePodman(t, tt.image)
+			if got.Verdict.Verdict != tt.want || got.Reason != tt.reason || got.OK != (tt.want == verdict.Refuse) {
+				t.Errorf("got %s %s ok=%v (%s), want %s %s", got.Verdict.Verdict, got.Reason, got.OK, got.Message, tt.want, tt.reason)
+			}
+		})
+	}
+	policy := filepath.Join(w.home, ".config/containers/policy.json")
+	good, err := os.ReadFile(policy)
+	check(t, err)
+	for _, tt := range []struct {
+		name   string
+		break_ func()
+		reason verdict.Reason
+	}{
+		{"lookaside down", w.lookaside.Stop, verdict.LookasideUnreachable},
+		{"key missing", func() {
+			check(t, w.lookaside.Start())
+			var p map[string]any
+			check(t, json.Unmarshal(good, &p))
+			req := p["transports"].(map[string]any)["docker"].(map[string]any)[w.registry.Host+"/team"].([]any)[0].(map[string]any)
+			delete(req, "keyData")
+			req["keyPath"] = "/nonexistent/key"
+			b, err := json.Marshal(p)
+			check(t, err)
+			check(t, os.WriteFile(policy, b, 0o644))
+		}, verdict.KeyMissing},
+		{"policy broken", func() { check(t, os.WriteFile(policy, []byte("{"), 0o644)) }, verdict.PolicyInvalid},
+		{"registries.d broken", func() {
+			check(t, os.WriteFile(policy, good, 0o644))
+			w.write(t, ".config/containers/registries.d/bad.yaml", "docker: [\n")
+		}, verdict.RegistriesDInvalid},
+		{"registries.d twice", func() {
+			w.write(t, ".config/containers/registries.d/bad.yaml", "docker:\n  "+w.registry.Host+": {}\n")
+		}, verdict.RegistriesDInvalid},
+		{"registry down", func() {
+			check(t, os.Remove(filepath.Join(w.home, ".config/containers/registries.d/bad.yaml")))
+			w.registry.Stop()
+		}, verdict.RegistryUnreachable},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			tt.break_()
+			if got := probePodman(t, w.signed); got.Verdict.Verdict != verdict.Unknown || got.Reason != tt.reason || got.OK {
+				t.Errorf("got %s %s (%s), want unknown %s", got.Verdict.Verdict, got.Reason, got.Message, tt.reason)
+			}
+		})
+	}
+	if left, _ := os.ReadDir(tmp); len(left) != 0 {
+		t.Errorf("left in TMPDIR: %v", left)
+	}
+}
+
+// A registry that says in its error what podman says of an unsigned image must not pass for a refusal.
+func TestPodmanLyingRegistry(t *testing.T) {
+	needPodman(t)
+	w := newWorld(t)
+	w.registry.Fault(lyingRegistry)
+	if got := probePodman(t, w.unsigned); got.Verdict.Verdict != verdict.Unknown {
+		t.Errorf("got %s %s (%s), want unknown", got.Verdict.Verdict, got.Reason, got.Message)
+	}
+}
+
+// An unprivileged process that may not gain privileges, as the agent starts it, can probe too, and leaves nothing behind.
+func TestPodmanUnprivileged(t *testing.T) {
+	needPodman(t)
+	if os.Getenv("NODETRUST_TEST_CHILD") != "" {
+		probeAsChild(t)
+		return
+	}
+	if os.Geteuid() != 0 {
+		t.Skip("needs root to become uid 65532")
+	}
+	w := newWorld(t)
+	dir, err := os.MkdirTemp("", "nt-probe-")
+	check(t, err)
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	check(t, os.CopyFS(filepath.Join(dir, "home"), os.DirFS(w.home)))
+	bin := filepath.Join(dir, "probe.test")
+	b, err := os.ReadFile("/proc/self/exe")
+	check(t, err)
+	check(t, os.WriteFile(bin, b, 0o755))
+	check(t, os.Mkdir(filepath.Join(dir, "tmp"), 0o700))
+	check(t, filepath.Walk(dir, func(p string, _ os.FileInfo, err error) error {
+		return errors.Join(err, os.Chown(p, 65532, 0))
+	}))
+	setpriv, err := exec.LookPath("setpriv")
+	if err != nil {
+		t.Skip("setpriv is not installed")
+	}
+	cmd := exec.Command(setpriv, "--reuid", "65532", "--regid", "0", "--clear-groups", "--no-new-privs", "--inh-caps=-all",
+		bin, "-test.run", "^TestPodmanUnprivileged$", "-test.v")
+	cmd.Dir = dir
+	cmd.Env = []string{
+		"PATH=" + os.Getenv("PATH"), "HOME=" + filepath.Join(dir, "home"), "TMPDIR=" + filepath.Join(dir, "tmp"),
+		"CONTAINERS_REGISTRIES_CONF=" + filepath.Join(dir, "home/registries.conf"),
+		"NODETRUST_TEST_CHILD=" + w.signed + " " + w.unsigned,
+	}
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	if left, _ := os.ReadDir(filepath.Join(dir, "tmp")); len(left) != 0 {
+		t.Errorf("left in TMPDIR: %v", left)
+	}
+	for _, p := range processesOf(65532) {
+		if strings.Contains(p, dir) {
+			t.Errorf("left running: %s", p)
+		}
+	}
+}
+
+func probeAsChild(t *testing.T) {
+	signed, unsigned, _ := strings.Cut(os.Getenv("NODETRUST_TEST_CHILD"), " ")
+	out, err := Run(context.Background(), []trust.Canary{{Image: signed, Expect: verdict.Accept}, {Image: unsigned, Expect: verdict.Refuse}}, Options{Runtime: Podman})
+	check(t, err)
+	for _, c := range out {
+		if !c.OK {
+			t.Errorf("%s: %s %s: %s", c.Image, c.Verdict.Verdict, c.Reason, c.Message)
+		}
+	}
+}
+
+// processesOf lists the command lines and environments of a user's processes.
+func processesOf(uid uint32) []string {
+	var out []string
+	dirs, _ := filepath.Glob("/proc/[0-9]*")
+	for _, d := range dirs {
+		fi, err := os.Stat(d)
+		if err != nil || fi.Sys().(*syscall.Stat_t).Uid != uid {
+			continue
+		}
+		cmdline, _ := os.ReadFile(d + "/cmdline")
+		environ, _ := os.ReadFile(d + "/environ")
+		out = append(out, strings.ReplaceAll(string(cmdline)+" "+string(environ), "\x00", " "))
+	}
+	return out
+}
