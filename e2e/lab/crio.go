@@ -1,0 +1,106 @@
+package lab
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// StartCRIO starts CRI-O in the node and waits until it answers. An empty signaturePolicy leaves the setting at its default,
+// /etc/containers/policy.json. A CRI-O that runs already is stopped first.
+func (n *Node) StartCRIO(signaturePolicy string) error {
+	if n.crio != nil {
+		n.crio.Stop()
+		n.crio = nil
+	}
+	if n.lab.crio == "" {
+		path, err := CRIO(context.Background())
+		if err != nil {
+			return err
+		}
+		n.lab.crio = filepath.Join(n.lab.Dir, "crio")
+		if err := copyProgram(path, n.lab.crio); err != nil {
+			return err
+		}
+	}
+	dir := filepath.Join(n.dir, "crio")
+	config := filepath.Join(dir, "crio.conf")
+	if err := os.WriteFile(config, []byte(crioConfig(dir, n.Socket, signaturePolicy)), 0o644); err != nil {
+		return err
+	}
+	p, err := n.Start(n.lab.crio, "--config", config, "--config-dir", filepath.Join(dir, "conf.d"))
+	if err != nil {
+		return err
+	}
+	err = Poll(20*time.Second, func() error {
+		if p.Exited() {
+			return errors.New("it has ended")
+		}
+		_, err := n.Images()
+		return err
+	})
+	if err != nil {
+		p.Kill()
+		return fmt.Errorf("starting CRI-O: %w\n%s", err, p.Log)
+	}
+	n.crio = p
+	return nil
+}
+
+// CRIOLog is what CRI-O has said since its last start.
+func (n *Node) CRIOLog() string {
+	if n.crio == nil {
+		return ""
+	}
+	return n.crio.Log.String()
+}
+
+func crioConfig(dir, socket, signaturePolicy string) string {
+	runtime := ociRuntime()
+	return strings.NewReplacer(
+		"@DIR@", dir, "@SOCKET@", socket, "@POLICY@", signaturePolicy, "@RUNTIME@", filepath.Base(runtime), "@RUNTIMEPATH@", runtime,
+	).Replace(`[crio]
+root = "@DIR@/root"
+runroot = "@DIR@/run"
+storage_driver = "vfs"
+log_dir = "@DIR@/logs"
+version_file = "@DIR@/run/version"
+version_file_persist = "@DIR@/state/version"
+clean_shutdown_file = "@DIR@/state/clean.shutdown"
+internal_wipe = false
+internal_repair = false
+[crio.api]
+listen = "@SOCKET@"
+stream_address = "127.0.0.1"
+stream_port = "0"
+[crio.runtime]
+cgroup_manager = "cgroupfs"
+conmon_cgroup = "pod"
+default_runtime = "@RUNTIME@"
+pinns_path = "/bin/true"
+namespaces_dir = "@DIR@/ns"
+container_exits_dir = "@DIR@/exits"
+container_attach_socket_dir = "@DIR@/attach"
+log_level = "info"
+hooks_dir = []
+[crio.runtime.runtimes.@RUNTIME@]
+runtime_path = "@RUNTIMEPATH@"
+runtime_type = "oci"
+runtime_root = "@DIR@/runtime"
+[crio.image]
+signature_policy = "@POLICY@"
+signature_policy_dir = "/etc/crio/policies"
+global_auth_file = ""
+[crio.network]
+network_dir = "@DIR@/cni"
+plugin_dirs = ["/usr/lib/cni"]
+[crio.metrics]
+enable_metrics = false
+[crio.nri]
+enable_nri = false
+`)
+}

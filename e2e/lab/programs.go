@@ -1,0 +1,157 @@
+package lab
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+)
+
+// Programs are the built programs, as absolute paths in a directory that every user of the machine can read: the agent's
+// child is nobody special.
+type Programs struct {
+	Dir string
+	// Nodetrust is built with gpgme, Pure without cgo.
+	Nodetrust, Pure, Agent string
+}
+
+// moduleRoot is the top of the work tree, found from the working directory.
+func moduleRoot() (string, error) {
+	dir, err := os.Getwd()
+	if err != nil {
+		return "", err
+	}
+	for {
+		if b, err := os.ReadFile(filepath.Join(dir, "go.mod")); err == nil && strings.HasPrefix(string(b), "module github.com/nodetrust/nodetrust\n") {
+			return dir, nil
+		}
+		parent := filepath.Dir(dir)
+		if parent == dir {
+			return "", errors.New("not below the work tree of nodetrust")
+		}
+		dir = parent
+	}
+}
+
+// BuildPrograms runs `make build build-pure` and copies the results to dir.
+func BuildPrograms(ctx context.Context, dir string) (*Programs, error) {
+	root, err := moduleRoot()
+	if err != nil {
+		return nil, err
+	}
+	cmd := exec.CommandContext(ctx, "make", "-s", "-C", root, "build", "build-pure")
+	cmd.Env = without(os.Environ(), "MAKEFLAGS", "MAKELEVEL", "MFLAGS")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("building the programs: %w\n%s", err, out)
+	}
+	p := &Programs{
+		Dir:       dir,
+		Nodetrust: filepath.Join(dir, "nodetrust"),
+		Pure:      filepath.Join(dir, "nodetrust-pure"),
+		Agent:     filepath.Join(dir, "nodetrust-agent"),
+	}
+	for _, to := range []string{p.Nodetrust, p.Pure, p.Agent} {
+		if err := copyProgram(filepath.Join(root, "bin", filepath.Base(to)), to); err != nil {
+			return nil, err
+		}
+	}
+	return p, nil
+}
+
+func without(env []string, names ...string) []string {
+	var out []string
+next:
+	for _, kv := range env {
+		for _, n := range names {
+			if strings.HasPrefix(kv, n+"=") {
+				continue next
+			}
+		}
+		out = append(out, kv)
+	}
+	return out
+}
+
+func copyProgram(from, to string) (err error) {
+	in, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	out, err := os.OpenFile(to, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o755)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, out.Close()) }()
+	_, err = io.Copy(out, in)
+	return err
+}
+
+// crioFlags build CRI-O with gpgme, as its static release bundle is.
+var crioFlags = []string{
+	"-mod=readonly", "-trimpath", "-ldflags=-s -w",
+	"-tags=seccomp,containers_image_ostree_stub,exclude_graphdriver_btrfs,btrfs_noversion,exclude_graphdriver_devicemapper",
+}
+
+// CRIO returns the path of CRI-O, which is built from the module e2e/crio the first time (three minutes on two cores) and
+// kept in the user's cache directory under the hash of all that it is made from.
+func CRIO(ctx context.Context) (string, error) {
+	root, err := moduleRoot()
+	if err != nil {
+		return "", err
+	}
+	src := filepath.Join(root, "e2e", "crio")
+	key, err := crioKey(ctx, src)
+	if err != nil {
+		return "", err
+	}
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		return "", fmt.Errorf("finding the cache directory: %w", err)
+	}
+	path := filepath.Join(cache, "nodetrust", "crio-"+key, "crio")
+	if _, err := os.Stat(path); err == nil {
+		return path, nil
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return "", err
+	}
+	tmp, err := os.MkdirTemp(filepath.Dir(path), "build-")
+	if err != nil {
+		return "", err
+	}
+	defer os.RemoveAll(tmp)
+	args := append(append([]string{"build"}, crioFlags...), "-o", filepath.Join(tmp, "crio"), "github.com/cri-o/cri-o/cmd/crio")
+	cmd := exec.CommandContext(ctx, "go", args...)
+	cmd.Dir = src
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=1", "GOFLAGS=", "GOWORK=off")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("building CRI-O: %w\n%s", err, out)
+	}
+	return path, os.Rename(filepath.Join(tmp, "crio"), path)
+}
+
+func crioKey(ctx context.Context, src string) (string, error) {
+	h := sha256.New()
+	for _, name := range []string{"go.mod", "go.sum"} {
+		b, err := os.ReadFile(filepath.Join(src, name))
+		if err != nil {
+			return "", err
+		}
+		fmt.Fprintf(h, "%s %d\n%s", name, len(b), b)
+	}
+	cmd := exec.CommandContext(ctx, "go", "env", "GOVERSION", "GOARCH")
+	cmd.Dir = src
+	version, err := cmd.Output()
+	if err != nil {
+		return "", fmt.Errorf("asking the go command: %w", err)
+	}
+	fmt.Fprintf(h, "%q %s", crioFlags, version)
+	return hex.EncodeToString(h.Sum(nil))[:20], nil
+}
