@@ -133,7 +133,7 @@ func TestPodman(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			got := probePodman(t, tt.image)
-			if got.Verdict.Verdict != tt.want || got.Reason != tt.reason || got.OK != (tt.want == verdict.Refuse) {
+			if got.Verdict.Verdict != tt.want || got.Reason != tt.reason || got.OK != (tt.want == verdict.Refuse && tt.reason != verdict.RejectedByPolicy) {
 				t.Errorf("got %s %s ok=%v (%s), want %s %s", got.Verdict.Verdict, got.Reason, got.OK, got.Message, tt.want, tt.reason)
 			}
 		})

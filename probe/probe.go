@@ -141,7 +141,9 @@ func CheckCanaries(canaries []trust.Canary) error {
 
 func result(c trust.Canary, runtime, namespace string, v verdict.Verdict) judge.Canary {
 	v.Image = c.Image
-	return judge.Canary{Verdict: v, Expect: c.Expect, Runtime: runtime, Namespace: namespace, OK: v.Verdict == c.Expect}
+	r := judge.Canary{Verdict: v, Expect: c.Expect, Runtime: runtime, Namespace: namespace}
+	r.OK = judge.Right(r)
+	return r
 }
 
 // namespaces lists the namespaces that have a policy of their own.

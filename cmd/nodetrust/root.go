@@ -87,6 +87,7 @@ says beforehand which images a node would refuse, and why, and proves on a node 
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.AddCommand(
 		newVersionCommand(),
+		newProbeCommand(),
 	)
 	for _, c := range root.Commands() {
 		c.Long += "\n\n" + exitStatusHelp

@@ -1,0 +1,187 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/nodetrust/nodetrust/judge"
+	"github.com/nodetrust/nodetrust/probe"
+	"github.com/nodetrust/nodetrust/trust"
+)
+
+// maxCanariesFile bounds what --canaries reads.
+const maxCanariesFile = 1 << 20
+
+type probeFlags struct {
+	out      outputFlag
+	canaries string
+	timeout  time.Duration
+	announce bool
+	remove   bool
+	opts     probe.Options
+}
+
+// probeResult is the JSON of `nodetrust probe`.
+type probeResult struct {
+	judge.Probe
+}
+
+func newProbeCommand() *cobra.Command {
+	var f probeFlags
+	cmd := &cobra.Command{
+		Use:   "probe",
+		Short: "Run the canaries now, on this node",
+		Long: `Has this node's own container runtimes pull the canaries: an image that must be accepted and one that must be
+refused for its signatures. Only both together prove that the policy is enforced. nodetrust judges them with its own
+library as well; where it disagrees with the runtime that is said in the message and decides nothing.
+
+Runtimes: cri (PullImage on --cri-socket; also once in the context of each namespaced policy of CRI-O), podman (with a
+store of its own, the node's is not touched), verify (the library alone). auto takes cri if the socket is there, and podman
+if it is installed and this is no container. Images that were not there before are removed again.`,
+		Example: `  nodetrust probe --config trust.yaml
+  nodetrust probe --canaries canaries.json --runtime podman -o json`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd) },
+	}
+	fl := cmd.Flags()
+	f.out.add(cmd)
+	fl.StringVar(&f.canaries, "canaries", "", "JSON `FILE` with a list of {\"image\",\"expect\"}, - for stdin")
+	fl.StringVar(&f.opts.Runtime, "runtime", probe.Auto, "auto, cri, podman or verify")
+	fl.StringVar(&f.opts.CRISocket, "cri-socket", probe.DefaultCRISocket, "socket of the CRI runtime")
+	fl.StringVar(&f.opts.Authfile, "authfile", "", "containers-auth.json with logins for registries")
+	fl.DurationVar(&f.timeout, "timeout", 5*time.Minute, "deadline of the whole round")
+	fl.BoolVar(&f.announce, "announce", false, "first write the line {\"absent\":[…]}: the images that the round may leave behind if it is killed; results are compact JSON")
+	fl.StringArrayVar(&f.opts.Owned, "owned", nil, "`IMAGE` that an earlier round left behind: counts as absent (repeatable)")
+	fl.BoolVar(&f.opts.KeepAccepted, "keep-accepted", false, "leave the images of accept-canaries in the store")
+	fl.BoolVar(&f.remove, "remove", false, "do not probe: remove the --owned images from the CRI store")
+	return cmd
+}
+
+func (f *probeFlags) run(cmd *cobra.Command) error {
+	switch f.opts.Runtime {
+	case probe.Auto, probe.CRI, probe.Podman, probe.Verify:
+	default:
+		return usagef("--runtime must be auto, cri, podman or verify")
+	}
+	ctx, cancel := context.WithTimeout(cmd.Context(), f.timeout)
+	defer cancel()
+	if f.remove {
+		return probe.Remove(ctx, f.opts.Owned, f.opts)
+	}
+	canaries, err := f.readCanaries(cmd)
+	if err != nil {
+		return err
+	}
+	if err := probe.CheckCanaries(canaries); err != nil {
+		return usageErr(err)
+	}
+	stdout := cmd.OutOrStdout()
+	if f.announce {
+		f.opts.Announce = func(absent []string) error {
+			return json.NewEncoder(stdout).Encode(map[string][]string{"absent": absent})
+		}
+	}
+	results, err := probe.Run(ctx, canaries, f.opts)
+	if err != nil {
+		return err
+	}
+	res := probeResult{Probe: judgeProbe(f.opts.Runtime, results)}
+	if f.announce {
+		err = json.NewEncoder(stdout).Encode(res)
+	} else {
+		err = f.out.write(stdout, res, func(w io.Writer) error { return writeProbe(w, res) })
+	}
+	if err != nil {
+		return err
+	}
+	return silent(stateExit(res.State))
+}
+
+// judgeProbe turns the answers into a state. Files are not looked at here: that is the agent's part.
+func judgeProbe(runtime string, results []judge.Canary) judge.Probe {
+	p := judge.Probe{Canaries: results}
+	p.State, p.Reason, p.Message = judge.Judge(judge.Input{Canaries: results})
+	if runtime != probe.Auto {
+		return p
+	}
+	for _, c := range results {
+		if c.Runtime != probe.Verify {
+			return p
+		}
+	}
+	p.State, p.Reason = judge.Unknown, "NoRuntime"
+	p.Message = "no CRI socket, and no podman outside of a container: nothing here enforces a policy"
+	return p
+}
+
+func stateExit(s judge.State) int {
+	switch s {
+	case judge.Enforced:
+		return exitOK
+	case judge.NotEnforced, judge.Blocked:
+		return exitRefused
+	}
+	return exitUnknown
+}
+
+func (f *probeFlags) readCanaries(cmd *cobra.Command) ([]trust.Canary, error) {
+	if f.canaries == "" {
+		return nil, withHint(usagef("no canaries given"), "use --config, --desired or --canaries")
+	}
+	r := cmd.InOrStdin()
+	if f.canaries != "-" {
+		file, err := os.Open(f.canaries)
+		if err != nil {
+			return nil, usageErr(fmt.Errorf("reading canaries: %w", err))
+		}
+		defer file.Close()
+		r = file
+	}
+	b, err := io.ReadAll(io.LimitReader(r, maxCanariesFile+1))
+	if err != nil {
+		return nil, usageErr(fmt.Errorf("reading canaries: %w", err))
+	}
+	if len(b) > maxCanariesFile {
+		return nil, usageErr(errors.New("reading canaries: larger than 1 MiB"))
+	}
+	var out []trust.Canary
+	if err := json.Unmarshal(b, &out); err != nil {
+		return nil, usageErr(fmt.Errorf("parsing canaries: %w", err))
+	}
+	return out, nil
+}
+
+func writeProbe(w io.Writer, r probeResult) error {
+	fmt.Fprintf(w, "%s", r.State)
+	if r.Reason != "" {
+		fmt.Fprintf(w, " (%s)", r.Reason)
+	}
+	if r.Message != "" {
+		fmt.Fprintf(w, ": %s", r.Message)
+	}
+	fmt.Fprint(w, "\n\n")
+	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(tw, "\tRUNTIME\tEXPECT\tVERDICT\tREASON\tIMAGE")
+	for _, c := range r.Canaries {
+		mark, runtime, reason := "no", c.Runtime, string(c.Reason)
+		if c.OK {
+			mark = "ok"
+		}
+		if c.Namespace != "" {
+			runtime += "/" + c.Namespace
+		}
+		if reason == "" {
+			reason = "-"
+		}
+		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\t%s\n", mark, runtime, c.Expect, c.Verdict.Verdict, reason, c.Image)
+	}
+	return tw.Flush()
+}
