@@ -1,0 +1,176 @@
+package key
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/dsa" //nolint:staticcheck // names old keys, makes none
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/rsa"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/pem"
+	"fmt"
+	"strings"
+)
+
+const (
+	armorBegin = "-----BEGIN PGP "
+	armorEnd   = "-----END PGP "
+	publicKey  = "PUBLIC KEY BLOCK-----"
+)
+
+// parseArmored reads every armor block. Text around the blocks is skipped, as gpg does.
+func parseArmored(data []byte) (*File, error) {
+	f := &File{Kind: OpenPGP}
+	rest := strings.Split(strings.ReplaceAll(string(data), "\r\n", "\n"), "\n")
+	for len(rest) > 0 {
+		line := strings.TrimRight(rest[0], " \t")
+		rest = rest[1:]
+		kind, ok := strings.CutPrefix(line, armorBegin)
+		switch {
+		case !ok:
+			f.Preamble = f.Preamble || f.Blocks == 0 && line != ""
+			continue
+		case strings.HasPrefix(kind, "PRIVATE") || strings.HasPrefix(kind, "SECRET"):
+			return nil, ErrSecret
+		case kind != publicKey:
+			return nil, fmt.Errorf("holds an armor block %q, not only public keys", strings.TrimRight(kind, "-"))
+		}
+		f.Blocks++
+		block, after, err := unarmor(rest)
+		if err != nil {
+			return nil, fmt.Errorf("armor block %d: %w", f.Blocks, err)
+		}
+		rest = after
+		f.Binary = append(f.Binary, block...)
+	}
+	if f.Blocks == 0 {
+		return nil, ErrNoKey
+	}
+	var err error
+	f.Keys, err = parsePackets(f.Binary)
+	if err != nil {
+		return nil, err
+	}
+	return f, nil
+}
+
+// unarmor decodes the lines after a BEGIN line and returns what follows the END line.
+func unarmor(lines []string) (block []byte, after []string, err error) {
+	i := 0
+	for i < len(lines) && strings.Contains(lines[i], ": ") { // headers: Version, Comment, …
+		i++
+	}
+	var body strings.Builder
+	sum := ""
+	for ; i < len(lines); i++ {
+		line := strings.TrimSpace(lines[i])
+		switch {
+		case strings.HasPrefix(line, armorEnd+publicKey):
+			block, err = base64.StdEncoding.DecodeString(body.String())
+			if err != nil {
+				return nil, nil, fmt.Errorf("is not base64: %w", err)
+			}
+			if sum != "" && !validCRC(block, sum) {
+				return nil, nil, fmt.Errorf("its checksum does not match")
+			}
+			return block, lines[i+1:], nil
+		case strings.HasPrefix(line, "="):
+			sum = line[1:]
+		default:
+			body.WriteString(line)
+		}
+	}
+	return nil, nil, fmt.Errorf("has no END line")
+}
+
+// validCRC checks the CRC-24 of RFC 4880, section 6.1.
+func validCRC(block []byte, sum string) bool {
+	want, err := base64.StdEncoding.DecodeString(sum)
+	if err != nil {
+		return false
+	}
+	crc := uint32(0xb704ce)
+	for _, b := range block {
+		crc ^= uint32(b) << 16
+		for range 8 {
+			crc <<= 1
+			if crc&0x1000000 != 0 {
+				crc ^= 0x1864cfb
+			}
+		}
+	}
+	return bytes.Equal(want, []byte{byte(crc >> 16), byte(crc >> 8), byte(crc)})
+}
+
+func parsePEM(data []byte) (*File, error) {
+	f := &File{Binary: bytes.Clone(data), Preamble: !bytes.HasPrefix(data, []byte("-----BEGIN "))}
+	if bytes.Contains(data, []byte("PRIVATE KEY-----")) {
+		return nil, ErrSecret
+	}
+	for rest := data; ; {
+		var b *pem.Block
+		if b, rest = pem.Decode(rest); b == nil {
+			if bytes.Contains(rest, []byte("-----BEGIN ")) {
+				return nil, fmt.Errorf("PEM block %d is damaged", f.Blocks+1)
+			}
+			break
+		}
+		if f.Blocks++; f.Blocks > maxKeys {
+			return nil, fmt.Errorf("holds more than %d keys", maxKeys)
+		}
+		kind, spki, k, err := parseBlock(b)
+		if err != nil {
+			return nil, fmt.Errorf("PEM block %d: %w", f.Blocks, err)
+		}
+		if f.Kind != "" && f.Kind != kind {
+			return nil, fmt.Errorf("holds both public keys and certificates")
+		}
+		sum := sha256.Sum256(spki)
+		k.Fingerprint = strings.ToUpper(hex.EncodeToString(sum[:]))
+		k.Data = pem.EncodeToMemory(b)
+		f.Kind, f.Keys = kind, append(f.Keys, k)
+	}
+	if len(f.Keys) == 0 {
+		return nil, ErrNoKey
+	}
+	return f, nil
+}
+
+func parseBlock(b *pem.Block) (Kind, []byte, Key, error) {
+	switch b.Type {
+	case "PUBLIC KEY":
+		pub, err := x509.ParsePKIXPublicKey(b.Bytes)
+		if err != nil {
+			return "", nil, Key{}, err
+		}
+		return PublicKey, b.Bytes, describe(pub), nil
+	case "CERTIFICATE":
+		c, err := x509.ParseCertificate(b.Bytes)
+		if err != nil {
+			return "", nil, Key{}, err
+		}
+		k := describe(c.PublicKey)
+		k.Created, k.Expires = c.NotBefore, c.NotAfter
+		k.UserIDs = []string{c.Subject.String()}
+		return Certificate, c.RawSubjectPublicKeyInfo, k, nil
+	}
+	return "", nil, Key{}, fmt.Errorf("is a %q, neither a PUBLIC KEY nor a CERTIFICATE", b.Type)
+}
+
+func describe(pub crypto.PublicKey) Key {
+	switch p := pub.(type) {
+	case *rsa.PublicKey:
+		return Key{Algorithm: "RSA", Bits: p.N.BitLen()}
+	case *ecdsa.PublicKey:
+		return Key{Algorithm: "ECDSA " + p.Params().Name, Bits: p.Params().BitSize}
+	case ed25519.PublicKey:
+		return Key{Algorithm: "Ed25519", Bits: 256}
+	case *dsa.PublicKey:
+		return Key{Algorithm: "DSA", Bits: p.P.BitLen()}
+	}
+	return Key{Algorithm: fmt.Sprintf("%T", pub)}
+}

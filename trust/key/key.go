@@ -1,0 +1,129 @@
+// Package key reads files of public keys: OpenPGP (armored or binary, any number of keys and armor blocks) and PEM.
+//
+// It reads packets itself instead of using an OpenPGP library: the agent links this package, a library would be a
+// tenth of that program, and no library yet parses the post-quantum keys that Red Hat's key files hold, whose
+// fingerprint needs no cryptography to be told. It verifies nothing.
+package key
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// Limits of what Parse reads.
+const (
+	MaxFile    = 1 << 20
+	maxKeys    = 256
+	maxPackets = 10_000
+)
+
+// Errors of Parse that callers tell apart with errors.Is.
+var (
+	// ErrNoKey means that the file was read and holds no public key.
+	ErrNoKey = errors.New("holds no public key")
+	// ErrSecret means that the file holds private key material, which has no place on a node.
+	ErrSecret = errors.New("holds private key material")
+)
+
+// Kind says what a file holds.
+type Kind string
+
+// The kinds of key file. A file is of one kind.
+const (
+	OpenPGP     Kind = "openpgp"
+	PublicKey   Kind = "public key"  // PEM "PUBLIC KEY": a sigstore key
+	Certificate Kind = "certificate" // PEM "CERTIFICATE"
+)
+
+// File is a key file.
+type File struct {
+	Kind Kind
+	// Keys are in the order of the file.
+	Keys []Key
+	// Blocks is the number of armor or PEM blocks, 0 for a binary file. The pure-Go OpenPGP mechanism of the image
+	// library reads only the first armor block of a file.
+	Blocks int
+	// Preamble is true when text stands before the first block.
+	Preamble bool
+	// Binary is the content as readers take it best: for OpenPGP the packets of all blocks, de-armored and
+	// concatenated; for PEM the file's own bytes.
+	Binary []byte
+}
+
+// Key is one public key: an OpenPGP primary key with what belongs to it, or one PEM block.
+type Key struct {
+	// Fingerprint is in upper-case hex: 40 digits for OpenPGP v4, 64 for v5 and v6, 32 for v3; of PEM keys and
+	// certificates the SHA-256 of the DER SubjectPublicKeyInfo. Empty for OpenPGP versions that nobody knows yet.
+	Fingerprint string
+	// Version is that of the OpenPGP key packet: 3, 4, 5 (LibrePGP) or 6. 0 for PEM.
+	Version int
+	// Algorithm is a short name, for example "RSA", "Ed25519", "ML-DSA-87+Ed448", or "algorithm 99".
+	Algorithm string
+	// Bits is the size of the RSA or DSA modulus or of the curve's field; 0 where that says nothing.
+	Bits    int
+	Created time.Time
+	// Expires is zero for a key without expiry. Like Revoked it is what the key's newest self-signature says;
+	// the self-signature is not verified.
+	Expires time.Time
+	Revoked bool
+	UserIDs []string
+	// Subkeys have no subkeys and user IDs of their own.
+	Subkeys []Key
+	// Data is the key alone, in binary.
+	Data []byte
+}
+
+// ID returns the 16 hex digits by which signatures of version 3 and 4 name the key.
+func (k Key) ID() string {
+	switch {
+	case len(k.Fingerprint) < 16:
+		return k.Fingerprint
+	case k.Version == 5, k.Version == 6:
+		return k.Fingerprint[:16]
+	}
+	return k.Fingerprint[len(k.Fingerprint)-16:]
+}
+
+// Expired reports whether the key has an expiry that lies before now.
+func (k Key) Expired(now time.Time) bool { return !k.Expires.IsZero() && !now.Before(k.Expires) }
+
+// Find returns the key whose own or whose subkey's fingerprint or 16-digit ID is id, in upper-case hex.
+func (f *File) Find(id string) (Key, bool) {
+	for _, k := range f.Keys {
+		if k.Fingerprint == id || k.ID() == id || slices.ContainsFunc(k.Subkeys, func(s Key) bool { return s.Fingerprint == id || s.ID() == id }) {
+			return k, true
+		}
+	}
+	return Key{}, false
+}
+
+// Parse reads a key file. It fails if any part of the file is damaged, so a result is complete; it does not fail for keys whose
+// version or algorithm is unknown to it. The error is ErrNoKey or ErrSecret (with errors.Is) or says what is damaged.
+func Parse(data []byte) (*File, error) {
+	if len(data) > MaxFile {
+		return nil, fmt.Errorf("is larger than %d bytes", MaxFile)
+	}
+	if len(bytes.TrimSpace(data)) == 0 {
+		return nil, fmt.Errorf("%w: it is empty", ErrNoKey)
+	}
+	if data[0]&0x80 != 0 && !bytes.HasPrefix(data, []byte("\xef\xbb\xbf")) {
+		keys, err := parsePackets(data)
+		if err != nil {
+			return nil, err
+		}
+		return &File{Kind: OpenPGP, Keys: keys, Binary: bytes.Clone(data)}, nil
+	}
+	if bytes.Contains(data, []byte("-----BEGIN PGP ")) {
+		return parseArmored(data)
+	}
+	if bytes.Contains(data, []byte("-----BEGIN ")) {
+		return parsePEM(data)
+	}
+	if len(data) > 12 && string(data[8:12]) == "KBXf" {
+		return nil, fmt.Errorf("%w: it is a GnuPG keybox, which no policy reader takes (use gpg --export)", ErrNoKey)
+	}
+	return nil, ErrNoKey
+}

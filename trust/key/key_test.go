@@ -1,0 +1,308 @@
+package key
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/ProtonMail/go-crypto/openpgp"
+	"github.com/ProtonMail/go-crypto/openpgp/packet"
+
+	"github.com/nodetrust/nodetrust/internal/fixture"
+)
+
+func gpg(t *testing.T) *fixture.GPG {
+	t.Helper()
+	g, err := fixture.NewGPG()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(g.Close)
+	return g
+}
+
+func newKey(t *testing.T, g *fixture.GPG, name string, o fixture.KeyOptions) *fixture.Key {
+	t.Helper()
+	k, err := g.NewKey(name, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k
+}
+
+func parse(t *testing.T, data []byte) *File {
+	t.Helper()
+	f, err := Parse(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
+// TestParse compares with what gpg says of keys that gpg made.
+func TestParse(t *testing.T) {
+	g := gpg(t)
+	for _, tt := range []struct {
+		algo      string
+		algorithm string
+		bits      int
+	}{
+		{"rsa2048", "RSA", 2048},
+		{"rsa3072", "RSA", 3072},
+		{"dsa2048", "DSA", 2048},
+		{"nistp256", "ECDSA P-256", 256},
+		{"nistp521", "ECDSA P-521", 521},
+		{"brainpoolP384r1", "ECDSA brainpoolP384r1", 384},
+		{"secp256k1", "ECDSA secp256k1", 256},
+		{"ed25519", "Ed25519", 256},
+	} {
+		t.Run(tt.algo, func(t *testing.T) {
+			k := newKey(t, g, tt.algo, fixture.KeyOptions{Algo: tt.algo})
+			for form, data := range map[string][]byte{"binary": k.Binary, "armored": k.Armored} {
+				f := parse(t, data)
+				if len(f.Keys) != 1 || f.Kind != OpenPGP || !bytes.Equal(f.Binary, k.Binary) || !bytes.Equal(f.Keys[0].Data, k.Binary) {
+					t.Fatalf("%s: got %d keys of kind %q, %d bytes", form, len(f.Keys), f.Kind, len(f.Binary))
+				}
+				got := f.Keys[0]
+				if got.Fingerprint != k.Fingerprint || got.Version != 4 || got.Algorithm != tt.algorithm || got.Bits != tt.bits {
+					t.Errorf("%s: got %s v%d %s %d, want %s v4 %s %d", form, got.Fingerprint, got.Version, got.Algorithm, got.Bits, k.Fingerprint, tt.algorithm, tt.bits)
+				}
+				if len(got.UserIDs) != 1 || !strings.HasPrefix(got.UserIDs[0], tt.algo) || got.Revoked || !got.Expires.IsZero() {
+					t.Errorf("%s: got %+v", form, got)
+				}
+			}
+		})
+	}
+}
+
+func TestParse_expiry(t *testing.T) {
+	g := gpg(t)
+	k := newKey(t, g, "expiring", fixture.KeyOptions{Expire: "2031-02-03"})
+	got := parse(t, k.Armored).Keys[0]
+	ref := reference(t, k.Binary)[0]
+	sig := ref.PrimaryIdentity().SelfSignature
+	want := ref.PrimaryKey.CreationTime.Add(time.Duration(*sig.KeyLifetimeSecs) * time.Second)
+	if !got.Expires.Equal(want) || got.Expires.UTC().Format(time.DateOnly) != "2031-02-03" {
+		t.Errorf("expires %v, want %v", got.Expires, want)
+	}
+	if !got.Expired(got.Expires) || got.Expired(got.Expires.Add(-time.Second)) {
+		t.Error("Expired doesn't turn at the moment of expiry")
+	}
+}
+
+func TestParse_revoked(t *testing.T) {
+	g := gpg(t)
+	k := newKey(t, g, "revoked", fixture.KeyOptions{})
+	if parse(t, k.Binary).Keys[0].Revoked {
+		t.Error("revoked before it was")
+	}
+	if err := k.Revoke(); err != nil {
+		t.Fatal(err)
+	}
+	if !parse(t, k.Binary).Keys[0].Revoked {
+		t.Error("not revoked")
+	}
+	// Another key's revocation, appended behind a key, does not revoke that one.
+	other := newKey(t, g, "other", fixture.KeyOptions{})
+	_, _, n, err := nextPacket(k.Binary)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, _, m, err := nextPacket(k.Binary[n:])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if parse(t, append(bytes.Clone(other.Binary), k.Binary[n:n+m]...)).Keys[0].Revoked {
+		t.Error("revoked by a foreign signature")
+	}
+}
+
+func TestParse_several(t *testing.T) {
+	g := gpg(t)
+	a, b := newKey(t, g, "a", fixture.KeyOptions{}), newKey(t, g, "b", fixture.KeyOptions{Algo: "ed25519"})
+	for name, data := range map[string][]byte{
+		"binary": append(bytes.Clone(a.Binary), b.Binary...),
+		"armor":  append(append([]byte("released 2026\r\n\n"), bytes.ReplaceAll(a.Armored, []byte("\n"), []byte("\r\n"))...), b.Armored...),
+	} {
+		f := parse(t, data)
+		if len(f.Keys) != 2 || f.Keys[0].Fingerprint != a.Fingerprint || f.Keys[1].Fingerprint != b.Fingerprint {
+			t.Errorf("%s: got %+v", name, f.Keys)
+		}
+		if !bytes.Equal(f.Binary, append(bytes.Clone(a.Binary), b.Binary...)) {
+			t.Errorf("%s: binary is not the concatenation", name)
+		}
+		if wantBlocks := map[string]int{"armor": 2}[name]; f.Blocks != wantBlocks || f.Preamble != (name == "armor") {
+			t.Errorf("%s: %d blocks, preamble %v", name, f.Blocks, f.Preamble)
+		}
+		if k, ok := f.Find(b.Fingerprint[24:]); !ok || k.Fingerprint != b.Fingerprint {
+			t.Errorf("%s: Find by key ID: %v", name, ok)
+		}
+	}
+}
+
+func TestParse_bad(t *testing.T) {
+	g := gpg(t)
+	k := newKey(t, g, "bad", fixture.KeyOptions{})
+	sig, err := k.Sign("sha256:"+strings.Repeat("0", 64), "example.com/a:b")
+	if err != nil {
+		t.Fatal(err)
+	}
+	entity, err := openpgp.NewEntity("secret", "", "", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var secret bytes.Buffer
+	if err := entity.SerializePrivate(&secret, nil); err != nil {
+		t.Fatal(err)
+	}
+	damaged := bytes.Clone(k.Armored)
+	damaged[len(damaged)/2] ^= 1
+	for _, tt := range []struct {
+		name string
+		data []byte
+		is   error
+		text string
+	}{
+		{"empty", nil, ErrNoKey, "empty"},
+		{"text", []byte("hello\n"), ErrNoKey, ""},
+		{"garbage", []byte{0xff, 0xff, 0xff, 0xff, 0xff, 1}, nil, "truncated"},
+		{"truncated", k.Binary[:100], nil, "truncated"},
+		{"signature", sig, nil, ""},
+		{"secret", secret.Bytes(), ErrSecret, ""},
+		{"secret armor", []byte("-----BEGIN PGP PRIVATE KEY BLOCK-----\n"), ErrSecret, ""},
+		{"secret PEM", []byte("-----BEGIN EC PRIVATE KEY-----\nAA==\n-----END EC PRIVATE KEY-----\n"), ErrSecret, ""},
+		{"armor without end", k.Armored[:200], nil, "no END line"},
+		{"armor checksum", damaged, nil, "armor block 1"},
+		{"message", []byte("-----BEGIN PGP MESSAGE-----\n"), nil, "MESSAGE"},
+		{"keybox", []byte("\x00\x00\x00\x20\x01\x01\x00\x02KBXf\x00\x00"), ErrNoKey, "keybox"},
+		{"PEM kind", []byte("-----BEGIN X-----\nAA==\n-----END X-----\n"), nil, "neither"},
+		{"PEM damaged", []byte("-----BEGIN PUBLIC KEY-----\n"), nil, "damaged"},
+		{"large", make([]byte, MaxFile+1), nil, "larger"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			f, err := Parse(tt.data)
+			if err == nil || tt.is != nil && !errors.Is(err, tt.is) || !strings.Contains(err.Error(), tt.text) {
+				t.Errorf("got %+v, error %v, want %v %q", f, err, tt.is, tt.text)
+			}
+		})
+	}
+}
+
+// TestParse_versions has go-crypto make keys of version 6, which gpg can't.
+func TestParse_versions(t *testing.T) {
+	for _, c := range []*packet.Config{{V6Keys: true, Algorithm: packet.PubKeyAlgoEd25519}, {V6Keys: true, RSABits: 2048}, {Algorithm: packet.PubKeyAlgoEd448}} {
+		e, err := openpgp.NewEntity("x", "", "x@example.com", c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var b bytes.Buffer
+		if err := e.Serialize(&b); err != nil {
+			t.Fatal(err)
+		}
+		compare(t, parse(t, b.Bytes()), openpgp.EntityList{e})
+	}
+}
+
+// TestRealKeys reads Red Hat's key files as shipped on RHEL 7 to 10.
+func TestRealKeys(t *testing.T) {
+	dir := os.Getenv("NODETRUST_REALDATA")
+	if dir == "" {
+		t.Skip("NODETRUST_REALDATA is not set")
+	}
+	const (
+		release2 = "567E347AD0044ADE55BA8A5F199E2F91FD431D51"
+		aux3     = "7E4624258C406535D56D6F135054E4A45A6340B3"
+		pqc      = "FCD355B305707A62DA143AB6E422397E50FE8467A2A95343D246D6276AFEDF8F"
+	)
+	for name, want := range map[string][]string{
+		"RPM-GPG-KEY-redhat7-release":     {release2, "43A6E49C4A38F4BE9ABF2A5345689C882FA658E0"},
+		"RPM-GPG-KEY-redhat8-release":     {release2, "43A6E49C4A38F4BE9ABF2A5345689C882FA658E0"},
+		"RPM-GPG-KEY-redhat9-release":     {release2, aux3},
+		"RPM-GPG-KEY-redhat10-release":    {release2, aux3, pqc},
+		"RPM-GPG-KEY-redhat9-PQC-release": {pqc},
+		"redhat-release-key-3.pem":        {"BA9D26350D78893A20F337E2153A113108BFCF064085AFAEE60D446E63405576"},
+	} {
+		b, err := os.ReadFile(filepath.Join(dir, "keys", name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		f := parse(t, b)
+		var got []string
+		for _, k := range f.Keys {
+			got = append(got, k.Fingerprint)
+			if k.Fingerprint == pqc && (k.Algorithm != "ML-DSA-87+Ed448" || k.Version != 6) {
+				t.Errorf("%s: got %s v%d", name, k.Algorithm, k.Version)
+			}
+			if k.Fingerprint == release2 && (k.Bits != 4096 || k.Algorithm != "RSA" || k.Expired(time.Now())) {
+				t.Errorf("%s: got %+v", name, k)
+			}
+		}
+		if strings.Join(got, " ") != strings.Join(want, " ") {
+			t.Errorf("%s: got %v, want %v", name, got, want)
+		}
+	}
+}
+
+func reference(t *testing.T, binary []byte) openpgp.EntityList {
+	t.Helper()
+	l, err := openpgp.ReadKeyRing(bytes.NewReader(binary))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+func compare(t *testing.T, f *File, want openpgp.EntityList) {
+	t.Helper()
+	if len(f.Keys) != len(want) {
+		t.Fatalf("got %d keys, want %d", len(f.Keys), len(want))
+	}
+	for i, e := range want {
+		k := f.Keys[i]
+		if k.Fingerprint != upperHex(e.PrimaryKey.Fingerprint) || k.Version != e.PrimaryKey.Version || !k.Created.Equal(e.PrimaryKey.CreationTime) {
+			t.Errorf("got %s v%d %v, want %X v%d %v", k.Fingerprint, k.Version, k.Created, e.PrimaryKey.Fingerprint, e.PrimaryKey.Version, e.PrimaryKey.CreationTime)
+		}
+		if k.ID() != e.PrimaryKey.KeyIdString() {
+			t.Errorf("got ID %s, want %s", k.ID(), e.PrimaryKey.KeyIdString())
+		}
+		if len(k.Subkeys) != len(e.Subkeys) {
+			t.Errorf("got %d subkeys, want %d", len(k.Subkeys), len(e.Subkeys))
+		}
+	}
+}
+
+// FuzzParse checks that nothing panics, and that what the OpenPGP library reads is read here too, with the same fingerprints.
+func FuzzParse(f *testing.F) {
+	for _, c := range []*packet.Config{{V6Keys: true, Algorithm: packet.PubKeyAlgoEd25519}, {RSABits: 2048}, {Algorithm: packet.PubKeyAlgoEdDSA, KeyLifetimeSecs: 100}} {
+		e, err := openpgp.NewEntity("x", "", "x@example.com", c)
+		if err != nil {
+			f.Fatal(err)
+		}
+		var b bytes.Buffer
+		if err := e.Serialize(&b); err != nil {
+			f.Fatal(err)
+		}
+		f.Add(b.Bytes())
+	}
+	f.Add([]byte("-----BEGIN PGP PUBLIC KEY BLOCK-----\n\nAAAA\n-----END PGP PUBLIC KEY BLOCK-----\n"))
+	f.Add([]byte("-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		got, err := Parse(data)
+		if err != nil || got.Kind != OpenPGP {
+			return
+		}
+		l, err := openpgp.ReadKeyRing(bytes.NewReader(got.Binary))
+		if err != nil {
+			return
+		}
+		for _, e := range l { // the library skips what it doesn't know
+			if _, ok := got.Find(upperHex(e.PrimaryKey.Fingerprint)); !ok {
+				t.Errorf("%X is not found", e.PrimaryKey.Fingerprint)
+			}
+		}
+	})
+}

@@ -1,0 +1,109 @@
+package key
+
+import (
+	"encoding/binary"
+	"encoding/hex"
+	"strings"
+)
+
+// signature is what a signature packet claims about itself. Nothing of it is verified.
+type signature struct {
+	kind     byte
+	made     uint32
+	lifetime uint32 // of the key, in seconds after its creation; 0 for ever
+	issuer   string // key ID, 16 upper-case hex digits, if told
+	signer   string // fingerprint, upper-case hex, if told
+}
+
+// by reports whether the signature says that k made it.
+func (s signature) by(k Key) bool {
+	if s.signer != "" {
+		return s.signer == k.Fingerprint
+	}
+	return s.issuer != "" && s.issuer == k.ID()
+}
+
+// parseSignature reads a signature packet of version 3, 4 or 6. Others, and damaged ones, are skipped by all readers:
+// ok is false.
+func parseSignature(b []byte) (sig signature, ok bool) {
+	if len(b) < 2 {
+		return sig, false
+	}
+	switch b[0] {
+	case 3: // version, 5, type, time, key ID, …
+		if len(b) < 15 {
+			return sig, false
+		}
+		return signature{kind: b[2], made: binary.BigEndian.Uint32(b[3:]), issuer: upperHex(b[7:15])}, true
+	case 4, 6:
+		width := 2
+		if b[0] == 6 {
+			width = 4
+		}
+		sig.kind = b[1]
+		if len(b) < 4 {
+			return sig, false
+		}
+		hashed, rest, ok := sized(b[4:], width)
+		if !ok || !sig.subpackets(hashed, true) {
+			return sig, false
+		}
+		unhashed, _, ok := sized(rest, width)
+		return sig, ok && sig.subpackets(unhashed, false)
+	}
+	return sig, false
+}
+
+// sized splits off an area whose length stands before it in width bytes.
+func sized(b []byte, width int) (area, rest []byte, ok bool) {
+	if len(b) < width {
+		return nil, nil, false
+	}
+	n := uint64(0)
+	for _, c := range b[:width] {
+		n = n<<8 | uint64(c)
+	}
+	b = b[width:]
+	if n > uint64(len(b)) {
+		return nil, nil, false
+	}
+	return b[:n], b[n:], true
+}
+
+// subpackets takes over what is known. Only the issuer may come from the unhashed area.
+func (s *signature) subpackets(area []byte, hashed bool) bool {
+	for len(area) > 0 {
+		width := 1
+		n := int(area[0])
+		switch {
+		case n >= 192 && n < 255:
+			if len(area) < 2 {
+				return false
+			}
+			width, n = 2, (n-192)<<8+int(area[1])+192
+		case n == 255:
+			if len(area) < 5 {
+				return false
+			}
+			width, n = 5, int(min(binary.BigEndian.Uint32(area[1:]), 1<<30))
+		}
+		if n == 0 || n > len(area)-width {
+			return false
+		}
+		kind, body := area[width]&0x7f, area[width+1:width+n]
+		area = area[width+n:]
+		switch {
+		case kind == 2 && hashed && len(body) == 4:
+			s.made = binary.BigEndian.Uint32(body)
+		case kind == 9 && hashed && len(body) == 4:
+			s.lifetime = binary.BigEndian.Uint32(body)
+		case kind == 16 && len(body) == 8 && s.issuer == "":
+			s.issuer = upperHex(body)
+		case kind == 33 && len(body) > 1 && s.signer == "":
+			s.signer = upperHex(body[1:])
+		}
+	}
+	return true
+}
+
+func upperHex(b []byte) string { return strings.ToUpper(hex.EncodeToString(b)) }
