@@ -1,0 +1,147 @@
+package disk
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"path"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/nodetrust/nodetrust/judge"
+	"github.com/nodetrust/nodetrust/trust"
+)
+
+// Compare reports how the effective file set below root differs from want: the files of want themselves (bytes, mode,
+// owner, type, label), files that are read instead of them or collide with them, and the key files that the desired
+// policy.json names. An empty result means that there was no such difference at the time of reading; it says nothing of
+// other files, nor of what a runtime was told to read by its own configuration.
+func Compare(root *os.Root, want trust.FileSet) []judge.Difference {
+	return new(Comparer).Compare(root, want, nil)
+}
+
+// Comparer is Compare with a memory of what it has parsed, which makes the next Compare cheap. It is not safe for
+// concurrent use.
+type Comparer struct {
+	parsed map[string]parsedFile // by path: what the registries.d file held when it was last read
+	wanted map[*byte]registries  // by the address of the desired bytes, which nobody changes
+	policy struct {              // what the desired policy.json names
+		data *byte
+		keys []string
+	}
+}
+
+// Compare reports as the function does. Files at the paths of obsolete are about to be removed: they collide with nothing.
+func (c *Comparer) Compare(root *os.Root, want trust.FileSet, obsolete []string) []judge.Difference {
+	ds := c.files(root, want)
+	ds = append(ds, c.masks(root, want, obsolete)...)
+	ds = append(ds, c.registries(root, want, obsolete)...)
+	return append(ds, c.keys(root, want)...)
+}
+
+// Files compares only the files of want.
+func (c *Comparer) Files(root *os.Root, want trust.FileSet) []judge.Difference {
+	return c.files(root, want)
+}
+
+func (c *Comparer) files(root *os.Root, want trust.FileSet) []judge.Difference {
+	var ds []judge.Difference
+	folders := map[string]*folder{}
+	failed := map[string]error{}
+	defer func() {
+		for _, d := range folders {
+			d.close()
+		}
+	}()
+	for _, w := range want {
+		name := path.Dir(w.Path)
+		dir, err := folders[name], failed[name]
+		if dir == nil && err == nil {
+			if dir, err = openFolder(root, name); err != nil {
+				failed[name] = err
+			} else {
+				folders[name] = dir
+			}
+		}
+		got := found{err: err}
+		where := ""
+		if err == nil {
+			got, where = dir.read(path.Base(w.Path)), dir.label
+		}
+		ds = append(ds, compareFile(w, got, where)...)
+	}
+	return ds
+}
+
+// compareFile compares one file; dirLabel is the label of its directory.
+func compareFile(w trust.File, got found, dirLabel string) []judge.Difference {
+	diff := func(k judge.Kind, want, got string) judge.Difference {
+		return judge.Difference{Path: w.Path, Kind: k, Want: want, Got: got}
+	}
+	switch {
+	case got.missing(), errors.Is(got.err, unix.ENOTDIR):
+		return []judge.Difference{diff(judge.Missing, digest(w.Data), "")}
+	case got.kind != "" && got.kind != "file":
+		return []judge.Difference{diff(judge.Type, "file", got.kind)}
+	case got.err != nil:
+		return []judge.Difference{diff(judge.Unreadable, digest(w.Data), cause(got.err))}
+	}
+	var ds []judge.Difference
+	if !bytes.Equal(got.data, w.Data) {
+		ds = append(ds, diff(judge.Content, digest(w.Data), digest(got.data)))
+	}
+	if got.mode != w.Mode {
+		ds = append(ds, diff(judge.Mode, fmt.Sprintf("%04o", w.Mode), fmt.Sprintf("%04o", got.mode)))
+	}
+	if got.uid != w.UID || got.gid != w.GID {
+		ds = append(ds, diff(judge.Owner, fmt.Sprintf("%d:%d", w.UID, w.GID), fmt.Sprintf("%d:%d", got.uid, got.gid)))
+	}
+	if !sameType(got.label, dirLabel) {
+		ds = append(ds, diff(judge.Label, dirLabel, got.label))
+	}
+	return ds
+}
+
+// sameType reports whether a file's SELinux context has the type of its directory's. The user part may differ: it says who
+// made the file. Without a context on either side there is nothing to compare.
+func sameType(file, dir string) bool {
+	if file == "" || dir == "" {
+		return true
+	}
+	return contextType(file) == contextType(dir)
+}
+
+func contextType(context string) string {
+	parts := strings.SplitN(context, ":", 4)
+	if len(parts) < 3 {
+		return context
+	}
+	return parts[2]
+}
+
+// Found returns what is on disk at the paths of want, for its digest: regular files that could be read, with their own
+// mode, owner and bytes.
+func Found(root *os.Root, want trust.FileSet) trust.FileSet {
+	var out trust.FileSet
+	for _, w := range want {
+		dir, err := openFolder(root, path.Dir(w.Path))
+		if err != nil {
+			continue
+		}
+		got := dir.read(path.Base(w.Path))
+		dir.close()
+		if got.err == nil && got.kind == "file" {
+			out = append(out, trust.File{Path: w.Path, Mode: got.mode, UID: got.uid, GID: got.gid, Data: got.data})
+		}
+	}
+	return out
+}
+
+func digest(b []byte) string {
+	sum := sha256.Sum256(b)
+	return "sha256:" + hex.EncodeToString(sum[:])
+}

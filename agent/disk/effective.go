@@ -1,0 +1,437 @@
+package disk
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path"
+	"slices"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+	"golang.org/x/sys/unix"
+
+	"github.com/nodetrust/nodetrust/judge"
+	"github.com/nodetrust/nodetrust/trust"
+)
+
+const (
+	policyPath   = "/etc/containers/policy.json"
+	crioPolicies = "/etc/crio/policies"
+	mainDir      = "/etc/containers/registries.d"
+)
+
+// RegistriesDirs are the directories of registries.d files in the order in which newer readers take them: a file hides
+// those of the same base name in later directories. Older readers know only /etc/containers/registries.d.
+func RegistriesDirs() []string {
+	return []string{
+		"/etc/containers/registries.rootful.d",
+		mainDir,
+		"/usr/share/containers/registries.rootful.d",
+		"/usr/share/containers/registries.d",
+	}
+}
+
+// Dirs returns the directories whose content Compare looks at, for whoever watches them. Some need not exist.
+func Dirs(root *os.Root, want trust.FileSet) []string {
+	set := map[string]bool{crioPolicies: true}
+	for _, d := range RegistriesDirs() {
+		set[d] = true
+	}
+	for _, h := range homes(root) {
+		set[path.Join(h, ".config/containers")] = true
+		set[path.Join(h, ".config/containers/registries.d")] = true
+	}
+	for _, w := range want {
+		set[path.Dir(w.Path)] = true
+	}
+	for _, k := range new(Comparer).keyPaths(want) {
+		set[path.Dir(k)] = true
+		if p, err := resolve(root, k); err == nil {
+			set[path.Dir(p)] = true
+		}
+	}
+	return slices.Sorted(maps.Keys(set))
+}
+
+// KeyPaths returns the key files that the policy.json of want names, but for those that want itself holds.
+func KeyPaths(want trust.FileSet) []string { return new(Comparer).keyPaths(want) }
+
+// masks reports the files that are read instead of those of want.
+func (c *Comparer) masks(root *os.Root, want trust.FileSet, obsolete []string) []judge.Difference {
+	var ds []judge.Difference
+	for _, home := range homes(root) {
+		for _, m := range []struct{ path, instead string }{
+			{path.Join(home, ".config/containers/policy.json"), policyPath},
+			{path.Join(home, ".config/containers/registries.d"), mainDir},
+		} {
+			if _, ours := want.Get(m.path); ours {
+				continue
+			}
+			if d, there := exists(root, m.path, m.instead); there {
+				ds = append(ds, d)
+			}
+		}
+	}
+	return append(ds, namespaced(root, want, obsolete)...)
+}
+
+// exists reports a mask at p. What can't be ruled out is reported as well.
+func exists(root *os.Root, p, instead string) (judge.Difference, bool) {
+	d := judge.Difference{Path: p, Kind: judge.Masks, Want: instead}
+	dir, err := resolve(root, path.Dir(p))
+	if err == nil {
+		info, lerr := root.Lstat(rel(path.Join(dir, path.Base(p))))
+		if err = lerr; err == nil {
+			d.Got = "file"
+			if !info.Mode().IsRegular() {
+				d.Got = kindOf(info)
+			}
+			return d, true
+		}
+	}
+	if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
+		return d, false
+	}
+	return judge.Difference{Path: p, Kind: judge.Unreadable, Want: "absent", Got: cause(err)}, true
+}
+
+func kindOf(info os.FileInfo) string {
+	switch {
+	case info.IsDir():
+		return "directory"
+	case info.Mode()&os.ModeSymlink != 0:
+		return "symlink"
+	}
+	return "special file"
+}
+
+// namespaced reports CRI-O's policies for single namespaces: each is read instead of policy.json for its namespace.
+func namespaced(root *os.Root, want trust.FileSet, obsolete []string) []judge.Difference {
+	names, err := list(root, crioPolicies)
+	if err != nil {
+		return []judge.Difference{{Path: crioPolicies, Kind: judge.Unreadable, Want: "a directory", Got: cause(err)}}
+	}
+	var ds []judge.Difference
+	for _, n := range names {
+		p := path.Join(crioPolicies, n)
+		if _, ours := want.Get(p); ours || !strings.HasSuffix(n, ".json") || slices.Contains(obsolete, p) {
+			continue
+		}
+		ds = append(ds, judge.Difference{
+			Path: p, Kind: judge.Masks, Want: policyPath,
+			Got: "policy of namespace " + strings.TrimSuffix(n, ".json"),
+		})
+	}
+	return ds
+}
+
+// list returns the sorted names in a directory; none if it does not exist.
+func list(root *os.Root, dir string) ([]string, error) {
+	d, err := openFolder(root, dir)
+	if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer d.close()
+	names, err := d.names()
+	slices.Sort(names)
+	return names, err
+}
+
+// homes returns root's home directories: /root, and others that passwd names for uid 0.
+func homes(root *os.Root) []string {
+	out := []string{"/root"}
+	passwd := readFollowing(root, "/etc/passwd")
+	for line := range strings.SplitSeq(string(passwd.data), "\n") {
+		f := strings.Split(line, ":")
+		if len(f) < 6 || (f[0] != "root" && f[2] != "0") || !path.IsAbs(f[5]) {
+			continue
+		}
+		if h := path.Clean(f[5]); h != "/" && !slices.Contains(out, h) && len(out) < 8 {
+			out = append(out, h)
+		}
+	}
+	return out
+}
+
+// registries is what a registries.d file says, as far as collisions go.
+type registries struct {
+	scopes  []string // as a collision names them: `scope "x"` or default-docker
+	invalid string   // why it does not parse
+}
+
+type parsedFile struct {
+	data []byte
+	registries
+}
+
+type source struct {
+	path string
+	ours bool
+	registries
+}
+
+// registries reports what makes readers refuse the registries.d directories as a whole, which fails every pull. The files
+// of want are taken as they should be: how they are is compared elsewhere.
+func (c *Comparer) registries(root *os.Root, want trust.FileSet, obsolete []string) []judge.Difference {
+	var ds []judge.Difference
+	all := map[string][]source{} // by directory, sorted by name
+	memory := map[string]parsedFile{}
+	for _, dir := range RegistriesDirs() {
+		sources, bad := c.readRegistries(root, dir, want, obsolete, memory)
+		all[dir] = sources
+		ds = append(ds, bad...)
+	}
+	c.parsed = memory
+
+	masked, merged := merge(all)
+	ds = append(ds, masked...)
+	for _, view := range [][]source{all[mainDir], merged} {
+		for _, d := range collisions(view) {
+			if !slices.Contains(ds, d) {
+				ds = append(ds, d)
+			}
+		}
+	}
+	return ds
+}
+
+// readRegistries reads one directory, with the files of want as if they were in place.
+func (c *Comparer) readRegistries(root *os.Root, dir string, want trust.FileSet, obsolete []string, memory map[string]parsedFile) ([]source, []judge.Difference) {
+	var sources []source
+	for _, w := range want {
+		if path.Dir(w.Path) == dir && strings.HasSuffix(w.Path, ".yaml") {
+			sources = append(sources, source{path: w.Path, ours: true, registries: c.parseWanted(w)})
+		}
+	}
+	var ds []judge.Difference
+	d, err := openFolder(root, dir)
+	if err == nil {
+		defer d.close()
+		var names []string
+		if names, err = d.names(); err == nil {
+			for _, n := range names {
+				p := path.Join(dir, n)
+				if _, ours := want.Get(p); ours || !strings.HasSuffix(n, ".yaml") || slices.Contains(obsolete, p) {
+					continue
+				}
+				r := c.parseFound(root, d, p, memory)
+				if r.invalid != "" {
+					ds = append(ds, judge.Difference{Path: p, Kind: judge.Invalid, Want: "a registries.d file", Got: r.invalid})
+					continue
+				}
+				sources = append(sources, source{path: p, registries: r})
+			}
+		}
+	}
+	if err != nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, unix.ENOTDIR) {
+		ds = append(ds, judge.Difference{Path: dir, Kind: judge.Unreadable, Want: "a directory", Got: cause(err)})
+	}
+	slices.SortFunc(sources, func(a, b source) int { return strings.Compare(a.path, b.path) })
+	slices.SortFunc(ds, func(a, b judge.Difference) int { return strings.Compare(a.Path, b.Path) })
+	return sources, ds
+}
+
+func (c *Comparer) parseWanted(w trust.File) registries {
+	if len(w.Data) == 0 {
+		return registries{}
+	}
+	key := &w.Data[0]
+	r, ok := c.wanted[key]
+	if !ok {
+		if c.wanted == nil || len(c.wanted) > maxEntries {
+			c.wanted = map[*byte]registries{}
+		}
+		r = parseRegistries(w.Data)
+		c.wanted[key] = r
+	}
+	return r
+}
+
+func (c *Comparer) parseFound(root *os.Root, d *folder, p string, memory map[string]parsedFile) registries {
+	got := d.read(path.Base(p))
+	if got.kind == "symlink" {
+		if got = readFollowing(root, p); got.missing() {
+			return registries{invalid: "dangling symlink"}
+		}
+	}
+	switch {
+	case got.missing(): // gone since the directory was listed
+		return registries{}
+	case got.err != nil:
+		return registries{invalid: cause(got.err)}
+	case got.kind != "file":
+		return registries{invalid: got.kind}
+	}
+	old, ok := c.parsed[p]
+	if !ok || !bytes.Equal(old.data, got.data) {
+		old = parsedFile{data: got.data, registries: parseRegistries(got.data)}
+	}
+	memory[p] = old
+	return old.registries
+}
+
+// parseRegistries reads a file as loosely as the runtimes do: unknown keys are no error to them.
+func parseRegistries(data []byte) registries {
+	type namespace struct {
+		Lookaside        string `yaml:"lookaside"`
+		LookasideStaging string `yaml:"lookaside-staging"`
+		Sigstore         string `yaml:"sigstore"`
+		SigstoreStaging  string `yaml:"sigstore-staging"`
+		Attachments      *bool  `yaml:"use-sigstore-attachments"`
+	}
+	var file struct {
+		Default *namespace           `yaml:"default-docker"`
+		Docker  map[string]namespace `yaml:"docker"`
+	}
+	if err := yaml.Unmarshal(data, &file); err != nil {
+		// Of the parser's text only the place: the rest may quote the file.
+		return registries{invalid: place(err)}
+	}
+	var r registries
+	if file.Default != nil {
+		r.scopes = append(r.scopes, "default-docker")
+	}
+	for _, s := range slices.Sorted(maps.Keys(file.Docker)) {
+		r.scopes = append(r.scopes, fmt.Sprintf("scope %q", s))
+	}
+	return r
+}
+
+func place(err error) string {
+	text := err.Error()
+	if i := strings.Index(text, "line "); i >= 0 {
+		line := text[i+len("line "):]
+		if j := strings.IndexFunc(line, func(r rune) bool { return r < '0' || r > '9' }); j > 0 {
+			return "bad YAML in line " + line[:j]
+		}
+	}
+	return "bad YAML"
+}
+
+// merge returns what newer readers take of all directories, and the files of ours that they don't reach.
+func merge(all map[string][]source) (masked []judge.Difference, merged []source) {
+	seen := map[string]source{}
+	for _, dir := range RegistriesDirs() {
+		for _, s := range all[dir] {
+			base := path.Base(s.path)
+			higher, hidden := seen[base]
+			if !hidden {
+				seen[base] = s
+				merged = append(merged, s)
+			} else if s.ours && !higher.ours {
+				masked = append(masked, judge.Difference{Path: higher.path, Kind: judge.Masks, Want: s.path, Got: "file"})
+			}
+		}
+	}
+	return masked, merged
+}
+
+// collisions reports each scope that two files define. Where one of them is ours, the other is the one to name.
+func collisions(view []source) []judge.Difference {
+	var ds []judge.Difference
+	first := map[string]source{}
+	for _, s := range view {
+		for _, scope := range s.scopes {
+			a, taken := first[scope]
+			if !taken {
+				first[scope] = s
+				continue
+			}
+			b := s
+			if b.ours && !a.ours {
+				a, b = b, a
+			}
+			ds = append(ds, judge.Difference{Path: b.path, Kind: judge.Duplicate, Want: a.path, Got: scope})
+		}
+	}
+	return ds
+}
+
+// keys reports the key files that the desired policy names and a reader could not use.
+func (c *Comparer) keys(root *os.Root, want trust.FileSet) []judge.Difference {
+	var ds []judge.Difference
+	for _, k := range c.keyPaths(want) {
+		got := readFollowing(root, k)
+		d := judge.Difference{Path: k, Kind: judge.KeyUnreadable, Want: "a key file"}
+		switch {
+		case got.missing(), errors.Is(got.err, unix.ENOTDIR):
+			d.Kind = judge.KeyMissing
+		case got.err != nil:
+			d.Got = cause(got.err)
+		case got.kind != "file":
+			d.Got = got.kind
+		case len(got.data) == 0:
+			d.Got = "empty"
+		default:
+			continue
+		}
+		ds = append(ds, d)
+	}
+	return ds
+}
+
+func (c *Comparer) keyPaths(want trust.FileSet) []string {
+	f, ok := want.Get(policyPath)
+	if !ok || len(f.Data) == 0 {
+		return nil
+	}
+	if c.policy.data == &f.Data[0] {
+		return c.policy.keys
+	}
+	var policy any
+	if json.Unmarshal(f.Data, &policy) != nil {
+		return nil // that it does not load is found before it is ever written
+	}
+	set := map[string]bool{}
+	collectPaths(policy, set)
+	var keys []string
+	for _, k := range slices.Sorted(maps.Keys(set)) {
+		if _, ours := want.Get(k); !ours {
+			keys = append(keys, k)
+		}
+	}
+	c.policy.data, c.policy.keys = &f.Data[0], keys
+	return keys
+}
+
+// collectPaths gathers the values of all members of policy.json that name a file: keyPath, keyPaths, caPath, ….
+func collectPaths(v any, into map[string]bool) {
+	switch v := v.(type) {
+	case []any:
+		for _, e := range v {
+			collectPaths(e, into)
+		}
+	case map[string]any:
+		for name, e := range v {
+			if !strings.HasSuffix(name, "Path") && !strings.HasSuffix(name, "Paths") {
+				collectPaths(e, into)
+				continue
+			}
+			switch e := e.(type) {
+			case string:
+				addPath(e, into)
+			case []any:
+				for _, s := range e {
+					if s, ok := s.(string); ok {
+						addPath(s, into)
+					}
+				}
+			default:
+				collectPaths(e, into)
+			}
+		}
+	}
+}
+
+func addPath(p string, into map[string]bool) {
+	if path.IsAbs(p) {
+		into[path.Clean(p)] = true
+	}
+}

@@ -1,0 +1,236 @@
+// Package disk compares the files of a host with desired ones and replaces them. Every path is below an *os.Root that the
+// caller gives; nothing is followed out of it. Reading never blocks and never reads more than a bounded part of a file.
+package disk
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	maxFile    = 4 << 20 // bytes read of one file
+	maxEntries = 4096    // names read of one directory
+	maxLinks   = 40      // symlinks followed to one key file, as many as Linux follows
+	labelXattr = "security.selinux"
+)
+
+// folder is one open directory: files are read by their names in it, which spares the walk from the root for each.
+type folder struct {
+	f     *os.File
+	label string
+}
+
+// openFolder opens the directory at the absolute path dir below root. Symlinks on the way are followed as long as they are
+// relative and stay below root.
+func openFolder(root *os.Root, dir string) (*folder, error) {
+	f, err := root.OpenFile(rel(dir), os.O_RDONLY|syscall.O_DIRECTORY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	return &folder{f: f, label: label(int(f.Fd()))}, nil
+}
+
+func (d *folder) close() { _ = d.f.Close() }
+
+// names lists the directory.
+func (d *folder) names() ([]string, error) {
+	if _, err := d.f.Seek(0, io.SeekStart); err != nil {
+		return nil, err
+	}
+	names, err := d.f.Readdirnames(maxEntries + 1)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nil, err
+	}
+	if len(names) > maxEntries {
+		return nil, fmt.Errorf("more than %d entries", maxEntries)
+	}
+	return names, nil
+}
+
+// found is what is at a path.
+type found struct {
+	err      error  // why there is no answer; fs.ErrNotExist if there is nothing
+	kind     string // "file", "symlink", "directory", …
+	mode     uint32 // permission bits with setuid, setgid and sticky
+	uid, gid uint32
+	label    string // SELinux context; empty where there is none
+	data     []byte // of a file
+}
+
+func (f found) missing() bool { return errors.Is(f.err, fs.ErrNotExist) }
+
+// read reads one regular file of the directory; of anything else it tells the kind without opening it.
+func (d *folder) read(base string) found {
+	fd := int(d.f.Fd())
+	var st unix.Stat_t
+	if err := unix.Fstatat(fd, base, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return found{err: err}
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFREG {
+		return describe(&st)
+	}
+	// O_NOFOLLOW and O_NONBLOCK: the name may be another thing by now.
+	file, err := unix.Openat(fd, base, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC|unix.O_NOCTTY, 0)
+	if errors.Is(err, unix.ELOOP) {
+		return found{kind: "symlink"}
+	}
+	if err != nil {
+		out := describe(&st)
+		out.err = err
+		return out
+	}
+	defer unix.Close(file)
+	return readFD(file)
+}
+
+// readFD reads the open file fd from its start.
+func readFD(fd int) found {
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return found{err: err}
+	}
+	out := describe(&st)
+	if out.kind != "file" {
+		return out
+	}
+	out.label = label(fd)
+	if st.Size > maxFile {
+		out.err = fmt.Errorf("larger than %d bytes", maxFile)
+		return out
+	}
+	// One byte more than the size tells the end of the file in the same call.
+	buf := make([]byte, st.Size+1)
+	n := 0
+	for {
+		m, err := unix.Read(fd, buf[n:])
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil {
+			out.err = err
+			return out
+		}
+		n += m
+		if m == 0 {
+			out.data = buf[:n]
+			return out
+		}
+		if n == len(buf) {
+			if n > maxFile {
+				out.err = fmt.Errorf("larger than %d bytes", maxFile)
+				return out
+			}
+			buf = append(buf, make([]byte, len(buf))...)
+		}
+	}
+}
+
+func describe(st *unix.Stat_t) found {
+	out := found{mode: st.Mode & 0o7777, uid: st.Uid, gid: st.Gid}
+	switch st.Mode & unix.S_IFMT {
+	case unix.S_IFREG:
+		out.kind = "file"
+	case unix.S_IFDIR:
+		out.kind = "directory"
+	case unix.S_IFLNK:
+		out.kind = "symlink"
+	case unix.S_IFIFO:
+		out.kind = "fifo"
+	case unix.S_IFSOCK:
+		out.kind = "socket"
+	default:
+		out.kind = "device"
+	}
+	return out
+}
+
+// label returns the SELinux context of an open file; empty where there is none.
+func label(fd int) string {
+	var buf [256]byte
+	n, err := unix.Fgetxattr(fd, labelXattr, buf[:])
+	if err != nil {
+		return ""
+	}
+	return strings.TrimRight(string(buf[:n]), "\x00")
+}
+
+// readFollowing reads the file at the absolute path p as a process on the host would: symlinks are followed, and an
+// absolute one is taken from root.
+func readFollowing(root *os.Root, p string) found {
+	p, err := resolve(root, p)
+	if err != nil {
+		return found{err: err}
+	}
+	d, err := openFolder(root, path.Dir(p))
+	if err != nil {
+		return found{err: err}
+	}
+	defer d.close()
+	return d.read(path.Base(p))
+}
+
+// resolve returns the absolute path that p leads to with all symlinks followed as on a host whose root directory is root.
+// It is a hint, not a promise: the tree may change meanwhile, so the result is used below root again.
+func resolve(root *os.Root, p string) (string, error) {
+	done, todo := "/", strings.Split(strings.Trim(path.Clean(p), "/"), "/")
+	for links := 0; len(todo) > 0; {
+		next := path.Join(done, todo[0])
+		todo = todo[1:]
+		info, err := root.Lstat(rel(next))
+		if err != nil {
+			return "", err
+		}
+		if info.Mode()&fs.ModeSymlink == 0 {
+			done = next
+			continue
+		}
+		if links++; links > maxLinks {
+			return "", &fs.PathError{Op: "resolve", Path: p, Err: unix.ELOOP}
+		}
+		target, err := root.Readlink(rel(next))
+		if err != nil {
+			return "", err
+		}
+		// path.Join keeps ".." at the root, as the kernel does.
+		full := target
+		if !path.IsAbs(target) {
+			full = path.Join(done, target)
+		}
+		done = "/"
+		todo = append(split(full), todo...)
+	}
+	return done, nil
+}
+
+func split(p string) []string {
+	p = strings.Trim(path.Clean(p), "/")
+	if p == "" || p == "." {
+		return nil
+	}
+	return strings.Split(p, "/")
+}
+
+// rel makes an absolute path of the host one below its root.
+func rel(p string) string {
+	if p = strings.TrimPrefix(path.Clean(p), "/"); p == "" {
+		return "."
+	}
+	return p
+}
+
+// cause is the short text of an error: the path is said elsewhere.
+func cause(err error) string {
+	var pe *fs.PathError
+	if errors.As(err, &pe) {
+		err = pe.Err
+	}
+	return err.Error()
+}

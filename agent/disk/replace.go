@@ -1,0 +1,225 @@
+package disk
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/google/renameio/v2"
+	"golang.org/x/sys/unix"
+
+	"github.com/nodetrust/nodetrust/trust"
+)
+
+// ErrNotDurable is wrapped by an error of Replace and Remove when the change is visible, but its directory could not be
+// synced: after a loss of power the old state may be back.
+var ErrNotDurable = errors.New("change is in place, durability unknown")
+
+// Replace puts f at its path below root in one step: a reader sees the old file or the new one, never a part. The new file
+// has f's mode and owner, the SELinux label of the old file if that has the type of its directory's, else the directory's.
+// When Replace returns nil, the new file is on stable storage.
+//
+// Missing directories are made. A symlink at the path is replaced itself. A directory at the path is removed if it is
+// empty, else renamed within its parent: aside is its new name, for the log.
+func Replace(root *os.Root, f trust.File) (aside string, err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("replacing %s: %w", f.Path, err)
+		}
+	}()
+	dirName, base := path.Dir(f.Path), path.Base(f.Path)
+	folder, err := openFolder(root, dirName)
+	if errors.Is(err, fs.ErrNotExist) {
+		if err := makeDirs(root, dirName); err != nil {
+			return "", err
+		}
+		folder, err = openFolder(root, dirName)
+	}
+	if err != nil {
+		return "", err
+	}
+	defer folder.close()
+	// Opened by the name of a directory that was one just now: os.Root has no way to open a Root from a file.
+	dir, err := root.OpenRoot(rel(dirName))
+	if err != nil {
+		return "", err
+	}
+	defer dir.Close()
+
+	tmp, err := renameio.NewPendingFile(base, renameio.WithRoot(dir), renameio.WithStaticPermissions(0o600))
+	if err != nil {
+		return "", err
+	}
+	defer tmp.Cleanup() //nolint:errcheck // removes the temporary file unless it was renamed
+	old := folder.read(base)
+	if err := fill(tmp.File, f, wantedLabel(old.label, folder.label)); err != nil {
+		return "", err
+	}
+	if old.kind == "directory" {
+		if aside, err = clearAway(dir, base); err != nil {
+			return "", err
+		}
+	}
+	if err := tmp.CloseAtomicallyReplace(); err != nil {
+		return aside, err
+	}
+	if err := folder.f.Sync(); err != nil {
+		return aside, fmt.Errorf("%w: %w", ErrNotDurable, err)
+	}
+	return aside, nil
+}
+
+// fill gives the temporary file everything but its name, and reads back what was written.
+func fill(tmp *os.File, f trust.File, context string) error {
+	if _, err := tmp.Write(f.Data); err != nil {
+		return err
+	}
+	if _, err := tmp.Seek(0, io.SeekStart); err != nil {
+		return err
+	}
+	got, err := io.ReadAll(io.LimitReader(tmp, int64(len(f.Data))+1))
+	if err != nil {
+		return err
+	}
+	if !bytes.Equal(got, f.Data) {
+		return errors.New("reading back gave other bytes than were written")
+	}
+	if err := setLabel(tmp, context); err != nil {
+		return err
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(int(tmp.Fd()), &st); err != nil {
+		return err
+	}
+	if st.Uid != f.UID || st.Gid != f.GID {
+		if err := tmp.Chown(int(f.UID), int(f.GID)); err != nil {
+			return err
+		}
+	}
+	// After chown, which clears setuid bits.
+	return unix.Fchmod(int(tmp.Fd()), f.Mode)
+}
+
+func wantedLabel(file, dir string) string {
+	if file != "" && sameType(file, dir) {
+		return file
+	}
+	return dir
+}
+
+// setLabel sets the SELinux context unless the file has its type already.
+func setLabel(f *os.File, context string) error {
+	if context == "" {
+		return nil
+	}
+	if has := label(int(f.Fd())); has != "" && sameType(has, context) {
+		return nil
+	}
+	if err := unix.Fsetxattr(int(f.Fd()), labelXattr, []byte(context), 0); err != nil && !errors.Is(err, unix.ENOTSUP) {
+		return fmt.Errorf("setting the label: %w", err)
+	}
+	return nil
+}
+
+// clearAway makes room where a directory is in the way of a file.
+func clearAway(dir *os.Root, base string) (aside string, err error) {
+	err = dir.Remove(base)
+	if err == nil || errors.Is(err, fs.ErrNotExist) {
+		return "", nil
+	}
+	if !errors.Is(err, unix.ENOTEMPTY) && !errors.Is(err, unix.EEXIST) {
+		return "", err
+	}
+	// The name does not end in .yaml or .json, so that no reader takes it up.
+	aside = base + ".aside-" + strconv.FormatInt(time.Now().UnixNano(), 36)
+	return aside, dir.Rename(base, aside)
+}
+
+// makeDirs makes the directory at the absolute path p and its parents, each on stable storage before the next.
+func makeDirs(root *os.Root, p string) error {
+	at := "/"
+	for _, name := range split(p) {
+		parent := at
+		at = path.Join(at, name)
+		err := root.Mkdir(rel(at), 0o755)
+		if errors.Is(err, fs.ErrExist) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		// Not left to the umask: readers of the files need not be root.
+		if err := root.Chmod(rel(at), 0o755); err != nil {
+			return err
+		}
+		if err := syncDir(root, parent); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Remove removes the file at the absolute path p. That there is none is no error; a directory is one.
+func Remove(root *os.Root, p string) error {
+	info, err := root.Lstat(rel(p))
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
+		return nil
+	}
+	if err == nil && info.IsDir() {
+		err = unix.EISDIR
+	}
+	if err == nil {
+		err = root.Remove(rel(p))
+	}
+	if err != nil {
+		return fmt.Errorf("removing %s: %w", p, err)
+	}
+	if err := syncDir(root, path.Dir(p)); err != nil {
+		return fmt.Errorf("removing %s: %w: %w", p, ErrNotDurable, err)
+	}
+	return nil
+}
+
+func syncDir(root *os.Root, dir string) error {
+	d, err := openFolder(root, dir)
+	if err != nil {
+		return err
+	}
+	defer d.close()
+	return d.f.Sync()
+}
+
+// Sweep removes the temporary files that an interrupted Replace of these paths has left. It must not run beside one.
+func Sweep(root *os.Root, paths []string) error {
+	var errs []error
+	bases := map[string][]string{}
+	for _, p := range paths {
+		bases[path.Dir(p)] = append(bases[path.Dir(p)], regexp.QuoteMeta(path.Base(p)))
+	}
+	for dir, names := range bases {
+		// The form that renameio gives them.
+		orphan := regexp.MustCompile(`^\.(` + strings.Join(names, "|") + `)[0-9]+$`)
+		there, err := list(root, dir)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("sweeping %s: %w", dir, err))
+			continue
+		}
+		for _, n := range there {
+			if !orphan.MatchString(n) {
+				continue
+			}
+			if err := Remove(root, path.Join(dir, n)); err != nil {
+				errs = append(errs, err)
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
