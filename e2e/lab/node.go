@@ -81,7 +81,7 @@ func (l *Lab) Close() error {
 type Node struct {
 	lab *Lab
 	dir string
-	// Root is the scratch host root: etc/containers, etc/crio, etc/pki and root below it lie over the machine's own
+	// Root is the scratch host root: etc/containers, etc/crio, etc/pki, root and var/lib/containers below it lie over the machine's own
 	// for every program of the node.
 	Root string
 	// Socket is CRI-O's.
@@ -106,6 +106,8 @@ mkdir -p "$1/points/containers" "$1/points/crio" "$1/points/pki"
 mount -t overlay -o "lowerdir=$1/points:/etc" nodetrust-lab /etc
 for d in containers crio pki; do mount --bind "$1/root/etc/$d" "/etc/$d"; done
 mount --bind "$1/root/root" /root
+mkdir -p /var/lib/containers
+mount --bind "$1/root/var/lib/containers" /var/lib/containers
 exec 3<&0
 cat <&3 &
 echo ready
