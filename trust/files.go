@@ -1,0 +1,162 @@
+package trust
+
+import (
+	"bytes"
+	"fmt"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/nodetrust/nodetrust/templates"
+)
+
+// Where the files of a FileSet lie.
+const (
+	PolicyPath    = "/etc/containers/policy.json"
+	RegistriesDir = "/etc/containers/registries.d"
+)
+
+// Files returns the files that the config puts on nodes, sorted by path: policy.json and one registries.d file per host. The same config and
+// readers always give the same bytes.
+//
+// The error is Problems when the config asks for what one of the readers can't load or would silently ignore.
+func (c *Config) Files(readers []Reader) (FileSet, error) {
+	if err := c.check(readers); err != nil {
+		return nil, err
+	}
+	b, err := c.policy()
+	if err != nil {
+		return nil, fmt.Errorf("writing policy.json: %w", err)
+	}
+	files := FileSet{{Path: PolicyPath, Mode: 0o644, Data: b}}
+	for host, scopes := range c.locations() {
+		b, err := registriesD(c.Name, scopes, readers)
+		if err != nil {
+			return nil, fmt.Errorf("writing registries.d of %s: %w", host, err)
+		}
+		files = append(files, File{Path: RegistriesDir + "/" + fileName(host), Mode: 0o644, Data: b})
+	}
+	return files.Sorted(), nil
+}
+
+// fileName is the base name of a host's file. It is the vendor's for Red Hat's hosts, so that the vendor's file is replaced
+// and its scope is not defined twice. No host starts with "_", so a wildcard's file is nobody else's.
+func fileName(host string) string {
+	if domain, ok := strings.CutPrefix(host, "*."); ok {
+		host = "_." + domain
+	}
+	return strings.ReplaceAll(host, ":", "_") + ".yaml"
+}
+
+// locations are the sections of registries.d by host and scope. A section that says nothing is left out.
+func (c *Config) locations() map[string]map[string]Location {
+	hosts := map[string]map[string]Location{}
+	add := func(scope string, l Location) {
+		if l.Lookaside == "" && l.Attachments == nil {
+			return
+		}
+		host := scopeHost(scope)
+		if hosts[host] == nil {
+			hosts[host] = map[string]Location{}
+		}
+		hosts[host][scope] = l
+	}
+	for _, r := range c.Registries {
+		add(r.Scope, r.Location)
+		for _, m := range r.Mirrors {
+			add(m.Scope, r.mirror(m))
+		}
+	}
+	return hosts
+}
+
+// section is a section of registries.d.
+type section struct {
+	Lookaside   string `yaml:"lookaside,omitempty"`
+	Sigstore    string `yaml:"sigstore,omitempty"`
+	Attachments *bool  `yaml:"use-sigstore-attachments,omitempty"`
+}
+
+// registriesD writes a registries.d file. For readers that don't know lookaside yet its old name, sigstore, stands beside it.
+func registriesD(source string, scopes map[string]Location, readers []Reader) ([]byte, error) {
+	old := false
+	for _, r := range readers {
+		old = old || !r.Supports(FeatureLookaside)
+	}
+	docker := make(map[string]section, len(scopes))
+	for scope, l := range scopes {
+		s := section{Lookaside: l.Lookaside, Attachments: l.Attachments}
+		if old {
+			s.Sigstore = l.Lookaside
+		}
+		docker[scope] = s
+	}
+	var b bytes.Buffer
+	fmt.Fprintln(&b, templates.Comment(source))
+	enc := yaml.NewEncoder(&b)
+	enc.SetIndent(2)
+	if err := enc.Encode(map[string]map[string]section{"docker": docker}); err != nil {
+		return nil, err
+	}
+	return b.Bytes(), enc.Close()
+}
+
+// check compares what the config uses with what each reader supports.
+func (c *Config) check(readers []Reader) error {
+	var problems Problems
+	use := func(line int, at string, f Feature) {
+		for _, r := range readers {
+			if !r.Supports(f) {
+				problems = append(problems, Problem{File: c.File, Line: line, Path: at, Message: fmt.Sprintf("reader %s does not support %s", r.Name, f)})
+			}
+		}
+	}
+	for i, r := range c.Registries {
+		at := fmt.Sprintf("spec.registries[%d]", i)
+		if strings.HasPrefix(r.Scope, "*.") {
+			use(r.Line, at+".scope", FeatureWildcard)
+		}
+		if r.Attachments != nil && *r.Attachments {
+			use(r.attachAt, at+".attachments", FeatureSigstore)
+		}
+		for j, q := range r.Requirements {
+			c.checkFeatures(q, fmt.Sprintf("%s.require[%d]", at, j), use)
+		}
+		for j, m := range r.Mirrors {
+			if m.Attachments != nil && *m.Attachments {
+				use(m.attachAt, fmt.Sprintf("%s.mirrors[%d].attachments", at, j), FeatureSigstore)
+			}
+		}
+	}
+	return problems.err()
+}
+
+func (c *Config) checkFeatures(q Requirement, at string, use func(int, string, Feature)) {
+	if q.Identity.Type == RemapIdentity {
+		use(q.Line, at+".identity", FeatureRemapIdentity)
+	}
+	if len(c.paths(q.SignedBy)) > 1 {
+		use(q.Line, at+".signedBy", FeatureKeyPaths)
+	}
+	s := q.Sigstore
+	if s == nil {
+		return
+	}
+	at += ".sigstore"
+	use(q.Line, at, FeatureSigstore)
+	if s.Fulcio != nil {
+		use(q.Line, at+".fulcio", FeatureFulcio)
+	}
+	if s.PKI != nil {
+		use(q.Line, at+".pki", FeaturePKI)
+	}
+	if len(s.Rekor) > 0 {
+		use(q.Line, at+".rekor", FeatureRekor)
+	}
+	if len(s.Keys) > 1 {
+		use(q.Line, at+".keys", FeatureSigstoreKeys)
+	}
+	if len(s.Rekor) > 1 {
+		use(q.Line, at+".rekor", FeatureSigstoreKeys)
+	}
+}
