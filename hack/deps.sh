@@ -61,11 +61,10 @@ need_test() {
 # RHEL and its rebuilds keep the -devel packages in a repository that is off by default.
 devel_repository() {
 	major=${VERSION_ID%%.*}
-	case ${ID:-}:$major in
+	case "$ID:$major: $ID_LIKE " in
 	rhel:*) echo "--enablerepo=codeready-builder-for-rhel-$major-$(uname -m)-rpms" ;;
-	fedora:*) ;;
-	*:8) echo "--enablerepo=powertools" ;;
-	*) echo "--enablerepo=crb" ;;
+	*:8:*" rhel "*) echo "--enablerepo=powertools" ;;
+	*" rhel "*) echo "--enablerepo=crb" ;;
 	esac
 }
 
@@ -97,7 +96,7 @@ fi
 if [ $family = deb ]; then
 	install="apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends$missing"
 else
-	ID='' VERSION_ID=''
+	ID='' ID_LIKE='' VERSION_ID=''
 	[ ! -r /etc/os-release ] || . /etc/os-release
 	install="dnf install -y --setopt=install_weak_deps=False $(devel_repository)$missing"
 fi
