@@ -1,0 +1,64 @@
+package desired
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/nodetrust/nodetrust/trust"
+)
+
+type object struct {
+	APIVersion string `json:"apiVersion"`
+	Kind       string `json:"kind"`
+	Metadata   struct {
+		Name        string            `json:"name"`
+		Labels      map[string]string `json:"labels"`
+		Annotations map[string]string `json:"annotations"`
+	} `json:"metadata"`
+	Spec map[string]json.RawMessage `json:"spec"`
+}
+
+func isMachineConfig(data []byte) bool {
+	var o struct {
+		Kind *string `json:"kind"`
+	}
+	return json.Unmarshal(data, &o) == nil && o.Kind != nil
+}
+
+func machineConfig(data []byte) (*State, error) {
+	var o object
+	if err := json.Unmarshal(data, &o); err != nil {
+		return nil, fmt.Errorf("parsing MachineConfig: %w", err)
+	}
+	if o.Kind != "MachineConfig" || !strings.HasPrefix(o.APIVersion, "machineconfiguration.openshift.io/") {
+		return nil, fmt.Errorf("is a %s %s, %w", o.APIVersion, o.Kind, errNotObject)
+	}
+	config, ok := o.Spec["config"]
+	if !ok {
+		return nil, errors.New("MachineConfig has no spec.config")
+	}
+	delete(o.Spec, "config")
+	for name, v := range o.Spec {
+		switch strings.TrimSpace(string(v)) {
+		case `null`, `""`, `false`, `[]`, `{}`:
+		default:
+			return nil, fmt.Errorf("MachineConfig has spec.%s, which only the Machine Config Operator can apply", name)
+		}
+	}
+	files, err := ignition(config)
+	if err != nil {
+		return nil, err
+	}
+	s := &State{Name: o.Metadata.Name, Pool: o.Metadata.Labels[RoleLabel], Files: files}
+	if text, ok := o.Metadata.Annotations[CanariesAnnotation]; ok {
+		if s.Canaries, err = trust.ParseCanaries([]byte(text)); err != nil {
+			return nil, fmt.Errorf("reading annotation %s: %w", CanariesAnnotation, err)
+		}
+	}
+	if digest, ok := o.Metadata.Annotations[DigestAnnotation]; ok && digest != files.Digest() {
+		return nil, fmt.Errorf("annotation %s is %s, but the files are %s: one of them was edited", DigestAnnotation, digest, files.Digest())
+	}
+	return s, nil
+}
