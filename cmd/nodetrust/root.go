@@ -88,6 +88,8 @@ says beforehand which images a node would refuse, and why, and proves on a node 
 	root.AddCommand(
 		newVersionCommand(),
 		newProbeCommand(),
+		newLintCommand(),
+		newVerifyCommand(),
 	)
 	for _, c := range root.Commands() {
 		c.Long += "\n\n" + exitStatusHelp

@@ -1,0 +1,81 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/nodetrust/nodetrust/lint"
+)
+
+func newLintCommand() *cobra.Command {
+	var out outputFlag
+	o := lint.Options{}
+	cmd := &cobra.Command{
+		Use:   "lint PATH… | --root DIR",
+		Short: "Find what is wrong with trust.yaml, policy.json, registries.d, keys or a whole host",
+		Long: `Finds what is wrong with the files that decide which images a node accepts, with file and line: what a reader would
+reject, so that every pull on the node fails, and what it would load without doing what was meant. Says for each reader whether
+it loads the files; for the current library by really loading them.
+
+PATH is a trust.yaml, a policy.json, a registries.d directory or file, a key file, a MachineConfig, an Ignition config or
+a directory with desired.ign; told apart by content. Several paths are looked at together. --root DIR lints a whole host: the
+files that are in effect there, with what masks them, namespaced policies and key files. With paths, --root is where
+key files are looked up. docs/lint.md explains the codes.`,
+		Example: `  nodetrust lint trust.yaml
+  nodetrust lint /etc/containers/policy.json /etc/containers/registries.d
+  nodetrust lint --root /host --reader openshift-4.16 -o json`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			o.Now = time.Now()
+			report, err := lint.Run(args, o)
+			var input *lint.InputError
+			switch {
+			case errors.As(err, &input):
+				return usageErr(err)
+			case err != nil:
+				return err
+			}
+			if err := out.write(cmd.OutOrStdout(), report, func(w io.Writer) error { return writeLint(w, report) }); err != nil {
+				return err
+			}
+			if !report.Clean() {
+				return silent(exitRefused)
+			}
+			return nil
+		},
+	}
+	out.add(cmd)
+	cmd.Flags().StringVar(&o.Root, "root", "", "root `DIR` of a host")
+	cmd.Flags().StringArrayVar(&o.Readers, "reader", nil, "`NAME` of a reader to ask, see nodetrust readers (repeatable; default the current library)")
+	return cmd
+}
+
+func writeLint(w io.Writer, r *lint.Report) error {
+	for _, f := range r.Findings {
+		if f.File != "" {
+			fmt.Fprint(w, f.File)
+			if f.Line > 0 {
+				fmt.Fprintf(w, ":%d", f.Line)
+			}
+			fmt.Fprint(w, ": ")
+		}
+		fmt.Fprintf(w, "%s: %s [%s]\n", f.Severity, f.Message, f.Code)
+		if f.Hint != "" {
+			fmt.Fprintf(w, "  hint: %s\n", f.Hint)
+		}
+	}
+	for _, reader := range r.Readers {
+		if reader.Loads {
+			fmt.Fprintf(w, "%s: loads\n", reader.Reader)
+		} else {
+			fmt.Fprintf(w, "%s: does not load: %s\n", reader.Reader, reader.Error)
+		}
+	}
+	if len(r.Findings) == 0 && len(r.Readers) == 0 {
+		fmt.Fprintln(w, "no findings")
+	}
+	return nil
+}

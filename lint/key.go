@@ -1,0 +1,92 @@
+package lint
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nodetrust/nodetrust/trust/key"
+)
+
+// soon is how long before its end an expiring key is worth a warning.
+const soon = 30 * 24 * time.Hour
+
+// key lints key material. where is put before messages; file and line name the place of the finding.
+func (l *linter) key(data []byte, file string, line int, where string) *key.File {
+	add := func(sev Severity, code, msg, hint string) {
+		if where != "" {
+			msg = where + ": " + msg
+		}
+		l.add(Finding{Severity: sev, Code: code, File: file, Line: line, Message: msg, Hint: hint})
+	}
+	f, err := key.Parse(data)
+	switch {
+	case errors.Is(err, key.ErrSecret):
+		add(Error, "key-secret", err.Error(), "a node needs the public key only: gpg --export")
+		return nil
+	case errors.Is(err, key.ErrNoKey):
+		add(Error, "key-unreadable", err.Error(), "every image that needs this key is refused")
+		return nil
+	case err != nil:
+		add(Error, "key-unreadable", err.Error(), "")
+		return nil
+	}
+	if f.Kind == key.OpenPGP && f.Blocks > 1 {
+		add(Warning, "key-several-blocks", fmt.Sprintf("has %d armor blocks: readers without gpgme take the first one only", f.Blocks), "write the keys into one block: gpg --export --armor")
+	}
+	if f.Preamble {
+		add(Warning, "key-preamble", "there is text before the key", "readers skip it so far")
+	}
+	l.v6(f, add)
+	usable := 0
+	for _, k := range f.Keys {
+		if !k.Revoked && !k.Expired(l.now) {
+			usable++
+		}
+	}
+	for _, k := range f.Keys {
+		l.oneKey(k, usable > 0, add)
+	}
+	return f
+}
+
+// oneKey checks a key. A dead key beside usable ones is only a warning.
+func (l *linter) oneKey(k key.Key, others bool, add func(sev Severity, code, msg, hint string)) {
+	dead := Error
+	if others {
+		dead = Warning
+	}
+	name := "key " + k.Fingerprint
+	switch {
+	case k.Revoked:
+		add(dead, "key-revoked", name+" is revoked", "")
+	case k.Expired(l.now):
+		add(dead, "key-expired", fmt.Sprintf("%s expired on %s", name, k.Expires.UTC().Format(time.DateOnly)), "signatures made with it before may be refused as well")
+	case !k.Expires.IsZero() && k.Expires.Sub(l.now) < soon:
+		add(Warning, "key-expires-soon", fmt.Sprintf("%s expires on %s", name, k.Expires.UTC().Format(time.DateOnly)), "")
+	}
+	switch {
+	case k.Version == 3:
+		add(Warning, "key-v3", name+" is an OpenPGP v3 key, which readers ignore", "")
+	}
+	if rsa := k.Algorithm == "RSA" || k.Algorithm == "DSA"; rsa && k.Bits < 3072 && k.Bits > 0 {
+		sev := Warning
+		if k.Bits < 2048 {
+			sev = dead
+		}
+		add(sev, "key-weak", fmt.Sprintf("%s is %s-%d; at least 3072 bits are recommended", name, k.Algorithm, k.Bits), "")
+	}
+}
+
+// v6 warns of OpenPGP v6 keys. GnuPG 2.2, which gpgme readers use, imports nothing of a file that begins with one.
+func (l *linter) v6(f *key.File, add func(sev Severity, code, msg, hint string)) {
+	for i, k := range f.Keys {
+		switch {
+		case k.Version != 6:
+		case i == 0:
+			add(Error, "key-v6", "key "+k.Fingerprint+" is an OpenPGP v6 key at the beginning of the file: GnuPG 2.2 imports nothing then, and every image that needs this file is refused", "leave it out, or put it last")
+		default:
+			add(Warning, "key-v6", "key "+k.Fingerprint+" is an OpenPGP v6 key, which GnuPG 2.2 and the image library skip", "")
+		}
+	}
+}

@@ -1,0 +1,67 @@
+package lint
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/nodetrust/nodetrust/trust"
+)
+
+// meaning finds what loads and yet is likely not what was meant. It looks at the docker transport only.
+func (w *policyWalk) meaning() {
+	byName := map[string]policyScope{"": w.defaults}
+	for _, s := range w.scopes {
+		byName[s.name] = s
+	}
+	for _, s := range w.scopes {
+		w.scopeMeaning(s, byName)
+	}
+	if w.defaults.has("reject") && byName[""].accepts() {
+		s := byName[""]
+		w.report(Warning, "default-reject-moot", s.line, s.path, "accepts every image of every registry that has no scope: the default reject is never asked for registries",
+			`remove this scope, or say "insecureAcceptAnything" in default too if that is meant`)
+	}
+	if !slices.ContainsFunc(append(slices.Clone(w.scopes), w.defaults), func(s policyScope) bool { return s.signed() || s.has("reject") }) {
+		w.report(Warning, "accepts-everything", w.defaults.line, w.defaults.path, "no registry needs a signature and none is rejected", "")
+	}
+}
+
+func (w *policyWalk) scopeMeaning(s policyScope, byName map[string]policyScope) {
+	if s.name == "" {
+		return
+	}
+	if err := trust.CheckScope(s.name); err != nil {
+		w.report(Error, "dead-scope", s.line, s.path, err.Error(), "")
+		return
+	}
+	if isTagScope(s.name) {
+		w.report(Warning, "tag-scope", s.line, s.path, "a pull by digest never matches it, and node runtimes often pull by digest", "name the repository, without the tag")
+	}
+	if len(s.name) > 2 && s.name[:2] == "*." {
+		w.feature(trust.FeatureWildcard, s.line)
+	}
+	if s.has("signedBy") && s.has("sigstoreSigned") {
+		w.report(Warning, "both-signatures", s.line, s.path, "asks for a GPG signature and a sigstore signature: all entries of a list must hold", "")
+	}
+	if s.has("insecureAcceptAnything") && !s.accepts() {
+		w.report(Warning, "accept-is-idle", s.line, s.path, "insecureAcceptAnything has no effect beside other requirements: all entries of a list must hold", "")
+	}
+	if s.has("reject") && len(s.types) > 1 {
+		w.report(Warning, "reject-wins", s.line, s.path, "reject beside other requirements refuses everything: all entries of a list must hold", "")
+	}
+	if !s.accepts() {
+		return
+	}
+	for _, p := range parents(s.name) {
+		parent, ok := byName[p]
+		if !ok {
+			continue
+		}
+		if parent.signed() {
+			w.report(Warning, "hole-below-signed", s.line, s.path,
+				fmt.Sprintf("accepts images without signature below the signed scope %q (line %d)", parent.name, parent.line),
+				"the most specific scope is used alone; trust.yaml can say why with because:")
+		}
+		return
+	}
+}
