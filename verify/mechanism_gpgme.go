@@ -2,5 +2,63 @@
 
 package verify
 
+import (
+	"errors"
+	"regexp"
+	"strconv"
+
+	"github.com/proglottis/gpgme"
+
+	"github.com/nodetrust/nodetrust/verdict"
+)
+
 // Mechanism is the OpenPGP mechanism this program judges signatures with.
 const Mechanism = "gpgme"
+
+// Error codes of libgpg-error.
+const (
+	gpgBadSignature = 8
+	gpgNoPublicKey  = 9
+	gpgNoData       = 58
+	gpgRevoked      = 94
+	gpgKeyExpired   = 153
+	gpgSigExpired   = 154
+)
+
+// The library prints the state of a signature that gpg judged bad into its error and keeps nothing else of it.
+var gpgStatus = regexp.MustCompile(`Status:gpgme\.Error\{err:0x([0-9a-f]+)\}`)
+
+// mechanismReason says why the mechanism didn't accept a signature, when neither digest nor identity were the cause.
+func mechanismReason(err error, invalid bool, c claims, keys keySet) (verdict.Answer, verdict.Reason) {
+	if !invalid {
+		var e gpgme.Error
+		if errors.As(err, &e) && int(e.Code()) == gpgNoData {
+			// gpg found no single signed message, or bytes after it.
+			return verdict.Refuse, verdict.WeakOrUnsupported
+		}
+		return verdict.Unknown, verdict.MechanismCannotTell // gpg itself didn't work
+	}
+	code := uint64(0)
+	if m := gpgStatus.FindStringSubmatch(err.Error()); m != nil {
+		code, _ = strconv.ParseUint(m[1], 16, 64)
+	}
+	switch code & 0xffff {
+	case gpgKeyExpired:
+		return verdict.Refuse, verdict.KeyExpired
+	case gpgSigExpired:
+		return verdict.Refuse, verdict.SignatureExpired
+	case gpgRevoked:
+		return verdict.Refuse, verdict.KeyRevoked
+	case gpgNoPublicKey:
+		if _, ok := keys.byID[c.signer]; ok {
+			return verdict.Refuse, verdict.WeakOrUnsupported // there, but gpg can't use it
+		}
+		return verdict.Refuse, verdict.WrongKey
+	case gpgBadSignature:
+		return verdict.Refuse, verdict.WrongKey
+	}
+	if _, ok := keys.byID[c.signer]; !ok && c.signer != "" {
+		return verdict.Refuse, verdict.WrongKey
+	}
+	return verdict.Refuse, verdict.WeakOrUnsupported
+}

@@ -2,6 +2,44 @@
 
 package verify
 
+import (
+	"errors"
+	"io"
+
+	pgperrors "github.com/ProtonMail/go-crypto/openpgp/errors"
+
+	"github.com/nodetrust/nodetrust/verdict"
+)
+
 // Mechanism is the OpenPGP mechanism this program judges signatures with. The pure-Go one refuses OpenPGP v3 signature
 // packets, which genuine older Red Hat signatures are; verdicts that hang on that are unknown, never refuse.
 const Mechanism = "openpgp"
+
+// mechanismReason says why the mechanism didn't accept a signature, when neither digest nor identity were the cause.
+// Where gpg might have accepted it the answer is unknown.
+func mechanismReason(err error, invalid bool, c claims, keys keySet) (verdict.Answer, verdict.Reason) {
+	_, ours := keys.byID[c.signer]
+	var bad pgperrors.SignatureError
+	var weak pgperrors.WeakAlgorithmError
+	switch {
+	case c.packet == 3 || c.hash == hashRIPEMD:
+		return verdict.Unknown, verdict.MechanismCannotTell
+	case errors.Is(err, pgperrors.ErrKeyExpired):
+		return verdict.Refuse, verdict.KeyExpired
+	case errors.Is(err, pgperrors.ErrSignatureExpired):
+		return verdict.Refuse, verdict.SignatureExpired
+	case errors.Is(err, pgperrors.ErrKeyRevoked):
+		return verdict.Refuse, verdict.KeyRevoked
+	case errors.As(err, &weak), c.hash == hashMD5:
+		return verdict.Refuse, verdict.WeakOrUnsupported
+	case errors.As(err, &bad):
+		return verdict.Refuse, verdict.WrongKey
+	case c.packet == 0, errors.Is(err, io.ErrUnexpectedEOF):
+		return verdict.Refuse, verdict.WeakOrUnsupported // truncated: no mechanism reads it
+	case invalid && !ours:
+		return verdict.Refuse, verdict.WrongKey
+	case invalid && c.digest == "":
+		return verdict.Refuse, verdict.WeakOrUnsupported // well signed, but no container signature
+	}
+	return verdict.Unknown, verdict.MechanismCannotTell
+}

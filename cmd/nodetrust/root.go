@@ -86,6 +86,9 @@ says beforehand which images a node would refuse, and why, and proves on a node 
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.AddCommand(
+		newInitCommand(),
+		newRenderCommand(),
+		newReadersCommand(),
 		newVersionCommand(),
 		newProbeCommand(),
 		newLintCommand(),

@@ -1,0 +1,199 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/nodetrust/nodetrust/trust"
+	"github.com/nodetrust/nodetrust/verdict"
+	"github.com/nodetrust/nodetrust/verify"
+)
+
+// policyFlags say which policy judges: --policy, else --config, else the host below --root, which is this machine
+// unless it is given.
+type policyFlags struct {
+	policy         string
+	registriesD    []string
+	root           string
+	config         string
+	keys           []string
+	registriesConf string
+}
+
+func (f *policyFlags) add(cmd *cobra.Command) {
+	fl := cmd.Flags()
+	fl.StringVar(&f.policy, "policy", "", "policy.json `FILE` to judge by")
+	fl.StringArrayVar(&f.registriesD, "registries-d", nil, "registries.d `DIR` that goes with --policy (repeatable, the first wins)")
+	fl.StringVar(&f.root, "root", "", "judge by the host below `DIR`; with --policy or --config: where keys and other files of the host are read (default \"/\")")
+	fl.StringVar(&f.config, "config", "", "judge by what this trust.yaml `FILE` renders to")
+	fl.StringArrayVar(&f.keys, "key", nil, "with --config: read the key `NAME=FILE` there instead of its path on the host (repeatable)")
+	fl.StringVar(&f.registriesConf, "registries-conf", "", "registries.conf `FILE` (default $CONTAINERS_REGISTRIES_CONF, else below the root)")
+}
+
+// check reports flags that contradict each other.
+func (f *policyFlags) check() error {
+	switch {
+	case f.policy != "" && f.config != "":
+		return usagef("--policy and --config both name a policy")
+	case len(f.registriesD) > 0 && f.policy == "":
+		return usagef("--registries-d goes with --policy")
+	case len(f.keys) > 0 && f.config == "":
+		return usagef("--key goes with --config")
+	}
+	if f.root != "" {
+		if st, err := os.Stat(f.root); err != nil {
+			return usageErr(fmt.Errorf("reading --root: %w", err))
+		} else if !st.IsDir() {
+			return usagef("--root: %s is no directory", f.root)
+		}
+	}
+	if f.registriesConf != "" {
+		if _, err := os.Stat(f.registriesConf); err != nil {
+			return usageErr(fmt.Errorf("reading --registries-conf: %w", err))
+		}
+	}
+	return nil
+}
+
+// source opens the policy. The error is a *verify.InvalidError when a policy.json or registries.d doesn't load, which is
+// a verdict for some commands; any other error is bad usage. The caller closes the policy.
+func (f *policyFlags) source() (*verify.Policy, error) {
+	fromEnv := verify.Isolate()
+	if err := f.check(); err != nil {
+		return nil, err
+	}
+	root := f.root
+	if root != "" {
+		var err error
+		if root, err = filepath.Abs(root); err != nil {
+			return nil, err
+		}
+	}
+	s := verify.Settings{Root: root, RegistriesConf: f.registriesConf, HostRegistries: root != ""}
+	if s.RegistriesConf == "" {
+		s.RegistriesConf = fromEnv
+	}
+	switch {
+	case f.config != "":
+		return f.rendered(s)
+	case f.policy == "":
+		return verify.Host(s)
+	case len(f.registriesD) == 0 && root != "":
+		return verify.FileOnHost(f.policy, s)
+	}
+	return verify.Files(f.policy, f.registriesD, s)
+}
+
+// rendered opens what a trust.yaml renders to, for the current image library.
+func (f *policyFlags) rendered(s verify.Settings) (*verify.Policy, error) {
+	cfg, err := loadTrustConfig(f.config)
+	if err != nil {
+		return nil, usageErr(err)
+	}
+	s.Keys = map[string]string{}
+	for _, kv := range f.keys {
+		name, file, ok := strings.Cut(kv, "=")
+		if !ok || name == "" || file == "" {
+			return nil, usagef("--key %q: must be NAME=FILE", kv)
+		}
+		path := ""
+		for _, k := range cfg.Keys {
+			if k.Name == name {
+				path = k.Path
+				break
+			}
+		}
+		if path == "" {
+			return nil, usagef("--key %s: %s has no key of this name with a path", name, f.config)
+		}
+		if _, err := os.Stat(file); err != nil {
+			return nil, usageErr(fmt.Errorf("reading --key %s: %w", name, err))
+		}
+		s.Keys[path] = file
+	}
+	files, err := cfg.Files(nil)
+	if err != nil {
+		return nil, usageErr(err)
+	}
+	return verify.RenderedFiles(files, s)
+}
+
+// loadTrustConfig reads a trust.yaml and the key files that it names, relative to it.
+func loadTrustConfig(path string) (*trust.Config, error) {
+	data, err := readLimited(path, trust.MaxConfig)
+	if err != nil {
+		return nil, fmt.Errorf("reading trust config: %w", err)
+	}
+	dir := filepath.Dir(path)
+	return trust.Parse(path, data, func(name string) ([]byte, error) {
+		if !filepath.IsAbs(name) {
+			name = filepath.Join(dir, name)
+		}
+		return readLimited(name, trust.MaxKeyFile)
+	})
+}
+
+// readLimited reads a file of at most limit bytes.
+func readLimited(path string, limit int64) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err != nil {
+		return nil, err
+	}
+	if int64(len(b)) > limit {
+		return nil, fmt.Errorf("%s is larger than %d bytes", path, limit)
+	}
+	return b, nil
+}
+
+// imageFlags say how images are reached.
+type imageFlags struct {
+	as        string
+	authfile  string
+	certDir   string
+	tlsVerify bool
+	platform  string
+	timeout   time.Duration
+
+	flags *pflag.FlagSet
+}
+
+func (f *imageFlags) add(cmd *cobra.Command) {
+	fl := cmd.Flags()
+	f.flags = fl
+	fl.StringVar(&f.as, "as", "", "judge dir: content as this `REFERENCE`")
+	fl.StringVar(&f.authfile, "authfile", "", "containers-auth.json `FILE` with logins for registries (none are used without it)")
+	fl.StringVar(&f.certDir, "cert-dir", "", "`DIR` with certificates for registry and lookaside (default the host's certs.d)")
+	fl.BoolVar(&f.tlsVerify, "tls-verify", true, "demand HTTPS with valid certificates (default as registries.conf says)")
+	fl.StringVar(&f.platform, "platform", "", "`OS/ARCH[/VARIANT]` whose instance of a multi-arch image is judged (default this host's)")
+	fl.DurationVar(&f.timeout, "timeout", 30*time.Second, "deadline of one image")
+}
+
+func (f *imageFlags) options() verify.Options {
+	o := verify.Options{As: f.as, AuthFile: f.authfile, CertDir: f.certDir, Platform: f.platform, Timeout: f.timeout}
+	if f.flags.Changed("tls-verify") {
+		o.TLSVerify = &f.tlsVerify
+	}
+	return o
+}
+
+// invalid is the verdict on image under a policy that doesn't load, if err says so.
+func invalid(image string, err error) (verdict.Verdict, bool) {
+	var bad *verify.InvalidError
+	if !errors.As(err, &bad) {
+		return verdict.Verdict{}, false
+	}
+	return verify.Invalid(image, bad), true
+}

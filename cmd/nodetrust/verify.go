@@ -1,0 +1,91 @@
+package main
+
+import (
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"github.com/nodetrust/nodetrust/verdict"
+	"github.com/nodetrust/nodetrust/verify"
+)
+
+func newVerifyCommand() *cobra.Command {
+	var out outputFlag
+	var policy policyFlags
+	var image imageFlags
+	cmd := &cobra.Command{
+		Use:   "verify IMAGE",
+		Short: "Say whether a policy accepts an image, and why",
+		Long: `Judges one image as a node's runtime would: the manifest is read from the registry (or its mirror), the signatures from
+the lookaside, and both are judged by policy.json with the library that podman and CRI-O use. Nothing is pulled.
+
+The answer is accept, refuse or unknown. It is a health check, not an admission: only the runtime that pulls decides.
+
+IMAGE is docker://REFERENCE, or REFERENCE alone, or dir:PATH. Of a tag together with a digest the tag is dropped, as
+podman and CRI-O do it.`,
+		Example: `  nodetrust verify registry.redhat.io/ubi9/ubi:latest
+  nodetrust verify --policy policy.json --registries-d registries.d quay.io/corp/app@sha256:…
+  nodetrust verify --config trust.yaml --key redhat-release=RPM-GPG-KEY-redhat-release dir:bundle --as registry.redhat.io/team/app:1`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			o := image.options()
+			if err := verify.CheckImage(args[0], o.As); err != nil {
+				return usageErr(err)
+			}
+			p, err := policy.source()
+			if err != nil {
+				return writeInvalid(cmd, &out, args[0], err)
+			}
+			defer p.Close()
+			v, err := verify.Image(cmd.Context(), args[0], p, o)
+			if err != nil {
+				return usageErr(err)
+			}
+			if err := out.write(cmd.OutOrStdout(), v, func(w io.Writer) error { return writeVerdict(w, v) }); err != nil {
+				return err
+			}
+			return silent(verdictExit(v.Verdict))
+		},
+	}
+	out.add(cmd)
+	policy.add(cmd)
+	image.add(cmd)
+	return cmd
+}
+
+// writeInvalid writes the verdict on a policy that doesn't load and ends with exit status 2; so does any other error.
+func writeInvalid(cmd *cobra.Command, out *outputFlag, image string, err error) error {
+	v, ok := invalid(image, err)
+	if !ok {
+		return usageErr(err)
+	}
+	if *out != "text" {
+		if err := out.write(cmd.OutOrStdout(), v, nil); err != nil {
+			return err
+		}
+	}
+	return withHint(usageErr(err), v.Hint)
+}
+
+func verdictExit(a verdict.Answer) int {
+	switch a {
+	case verdict.Accept:
+		return exitOK
+	case verdict.Refuse:
+		return exitRefused
+	}
+	return exitUnknown
+}
+
+func writeVerdict(w io.Writer, v verdict.Verdict) error {
+	why := v.Message
+	if v.Reason != "" {
+		why = fmt.Sprintf("%s: %s", v.Reason, v.Message)
+	}
+	_, err := fmt.Fprintf(w, "%s %s\n  %s\n", v.Verdict, v.Image, why)
+	if err == nil && v.Hint != "" {
+		_, err = fmt.Fprintf(w, "  hint: %s\n", v.Hint)
+	}
+	return err
+}

@@ -1,0 +1,594 @@
+// Package verify judges an image under a policy.json as the runtimes of a node would: with the image library that
+// podman and CRI-O use. Its answers are a health check, never an admission: only the runtime that pulls decides.
+package verify
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	"github.com/sirupsen/logrus"
+	"go.podman.io/image/v5/docker/reference"
+	"go.podman.io/image/v5/image"
+	"go.podman.io/image/v5/manifest"
+	"go.podman.io/image/v5/signature"
+	"go.podman.io/image/v5/types"
+
+	"github.com/nodetrust/nodetrust/verdict"
+)
+
+// Limits on what is read for one image; beyond them the answer is unknown. The library itself reads at most 4 MiB of
+// a manifest.
+const (
+	MaxSignatures    = 128
+	MaxSignatureSize = 64 << 10
+	maxManifest      = 4 << 20
+)
+
+// Options say how an image is reached.
+type Options struct {
+	// As is the docker reference that a dir: image is judged as.
+	As string
+	// AuthFile holds registry credentials; none are used without it.
+	AuthFile string
+	// CertDir holds *.crt, *.cert and *.key for registry and lookaside, instead of the host's certs.d.
+	CertDir string
+	// TLSVerify false accepts any certificate, and plain HTTP. Nil leaves it to registries.conf.
+	TLSVerify *bool
+	// Platform is os/arch or os/arch/variant: of a multi-arch image the instance that a runtime there takes is judged.
+	// Empty is this program's.
+	Platform string
+	// Timeout bounds the whole; 0 leaves it to the context.
+	Timeout time.Duration
+}
+
+// Isolate keeps the image library from reading this user's configuration instead of what it is given, and silences its
+// log. It changes the process's environment, so it belongs at the start of a program; $CONTAINERS_REGISTRIES_CONF is
+// returned before it is cleared.
+func Isolate() (registriesConf string) {
+	logrus.SetOutput(io.Discard)
+	registriesConf = os.Getenv("CONTAINERS_REGISTRIES_CONF")
+	for _, kv := range os.Environ() {
+		name, _, _ := strings.Cut(kv, "=")
+		switch {
+		case strings.HasPrefix(name, "CONTAINERS_"), strings.HasPrefix(name, "XDG_"), name == "REGISTRY_AUTH_FILE", name == "DOCKER_CONFIG":
+			os.Unsetenv(name)
+		}
+	}
+	// With a folder given the library asks neither $HOME nor the user database, which may not know this user.
+	os.Setenv("XDG_CONFIG_HOME", "/nonexistent")
+	return registriesConf
+}
+
+// evaluation is one image under one policy.
+type evaluation struct {
+	policy *Policy
+	target target
+	sys    types.SystemContext
+	v      verdict.Verdict
+	sec    *section
+}
+
+// Image judges one image. An error means that the IMAGE argument or an option can't be used; whatever goes wrong later
+// is in the verdict.
+func Image(ctx context.Context, image string, p *Policy, o Options) (verdict.Verdict, error) {
+	e, err := newEvaluation(image, p, o)
+	if err != nil {
+		return verdict.Verdict{}, err
+	}
+	if o.Timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, o.Timeout)
+		defer cancel()
+	}
+	e.judge(ctx)
+	return e.finish(ctx, o), nil
+}
+
+// Offline says what the policy asks of an image without asking registry or lookaside. The answer is refuse where no
+// signature could help, else unknown, unless the image is a local directory, which is judged as Image does.
+func Offline(ctx context.Context, image string, p *Policy, o Options) (verdict.Verdict, error) {
+	if strings.HasPrefix(image, "dir:") {
+		return Image(ctx, image, p, o)
+	}
+	e, err := newEvaluation(image, p, o)
+	if err != nil {
+		return verdict.Verdict{}, err
+	}
+	for i, r := range e.sec.requirements {
+		out := &e.v.Requirements[i]
+		switch {
+		case r.Type == "reject":
+			out.Verdict, out.Reason = verdict.Refuse, verdict.RejectedByPolicy
+		case r.Type == "insecureAcceptAnything":
+			out.Verdict, out.Reason = verdict.Accept, ""
+		case r.reason != "":
+			out.Verdict, out.Reason = answerOf(r.reason), r.reason
+		}
+	}
+	e.conclude()
+	if e.v.Verdict == verdict.Accept {
+		e.set(verdict.Unknown, verdict.RegistryUnreachable, "the policy accepts every image of this scope; the image itself was not looked at (offline)")
+	} else if e.v.Reason == verdict.RegistryUnreachable {
+		e.v.Message = "registry and lookaside were not asked (offline)"
+	}
+	return e.finish(ctx, o), nil
+}
+
+// Hidden names the sections of the policy that would apply to image if the one that does were not there.
+func (p *Policy) Hidden(image, as string) []verdict.Scope {
+	t, err := parseTarget(image, as)
+	if err != nil {
+		return nil
+	}
+	_, _, hidden := p.doc.lookup(t.logical)
+	return hidden
+}
+
+func newEvaluation(image string, p *Policy, o Options) (*evaluation, error) {
+	t, err := parseTarget(image, o.As)
+	if err != nil {
+		return nil, err
+	}
+	e := &evaluation{policy: p, target: t, sys: p.sys}
+	if err := e.options(o); err != nil {
+		return nil, err
+	}
+	if e.sec, err = p.section(t.logical); err != nil {
+		return nil, err
+	}
+	scope := e.sec.scope
+	e.v = verdict.Verdict{Image: t.name, Mechanism: Mechanism, Scope: &scope}
+	if t.logical.DockerReference() != nil {
+		e.v.Lookaside = e.lookaside(t.logical)
+	}
+	for _, r := range e.sec.requirements {
+		out := verdict.Requirement{Type: r.Type, Keys: r.keys.names(), Identity: r.SignedIdentity.Type, Verdict: verdict.Unknown, Reason: verdict.RegistryUnreachable}
+		e.v.Requirements = append(e.v.Requirements, out)
+	}
+	return e, nil
+}
+
+func (e *evaluation) options(o Options) error {
+	platform := strings.Split(o.Platform, "/")
+	switch {
+	case o.Platform == "":
+		platform = []string{"linux", runtime.GOARCH}
+	case len(platform) < 2 || len(platform) > 3 || slices.Contains(platform, ""):
+		return fmt.Errorf("platform %q: must be os/arch or os/arch/variant, for example linux/arm64", o.Platform)
+	}
+	e.sys.OSChoice, e.sys.ArchitectureChoice = platform[0], platform[1]
+	if len(platform) == 3 {
+		e.sys.VariantChoice = platform[2]
+	}
+	if o.AuthFile != "" {
+		if _, err := os.Stat(o.AuthFile); err != nil {
+			return fmt.Errorf("reading credentials: %w", err)
+		}
+		e.sys.AuthFilePath = o.AuthFile
+	} else {
+		e.sys.DockerAuthConfig = &types.DockerAuthConfig{}
+	}
+	if o.CertDir != "" {
+		if _, err := os.Stat(o.CertDir); err != nil {
+			return fmt.Errorf("reading certificates: %w", err)
+		}
+		e.sys.DockerCertPath = o.CertDir
+	}
+	if o.TLSVerify != nil {
+		e.sys.DockerInsecureSkipTLSVerify = types.NewOptionalBool(!*o.TLSVerify)
+	}
+	return nil
+}
+
+// lookaside is where signatures of ref are looked up, as the host sees it.
+func (e *evaluation) lookaside(ref types.ImageReference) *verdict.Lookaside {
+	base, file, _ := e.policy.registries.lookup(scopesOf(ref))
+	return &verdict.Lookaside{URL: strings.TrimSuffix(base, "/") + "/" + reference.Path(ref.DockerReference()), File: file}
+}
+
+func (e *evaluation) set(a verdict.Answer, r verdict.Reason, message string) {
+	e.v.Verdict, e.v.Reason, e.v.Message = a, r, message
+}
+
+// stop ends the evaluation: what was not judged yet is unknown for this reason.
+func (e *evaluation) stop(r verdict.Reason, format string, args ...any) {
+	for i := range e.v.Requirements {
+		q := &e.v.Requirements[i]
+		if q.Verdict == verdict.Unknown && q.Reason == verdict.RegistryUnreachable {
+			q.Reason = r
+		}
+	}
+	e.set(verdict.Unknown, r, fmt.Sprintf(format, args...))
+}
+
+func (e *evaluation) finish(ctx context.Context, o Options) verdict.Verdict {
+	if e.v.Reason == verdict.Timeout {
+		e.v.Message = "interrupted"
+		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			e.v.Message = fmt.Sprintf("no answer within the timeout of %s", o.Timeout)
+			if o.Timeout == 0 {
+				e.v.Message = "no answer within the timeout"
+			}
+		}
+	}
+	if e.v.Hint == "" {
+		e.v.Hint = hint(e.v.Reason)
+	}
+	return e.v
+}
+
+// judge reads the image and evaluates the requirements. The order is that of a pull: manifest, instance, policy,
+// signatures.
+func (e *evaluation) judge(ctx context.Context) {
+	if err := e.checkDir(); err != nil {
+		e.stop(registryReason(err), "reading image: %v", err)
+		return
+	}
+	pulled := e.pullSources()
+	ctx, hosts := traceHosts(ctx)
+	src, err := e.target.content.NewImageSource(ctx, &e.sys)
+	if err != nil {
+		e.stop(registryReason(err), "reading manifest: %v", err)
+		return
+	}
+	defer src.Close()
+	physical := chosenSource(pulled, hosts())
+	un, err := e.instance(ctx, src)
+	if err != nil {
+		var missing *notThereError
+		if errors.As(err, &missing) {
+			e.stop(verdict.ImageNotFound, "%v", err)
+			return
+		}
+		e.stop(registryReason(err), "reading manifest: %v", err)
+		return
+	}
+	blob, _, err := un.Manifest(ctx)
+	if err != nil {
+		e.stop(registryReason(err), "reading manifest: %v", err)
+		return
+	}
+	if physical != nil {
+		e.v.Lookaside = e.lookaside(physical)
+	}
+
+	signatures, reason, err := e.signatures(ctx, un)
+	if err == nil {
+		e.requirements(ctx, un, blob, signatures)
+		e.conclude()
+		e.explainList(ctx, src)
+		return
+	}
+	// A requirement that refuses whatever the signatures are stands; all others can't be told.
+	for i, r := range e.sec.requirements {
+		out := &e.v.Requirements[i]
+		switch {
+		case r.Type == "reject":
+			out.Verdict, out.Reason = verdict.Refuse, verdict.RejectedByPolicy
+		case r.Type == "insecureAcceptAnything":
+			out.Verdict, out.Reason = verdict.Accept, ""
+		case r.reason != "":
+			out.Verdict, out.Reason = answerOf(r.reason), r.reason
+		default:
+			out.Verdict, out.Reason = verdict.Unknown, reason
+		}
+	}
+	e.conclude()
+	if e.v.Verdict != verdict.Refuse && e.v.Reason != verdict.KeyMissing {
+		what := "reading signatures: %v"
+		if e.v.Verdict == verdict.Accept {
+			what = "the policy accepts, but runtimes read signatures before they pull: %v"
+		}
+		e.set(verdict.Unknown, reason, fmt.Sprintf(what, err))
+	}
+}
+
+// answerOf a requirement that can't be evaluated because of its configuration.
+func answerOf(r verdict.Reason) verdict.Answer {
+	if r == verdict.KeyMissing {
+		return verdict.Unknown
+	}
+	return verdict.Refuse
+}
+
+// notThereError says that what was found is not the image that was asked for.
+type notThereError struct{ error }
+
+// instance returns what a runtime of the platform would take: the image itself, or the instance of a manifest list. It
+// sets the digests of the verdict.
+func (e *evaluation) instance(ctx context.Context, src types.ImageSource) (*image.UnparsedImage, error) {
+	blob, mime, err := src.GetManifest(ctx, nil)
+	if err != nil {
+		return nil, err
+	}
+	d, err := manifest.Digest(blob)
+	if err != nil {
+		return nil, err
+	}
+	e.v.Digest = d.String()
+	un := image.UnparsedInstance(src, nil)
+	wanted, byDigest := e.target.logical.DockerReference().(reference.Digested)
+	if !manifest.MIMETypeIsMultiImage(mime) {
+		if byDigest && !digestMatches(blob, wanted.Digest().String()) {
+			return nil, &notThereError{fmt.Errorf("the manifest found is %s, not the %s asked for", d, wanted.Digest())}
+		}
+		return un, nil
+	}
+	list, err := manifest.ListFromBlob(blob, mime)
+	if err != nil {
+		return nil, err
+	}
+	chosen, err := list.ChooseInstance(&e.sys)
+	if err != nil {
+		return nil, &notThereError{fmt.Errorf("choosing from the image index: %w", err)}
+	}
+	if byDigest && !digestMatches(blob, wanted.Digest().String()) {
+		// A directory that holds an index may be judged as one of its instances.
+		if e.target.dir == "" || !slices.Contains(list.Instances(), wanted.Digest()) {
+			return nil, &notThereError{fmt.Errorf("the image index found is %s, not the %s asked for", d, wanted.Digest())}
+		}
+		chosen = wanted.Digest()
+	}
+	if e.target.dir != "" {
+		if err := e.checkInstance(chosen); err != nil {
+			return nil, err
+		}
+	}
+	e.v.Index, e.v.Digest = d.String(), chosen.String()
+	return image.UnparsedInstance(src, &chosen), nil
+}
+
+// judged is un under the reference whose scope and identity count.
+func (e *evaluation) judged(un types.UnparsedImage) types.UnparsedImage {
+	if e.target.logical == e.target.content {
+		return un
+	}
+	return image.UnparsedInstanceWithReference(un, e.target.logical)
+}
+
+// requirements evaluates all of them: the verdict says which of them hold.
+func (e *evaluation) requirements(ctx context.Context, un *image.UnparsedImage, blob []byte, sigs []sig) {
+	for i, r := range e.sec.requirements {
+		out := &e.v.Requirements[i]
+		own := sigsFor(r, sigs)
+		out.Signatures = make([]verdict.Signature, len(own))
+		for j, s := range own {
+			out.Signatures[j] = s.report(r)
+		}
+		switch {
+		case r.reason != "":
+			out.Verdict, out.Reason = answerOf(r.reason), r.reason
+			for j := range out.Signatures {
+				s := &out.Signatures[j]
+				s.Verdict, s.Reason, s.Message = out.Verdict, out.Reason, r.message
+			}
+		case len(own) <= 1:
+			err := e.allowed(ctx, e.judged(un), r)
+			e.conclusion(out, r, err, own, blob)
+		default:
+			e.each(ctx, out, r, own, blob)
+		}
+	}
+}
+
+// conclusion fills in what one evaluation of a requirement says: it is that of its only signature, if it has one.
+func (e *evaluation) conclusion(out *verdict.Requirement, r *requirement, err error, own []sig, blob []byte) {
+	switch {
+	case err == nil:
+		out.Verdict, out.Reason = verdict.Accept, ""
+	case r.Type == "reject" && isRequirementError(err):
+		out.Verdict, out.Reason = verdict.Refuse, verdict.RejectedByPolicy
+	case len(own) == 0 && isRequirementError(err):
+		out.Verdict, out.Reason = verdict.Refuse, verdict.NoSignature
+	case len(own) == 0:
+		out.Verdict, out.Reason = verdict.Unknown, verdict.MechanismCannotTell
+		if timedOut(err) {
+			out.Reason = verdict.Timeout
+		}
+	default:
+		out.Verdict, out.Reason = own[0].reason(err, r, blob)
+	}
+	if len(own) == 1 {
+		e.concludeSignature(&out.Signatures[0], own[0], r, out.Verdict, out.Reason, err)
+	}
+}
+
+// each evaluates every signature alone: the library folds the reasons of several into one text. The requirement holds
+// if one of them is accepted, as for the library.
+func (e *evaluation) each(ctx context.Context, out *verdict.Requirement, r *requirement, own []sig, blob []byte) {
+	var wg sync.WaitGroup
+	slots := make(chan struct{}, min(4, runtime.GOMAXPROCS(0)))
+	for j := range own {
+		wg.Add(1)
+		slots <- struct{}{}
+		go func() {
+			defer func() { <-slots; wg.Done() }()
+			err := ctx.Err()
+			if err == nil {
+				err = e.alone(ctx, r, own[j], blob)
+			}
+			answer, reason := verdict.Accept, verdict.Reason("")
+			if err != nil {
+				answer, reason = own[j].reason(err, r, blob)
+			}
+			e.concludeSignature(&out.Signatures[j], own[j], r, answer, reason, err)
+		}()
+	}
+	wg.Wait()
+	out.Verdict, out.Reason = verdict.Refuse, ""
+	for _, s := range out.Signatures {
+		switch {
+		case s.Verdict == verdict.Accept:
+			out.Verdict, out.Reason = verdict.Accept, ""
+			return
+		case s.Verdict == verdict.Unknown:
+			out.Verdict, out.Reason = verdict.Unknown, s.Reason
+		case out.Verdict == verdict.Refuse && slices.Index(nearest, s.Reason) >= slices.Index(nearest, out.Reason):
+			out.Reason = s.Reason
+		}
+	}
+}
+
+// alone evaluates a requirement as if own were the image's only signature.
+func (e *evaluation) alone(ctx context.Context, r *requirement, own sig, blob []byte) error {
+	src, err := own.open(e, blob)
+	if err != nil {
+		return err
+	}
+	defer src.Close()
+	d := digest.Digest(e.v.Digest)
+	if own.sigstore != nil { // a directory of its own, which knows no instances
+		return e.allowed(ctx, image.UnparsedInstanceWithReference(image.UnparsedInstance(src, nil), e.target.logical), r)
+	}
+	return e.allowed(ctx, image.UnparsedInstanceWithReference(image.UnparsedInstance(src, &d), e.target.logical), r)
+}
+
+// allowed is the library's own word on one requirement. gpg doesn't know of contexts: when ctx ends first, gpg is given
+// a moment to come to its end, so that its keyring is removed.
+func (e *evaluation) allowed(ctx context.Context, un types.UnparsedImage, r *requirement) error {
+	pc, err := signature.NewPolicyContext(e.policy.with(e.sec.scope, r.library))
+	if err != nil {
+		return err
+	}
+	done := make(chan error, 1)
+	go func() {
+		ok, err := pc.IsRunningImageAllowed(ctx, un)
+		if err == nil && !ok { // never, by the library's documentation
+			err = errors.New("not allowed")
+		}
+		done <- errors.Join(err, pc.Destroy())
+	}()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+	}
+	select {
+	case err := <-done:
+		return err
+	case <-time.After(2 * time.Second):
+		return ctx.Err()
+	}
+}
+
+func isRequirementError(err error) bool {
+	var e signature.PolicyRequirementError
+	return errors.As(err, &e)
+}
+
+// conclude makes the image's verdict of its requirements': all must accept, one that refuses decides, else one that
+// can't be told.
+func (e *evaluation) conclude() {
+	decided := -1
+	for i, q := range e.v.Requirements {
+		switch {
+		case q.Verdict == verdict.Refuse && (decided < 0 || e.v.Requirements[decided].Verdict != verdict.Refuse):
+			decided = i
+		case q.Verdict == verdict.Unknown && decided < 0:
+			decided = i
+		}
+	}
+	if decided < 0 {
+		e.set(verdict.Accept, "", e.accepted())
+		return
+	}
+	q := e.v.Requirements[decided]
+	e.set(q.Verdict, q.Reason, e.message(q, e.sec.requirements[decided]))
+}
+
+func (e *evaluation) accepted() string {
+	var by []string
+	for _, q := range e.v.Requirements {
+		for _, s := range q.Signatures {
+			if s.Verdict == verdict.Accept && !slices.Contains(by, s.Signer) {
+				by = append(by, s.Signer)
+			}
+		}
+	}
+	if len(by) == 0 {
+		return "the policy accepts every image of this scope, signed or not"
+	}
+	return "signed by " + strings.Join(by, " and ")
+}
+
+// message says in a sentence why a requirement didn't accept.
+func (e *evaluation) message(q verdict.Requirement, r *requirement) string {
+	if r.reason != "" {
+		return r.message
+	}
+	for _, s := range q.Signatures {
+		if s.Reason == q.Reason && s.Message != "" {
+			if n := len(q.Signatures); n > 1 {
+				return fmt.Sprintf("none of %d signatures is accepted; the nearest: %s", n, s.Message)
+			}
+			return s.Message
+		}
+	}
+	switch q.Reason {
+	case verdict.NoSignature:
+		where := "the image has no signature"
+		if e.target.dir != "" {
+			return where
+		}
+		if l := e.v.Lookaside; l != nil && r.Type == "signedBy" {
+			where += " at " + l.URL
+		}
+		if _, _, attachments := e.policy.registries.lookup(scopesOf(e.target.logical)); r.Type == "sigstoreSigned" && !attachments {
+			where += ": registries.d doesn't set use-sigstore-attachments for it"
+		}
+		return where
+	case verdict.RejectedByPolicy:
+		return "the policy refuses every image of scope " + scopeName(*e.v.Scope)
+	}
+	return string(q.Reason)
+}
+
+func scopeName(s verdict.Scope) string {
+	switch s.Matched {
+	case "default":
+		return "default"
+	case "transport-default":
+		return s.Transport + `:""`
+	}
+	return s.Name
+}
+
+// explainList says that the index is signed where its instance isn't: a usual mistake of signers.
+func (e *evaluation) explainList(ctx context.Context, src types.ImageSource) {
+	if e.v.Reason != verdict.NoSignature || e.v.Index == "" {
+		return
+	}
+	if list, err := image.UnparsedInstance(src, nil).Signatures(ctx); err == nil && len(list) > 0 {
+		e.v.Message += "; the image index is signed, but runtimes check the instance that they pull"
+		e.v.Hint = "sign every instance of the image index too (skopeo and podman: copy --all with --sign-by)"
+	}
+}
+
+// checkDir bounds what the library reads of a directory image, which it would read whole, and refuses pipes.
+func (e *evaluation) checkDir() error {
+	if e.target.dir == "" {
+		return nil
+	}
+	return e.checkFile("manifest.json", maxManifest)
+}
+
+func (e *evaluation) checkInstance(d digest.Digest) error {
+	if err := d.Validate(); err != nil {
+		return err
+	}
+	return e.checkFile(d.Encoded()+".manifest.json", maxManifest)
+}
+
+func (e *evaluation) checkFile(name string, limit int64) error {
+	return checkRegular(filepath.Join(e.target.dir, name), limit)
+}

@@ -1,0 +1,376 @@
+package verify
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+
+	"github.com/BurntSushi/toml"
+	"go.podman.io/image/v5/pkg/sysregistriesv2"
+	"go.podman.io/image/v5/signature"
+	"go.podman.io/image/v5/types"
+
+	"github.com/nodetrust/nodetrust/trust"
+	"github.com/nodetrust/nodetrust/verdict"
+)
+
+// Where a root process of a host finds its configuration, as paths of that host.
+const (
+	etcPolicy       = "/etc/containers/policy.json"
+	userPolicy      = "/root/.config/containers/policy.json"
+	vendorPolicy    = "/usr/share/containers/policy.json"
+	etcRegistriesD  = "/etc/containers/registries.d"
+	userRegistriesD = "/root/.config/containers/registries.d"
+	registriesConf  = "/etc/containers/registries.conf"
+	registriesConfD = "/etc/containers/registries.conf.d"
+)
+
+// InvalidError says that a policy.json, a registries.d directory or a registries.conf doesn't load: a runtime that reads
+// it can pull nothing.
+type InvalidError struct {
+	// Reason is PolicyInvalid or RegistriesDInvalid.
+	Reason verdict.Reason
+	Err    error
+}
+
+func (e *InvalidError) Error() string { return e.Err.Error() }
+func (e *InvalidError) Unwrap() error { return e.Err }
+
+// Settings change where a Policy finds what it names. The zero value reads this machine.
+type Settings struct {
+	// Root is the root directory of the host whose policy is judged: key files, file: lookasides and certs.d are read below
+	// it. Empty or "/" is this machine.
+	Root string
+	// RegistriesConf is a registries.conf of this machine that replaces the host's.
+	RegistriesConf string
+	// Keys maps paths of key files, as written in policy.json, to files of this machine that are read instead.
+	Keys map[string]string
+	// HostRegistries makes Files and Rendered read registries.conf (and registries.conf.d) below Root. Host always does.
+	HostRegistries bool
+}
+
+// File is a file of a policy: its path as the host sees it, and what it holds.
+type File struct {
+	Path string
+	Data []byte
+}
+
+// Policy is a policy.json that the image library accepts, with the registries.d files, registries.conf and keys that
+// belong to it. It is read once: later changes of the files are not seen. It may be used by several goroutines. Close it
+// after use.
+type Policy struct {
+	// File is where policy.json was read, as the host sees it.
+	File string
+	// Masked are files that the host has in places which File or RegistriesD hide, and Empty those places of the search
+	// path where nothing is; both for explaining only.
+	Masked []string
+	// RegistriesD are the effective files, and RegistriesConf the registries.conf; "" if there is none.
+	RegistriesD    []string
+	RegistriesConf string
+
+	settings   Settings
+	host       hostFS
+	library    *signature.Policy
+	doc        policyDoc
+	registries registriesD
+	tmp        string // holds the copies that the library reads; removed by Close
+	sys        types.SystemContext
+
+	mu       sync.Mutex
+	sections map[string]*section // by transport and scope
+}
+
+// Host opens the policy that a root process of the host below root works under: ~root's policy.json if there is one,
+// which masks /etc/containers/policy.json, which masks the vendor's. Likewise ~root's registries.d replaces the others
+// as a whole, as it does for readers before image library 5.40, which all CRI-O up to 1.35 are; without it the
+// directories below /etc and /usr/share are merged, a file hiding that of the same base name in a later one.
+func Host(s Settings) (*Policy, error) {
+	host := hostFS{root: s.Root}
+	p := &Policy{settings: s, host: host}
+	var data []byte
+	for _, path := range []string{userPolicy, etcPolicy, vendorPolicy} {
+		b, err := host.readFile(path, maxConfigFile)
+		switch {
+		case p.File != "":
+			if err == nil {
+				p.Masked = append(p.Masked, path)
+			}
+		case err == nil:
+			p.File, data = path, b
+		case !errors.Is(err, fs.ErrNotExist):
+			return nil, &InvalidError{verdict.PolicyInvalid, fmt.Errorf("reading policy: %w", err)}
+		}
+	}
+	if p.File == "" {
+		return nil, &InvalidError{verdict.PolicyInvalid, fmt.Errorf("no policy.json found at any of %s, %s, %s", userPolicy, etcPolicy, vendorPolicy)}
+	}
+	files, err := p.hostRegistriesD()
+	if err != nil {
+		return nil, err
+	}
+	p.settings.HostRegistries = true
+	return p.open(data, files)
+}
+
+// hostRegistriesD reads the host's effective registries.d files.
+func (p *Policy) hostRegistriesD() ([]configFile, error) {
+	dirs := []string{
+		"/etc/containers/registries.rootful.d", etcRegistriesD,
+		"/usr/share/containers/registries.rootful.d", "/usr/share/containers/registries.d",
+	}
+	if _, err := p.host.readDir(userRegistriesD); err == nil {
+		for _, dir := range dirs {
+			if files, err := readRegistriesD(p.host, []string{dir}); err == nil {
+				for _, f := range files {
+					p.Masked = append(p.Masked, f.path)
+				}
+			}
+		}
+		dirs = []string{userRegistriesD}
+	}
+	files, err := readRegistriesD(p.host, dirs)
+	if err != nil {
+		return nil, &InvalidError{verdict.RegistriesDInvalid, err}
+	}
+	return files, nil
+}
+
+// Files opens the policy.json at policyFile and the registries.d directories, the first of the highest priority, all of
+// them on this machine. Without directories no lookaside is configured.
+func Files(policyFile string, registriesDirs []string, s Settings) (*Policy, error) {
+	data, err := hostFS{}.readFile(policyFile, maxConfigFile)
+	if err != nil {
+		return nil, &InvalidError{verdict.PolicyInvalid, fmt.Errorf("reading policy: %w", err)}
+	}
+	for _, dir := range registriesDirs {
+		if st, err := os.Stat(dir); err != nil {
+			return nil, &InvalidError{verdict.RegistriesDInvalid, fmt.Errorf("reading registries.d: %w", err)}
+		} else if !st.IsDir() {
+			return nil, &InvalidError{verdict.RegistriesDInvalid, fmt.Errorf("reading registries.d: %s is no directory", dir)}
+		}
+	}
+	files, err := readRegistriesD(hostFS{}, registriesDirs)
+	if err != nil {
+		return nil, &InvalidError{verdict.RegistriesDInvalid, err}
+	}
+	p := &Policy{File: policyFile, settings: s, host: hostFS{root: s.Root}}
+	return p.open(data, files)
+}
+
+// Rendered opens files that are on no host yet: policy.json and the registries.d files. Paths of key files are read
+// below Root or as Keys says.
+func Rendered(policy File, registries []File, s Settings) (*Policy, error) {
+	files := make([]configFile, len(registries))
+	for i, f := range registries {
+		files[i] = configFile{path: f.Path, data: f.Data}
+	}
+	p := &Policy{File: policy.Path, settings: s, host: hostFS{root: s.Root}}
+	return p.open(policy.Data, files)
+}
+
+// Close removes the temporary copies.
+func (p *Policy) Close() error { return os.RemoveAll(p.tmp) }
+
+func (p *Policy) open(policy []byte, files []configFile) (_ *Policy, err error) {
+	p.library, err = signature.NewPolicyFromBytes(policy)
+	if err != nil {
+		return nil, &InvalidError{verdict.PolicyInvalid, fmt.Errorf("invalid policy in %q: %w", p.File, err)}
+	}
+	// The library has accepted it, so it is strict JSON without duplicates.
+	if err := json.Unmarshal(policy, &p.doc); err != nil {
+		return nil, &InvalidError{verdict.PolicyInvalid, fmt.Errorf("invalid policy in %q: %w", p.File, err)}
+	}
+	p.sections = map[string]*section{}
+
+	if p.tmp, err = os.MkdirTemp("", "nodetrust-"); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			os.RemoveAll(p.tmp)
+		}
+	}()
+	for _, dir := range []string{"registries.d", "merged.d", "registries.conf.d", "certs.d"} {
+		if err := os.Mkdir(filepath.Join(p.tmp, dir), 0o700); err != nil {
+			return nil, err
+		}
+	}
+	if err := loadRegistriesD(files, filepath.Join(p.tmp, "registries.d")); err != nil {
+		return nil, &InvalidError{verdict.RegistriesDInvalid, err}
+	}
+	if p.registries, err = mergeRegistriesD(files); err != nil {
+		return nil, &InvalidError{verdict.RegistriesDInvalid, err}
+	}
+	for _, f := range files {
+		p.RegistriesD = append(p.RegistriesD, f.path)
+	}
+	merged, err := p.registries.below(p.host).marshal()
+	if err != nil {
+		return nil, err
+	}
+	if err := os.WriteFile(filepath.Join(p.tmp, "merged.d", "merged.yaml"), merged, 0o600); err != nil {
+		return nil, err
+	}
+	if err := p.copyRegistriesConf(); err != nil {
+		return nil, &InvalidError{verdict.RegistriesDInvalid, err}
+	}
+	if err := os.WriteFile(filepath.Join(p.tmp, "auth.json"), []byte("{}"), 0o600); err != nil {
+		return nil, err
+	}
+	p.sys = types.SystemContext{
+		SignaturePolicyPath:         "/dev/null", // never read: policies are passed as values
+		RegistriesDirPath:           filepath.Join(p.tmp, "merged.d"),
+		SystemRegistriesConfPath:    filepath.Join(p.tmp, "registries.conf"),
+		SystemRegistriesConfDirPath: filepath.Join(p.tmp, "registries.conf.d"),
+		AuthFilePath:                filepath.Join(p.tmp, "auth.json"),
+		DockerPerHostCertDirPath:    filepath.Join(p.tmp, "certs.d"),
+		DockerRegistryUserAgent:     "nodetrust",
+	}
+	if _, err := sysregistriesv2.TryUpdatingCache(&p.sys); err != nil {
+		err = fmt.Errorf("loading registries.conf: %w", err)
+		return nil, &InvalidError{verdict.RegistriesDInvalid, &loadError{err: err, from: p.tmp, files: []configFile{{path: p.RegistriesConf}}}}
+	}
+	return p, p.linkCerts()
+}
+
+// copyRegistriesConf makes the library's registries.conf: the one that was asked for, or the host's with its drop-ins.
+func (p *Policy) copyRegistriesConf() error {
+	to := filepath.Join(p.tmp, "registries.conf")
+	switch {
+	case p.settings.RegistriesConf != "":
+		data, err := hostFS{}.readFile(p.settings.RegistriesConf, maxConfigFile)
+		if err != nil {
+			return fmt.Errorf("reading registries.conf: %w", err)
+		}
+		p.RegistriesConf = p.settings.RegistriesConf
+		return writeRegistriesConf(to, data)
+	case !p.settings.HostRegistries:
+		return os.WriteFile(to, nil, 0o600)
+	}
+	data, err := p.host.readFile(registriesConf, maxConfigFile)
+	switch {
+	case err == nil:
+		p.RegistriesConf = registriesConf
+	case !errors.Is(err, fs.ErrNotExist):
+		return err
+	}
+	if err := writeRegistriesConf(to, data); err != nil {
+		return err
+	}
+	entries, err := p.host.readDir(registriesConfD)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if e.IsDir() || filepath.Ext(e.Name()) != ".conf" {
+			continue
+		}
+		data, err := p.host.readFile(filepath.Join(registriesConfD, e.Name()), maxConfigFile)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if err := writeRegistriesConf(filepath.Join(p.tmp, "registries.conf.d", e.Name()), data); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// writeRegistriesConf copies a registries.conf without the keys that make the library run programs: judging a host must
+// not execute what its files name, and credentials come from the caller's file only. What doesn't parse is copied as it
+// is, for the library to complain about.
+func writeRegistriesConf(to string, data []byte) error {
+	const layerStore, credentials = "additional-layer-store-auth-helper", "credential-helpers"
+	if bytes.Contains(data, []byte(layerStore)) || bytes.Contains(data, []byte(credentials)) {
+		var doc map[string]any
+		if toml.Unmarshal(data, &doc) == nil {
+			delete(doc, layerStore)
+			delete(doc, credentials)
+			var out bytes.Buffer
+			if err := toml.NewEncoder(&out).Encode(doc); err != nil {
+				return err
+			}
+			data = out.Bytes()
+		}
+	}
+	return os.WriteFile(to, data, 0o600)
+}
+
+// linkCerts makes one certs.d directory out of the host's two, the first one that has a directory for a registry.
+func (p *Policy) linkCerts() error {
+	if !p.settings.HostRegistries && p.host.isThisMachine() {
+		return nil
+	}
+	for _, dir := range []string{"/etc/containers/certs.d", "/etc/docker/certs.d"} {
+		entries, err := p.host.readDir(dir)
+		if err != nil {
+			continue
+		}
+		for _, e := range entries {
+			real, err := p.host.real(filepath.Join(dir, e.Name()))
+			if err != nil {
+				continue
+			}
+			if real, err = filepath.Abs(real); err != nil {
+				return err
+			}
+			if err := os.Symlink(real, filepath.Join(p.tmp, "certs.d", e.Name())); err != nil && !errors.Is(err, fs.ErrExist) {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// FileOnHost opens a policy.json of this machine that judges for the host below Root: with the host's registries.d.
+func FileOnHost(policyFile string, s Settings) (*Policy, error) {
+	data, err := hostFS{}.readFile(policyFile, maxConfigFile)
+	if err != nil {
+		return nil, &InvalidError{verdict.PolicyInvalid, fmt.Errorf("reading policy: %w", err)}
+	}
+	p := &Policy{File: policyFile, settings: s, host: hostFS{root: s.Root}}
+	files, err := p.hostRegistriesD()
+	if err != nil {
+		return nil, err
+	}
+	p.settings.HostRegistries = true
+	return p.open(data, files)
+}
+
+// RenderedFiles opens the policy.json and the registries.d files of a file set, which may be on no host yet.
+func RenderedFiles(files trust.FileSet, s Settings) (*Policy, error) {
+	var policy File
+	var registries []File
+	for _, f := range files {
+		switch {
+		case f.Path == etcPolicy:
+			policy = File{Path: f.Path, Data: f.Data}
+		case filepath.Dir(f.Path) == etcRegistriesD && filepath.Ext(f.Path) == ".yaml":
+			registries = append(registries, File{Path: f.Path, Data: f.Data})
+		}
+	}
+	if policy.Path == "" {
+		return nil, &InvalidError{verdict.PolicyInvalid, fmt.Errorf("the files hold no %s", etcPolicy)}
+	}
+	return Rendered(policy, registries, s)
+}
+
+// Invalid is the verdict on an image under a policy that doesn't load.
+func Invalid(image string, err *InvalidError) verdict.Verdict {
+	return verdict.Verdict{
+		Image: strings.TrimPrefix(image, "docker://"), Verdict: verdict.Unknown, Reason: err.Reason, Message: err.Error(),
+		Hint: hint(err.Reason), Mechanism: Mechanism,
+	}
+}

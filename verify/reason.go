@@ -1,0 +1,214 @@
+package verify
+
+import (
+	"context"
+	"errors"
+	"io"
+	"io/fs"
+	"net"
+	"net/url"
+	"regexp"
+
+	"github.com/docker/distribution/registry/api/errcode"
+	v2 "github.com/docker/distribution/registry/api/v2"
+	"go.podman.io/image/v5/docker"
+	"go.podman.io/image/v5/manifest"
+	"go.podman.io/image/v5/signature"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/nodetrust/nodetrust/verdict"
+)
+
+// noKeyImported is what the library says of key files in which the mechanism finds nothing to use.
+const noKeyImported = signature.PolicyRequirementError("No public keys imported")
+
+// signatureReason says why the library didn't accept one simple signature of an image with this manifest. By the type
+// of err, and only where that leaves several causes by what the signature claims: the library compares the digest and
+// then the identity after the cryptographic check, so at that point the claims are proven.
+func signatureReason(err error, c claims, keys keySet, manifestBlob []byte) (verdict.Answer, verdict.Reason) {
+	if timedOut(err) {
+		return verdict.Unknown, verdict.Timeout
+	}
+	var requirement signature.PolicyRequirementError
+	if errors.As(err, &requirement) {
+		if requirement == noKeyImported {
+			return verdict.Refuse, verdict.KeyUnreadable
+		}
+		if !digestMatches(manifestBlob, c.digest) {
+			return verdict.Refuse, verdict.WrongDigest
+		}
+		return verdict.Refuse, verdict.WrongIdentity
+	}
+	var invalid signature.InvalidSignatureError
+	return mechanismReason(err, errors.As(err, &invalid), c, keys)
+}
+
+func digestMatches(manifestBlob []byte, d string) bool {
+	parsed, err := digest.Parse(d)
+	if err != nil {
+		return false
+	}
+	ok, err := manifest.MatchesDigest(manifestBlob, parsed)
+	return err == nil && ok
+}
+
+func timedOut(err error) bool {
+	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)
+}
+
+// The library keeps the status of an answer whose body isn't the registry protocol's JSON in a private type.
+var statusInText = regexp.MustCompile(`StatusCode: ([0-9]{3})`)
+
+// registryReason says why a manifest couldn't be read.
+func registryReason(err error) verdict.Reason {
+	if timedOut(err) {
+		return verdict.Timeout
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return verdict.ImageNotFound
+	}
+	if r := httpReason(err); r != "" {
+		return r
+	}
+	return verdict.RegistryUnreachable
+}
+
+// httpReason reads what a registry answered; "" if it didn't answer.
+func httpReason(err error) verdict.Reason {
+	var unauthorized docker.ErrUnauthorizedForCredentials
+	var status docker.UnexpectedHTTPStatusError
+	var code errcode.ErrorCoder
+	switch {
+	case errors.Is(err, docker.ErrTooManyRequests):
+		return verdict.RateLimited
+	case errors.As(err, &unauthorized):
+		return verdict.Unauthorized
+	case errors.As(err, &status):
+		return statusReason(status.StatusCode)
+	case errors.As(err, &code):
+		switch code.ErrorCode() {
+		case errcode.ErrorCodeUnauthorized, errcode.ErrorCodeDenied:
+			return verdict.Unauthorized
+		case errcode.ErrorCodeTooManyRequests:
+			return verdict.RateLimited
+		case v2.ErrorCodeManifestUnknown, v2.ErrorCodeNameUnknown, v2.ErrorCodeNameInvalid:
+			return verdict.ImageNotFound
+		}
+		return verdict.RegistryUnreachable
+	}
+	if m := statusInText.FindStringSubmatch(err.Error()); m != nil {
+		switch m[1] {
+		case "404":
+			return statusReason(404)
+		case "401", "403":
+			return statusReason(401)
+		case "429":
+			return statusReason(429)
+		}
+	}
+	return ""
+}
+
+func statusReason(status int) verdict.Reason {
+	switch status {
+	case 401, 403:
+		return verdict.Unauthorized
+	case 404:
+		return verdict.ImageNotFound
+	case 429:
+		return verdict.RateLimited
+	}
+	return verdict.RegistryUnreachable
+}
+
+// lookasideReason says why the signatures of an image couldn't be read.
+func lookasideReason(err error) verdict.Reason {
+	var status docker.UnexpectedHTTPStatusError
+	var code errcode.ErrorCoder
+	var urlError *url.Error
+	var netError net.Error
+	switch {
+	case timedOut(err):
+		return verdict.Timeout
+	case errors.As(err, &status):
+		switch status.StatusCode {
+		case 401, 403:
+			return verdict.LookasideForbidden
+		case 429:
+			return verdict.RateLimited
+		}
+		return verdict.LookasideUnreachable
+	case errors.Is(err, docker.ErrTooManyRequests):
+		return verdict.RateLimited
+	case errors.As(err, &code): // sigstore attachments, which lie in the registry
+		return httpReason(err)
+	case errors.Is(err, fs.ErrPermission):
+		return verdict.LookasideForbidden
+	case errors.As(err, &urlError), errors.As(err, &netError), errors.Is(err, io.ErrUnexpectedEOF), isPathError(err):
+		return verdict.LookasideUnreachable
+	}
+	// It answered, but what it sent is no signature, or too much.
+	return verdict.LookasideNotSignature
+}
+
+func isPathError(err error) bool {
+	var e *fs.PathError
+	return errors.As(err, &e)
+}
+
+// nearest ranks the reasons why signatures weren't accepted by how far the evaluation came: the last is the one that
+// tells most about what is missing for an accept.
+var nearest = []verdict.Reason{
+	verdict.WrongKey, verdict.WeakOrUnsupported, verdict.KeyUnreadable, verdict.KeyRevoked, verdict.KeyExpired, verdict.SignatureExpired,
+	verdict.WrongDigest, verdict.WrongIdentity,
+}
+
+// hints are the next steps, by reason.
+func hint(r verdict.Reason) string {
+	switch r {
+	case verdict.NoSignature:
+		return "check that the lookaside URL is the signer's and that this image was signed; runtimes check the instance of a multi-arch image, not its index"
+	case verdict.WrongKey:
+		return "compare the signer's fingerprint with the keys of the scope; another signer may need a scope of its own"
+	case verdict.WrongIdentity:
+		return "pull by the signed reference or by digest, or say matchRepository, exactReference or remapIdentity in signedIdentity"
+	case verdict.WrongDigest:
+		return "the signature belongs to another manifest: the lookaside holds a misplaced file, or the image was changed after signing"
+	case verdict.KeyExpired:
+		return "get the signer's extended or new public key"
+	case verdict.SignatureExpired:
+		return "the image must be signed again"
+	case verdict.KeyRevoked:
+		return "the signer's key must no longer be trusted; the image must be signed with another key"
+	case verdict.KeyUnreadable:
+		return "replace the key file by an exported OpenPGP public key"
+	case verdict.KeyMissing:
+		return "install the key file on the host, or give the key inline"
+	case verdict.WeakOrUnsupported:
+		return "the image must be signed again, in a form and with an algorithm that runtimes take"
+	case verdict.RejectedByPolicy:
+		return "the policy refuses every image of this scope; a more specific scope can make an exception"
+	case verdict.MechanismCannotTell:
+		return "judge with a build of nodetrust that has gpgme (see nodetrust version)"
+	case verdict.LookasideUnreachable:
+		return "check the lookaside URL, its TLS and the way to it: runtimes need it for every pull of this scope"
+	case verdict.LookasideForbidden:
+		return "the lookaside must answer 404 where no signature is; 403 stops the pull"
+	case verdict.LookasideNotSignature:
+		return "the lookaside must serve the binary signature files, not a web page, and at most 128 of 64 KiB each"
+	case verdict.RegistryUnreachable:
+		return "check the registry's name, TLS and the way to it; mirrors come from registries.conf"
+	case verdict.ImageNotFound:
+		return "check the reference and the platform"
+	case verdict.Unauthorized:
+		return "give credentials with --authfile"
+	case verdict.RateLimited:
+		return "try again later, or log in with --authfile"
+	case verdict.Timeout:
+		return "try again with a longer --timeout"
+	case verdict.PolicyInvalid, verdict.RegistriesDInvalid:
+		return "see nodetrust lint; as it is, a runtime can pull nothing"
+	}
+	return ""
+}

@@ -1,0 +1,78 @@
+package verify
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"go.podman.io/image/v5/directory"
+	"go.podman.io/image/v5/docker"
+	"go.podman.io/image/v5/docker/reference"
+	"go.podman.io/image/v5/types"
+)
+
+// target is an image and the name it is judged under.
+type target struct {
+	name string // as asked for, without docker://
+	// content is where manifest and signatures are read; logical is whose scope and identity count. They are the same
+	// but for a directory judged as a docker reference.
+	content, logical types.ImageReference
+	dir              string // of a dir: image
+}
+
+// parseTarget reads an IMAGE argument: docker://REF or REF, or dir:PATH, which may be judged as a docker reference.
+func parseTarget(image, as string) (target, error) {
+	t := target{name: strings.TrimPrefix(image, "docker://")}
+	if path, ok := strings.CutPrefix(image, "dir:"); ok {
+		if path == "" {
+			return t, fmt.Errorf("image %q: dir: needs a path", image)
+		}
+		ref, err := directory.NewReference(path)
+		if err != nil {
+			return t, fmt.Errorf("image %q: %w", image, err)
+		}
+		t.dir, t.content, t.logical = path, ref, ref
+		if as == "" {
+			return t, nil
+		}
+		if t.logical, err = parseDocker(strings.TrimPrefix(as, "docker://")); err != nil {
+			return t, fmt.Errorf("reference %q: %w", as, err)
+		}
+		return t, nil
+	}
+	if as != "" {
+		return t, errors.New("a docker image is judged as itself: another reference goes with dir:PATH only")
+	}
+	for _, transport := range []string{"oci:", "oci-archive:", "docker-archive:", "docker-daemon:", "containers-storage:", "ostree:", "sif:"} {
+		if strings.HasPrefix(image, transport) {
+			return t, fmt.Errorf("image %q: transport %s is not supported; use docker://REFERENCE or dir:PATH", image, strings.TrimSuffix(transport, ":"))
+		}
+	}
+	ref, err := parseDocker(t.name)
+	if err != nil {
+		return t, fmt.Errorf("image %q: %w", image, err)
+	}
+	t.content, t.logical = ref, ref
+	return t, nil
+}
+
+// parseDocker reads a reference as podman and CRI-O do: of a tag together with a digest the tag is dropped.
+func parseDocker(s string) (types.ImageReference, error) {
+	named, err := reference.ParseNormalizedNamed(s)
+	if err != nil {
+		return nil, err
+	}
+	_, tagged := named.(reference.Tagged)
+	if digested, ok := named.(reference.Digested); ok && tagged {
+		if named, err = reference.WithDigest(reference.TrimNamed(named), digested.Digest()); err != nil {
+			return nil, err
+		}
+	}
+	return docker.NewReference(reference.TagNameOnly(named))
+}
+
+// CheckImage reports whether Image would take this IMAGE argument together with Options.As.
+func CheckImage(image, as string) error {
+	_, err := parseTarget(image, as)
+	return err
+}

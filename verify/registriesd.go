@@ -1,0 +1,126 @@
+package verify
+
+import (
+	"fmt"
+	"net/url"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// defaultLookaside is what the image library reads for root when no registries.d file names a lookaside.
+const defaultLookaside = "file:///var/lib/containers/sigstore"
+
+// registriesD is what registries.d files say, merged as the image library merges them.
+type registriesD struct {
+	DefaultDocker *namespace           `yaml:"default-docker,omitempty"`
+	Docker        map[string]namespace `yaml:"docker,omitempty"`
+
+	defaultFile string
+	files       map[string]string // by scope: the file that names it
+}
+
+// namespace has the library's fields; staging entries are for signing only.
+type namespace struct {
+	Lookaside   string `yaml:"lookaside,omitempty"`
+	SigStore    string `yaml:"sigstore,omitempty"`
+	Attachments *bool  `yaml:"use-sigstore-attachments,omitempty"`
+}
+
+func (n namespace) url() string {
+	if n.Lookaside != "" {
+		return n.Lookaside
+	}
+	return n.SigStore
+}
+
+// mergeRegistriesD merges files that the library has loaded: no scope is in two of them.
+func mergeRegistriesD(files []configFile) (registriesD, error) {
+	out := registriesD{Docker: map[string]namespace{}, files: map[string]string{}}
+	for _, f := range files {
+		var one registriesD
+		if err := yaml.Unmarshal(f.data, &one); err != nil {
+			return out, fmt.Errorf("parsing %s: %w", f.path, err)
+		}
+		if one.DefaultDocker != nil {
+			out.DefaultDocker, out.defaultFile = one.DefaultDocker, f.path
+		}
+		for scope, ns := range one.Docker {
+			out.Docker[scope], out.files[scope] = ns, f.path
+		}
+	}
+	return out, nil
+}
+
+// below returns a copy for the library in which the host's file: lookasides, the built-in default among them, are
+// where they lie on this machine. The default is spelled out always, because the library would take another one for
+// users that are not root, and nodes pull as root.
+func (r registriesD) below(host hostFS) registriesD {
+	move := func(n namespace) namespace {
+		n.Lookaside, n.SigStore = host.lookaside(n.Lookaside), host.lookaside(n.SigStore)
+		return n
+	}
+	out := registriesD{Docker: make(map[string]namespace, len(r.Docker))}
+	for scope, ns := range r.Docker {
+		out.Docker[scope] = move(ns)
+	}
+	var def namespace
+	if r.DefaultDocker != nil {
+		def = *r.DefaultDocker
+	}
+	if def.url() == "" {
+		def.Lookaside = defaultLookaside
+	}
+	def = move(def)
+	out.DefaultDocker = &def
+	return out
+}
+
+func (r registriesD) marshal() ([]byte, error) { return yaml.Marshal(r) }
+
+// lookaside moves a file: URL of the host to where its tree lies on this machine.
+func (h hostFS) lookaside(s string) string {
+	if h.isThisMachine() || !strings.HasPrefix(s, "file:") {
+		return s
+	}
+	u, err := url.Parse(s)
+	if err != nil || u.Host != "" {
+		return s
+	}
+	path, err := h.real(u.Path)
+	if err != nil {
+		return s
+	}
+	u.Path = path
+	return u.String()
+}
+
+// lookup returns the lookaside base for an image, given the scopes to try in the library's order, and the file that
+// names it; and whether sigstore attachments are read. Each key is inherited alone.
+func (r registriesD) lookup(scopes []string) (base, file string, attachments bool) {
+	var att *bool
+	for _, scope := range scopes {
+		ns, ok := r.Docker[scope]
+		if !ok {
+			continue
+		}
+		if base == "" && ns.url() != "" {
+			base, file = ns.url(), r.files[scope]
+		}
+		if att == nil {
+			att = ns.Attachments
+		}
+	}
+	if r.DefaultDocker != nil {
+		if base == "" && r.DefaultDocker.url() != "" {
+			base, file = r.DefaultDocker.url(), r.defaultFile
+		}
+		if att == nil {
+			att = r.DefaultDocker.Attachments
+		}
+	}
+	if base == "" {
+		base = defaultLookaside
+	}
+	return base, file, att != nil && *att
+}

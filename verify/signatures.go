@@ -1,0 +1,358 @@
+package verify
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/opencontainers/go-digest"
+	"go.podman.io/image/v5/directory"
+	"go.podman.io/image/v5/image"
+	"go.podman.io/image/v5/manifest"
+	"go.podman.io/image/v5/signature"
+	"go.podman.io/image/v5/types"
+
+	"github.com/nodetrust/nodetrust/verdict"
+)
+
+// sig is one signature of an image as it was read.
+type sig struct {
+	source   string
+	simple   []byte    // an OpenPGP message; nil for a sigstore signature
+	sigstore *sigstore // nil for a simple signature
+	claims   claims
+}
+
+// sigstore has the form in which the library stores such a signature in a directory.
+type sigstore struct {
+	MIMEType    string            `json:"mimeType"`
+	Payload     []byte            `json:"payload"`
+	Annotations map[string]string `json:"annotations"`
+}
+
+// The library's signatures have types that it keeps to itself; these are their methods.
+type (
+	simpleSignature   interface{ UntrustedSignature() []byte }
+	sigstoreSignature interface {
+		UntrustedMIMEType() string
+		UntrustedPayload() []byte
+		UntrustedAnnotations() map[string]string
+	}
+)
+
+// signatures reads all signatures of an image, within the limits.
+func (e *evaluation) signatures(ctx context.Context, un *image.UnparsedImage) ([]sig, verdict.Reason, error) {
+	if err := e.checkSignatureFiles(); err != nil {
+		var many *tooMuchError
+		if errors.As(err, &many) {
+			return nil, verdict.LookasideNotSignature, err
+		}
+		return nil, lookasideReason(err), err
+	}
+	list, err := un.UntrustedSignatures(ctx)
+	if err != nil {
+		return nil, lookasideReason(err), err
+	}
+	if len(list) > MaxSignatures {
+		return nil, verdict.LookasideNotSignature, fmt.Errorf("more than %d signatures", MaxSignatures)
+	}
+	var out []sig
+	attached := 0
+	for i, s := range list {
+		var one sig
+		size := 0
+		switch s := any(s).(type) {
+		case simpleSignature:
+			one.simple = s.UntrustedSignature()
+			one.source = e.signatureSource(i)
+			size = len(one.simple)
+			if size <= MaxSignatureSize {
+				one.claims = readClaims(one.simple)
+			}
+		case sigstoreSignature:
+			one.sigstore = &sigstore{s.UntrustedMIMEType(), s.UntrustedPayload(), s.UntrustedAnnotations()}
+			attached++
+			one.source = e.attachmentSource(i, attached)
+			size = len(one.sigstore.Payload)
+			if size <= MaxSignatureSize {
+				one.claims.payload(append(make([]byte, 6), one.sigstore.Payload...))
+			}
+		default:
+			return nil, verdict.LookasideNotSignature, fmt.Errorf("signature %d has an unknown form", i+1)
+		}
+		if size > MaxSignatureSize {
+			return nil, verdict.LookasideNotSignature, fmt.Errorf("%s has %d bytes, more than %d: that is no signature", one.source, size, MaxSignatureSize)
+		}
+		out = append(out, one)
+	}
+	return out, "", nil
+}
+
+func (e *evaluation) signatureSource(i int) string {
+	if e.target.dir != "" {
+		return filepath.Join(e.target.dir, e.dirSignature(i))
+	}
+	return fmt.Sprintf("%s@%s/signature-%d", e.v.Lookaside.URL, strings.Replace(e.v.Digest, ":", "=", 1), i+1)
+}
+
+func (e *evaluation) attachmentSource(i, n int) string {
+	if e.target.dir != "" {
+		return e.signatureSource(i)
+	}
+	return fmt.Sprintf("%s:%s.sig layer %d", e.target.logical.DockerReference().Name(), strings.Replace(e.v.Digest, ":", "-", 1), n)
+}
+
+// dirSignature is the name of the i-th signature file in a directory image.
+func (e *evaluation) dirSignature(i int) string {
+	name := fmt.Sprintf("signature-%d", i+1)
+	if e.v.Index != "" {
+		_, hex, _ := strings.Cut(e.v.Digest, ":")
+		name = hex + "." + name
+	}
+	return name
+}
+
+// tooMuchError says that there are more or larger signatures than are read.
+type tooMuchError struct{ error }
+
+// checkSignatureFiles looks at signatures that are local files before the library reads them: it would read whatever
+// size they have, and wait for a pipe.
+func (e *evaluation) checkSignatureFiles() error {
+	name := func(i int) string { return filepath.Join(e.target.dir, e.dirSignature(i)) }
+	if e.target.dir == "" {
+		u, err := url.Parse(e.v.Lookaside.URL)
+		if err != nil {
+			return &fs.PathError{Op: "parse", Path: e.v.Lookaside.URL, Err: err}
+		}
+		switch u.Scheme {
+		case "http", "https":
+			return nil
+		case "file":
+		default:
+			return &url.Error{Op: "Get", URL: e.v.Lookaside.URL, Err: fmt.Errorf("unsupported scheme %q", u.Scheme)}
+		}
+		name = func(i int) string {
+			s := e.policy.host.lookaside(fmt.Sprintf("%s@%s/signature-%d", e.v.Lookaside.URL, strings.Replace(e.v.Digest, ":", "=", 1), i+1))
+			if u, err := url.Parse(s); err == nil {
+				return u.Path
+			}
+			return s
+		}
+	}
+	for i := 0; ; i++ {
+		err := checkRegular(name(i), MaxSignatureSize)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if i >= MaxSignatures {
+			return &tooMuchError{fmt.Errorf("more than %d signatures", MaxSignatures)}
+		}
+	}
+}
+
+// checkRegular reports a file that is not regular, or larger than limit.
+func checkRegular(name string, limit int64) error {
+	st, err := os.Stat(name)
+	if err != nil {
+		return err
+	}
+	if !st.Mode().IsRegular() {
+		return &fs.PathError{Op: "read", Path: name, Err: errors.New("is no regular file")}
+	}
+	if st.Size() > limit {
+		return &tooMuchError{fmt.Errorf("%s has %d bytes, more than %d", name, st.Size(), limit)}
+	}
+	return nil
+}
+
+// sigsFor returns the signatures that a requirement looks at: each kind ignores the other's.
+func sigsFor(r *requirement, all []sig) []sig {
+	var out []sig
+	for _, s := range all {
+		if r.Type == "signedBy" && s.simple != nil || r.Type == "sigstoreSigned" && s.sigstore != nil {
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
+// report is the signature as it claims to be.
+func (s sig) report(r *requirement) verdict.Signature {
+	signer := s.claims.signer
+	if primary, ok := r.keys.byID[signer]; ok {
+		signer = primary
+	}
+	return verdict.Signature{
+		Source: s.source, Verdict: verdict.Unknown, Signer: signer, Packet: s.claims.packet,
+		Digest: s.claims.digest, Reference: s.claims.reference,
+	}
+}
+
+// reason says why the library didn't accept the signature alone.
+func (s sig) reason(err error, r *requirement, blob []byte) (verdict.Answer, verdict.Reason) {
+	if s.simple != nil {
+		return signatureReason(err, s.claims, r.keys, blob)
+	}
+	var requirement signature.PolicyRequirementError
+	var invalid signature.InvalidSignatureError
+	switch {
+	case timedOut(err):
+		return verdict.Unknown, verdict.Timeout
+	case errors.As(err, &requirement) && !digestMatches(blob, s.claims.digest):
+		return verdict.Refuse, verdict.WrongDigest
+	case errors.As(err, &requirement):
+		return verdict.Refuse, verdict.WrongIdentity
+	case errors.As(err, &invalid):
+		return verdict.Refuse, verdict.WrongKey
+	}
+	return verdict.Refuse, verdict.WeakOrUnsupported // no annotation, another payload: the library reads no more of it
+}
+
+// open makes an image with this manifest and just this signature.
+func (s sig) open(e *evaluation, blob []byte) (types.ImageSource, error) {
+	if s.simple != nil {
+		return &oneSignature{ref: e.target.content, manifest: blob, signature: s.simple}, nil
+	}
+	// The library takes sigstore signatures from its own sources only, such as a directory.
+	dir, err := os.MkdirTemp(e.policy.tmp, "sigstore-")
+	if err != nil {
+		return nil, err
+	}
+	b, err := json.Marshal(s.sigstore)
+	if err != nil {
+		return nil, err
+	}
+	b = append([]byte("\x00sigstore-json\n"), b...)
+	err = errors.Join(os.WriteFile(filepath.Join(dir, "manifest.json"), blob, 0o600), os.WriteFile(filepath.Join(dir, "signature-1"), b, 0o600))
+	if err != nil {
+		return nil, err
+	}
+	ref, err := directory.NewReference(dir)
+	if err != nil {
+		return nil, err
+	}
+	return ref.NewImageSource(context.Background(), &e.sys)
+}
+
+// conclude fills in the answer on one signature; err is the library's.
+func (e *evaluation) concludeSignature(s *verdict.Signature, own sig, r *requirement, a verdict.Answer, reason verdict.Reason, err error) {
+	s.Verdict, s.Reason = a, reason
+	_, known := r.keys.byID[own.claims.signer]
+	switch reason {
+	case "":
+		if !known && len(r.keys.primary) == 1 {
+			s.Signer = r.keys.primary[0]
+		}
+	case verdict.WrongKey:
+		switch {
+		case own.sigstore != nil:
+			s.Message = "no accepted key or certificate made the signature"
+		case known:
+			s.Message = fmt.Sprintf("the signature names key %s but does not verify with it: it was altered", s.Signer)
+		default:
+			s.Message = fmt.Sprintf("signed by key %s, which is none of the scope's", orUnknown(s.Signer))
+		}
+	case verdict.WrongIdentity:
+		s.Message = fmt.Sprintf("signed as %s, which %s does not accept for %s", orUnknown(s.Reference), r.identity(), e.logicalName())
+	case verdict.WrongDigest:
+		s.Message = fmt.Sprintf("signed for %s, the image is %s", orUnknown(s.Digest), e.v.Digest)
+	case verdict.KeyExpired:
+		s.Message = fmt.Sprintf("key %s has expired", orUnknown(s.Signer))
+	case verdict.SignatureExpired:
+		s.Message = fmt.Sprintf("the signature by key %s has expired", orUnknown(s.Signer))
+	case verdict.KeyRevoked:
+		s.Message = fmt.Sprintf("key %s was revoked", orUnknown(s.Signer))
+	case verdict.KeyUnreadable:
+		s.Message = fmt.Sprintf("no public key that %s can use inside %s", Mechanism, r.keySource())
+	case verdict.WeakOrUnsupported:
+		s.Message = "no usable container signature: " + unusable(own, err)
+	case verdict.MechanismCannotTell:
+		s.Message = fmt.Sprintf("the OpenPGP mechanism of this build (%s) cannot judge the signature: %s", Mechanism, cannotTell(own, err))
+	}
+}
+
+func orUnknown(s string) string {
+	if s == "" {
+		return "(not said)"
+	}
+	return s
+}
+
+func unusable(own sig, err error) string {
+	switch {
+	case own.claims.hash == hashMD5:
+		return "it was made with MD5"
+	case own.simple != nil && own.claims.packet == 0:
+		return "it is cut off or holds no signature"
+	case own.simple != nil && own.claims.digest == "":
+		return "it does not hold the JSON of a container signature"
+	}
+	// gpgme's state of a signature is of no use to a reader.
+	text, _, _ := strings.Cut(err.Error(), ": gpgme.Signature{")
+	return text
+}
+
+func cannotTell(own sig, err error) string {
+	if own.claims.packet == 3 && Mechanism != "gpgme" {
+		return "it is an OpenPGP v3 packet"
+	}
+	return err.Error()
+}
+
+// identity says which identities a requirement accepts.
+func (r requirementDoc) identity() string {
+	id := r.SignedIdentity
+	for _, s := range []string{id.DockerReference, id.DockerRepository} {
+		if s != "" {
+			return id.Type + " " + s
+		}
+	}
+	if id.Prefix != "" {
+		return fmt.Sprintf("%s %s to %s", id.Type, id.Prefix, id.SignedPrefix)
+	}
+	return id.Type
+}
+
+// logicalName is the reference that identities are compared with.
+func (e *evaluation) logicalName() string {
+	if d := e.target.logical.DockerReference(); d != nil {
+		return d.String()
+	}
+	return "a directory, which has no docker reference"
+}
+
+// oneSignature is an image source with one simple signature and no layers.
+type oneSignature struct {
+	ref                 types.ImageReference
+	manifest, signature []byte
+}
+
+func (o *oneSignature) Reference() types.ImageReference { return o.ref }
+func (o *oneSignature) Close() error                    { return nil }
+func (o *oneSignature) HasThreadSafeGetBlob() bool      { return false }
+
+func (o *oneSignature) GetManifest(context.Context, *digest.Digest) ([]byte, string, error) {
+	return o.manifest, manifest.GuessMIMEType(o.manifest), nil
+}
+
+func (o *oneSignature) GetSignatures(context.Context, *digest.Digest) ([][]byte, error) {
+	return [][]byte{o.signature}, nil
+}
+
+func (o *oneSignature) GetBlob(context.Context, types.BlobInfo, types.BlobInfoCache) (io.ReadCloser, int64, error) {
+	return nil, 0, errors.New("no layers here")
+}
+
+func (o *oneSignature) LayerInfosForCopy(context.Context, *digest.Digest) ([]types.BlobInfo, error) {
+	return nil, nil
+}
