@@ -159,7 +159,6 @@ func products() []struct {
 		}},
 		{"skopeo", []release{
 			{1, 9, Version{5, 23, 1}},
-			{1, 21, Version{5, 38, 0}},
 		}},
 	}
 }

@@ -1,0 +1,100 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"github.com/nodetrust/nodetrust/trust"
+)
+
+type readersOutput struct {
+	Readers  []readerRow   `json:"readers"`
+	Features []trust.Since `json:"features"`
+}
+
+type readerRow struct {
+	Name string `json:"name"`
+	// Library is the version of the image library that the reader is taken to have.
+	Library string `json:"library"`
+	// Butane and Ignition are those of rendered MachineConfigs.
+	Butane   string          `json:"butane,omitempty"`
+	Ignition string          `json:"ignition,omitempty"`
+	Note     string          `json:"note,omitempty"`
+	Default  bool            `json:"default,omitempty"`
+	Lacks    []trust.Feature `json:"lacks"`
+}
+
+func newReadersCommand() *cobra.Command {
+	var out outputFlag
+	cmd := &cobra.Command{
+		Use:   "readers",
+		Short: "Print which readers of policies understand what",
+		Long: `Prints the readers that --reader knows, and the features of policy.json and registries.d that some of them lack. podman, cri-o,
+skopeo and containers-image take any version: one between two rows counts as the older row. Readers marked with * are the default.`,
+		Example: "  nodetrust readers\n  nodetrust readers -o json",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			v := readersTable()
+			return out.write(cmd.OutOrStdout(), v, func(w io.Writer) error { return writeReaders(w, v) })
+		},
+	}
+	out.add(cmd)
+	return cmd
+}
+
+func readersTable() readersOutput {
+	out := readersOutput{Features: trust.Features()}
+	isDefault := map[string]bool{}
+	for _, r := range trust.DefaultReaders() {
+		isDefault[r.Name] = true
+	}
+	for _, r := range trust.Readers() {
+		row := readerRow{Name: r.Name, Library: r.Library.String(), Butane: r.Butane(), Ignition: r.Ignition(), Note: r.Note, Default: isDefault[r.Name], Lacks: []trust.Feature{}}
+		for _, f := range out.Features {
+			if !r.Supports(f.Feature) {
+				row.Lacks = append(row.Lacks, f.Feature)
+			}
+		}
+		out.Readers = append(out.Readers, row)
+	}
+	return out
+}
+
+func writeReaders(w io.Writer, v readersOutput) error {
+	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(tw, "FEATURE\tSINCE LIBRARY\tOLDER READERS")
+	for _, f := range v.Features {
+		fmt.Fprintf(tw, "%s\t%s\t%s\n", f.Feature, f.Library, f.Older)
+	}
+	fmt.Fprintln(tw, "\t\t")
+	fmt.Fprintln(tw, "READER\tLIBRARY\tIGNITION\tLACKS\tNOTE")
+	for _, r := range v.Readers {
+		name := r.Name
+		if r.Default {
+			name += " *"
+		}
+		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\n", name, r.Library, dash(r.Ignition), dash(lacks(r.Lacks)), dash(r.Note))
+	}
+	return tw.Flush()
+}
+
+// lacks is the first feature that is missing: those that came later are missing too.
+func lacks(f []trust.Feature) string {
+	switch len(f) {
+	case 0:
+		return ""
+	case 1:
+		return string(f[0])
+	}
+	return fmt.Sprintf("%s and later", f[0])
+}
+
+func dash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}

@@ -1,0 +1,292 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/google/renameio/v2"
+	"github.com/spf13/cobra"
+
+	"github.com/nodetrust/nodetrust/render"
+	"github.com/nodetrust/nodetrust/trust"
+)
+
+const renderFormats = "files, butane, machineconfig, ignition or configmap"
+
+type renderOptions struct {
+	to      string
+	pool    string
+	readers []string
+	output  string
+}
+
+func newRenderCommand() *cobra.Command {
+	var o renderOptions
+	cmd := &cobra.Command{
+		Use:   "render --to FORMAT FILE",
+		Short: "Render a trust config into what brings it to nodes",
+		Long: `Renders a trust config. The same input always gives the same bytes.
+
+  files          policy.json and registries.d as a tree below a directory (needs -o DIR)
+  butane         Butane configs of variant openshift
+  machineconfig  MachineConfigs 51-<pool>-<name> for the Machine Config Operator
+  ignition       the Ignition config alone
+  configmap      ConfigMaps nodetrust-<pool> for nodetrust-agent
+
+Each pool of the config is a document of its own on stdout, or a file of its own in -o DIR. --reader names who will read the
+files; what one of them doesn't understand is an error. The default is openshift-4.14 and the current library. FILE may be - for
+stdin; key files are then relative to the current directory.`,
+		Example: `  nodetrust render --to machineconfig trust.yaml | oc apply -f -
+  nodetrust render --to machineconfig --reader openshift-4.18 --pool worker trust.yaml
+  nodetrust render --to files -o out trust.yaml`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return runRender(cmd, o, args[0])
+		},
+	}
+	cmd.Flags().StringVar(&o.to, "to", "", "format: "+renderFormats)
+	cmd.Flags().StringVar(&o.pool, "pool", "", "render this pool only")
+	cmd.Flags().StringArrayVar(&o.readers, "reader", nil, "who will read the files, for example openshift-4.18 or rhel7 (repeatable)")
+	cmd.Flags().StringVarP(&o.output, "output", "o", "-", "directory to write to, or - for stdout")
+	_ = cmd.RegisterFlagCompletionFunc("to", cobra.FixedCompletions([]cobra.Completion{"files", "butane", "machineconfig", "ignition", "configmap"}, cobra.ShellCompDirectiveNoFileComp))
+	return cmd
+}
+
+func runRender(cmd *cobra.Command, o renderOptions, file string) error {
+	if err := o.check(); err != nil {
+		return err
+	}
+	readers, err := lookupReaders(o.readers)
+	if err != nil {
+		return err
+	}
+	cfg, err := loadTrust(file, cmd.InOrStdin())
+	if err != nil {
+		return err
+	}
+	pools, err := o.pools(cfg)
+	if err != nil {
+		return err
+	}
+	if err := o.checkDir(); err != nil {
+		return err
+	}
+	out, err := o.render(cfg, readers, pools)
+	if err != nil {
+		return err
+	}
+	if o.output != "-" {
+		return writeTree(o.output, out)
+	}
+	var b bytes.Buffer
+	for i, f := range out {
+		if i > 0 {
+			b.WriteString("---\n")
+		}
+		b.Write(f.data)
+	}
+	_, err = cmd.OutOrStdout().Write(b.Bytes())
+	return err
+}
+
+func (o renderOptions) check() error {
+	switch o.to {
+	case "files":
+		if o.output == "-" {
+			return usagef("--to files writes a tree: it needs -o DIR")
+		}
+	case "butane", "machineconfig", "ignition", "configmap":
+	case "":
+		return usagef("--to is missing: %s", renderFormats)
+	case "bundle", "nodedisruptionpolicy":
+		return usagef("--to %s is not available in this version: use %s", o.to, renderFormats)
+	default:
+		return usagef("unknown format %q: use %s", o.to, renderFormats)
+	}
+	if o.output == "" {
+		return usagef("-o is empty: name a directory, or - for stdout")
+	}
+	return nil
+}
+
+// checkDir fails before anything is written where -o can't be a directory.
+func (o renderOptions) checkDir() error {
+	if o.output == "-" {
+		return nil
+	}
+	info, err := os.Stat(o.output)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		switch filepath.Ext(o.output) {
+		case ".yaml", ".yml", ".json", ".bu", ".ign":
+			return usagef("-o %s: names a directory to write to; for one file use > %s", o.output, o.output)
+		}
+		return nil
+	case err != nil:
+		return usageErr(fmt.Errorf("-o: %w", err))
+	case !info.IsDir():
+		return usagef("-o %s: is no directory", o.output)
+	}
+	return nil
+}
+
+func (o renderOptions) pools(cfg *trust.Config) ([]string, error) {
+	switch {
+	case o.pool != "" && !slices.Contains(cfg.Pools, o.pool):
+		return nil, usagef("--pool %s: is not in spec.pools of %s (%s)", o.pool, cfg.File, strings.Join(cfg.Pools, ", "))
+	case o.pool != "":
+		return []string{o.pool}, nil
+	case len(cfg.Pools) == 0 && o.to != "files" && o.to != "ignition":
+		return nil, usagef("%s: spec.pools: is empty, but a %s is for a pool", cfg.File, o.to)
+	}
+	return cfg.Pools, nil
+}
+
+// output is one rendered document or file.
+type output struct {
+	// path is relative to -o.
+	path string
+	data []byte
+}
+
+func (o renderOptions) render(cfg *trust.Config, readers []trust.Reader, pools []string) ([]output, error) {
+	in, err := render.New(cfg, readers, "")
+	if err != nil {
+		return nil, usageErr(err)
+	}
+	var out []output
+	if o.to == "files" {
+		for _, f := range in.Files {
+			out = append(out, output{strings.TrimPrefix(f.Path, "/"), f.Data})
+		}
+		return out, nil
+	}
+	if o.to == "ignition" && (len(pools) == 0 || o.output == "-" && len(pools) > 1) {
+		pools = []string{""} // all pools share one Ignition config
+	}
+	for _, pool := range pools {
+		in.Pool = pool
+		f, err := o.document(in)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, f)
+	}
+	return out, nil
+}
+
+func (o renderOptions) document(in render.Input) (f output, err error) {
+	switch o.to {
+	case "butane":
+		f.path = in.MachineConfigName() + ".bu"
+		f.data, err = render.Butane(in)
+	case "machineconfig":
+		f.path = in.MachineConfigName() + ".yaml"
+		f.data, err = render.MachineConfig(in)
+	case "ignition":
+		f.path = in.MachineConfigName() + ".ign"
+		if in.Pool == "" {
+			f.path = in.Config.Name + ".ign"
+		}
+		f.data, err = render.Ignition(in)
+	case "configmap":
+		f.path = in.ConfigMapName() + ".yaml"
+		f.data, err = render.ConfigMap(in)
+	}
+	return f, err
+}
+
+// writeTree writes all files below dir or, unless a rename fails, none: each first to a temporary file beside its target.
+func writeTree(dir string, files []output) error {
+	var pending []*renameio.PendingFile
+	defer func() {
+		for _, p := range pending {
+			_ = p.Cleanup() // does nothing after the rename
+		}
+	}()
+	for _, f := range files {
+		path := filepath.Join(dir, f.path)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			return fmt.Errorf("writing %s: %w", path, err)
+		}
+		if info, err := os.Lstat(path); err == nil && info.IsDir() {
+			return fmt.Errorf("writing %s: is a directory", path)
+		}
+		p, err := renameio.NewPendingFile(path, renameio.WithTempDir(filepath.Dir(path)), renameio.WithStaticPermissions(0o644))
+		if err != nil {
+			return fmt.Errorf("writing %s: %w", path, err)
+		}
+		pending = append(pending, p)
+		if _, err := p.Write(f.data); err != nil {
+			return fmt.Errorf("writing %s: %w", path, err)
+		}
+	}
+	for i, p := range pending {
+		if err := p.CloseAtomicallyReplace(); err != nil {
+			return fmt.Errorf("writing %s: %w", filepath.Join(dir, files[i].path), err)
+		}
+	}
+	return nil
+}
+
+// lookupReaders takes the values of --reader; none are the default readers.
+func lookupReaders(names []string) ([]trust.Reader, error) {
+	if len(names) == 0 {
+		return trust.DefaultReaders(), nil
+	}
+	var readers []trust.Reader
+	for _, name := range names {
+		r, err := trust.LookupReader(name)
+		if err != nil {
+			return nil, usageErr(fmt.Errorf("--reader: %w", err))
+		}
+		readers = append(readers, r)
+	}
+	return readers, nil
+}
+
+// loadTrust reads a trust config and the key files that it names; - is stdin. Whatever is wrong with it is bad input.
+func loadTrust(file string, stdin io.Reader) (*trust.Config, error) {
+	var data []byte
+	var err error
+	dir := filepath.Dir(file)
+	if file == "-" {
+		data, err = io.ReadAll(io.LimitReader(stdin, trust.MaxConfig+1))
+	} else {
+		data, err = readBounded(file, trust.MaxConfig)
+	}
+	if err != nil {
+		return nil, usageErr(fmt.Errorf("reading the trust config: %w", err))
+	}
+	cfg, err := trust.Parse(file, data, func(path string) ([]byte, error) {
+		if !filepath.IsAbs(path) {
+			path = filepath.Join(dir, path)
+		}
+		return readBounded(path, trust.MaxKeyFile)
+	})
+	if err != nil {
+		return nil, usageErr(err)
+	}
+	return cfg, nil
+}
+
+// readBounded reads at most one byte more than limit, so that whoever parses can say that it is too large.
+func readBounded(path string, limit int64) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err != nil {
+		return nil, err // names the path and says so of a directory
+	}
+	return b, nil
+}

@@ -1,0 +1,261 @@
+// Package render turns the files of a trust config into what brings them to nodes: Butane, MachineConfig, Ignition config,
+// ConfigMap. Bytes in, bytes out: the same input always gives the same bytes.
+package render
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/coreos/butane/config"
+	"github.com/coreos/butane/config/common"
+	"go.yaml.in/yaml/v3"
+
+	"github.com/nodetrust/nodetrust/desired"
+	"github.com/nodetrust/nodetrust/templates"
+	"github.com/nodetrust/nodetrust/trust"
+)
+
+// Limits of those who take what is rendered.
+const (
+	maxMachineConfig = 1_572_864 // the MCO's, for everything of a pool
+	maxConfigMap     = 1 << 20
+)
+
+// Namespace is where the agents' ConfigMaps are.
+const Namespace = "nodetrust"
+
+// Input is what every format is made from.
+type Input struct {
+	Config *trust.Config
+	// Files are those of Config for Readers.
+	Files   trust.FileSet
+	Readers []trust.Reader
+	// Pool is one of Config.Pools.
+	Pool string
+}
+
+// New makes the files of c for the readers.
+func New(c *trust.Config, readers []trust.Reader, pool string) (Input, error) {
+	files, err := c.Files(readers)
+	if err != nil {
+		return Input{}, err
+	}
+	return Input{Config: c, Files: files, Readers: readers, Pool: pool}, nil
+}
+
+// MachineConfigName is the name of the MachineConfig of a pool.
+func (in Input) MachineConfigName() string { return "51-" + in.Pool + "-" + in.Config.Name }
+
+// ConfigMapName is the name of the ConfigMap that a pool's agents read.
+func (in Input) ConfigMapName() string { return "nodetrust-" + in.Pool }
+
+// butaneVersion is the oldest that one of the readers asks for: newer MCOs take older Ignition configs, not the other way round.
+func (in Input) butaneVersion() string {
+	oldest := trust.DefaultReaders()[0]
+	found := false
+	for _, r := range in.Readers {
+		if r.OpenShift > 0 && (!found || r.OpenShift < oldest.OpenShift) {
+			oldest, found = r, true
+		}
+	}
+	return oldest.Butane()
+}
+
+type (
+	butane struct {
+		Variant  string   `yaml:"variant"`
+		Version  string   `yaml:"version"`
+		Metadata metadata `yaml:"metadata"`
+		Storage  struct {
+			Files []butaneFile `yaml:"files"`
+		} `yaml:"storage"`
+	}
+
+	metadata struct {
+		Name        string            `yaml:"name"`
+		Namespace   string            `yaml:"namespace,omitempty"`
+		Labels      map[string]string `yaml:"labels,omitempty"`
+		Annotations map[string]string `yaml:"annotations,omitempty"`
+	}
+
+	butaneFile struct {
+		Path      string    `yaml:"path"`
+		Mode      yaml.Node `yaml:"mode"`
+		Overwrite bool      `yaml:"overwrite"`
+		Contents  contents  `yaml:"contents"`
+	}
+
+	contents struct {
+		Inline string `yaml:"inline,omitempty"`
+		Source string `yaml:"source,omitempty"`
+	}
+)
+
+// Butane returns a Butane config of variant openshift. It can't carry the canaries: they are added to the MachineConfig.
+func Butane(in Input) ([]byte, error) {
+	b := butane{
+		Variant:  "openshift",
+		Version:  in.butaneVersion(),
+		Metadata: metadata{Name: in.MachineConfigName(), Labels: map[string]string{desired.RoleLabel: in.Pool}},
+	}
+	for _, f := range in.Files {
+		b.Storage.Files = append(b.Storage.Files, butaneFile{
+			Path:      f.Path,
+			Mode:      yaml.Node{Kind: yaml.ScalarNode, Tag: "!!int", Value: fmt.Sprintf("%#o", f.Mode)},
+			Overwrite: true,
+			Contents:  inline(f.Data),
+		})
+	}
+	return encode(in, b)
+}
+
+// inline puts text as it is, so that people can read it, and anything else as a data URL.
+func inline(data []byte) contents {
+	text := string(data)
+	if len(data) > 0 && utf8.ValidString(text) && !strings.ContainsFunc(text, func(r rune) bool { return r < ' ' && r != '\n' || r == 0x7f || r == 0xFEFF }) {
+		return contents{Inline: text}
+	}
+	return contents{Source: "data:;base64," + base64.StdEncoding.EncodeToString(data)}
+}
+
+// translate is the only caller of the Butane library. Raw gives the Ignition config alone, as JSON, instead of a MachineConfig
+// in YAML. Anything that Butane has to say, even a warning, is an error: nodetrust wrote the input.
+func translate(bu []byte, raw bool) ([]byte, error) {
+	out, rpt, err := config.TranslateBytes(bu, common.TranslateBytesOptions{Raw: raw})
+	if err != nil {
+		return nil, fmt.Errorf("translating Butane config: %w: %s", err, rpt.String())
+	}
+	if len(rpt.Entries) > 0 {
+		return nil, fmt.Errorf("translating Butane config: %s", rpt.String())
+	}
+	return out, nil
+}
+
+// MachineConfig returns the MachineConfig of the pool: Butane's own output with the canaries and the digest of the files as
+// annotations.
+func MachineConfig(in Input) ([]byte, error) {
+	bu, err := Butane(in)
+	if err != nil {
+		return nil, err
+	}
+	mc, err := translate(bu, false)
+	if err != nil {
+		return nil, err
+	}
+	var doc yaml.Node
+	if err := yaml.Unmarshal(mc, &doc); err != nil {
+		return nil, fmt.Errorf("parsing MachineConfig: %w", err)
+	}
+	annotations, err := in.annotations()
+	if err != nil {
+		return nil, err
+	}
+	var node yaml.Node
+	if err := node.Encode(annotations); err != nil {
+		return nil, err
+	}
+	meta := child(doc.Content[0], "metadata")
+	if meta == nil {
+		return nil, fmt.Errorf("parsing MachineConfig: it has no metadata")
+	}
+	meta.Content = append(meta.Content, &yaml.Node{Kind: yaml.ScalarNode, Value: "annotations"}, &node)
+	doc.HeadComment, doc.Content[0].HeadComment = "", ""
+	out, err := encode(in, &doc)
+	if err == nil && len(out) > maxMachineConfig {
+		return nil, fmt.Errorf("MachineConfig has %d bytes, the MCO takes at most %d", len(out), maxMachineConfig)
+	}
+	return out, err
+}
+
+func child(n *yaml.Node, name string) *yaml.Node {
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		if n.Content[i].Value == name {
+			return n.Content[i+1]
+		}
+	}
+	return nil
+}
+
+func (in Input) annotations() (map[string]string, error) {
+	canaries, err := in.canaries()
+	if err != nil {
+		return nil, err
+	}
+	return map[string]string{desired.CanariesAnnotation: string(canaries), desired.DigestAnnotation: in.Files.Digest()}, nil
+}
+
+func (in Input) canaries() ([]byte, error) {
+	list := in.Config.Canaries
+	if list == nil {
+		list = []trust.Canary{}
+	}
+	return json.Marshal(list)
+}
+
+// Ignition returns the Ignition config alone, as JSON with a newline at its end.
+func Ignition(in Input) ([]byte, error) {
+	if in.Pool == "" {
+		in.Pool = "none" // Butane wants a role; it doesn't appear in the Ignition config
+	}
+	bu, err := Butane(in)
+	if err != nil {
+		return nil, err
+	}
+	out, err := translate(bu, true)
+	if err != nil {
+		return nil, err
+	}
+	return append(bytes.TrimRight(out, "\n"), '\n'), nil
+}
+
+type configMap struct {
+	APIVersion string            `yaml:"apiVersion"`
+	Kind       string            `yaml:"kind"`
+	Metadata   metadata          `yaml:"metadata"`
+	Data       map[string]string `yaml:"data"`
+}
+
+// ConfigMap returns the ConfigMap that the agents of the pool read, in the namespace nodetrust.
+func ConfigMap(in Input) ([]byte, error) {
+	ign, err := Ignition(in)
+	if err != nil {
+		return nil, err
+	}
+	canaries, err := in.canaries()
+	if err != nil {
+		return nil, err
+	}
+	if n := len(ign) + len(canaries); n > maxConfigMap {
+		return nil, fmt.Errorf("ConfigMap has %d bytes of data, Kubernetes takes at most %d", n, maxConfigMap)
+	}
+	return encode(in, configMap{
+		APIVersion: "v1",
+		Kind:       "ConfigMap",
+		Metadata: metadata{
+			Name:        in.ConfigMapName(),
+			Namespace:   Namespace,
+			Labels:      map[string]string{"app.kubernetes.io/name": "nodetrust", "nodetrust.io/pool": in.Pool},
+			Annotations: map[string]string{desired.DigestAnnotation: in.Files.Digest()},
+		},
+		Data: map[string]string{desired.IgnitionFile: string(ign), desired.CanariesFile: string(canaries) + "\n"},
+	})
+}
+
+// encode writes YAML below the comment that says where it comes from.
+func encode(in Input, v any) ([]byte, error) {
+	var b bytes.Buffer
+	fmt.Fprintln(&b, templates.Comment(in.Config.Name))
+	enc := yaml.NewEncoder(&b)
+	enc.SetIndent(2)
+	if err := enc.Encode(v); err != nil {
+		return nil, fmt.Errorf("writing YAML: %w", err)
+	}
+	if err := enc.Close(); err != nil {
+		return nil, fmt.Errorf("writing YAML: %w", err)
+	}
+	return b.Bytes(), nil
+}
