@@ -12,12 +12,31 @@ import (
 	"github.com/spf13/cobra"
 )
 
-const exitStatusHelp = `EXIT STATUS
+// usageTemplate is cobra's, with the exit status and the examples last.
+const usageTemplate = `Usage:{{if .Runnable}}
+  {{.UseLine}}{{end}}{{if .HasAvailableSubCommands}}
+  {{.CommandPath}} [command]
+
+Commands:{{range .Commands}}{{if (or .IsAvailableCommand (eq .Name "help"))}}
+  {{rpad .Name .NamePadding }} {{.Short}}{{end}}{{end}}{{end}}{{if .HasAvailableLocalFlags}}
+
+Flags:
+{{.LocalFlags.FlagUsages | trimTrailingWhitespaces}}{{end}}{{if .HasAvailableInheritedFlags}}
+
+Global flags:
+{{.InheritedFlags.FlagUsages | trimTrailingWhitespaces}}{{end}}
+
+EXIT STATUS
   0  ok, or accepted
   1  the operation failed
   2  bad usage or invalid input
   3  refused, drifted, or findings of severity error
-  4  could not tell (unknown is never 0 and never 3)
+  4  could not tell (unknown is never 0 and never 3){{if .HasExample}}
+
+EXAMPLES
+{{.Example}}{{end}}{{if .HasAvailableSubCommands}}
+
+"{{.CommandPath}} COMMAND --help" says more about a command.{{end}}
 `
 
 // run is the whole program but for the process: it returns the exit status.
@@ -94,8 +113,8 @@ says beforehand which images a node would refuse, and why, and proves on a node 
 		newLintCommand(),
 		newVerifyCommand(),
 	)
+	root.SetUsageTemplate(usageTemplate)
 	for _, c := range root.Commands() {
-		c.Long += "\n\n" + exitStatusHelp
 		if c.Args != nil {
 			args := c.Args
 			c.Args = func(cmd *cobra.Command, a []string) error {
