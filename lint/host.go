@@ -45,7 +45,7 @@ func (r *runner) host() error {
 func (r *runner) hostPolicy() (file, error) {
 	var found []file
 	for i, p := range policyPaths {
-		data, err := verify.ReadHostFile(r.Root, p, maxPolicy)
+		data, err := verify.ReadHostFile(r.Root, p, MaxPolicy)
 		switch {
 		case err == nil:
 			found = append(found, file{p, data})
@@ -93,7 +93,7 @@ func (r *runner) hostRegistries() (*registries, error) {
 				r.ignored(p)
 				continue
 			}
-			data, err := verify.ReadHostFile(r.Root, p, maxPolicy)
+			data, err := verify.ReadHostFile(r.Root, p, MaxPolicy)
 			switch {
 			case errors.Is(err, fs.ErrNotExist):
 				r.add(Finding{Severity: Warning, Code: "dangling-link", File: p, Message: "is a link to nothing: readers skip it"})
@@ -128,7 +128,7 @@ func (r *runner) namespaced(regs *registries) {
 		if !ok || i >= maxFiles {
 			continue
 		}
-		data, err := verify.ReadHostFile(r.Root, p, maxPolicy)
+		data, err := verify.ReadHostFile(r.Root, p, MaxPolicy)
 		if err != nil {
 			r.add(Finding{Severity: Error, Code: "unreadable", File: p, Message: err.Error()})
 			continue

@@ -50,6 +50,36 @@ func (l *linter) key(data []byte, file string, line int, where string) *key.File
 	return f
 }
 
+// PolicyKeys returns the OpenPGP keys that a policy.json names, each once, with paths looked up below root. What can't be
+// read is left out.
+func PolicyKeys(data []byte, root string) []key.Key {
+	var quiet linter
+	var out []key.Key
+	seen := map[string]bool{}
+	for _, k := range quiet.policy(data, "").keys {
+		if !k.gpg {
+			continue
+		}
+		if k.path != "" {
+			var err error
+			if k.data, err = hostSource(root).read(k.path, maxKeyFile); err != nil {
+				continue
+			}
+		}
+		f, err := key.Parse(k.data)
+		if err != nil {
+			continue
+		}
+		for _, key := range f.Keys {
+			if !seen[key.Fingerprint] {
+				seen[key.Fingerprint] = true
+				out = append(out, key)
+			}
+		}
+	}
+	return out
+}
+
 // oneKey checks a key. A dead key beside usable ones is only a warning.
 func (l *linter) oneKey(k key.Key, others bool, add func(sev Severity, code, msg, hint string)) {
 	dead := Error

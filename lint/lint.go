@@ -20,9 +20,11 @@ const (
 	Warning Severity = "warning"
 )
 
-// Limits of what is read.
+// MaxPolicy bounds a policy.json, in bytes.
+const MaxPolicy = 4 << 20
+
+// Other limits of what is read.
 const (
-	maxPolicy     = 4 << 20
 	maxRegistries = 1 << 20
 	maxKeyFile    = 1 << 20
 	maxFindings   = 1000 // per report; the rest is counted

@@ -146,7 +146,7 @@ func (r *runner) path(p string) error {
 	if !fi.Mode().IsRegular() {
 		return inputErrorf("%s is no regular file", p)
 	}
-	data, err := readFile(p, maxPolicy)
+	data, err := readFile(p, MaxPolicy)
 	if err != nil {
 		return err
 	}
@@ -230,7 +230,7 @@ func detectJSON(name string, data []byte) kind {
 }
 
 func detectYAML(data []byte) kind {
-	if len(data) > maxPolicy {
+	if len(data) > MaxPolicy {
 		return kindUnknown
 	}
 	var n yaml.Node

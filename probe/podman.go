@@ -41,9 +41,10 @@ func inContainer(root string, getenv func(string) string) bool {
 type podman struct {
 	dir      string
 	authfile string
+	env      []string
 }
 
-func newPodman(authfile string) (*podman, error) {
+func newPodman(authfile string, env []string) (*podman, error) {
 	dir, err := shortTempDir()
 	if err != nil {
 		return nil, fmt.Errorf("making a directory for podman: %w", err)
@@ -53,7 +54,10 @@ func newPodman(authfile string) (*podman, error) {
 			return nil, err
 		}
 	}
-	return &podman{dir: dir, authfile: authfile}, nil
+	if env == nil {
+		env = os.Environ()
+	}
+	return &podman{dir: dir, authfile: authfile, env: env}, nil
 }
 
 // maxRunroot is the longest --runroot that podman takes.
@@ -70,7 +74,7 @@ func shortTempDir() (string, error) {
 }
 
 func runPodman(ctx context.Context, canaries []trust.Canary, o Options) ([]judge.Canary, error) {
-	p, err := newPodman(o.Authfile)
+	p, err := newPodman(o.Authfile, o.Environ)
 	if err != nil {
 		return nil, err
 	}
@@ -122,7 +126,7 @@ func (p *podman) pull(ctx context.Context, ref string) verdict.Verdict {
 // environ keeps what decides which configuration podman reads, and sends everything that it writes below p.dir.
 func (p *podman) environ() []string {
 	env := []string{"TMPDIR=" + p.dir, "XDG_RUNTIME_DIR=" + p.dir, "XDG_CACHE_HOME=" + p.dir, "XDG_DATA_HOME=" + p.dir, "HOME=" + p.home(), "LC_ALL=C"}
-	for _, kv := range os.Environ() {
+	for _, kv := range p.env {
 		name, _, _ := strings.Cut(kv, "=")
 		switch strings.ToUpper(name) {
 		case "PATH", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR",
@@ -136,7 +140,12 @@ func (p *podman) environ() []string {
 // home is the caller's home, whose .config/containers masks /etc/containers; a stranger's home, as a process that
 // changed its uid has it, is replaced by an empty one.
 func (p *podman) home() string {
-	home := os.Getenv("HOME")
+	home := ""
+	for _, kv := range p.env {
+		if v, ok := strings.CutPrefix(kv, "HOME="); ok {
+			home = v
+		}
+	}
 	if home == "" && os.Geteuid() == 0 {
 		return "/root"
 	}

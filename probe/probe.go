@@ -56,6 +56,8 @@ type Options struct {
 	KeepAccepted bool
 	// Announce, if set, is called once before the first pull with the canaries' references that the CRI store lacks.
 	Announce func(absent []string) error
+	// Environ is the environment that podman is run in, less what it doesn't need. Nil is this process's.
+	Environ []string
 	// Verify judges an image with nodetrust's own library.
 	Verify func(ctx context.Context, image string) verdict.Verdict
 }

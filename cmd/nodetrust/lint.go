@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/nodetrust/nodetrust/lint"
+	"github.com/nodetrust/nodetrust/verify"
 )
 
 func newLintCommand() *cobra.Command {
@@ -29,6 +30,7 @@ key files are looked up. docs/lint.md explains the codes.`,
   nodetrust lint /etc/containers/policy.json /etc/containers/registries.d
   nodetrust lint --root /host --reader openshift-4.16 -o json`,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			verify.Isolate()
 			o.Now = time.Now()
 			report, err := lint.Run(args, o)
 			var input *lint.InputError

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -12,17 +13,23 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/nodetrust/nodetrust/desired"
 	"github.com/nodetrust/nodetrust/judge"
+	"github.com/nodetrust/nodetrust/lint"
 	"github.com/nodetrust/nodetrust/probe"
 	"github.com/nodetrust/nodetrust/trust"
+	"github.com/nodetrust/nodetrust/verdict"
+	"github.com/nodetrust/nodetrust/verify"
 )
 
-// maxCanariesFile bounds what --canaries reads.
-const maxCanariesFile = 1 << 20
+// verifyTimeout bounds the library's judgement of one canary.
+const verifyTimeout = 30 * time.Second
 
 type probeFlags struct {
 	out      outputFlag
+	policy   policyFlags
 	canaries string
+	desired  string
 	timeout  time.Duration
 	announce bool
 	remove   bool
@@ -32,6 +39,13 @@ type probeFlags struct {
 // probeResult is the JSON of `nodetrust probe`.
 type probeResult struct {
 	judge.Probe
+	// Keys are the OpenPGP keys that the policy names and that expire.
+	Keys []keyExpiry `json:"keys,omitempty"`
+}
+
+type keyExpiry struct {
+	Fingerprint string    `json:"fingerprint"`
+	Expires     time.Time `json:"expires"`
 }
 
 func newProbeCommand() *cobra.Command {
@@ -53,6 +67,9 @@ if it is installed and this is no container. Images that were not there before a
 	}
 	fl := cmd.Flags()
 	f.out.add(cmd)
+	f.policy.add(cmd)
+	fl.Lookup("config").Usage = "trust.yaml `FILE` with the canaries; judge by what it renders to, unless --policy or --root is given"
+	fl.StringVar(&f.desired, "desired", "", "`PATH` with the canaries: a MachineConfig, or a directory with desired.ign and canaries.json")
 	fl.StringVar(&f.canaries, "canaries", "", "JSON `FILE` with a list of {\"image\",\"expect\"}, - for stdin")
 	fl.StringVar(&f.opts.Runtime, "runtime", probe.Auto, "auto, cri, podman or verify")
 	fl.StringVar(&f.opts.CRISocket, "cri-socket", probe.DefaultCRISocket, "socket of the CRI runtime")
@@ -83,6 +100,13 @@ func (f *probeFlags) run(cmd *cobra.Command) error {
 	if err := probe.CheckCanaries(canaries); err != nil {
 		return usageErr(err)
 	}
+	f.opts.Environ = os.Environ()
+	judgement, err := f.openPolicy()
+	if err != nil {
+		return err
+	}
+	defer judgement.Close()
+	f.opts.Root, f.opts.Verify = f.policy.root, judgement.verdict
 	stdout := cmd.OutOrStdout()
 	if f.announce {
 		f.opts.Announce = func(absent []string) error {
@@ -93,7 +117,7 @@ func (f *probeFlags) run(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	res := probeResult{Probe: judgeProbe(f.opts.Runtime, results)}
+	res := probeResult{Probe: judgeProbe(f.opts.Runtime, results), Keys: judgement.keys()}
 	if f.announce {
 		err = json.NewEncoder(stdout).Encode(res)
 	} else {
@@ -132,31 +156,106 @@ func stateExit(s judge.State) int {
 	return exitUnknown
 }
 
+// readCanaries takes the canaries of --canaries, --desired or --config, in this order.
 func (f *probeFlags) readCanaries(cmd *cobra.Command) ([]trust.Canary, error) {
-	if f.canaries == "" {
-		return nil, withHint(usagef("no canaries given"), "use --config, --desired or --canaries")
-	}
-	r := cmd.InOrStdin()
-	if f.canaries != "-" {
-		file, err := os.Open(f.canaries)
+	switch {
+	case f.canaries == "-":
+		b, err := io.ReadAll(io.LimitReader(cmd.InOrStdin(), trust.MaxConfig+1))
+		if err != nil {
+			return nil, fmt.Errorf("reading canaries: %w", err)
+		}
+		return parseCanaries(b)
+	case f.canaries != "":
+		b, err := readLimited(f.canaries, trust.MaxConfig)
 		if err != nil {
 			return nil, usageErr(fmt.Errorf("reading canaries: %w", err))
 		}
-		defer file.Close()
-		r = file
+		return parseCanaries(b)
+	case f.desired != "":
+		s, err := desired.Load(f.desired)
+		if err != nil {
+			return nil, usageErr(err)
+		}
+		return s.Canaries, nil
+	case f.policy.config != "":
+		cfg, err := loadTrustConfig(f.policy.config)
+		if err != nil {
+			return nil, usageErr(err)
+		}
+		return cfg.Canaries, nil
 	}
-	b, err := io.ReadAll(io.LimitReader(r, maxCanariesFile+1))
+	return nil, withHint(usagef("no canaries given"), "use --config, --desired or --canaries")
+}
+
+func parseCanaries(b []byte) ([]trust.Canary, error) {
+	out, err := trust.ParseCanaries(b)
 	if err != nil {
-		return nil, usageErr(fmt.Errorf("reading canaries: %w", err))
-	}
-	if len(b) > maxCanariesFile {
-		return nil, usageErr(errors.New("reading canaries: larger than 1 MiB"))
-	}
-	var out []trust.Canary
-	if err := json.Unmarshal(b, &out); err != nil {
-		return nil, usageErr(fmt.Errorf("parsing canaries: %w", err))
+		return nil, usageErr(err)
 	}
 	return out, nil
+}
+
+// secondOpinion is the library's view of the policy: never deciding where a runtime answers.
+type secondOpinion struct {
+	*verify.Policy
+	invalid  *verify.InvalidError
+	root     string
+	onHost   bool
+	authfile string
+}
+
+// openPolicy opens the policy that verify judges by: --policy, else the host below --root, else what --config renders
+// to, else this machine's.
+func (f *probeFlags) openPolicy() (*secondOpinion, error) {
+	flags := f.policy
+	if flags.policy != "" || flags.root != "" {
+		flags.config, flags.keys = "", nil
+	}
+	o := &secondOpinion{root: flags.root, onHost: flags.policy == "" && flags.config == "", authfile: f.opts.Authfile}
+	p, err := flags.source()
+	switch {
+	case errors.As(err, &o.invalid):
+	case err != nil:
+		return nil, usageErr(err)
+	}
+	o.Policy = p
+	return o, nil
+}
+
+func (o *secondOpinion) Close() {
+	if o.Policy != nil {
+		_ = o.Policy.Close()
+	}
+}
+
+func (o *secondOpinion) verdict(ctx context.Context, image string) verdict.Verdict {
+	if o.invalid != nil {
+		return verify.Invalid(image, o.invalid)
+	}
+	v, err := verify.Image(ctx, image, o.Policy, verify.Options{AuthFile: o.authfile, Timeout: verifyTimeout})
+	if err != nil {
+		return verdict.Verdict{Image: image, Verdict: verdict.Unknown, Reason: verdict.RuntimeFailed, Message: err.Error()}
+	}
+	return v
+}
+
+// keys lists the expiring keys of the policy that is in effect on the host.
+func (o *secondOpinion) keys() []keyExpiry {
+	if o.Policy == nil || !o.onHost {
+		return nil
+	}
+	root := cmp.Or(o.root, "/")
+	data, err := verify.ReadHostFile(root, o.File, lint.MaxPolicy)
+	if err != nil {
+		return nil
+	}
+	var out []keyExpiry
+	for _, k := range lint.PolicyKeys(data, root) {
+		if !k.Expires.IsZero() {
+			out = append(out, keyExpiry{Fingerprint: k.Fingerprint, Expires: k.Expires.UTC()})
+		}
+	}
+	return out
 }
 
 func writeProbe(w io.Writer, r probeResult) error {
