@@ -230,26 +230,32 @@ func TestPollingWithoutInotify(t *testing.T) {
 }
 
 func TestPollingEndsWhenAnInstanceIsThere(t *testing.T) {
-	tries := 0
+	// Made outside the bubble: its goroutine waits for the kernel.
+	fs, err := fsnotify.NewWatcher()
+	if err != nil {
+		t.Fatal(err)
+	}
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
+		tries := 0
 		w := start(slog.New(slog.DiscardHandler), func() (*fsnotify.Watcher, error) {
 			if tries++; tries < 3 {
 				return nil, errNone
 			}
-			return &fsnotify.Watcher{Events: make(chan fsnotify.Event), Errors: make(chan error)}, nil
+			return fs, nil
 		})
-		w.Set(dir, nil)
-		time.Sleep(2*retryInterval + 2*pollInterval)
-		synctest.Wait()
-		if w.Polling() {
-			t.Error("still polling")
+		defer w.Close()
+		w.Set(filepath.Dir(dir), []string{dir})
+		begin := time.Now()
+		for w.Polling() {
+			<-w.C()
 		}
-		// A watcher that is no real one can't be closed.
-		w.mu.Lock()
-		w.fs = nil
-		w.mu.Unlock()
-		w.Close()
+		if d := time.Since(begin); d < 2*retryInterval || d > 2*retryInterval+2*pollInterval {
+			t.Errorf("took %v", d)
+		}
+		if got := fs.WatchList(); len(got) != 1 || got[0] != dir {
+			t.Errorf("watches %q", got)
+		}
 	})
 }
 
