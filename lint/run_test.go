@@ -1,0 +1,259 @@
+package lint
+
+import (
+	"encoding/base64"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nodetrust/nodetrust/internal/fixture"
+)
+
+const signedPolicy = `{"default":[{"type":"reject"}],
+"transports":{"docker":{
+"example.com/team":[{"type":"signedBy","keyType":"GPGKeys","keyPath":"/etc/pki/corp.gpg"}]}}}`
+
+const lookaside = "docker:\n  example.com/team:\n    lookaside: https://example.com/sigs\n"
+
+// summary lists findings as "severity file:line code", without root in front of files.
+func summary(r *Report, root string) string {
+	var out []string
+	for _, f := range r.Findings {
+		out = append(out, fmt.Sprintf("%s %s:%d %s", f.Severity, strings.TrimPrefix(f.File, root+"/"), f.Line, f.Code))
+	}
+	return strings.Join(out, "\n")
+}
+
+func loads(r *Report) string {
+	var out []string
+	for _, reader := range r.Readers {
+		out = append(out, fmt.Sprintf("%s %v", reader.Reader, reader.Loads))
+	}
+	return strings.Join(out, ", ")
+}
+
+func newKey(t *testing.T, o fixture.KeyOptions) *fixture.Key {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("makes gpg keys")
+	}
+	g, err := fixture.NewGPG()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(g.Close)
+	k, err := g.NewKey("corp", o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k
+}
+
+func TestHost(t *testing.T) {
+	k := newKey(t, fixture.KeyOptions{})
+	base := map[string]string{
+		"etc/containers/policy.json":             signedPolicy,
+		"etc/containers/registries.d/corp.yaml":  lookaside,
+		"etc/pki/corp.gpg":                       string(k.Binary),
+		"etc/containers/registries.d/README.txt": "not read\n",
+	}
+	for _, tt := range []struct {
+		name   string
+		change func(root string)
+		want   string
+		loads  bool
+	}{
+		{"clean", func(string) {}, "", true},
+		{"no policy", func(root string) { os.Remove(root + "/etc/containers/policy.json") }, "error /etc/containers/policy.json:0 missing-policy", false},
+		{"vendor policy", func(root string) {
+			os.Remove(root + "/etc/containers/policy.json")
+			write(t, root, map[string]string{"usr/share/containers/policy.json": signedPolicy})
+		}, "", true},
+		{"policy is a directory", func(root string) {
+			os.Remove(root + "/etc/containers/policy.json")
+			os.Mkdir(root+"/etc/containers/policy.json", 0o755)
+		}, "error /etc/containers/policy.json:0 unreadable", false},
+		{"link out of the root", func(root string) {
+			os.Remove(root + "/etc/containers/policy.json")
+			os.Symlink("/dev/zero", root+"/etc/containers/policy.json")
+		}, "error /etc/containers/policy.json:0 missing-policy", false},
+		{"absolute link below the root", func(root string) {
+			os.Rename(root+"/etc/containers/policy.json", root+"/etc/real.json")
+			os.Symlink("/etc/real.json", root+"/etc/containers/policy.json")
+		}, "", true},
+		{"masked policy", func(root string) {
+			write(t, root, map[string]string{"root/.config/containers/policy.json": `{"default":[{"type":"insecureAcceptAnything"}]}`})
+		}, "error /root/.config/containers/policy.json:0 masked-policy\nwarning /root/.config/containers/policy.json:1 accepts-everything", true},
+		{"masked registries.d", func(root string) {
+			write(t, root, map[string]string{"root/.config/containers/registries.d/x.yaml": "docker: {}\n"})
+		}, "warning /root/.config/containers/registries.d:0 masked-registries-d", true},
+		{"masked file", func(root string) {
+			write(t, root, map[string]string{"usr/share/containers/registries.d/corp.yaml": "docker: [\n"})
+		}, "warning /usr/share/containers/registries.d/corp.yaml:0 masked-file", true},
+		{"duplicate across directories", func(root string) {
+			write(t, root, map[string]string{"usr/share/containers/registries.d/other.yaml": lookaside})
+		}, "error /usr/share/containers/registries.d/other.yaml:2 duplicate-scope", false},
+		{"duplicate in rootful.d", func(root string) {
+			write(t, root, map[string]string{"etc/containers/registries.rootful.d/other.yaml": lookaside})
+		}, "error /etc/containers/registries.rootful.d/other.yaml:2 duplicate-scope", false},
+		{"yml", func(root string) {
+			os.Rename(root+"/etc/containers/registries.d/corp.yaml", root+"/etc/containers/registries.d/corp.yml")
+		}, "warning /etc/containers/policy.json:3 no-lookaside\nerror /etc/containers/registries.d/corp.yml:0 ignored-file", true},
+		{"broken yaml", func(root string) {
+			write(t, root, map[string]string{"etc/containers/registries.d/bad.yaml": "docker: [\n"})
+		}, "error /etc/containers/registries.d/bad.yaml:1 bad-yaml", false},
+		{"dangling link", func(root string) { os.Symlink("/nowhere", root+"/etc/containers/registries.d/z.yaml") }, "warning /etc/containers/registries.d/z.yaml:0 dangling-link", true},
+		{"registries.d is a file", func(root string) {
+			os.RemoveAll(root + "/etc/containers/registries.d")
+			os.WriteFile(root+"/etc/containers/registries.d", nil, 0o644)
+		}, "error /etc/containers/registries.d:0 unreadable", false},
+		{"key missing", func(root string) { os.Remove(root + "/etc/pki/corp.gpg") }, "error /etc/containers/policy.json:3 key-missing", true},
+		{"key empty", func(root string) { os.WriteFile(root+"/etc/pki/corp.gpg", nil, 0o644) }, "error /etc/pki/corp.gpg:0 key-unreadable", true},
+		{"namespaced", func(root string) {
+			write(t, root, map[string]string{"etc/crio/policies/apps.json": "{\n\"default\":[]}"})
+		}, "warning /etc/crio/policies/apps.json:0 namespaced-policy\nerror /etc/crio/policies/apps.json:2 empty-requirements", true},
+		{"policy broken", func(root string) { os.WriteFile(root+"/etc/containers/policy.json", []byte("{}"), 0o644) }, "error /etc/containers/policy.json:1 missing-default", false},
+		{"lookaside of a parent", func(root string) {
+			write(t, root, map[string]string{"etc/containers/registries.d/corp.yaml": "default-docker:\n  lookaside: https://example.com/sigs\n"})
+		}, "", true},
+		{"lookaside of a part", func(root string) {
+			write(t, root, map[string]string{"etc/containers/registries.d/corp.yaml": "docker:\n  example.com/team/app:\n    lookaside: https://example.com/sigs\n"})
+		}, "", true},
+		{"no attachments", func(root string) {
+			write(t, root, map[string]string{"etc/containers/policy.json": strings.Replace(strings.Replace(signedPolicy, "signedBy", "sigstoreSigned", 1), `"keyType":"GPGKeys",`, "", 1)})
+		}, "error /etc/containers/policy.json:3 no-attachments\nerror /etc/pki/corp.gpg:0 wrong-kind-of-key", true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			root := write(t, t.TempDir(), base)
+			tt.change(root)
+			r, err := Run(nil, Options{Root: root, Now: time.Now()})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := summary(r, "-"); got != tt.want {
+				t.Errorf("got\n%s\nwant\n%s\n%+v", got, tt.want, r.Findings)
+			}
+			if len(r.Readers) != 1 || r.Readers[0].Loads != tt.loads || (r.Readers[0].Error == "") != tt.loads {
+				t.Errorf("want loads %v, got %+v", tt.loads, r.Readers)
+			}
+		})
+	}
+}
+
+func TestKeys(t *testing.T) {
+	now := time.Now()
+	k := newKey(t, fixture.KeyOptions{Expire: "20d"})
+	for _, tt := range []struct {
+		name string
+		data []byte
+		now  time.Time
+		want string
+	}{
+		{"expires soon", k.Binary, now, "warning k.gpg:0 key-expires-soon"},
+		{"expired", k.Armored, now.AddDate(0, 1, 0), "error k.gpg:0 key-expired"},
+		{"later", k.Armored, now.AddDate(0, 0, -15), ""},
+		{"two blocks", append(append([]byte{}, k.Armored...), newKey(t, fixture.KeyOptions{Algo: "rsa2048"}).Armored...), now, "warning k.gpg:0 key-several-blocks\nwarning k.gpg:0 key-expires-soon\nwarning k.gpg:0 key-weak"},
+		{"one of two expired", append(append([]byte{}, k.Binary...), newKey(t, fixture.KeyOptions{Algo: "ed25519"}).Binary...), now.AddDate(0, 1, 0), "warning k.gpg:0 key-expired"},
+		{"nothing", []byte("hello"), now, "error k.gpg:0 key-unreadable"},
+		{"empty", nil, now, "error k.gpg:0 key-unreadable"},
+		{"cut", k.Binary[:len(k.Binary)/2], now, "error k.gpg:0 key-unreadable"},
+		{"text before", append([]byte("The key of corp\n\n"), k.Armored...), now.AddDate(0, 0, -15), "warning k.gpg:0 key-preamble"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			dir := write(t, t.TempDir(), map[string]string{"k.gpg": string(tt.data)})
+			r, err := Run([]string{filepath.Join(dir, "k.gpg")}, Options{Now: tt.now})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := summary(r, dir); got != tt.want || len(r.Readers) != 0 {
+				t.Errorf("got\n%s\nwant\n%s\n%+v", got, tt.want, r)
+			}
+		})
+	}
+}
+
+func TestKeyData(t *testing.T) {
+	k := newKey(t, fixture.KeyOptions{Expire: "20d"})
+	policy := strings.Replace(signedPolicy, `"keyPath":"/etc/pki/corp.gpg"`, `"keyData":"`+base64.StdEncoding.EncodeToString(k.Binary)+`"`, 1)
+	dir := write(t, t.TempDir(), map[string]string{"policy.json": policy})
+	r, err := Run([]string{filepath.Join(dir, "policy.json")}, Options{Now: time.Now()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := summary(r, dir); got != "warning policy.json:3 key-expires-soon" {
+		t.Errorf("got %s", got)
+	}
+	if keys := PolicyKeys([]byte(policy), "/"); len(keys) != 1 || keys[0].Fingerprint != k.Fingerprint || keys[0].Expires.IsZero() {
+		t.Errorf("got %+v", keys)
+	}
+}
+
+func TestReaders(t *testing.T) {
+	wildcard := strings.Replace(signedPolicy, "example.com/team", "*.example.com", 1)
+	for _, tt := range []struct {
+		name, policy, registries string
+		readers                  []string
+		want, loads              string
+	}{
+		{"current", signedPolicy, "", []string{CurrentLibrary}, "", "containers-image-5.42.0 true"},
+		{"old", signedPolicy, "", []string{"rhel7", "cri-o-1.34"}, "", "rhel7 true, cri-o-1.34 true"},
+		{"keyPaths", strings.Replace(signedPolicy, `"keyPath":"/etc/pki/corp.gpg"`, `"keyPaths":["/etc/pki/corp.gpg"]`, 1), "", []string{"rhel7", "rhel9"}, "", "rhel7 false, rhel9 true"},
+		{"wildcard", wildcard, "", []string{"rhel7"}, "error policy.json:3 reader-ignores", "rhel7 true"},
+		{"lookaside", signedPolicy, lookaside, []string{"rhel7"}, "error registries.d/a.yaml:2 reader-ignores", "rhel7 true"},
+		{"both names", signedPolicy, lookaside + "    sigstore: https://example.com/sigs\n", []string{"rhel7"}, "", "rhel7 true"},
+		{"pki", docker(`"example.com/a":[{"type":"sigstoreSigned","pki":{"caRootsPath":"/c","subjectEmail":"e"}}]`), "", []string{"podman-5.2", "podman-5.6"}, "", "podman-5.2 false, podman-5.6 true"},
+		{"broken for all", "{}", "", []string{"rhel7", CurrentLibrary}, "error policy.json:1 missing-default", "rhel7 false, containers-image-5.42.0 false"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			files := map[string]string{"policy.json": tt.policy}
+			paths := []string{"policy.json"}
+			if tt.registries != "" {
+				files["registries.d/a.yaml"] = tt.registries
+				paths = append(paths, "registries.d")
+			}
+			dir := write(t, t.TempDir(), files)
+			for i := range paths {
+				paths[i] = filepath.Join(dir, paths[i])
+			}
+			r, err := Run(paths, Options{Readers: tt.readers, Now: time.Now()})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if summary(r, dir) != tt.want || loads(r) != tt.loads {
+				t.Errorf("got %s, %s\n%+v", summary(r, dir), loads(r), r)
+			}
+		})
+	}
+	if _, err := Run([]string{t.TempDir()}, Options{Readers: []string{"windows-95"}}); err == nil || !strings.Contains(err.Error(), "windows-95") {
+		t.Errorf("got %v, want an error about the reader", err)
+	}
+}
+
+func TestInput(t *testing.T) {
+	dir := write(t, t.TempDir(), map[string]string{
+		"big.json": "{" + strings.Repeat(" ", MaxPolicy), "text": "hello\n", "empty/x": "", "host/etc/containers/policy.json": "{}",
+	})
+	for _, tt := range []struct {
+		name, path, want string
+	}{
+		{"nothing", "", "nothing to lint"},
+		{"missing", "missing", "no such file"},
+		{"too large", "big.json", "larger than"},
+		{"no kind", "text", "is no trust.yaml, policy.json"},
+		{"empty directory", "empty", "holds no registries.d files"},
+		{"host", "host", "--root"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			var paths []string
+			if tt.path != "" {
+				paths = []string{filepath.Join(dir, tt.path)}
+			}
+			if _, err := Run(paths, Options{}); err == nil || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("got %v, want %q", err, tt.want)
+			}
+		})
+	}
+}
