@@ -2,7 +2,6 @@ package trust
 
 import (
 	"fmt"
-	"net/netip"
 	"strconv"
 	"strings"
 )
@@ -108,32 +107,17 @@ func checkName(s string) error {
 }
 
 func checkHost(s string) error {
-	name, port, hasPort := s, "", false
 	if strings.HasPrefix(s, "[") {
-		end := strings.Index(s, "]")
-		addr, err := netip.ParseAddr(strings.Trim(s[:end+1], "[]"))
-		if end < 0 || err != nil || !addr.Is6() || addr.Zone() != "" {
-			return fmt.Errorf("never matches: %q is no IPv6 address", s)
-		}
-		if rest := s[end+1:]; rest != "" {
-			if port, hasPort = strings.CutPrefix(rest, ":"); !hasPort {
-				return fmt.Errorf("never matches: %q is no host", s)
-			}
-		}
-		name = ""
-	} else {
-		name, port, hasPort = strings.Cut(s, ":")
-		if name == "" {
-			return fmt.Errorf("names no host")
-		}
+		return fmt.Errorf("never matches: image references can't name an IPv6 address")
+	}
+	name, port, hasPort := strings.Cut(s, ":")
+	if name == "" {
+		return fmt.Errorf("names no host")
 	}
 	if hasPort {
-		if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 || port[0] == '+' {
+		if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
 			return fmt.Errorf("never matches: %q is no port", port)
 		}
-	}
-	if name == "" {
-		return nil
 	}
 	if strings.ToLower(name) != name {
 		return fmt.Errorf("never matches: hosts are compared as written, and nobody writes upper case")
