@@ -25,6 +25,7 @@ func main() {
 	idle := flag.Duration("idle", time.Minute, "how long the agent's idle CPU is measured")
 	runs := flag.Int("runs", 40, "how often each command is run")
 	tampers := flag.Int("tampers", 200, "how many tamperings are healed")
+	only := flag.String("only", "", "one section: sizes, agent, render or verify")
 	flag.Parse()
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -36,13 +37,19 @@ func main() {
 	defer b.close()
 	var page bytes.Buffer
 	header(&page)
-	for _, section := range []func(context.Context, *bytes.Buffer) error{
-		b.sizes,
-		func(ctx context.Context, w *bytes.Buffer) error { return b.agent(ctx, w, *idle, *tampers) },
-		func(ctx context.Context, w *bytes.Buffer) error { return b.render(ctx, w, *runs) },
-		func(ctx context.Context, w *bytes.Buffer) error { return b.verify(ctx, w, *runs) },
+	for _, section := range []struct {
+		name string
+		run  func() error
+	}{
+		{"sizes", func() error { return b.sizes(&page) }},
+		{"agent", func() error { return b.agent(ctx, &page, *idle, *tampers) }},
+		{"render", func() error { return b.render(ctx, &page, *runs) }},
+		{"verify", func() error { return b.verify(ctx, &page, *runs) }},
 	} {
-		if err := section(ctx, &page); err != nil {
+		if *only != "" && *only != section.name {
+			continue
+		}
+		if err := section.run(); err != nil {
 			b.close()
 			fatal(err)
 		}
@@ -149,7 +156,7 @@ func interleave(n int, run ...func() (usage, error)) (walls, cpus []sample, err 
 	return walls, cpus, nil
 }
 
-func (b *bench) sizes(_ context.Context, w *bytes.Buffer) error {
+func (b *bench) sizes(w *bytes.Buffer) error {
 	fmt.Fprintf(w, "## Size\n\n| program | size | goal |\n|---|---|---|\n")
 	for _, p := range []struct{ name, goal string }{{"nodetrust-agent", "≤ 18 MB"}, {"nodetrust", "–"}} {
 		st, err := os.Stat(filepath.Join(b.bin, p.name))
