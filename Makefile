@@ -59,7 +59,7 @@ demo: build ## the main job on this machine, without root or cluster
 	cd e2e && $(GO) run ./demo -bin ../bin
 
 bench: build ## the figures of docs/benchmarks.md
-	cd e2e && $(GO) run ./bench
+	cd e2e && $(GO) run ./bench -o ../docs/benchmarks.md
 
 soak: build ## long generated runs of every fuzz test (SOAK=1m each)
 	GO='$(GO)' hack/soak.sh $(or $(SOAK),1m) '$(TAGS)'
