@@ -198,6 +198,9 @@ func detect(name string, data []byte) kind {
 	if k := detectYAML(trimmed); k != kindUnknown {
 		return k
 	}
+	if base := filepath.Base(name); base == "trust.yaml" || base == "trust.yml" {
+		return kindTrust
+	}
 	switch ext {
 	case ".yaml", ".yml":
 		return kindRegistries
