@@ -234,6 +234,11 @@ func (e *evaluation) judge(ctx context.Context) {
 		e.stop(registryReason(err), "reading image: %v", err)
 		return
 	}
+	if slices.ContainsFunc(e.sec.requirements, func(r *requirement) bool { return r.Type == "signedBy" && r.library != nil }) {
+		warm := make(chan struct{})
+		go func() { defer close(warm); warmUp() }()
+		defer func() { <-warm }()
+	}
 	pulled := e.pullSources()
 	ctx, hosts := traceHosts(ctx)
 	src, err := e.target.content.NewImageSource(ctx, &e.sys)

@@ -15,6 +15,10 @@ import (
 // Mechanism is the OpenPGP mechanism this program judges signatures with.
 const Mechanism = "gpgme"
 
+// warmUp makes gpgme look for its engines now, which takes six short processes, one after the other: while the registry
+// is asked that costs no time. Whoever uses gpgme meanwhile waits for it.
+func warmUp() { _ = gpgme.EngineCheckVersion(gpgme.ProtocolOpenPGP) }
+
 // Error codes of libgpg-error.
 const (
 	gpgBadSignature = 8

@@ -15,6 +15,8 @@ import (
 // packets, which genuine older Red Hat signatures are; verdicts that hang on that are unknown, never refuse.
 const Mechanism = "openpgp"
 
+func warmUp() {}
+
 // mechanismReason says why the mechanism didn't accept a signature, when neither digest nor identity were the cause.
 // Where gpg might have accepted it the answer is unknown.
 func mechanismReason(err error, invalid bool, c claims, keys keySet) (verdict.Answer, verdict.Reason) {

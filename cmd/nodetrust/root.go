@@ -112,6 +112,8 @@ says beforehand which images a node would refuse, and why, and proves on a node 
 		newProbeCommand(),
 		newLintCommand(),
 		newVerifyCommand(),
+		newExplainCommand(),
+		newVerifySignatureCommand(),
 	)
 	root.SetUsageTemplate(usageTemplate)
 	for _, c := range root.Commands() {

@@ -1,0 +1,70 @@
+package main
+
+import (
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"github.com/nodetrust/nodetrust/trust"
+	"github.com/nodetrust/nodetrust/verify"
+)
+
+func newVerifySignatureCommand() *cobra.Command {
+	var out outputFlag
+	var keys []string
+	var digest, reference string
+	cmd := &cobra.Command{
+		Use:   "verify-signature --key FILE [--digest DIGEST] [--reference REFERENCE] SIGNATURE",
+		Short: "Judge one detached signature file",
+		Long: `Judges one simple signature, as it lies in a lookaside: whether one of the keys made it, and, where they are given, whether
+it is for that manifest digest and that reference. What the signature says it is for is printed in any case; it is proven
+only if the answer is accept.
+
+A reference with a tag must be the signed one. One without a tag, or with a digest, must have the same repository.`,
+		Example: "  nodetrust verify-signature --key RPM-GPG-KEY-redhat-release signature-1\n" +
+			"  nodetrust verify-signature --key corp.asc --digest sha256:… --reference quay.io/corp/app:v1 signature-1",
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			verify.Isolate()
+			if len(keys) == 0 {
+				return usagef("--key is missing")
+			}
+			blob, err := readLimited(args[0], verify.MaxSignatureSize)
+			if err != nil {
+				return usageErr(fmt.Errorf("reading signature: %w", err))
+			}
+			var files [][]byte
+			for _, path := range keys {
+				b, err := readLimited(path, trust.MaxKeyFile)
+				if err != nil {
+					return usageErr(fmt.Errorf("reading key: %w", err))
+				}
+				files = append(files, b)
+			}
+			d, err := verify.Signature(cmd.Context(), blob, files, digest, reference)
+			if err != nil {
+				return usageErr(err)
+			}
+			err = out.write(cmd.OutOrStdout(), d, func(w io.Writer) error { return writeDetached(w, args[0], d) })
+			if err != nil {
+				return err
+			}
+			return silent(verdictExit(d.Verdict))
+		},
+	}
+	out.add(cmd)
+	cmd.Flags().StringArrayVar(&keys, "key", nil, "public key `FILE`, one of which must have signed (repeatable)")
+	cmd.Flags().StringVar(&digest, "digest", "", "manifest `DIGEST` that must have been signed")
+	cmd.Flags().StringVar(&reference, "reference", "", "image `REFERENCE` that must have been signed")
+	return cmd
+}
+
+func writeDetached(w io.Writer, file string, d verify.Detached) error {
+	why := d.Message
+	if d.Reason != "" {
+		why = fmt.Sprintf("%s: %s", d.Reason, d.Message)
+	}
+	_, err := fmt.Fprintf(w, "%s %s\n  %s\n  signer:    %s\n  digest:    %s\n  reference: %s\n", d.Verdict, file, why, d.Signer, d.Digest, d.Reference)
+	return err
+}

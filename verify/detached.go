@@ -1,0 +1,189 @@
+package verify
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"github.com/opencontainers/go-digest"
+	"go.podman.io/image/v5/docker/reference"
+	"go.podman.io/image/v5/signature"
+
+	"github.com/nodetrust/nodetrust/verdict"
+)
+
+// Detached is the answer on one signature file that was judged without an image.
+type Detached struct {
+	Verdict verdict.Answer `json:"verdict"`
+	Reason  verdict.Reason `json:"reason"`
+	Message string         `json:"message"`
+	// Signer is a full fingerprint, or a 16-digit key ID where only that is known.
+	Signer string `json:"signer"`
+	// Digest and Reference are what the signature is for: claims, unless the verdict is accept.
+	Digest    string `json:"digest"`
+	Reference string `json:"reference"`
+}
+
+// Signature judges one simple signature: made by one of the keys (each the content of a key file), for wantDigest and
+// wantReference unless they are empty. A reference with a tag must be the one that was signed; one with a digest or
+// neither must have the same repository, and the digest must be the one that was signed. An error means that what is
+// wanted can't be used. Nothing is said of the image, and nothing of a key that isn't given.
+func Signature(ctx context.Context, blob []byte, keys [][]byte, wantDigest, wantReference string) (Detached, error) {
+	want, err := wantedReference(wantReference)
+	if err != nil {
+		return Detached{}, err
+	}
+	if wantDigest != "" {
+		if _, err := digest.Parse(wantDigest); err != nil {
+			return Detached{}, fmt.Errorf("digest %q: %w", wantDigest, err)
+		}
+	}
+	c := readClaims(blob)
+	r := requirement{keys: parseKeys(keys)}
+	own := sig{simple: blob, claims: c}
+	report := own.report(&r)
+	d := Detached{Signer: report.Signer, Digest: c.digest, Reference: c.reference}
+	answer := func(a verdict.Answer, reason verdict.Reason, format string, args ...any) (Detached, error) {
+		d.Verdict, d.Reason, d.Message = a, reason, fmt.Sprintf(format, args...)
+		return d, nil
+	}
+	if len(r.keys.primary) == 0 {
+		return answer(verdict.Refuse, verdict.KeyUnreadable, "no public key inside the key files")
+	}
+	signed, err := verified(ctx, blob, keys, r.keys)
+	if err != nil {
+		a, reason := signatureReason(err, c, r.keys, nil)
+		e := evaluation{}
+		r.KeyPaths = []string{"given"}
+		e.concludeSignature(&report, own, &r, a, reason, err)
+		if report.Message == "" {
+			report.Message = err.Error()
+		}
+		return answer(a, reason, "%s", report.Message)
+	}
+	payload, err := strictPayload(signed)
+	if err != nil {
+		return answer(verdict.Refuse, verdict.WeakOrUnsupported, "well signed, but no container signature: %v", err)
+	}
+	d.Digest, d.Reference = payload.Critical.Image.Digest, payload.Critical.Identity.Reference
+	if wantDigest != "" && d.Digest != wantDigest {
+		return answer(verdict.Refuse, verdict.WrongDigest, "signed for %s, not for %s", d.Digest, wantDigest)
+	}
+	if digested, ok := want.(reference.Digested); ok && d.Digest != digested.Digest().String() {
+		return answer(verdict.Refuse, verdict.WrongDigest, "signed for %s, not for %s", d.Digest, digested.Digest())
+	}
+	if want != nil && !sameReference(want, d.Reference) {
+		return answer(verdict.Refuse, verdict.WrongIdentity, "signed as %s, not as %s", d.Reference, wantReference)
+	}
+	return answer(verdict.Accept, "", "signed by %s", d.Signer)
+}
+
+func wantedReference(s string) (reference.Named, error) {
+	if s == "" {
+		return nil, nil
+	}
+	named, err := reference.ParseNormalizedNamed(strings.TrimPrefix(s, "docker://"))
+	if err != nil {
+		return nil, fmt.Errorf("reference %q: %w", s, err)
+	}
+	return named, nil
+}
+
+func sameReference(want reference.Named, signed string) bool {
+	got, err := reference.ParseNormalizedNamed(signed)
+	if err != nil || got.Name() != want.Name() {
+		return false
+	}
+	if _, ok := want.(reference.Digested); ok {
+		return true
+	}
+	if tagged, ok := want.(reference.Tagged); ok {
+		t, ok := got.(reference.Tagged)
+		return ok && t.Tag() == tagged.Tag()
+	}
+	return true
+}
+
+// verified is the signed content, if one of the keys made the signature. The mechanism takes one key file: armored
+// blocks are joined as binary, keys of version 6 last, because gpg 2.2 drops what follows them.
+func verified(ctx context.Context, blob []byte, files [][]byte, keys keySet) ([]byte, error) {
+	var rings [][]byte
+	for _, f := range files {
+		rings = append(rings, dearmor(f)...)
+	}
+	slices.SortStableFunc(rings, func(a, b []byte) int { return maxVersion(a) - maxVersion(b) })
+	mech, ids, err := signature.NewEphemeralGPGSigningMechanism(bytes.Join(rings, nil))
+	if err != nil {
+		return nil, err
+	}
+	defer mech.Close()
+	if len(ids) == 0 {
+		return nil, noKeyImported
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	content, signer, err := mech.Verify(blob)
+	if err != nil {
+		return nil, err
+	}
+	// The mechanism knows no other keys than these; the signer may be a subkey.
+	if _, ok := keys.byID[signer]; !ok && !slices.Contains(ids, signer) {
+		return nil, fmt.Errorf("signed by key %s, which is none of those given", signer)
+	}
+	return content, nil
+}
+
+// maxVersion is the highest key version in a binary key file.
+func maxVersion(ring []byte) int {
+	k := keySet{byID: map[string]string{}}
+	k.add(ring)
+	v := 0
+	for _, fpr := range k.primary {
+		if len(fpr) == 64 {
+			v = 6
+		}
+	}
+	return v
+}
+
+// payload is the signed JSON. The library's strict reader of it is reachable only together with a manifest.
+type payload struct {
+	Critical *struct {
+		Type  string `json:"type"`
+		Image struct {
+			Digest string `json:"docker-manifest-digest"`
+		} `json:"image"`
+		Identity struct {
+			Reference string `json:"docker-reference"`
+		} `json:"identity"`
+	} `json:"critical"`
+	Optional json.RawMessage `json:"optional"`
+}
+
+func strictPayload(b []byte) (payload, error) {
+	var p payload
+	dec := json.NewDecoder(bytes.NewReader(b))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&p); err != nil {
+		return p, err
+	}
+	if _, err := dec.Token(); err != io.EOF {
+		return p, errors.New("more than one JSON value")
+	}
+	switch {
+	case p.Critical == nil:
+		return p, errors.New("critical is missing")
+	case p.Critical.Type != "atomic container signature":
+		return p, fmt.Errorf("type is %q", p.Critical.Type)
+	case p.Critical.Identity.Reference == "":
+		return p, errors.New("docker-reference is missing")
+	}
+	_, err := digest.Parse(p.Critical.Image.Digest)
+	return p, err
+}

@@ -1,0 +1,42 @@
+package verify
+
+import (
+	"testing"
+
+	"github.com/nodetrust/nodetrust/verdict"
+)
+
+func TestImage_accept(t *testing.T) {
+	w := newWorld(t)
+	d := w.push("team/app", "v1")
+	w.sign(w.key, "team/app", d, w.ref("team/app:v1"), 1)
+	p := w.policy(signedBy(w.key))
+	v := w.judge(p, "docker://"+w.ref("team/app:v1"))
+	w.want(v, verdict.Accept, "")
+	if v.Image != w.ref("team/app:v1") || v.Digest != d || v.Index != "" {
+		t.Errorf("image %q digest %q index %q", v.Image, v.Digest, v.Index)
+	}
+	if s := *v.Scope; s != (verdict.Scope{Transport: "docker", Name: w.registry.Host, Matched: "host"}) {
+		t.Errorf("scope %+v", s)
+	}
+	if l := *v.Lookaside; l.URL != w.lookaside.URL()+"/team/app" || l.File != w.path("registries.d/lab.yaml") {
+		t.Errorf("lookaside %+v", l)
+	}
+	if len(v.Requirements) != 1 || len(v.Requirements[0].Signatures) != 1 {
+		t.Fatalf("requirements %+v", v.Requirements)
+	}
+	r := v.Requirements[0]
+	s := r.Signatures[0]
+	want := verdict.Signature{
+		Source: w.lookaside.URL() + "/team/app@sha256=" + d[7:] + "/signature-1", Verdict: verdict.Accept, Signer: w.key.Fingerprint,
+		Packet: 4, Digest: d, Reference: w.ref("team/app:v1"),
+	}
+	if s != want {
+		t.Errorf("got  %+v\nwant %+v", s, want)
+	}
+	if r.Type != "signedBy" || len(r.Keys) != 1 || r.Keys[0] != w.key.Fingerprint || r.Identity != "matchRepoDigestOrExact" || r.Verdict != verdict.Accept {
+		t.Errorf("requirement %+v", r)
+	}
+	// By tag and digest: the tag counts for nothing, as podman and CRI-O have it.
+	w.want(w.judge(p, w.ref("team/app:other@"+d)), verdict.Accept, "")
+}
