@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 
+	"go.yaml.in/yaml/v3"
+
 	"github.com/nodetrust/nodetrust/trust"
 )
 
@@ -191,7 +193,7 @@ func TestLoad_revision(t *testing.T) {
 	}
 }
 
-// TestReal: MachineConfigs of a real cluster either decode or are refused for a reason; none of them is what nodetrust writes.
+// TestReal: of the MachineConfigs of a real cluster none holds only what nodetrust may write, and each is refused for the right reason.
 func TestReal(t *testing.T) {
 	dir := os.Getenv("NODETRUST_REALDATA")
 	if dir == "" {
@@ -206,12 +208,41 @@ func TestReal(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var b bytes.Buffer
-	if _, err := b.ReadFrom(z); err != nil {
+	var list struct {
+		Items []yaml.Node
+	}
+	if err := yaml.NewDecoder(z).Decode(&list); err != nil {
 		t.Fatal(err)
 	}
-	if s, err := Parse(b.Bytes()); err == nil {
-		t.Errorf("a list of MachineConfigs: got %+v", s)
+	want := map[string]string{
+		"00-worker":                      "spec.osImageURL",
+		"97-worker-generated-kubelet":    "spec.kernelArguments",
+		"98-worker-generated-kubelet":    "/etc/kubernetes/kubelet.conf",
+		"99-worker-generated-registries": "/etc/containers/registries.conf",
+		"99-worker-ssh":                  "more than files",
+	}
+	for _, item := range list.Items {
+		var o struct {
+			Metadata struct{ Name string }
+		}
+		if err := item.Decode(&o); err != nil {
+			t.Fatal(err)
+		}
+		text, ok := want[o.Metadata.Name]
+		if !ok {
+			continue
+		}
+		delete(want, o.Metadata.Name)
+		b, err := yaml.Marshal(&item)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if s, err := Parse(b); err == nil || !strings.Contains(err.Error(), text) {
+			t.Errorf("%s: got %+v, %v, want %q", o.Metadata.Name, s, err, text)
+		}
+	}
+	if len(want) != 0 {
+		t.Errorf("not found: %v", want)
 	}
 }
 

@@ -160,9 +160,11 @@ func TestParse_problems(t *testing.T) {
 		{"canary expect", config(signed + "  canaries:\n  - {image: 'a.example.com/x/y" + zeros + "', expect: reject}\n"), `spec.canaries[0].expect: must be accept or refuse, not "reject"`},
 		{"canary twice", config(signed + "  canaries:\n  - {image: 'a.example.com/x/y" + zeros + "', expect: refuse}\n  - {image: 'a.example.com/x/y" + zeros + "', expect: refuse}\n"), "is given twice (line 14)"},
 		{"canary both", config(signed + "  canaries:\n  - {image: 'a.example.com/x/y" + zeros + "', expect: refuse}\n  - {image: 'a.example.com/x/y" + zeros + "', expect: accept}\n"), "can't be expected to be accepted and refused (line 14)"},
-		{"canary proves nothing", config(signed + "  canaries:\n  - {image: 'b.example.com/x/y" + zeros + "', expect: accept}\n"), "t.yaml:14: spec.canaries[0].image: proves nothing: spec.default accepts it without a signature"},
-		{"canary in a hole", config(signed + "  - {scope: a.example.com/x/y, require: accept}\n  canaries:\n  - {image: 'a.example.com/x/y/z" + zeros + "', expect: accept}\n"), "proves nothing: spec.registries[1] accepts it"},
-		{"canary rejected", config("  registries: [{scope: a.b, require: reject}]\n  canaries:\n  - {image: 'a.b/c" + zeros + "', expect: accept}\n"), "would be refused: spec.registries[0] rejects it"},
+		{"canary proves nothing", config(signed + "  canaries:\n  - {image: 'b.example.com/x/y" + zeros + "', expect: accept}\n"), "t.yaml:14: spec.canaries[0].image: proves nothing: no entry of spec.registries covers it"},
+		{"canary rejected by default", strings.Replace(config("  canaries:
+  - {image: 'b.example.com/x/y" + zeros + "', expect: accept}
+"), "default: accept", "default: reject", 1), "would be refused: no entry of spec.registries covers it"},
+		{"canary rejected", config("  registries: [{scope: a.b, require: reject}]\n  canaries:\n  - {image: 'a.b/c" + zeros + "', expect: accept}\n"), "would be refused: spec.registries[0], in line 6, rejects it"},
 		{"canary is a scope", config("  registries: [{scope: 'a.b/c" + zeros + "', require: accept}]\n  canaries:\n  - {image: 'a.b/c" + zeros + "', expect: refuse}\n"), "is also the scope of spec.registries[0]"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -259,6 +261,16 @@ func TestParseCanaries(t *testing.T) {
 	for _, text := range []string{"", "{}", "[", "[] x", `[{"image":"a.b/c","expect":"accept"}]`, `[{"image":"a.b/c` + zeros + `"}]`, `[{"image":"a.b/c` + zeros + `","expect":"reject"}]`, "[" + one + "," + one + "]", `[{"x":1}]`} {
 		if got, err := ParseCanaries([]byte(text)); err == nil {
 			t.Errorf("%s: got %+v, want an error", text, got)
+		}
+	}
+}
+
+// TestParse_acceptCanary: an explicit entry is reason enough.
+func TestParse_acceptCanary(t *testing.T) {
+	for _, rule := range []string{"accept", "[{signedBy: [k]}]"} {
+		text := config("  keys: [{name: k, path: /k}]\n  registries: [{scope: a.b, require: " + rule + "}]\n  canaries:\n  - {image: 'a.b/c" + zeros + "', expect: accept}\n")
+		if _, err := Parse("t.yaml", []byte(text), nil); err != nil {
+			t.Error(err)
 		}
 	}
 }

@@ -249,22 +249,22 @@ func (p *parser) checkCanaries(byScope map[string]int) {
 	}
 }
 
-// checkAcceptCanary: the canary must be accepted because of its signature.
+// checkAcceptCanary: the canary must be accepted because of what the config says of it. An entry that accepts without a
+// signature will do: under default: reject, or below a signed scope, that it still does is worth a proof.
 func (p *parser) checkAcceptCanary(image string, byScope map[string]int, line int, at string) {
-	rule, where := RuleAccept, "spec.default"
-	if p.cfg.Reject {
-		rule = RuleReject
-	}
 	for _, scope := range covers(image) {
-		if i, ok := byScope[scope]; ok {
-			rule, where = p.cfg.Registries[i].Rule, fmt.Sprintf("spec.registries[%d]", i)
-			break
+		i, ok := byScope[scope]
+		if !ok {
+			continue
 		}
+		if r := p.cfg.Registries[i]; r.Rule == RuleReject {
+			p.addf(line, at, "would be refused: spec.registries[%d], in line %d, rejects it", i, r.Line)
+		}
+		return
 	}
-	switch rule {
-	case RuleAccept:
-		p.addf(line, at, "proves nothing: %s accepts it without a signature", where)
-	case RuleReject:
-		p.addf(line, at, "would be refused: %s rejects it", where)
+	if p.cfg.Reject {
+		p.addf(line, at, "would be refused: no entry of spec.registries covers it, and spec.default is reject")
+		return
 	}
+	p.addf(line, at, "proves nothing: no entry of spec.registries covers it, so every node accepts it")
 }
