@@ -161,9 +161,7 @@ func TestParse_problems(t *testing.T) {
 		{"canary twice", config(signed + "  canaries:\n  - {image: 'a.example.com/x/y" + zeros + "', expect: refuse}\n  - {image: 'a.example.com/x/y" + zeros + "', expect: refuse}\n"), "is given twice (line 14)"},
 		{"canary both", config(signed + "  canaries:\n  - {image: 'a.example.com/x/y" + zeros + "', expect: refuse}\n  - {image: 'a.example.com/x/y" + zeros + "', expect: accept}\n"), "can't be expected to be accepted and refused (line 14)"},
 		{"canary proves nothing", config(signed + "  canaries:\n  - {image: 'b.example.com/x/y" + zeros + "', expect: accept}\n"), "t.yaml:14: spec.canaries[0].image: proves nothing: no entry of spec.registries covers it"},
-		{"canary rejected by default", strings.Replace(config("  canaries:
-  - {image: 'b.example.com/x/y" + zeros + "', expect: accept}
-"), "default: accept", "default: reject", 1), "would be refused: no entry of spec.registries covers it"},
+		{"canary rejected by default", strings.Replace(config("  canaries:\n  - {image: 'b.example.com/x/y" + zeros + "', expect: accept}\n"), "default: accept", "default: reject", 1), "would be refused: no entry of spec.registries covers it"},
 		{"canary rejected", config("  registries: [{scope: a.b, require: reject}]\n  canaries:\n  - {image: 'a.b/c" + zeros + "', expect: accept}\n"), "would be refused: spec.registries[0], in line 6, rejects it"},
 		{"canary is a scope", config("  registries: [{scope: 'a.b/c" + zeros + "', require: accept}]\n  canaries:\n  - {image: 'a.b/c" + zeros + "', expect: refuse}\n"), "is also the scope of spec.registries[0]"},
 	} {
