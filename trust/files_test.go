@@ -292,6 +292,39 @@ func wantRequirements(t testing.TB) map[string]signature.PolicyRequirements {
 	}
 }
 
+// TestInline_mechanism has the library's own OpenPGP mechanism import what stands in keyData: no key is lost, whatever else the
+// key file held.
+func TestInline_mechanism(t *testing.T) {
+	imports := func(b []byte, want ...string) {
+		t.Helper()
+		m, got, err := signature.NewEphemeralGPGSigningMechanism(b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer m.Close()
+		for i := range got {
+			got[i] = strings.ToUpper(got[i])
+		}
+		slices.Sort(got)
+		slices.Sort(want)
+		if !slices.Equal(got, want) {
+			t.Errorf("imported %q, want %q", got, want)
+		}
+	}
+	keys := testKeys(t)
+	imports(inline(Key{File: parseKey(t, keys["both.gpg"])}), "F594A003D2A511CFBBF97AA0EE57246FCE6B18A6")
+
+	dir := os.Getenv("NODETRUST_REALDATA")
+	if dir == "" {
+		t.Skip("Red Hat's key files: NODETRUST_REALDATA is not set")
+	}
+	b, err := os.ReadFile(filepath.Join(dir, "keys", "RPM-GPG-KEY-redhat10-release"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	imports(inline(Key{File: parseKey(t, b)}), "567E347AD0044ADE55BA8A5F199E2F91FD431D51", "7E4624258C406535D56D6F135054E4A45A6340B3")
+}
+
 func TestConfig_Files_deterministic(t *testing.T) {
 	digest := ""
 	for range 20 {

@@ -14,10 +14,9 @@ import (
 
 // Limits of what Parse reads. Whoever reads trust.yaml and key files should stop there too.
 const (
-	MaxConfig     = 1 << 20
-	MaxKeyFile    = key.MaxFile
-	maxRegistries = 10_000
-	maxCanaries   = 64
+	MaxConfig   = 1 << 20
+	MaxKeyFile  = key.MaxFile
+	maxCanaries = 64
 )
 
 // Parse reads and validates a trust config. The name stands in messages. Key files (spec.keys[].file) are fetched through
@@ -72,13 +71,7 @@ func (p *parser) spec(n *yaml.Node, at string) {
 			}
 		}),
 		optional("keys", func(n *yaml.Node, at string) { p.list(n, at, p.key) }),
-		optional("registries", func(n *yaml.Node, at string) {
-			if len(n.Content) > maxRegistries {
-				p.addf(n.Line, at, "has more than %d entries", maxRegistries)
-				return
-			}
-			p.list(n, at, p.registry)
-		}),
+		optional("registries", func(n *yaml.Node, at string) { p.list(n, at, p.registry) }),
 		optional("canaries", func(n *yaml.Node, at string) {
 			if len(n.Content) > maxCanaries {
 				p.addf(n.Line, at, "has more than %d entries", maxCanaries)

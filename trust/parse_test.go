@@ -90,6 +90,8 @@ func TestParse_problems(t *testing.T) {
 		{"number", config("  pools: [1]\n"), "t.yaml:6: spec.pools[0]: must be a string, not int (put it in quotes)"},
 		{"empty list", config("  pools: []\n"), "t.yaml:6: spec.pools: must not be empty"},
 		{"empty value", config("  pools:\n"), "t.yaml:6: spec.pools: must not be empty"},
+		{"long list", config("  pools: [" + strings.Repeat("a,", maxItems+1) + "]\n"), "t.yaml:6: spec.pools: has more than 10000 entries"},
+		{"many canaries", config("  canaries: [" + strings.Repeat("a,", maxCanaries+1) + "]\n"), "t.yaml:6: spec.canaries: has more than 64 entries"},
 		{"pool twice", config("  pools: [a, a]\n"), `t.yaml:6: spec.pools[1]: "a" is given twice`},
 		{"pool", config("  pools: [a/b]\n"), "t.yaml:6: spec.pools[0]: must be a DNS label"},
 
@@ -161,7 +163,7 @@ func TestParse_problems(t *testing.T) {
 		{"canary twice", config(signed + "  canaries:\n  - {image: 'a.example.com/x/y" + zeros + "', expect: refuse}\n  - {image: 'a.example.com/x/y" + zeros + "', expect: refuse}\n"), "is given twice (line 14)"},
 		{"canary both", config(signed + "  canaries:\n  - {image: 'a.example.com/x/y" + zeros + "', expect: refuse}\n  - {image: 'a.example.com/x/y" + zeros + "', expect: accept}\n"), "can't be expected to be accepted and refused (line 14)"},
 		{"canary proves nothing", config(signed + "  canaries:\n  - {image: 'b.example.com/x/y" + zeros + "', expect: accept}\n"), "t.yaml:14: spec.canaries[0].image: proves nothing: no entry of spec.registries covers it"},
-		{"canary rejected by default", strings.Replace(config("  canaries:\n  - {image: 'b.example.com/x/y" + zeros + "', expect: accept}\n"), "default: accept", "default: reject", 1), "would be refused: no entry of spec.registries covers it"},
+		{"canary rejected by default", strings.Replace(config("  canaries:\n  - {image: 'b.example.com/x/y"+zeros+"', expect: accept}\n"), "default: accept", "default: reject", 1), "would be refused: no entry of spec.registries covers it"},
 		{"canary rejected", config("  registries: [{scope: a.b, require: reject}]\n  canaries:\n  - {image: 'a.b/c" + zeros + "', expect: accept}\n"), "would be refused: spec.registries[0], in line 6, rejects it"},
 		{"canary is a scope", config("  registries: [{scope: 'a.b/c" + zeros + "', require: accept}]\n  canaries:\n  - {image: 'a.b/c" + zeros + "', expect: refuse}\n"), "is also the scope of spec.registries[0]"},
 	} {

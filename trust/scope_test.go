@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"go.podman.io/image/v5/docker"
 	"go.podman.io/image/v5/docker/reference"
 )
 
@@ -95,13 +96,22 @@ func FuzzScope(f *testing.F) {
 	})
 }
 
+// TestCovers compares with the lookup order of the image library.
 func TestCovers(t *testing.T) {
-	got := covers("a.b.com:5000/x/y@sha256:0")
-	want := []string{"a.b.com:5000/x/y@sha256:0", "a.b.com:5000/x/y", "a.b.com:5000/x", "a.b.com:5000", "*.b.com", "*.com"}
-	if !slices.Equal(got, want) {
-		t.Errorf("got %q, want %q", got, want)
-	}
-	if got, want := covers("localhost/x"), []string{"localhost/x", "localhost"}; !slices.Equal(got, want) {
-		t.Errorf("got %q, want %q", got, want)
+	for _, image := range []string{
+		"a.b.com:5000/x/y@sha256:" + strings.Repeat("0", 64), "a.b.com/x:v1", "localhost/x@sha256:" + strings.Repeat("0", 64), "docker.io/library/busybox:v1", "127.0.0.1:5000/x/y/z:v1",
+	} {
+		named, err := reference.ParseNormalizedNamed(image)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ref, err := docker.NewReference(named)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := append([]string{ref.PolicyConfigurationIdentity()}, ref.PolicyConfigurationNamespaces()...)
+		if got := covers(image); !slices.Equal(got, want) {
+			t.Errorf("got %q, want %q", got, want)
+		}
 	}
 }

@@ -12,8 +12,11 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// maxProblems bounds what one bad file makes us say.
-const maxProblems = 100
+// Limits of one file: what a list may hold, and what one bad file makes us say.
+const (
+	maxItems    = 10_000
+	maxProblems = 100
+)
 
 // document parses data as exactly one YAML document. The result is nil when a problem was added.
 func (w *walker) document(data []byte) *yaml.Node {
@@ -153,6 +156,10 @@ func (w *walker) list(n *yaml.Node, path string, read func(n *yaml.Node, path st
 	}
 	if len(n.Content) == 0 {
 		w.addf(n.Line, path, "must not be empty")
+	}
+	if len(n.Content) > maxItems {
+		w.addf(n.Line, path, "has more than %d entries", maxItems)
+		return
 	}
 	for i, c := range n.Content {
 		read(c, fmt.Sprintf("%s[%d]", path, i))
