@@ -36,18 +36,6 @@ type probeFlags struct {
 	opts     probe.Options
 }
 
-// probeResult is the JSON of `nodetrust probe`.
-type probeResult struct {
-	judge.Probe
-	// Keys are the OpenPGP keys that the policy names and that expire.
-	Keys []keyExpiry `json:"keys,omitempty"`
-}
-
-type keyExpiry struct {
-	Fingerprint string    `json:"fingerprint"`
-	Expires     time.Time `json:"expires"`
-}
-
 func newProbeCommand() *cobra.Command {
 	var f probeFlags
 	cmd := &cobra.Command{
@@ -74,7 +62,7 @@ if it is installed and this is no container. Images that were not there before a
 	fl.StringVar(&f.opts.Runtime, "runtime", probe.Auto, "auto, cri, podman or verify")
 	fl.StringVar(&f.opts.CRISocket, "cri-socket", probe.DefaultCRISocket, "socket of the CRI runtime")
 	fl.StringVar(&f.opts.Authfile, "authfile", "", "containers-auth.json with logins for registries")
-	fl.DurationVar(&f.timeout, "timeout", 5*time.Minute, "deadline of the whole round")
+	fl.DurationVar(&f.timeout, "timeout", 100*time.Second, "deadline of the whole round; canaries that are not through by then are unknown")
 	fl.BoolVar(&f.announce, "announce", false, "first write the line {\"absent\":[…]}: the images that the round may leave behind if it is killed; results are compact JSON")
 	fl.StringArrayVar(&f.opts.Owned, "owned", nil, "`IMAGE` that an earlier round left behind: counts as absent (repeatable)")
 	fl.BoolVar(&f.opts.KeepAccepted, "keep-accepted", false, "leave the images of accept-canaries in the store")
@@ -117,7 +105,8 @@ func (f *probeFlags) run(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	res := probeResult{Probe: judgeProbe(f.opts.Runtime, results), Keys: judgement.keys()}
+	res := judgeProbe(f.opts.Runtime, results)
+	res.Keys = judgement.keys()
 	if f.announce {
 		err = json.NewEncoder(stdout).Encode(res)
 	} else {
@@ -141,7 +130,7 @@ func judgeProbe(runtime string, results []judge.Canary) judge.Probe {
 			return p
 		}
 	}
-	p.State, p.Reason = judge.Unknown, "NoRuntime"
+	p.State, p.Reason = judge.Unknown, judge.ReasonNoRuntime
 	p.Message = "no CRI socket, and no podman outside of a container: nothing here enforces a policy"
 	return p
 }
@@ -239,8 +228,8 @@ func (o *secondOpinion) verdict(ctx context.Context, image string) verdict.Verdi
 	return v
 }
 
-// keys lists the expiring keys of the policy that is in effect on the host.
-func (o *secondOpinion) keys() []keyExpiry {
+// keys lists the keys of the policy that is in effect on the host.
+func (o *secondOpinion) keys() []judge.Key {
 	if o.Policy == nil || !o.onHost {
 		return nil
 	}
@@ -249,16 +238,18 @@ func (o *secondOpinion) keys() []keyExpiry {
 	if err != nil {
 		return nil
 	}
-	var out []keyExpiry
+	var out []judge.Key
 	for _, k := range lint.PolicyKeys(data, root) {
+		key := judge.Key{Fingerprint: k.Fingerprint}
 		if !k.Expires.IsZero() {
-			out = append(out, keyExpiry{Fingerprint: k.Fingerprint, Expires: k.Expires.UTC()})
+			key.Expires = k.Expires.Unix()
 		}
+		out = append(out, key)
 	}
 	return out
 }
 
-func writeProbe(w io.Writer, r probeResult) error {
+func writeProbe(w io.Writer, r judge.Probe) error {
 	fmt.Fprintf(w, "%s", r.State)
 	if r.Reason != "" {
 		fmt.Fprintf(w, " (%s)", r.Reason)

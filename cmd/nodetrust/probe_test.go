@@ -101,7 +101,7 @@ type probed struct {
 	}
 	Keys []struct {
 		Fingerprint string
-		Expires     time.Time
+		Expires     int64
 	}
 }
 
@@ -149,7 +149,7 @@ func TestProbe(t *testing.T) {
 				if code != 0 {
 					return
 				}
-				if len(p.Keys) != 1 || time.Until(p.Keys[0].Expires) < 18*24*time.Hour {
+				if len(p.Keys) != 1 || time.Until(time.Unix(p.Keys[0].Expires, 0)) < 18*24*time.Hour {
 					t.Errorf("want the key's expiry, got %v", p.Keys)
 				}
 				if p.Canaries[0].Runtime != runtime || p.Canaries[len(p.Canaries)-1].Runtime != "verify" {
