@@ -134,6 +134,29 @@ func TestParse_bad(t *testing.T) {
 	}
 }
 
+func TestExtract(t *testing.T) {
+	foreign := `{"path":"/etc/cron.d/x","mode":438,"user":{"id":7},"contents":{"source":"data:,x"}}`
+	all := func(string) bool { return true }
+	s, err := Extract([]byte(ign(foreign)), all)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if f, ok := s.Files.Get("/etc/cron.d/x"); !ok || f.Mode != 0o666 || f.UID != 7 || len(s.Files) != 2 {
+		t.Errorf("got %+v", s.Files)
+	}
+	if s, err = Extract([]byte(mc(`"name":"x"`, `,"kernelArguments":["quiet"]`)), all); err != nil || s.Name != "x" || len(s.Files) != 1 {
+		t.Errorf("got %+v, %v", s, err)
+	}
+	if s, err = Extract([]byte(ign(`{"path":"/a","contents":{"source":"https://a.b/c"}}`)), func(p string) bool { return p != "/a" }); err != nil || len(s.Files) != 1 {
+		t.Errorf("got %+v, %v", s, err)
+	}
+	for _, text := range []string{"", "x", `{"kind":"Pod"}`, ign(`{"path":"/a","contents":{"source":"https://a.b/c"}}`), ign(`{"path":"/a","append":[{"source":"data:,x"}]}`)} {
+		if s, err := Extract([]byte(text), all); err == nil {
+			t.Errorf("%s: got %+v, want an error", text, s)
+		}
+	}
+}
+
 func TestLoad(t *testing.T) {
 	dir := t.TempDir()
 	write := func(name, text string) string {
@@ -221,6 +244,7 @@ func TestReal(t *testing.T) {
 		"99-worker-generated-registries": "/etc/containers/registries.conf",
 		"99-worker-ssh":                  "more than files",
 	}
+	extracted := 0
 	for _, item := range list.Items {
 		var o struct {
 			Metadata struct{ Name string }
@@ -228,21 +252,33 @@ func TestReal(t *testing.T) {
 		if err := item.Decode(&o); err != nil {
 			t.Fatal(err)
 		}
+		b, err := yaml.Marshal(&item)
+		if err != nil {
+			t.Fatal(err)
+		}
+		e, err := Extract(b, func(path string) bool { return path == trust.PolicyPath })
+		if err != nil {
+			t.Errorf("%s: %v", o.Metadata.Name, err)
+			continue
+		}
+		if f, ok := e.Files.Get(trust.PolicyPath); ok && bytes.Contains(f.Data, []byte("insecureAcceptAnything")) && e.Name == o.Metadata.Name {
+			extracted++
+		}
 		text, ok := want[o.Metadata.Name]
 		if !ok {
 			continue
 		}
 		delete(want, o.Metadata.Name)
-		b, err := yaml.Marshal(&item)
-		if err != nil {
-			t.Fatal(err)
-		}
 		if s, err := Parse(b); err == nil || !strings.Contains(err.Error(), text) {
 			t.Errorf("%s: got %+v, %v, want %q", o.Metadata.Name, s, err, text)
 		}
 	}
 	if len(want) != 0 {
 		t.Errorf("not found: %v", want)
+	}
+	// The container runtime's of both pools, and the rendered ones, hold the policy that every cluster starts with.
+	if extracted < 4 {
+		t.Errorf("policy.json extracted from %d MachineConfigs, want 4 or more", extracted)
 	}
 }
 
@@ -255,6 +291,10 @@ func FuzzParse(f *testing.F) {
 		s, err := Parse(data)
 		if err != nil {
 			return
+		}
+		e, err := Extract(data, func(string) bool { return true })
+		if err != nil || e.Files.Digest() != s.Files.Digest() {
+			t.Errorf("extracted %+v, %v", e, err)
 		}
 		seen := map[string]bool{}
 		for _, file := range s.Files {

@@ -18,6 +18,70 @@ import (
 	"github.com/nodetrust/nodetrust/trust"
 )
 
+// Extract reads any MachineConfig or Ignition config, of whoever's making, and returns the files below paths that keep wants.
+// It says nothing about the rest of the config, and a file that is there may be one that Parse would refuse. Canaries are
+// taken over from a MachineConfig if they are valid. Of files that the config appends to, nothing is known: they are an error.
+func Extract(data []byte, keep func(path string) bool) (*State, error) {
+	if len(data) > maxInput {
+		return nil, fmt.Errorf("is larger than %d bytes", maxInput)
+	}
+	data, err := toJSON(data)
+	if err != nil {
+		return nil, err
+	}
+	s := &State{}
+	if isMachineConfig(data) {
+		o, config, err := unwrap(data)
+		if err != nil {
+			return nil, err
+		}
+		s.Name, s.Pool, data = o.Metadata.Name, o.Metadata.Labels[RoleLabel], config
+		if canaries, err := trust.ParseCanaries([]byte(o.Metadata.Annotations[CanariesAnnotation])); err == nil {
+			s.Canaries = canaries
+		}
+	}
+	cfg, rpt, err := config.Parse(data)
+	if err != nil {
+		return nil, fmt.Errorf("parsing Ignition config: %w%s", err, entries(rpt))
+	}
+	total := 0
+	for _, f := range cfg.Storage.Files {
+		if !keep(f.Path) {
+			continue
+		}
+		g, err := loose(f)
+		if err != nil {
+			return nil, fmt.Errorf("file %q: %w", f.Path, err)
+		}
+		if total += len(g.Data); total > maxTotal {
+			return nil, fmt.Errorf("files are larger than %d bytes together", maxTotal)
+		}
+		s.Files = append(s.Files, g)
+	}
+	s.Files = s.Files.Sorted()
+	return s, nil
+}
+
+// loose takes a file as it is, mode and owner included; names of users are not resolved.
+func loose(f types.File) (trust.File, error) {
+	out := trust.File{Path: f.Path, Mode: 0o644}
+	if f.Mode != nil {
+		out.Mode = uint32(*f.Mode) //nolint:gosec // Ignition has checked it
+	}
+	if f.User.ID != nil {
+		out.UID = uint32(*f.User.ID) //nolint:gosec // as above
+	}
+	if f.Group.ID != nil {
+		out.GID = uint32(*f.Group.ID) //nolint:gosec // as above
+	}
+	if len(f.Append) > 0 {
+		return out, errors.New("append is not supported")
+	}
+	var err error
+	out.Data, err = contents(f.Contents)
+	return out, err
+}
+
 // ignition returns the files of an Ignition config of any version 3.x that holds nothing but files.
 func ignition(data []byte) (trust.FileSet, error) {
 	cfg, rpt, err := config.Parse(data)

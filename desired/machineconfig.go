@@ -27,17 +27,26 @@ func isMachineConfig(data []byte) bool {
 	return json.Unmarshal(data, &o) == nil && o.Kind != nil
 }
 
-func machineConfig(data []byte) (*State, error) {
+// unwrap takes the Ignition config out of a MachineConfig.
+func unwrap(data []byte) (object, json.RawMessage, error) {
 	var o object
 	if err := json.Unmarshal(data, &o); err != nil {
-		return nil, fmt.Errorf("parsing MachineConfig: %w", err)
+		return o, nil, fmt.Errorf("parsing MachineConfig: %w", err)
 	}
 	if o.Kind != "MachineConfig" || !strings.HasPrefix(o.APIVersion, "machineconfiguration.openshift.io/") {
-		return nil, fmt.Errorf("is a %s %s, %w", o.APIVersion, o.Kind, errNotObject)
+		return o, nil, fmt.Errorf("is a %s %s, %w", o.APIVersion, o.Kind, errNotObject)
 	}
 	config, ok := o.Spec["config"]
 	if !ok {
-		return nil, errors.New("MachineConfig has no spec.config")
+		return o, nil, errors.New("MachineConfig has no spec.config")
+	}
+	return o, config, nil
+}
+
+func machineConfig(data []byte) (*State, error) {
+	o, config, err := unwrap(data)
+	if err != nil {
+		return nil, err
 	}
 	delete(o.Spec, "config")
 	for name, v := range o.Spec {
