@@ -1,12 +1,16 @@
 package lint
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path"
 	"path/filepath"
 	"strings"
+
+	"go.yaml.in/yaml/v3"
 
 	"github.com/nodetrust/nodetrust/desired"
 	"github.com/nodetrust/nodetrust/trust"
@@ -133,20 +137,91 @@ func locations(mirrors []trust.Mirror) []trust.Location {
 	return out
 }
 
-// desired lints the files of a MachineConfig, an Ignition config or a mounted ConfigMap.
+// desired lints the files of a MachineConfig, an Ignition config, a ConfigMap or the directory that it is mounted as. A file
+// may hold several as YAML documents; their names then stand before the files in findings.
 func (r *runner) desired(p string) error {
-	if _, err := os.Stat(p); err != nil {
+	info, err := os.Stat(p)
+	if err != nil {
 		return &InputError{err}
 	}
-	state, err := desired.Load(p)
-	if err != nil {
-		r.add(Finding{Severity: Error, Code: "bad-desired", File: p, Message: err.Error()})
-		r.loadables = append(r.loadables, loadable{name: p, problem: problemText(err)})
+	if info.IsDir() {
+		state, err := desired.Load(p)
+		r.desiredState(p, "", state, err)
 		return nil
+	}
+	data, err := readFile(p, MaxPolicy)
+	if err != nil {
+		return err
+	}
+	docs, err := documents(data)
+	if err != nil {
+		r.desiredState(p, "", nil, err)
+		return nil
+	}
+	for i, doc := range docs {
+		state, err := desired.Parse(doc)
+		prefix := ""
+		if len(docs) > 1 {
+			prefix = fmt.Sprintf("document %d: ", i+1)
+			if err == nil && state.Name != "" {
+				prefix = state.Name + ": "
+			}
+		}
+		r.desiredState(p, prefix, state, err)
+	}
+	return nil
+}
+
+// documents cuts YAML into its documents, and takes the Ignition config out of those that are a rendered ConfigMap.
+func documents(data []byte) ([][]byte, error) {
+	if bytes.HasPrefix(bytes.TrimSpace(data), []byte("{")) {
+		return [][]byte{data}, nil
+	}
+	dec := yaml.NewDecoder(bytes.NewReader(data))
+	var out [][]byte
+	configMap := false
+	for {
+		var n yaml.Node
+		err := dec.Decode(&n)
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return nil, err
+		}
+		var object struct {
+			Kind string
+			Data map[string]string
+		}
+		if n.Decode(&object) == nil && object.Kind == "ConfigMap" && object.Data[desired.IgnitionFile] != "" {
+			configMap = true
+			out = append(out, []byte(object.Data[desired.IgnitionFile]))
+			continue
+		}
+		doc, err := yaml.Marshal(&n)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, doc)
+	}
+	if len(out) < 2 && !configMap {
+		return [][]byte{data}, nil // as it is written
+	}
+	return out, nil
+}
+
+func (r *runner) desiredState(p, prefix string, state *desired.State, err error) {
+	if err != nil {
+		r.add(Finding{Severity: Error, Code: "bad-desired", File: p, Message: prefix + err.Error()})
+		r.loadables = append(r.loadables, loadable{name: p, problem: problemText(err)})
+		return
 	}
 	from := filesSource{files: state.Files, host: hostSource(r.Root)}
 	var regs *registries
 	if files := registriesOf(state.Files); len(files) > 0 {
+		for i := range files {
+			files[i].path = prefix + files[i].path
+		}
 		regs = r.registries(files)
 	}
 	found := regs != nil
@@ -154,20 +229,19 @@ func (r *runner) desired(p string) error {
 		switch dir := path.Dir(f.Path); {
 		case f.Path == trust.PolicyPath:
 			found = true
-			r.onePolicy(file{f.Path, f.Data}, regs, from, false)
+			r.onePolicy(file{prefix + f.Path, f.Data}, regs, from, false)
 			regs = nil
 		case dir == trust.RegistriesDir:
-			r.ignored(f.Path)
+			r.ignored(prefix + f.Path)
 		case dir == namespacedDir && strings.HasSuffix(f.Path, ".json"):
 			found = true
-			r.onePolicy(file{f.Path, f.Data}, nil, from, false)
+			r.onePolicy(file{prefix + f.Path, f.Data}, nil, from, false)
 		}
 	}
 	if regs != nil {
 		r.loadables = append(r.loadables, loadable{name: p, registries: regs})
 	}
 	if !found {
-		r.add(Finding{Severity: Warning, Code: "nothing-to-judge", File: p, Message: "has no policy.json and no registries.d files"})
+		r.add(Finding{Severity: Warning, Code: "nothing-to-judge", File: p, Message: prefix + "has no policy.json and no registries.d files"})
 	}
-	return nil
 }

@@ -300,7 +300,7 @@ func (r *runner) directory(dir string) error {
 
 // ignored adds a finding for a file in registries.d that looks as if it was meant to be read.
 func (l *linter) ignored(p string) bool {
-	if strings.ToLower(path.Ext(p)) != ".yml" && strings.ToLower(path.Ext(p)) != ".yaml" {
+	if ext := path.Ext(p); ext == ".yaml" || !strings.EqualFold(ext, ".yml") && !strings.EqualFold(ext, ".yaml") {
 		return false
 	}
 	l.add(Finding{Severity: Error, Code: "ignored-file", File: p, Message: "only names that end in .yaml are read: this file has no effect", Hint: "rename it"})
