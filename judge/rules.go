@@ -24,7 +24,9 @@ const (
 	ReasonProbeFailed         = "ProbeFailed"         // Unknown
 	ReasonLoadUnknown         = "LoadUnknown"         // Unknown: the child could not tell whether the new files load
 	ReasonDesiredInvalid      = "DesiredInvalid"      // Unknown
-	ReasonWriteFailed         = "WriteFailed"         // Drifted, or Unknown
+	ReasonLoadPending         = "LoadPending"         // Unknown: the child is about to tell
+	ReasonNoRuntime           = "NoRuntime"           // Unknown: no container runtime is there to ask
+	ReasonWriteFailed         = "WriteFailed"         // Unknown: what is on disk is right, durable it may not be
 )
 
 // Problem is something that the agent knows and no file or canary shows.
@@ -51,6 +53,8 @@ type Input struct {
 	Held *Problem
 	// Problem keeps the state from being Enforced.
 	Problem *Problem
+	// Advice is added to the message of Drifted: what to do about it, or what was done.
+	Advice string
 }
 
 // Judge returns the first state that holds, in the order of DESIGN.md, with its reason and a message of at most
@@ -77,6 +81,9 @@ func judge(in Input) (State, string, string) {
 		return RolledBack, in.RolledBack.Reason, in.RolledBack.Message
 	case len(files) > 0 && in.Held == nil:
 		msg := describeDifferences(files)
+		if in.Advice != "" {
+			msg += "; " + in.Advice
+		}
 		if len(c.pulled) > 0 {
 			msg += "; " + c.pulled[0].describe("was pulled")
 		}
@@ -134,6 +141,28 @@ func sortCanaries(cs []Canary) sorted {
 		}
 	}
 	return s
+}
+
+// BlockedCanaries returns the accept-canaries that were refused, as far as they decide.
+func BlockedCanaries(cs []Canary) []Canary { return plain(sortCanaries(cs).blocked) }
+
+// AcceptedCanaries returns the accept-canaries that were accepted, as far as they decide.
+func AcceptedCanaries(cs []Canary) []Canary {
+	var out []Canary
+	for _, e := range sortCanaries(cs).deciding {
+		if e.Expect == verdict.Accept && e.right() {
+			out = append(out, e.Canary)
+		}
+	}
+	return out
+}
+
+func plain(es []entry) []Canary {
+	var out []Canary
+	for _, e := range es {
+		out = append(out, e.Canary)
+	}
+	return out
 }
 
 // Right reports whether the canary was answered as expected: for a refuse-canary that is a refusal for its signatures.

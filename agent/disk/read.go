@@ -13,6 +13,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/nodetrust/nodetrust/trust"
 )
 
 const (
@@ -233,4 +235,41 @@ func cause(err error) string {
 		err = pe.Err
 	}
 	return err.Error()
+}
+
+// Read reads the file at the absolute path p as a process on the host would, symlinks followed.
+func Read(root *os.Root, p string) (trust.File, error) {
+	got := readFollowing(root, p)
+	if got.err == nil && got.kind != "file" {
+		got.err = fmt.Errorf("is a %s", got.kind)
+	}
+	if got.err != nil {
+		return trust.File{}, fmt.Errorf("reading %s: %w", p, got.err)
+	}
+	return trust.File{Path: p, Mode: got.mode, UID: got.uid, GID: got.gid, Data: got.data}, nil
+}
+
+// Others returns the registries.d files of the host in all directories that a reader may look into.
+func Others(root *os.Root) (trust.FileSet, error) {
+	var out trust.FileSet
+	for _, dir := range RegistriesDirs() {
+		names, err := list(root, dir)
+		if err != nil {
+			return nil, fmt.Errorf("reading %s: %w", dir, err)
+		}
+		for _, n := range names {
+			if !strings.HasSuffix(n, ".yaml") {
+				continue
+			}
+			f, err := Read(root, path.Join(dir, n))
+			if errors.Is(err, fs.ErrNotExist) {
+				continue
+			}
+			if err != nil {
+				return nil, err
+			}
+			out = append(out, f)
+		}
+	}
+	return out, nil
 }

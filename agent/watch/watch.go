@@ -71,21 +71,23 @@ func (w *Watcher) Close() {
 	w.done.Wait()
 }
 
-// Set watches the directories dirs, and the parents of each up to top, from now on; they need not exist. Where a path
-// leads to another directory than before, the watch moves along: so it is to be called before each look.
-func (w *Watcher) Set(top string, dirs []string) {
+// Set watches directories from now on, and the parents of each up to the key that it is listed under; none of them need
+// exist. Where a path leads to another directory than before, the watch moves along: so it is to be called at each look.
+func (w *Watcher) Set(dirs map[string][]string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.dirs = withParents(top, dirs)
+	w.dirs = withParents(dirs)
 	w.refresh()
 }
 
-// withParents adds the directories between each of dirs and top, without top itself.
-func withParents(top string, dirs []string) []string {
+// withParents adds the directories between each of dirs and its top, without the top itself.
+func withParents(dirs map[string][]string) []string {
 	var out []string
-	for _, d := range dirs {
-		for d = filepath.Clean(d); d != top && d != "/" && d != "."; d = filepath.Dir(d) {
-			out = append(out, d)
+	for top, ds := range dirs {
+		for _, d := range ds {
+			for d = filepath.Clean(d); d != top && d != "/" && d != "."; d = filepath.Dir(d) {
+				out = append(out, d)
+			}
 		}
 	}
 	slices.Sort(out)
@@ -108,6 +110,7 @@ func (w *Watcher) refresh() {
 	for _, p := range w.fs.WatchList() {
 		listed[p] = true
 	}
+	added := false
 	for _, d := range w.dirs {
 		var st unix.Stat_t
 		if unix.Stat(d, &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFDIR {
@@ -125,6 +128,10 @@ func (w *Watcher) refresh() {
 			continue
 		}
 		w.known[d] = now
+		added = true
+	}
+	if added {
+		w.hint() // for what happened before the watch was there
 	}
 }
 

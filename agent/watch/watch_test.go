@@ -40,7 +40,7 @@ func (tr tree) write(p string) {
 
 // set is what the owner does before each look.
 func (tr tree) set() {
-	tr.w.Set(tr.root, []string{tr.path("etc/containers/registries.d"), tr.path("etc/crio/policies")})
+	tr.w.Set(map[string][]string{tr.root: {tr.path("etc/containers/registries.d"), tr.path("etc/crio/policies")}})
 }
 
 // quiet takes the hints that are on their way, as their owner does.
@@ -211,7 +211,7 @@ func TestPollingWithoutInotify(t *testing.T) {
 		var count counter
 		w := start(slog.New(&count), func() (*fsnotify.Watcher, error) { return nil, errNone })
 		defer w.Close()
-		w.Set("/", []string{t.TempDir()})
+		w.Set(map[string][]string{"/": {t.TempDir()}})
 		begin := time.Now()
 		for range 5 {
 			<-w.C()
@@ -245,7 +245,7 @@ func TestPollingEndsWhenAnInstanceIsThere(t *testing.T) {
 			return fs, nil
 		})
 		defer w.Close()
-		w.Set(filepath.Dir(dir), []string{dir})
+		w.Set(map[string][]string{filepath.Dir(dir): {dir}})
 		begin := time.Now()
 		for w.Polling() {
 			<-w.C()

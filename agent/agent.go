@@ -1,0 +1,476 @@
+// Package agent keeps the files of one host as desired, proves with canaries that they are enforced, and says so.
+//
+// One goroutine, that of Run, owns all state. Events only make it look; a look compares everything. What takes time (the
+// child that probes and lints) runs beside it and sends its answer.
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/nodetrust/nodetrust/agent/child"
+	"github.com/nodetrust/nodetrust/agent/disk"
+	"github.com/nodetrust/nodetrust/agent/watch"
+	"github.com/nodetrust/nodetrust/desired"
+	"github.com/nodetrust/nodetrust/judge"
+	"github.com/nodetrust/nodetrust/trust"
+)
+
+const (
+	// settle is how long events after the first are gathered.
+	settle = 200 * time.Millisecond
+	// secondLook follows a heal, so that events of our own writing don't count as somebody's.
+	secondLook = 5 * time.Millisecond
+	// maxBusy is how many heals in a row are followed by a second look at once.
+	maxBusy = 8
+	// retry bounds how soon a failed child is tried again.
+	retry = 30 * time.Second
+)
+
+// Options say what the agent works on and for whom.
+type Options struct {
+	HostRoot, Desired, Pool, NodeName string
+	// Observe forbids every write below HostRoot.
+	Observe bool
+	// Once ends Run when the first state that is not preliminary is known.
+	Once       bool
+	StatusFile string
+
+	// Child runs the nodetrust CLI.
+	Child                        *child.Runner
+	CRISocket, Runtime, Authfile string
+
+	Resync, ProbeInterval time.Duration
+	ContestedAfter        int
+
+	Log     *slog.Logger
+	Metrics *Metrics
+	// Report is called with each status that differs from the last one, and must not block.
+	Report func(Status)
+	// MCO receives true if the node turns out to belong to the Machine Config Operator, and is closed when that is known.
+	// A nil channel means that nobody can tell.
+	MCO <-chan bool
+}
+
+// ErrDesired is wrapped by Run's error when Once is set and the desired state can't be read.
+var ErrDesired = errors.New("desired state is not usable")
+
+// Agent is the state that the loop owns.
+type Agent struct {
+	Options
+	root    *os.Root
+	store   *store
+	compare disk.Comparer
+	watch   *watch.Watcher
+	contest contest
+	limit   bucket
+
+	desiredStamp string
+	desiredErr   error
+	target       *set // what is desired
+	active       *set // what is kept on disk; nil as long as nothing was activated
+	mco          bool
+	trial        trial
+
+	// What a status is made of.
+	differences []judge.Difference
+	healed      []judge.Difference // since the last probe that began after them
+	probed      *probeAnswer       // nil while there is no answer for the files as they are
+	problem     *judge.Problem
+	last        Status
+
+	generation int // counts changes of files; an answer of an older one is no answer
+	probeAt    time.Time
+	quiet      time.Time // events before it wait until then
+	waiting    bool      // some do
+	busy       int       // heals in a row
+
+	jobs      sync.WaitGroup
+	job       *job
+	answers   chan answer
+	announced chan []string
+}
+
+// trial is the way of a desired set that was never confirmed to the disk.
+type trial struct {
+	digest  string
+	loads   bool
+	retryAt time.Time
+	failed  *judge.Problem // why the child could not tell, until retryAt
+	held    *judge.Problem // why the set is not on disk
+}
+
+// Run works until ctx is done, or with Once until a state is known. It returns the last status.
+func Run(ctx context.Context, o Options) (Status, error) {
+	root, err := os.OpenRoot(o.HostRoot)
+	if err != nil {
+		return Status{}, fmt.Errorf("opening the host root: %w", err)
+	}
+	defer root.Close()
+	a := &Agent{
+		Options: o, root: root, contest: contest{after: o.ContestedAfter},
+		answers: make(chan answer, 1), announced: make(chan []string, 1),
+	}
+	if a.store, err = a.open(); err != nil {
+		return Status{}, err
+	}
+	defer a.store.close()
+	a.waitForMCO(ctx)
+	a.watch = watch.New(o.Log)
+	defer a.watch.Close()
+	if os.Geteuid() != 0 {
+		o.Log.Warn("not root: files are to belong to this user instead")
+	}
+	err = a.loop(ctx)
+	a.end()
+	return a.last, err
+}
+
+// open opens the store. Without one there is no writing: where nothing is to be written the process's memory will do.
+func (a *Agent) open() (*store, error) {
+	if a.Observe {
+		return &store{}, nil
+	}
+	s, err := openStore(a.root, a.Log)
+	if err != nil && hasMCO(a.root) && !errors.Is(err, errLocked) {
+		a.Log.Warn("keeping state in memory", "err", err)
+		return &store{}, nil
+	}
+	return s, err
+}
+
+// waitForMCO gives the API server a moment to say whose node this is, before the first write.
+func (a *Agent) waitForMCO(ctx context.Context) {
+	if a.MCO == nil || a.Observe || hasMCO(a.root) {
+		return
+	}
+	select {
+	case is, ok := <-a.MCO:
+		a.mco = a.mco || is
+		if !ok || is {
+			a.MCO = nil
+		}
+	case <-time.After(3 * time.Second):
+		a.Log.Warn("whether the node belongs to an MCO is not known yet; the host's files say no")
+	case <-ctx.Done():
+	}
+}
+
+func (a *Agent) loop(ctx context.Context) error {
+	resync := time.NewTimer(0)
+	wake := time.NewTimer(time.Hour)
+	defer resync.Stop()
+	defer wake.Stop()
+	a.begin()
+	for {
+		full := false
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-resync.C:
+			full = true
+			resync.Reset(jitter(a.Resync))
+			a.look(full)
+		case <-a.watch.C():
+			if time.Now().Before(a.quiet) {
+				a.waiting = true
+				a.sleep(wake)
+				continue
+			}
+			a.look(false)
+		case <-wake.C:
+			a.look(false)
+		case is, ok := <-a.MCO:
+			a.mco = a.mco || is
+			if !ok {
+				a.MCO = nil
+			}
+			a.look(true)
+		case absent := <-a.announced:
+			a.own(absent)
+			continue
+		case ans := <-a.answers:
+			full = ans.probe != nil
+			a.take(ans)
+			a.look(false)
+		}
+		a.publish(full)
+		a.startJob(ctx)
+		if a.Once && a.job == nil && !a.probeDue() {
+			if a.target == nil {
+				return fmt.Errorf("%w: %w", ErrDesired, a.desiredErr)
+			}
+			return nil
+		}
+		a.sleep(wake)
+	}
+}
+
+// sleep sets the timer to the next thing that is to happen by itself.
+func (a *Agent) sleep(t *time.Timer) {
+	now := time.Now()
+	next := now.Add(time.Hour)
+	earlier := func(at time.Time) {
+		if at.After(now) && at.Before(next) {
+			next = at
+		}
+	}
+	if a.job == nil {
+		earlier(a.probeAt)
+		earlier(a.trial.retryAt)
+	}
+	for _, p := range a.contest.contested(now) {
+		if w := a.contest.wait(p, now); w > 0 {
+			earlier(now.Add(w))
+		}
+	}
+	if a.waiting || a.busy > 0 {
+		earlier(a.quiet)
+	}
+	t.Reset(max(next.Sub(now), time.Millisecond))
+}
+
+// begin takes up where the last agent has ended.
+func (a *Agent) begin() {
+	m := &a.store.memory
+	if m.LastGood == nil {
+		return
+	}
+	last, err := m.LastGood.set()
+	if err != nil { // openStore has checked it
+		return
+	}
+	a.active = adopt(last)
+	if !a.readOnly() {
+		a.sweep(a.active)
+	}
+}
+
+func (a *Agent) sweep(s *set) {
+	var paths []string
+	for _, f := range s.files {
+		paths = append(paths, f.Path)
+	}
+	if err := disk.Sweep(a.root, paths); err != nil {
+		a.Log.Warn("sweeping", "err", err)
+	}
+}
+
+// readOnly reports whether nothing below the host root may be changed but the agent's own state.
+func (a *Agent) readOnly() bool { return a.Observe || a.mco || hasMCO(a.root) }
+
+// adopt makes the files of s the agent's own where it could not give them to anybody else.
+func adopt(s *set) *set {
+	if os.Geteuid() == 0 {
+		return s
+	}
+	out := *s
+	out.files = slices.Clone(s.files)
+	for i := range out.files {
+		out.files[i].UID, out.files[i].GID = uint32(os.Geteuid()), uint32(os.Getegid())
+	}
+	return &out
+}
+
+// load reads the desired state if it may have changed.
+func (a *Agent) load(always bool) {
+	stamp := desiredStamp(a.Desired)
+	if stamp == a.desiredStamp && !always {
+		return
+	}
+	a.desiredStamp = stamp
+	s, err := desired.Load(a.Desired)
+	if err == nil && a.Pool != "" && s.Pool != "" && s.Pool != a.Pool {
+		err = fmt.Errorf("is for pool %q, not %q", s.Pool, a.Pool)
+	}
+	if err != nil {
+		if a.desiredErr == nil || a.desiredErr.Error() != err.Error() {
+			a.Log.Warn("desired state is not usable, keeping what there is", "path", a.Desired, "err", err)
+		}
+		a.desiredErr = err
+		return
+	}
+	a.desiredErr = nil
+	next := adopt(&set{name: s.Name, digest: s.Files.Digest(), files: s.Files, canaries: s.Canaries})
+	if a.target != nil && a.target.digest == next.digest {
+		if !slices.Equal(a.target.canaries, next.canaries) {
+			a.target.canaries = next.canaries
+			a.probed = nil
+			a.probeNow()
+		}
+		a.target.name = next.name
+		return
+	}
+	a.Log.Info("desired state", "digest", next.digest, "name", next.name)
+	a.target = next
+	a.trial = trial{}
+	if r := a.store.Rejected; r != nil && r.Digest != next.digest {
+		a.store.Rejected = nil
+		a.remember()
+	}
+	// An answer for another set is of no use, and the way may be needed.
+	if a.job != nil {
+		a.job.cancel()
+	}
+}
+
+// desiredStamp changes when the files at path do.
+func desiredStamp(p string) string {
+	var b strings.Builder
+	if target, err := os.Readlink(filepath.Join(p, "..data")); err == nil {
+		b.WriteString(target)
+	}
+	for _, f := range []string{p, filepath.Join(p, desired.IgnitionFile), filepath.Join(p, desired.CanariesFile)} {
+		if info, err := os.Stat(f); err == nil {
+			fmt.Fprintf(&b, "|%d %d %v %v", info.Size(), info.ModTime().UnixNano(), info.Mode(), inode(info))
+		}
+	}
+	return b.String()
+}
+
+// look looks at everything, heals what may be healed, and moves a new desired set on.
+func (a *Agent) look(full bool) {
+	a.load(full)
+	a.waiting = false
+	a.problem = nil
+	switch {
+	case a.readOnly():
+		if a.target != nil {
+			if a.active == nil || a.active.digest != a.target.digest {
+				a.changed()
+			}
+			a.active = a.target
+		}
+		a.trial = trial{}
+	case a.target != nil:
+		a.advance()
+	}
+	now := time.Now()
+	a.differences = nil
+	busy := a.busy
+	a.busy = 0
+	if a.active != nil {
+		ds := a.compare.Compare(a.root, a.active.files, a.store.Obsolete)
+		if !a.readOnly() && a.heal(ds, now) {
+			a.busy = busy + 1
+			a.compareAgain()
+		} else {
+			a.differences = ds
+		}
+	}
+	switch {
+	case a.busy > 0 && a.busy <= maxBusy:
+		a.quiet = time.Now().Add(secondLook)
+	case a.busy == 0 && busy > 0:
+		a.quiet = time.Time{} // the events were our own: the next one is a first one
+	default:
+		a.quiet = time.Now().Add(settle)
+	}
+	if a.target != nil && a.active != a.target && a.trial.held != nil {
+		// What is on disk is as it should be meanwhile; the difference is that of the target.
+		a.differences = append(a.differences, a.compare.Compare(a.root, a.target.files, a.replacing(a.target))...)
+		a.differences = slices.CompactFunc(a.differences, func(x, y judge.Difference) bool { return x == y })
+	}
+	if a.readOnly() || full {
+		a.Log.Debug("looked", "differences", len(a.differences))
+	}
+	a.Metrics.checked(now)
+	a.rewatch()
+}
+
+func (a *Agent) compareAgain() {
+	a.differences = a.compare.Compare(a.root, a.active.files, a.store.Obsolete)
+}
+
+// rewatch makes the watch fit what is there now.
+func (a *Agent) rewatch() {
+	var files trust.FileSet
+	for _, s := range []*set{a.active, a.target} {
+		if s != nil {
+			files = append(files, s.files...)
+		}
+	}
+	var dirs []string
+	for _, d := range append(disk.Dirs(a.root, files), "/"+mcdDir) {
+		dirs = append(dirs, filepath.Join(a.HostRoot, d))
+	}
+	a.watch.Set(map[string][]string{
+		filepath.Clean(a.HostRoot):   dirs,
+		filepath.Dir(a.desiredDir()): {a.desiredDir()},
+	})
+}
+
+// desiredDir is the directory in which the desired state changes.
+func (a *Agent) desiredDir() string {
+	p, err := filepath.Abs(a.Desired)
+	if err != nil {
+		p = a.Desired
+	}
+	if info, err := os.Stat(p); err == nil && info.IsDir() {
+		return p
+	}
+	return filepath.Dir(p)
+}
+
+// changed makes every answer so far one of the past.
+func (a *Agent) changed() {
+	a.generation++
+	a.probed = nil
+	a.probeNow()
+}
+
+func (a *Agent) remember() {
+	if err := a.store.write(); err != nil {
+		a.Log.Error("remembering", "path", stateFile, "err", err)
+	}
+}
+
+// end waits for the child and takes back what it has left in the runtime's store.
+func (a *Agent) end() {
+	if a.job != nil {
+		a.job.cancel()
+	}
+	a.jobs.Wait()
+	select {
+	case ans := <-a.answers:
+		if ans.removed {
+			a.own(nil)
+		}
+	default:
+	}
+	select {
+	case absent := <-a.announced:
+		a.own(absent)
+	default:
+	}
+	if len(a.store.Owned) == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), removeTime)
+	defer cancel()
+	if err := a.remove(ctx, a.store.Owned); err != nil {
+		a.Log.Warn("removing canary images", "err", err)
+		return
+	}
+	a.own(nil)
+}
+
+// jitter spreads d by a tenth up and down.
+func jitter(d time.Duration) time.Duration {
+	return d + time.Duration((rand.Float64()*0.2-0.1)*float64(d))
+}
+
+// isPolicy reports whether a file comes last when writing: everything else must be in place when it is read.
+func isPolicy(p string) bool {
+	return path.Dir(p) != "/etc/containers/registries.d" && path.Ext(p) == ".json"
+}

@@ -1,0 +1,121 @@
+package agent
+
+import (
+	"bytes"
+	"compress/gzip"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/vincent-petithory/dataurl"
+	"golang.org/x/sys/unix"
+
+	"github.com/nodetrust/nodetrust/judge"
+)
+
+const (
+	mcdDir        = "etc/machine-config-daemon"
+	currentConfig = mcdDir + "/currentconfig"
+	maxConfig     = 8 << 20
+)
+
+// hasMCO reports whether the Machine Config Operator has been at work below root. What can't be told counts as yes:
+// then nothing is written.
+func hasMCO(root *os.Root) bool {
+	_, err := root.Lstat(mcdDir)
+	return !errors.Is(err, os.ErrNotExist) && !errors.Is(err, unix.ENOTDIR)
+}
+
+// shadowed reports whether a file that differs has the bytes that the MCO's current config gives it: then another
+// MachineConfig has won over ours.
+func shadowed(root *os.Root, ds []judge.Difference, name string) *judge.Problem {
+	var current map[string]string
+	for _, d := range ds {
+		if d.Kind != judge.Content {
+			continue
+		}
+		if current == nil {
+			var err error
+			if current, err = readCurrentConfig(root); err != nil {
+				return nil
+			}
+		}
+		if current[d.Path] == d.Got {
+			return &judge.Problem{
+				Reason:  judge.ReasonOtherMachineConfig,
+				Message: d.Path + " is as the node's current MachineConfig has it; " + applyAdvice(name) + " so that no other one overrides it",
+			}
+		}
+	}
+	return nil
+}
+
+func applyAdvice(name string) string {
+	if name == "" {
+		return "apply the rendered MachineConfig"
+	}
+	return "apply MachineConfig " + name
+}
+
+// readCurrentConfig returns the digests of the files in the MCO's rendered config that the node is at. Entries that are
+// not understood are left out.
+func readCurrentConfig(root *os.Root) (map[string]string, error) {
+	f, err := root.OpenFile(currentConfig, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() || info.Size() > maxConfig {
+		return nil, errors.New("no regular file of a sane size")
+	}
+	var mc struct {
+		Spec struct {
+			Config struct {
+				Storage struct {
+					Files []struct {
+						Path     string `json:"path"`
+						Contents struct {
+							Source      string `json:"source"`
+							Compression string `json:"compression"`
+						} `json:"contents"`
+					} `json:"files"`
+				} `json:"storage"`
+			} `json:"config"`
+		} `json:"spec"`
+	}
+	if err := json.NewDecoder(io.LimitReader(f, maxConfig)).Decode(&mc); err != nil {
+		return nil, fmt.Errorf("parsing %s: %w", currentConfig, err)
+	}
+	out := map[string]string{}
+	for _, file := range mc.Spec.Config.Storage.Files {
+		b, err := decode(file.Contents.Source, file.Contents.Compression)
+		if err != nil {
+			continue
+		}
+		sum := sha256.Sum256(b)
+		out[file.Path] = "sha256:" + hex.EncodeToString(sum[:])
+	}
+	return out, nil
+}
+
+func decode(source, compression string) ([]byte, error) {
+	if source == "" {
+		return nil, nil
+	}
+	u, err := dataurl.DecodeString(source)
+	if err != nil {
+		return nil, err
+	}
+	if compression != "gzip" {
+		return u.Data, nil
+	}
+	z, err := gzip.NewReader(bytes.NewReader(u.Data))
+	if err != nil {
+		return nil, err
+	}
+	return io.ReadAll(io.LimitReader(z, maxConfig))
+}

@@ -1,0 +1,248 @@
+// Package node writes what the agent has found to the annotations of its own Node, and reads who manages the node. It is
+// the agent's only user of client-go, and uses the metadata client alone: no list, no watch, no typed Node.
+package node
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"os"
+	"sync"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/metadata"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+)
+
+// Keys of the annotations.
+const (
+	prefix       = "nodetrust.io/"
+	StateKey     = prefix + "state"
+	ReasonKey    = prefix + "reason"
+	MessageKey   = prefix + "message"
+	DesiredKey   = prefix + "desired"
+	ObservedKey  = prefix + "observed"
+	CheckedAtKey = prefix + "checked-at"
+
+	// mcoKey is on every node that the Machine Config Operator manages.
+	mcoKey = "machineconfiguration.openshift.io/currentConfig"
+)
+
+const (
+	timeout    = 15 * time.Second
+	coalesce   = 2 * time.Second
+	maxBackoff = 5 * time.Minute
+)
+
+// Report is what the annotations say.
+type Report struct {
+	State, Reason, Message, Desired, Observed string
+	CheckedAt                                 time.Time
+}
+
+// same ignores CheckedAt, which is no news by itself.
+func (r Report) same(o Report) bool {
+	r.CheckedAt = o.CheckedAt
+	return r == o
+}
+
+// Client makes a metadata client from the kubeconfig file, or from the pod's ServiceAccount if kubeconfig is empty. Without
+// either it returns nil: this is no node of a cluster.
+func Client(kubeconfig string) (metadata.Interface, error) {
+	if kubeconfig == "" && os.Getenv("KUBERNETES_SERVICE_HOST") == "" {
+		return nil, nil
+	}
+	config, err := rest.InClusterConfig()
+	if kubeconfig != "" {
+		config, err = clientcmd.BuildConfigFromFlags("", kubeconfig)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("configuring the API client: %w", err)
+	}
+	config.QPS, config.Burst, config.Timeout = 1, 5, timeout
+	config.UserAgent = "nodetrust-agent"
+	client, err := metadata.NewForConfig(config)
+	if err != nil {
+		return nil, fmt.Errorf("making the API client: %w", err)
+	}
+	return client, nil
+}
+
+// Reporter writes to one Node.
+type Reporter struct {
+	nodes metadata.ResourceInterface
+	name  string
+	log   *slog.Logger
+	// jitter bounds the pause before the first write: all agents of a DaemonSet start together.
+	jitter time.Duration
+
+	latest chan Report
+	mco    chan bool
+}
+
+// New returns a Reporter of the Node called name. It does nothing until Run.
+func New(client metadata.Interface, name string, jitter time.Duration, log *slog.Logger) *Reporter {
+	return &Reporter{
+		nodes: client.Resource(schema.GroupVersionResource{Version: "v1", Resource: "nodes"}), name: name, log: log, jitter: jitter,
+		latest: make(chan Report, 1), mco: make(chan bool, 1),
+	}
+}
+
+// MCO receives whether the Machine Config Operator manages the node, once that is known, and is closed then.
+func (r *Reporter) MCO() <-chan bool { return r.mco }
+
+// Report hands a report over and returns at once. One that has not been written yet is replaced. Reports come from one
+// goroutine.
+func (r *Reporter) Report(rep Report) {
+	select {
+	case <-r.latest:
+	default:
+	}
+	r.latest <- rep
+}
+
+// Run asks who manages the node and then writes reports, until ctx is done or the Node is found not to exist. The API
+// server may be away for as long as it likes.
+func (r *Reporter) Run(ctx context.Context) {
+	var asked sync.WaitGroup
+	defer asked.Wait()
+	asked.Go(func() { r.ask(ctx) })
+	if !sleep(ctx, time.Duration(rand.Float64()*float64(r.jitter))) {
+		return
+	}
+	var written Report
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case rep := <-r.latest:
+			if !sleep(ctx, coalesce) {
+				return
+			}
+			rep = r.newest(rep)
+			if rep.same(written) {
+				continue
+			}
+			rep, ok := r.write(ctx, rep)
+			if !ok {
+				return
+			}
+			written = rep
+		}
+	}
+}
+
+// Flush writes the newest report once, if there is one that was not written.
+func (r *Reporter) Flush(ctx context.Context) error {
+	select {
+	case rep := <-r.latest:
+		return r.patch(ctx, rep)
+	default:
+		return nil
+	}
+}
+
+func (r *Reporter) newest(rep Report) Report {
+	select {
+	case rep = <-r.latest:
+	default:
+	}
+	return rep
+}
+
+// write tries until it succeeds, each time with what is the newest then. It returns what was written, or false when there is
+// no more to do.
+func (r *Reporter) write(ctx context.Context, rep Report) (Report, bool) {
+	for pause := coalesce; ; pause = min(2*pause, maxBackoff) {
+		rep = r.newest(rep)
+		err := r.patch(ctx, rep)
+		switch {
+		case err == nil:
+			return rep, true
+		case ctx.Err() != nil:
+			return rep, false
+		case apierrors.IsNotFound(err):
+			r.log.Warn("no such node, annotations are not written any more", "node", r.name)
+			return rep, false
+		}
+		if after, ok := apierrors.SuggestsClientDelay(err); ok {
+			pause = max(pause, min(time.Duration(after)*time.Second, maxBackoff))
+		}
+		r.log.Warn("annotations not written, trying again", "node", r.name, "err", err)
+		if !sleep(ctx, spread(pause)) {
+			return rep, false
+		}
+	}
+}
+
+func (r *Reporter) patch(ctx context.Context, rep Report) error {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	var patch struct {
+		Metadata struct {
+			Annotations map[string]string `json:"annotations"`
+		} `json:"metadata"`
+	}
+	patch.Metadata.Annotations = map[string]string{
+		StateKey: rep.State, ReasonKey: rep.Reason, MessageKey: rep.Message, DesiredKey: rep.Desired, ObservedKey: rep.Observed,
+		CheckedAtKey: rep.CheckedAt.UTC().Format(time.RFC3339),
+	}
+	b, err := json.Marshal(patch)
+	if err != nil {
+		return err
+	}
+	_, err = r.nodes.Patch(ctx, r.name, types.MergePatchType, b, metav1.PatchOptions{FieldManager: "nodetrust-agent"})
+	if err != nil {
+		return fmt.Errorf("patching node %s: %w", r.name, err)
+	}
+	return nil
+}
+
+// ask reads the Node once, as often as that takes.
+func (r *Reporter) ask(ctx context.Context) {
+	for pause := coalesce; ; pause = min(2*pause, maxBackoff) {
+		gctx, cancel := context.WithTimeout(ctx, timeout)
+		n, err := r.nodes.Get(gctx, r.name, metav1.GetOptions{})
+		cancel()
+		if err == nil {
+			_, is := n.GetAnnotations()[mcoKey]
+			r.mco <- is
+			close(r.mco)
+			return
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		if apierrors.IsNotFound(err) {
+			close(r.mco)
+			return
+		}
+		r.log.Debug("reading the node", "node", r.name, "err", err)
+		if !sleep(ctx, spread(pause)) {
+			return
+		}
+	}
+}
+
+func spread(d time.Duration) time.Duration {
+	return d + time.Duration((rand.Float64()*0.2-0.1)*float64(d))
+}
+
+// sleep reports whether ctx outlived it.
+func sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	}
+}

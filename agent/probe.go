@@ -1,0 +1,410 @@
+package agent
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"github.com/nodetrust/nodetrust/agent/child"
+	"github.com/nodetrust/nodetrust/agent/disk"
+	"github.com/nodetrust/nodetrust/judge"
+	"github.com/nodetrust/nodetrust/trust"
+)
+
+const (
+	probeTime  = 2 * time.Minute
+	lintTime   = 30 * time.Second
+	removeTime = 10 * time.Second
+	maxAuth    = 1 << 20
+)
+
+// bucket limits the probes that heals ask for: canaries are pulled from registries that count requests.
+type bucket struct{ *rate.Limiter }
+
+func newBucket() bucket { return bucket{rate.NewLimiter(rate.Every(10*time.Second), 20)} }
+
+// job is a child at work.
+type job struct {
+	cancel context.CancelFunc
+}
+
+// answer is what a child came back with.
+type answer struct {
+	generation int
+	err        error
+	lint       *lintAnswer
+	probe      *probeAnswer
+	removed    bool
+}
+
+type lintAnswer struct {
+	digest string
+	loads  bool
+	why    string
+}
+
+type probeAnswer struct {
+	problem  *judge.Problem
+	canaries []judge.Canary
+	keys     []judge.Key
+}
+
+func (a *Agent) probeNow() {
+	if a.limit.Limiter == nil {
+		a.limit = newBucket()
+	}
+	at := time.Now().Add(a.limit.Reserve().Delay())
+	if a.probeAt.IsZero() || a.probeAt.After(at) {
+		a.probeAt = at
+	}
+}
+
+// probeDue reports whether canaries are to run now or after the job that is running.
+func (a *Agent) probeDue() bool {
+	return a.active != nil && len(a.active.canaries) > 0 && a.probed == nil
+}
+
+// startJob starts the child that is needed next, if none is at work.
+func (a *Agent) startJob(ctx context.Context) {
+	if a.job != nil {
+		return
+	}
+	now := time.Now()
+	switch h := a.trial.held; {
+	case h != nil && h.Reason == judge.ReasonLoadPending && !now.Before(a.trial.retryAt):
+		a.start(ctx, a.lintJob(a.target))
+	case a.active != nil && len(a.active.canaries) > 0 && !now.Before(a.probeAt):
+		a.probeAt = now.Add(jitter(a.ProbeInterval))
+		a.start(ctx, a.probeJob(a.active, slices.Clone(a.store.Owned)))
+	}
+}
+
+func (a *Agent) start(ctx context.Context, do func(context.Context) answer) {
+	ctx, cancel := context.WithCancel(ctx)
+	a.job = &job{cancel: cancel}
+	generation := a.generation
+	a.jobs.Go(func() {
+		ans := do(ctx)
+		cancel()
+		ans.generation = generation
+		a.answers <- ans
+	})
+}
+
+// take draws the consequences of an answer.
+func (a *Agent) take(ans answer) {
+	a.job = nil
+	select {
+	case absent := <-a.announced:
+		a.own(absent)
+	default:
+	}
+	switch {
+	case ans.lint != nil:
+		a.takeLint(ans)
+	case ans.probe != nil:
+		a.takeProbe(ans)
+	}
+	if ans.removed {
+		a.own(nil)
+	}
+}
+
+func (a *Agent) takeLint(ans answer) {
+	if a.target == nil || ans.lint.digest != a.target.digest {
+		return
+	}
+	switch {
+	case errors.Is(ans.err, context.Canceled):
+	case ans.err != nil:
+		a.Log.Warn("the child could not tell whether the desired files load", "digest", ans.lint.digest, "err", ans.err)
+		a.trial.retryAt = time.Now().Add(min(retry, a.Resync))
+		a.trial.held = nil
+		a.trial.failed = &judge.Problem{Reason: judge.ReasonLoadUnknown, Message: "whether the desired files load could not be told: " + ans.err.Error()}
+	case !ans.lint.loads:
+		a.reject(a.target, judge.ReasonDoesNotLoad, "the desired files do not load: "+ans.lint.why)
+	default:
+		a.trial.loads, a.trial.failed = true, nil
+	}
+}
+
+func (a *Agent) takeProbe(ans answer) {
+	p := ans.probe
+	if ans.generation != a.generation || errors.Is(ans.err, context.Canceled) {
+		return // another round is due
+	}
+	if ans.err != nil {
+		a.Log.Warn("canaries gave no result", "err", ans.err)
+		p.problem = &judge.Problem{Reason: judge.ReasonProbeFailed, Message: "canaries gave no result: " + ans.err.Error()}
+		a.probeAt = earliest(a.probeAt, time.Now().Add(jitter(min(retry, a.ProbeInterval))))
+	}
+	a.Metrics.probed(p.canaries, p.keys)
+	a.healed = nil
+	a.probed = p
+	if p.problem != nil || a.readOnly() {
+		return
+	}
+	a.compareAgain()
+	a.judgeTrial(p.canaries)
+}
+
+func earliest(x, y time.Time) time.Time {
+	if y.Before(x) {
+		return y
+	}
+	return x
+}
+
+// own remembers which images in the runtime's store are there because of us. A nil list says that none is.
+func (a *Agent) own(absent []string) {
+	next := slices.Clone(absent)
+	if absent != nil {
+		next = append(next, a.store.Owned...)
+		slices.Sort(next)
+		next = slices.Compact(next)
+	}
+	if slices.Equal(next, a.store.Owned) {
+		return
+	}
+	a.store.Owned = next
+	a.remember()
+}
+
+// probeJob runs one round of canaries. After a round that failed it removes the images that may be left.
+func (a *Agent) probeJob(s *set, owned []string) func(context.Context) answer {
+	canaries := s.canaries
+	return func(ctx context.Context) answer {
+		ans := answer{probe: &probeAnswer{}}
+		stdin, err := json.Marshal(canaries)
+		if err != nil {
+			ans.err = err
+			return ans
+		}
+		files, auth, err := a.authfile()
+		if err != nil {
+			ans.err = err
+			return ans
+		}
+		absent := owned
+		res, err := a.Child.Run(ctx, child.Command{
+			Args: func(tmp string) []string {
+				args := []string{"probe", "--canaries", "-", "--announce", "--keep-accepted", "--root", a.HostRoot, "--cri-socket", a.CRISocket, "--runtime", a.Runtime}
+				if auth != "" {
+					args = append(args, "--authfile", tmp+"/"+auth)
+				}
+				return append(ownedArgs(args, owned), "-o", "json")
+			},
+			Stdin: stdin, Files: files, Deadline: probeTime,
+			FirstLine: func(line []byte) {
+				var first struct {
+					Absent []string `json:"absent"`
+				}
+				if json.Unmarshal(line, &first) == nil && len(first.Absent) > 0 {
+					absent = append(slices.Clone(absent), first.Absent...)
+					a.announced <- first.Absent
+				}
+			},
+		})
+		if err == nil {
+			*ans.probe, err = parseProbe(res, a.Runtime)
+		}
+		if err == nil {
+			return ans
+		}
+		ans.err = err
+		if len(absent) > 0 {
+			// Also when ctx is done: end waits for it, within its own bound.
+			rctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), removeTime)
+			defer cancel()
+			if rerr := a.remove(rctx, absent); rerr != nil {
+				a.Log.Warn("removing canary images", "err", rerr)
+			} else {
+				ans.removed = true
+			}
+		}
+		return ans
+	}
+}
+
+func ownedArgs(args, owned []string) []string {
+	for _, o := range owned {
+		args = append(args, "--owned", o)
+	}
+	return args
+}
+
+// remove takes our images out of the runtime's store.
+func (a *Agent) remove(ctx context.Context, owned []string) error {
+	res, err := a.Child.Run(ctx, child.Command{
+		Args: func(string) []string {
+			return ownedArgs([]string{"probe", "--remove", "--cri-socket", a.CRISocket, "--runtime", a.Runtime}, owned)
+		},
+		Deadline: removeTime,
+	})
+	if err == nil && res.Exit != 0 {
+		err = childError(res)
+	}
+	return err
+}
+
+// authfile is a copy of the logins, for the child alone: the original may be root's.
+func (a *Agent) authfile() ([]child.File, string, error) {
+	if a.Authfile == "" {
+		return nil, "", nil
+	}
+	info, err := os.Stat(a.Authfile)
+	if err != nil {
+		return nil, "", fmt.Errorf("reading the authfile: %w", err)
+	}
+	if !info.Mode().IsRegular() || info.Size() > maxAuth {
+		return nil, "", errors.New("reading the authfile: no regular file of a sane size")
+	}
+	b, err := os.ReadFile(a.Authfile)
+	if err != nil {
+		return nil, "", fmt.Errorf("reading the authfile: %w", err)
+	}
+	return []child.File{{Path: "auth.json", Data: b, Secret: true}}, "auth.json", nil
+}
+
+// parseProbe reads the last JSON document of the child's output.
+func parseProbe(res child.Result, runtime string) (probeAnswer, error) {
+	if res.Exit != 0 && res.Exit != 3 && res.Exit != 4 {
+		return probeAnswer{}, childError(res)
+	}
+	dec := json.NewDecoder(bytes.NewReader(res.Stdout))
+	var first struct {
+		Absent *[]string `json:"absent"`
+	}
+	if err := dec.Decode(&first); err != nil || first.Absent == nil {
+		return probeAnswer{}, errors.New("reading the child's output: the first line does not announce")
+	}
+	var p struct {
+		Canaries []judge.Canary `json:"canaries"`
+		Keys     []struct {
+			Fingerprint string          `json:"fingerprint"`
+			Expires     json.RawMessage `json:"expires"`
+		} `json:"keys"`
+	}
+	if err := dec.Decode(&p); err != nil {
+		return probeAnswer{}, fmt.Errorf("reading the child's output: %w", err)
+	}
+	out := probeAnswer{canaries: p.Canaries}
+	for _, k := range p.Keys {
+		out.keys = append(out.keys, judge.Key{Fingerprint: k.Fingerprint, Expires: expiry(k.Expires)})
+	}
+	if runtime == "auto" && !slices.ContainsFunc(out.canaries, func(c judge.Canary) bool { return c.Runtime != "verify" }) {
+		out.problem = &judge.Problem{Reason: judge.ReasonNoRuntime, Message: "no container runtime to ask: nothing here enforces a policy"}
+	}
+	return out, nil
+}
+
+// expiry takes Unix seconds or a time in RFC 3339; 0 is never.
+func expiry(raw json.RawMessage) int64 {
+	var seconds int64
+	if json.Unmarshal(raw, &seconds) == nil {
+		return seconds
+	}
+	var t time.Time
+	if json.Unmarshal(raw, &t) == nil && !t.IsZero() {
+		return t.Unix()
+	}
+	return 0
+}
+
+func childError(res child.Result) error {
+	if res.Stderr == "" {
+		return fmt.Errorf("exit status %d", res.Exit)
+	}
+	return fmt.Errorf("exit status %d: %s", res.Exit, strings.TrimPrefix(res.Stderr, "nodetrust: error: "))
+}
+
+// lintJob asks the child whether the current library loads the set together with what else is on the host.
+func (a *Agent) lintJob(s *set) func(context.Context) answer {
+	files, err := a.stage(s)
+	return func(ctx context.Context) answer {
+		ans := answer{lint: &lintAnswer{digest: s.digest}, err: err}
+		if err != nil {
+			return ans
+		}
+		res, err := a.Child.Run(ctx, child.Command{
+			Args:  func(tmp string) []string { return []string{"lint", "--root", tmp + "/stage", "-o", "json"} },
+			Files: files, Deadline: lintTime,
+		})
+		if err == nil {
+			ans.lint.loads, ans.lint.why, err = parseLint(res)
+		}
+		ans.err = err
+		return ans
+	}
+}
+
+// stage is the host's /etc/containers and /usr/share/containers as they would be, with the key files that the policy names.
+func (a *Agent) stage(s *set) ([]child.File, error) {
+	var out []child.File
+	add := func(p string, data []byte) { out = append(out, child.File{Path: "stage" + p, Data: data}) }
+	gone := a.replacing(s)
+	others, err := disk.Others(a.root)
+	if err != nil {
+		return nil, fmt.Errorf("reading the host's registries.d: %w", err)
+	}
+	for _, f := range append(others, a.keyFiles(s)...) {
+		if _, ours := s.files.Get(f.Path); !ours && !slices.Contains(gone, f.Path) {
+			add(f.Path, f.Data)
+		}
+	}
+	for _, f := range s.files {
+		add(f.Path, f.Data)
+	}
+	return out, nil
+}
+
+func (a *Agent) keyFiles(s *set) trust.FileSet {
+	var out trust.FileSet
+	for _, k := range disk.KeyPaths(s.files) {
+		if f, err := disk.Read(a.root, k); err == nil {
+			out = append(out, f)
+		} else if !errors.Is(err, fs.ErrNotExist) {
+			a.Log.Debug("staging a key", "path", path.Clean(k), "err", err)
+		}
+	}
+	return out
+}
+
+// parseLint reads whether the reader loads the files. No reader means no answer.
+func parseLint(res child.Result) (loads bool, why string, err error) {
+	if res.Exit != 0 && res.Exit != 3 {
+		return false, "", childError(res)
+	}
+	var report struct {
+		Readers []struct {
+			Reader string `json:"reader"`
+			Loads  *bool  `json:"loads"`
+			Error  string `json:"error"`
+		} `json:"readers"`
+	}
+	if err := json.Unmarshal(res.Stdout, &report); err != nil {
+		return false, "", fmt.Errorf("reading the child's output: %w", err)
+	}
+	if len(report.Readers) == 0 {
+		return false, "", errors.New("reading the child's output: no reader answered")
+	}
+	for _, r := range report.Readers {
+		switch {
+		case r.Loads == nil:
+			return false, "", fmt.Errorf("reading the child's output: reader %q did not answer", r.Reader)
+		case !*r.Loads:
+			return false, r.Error, nil
+		}
+	}
+	return true, "", nil
+}
