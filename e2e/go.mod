@@ -8,10 +8,7 @@ require (
 	k8s.io/cri-api v0.36.3
 )
 
-require (
-	github.com/kr/text v0.2.0 // indirect
-	go.yaml.in/yaml/v2 v2.4.3 // indirect
-)
+require go.yaml.in/yaml/v2 v2.4.4 // indirect
 
 require (
 	github.com/docker/cli v29.9.0+incompatible // indirect

@@ -39,7 +39,7 @@ func TestBadInput(t *testing.T) {
 		{"tabs", write("tabs.yaml", strings.Replace(good, "  pools", "\tpools", 1)), "tab"},
 		{"unknown field", write("unknown.yaml", good+"    atachments: true\n"), "atachments"},
 		{"duplicate key", write("dup.yaml", good+"    lookaside: https://other.example.com/sigstore\n"), "lookaside"},
-		{"bad URL", write("url.yaml", strings.Replace(good, "https://registry", "gopher://registry", 1)), "url.yaml:14: spec.registries[0].lookaside:"},
+		{"bad URL", write("url.yaml", strings.Replace(good, "https://registry", "gopher://registry", 1)), "url.yaml:15: spec.registries[0].lookaside:"},
 		{"unknown key name", write("name.yaml", strings.Replace(good, "signedBy: [corp]", "signedBy: [crop]", 1)), "crop"},
 		{"a key file without keys", write("nokey.yaml", strings.Replace(good, "corp.asc", "nokey.asc", 1)), "nokey.asc"},
 		{"an empty key file", write("emptykey.yaml", strings.Replace(good, "corp.asc", "empty.asc", 1)), "empty.asc"},
@@ -76,7 +76,7 @@ func TestBadInput(t *testing.T) {
 		{"policy.json that is missing", filepath.Join(dir, "absent.json"), "registry.example.com/app" + digest, "absent.json"},
 		{"an image that doesn't parse", loads, "docker://Registry.example.com/App:v1:v2", "App"},
 		{"an empty image", loads, "", ""},
-		{"an image with an unknown transport", loads, "gopher:thing", "gopher"},
+		{"an image with an unknown transport", loads, "gopher://thing", "gopher"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			for _, command := range []string{"verify", "explain"} {
