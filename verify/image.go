@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/url"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -193,7 +194,13 @@ func (e *evaluation) options(o Options) error {
 // lookaside is where signatures of ref are looked up, as the host sees it.
 func (e *evaluation) lookaside(ref types.ImageReference) *verdict.Lookaside {
 	base, file, _ := e.policy.registries.lookup(scopesOf(ref))
-	return &verdict.Lookaside{URL: strings.TrimSuffix(base, "/") + "/" + reference.Path(ref.DockerReference()), File: file}
+	repo := "/" + reference.Path(ref.DockerReference())
+	l := &verdict.Lookaside{URL: base + repo, File: file}
+	if u, err := url.Parse(base); err == nil { // put together as the library does it
+		u.Path += repo
+		l.URL = u.String()
+	}
+	return l
 }
 
 func (e *evaluation) set(a verdict.Answer, r verdict.Reason, message string) {

@@ -7,7 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"runtime"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -153,4 +153,4 @@ func (w *world) want(v verdict.Verdict, answer verdict.Answer, reason verdict.Re
 	}
 }
 
-var _ = runtime.GOARCH
+func itoa(n int) string { return strconv.Itoa(n) }
