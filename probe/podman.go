@@ -93,7 +93,7 @@ func (p *podman) pull(ctx context.Context, ref string) verdict.Verdict {
 	d := func(name string) string { return filepath.Join(p.dir, name) }
 	args := []string{
 		"--root", d("s"), "--runroot", d("r"), "--tmpdir", d("t"),
-		"--storage-driver", "vfs", "--cgroup-manager", "cgroupfs", "--events-backend", "none",
+		"--network-config-dir", d("n"), "--storage-driver", "vfs", "--cgroup-manager", "cgroupfs", "--events-backend", "none",
 		"pull", "--quiet",
 	}
 	if p.authfile != "" {

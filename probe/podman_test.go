@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"errors"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -193,6 +194,36 @@ func TestPodmanLyingRegistry(t *testing.T) {
 	}
 }
 
+// A registry that never answers costs the deadline, and no process outlives it.
+func TestPodmanHangs(t *testing.T) {
+	needPodman(t)
+	w := newWorld(t)
+	asked := make(chan struct{}, 1)
+	w.registry.Fault(func(_ http.ResponseWriter, r *http.Request) {
+		select {
+		case asked <- struct{}{}:
+		default:
+		}
+		<-r.Context().Done()
+	})
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	go func() {
+		<-asked
+		cancel()
+	}()
+	out, err := Run(ctx, []trust.Canary{{Image: w.signed, Expect: verdict.Refuse}}, Options{Runtime: Podman})
+	check(t, err)
+	if out[0].Verdict.Verdict != verdict.Unknown || out[0].Reason != verdict.Timeout {
+		t.Errorf("got %+v", out[0])
+	}
+	for _, p := range processesOf(uint32(os.Geteuid())) {
+		if strings.HasPrefix(p, "podman") && strings.Contains(p, w.signed) {
+			t.Errorf("left running: %s", p)
+		}
+	}
+}
+
 // An unprivileged process that may not gain privileges, as the agent starts it, can probe too, and leaves nothing behind.
 func TestPodmanUnprivileged(t *testing.T) {
 	needPodman(t)
@@ -234,6 +265,9 @@ func TestPodmanUnprivileged(t *testing.T) {
 	}
 	if left, _ := os.ReadDir(filepath.Join(dir, "tmp")); len(left) != 0 {
 		t.Errorf("left in TMPDIR: %v", left)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "home/.config/cni")); err == nil {
+		t.Error("podman wrote into the home directory")
 	}
 	for _, p := range processesOf(65532) {
 		if strings.Contains(p, dir) {
