@@ -66,13 +66,13 @@ func Extract(data []byte, keep func(path string) bool) (*State, error) {
 func loose(f types.File) (trust.File, error) {
 	out := trust.File{Path: f.Path, Mode: 0o644}
 	if f.Mode != nil {
-		out.Mode = uint32(*f.Mode) //nolint:gosec // Ignition has checked it
+		out.Mode = uint32(*f.Mode) // Ignition has checked it
 	}
 	if f.User.ID != nil {
-		out.UID = uint32(*f.User.ID) //nolint:gosec // as above
+		out.UID = uint32(*f.User.ID) // as above
 	}
 	if f.Group.ID != nil {
-		out.GID = uint32(*f.Group.ID) //nolint:gosec // as above
+		out.GID = uint32(*f.Group.ID) // as above
 	}
 	if len(f.Append) > 0 {
 		return out, errors.New("append is not supported")
@@ -95,7 +95,7 @@ func ignition(data []byte) (trust.FileSet, error) {
 	rest := cfg
 	rest.Ignition.Version, rest.Storage.Files = "", nil
 	if !reflect.DeepEqual(rest, types.Config{}) {
-		return nil, errors.New("Ignition config holds more than files (storage.files), which only Ignition can apply") //nolint:staticcheck // a name
+		return nil, errors.New("holds more than files (storage.files), which only Ignition can apply")
 	}
 	if len(files) > maxFiles {
 		return nil, fmt.Errorf("holds more than %d files", maxFiles)

@@ -3,7 +3,6 @@ package key
 import (
 	"bytes"
 	"crypto"
-	"crypto/dsa" //nolint:staticcheck // names old keys, makes none
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/rsa"
@@ -169,8 +168,6 @@ func describe(pub crypto.PublicKey) Key {
 		return Key{Algorithm: "ECDSA " + p.Params().Name, Bits: p.Params().BitSize}
 	case ed25519.PublicKey:
 		return Key{Algorithm: "Ed25519", Bits: 256}
-	case *dsa.PublicKey:
-		return Key{Algorithm: "DSA", Bits: p.P.BitLen()}
 	}
 	return Key{Algorithm: fmt.Sprintf("%T", pub)}
 }
