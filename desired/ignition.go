@@ -66,13 +66,13 @@ func Extract(data []byte, keep func(path string) bool) (*State, error) {
 func loose(f types.File) (trust.File, error) {
 	out := trust.File{Path: f.Path, Mode: 0o644}
 	if f.Mode != nil {
-		out.Mode = uint32(*f.Mode) // Ignition has checked it
+		out.Mode = uint32(*f.Mode)
 	}
 	if f.User.ID != nil {
-		out.UID = uint32(*f.User.ID) // as above
+		out.UID = uint32(*f.User.ID)
 	}
 	if f.Group.ID != nil {
-		out.GID = uint32(*f.Group.ID) // as above
+		out.GID = uint32(*f.Group.ID)
 	}
 	if len(f.Append) > 0 {
 		return out, errors.New("append is not supported")

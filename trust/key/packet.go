@@ -1,7 +1,7 @@
 package key
 
 import (
-	"crypto/md5" // the fingerprint of version 3 keys
+	"crypto/md5"  // the fingerprint of version 3 keys
 	"crypto/sha1" // the fingerprint of version 4 keys
 	"crypto/sha256"
 	"encoding/binary"
@@ -242,14 +242,14 @@ func parseKey(body []byte) (Key, error) {
 		alg, material = body[7], body[8:]
 		n, rest, _ := mpi(material)
 		e, _, _ := mpi(rest)
-		h := md5.Sum(append(append([]byte(nil), n...), e...)) // as specified
+		h := md5.Sum(append(append([]byte(nil), n...), e...))
 		sum = h[:]
 	case 4:
 		alg, material = body[5], body[6:]
 		if len(body) > math.MaxUint16 {
 			return Key{}, fmt.Errorf("is too large for a version 4 key")
 		}
-		h := sha1.Sum(append([]byte{0x99, byte(len(body) >> 8), byte(len(body))}, body...)) // as specified
+		h := sha1.Sum(append([]byte{0x99, byte(len(body) >> 8), byte(len(body))}, body...))
 		sum = h[:]
 	case 5, 6:
 		if len(body) < 10 {
