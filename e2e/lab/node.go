@@ -99,15 +99,28 @@ func namespaces() []string {
 	return []string{"--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--propagation", "private"}
 }
 
-// The machine's /etc becomes read-only and gets mount points that it may lack. cat ends with the lab, whatever happens to it;
-// the shell waits for it and reaps those processes meanwhile that lost their parents.
+// The node's / has the machine's directories and nothing else, so that a mark like /.dockerenv doesn't make a container of the
+// host that it plays. The machine's /etc becomes read-only and gets mount points that it may lack. cat ends with the lab,
+// whatever happens to it; the shell waits for it and reaps those processes meanwhile that lost their parents.
 const initScript = `set -e
-mkdir -p "$1/points/containers" "$1/points/crio" "$1/points/pki"
-mount -t overlay -o "lowerdir=$1/points:/etc" nodetrust-lab /etc
-for d in containers crio pki; do mount --bind "$1/root/etc/$d" "/etc/$d"; done
-mount --bind "$1/root/root" /root
-mkdir -p /var/lib/containers
-mount --bind "$1/root/var/lib/containers" /var/lib/containers
+new="$1/new"
+mkdir -p "$new" "$1/points/containers" "$1/points/crio" "$1/points/pki" /var/lib/containers
+mount -t tmpfs -o mode=0755 nodetrust-lab "$new"
+for d in /*; do
+	if [ -L "$d" ]; then
+		cp -P "$d" "$new$d"
+	elif [ -d "$d" ]; then
+		mkdir "$new$d"
+		mount --rbind "$d" "$new$d"
+	fi
+done
+mount -t overlay -o "lowerdir=$1/points:/etc" nodetrust-lab "$new/etc"
+for d in etc/containers etc/crio etc/pki root var/lib/containers; do mount --bind "$1/root/$d" "$new/$d"; done
+mkdir "$new/.old"
+cd "$new"
+pivot_root . .old
+umount -l /.old
+rmdir /.old
 exec 3<&0
 cat <&3 &
 echo ready
