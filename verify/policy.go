@@ -53,6 +53,9 @@ type Settings struct {
 	Keys map[string]string
 	// HostRegistries makes Files and Rendered read registries.conf (and registries.conf.d) below Root. Host always does.
 	HostRegistries bool
+	// HiddenHome makes Host go on where root's home may not be looked into, as if nothing were there: for a caller that
+	// learns from somebody else whether a file there masks the host's. Else that is PolicyInvalid.
+	HiddenHome bool
 }
 
 // File is a file of a policy: its path as the host sees it, and what it holds.
@@ -103,6 +106,7 @@ func Host(s Settings) (*Policy, error) {
 			}
 		case err == nil:
 			p.File, data = path, b
+		case path == userPolicy && s.HiddenHome && errors.Is(err, fs.ErrPermission):
 		case !errors.Is(err, fs.ErrNotExist):
 			return nil, &InvalidError{verdict.PolicyInvalid, fmt.Errorf("reading policy: %w", err)}
 		}

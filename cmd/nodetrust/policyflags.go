@@ -26,6 +26,7 @@ type policyFlags struct {
 	config         string
 	keys           []string
 	registriesConf string
+	hiddenHome     bool // see verify.Settings
 }
 
 func (f *policyFlags) add(cmd *cobra.Command) {
@@ -77,7 +78,7 @@ func (f *policyFlags) source() (*verify.Policy, error) {
 			return nil, err
 		}
 	}
-	s := verify.Settings{Root: root, RegistriesConf: f.registriesConf, HostRegistries: root != ""}
+	s := verify.Settings{Root: root, RegistriesConf: f.registriesConf, HostRegistries: root != "", HiddenHome: f.hiddenHome}
 	if s.RegistriesConf == "" {
 		s.RegistriesConf = fromEnv
 	}

@@ -200,6 +200,8 @@ func (f *probeFlags) openPolicy() (*secondOpinion, error) {
 	if flags.policy != "" || flags.root != "" {
 		flags.config, flags.keys = "", nil
 	}
+	// The agent's child may not look into root's home; the agent itself does.
+	flags.hiddenHome = f.announce
 	o := &secondOpinion{root: flags.root, onHost: flags.policy == "" && flags.config == "", authfile: f.opts.Authfile}
 	p, err := flags.source()
 	switch {
