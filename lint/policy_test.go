@@ -212,8 +212,14 @@ func mutateTree(rng *rand.Rand, s string) string {
 		panic(err)
 	}
 	values := []any{
-		nil, "", "a.b/c:d", "/k", "aGk=", []any{}, []any{"/k"}, map[string]any{}, 1, "reject", "GPGKeys", "matchRepository",
-		map[string]any{"type": "reject"}, []any{map[string]any{"type": "insecureAcceptAnything"}}, map[string]any{"type": "matchExact"},
+		nil, "", "a.b/c:d", "/k", "aGk=",
+		[]any{},
+		[]any{"/k"},
+		map[string]any{},
+		1, "reject", "GPGKeys", "matchRepository",
+		map[string]any{"type": "reject"},
+		[]any{map[string]any{"type": "insecureAcceptAnything"}},
+		map[string]any{"type": "matchExact"},
 	}
 	keys := []string{"keyPath", "keyData", "keyPaths", "type", "signedIdentity", "", "a.b/c/d", "docker", "rekorPublicKeyPath", "/x", "subjectEmail"}
 	var visit func(v any, left *int) any
@@ -276,7 +282,7 @@ func TestPolicyAgreesWithLibrary(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))
 	all := seeds()
 	loaded := 0
-	for range 20_000 {
+	for range 10_000 {
 		s := all[rng.IntN(len(all))]
 		if rng.IntN(2) == 0 {
 			s = mutate(rng, s)
@@ -288,8 +294,8 @@ func TestPolicyAgreesWithLibrary(t *testing.T) {
 			loaded++
 		}
 	}
-	if loaded < 1000 || loaded > 19_000 {
-		t.Errorf("%d of 20000 samples load: the sample shows little", loaded)
+	if loaded < 1000 || loaded > 9_500 {
+		t.Errorf("%d of 10000 samples load: the sample shows little", loaded)
 	}
 }
 

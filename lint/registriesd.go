@@ -243,8 +243,10 @@ func (w *registriesWalk) mapping(n *yaml.Node, f func(key, value *yaml.Node)) {
 func (w *registriesWalk) entry(e registryEntry, at ...string) {
 	name := at[len(at)-1]
 	for _, u := range []struct{ key, value string }{
-		{"lookaside", e.Lookaside}, {"lookaside-staging", e.LookasideStaging},
-		{"sigstore", e.SigStore}, {"sigstore-staging", e.SigStoreStaging},
+		{"lookaside", e.Lookaside},
+		{"lookaside-staging", e.LookasideStaging},
+		{"sigstore", e.SigStore},
+		{"sigstore-staging", e.SigStoreStaging},
 	} {
 		if u.value != "" {
 			w.url(u.value, w.line(append(slices.Clone(at), u.key)...), fmt.Sprintf("%s: %s", name, u.key))

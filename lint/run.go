@@ -409,12 +409,16 @@ func (r *runner) lookups(p *policy, regs *registries) {
 		}
 		lookaside, attachments := regs.lookup(s.name)
 		if s.has("signedBy") && !lookaside && !regs.below(s.name, func(e registryEntry) bool { return e.url() != "" }) {
-			r.add(Finding{Severity: Warning, Code: "no-lookaside", File: p.file, Line: s.line,
-				Message: fmt.Sprintf("%s: no registries.d file names a lookaside for it: signatures are looked for in /var/lib/containers/sigstore only", s.path)})
+			r.add(Finding{
+				Severity: Warning, Code: "no-lookaside", File: p.file, Line: s.line,
+				Message: fmt.Sprintf("%s: no registries.d file names a lookaside for it: signatures are looked for in /var/lib/containers/sigstore only", s.path),
+			})
 		}
 		if s.has("sigstoreSigned") && !attachments && !regs.below(s.name, func(e registryEntry) bool { return e.Attachments != nil && *e.Attachments }) {
-			r.add(Finding{Severity: Error, Code: "no-attachments", File: p.file, Line: s.line,
-				Message: fmt.Sprintf("%s: registries.d has no use-sigstore-attachments: true for it: every image is refused", s.path)})
+			r.add(Finding{
+				Severity: Error, Code: "no-attachments", File: p.file, Line: s.line,
+				Message: fmt.Sprintf("%s: registries.d has no use-sigstore-attachments: true for it: every image is refused", s.path),
+			})
 		}
 	}
 }
