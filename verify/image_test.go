@@ -1,7 +1,9 @@
 package verify
 
 import (
+	"context"
 	"testing"
+	"time"
 
 	"github.com/nodetrust/nodetrust/verdict"
 )
@@ -39,4 +41,28 @@ func TestImage_accept(t *testing.T) {
 	}
 	// By tag and digest: the tag counts for nothing, as podman and CRI-O have it.
 	w.want(w.judge(p, w.ref("team/app:other@"+d)), verdict.Accept, "")
+}
+
+// Whenever the caller gives up, Image returns soon, with nothing left behind: TestMain looks.
+func TestImage_interrupted(t *testing.T) {
+	w := newWorld(t)
+	d := w.push("team/app", "v1")
+	for n := range 4 {
+		w.sign(w.key, "team/app", d, w.ref("team/else:v1"), n+1)
+	}
+	p := w.policy(signedBy(w.key))
+	insecure := false
+	for delay := time.Duration(0); delay < 100*time.Millisecond; delay += 7 * time.Millisecond {
+		ctx, cancel := context.WithTimeout(t.Context(), delay)
+		start := time.Now()
+		v, err := Image(ctx, w.ref("team/app:v1"), p, Options{TLSVerify: &insecure})
+		cancel()
+		check(t, err)
+		if v.Verdict == verdict.Accept || v.Verdict == verdict.Unknown && v.Reason != verdict.Timeout {
+			t.Errorf("after %s: %s/%s", delay, v.Verdict, v.Reason)
+		}
+		if d := time.Since(start); d > 5*time.Second {
+			t.Errorf("after %s: returned after %s", delay, d)
+		}
+	}
 }

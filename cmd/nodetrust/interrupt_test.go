@@ -1,0 +1,124 @@
+package main
+
+import (
+	"encoding/base64"
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/nodetrust/nodetrust/internal/fixture"
+)
+
+// TestVerify_interrupted sends SIGINT to a verify that waits for its lookaside, or for gpg: it ends soon, with exit
+// status 4, 0 when the signal came too late, and leaves no file and no process.
+func TestVerify_interrupted(t *testing.T) {
+	gpg, err := fixture.NewGPG()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer gpg.Close()
+	key, err := gpg.NewKey("signer", fixture.KeyOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	registry, err := fixture.NewRegistry("127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer registry.Stop()
+	dir := t.TempDir()
+	lookaside, err := fixture.NewLookaside("127.0.0.1:0", filepath.Join(dir, "sigs"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lookaside.Stop()
+	digest, err := registry.Push("team/app", "v1", "one")
+	if err != nil {
+		t.Fatal(err)
+	}
+	image := registry.Host + "/team/app:v1"
+	sig, err := key.Sign(digest, image)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := lookaside.Put("team/app", digest, 1, sig); err != nil {
+		t.Fatal(err)
+	}
+	files := map[string]string{
+		"policy.json": fmt.Sprintf(`{"default":[{"type":"signedBy","keyType":"GPGKeys","keyData":%q}]}`, base64.StdEncoding.EncodeToString(key.Binary)),
+		"d/lab.yaml":  fmt.Sprintf("docker: {%q: {lookaside: %q}}\n", registry.Host, lookaside.URL()),
+	}
+	for name, content := range files {
+		path := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, after := range []time.Duration{-1, 0, 5, 10, 20, 30, 45} {
+		tmp, err := os.MkdirTemp("", "nt-")
+		if err != nil {
+			t.Fatal(err)
+		}
+		asked := make(chan struct{}, 1)
+		lookaside.Fault(func(w http.ResponseWriter, r *http.Request) {
+			if after < 0 { // never answer
+				asked <- struct{}{}
+				<-r.Context().Done()
+				return
+			}
+			if strings.HasSuffix(r.URL.Path, "signature-2") { // the last request: gpg comes next
+				asked <- struct{}{}
+			}
+			lookaside.Serve(w, r)
+		})
+		cmd := exec.Command(os.Args[0])
+		cmd.Args = []string{"nodetrust", "verify", "--policy", filepath.Join(dir, "policy.json"), "--registries-d", filepath.Join(dir, "d"), "--tls-verify=false", image}
+		cmd.Env = append(os.Environ(), "TMPDIR="+tmp)
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		<-asked
+		time.Sleep(after * time.Millisecond) // any moment is a fair one
+		if err := cmd.Process.Signal(syscall.SIGINT); err != nil {
+			t.Log(err)
+		}
+		start := time.Now()
+		_ = cmd.Wait()
+		if d := time.Since(start); d > 5*time.Second {
+			t.Errorf("after %v: ended %s after the signal", after, d)
+		}
+		if code := cmd.ProcessState.ExitCode(); code != exitUnknown && (after < 0 || code != exitOK) {
+			t.Errorf("after %v: exit status %d", after, code)
+		}
+		if left := leftBehind(tmp); len(left) > 0 {
+			t.Errorf("after %v: left behind: %v", after, left)
+		}
+		os.RemoveAll(tmp)
+	}
+}
+
+// leftBehind names the files in dir and the processes that were started for one of them. Agents are given some seconds
+// to see that their keyring is gone.
+func leftBehind(dir string) []string {
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		left, _ := filepath.Glob(filepath.Join(dir, "*"))
+		procs, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+		for _, p := range procs {
+			if b, err := os.ReadFile(p); err == nil && strings.Contains(string(b), dir+"/") {
+				left = append(left, p)
+			}
+		}
+		if len(left) == 0 || time.Now().After(deadline) {
+			return left
+		}
+	}
+}
