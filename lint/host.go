@@ -28,17 +28,18 @@ func (r *runner) host() error {
 		return &InputError{fmt.Errorf("reading %s: %w", r.Root, err)}
 	}
 	regs, unreadable := r.hostRegistries()
-	policy, err := r.hostPolicy()
+	f, err := r.hostPolicy()
+	var system *policy
 	switch {
 	case err != nil:
 		r.loadables = append(r.loadables, loadable{name: policyPaths[1], registries: regs, required: true, problem: err.Error()})
 	case unreadable != nil:
-		r.onePolicy(policy, nil, hostSource(r.Root), true)
+		system = r.onePolicy(f, nil, hostSource(r.Root), true)
 		r.loadables[len(r.loadables)-1].problem = unreadable.Error()
 	default:
-		r.onePolicy(policy, regs, hostSource(r.Root), true)
+		system = r.onePolicy(f, regs, hostSource(r.Root), true)
 	}
-	r.namespaced(regs)
+	r.namespaced(system, regs)
 	return nil
 }
 
@@ -113,7 +114,7 @@ func (r *runner) hostRegistries() (*registries, error) {
 }
 
 // namespaced lints the policies that CRI-O takes for single namespaces instead of the system's.
-func (r *runner) namespaced(regs *registries) {
+func (r *runner) namespaced(system *policy, regs *registries) {
 	entries, err := verify.ReadHostDir(r.Root, namespacedDir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return
@@ -139,5 +140,36 @@ func (r *runner) namespaced(regs *registries) {
 		if !pol.broken && !regs.broken {
 			r.lookups(pol, regs)
 		}
+		if system != nil && !system.broken && !pol.broken {
+			r.weaker(system, pol)
+		}
+	}
+}
+
+// weaker finds scopes for which the system's policy demands something and the namespaced one accepts everything. CRI-O
+// takes for granted that there are none.
+func (r *runner) weaker(system, namespaced *policy) {
+	own := map[string]policyScope{}
+	for _, s := range namespaced.scopes {
+		own[s.name] = s
+	}
+	check := func(s, by policyScope, name string) {
+		if !s.accepts() && by.accepts() {
+			r.add(Finding{
+				Severity: Warning, Code: "namespaced-weaker", File: namespaced.file, Line: by.line,
+				Message: fmt.Sprintf("%s: accepts every image of %s, which %s (line %d) does not", by.path, name, system.file, s.line),
+			})
+		}
+	}
+	check(system.defaults, namespaced.defaults, "scopes that are not named")
+	for _, s := range system.scopes {
+		by := namespaced.defaults
+		for _, name := range append([]string{s.name}, parents(s.name)...) {
+			if found, ok := own[name]; ok {
+				by = found
+				break
+			}
+		}
+		check(s, by, fmt.Sprintf("scope %q", s.name))
 	}
 }

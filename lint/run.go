@@ -403,18 +403,20 @@ func (r *runner) keyData(k policyKey, data []byte, name, where string) {
 
 // lookups checks that readers look for the signatures that the policy asks for.
 func (r *runner) lookups(p *policy, regs *registries) {
+	withURL := regs.above(func(e registryEntry) bool { return e.url() != "" })
+	withAttachments := regs.above(func(e registryEntry) bool { return e.Attachments != nil && *e.Attachments })
 	for _, s := range p.scopes {
 		if s.name == "" || !s.signed() || trust.CheckScope(s.name) != nil {
 			continue
 		}
 		lookaside, attachments := regs.lookup(s.name)
-		if s.has("signedBy") && !lookaside && !regs.below(s.name, func(e registryEntry) bool { return e.url() != "" }) {
+		if s.has("signedBy") && !lookaside && !withURL[s.name] {
 			r.add(Finding{
 				Severity: Warning, Code: "no-lookaside", File: p.file, Line: s.line,
 				Message: fmt.Sprintf("%s: no registries.d file names a lookaside for it: signatures are looked for in /var/lib/containers/sigstore only", s.path),
 			})
 		}
-		if s.has("sigstoreSigned") && !attachments && !regs.below(s.name, func(e registryEntry) bool { return e.Attachments != nil && *e.Attachments }) {
+		if s.has("sigstoreSigned") && !attachments && !withAttachments[s.name] {
 			r.add(Finding{
 				Severity: Error, Code: "no-attachments", File: p.file, Line: s.line,
 				Message: fmt.Sprintf("%s: registries.d has no use-sigstore-attachments: true for it: every image is refused", s.path),
@@ -444,12 +446,15 @@ func (r *registries) lookup(scope string) (lookaside, attachments bool) {
 	return lookaside, att != nil && *att
 }
 
-// below reports whether a more specific section has what is asked for: a part of the scope's images is served then.
-func (r *registries) below(scope string, has func(registryEntry) bool) bool {
-	for s, e := range r.scopes {
-		if has(e) && slices.Contains(parents(s), scope) {
-			return true
+// above lists the scopes above sections that have what is asked for: a part of such a scope's images is served.
+func (r *registries) above(has func(registryEntry) bool) map[string]bool {
+	out := map[string]bool{}
+	for scope, e := range r.scopes {
+		if has(e) {
+			for _, p := range parents(scope) {
+				out[p] = true
+			}
 		}
 	}
-	return false
+	return out
 }

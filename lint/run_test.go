@@ -115,6 +115,13 @@ func TestHost(t *testing.T) {
 		{"namespaced", func(root string) {
 			write(t, root, map[string]string{"etc/crio/policies/apps.json": "{\n\"default\":[]}"})
 		}, "warning /etc/crio/policies/apps.json:0 namespaced-policy\nerror /etc/crio/policies/apps.json:2 empty-requirements", true},
+		{"namespaced and weaker", func(root string) {
+			write(t, root, map[string]string{"etc/crio/policies/apps.json": `{"default":[{"type":"reject"}],"transports":{"docker":{
+"example.com":[{"type":"insecureAcceptAnything"}]}}}`})
+		}, "warning /etc/crio/policies/apps.json:0 namespaced-policy\nwarning /etc/crio/policies/apps.json:2 namespaced-weaker", true},
+		{"namespaced and equal", func(root string) {
+			write(t, root, map[string]string{"etc/crio/policies/apps.json": signedPolicy})
+		}, "warning /etc/crio/policies/apps.json:0 namespaced-policy", true},
 		{"policy broken", func(root string) { os.WriteFile(root+"/etc/containers/policy.json", []byte("{}"), 0o644) }, "error /etc/containers/policy.json:1 missing-default", false},
 		{"lookaside of a parent", func(root string) {
 			write(t, root, map[string]string{"etc/containers/registries.d/corp.yaml": "default-docker:\n  lookaside: https://example.com/sigs\n"})
