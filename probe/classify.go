@@ -183,7 +183,7 @@ var unknowns = []pattern{
 	{regexp.MustCompile(`unauthorized|authentication required|denied: |401 |403 `), verdict.Unauthorized},
 	{regexp.MustCompile(`name unknown|manifest unknown|404 `), verdict.ImageNotFound},
 	{regexp.MustCompile(`context deadline exceeded|Client\.Timeout|i/o timeout|TLS handshake timeout`), verdict.Timeout},
-	{regexp.MustCompile(`pinging container registry|connection refused|no such host|x509: |connection reset|server gave HTTP response|EOF|received unexpected HTTP status: 5`), verdict.RegistryUnreachable},
+	{regexp.MustCompile(`pinging container registry|is blocked in |connection refused|no such host|x509: |connection reset|server gave HTTP response|EOF|received unexpected HTTP status: 5`), verdict.RegistryUnreachable},
 }
 
 func unknownReason(text string) verdict.Reason {

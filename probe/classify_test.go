@@ -52,6 +52,7 @@ func TestClassifyCRI(t *testing.T) {
 		{"expired key, pure Go", "Source image rejected: signature error: openpgp: key expired", verdict.Unknown, verdict.KeyExpired},
 		{"login", "unable to try pulling: reading manifest v1 in h/r: unauthorized: authentication required", verdict.Unknown, verdict.Unauthorized},
 		{"rate limit", "reading manifest v1 in h/r: toomanyrequests: You have reached your pull rate limit", verdict.Unknown, verdict.RateLimited},
+		{"blocked", "unable to try pulling: registry h is blocked in /etc/containers/registries.conf or /root/.config/containers/registries.conf.d", verdict.Unknown, verdict.RegistryUnreachable},
 		{"no prefix", "Source image rejected: A signature was required, but no signature exists", verdict.Unknown, verdict.RuntimeFailed},
 		{"a registry's words", "reading manifest v1 in h/r: SignatureValidationFailed: Source image rejected: A signature was required, but no signature exists", verdict.Unknown, verdict.RuntimeFailed},
 		{"empty", "", verdict.Unknown, verdict.RuntimeFailed},
