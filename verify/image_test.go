@@ -2,6 +2,8 @@ package verify
 
 import (
 	"context"
+	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -64,5 +66,56 @@ func TestImage_interrupted(t *testing.T) {
 		if d := time.Since(start); d > 5*time.Second {
 			t.Errorf("after %s: returned after %s", delay, d)
 		}
+	}
+}
+
+// In an enclosed process no gpg-agent is ever started, and the verdicts are the same.
+func TestEnclose(t *testing.T) {
+	if pure {
+		t.Skip("gpg is not used in a pure-Go build")
+	}
+	w := newWorld(t)
+	d := w.push("team/app", "v1")
+	w.sign(w.key, "team/app", d, w.ref("team/app:v1"), 1)
+	w.sign(w.key, "team/app", d, w.ref("team/else:v1"), 2)
+	p := w.policy(signedBy(w.key))
+	before := os.TempDir()
+	// agents looks for agents of keyrings while images are judged.
+	agents := func() (seen int) {
+		t.Helper()
+		stop, done := make(chan struct{}), make(chan struct{})
+		go func() {
+			defer close(done)
+			for {
+				for _, p := range processesIn(os.TempDir()) {
+					if strings.Contains(p, "gpg-agent") && strings.Contains(p, "containers-ephemeral") {
+						seen++
+					}
+				}
+				select {
+				case <-stop:
+					return
+				case <-time.After(time.Millisecond):
+				}
+			}
+		}()
+		for range 3 {
+			w.want(w.judge(p, w.ref("team/app:v1")), verdict.Accept, "")
+			w.want(w.judge(p, w.ref("team/app:v2@"+d)), verdict.Accept, "")
+		}
+		close(stop)
+		<-done
+		return seen
+	}
+	if agents() == 0 {
+		t.Error("no agent seen without enclosing: this test can't see any")
+	}
+	check(t, p.Enclose())
+	if n := agents(); n > 0 {
+		t.Errorf("agents seen %d times", n)
+	}
+	check(t, p.Close())
+	if os.TempDir() != before {
+		t.Errorf("temporary directory is %s, was %s", os.TempDir(), before)
 	}
 }

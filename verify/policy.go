@@ -84,6 +84,7 @@ type Policy struct {
 	registries registriesD
 	tmp        string // holds the copies that the library reads; removed by Close
 	sys        types.SystemContext
+	unenclose  func()
 
 	mu       sync.Mutex
 	sections map[string]*section // by transport and scope
@@ -179,7 +180,12 @@ func Rendered(policy File, registries []File, s Settings) (*Policy, error) {
 }
 
 // Close removes the temporary copies.
-func (p *Policy) Close() error { return os.RemoveAll(p.tmp) }
+func (p *Policy) Close() error {
+	if p.unenclose != nil {
+		p.unenclose()
+	}
+	return os.RemoveAll(p.tmp)
+}
 
 func (p *Policy) open(policy []byte, files []configFile) (_ *Policy, err error) {
 	p.library, err = signature.NewPolicyFromBytes(policy)

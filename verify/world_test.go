@@ -38,16 +38,23 @@ func TestMain(m *testing.M) {
 func leftIn(dir string) []string {
 	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(50 * time.Millisecond) {
 		left, _ := filepath.Glob(filepath.Join(dir, "*"))
-		procs, _ := filepath.Glob("/proc/[0-9]*/cmdline")
-		for _, p := range procs {
-			if b, err := os.ReadFile(p); err == nil && strings.Contains(string(b), dir+"/") {
-				left = append(left, p+": "+strings.ReplaceAll(string(b), "\x00", " "))
-			}
-		}
+		left = append(left, processesIn(dir)...)
 		if len(left) == 0 || time.Now().After(deadline) {
 			return left
 		}
 	}
+}
+
+// processesIn names the processes with an argument below dir.
+func processesIn(dir string) []string {
+	var out []string
+	procs, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	for _, p := range procs {
+		if b, err := os.ReadFile(p); err == nil && strings.Contains(string(b), dir+"/") {
+			out = append(out, p+": "+strings.ReplaceAll(string(b), "\x00", " "))
+		}
+	}
+	return out
 }
 
 // world is a registry, a lookaside and a gpg home, with an image that is signed.

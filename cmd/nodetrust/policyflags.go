@@ -65,8 +65,21 @@ func (f *policyFlags) check() error {
 }
 
 // source opens the policy. The error is a *verify.InvalidError when a policy.json or registries.d doesn't load, which is
-// a verdict for some commands; any other error is bad usage. The caller closes the policy.
+// a verdict for some commands; any other error is bad usage. The caller closes the policy, of which a process has one: it
+// comes with a temporary directory for gpg.
 func (f *policyFlags) source() (*verify.Policy, error) {
+	p, err := f.open()
+	if err != nil {
+		return nil, err
+	}
+	if err := p.Enclose(); err != nil {
+		p.Close()
+		return nil, err
+	}
+	return p, nil
+}
+
+func (f *policyFlags) open() (*verify.Policy, error) {
 	fromEnv := verify.Isolate()
 	if err := f.check(); err != nil {
 		return nil, err
