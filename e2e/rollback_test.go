@@ -76,11 +76,13 @@ func TestRollback(t *testing.T) {
 	})
 }
 
-// replaceFile gives a file of a MachineConfig other content.
+// replaceFile gives a file of a MachineConfig other content, as someone's hand would: the digest that it was rendered with
+// is taken off.
 func replaceFile(t *testing.T, machineConfig []byte, path string, data []byte) []byte {
 	t.Helper()
 	var mc map[string]any
 	must(t, yaml.Unmarshal(machineConfig, &mc))
+	delete(mc["metadata"].(map[string]any)["annotations"].(map[string]any), "nodetrust.io/digest")
 	files := mc["spec"].(map[string]any)["config"].(map[string]any)["storage"].(map[string]any)["files"].([]any)
 	for _, f := range files {
 		file := f.(map[string]any)

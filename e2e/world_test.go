@@ -261,8 +261,12 @@ func (w *world) startAgent(extra ...string) *agent {
 		if w.t.Failed() {
 			a.look()
 			w.t.Logf("the agent said:\n%s", tail(a.Log.String()))
+			var said string
 			for _, s := range a.since(0) {
-				w.t.Logf("state %s %s %s differences %v", s.State, s.Reason, s.Message, s.Differences)
+				if line := fmt.Sprint(s.State, " ", s.Reason, " ", s.Message, " ", s.Differences); line != said {
+					said = line
+					w.t.Log("state ", line)
+				}
 			}
 			if s, ok := a.last(); ok {
 				w.t.Logf("last status: %v", s)

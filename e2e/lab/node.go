@@ -236,7 +236,7 @@ func (n *Node) Path(host string) string { return filepath.Join(n.Root, host) }
 func (n *Node) Rebind() error {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	out, err := n.Command(ctx, "sh", "-c", `umount /etc/containers && mount --bind "$1" /etc/containers`, "sh", n.Path("etc/containers")).CombinedOutput()
+	out, err := n.Command(ctx, "mount", "--bind", n.Path("etc/containers"), "/etc/containers").CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("binding /etc/containers again: %w: %s", err, out)
 	}
