@@ -45,7 +45,7 @@ type podman struct {
 }
 
 func newPodman(authfile string, env []string) (*podman, error) {
-	dir, err := shortTempDir()
+	dir, err := os.MkdirTemp("", "nodetrust-podman-")
 	if err != nil {
 		return nil, fmt.Errorf("making a directory for podman: %w", err)
 	}
@@ -63,14 +63,12 @@ func newPodman(authfile string, env []string) (*podman, error) {
 // maxRunroot is the longest --runroot that podman takes.
 const maxRunroot = 50
 
-// shortTempDir makes a directory below TMPDIR, or below /tmp where that makes names that are too long for podman.
-func shortTempDir() (string, error) {
-	dir, err := os.MkdirTemp("", "nt")
-	if err != nil || len(filepath.Join(dir, "r")) <= maxRunroot {
-		return dir, err
+// runroot names the directory "r" below p.dir, which is podman's working directory, in a way that is never too long.
+func (p *podman) runroot() string {
+	if path := filepath.Join(p.dir, "r"); len(path) <= maxRunroot {
+		return path
 	}
-	_ = os.Remove(dir)
-	return os.MkdirTemp("/tmp", "nt")
+	return "/proc/self/cwd/r"
 }
 
 func runPodman(ctx context.Context, canaries []trust.Canary, o Options) ([]judge.Canary, error) {
@@ -92,7 +90,7 @@ func (p *podman) pull(ctx context.Context, ref string) verdict.Verdict {
 	defer cancel()
 	d := func(name string) string { return filepath.Join(p.dir, name) }
 	args := []string{
-		"--root", d("s"), "--runroot", d("r"), "--tmpdir", d("t"),
+		"--root", d("s"), "--runroot", p.runroot(), "--tmpdir", d("t"),
 		"--network-config-dir", d("n"), "--storage-driver", "vfs", "--cgroup-manager", "cgroupfs", "--events-backend", "none",
 		"pull", "--quiet",
 	}

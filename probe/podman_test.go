@@ -116,9 +116,7 @@ func probePodman(t *testing.T, image string) judge.Canary {
 func TestPodman(t *testing.T) {
 	needPodman(t)
 	w := newWorld(t)
-	tmp, err := os.MkdirTemp("", "nt-tmp-")
-	check(t, err)
-	t.Cleanup(func() { _ = os.RemoveAll(tmp) })
+	tmp := t.TempDir()
 	t.Setenv("TMPDIR", tmp)
 	for _, tt := range []struct {
 		name, image string
@@ -243,7 +241,9 @@ func TestPodmanUnprivileged(t *testing.T) {
 	b, err := os.ReadFile("/proc/self/exe")
 	check(t, err)
 	check(t, os.WriteFile(bin, b, 0o755))
-	check(t, os.Mkdir(filepath.Join(dir, "tmp"), 0o700))
+	// As long as the agent's folder for its child may be.
+	tmp := filepath.Join(dir, "tmp", "nodetrust-child-1234567-1234567890", "more")
+	check(t, os.MkdirAll(tmp, 0o700))
 	check(t, filepath.Walk(dir, func(p string, _ os.FileInfo, err error) error {
 		return errors.Join(err, os.Chown(p, 65532, 0))
 	}))
@@ -255,7 +255,7 @@ func TestPodmanUnprivileged(t *testing.T) {
 		bin, "-test.run", "^TestPodmanUnprivileged$", "-test.v")
 	cmd.Dir = dir
 	cmd.Env = []string{
-		"PATH=" + os.Getenv("PATH"), "HOME=" + filepath.Join(dir, "home"), "TMPDIR=" + filepath.Join(dir, "tmp"),
+		"PATH=" + os.Getenv("PATH"), "HOME=" + filepath.Join(dir, "home"), "TMPDIR=" + tmp,
 		"CONTAINERS_REGISTRIES_CONF=" + filepath.Join(dir, "home/registries.conf"),
 		"NODETRUST_TEST_CHILD=" + w.signed + " " + w.unsigned,
 	}
@@ -263,7 +263,7 @@ func TestPodmanUnprivileged(t *testing.T) {
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	if left, _ := os.ReadDir(filepath.Join(dir, "tmp")); len(left) != 0 {
+	if left, err := os.ReadDir(tmp); err != nil || len(left) != 0 {
 		t.Errorf("left in TMPDIR: %v", left)
 	}
 	if _, err := os.Stat(filepath.Join(dir, "home/.config/cni")); err == nil {
