@@ -14,7 +14,6 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
-	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
@@ -134,7 +133,7 @@ type status struct {
 
 func (d *demo) readStatus() (status, error) {
 	var s status
-	b, err := os.ReadFile(filepath.Join(d.dir, "status.json"))
+	b, err := os.ReadFile(d.statusFile())
 	if err != nil {
 		return s, err
 	}

@@ -134,7 +134,7 @@ func (d *demo) push(context.Context) error {
 			}
 			by = "signed by corp"
 		}
-		d.say("%-28s %s…  %s", *i.tag, digest[:19], by)
+		d.say("%-36s %s…  %s", *i.tag, digest[:19], by)
 	}
 	return nil
 }
@@ -190,20 +190,28 @@ func (d *demo) render(ctx context.Context) error {
 		return errors.New("no MachineConfig 51-worker-demo")
 	}
 	d.say("MachineConfig 51-worker-demo, %d bytes, both times the same", len(first))
-	return os.WriteFile(filepath.Join(d.dir, "desired.yaml"), []byte(first), 0o644)
+	if err := os.Mkdir(filepath.Dir(d.desiredFile()), 0o755); err != nil {
+		return err
+	}
+	return os.WriteFile(d.desiredFile(), []byte(first), 0o644)
 }
+
+// desiredFile and statusFile lie in directories of their own: the agent watches that of the first.
+func (d *demo) desiredFile() string { return filepath.Join(d.dir, "desired", "machineconfig.yaml") }
+func (d *demo) statusFile() string  { return filepath.Join(d.dir, "run", "status.json") }
 
 func (d *demo) apply(ctx context.Context) error {
 	if err := errors.Join(
 		os.MkdirAll(filepath.Join(d.root, "etc/containers/registries.d"), 0o755),
 		os.MkdirAll(filepath.Join(d.root, "var/lib/containers"), 0o755),
 		os.MkdirAll(filepath.Join(d.root, "root"), 0o700),
+		os.Mkdir(filepath.Dir(d.statusFile()), 0o755),
 		os.WriteFile(filepath.Join(d.root, "etc/containers/registries.conf"), fmt.Appendf(nil, "[[registry]]\nlocation = %q\ninsecure = true\n", d.registry.Host), 0o644),
 	); err != nil {
 		return err
 	}
-	d.running = exec.Command(d.agent, "--host-root", d.root, "--desired", filepath.Join(d.dir, "desired.yaml"), "--node-name", "demo",
-		"--status-file", filepath.Join(d.dir, "status.json"), "--runtime", "verify", "--resync", "2s", "--probe-interval", "2s")
+	d.running = exec.Command(d.agent, "--host-root", d.root, "--desired", d.desiredFile(), "--node-name", "demo",
+		"--status-file", d.statusFile(), "--runtime", "verify", "--resync", "2s", "--probe-interval", "2s")
 	d.running.Env = d.env()
 	d.running.Stdout, d.running.Stderr = &d.log, &d.log
 	// Out of the way of a terminal's ^C, which this program answers for both.
