@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -17,7 +16,6 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
-	"github.com/sirupsen/logrus"
 	"go.podman.io/image/v5/docker/reference"
 	"go.podman.io/image/v5/image"
 	"go.podman.io/image/v5/manifest"
@@ -56,7 +54,7 @@ type Options struct {
 // log. It changes the process's environment, so it belongs at the start of a program; $CONTAINERS_REGISTRIES_CONF is
 // returned before it is cleared.
 func Isolate() (registriesConf string) {
-	logrus.SetOutput(io.Discard)
+	quietLog()
 	registriesConf = os.Getenv("CONTAINERS_REGISTRIES_CONF")
 	for _, kv := range os.Environ() {
 		name, _, _ := strings.Cut(kv, "=")
@@ -247,10 +245,16 @@ func (e *evaluation) judge(ctx context.Context) {
 		defer func() { <-warm }()
 	}
 	pulled := e.pullSources()
+	before := throttleCount(e.hosts(pulled))
 	ctx, hosts := traceHosts(ctx)
 	src, err := e.target.content.NewImageSource(ctx, &e.sys)
 	if err != nil {
-		e.stop(registryReason(err), "reading manifest: %v", err)
+		reason := registryReason(err)
+		if reason == verdict.Timeout && throttleCount(e.hosts(pulled)) > before {
+			reason = verdict.RateLimited
+			err = errors.New("the registry answered 429 until the time was over")
+		}
+		e.stop(reason, "reading manifest: %v", err)
 		return
 	}
 	defer src.Close()

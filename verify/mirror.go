@@ -37,6 +37,25 @@ func (e *evaluation) pullSources() []types.ImageReference {
 	return out
 }
 
+// hosts are the registries that may be asked for the image.
+func (e *evaluation) hosts(sources []types.ImageReference) []string {
+	var out []string
+	for _, s := range append(sources, e.target.content) {
+		if named := s.DockerReference(); named != nil {
+			out = append(out, registryHost(named))
+		}
+	}
+	return out
+}
+
+// registryHost is the host that is connected to for a reference.
+func registryHost(named reference.Named) string {
+	if d := reference.Domain(named); d != "docker.io" {
+		return d
+	}
+	return "registry-1.docker.io"
+}
+
 // traceHosts records the hosts that are connected to under the returned context: the library doesn't tell which mirror
 // it took.
 func traceHosts(ctx context.Context) (context.Context, func() []string) {
@@ -62,10 +81,7 @@ func chosenSource(sources []types.ImageReference, hosts []string) types.ImageRef
 	}
 	for _, hostPort := range slices.Backward(hosts) {
 		for _, s := range sources {
-			domain := reference.Domain(s.DockerReference())
-			if domain == "docker.io" {
-				domain = "registry-1.docker.io"
-			}
+			domain := registryHost(s.DockerReference())
 			host, _, err := net.SplitHostPort(hostPort)
 			if domain == hostPort || err == nil && domain == host {
 				return s

@@ -236,6 +236,12 @@ func TestImage_registry(t *testing.T) {
 			w.want(w.judgeWith(p, image, o), verdict.Unknown, tt.reason)
 		})
 	}
+	t.Run("429 for longer than the timeout", func(t *testing.T) {
+		w.T = t
+		w.registry.Fault(func(rw http.ResponseWriter, _ *http.Request) { rw.WriteHeader(429) })
+		defer w.registry.Fault(nil)
+		w.want(w.judgeWith(p, image, Options{Timeout: 300 * time.Millisecond}), verdict.Unknown, verdict.RateLimited)
+	})
 	w.T = t
 	w.want(w.judge(p, w.ref("team/app:none")), verdict.Unknown, verdict.ImageNotFound)
 	w.want(w.judge(p, w.ref("team/app@sha256:"+strings.Repeat("1", 64))), verdict.Unknown, verdict.ImageNotFound)
