@@ -46,7 +46,7 @@ func Signature(ctx context.Context, blob []byte, keys [][]byte, wantDigest, want
 	c := readClaims(blob)
 	r := requirement{keys: parseKeys(keys)}
 	own := sig{simple: blob, claims: c}
-	report := own.report(&r)
+	report := own.report(&r, "")
 	d := Detached{Signer: report.Signer, Digest: c.digest, Reference: c.reference}
 	answer := func(a verdict.Answer, reason verdict.Reason, format string, args ...any) (Detached, error) {
 		d.Verdict, d.Reason, d.Message = a, reason, fmt.Sprintf(format, args...)

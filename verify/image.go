@@ -75,6 +75,8 @@ type evaluation struct {
 	sys    types.SystemContext
 	v      verdict.Verdict
 	sec    *section
+	// extension is true when the registry serves signatures itself, so that the lookaside is not asked.
+	extension bool
 }
 
 // Image judges one image. An error means that the IMAGE argument or an option can't be used; whatever goes wrong later
@@ -278,7 +280,9 @@ func (e *evaluation) judge(ctx context.Context) {
 		e.v.Lookaside = e.lookaside(physical)
 	}
 
+	asked := len(hosts())
 	signatures, reason, err := e.signatures(ctx, un)
+	e.extension = e.lookasideSkipped(hosts()[asked:])
 	if err == nil {
 		e.requirements(ctx, un, blob, signatures)
 		e.conclude()
@@ -379,7 +383,7 @@ func (e *evaluation) requirements(ctx context.Context, un *image.UnparsedImage, 
 		own := sigsFor(r, sigs)
 		out.Signatures = make([]verdict.Signature, len(own))
 		for j, s := range own {
-			out.Signatures[j] = s.report(r)
+			out.Signatures[j] = s.report(r, e.sourceOf(s))
 		}
 		switch {
 		case r.reason != "":
@@ -558,6 +562,9 @@ func (e *evaluation) message(q verdict.Requirement, r *requirement) string {
 		}
 		if l := e.v.Lookaside; l != nil && r.Type == "signedBy" {
 			where += " at " + l.URL
+			if e.extension {
+				where = "the registry serves signatures itself (X-Registry-Supports-Signatures) and has none for the image; " + l.URL + " is not asked then"
+			}
 		}
 		if _, _, attachments := e.policy.registries.lookup(scopesOf(e.target.logical)); r.Type == "sigstoreSigned" && !attachments {
 			where += ": registries.d doesn't set use-sigstore-attachments for it"

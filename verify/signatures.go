@@ -24,10 +24,11 @@ import (
 
 // sig is one signature of an image as it was read.
 type sig struct {
-	source   string
-	simple   []byte    // an OpenPGP message; nil for a sigstore signature
-	sigstore *sigstore // nil for a simple signature
-	claims   claims
+	index      int       // among all of the image, from 0
+	attachment int       // number of the sigstore signature, from 1; 0 for a simple one
+	simple     []byte    // an OpenPGP message; nil for a sigstore signature
+	sigstore   *sigstore // nil for a simple signature
+	claims     claims
 }
 
 // sigstore has the form in which the library stores such a signature in a directory.
@@ -71,7 +72,6 @@ func (e *evaluation) signatures(ctx context.Context, un *image.UnparsedImage) ([
 		switch s := any(s).(type) {
 		case simpleSignature:
 			one.simple = s.UntrustedSignature()
-			one.source = e.signatureSource(i)
 			size = len(one.simple)
 			if size <= MaxSignatureSize {
 				one.claims = readClaims(one.simple)
@@ -79,7 +79,7 @@ func (e *evaluation) signatures(ctx context.Context, un *image.UnparsedImage) ([
 		case sigstoreSignature:
 			one.sigstore = &sigstore{s.UntrustedMIMEType(), s.UntrustedPayload(), s.UntrustedAnnotations()}
 			attached++
-			one.source = e.attachmentSource(i, attached)
+			one.attachment = attached
 			size = len(one.sigstore.Payload)
 			if size <= MaxSignatureSize {
 				one.claims.payload(append(make([]byte, 6), one.sigstore.Payload...))
@@ -87,26 +87,44 @@ func (e *evaluation) signatures(ctx context.Context, un *image.UnparsedImage) ([
 		default:
 			return nil, verdict.LookasideNotSignature, fmt.Errorf("signature %d has an unknown form", i+1)
 		}
+		one.index = i
 		if size > MaxSignatureSize {
-			return nil, verdict.LookasideNotSignature, fmt.Errorf("%s has %d bytes, more than %d: that is no signature", one.source, size, MaxSignatureSize)
+			return nil, verdict.LookasideNotSignature, fmt.Errorf("%s has %d bytes, more than %d: that is no signature", e.sourceOf(one), size, MaxSignatureSize)
 		}
 		out = append(out, one)
 	}
 	return out, "", nil
 }
 
-func (e *evaluation) signatureSource(i int) string {
-	if e.target.dir != "" {
-		return filepath.Join(e.target.dir, e.dirSignature(i))
+// sourceOf names where a signature was read.
+func (e *evaluation) sourceOf(s sig) string {
+	switch {
+	case e.target.dir != "":
+		return filepath.Join(e.target.dir, e.dirSignature(s.index))
+	case s.attachment > 0:
+		return fmt.Sprintf("%s:%s.sig layer %d", e.target.logical.DockerReference().Name(), strings.Replace(e.v.Digest, ":", "-", 1), s.attachment)
+	case e.extension:
+		return fmt.Sprintf("%s: signature %d of the registry's own", e.target.logical.DockerReference().Name(), s.index+1)
 	}
-	return fmt.Sprintf("%s@%s/signature-%d", e.v.Lookaside.URL, strings.Replace(e.v.Digest, ":", "=", 1), i+1)
+	return fmt.Sprintf("%s@%s/signature-%d", e.v.Lookaside.URL, strings.Replace(e.v.Digest, ":", "=", 1), s.index+1)
 }
 
-func (e *evaluation) attachmentSource(i, n int) string {
-	if e.target.dir != "" {
-		return e.signatureSource(i)
+// lookasideSkipped is true if the lookaside has a host of its own and none of the connected ones is it: a registry that
+// sends X-Registry-Supports-Signatures is asked for signatures itself. The library doesn't tell.
+func (e *evaluation) lookasideSkipped(connected []string) bool {
+	if e.target.dir != "" || len(connected) == 0 {
+		return false
 	}
-	return fmt.Sprintf("%s:%s.sig layer %d", e.target.logical.DockerReference().Name(), strings.Replace(e.v.Digest, ":", "-", 1), n)
+	u, err := url.Parse(e.v.Lookaside.URL)
+	if err != nil || u.Host == "" || u.Host == registryHost(e.target.content.DockerReference()) {
+		return false
+	}
+	for _, c := range connected {
+		if c == u.Host || strings.HasPrefix(c, u.Host+":") {
+			return false
+		}
+	}
+	return os.Getenv("HTTPS_PROXY")+os.Getenv("https_proxy")+os.Getenv("HTTP_PROXY")+os.Getenv("http_proxy") == ""
 }
 
 // dirSignature is the name of the i-th signature file in a directory image.
@@ -187,13 +205,13 @@ func sigsFor(r *requirement, all []sig) []sig {
 }
 
 // report is the signature as it claims to be.
-func (s sig) report(r *requirement) verdict.Signature {
+func (s sig) report(r *requirement, source string) verdict.Signature {
 	signer := s.claims.signer
 	if primary, ok := r.keys.byID[signer]; ok {
 		signer = primary
 	}
 	return verdict.Signature{
-		Source: s.source, Verdict: verdict.Unknown, Signer: signer, Packet: s.claims.packet,
+		Source: source, Verdict: verdict.Unknown, Signer: signer, Packet: s.claims.packet,
 		Digest: s.claims.digest, Reference: s.claims.reference,
 	}
 }

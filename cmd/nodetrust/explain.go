@@ -94,7 +94,7 @@ func story(p *verify.Policy, v verdict.Verdict, hidden []verdict.Scope, offline 
 			from = "built-in default"
 		}
 		line("lookaside     %s (%s)", l.URL, from)
-		if v.Digest != "" && !offline && !strings.HasPrefix(v.Image, "dir:") {
+		if v.Digest != "" && !offline && !strings.HasPrefix(v.Image, "dir:") && !servedByRegistry(v) {
 			line("  asked       %s@%s/signature-1, -2, … until 404", l.URL, strings.Replace(v.Digest, ":", "=", 1))
 		}
 	}
@@ -125,6 +125,18 @@ func story(p *verify.Policy, v verdict.Verdict, hidden []verdict.Scope, offline 
 		return err.Error()
 	}
 	return b.String()
+}
+
+// servedByRegistry is true when the registry was asked for signatures instead of the lookaside.
+func servedByRegistry(v verdict.Verdict) bool {
+	for _, r := range v.Requirements {
+		for _, s := range r.Signatures {
+			if r.Type == "signedBy" && !strings.HasPrefix(s.Source, v.Lookaside.URL) {
+				return true
+			}
+		}
+	}
+	return strings.Contains(v.Message, "X-Registry-Supports-Signatures")
 }
 
 func because(r verdict.Reason) string {

@@ -1,0 +1,172 @@
+package verify
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/json"
+	"encoding/pem"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/google/go-containerregistry/pkg/v1/static"
+	ocitypes "github.com/google/go-containerregistry/pkg/v1/types"
+
+	"github.com/nodetrust/nodetrust/internal/fixture"
+	"github.com/nodetrust/nodetrust/verdict"
+)
+
+const cosignType = "application/vnd.dev.cosign.simplesigning.v1+json"
+
+// cosignKey signs as cosign does with a key pair.
+type cosignKey struct{ *ecdsa.PrivateKey }
+
+func newCosignKey(t *testing.T) cosignKey {
+	t.Helper()
+	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	check(t, err)
+	return cosignKey{k}
+}
+
+func (k cosignKey) requirement(t *testing.T) string {
+	t.Helper()
+	der, err := x509.MarshalPKIXPublicKey(k.Public())
+	check(t, err)
+	p := pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})
+	return `{"type":"sigstoreSigned","keyData":"` + base64.StdEncoding.EncodeToString(p) + `","signedIdentity":{"type":"matchRepository"}}`
+}
+
+func (k cosignKey) sign(t *testing.T, digest, repo string) (payload []byte, annotations map[string]string) {
+	t.Helper()
+	payload = []byte(`{"critical":{"identity":{"docker-reference":` + quote(repo) + `},"image":{"docker-manifest-digest":` + quote(digest) +
+		`},"type":"cosign container image signature"},"optional":null}`)
+	sum := sha256.Sum256(payload)
+	sig, err := ecdsa.SignASN1(rand.Reader, k.PrivateKey, sum[:])
+	check(t, err)
+	return payload, map[string]string{"dev.cosignproject.cosign/signature": base64.StdEncoding.EncodeToString(sig)}
+}
+
+func TestImage_sigstore(t *testing.T) {
+	w := newWorld(t)
+	key, other := newCosignKey(t), newCosignKey(t)
+	d := w.push("team/app", "v1")
+	repo := w.ref("team/app")
+	attach := func(signatures ...func() ([]byte, map[string]string)) {
+		t.Helper()
+		img := mutate.ConfigMediaType(mutate.MediaType(empty.Image, ocitypes.OCIManifestSchema1), ocitypes.OCIConfigJSON)
+		for _, s := range signatures {
+			payload, annotations := s()
+			var err error
+			img, err = mutate.Append(img, mutate.Addendum{Layer: static.NewLayer(payload, cosignType), Annotations: annotations, History: v1.History{}})
+			check(t, err)
+		}
+		tag, err := name.NewTag(repo+":"+strings.Replace(d, ":", "-", 1)+".sig", name.Insecure)
+		check(t, err)
+		check(t, remote.Write(tag, img))
+	}
+	by := func(k cosignKey, digest, repo string) func() ([]byte, map[string]string) {
+		return func() ([]byte, map[string]string) { return k.sign(t, digest, repo) }
+	}
+	open := func(requirement, more string) *Policy {
+		t.Helper()
+		policy := w.write("policy.json", `{"default":[`+requirement+`]}`)
+		w.write("attached/lab.yaml", "docker:\n  "+w.registry.Host+":\n    lookaside: "+w.lookaside.URL()+"\n"+more)
+		p, err := Files(policy, []string{w.path("attached")}, Settings{})
+		check(t, err)
+		t.Cleanup(func() { p.Close() })
+		return p
+	}
+	const attachments = "    use-sigstore-attachments: true\n"
+	p := open(key.requirement(t), attachments)
+	w.want(w.judge(p, repo+":v1"), verdict.Refuse, verdict.NoSignature)
+	attach(by(key, d, repo))
+	v := w.judge(p, repo+":v1")
+	w.want(v, verdict.Accept, "")
+	if s := v.Requirements[0].Signatures; len(s) != 1 || s[0].Digest != d || s[0].Reference != repo || !strings.Contains(s[0].Source, ".sig layer 1") {
+		t.Errorf("%+v", s)
+	}
+	v = w.judge(open(key.requirement(t), ""), repo+":v1")
+	w.want(v, verdict.Refuse, verdict.NoSignature)
+	if !strings.Contains(v.Message, "use-sigstore-attachments") {
+		t.Error(v.Message)
+	}
+	zero := "sha256:" + strings.Repeat("0", 64)
+	attach(by(other, d, repo))
+	w.want(w.judge(p, repo+":v1"), verdict.Refuse, verdict.WrongKey)
+	attach(by(key, zero, repo))
+	w.want(w.judge(p, repo+":v1"), verdict.Refuse, verdict.WrongDigest)
+	attach(by(key, d, w.ref("team/else")))
+	w.want(w.judge(p, repo+":v1"), verdict.Refuse, verdict.WrongIdentity)
+	attach(by(other, d, repo), by(key, zero, repo), by(key, d, w.ref("team/else")))
+	v = w.judge(p, repo+":v1")
+	w.want(v, verdict.Refuse, verdict.WrongIdentity)
+	var reasons []string
+	for _, s := range v.Requirements[0].Signatures {
+		reasons = append(reasons, string(s.Reason))
+	}
+	if strings.Join(reasons, " ") != "WrongKey WrongDigest WrongIdentity" {
+		t.Error(reasons)
+	}
+	attach(by(other, d, repo), by(key, d, repo))
+	w.want(w.judge(p, repo+":v1"), verdict.Accept, "")
+	// The two kinds of signature don't count for each other.
+	w.want(w.judge(open(signedBy(w.key), attachments), repo+":v1"), verdict.Refuse, verdict.NoSignature)
+	w.sign(w.key, "team/app", d, repo+":v1", 1)
+	w.want(w.judge(open(signedBy(w.key)+","+key.requirement(t), attachments), repo+":v1"), verdict.Accept, "")
+	w.want(w.judge(open(signedBy(w.key)+","+newCosignKey(t).requirement(t), attachments), repo+":v1"), verdict.Refuse, verdict.WrongKey)
+
+	// In a directory.
+	dir := t.TempDir()
+	img, err := fixture.Image("team/appv1", "amd64")
+	check(t, err)
+	blob, err := img.RawManifest()
+	check(t, err)
+	check(t, os.WriteFile(filepath.Join(dir, "manifest.json"), blob, 0o644))
+	payload, annotations := key.sign(t, d, repo)
+	b, err := json.Marshal(sigstore{cosignType, payload, annotations})
+	check(t, err)
+	check(t, os.WriteFile(filepath.Join(dir, "signature-1"), append([]byte("\x00sigstore-json\n"), b...), 0o644))
+	w.want(w.judgeWith(p, "dir:"+dir, Options{As: repo + ":v1"}), verdict.Accept, "")
+	w.want(w.judgeWith(p, "dir:"+dir, Options{As: w.ref("team/else:v1")}), verdict.Refuse, verdict.WrongIdentity)
+}
+
+// A registry that says it serves signatures itself is asked for them, and the lookaside is not.
+func TestImage_extension(t *testing.T) {
+	w := newWorld(t)
+	d := w.push("team/app", "v1")
+	w.sign(w.key, "team/app", d, w.ref("team/app:v1"), 1)
+	sig, err := w.key.Sign(d, w.ref("team/app:v1"))
+	check(t, err)
+	list := `{"signatures":[]}`
+	w.registry.Fault(func(rw http.ResponseWriter, r *http.Request) {
+		rw.Header().Set("X-Registry-Supports-Signatures", "1")
+		if strings.HasPrefix(r.URL.Path, "/extensions/v2/team/app/signatures/") {
+			_, _ = rw.Write([]byte(list))
+			return
+		}
+		w.registry.Serve(rw, r)
+	})
+	p := w.policy(signedBy(w.key))
+	v := w.judge(p, w.ref("team/app:v1"))
+	w.want(v, verdict.Refuse, verdict.NoSignature)
+	if !strings.Contains(v.Message, "X-Registry-Supports-Signatures") {
+		t.Error(v.Message)
+	}
+	list = `{"signatures":[{"schemaVersion":2,"name":"` + d + `@` + strings.Repeat("a", 32) + `","type":"atomic","content":"` + base64.StdEncoding.EncodeToString(sig) + `"}]}`
+	v = w.judge(p, w.ref("team/app:v1"))
+	w.want(v, verdict.Accept, "")
+	if s := v.Requirements[0].Signatures[0]; !strings.HasPrefix(s.Source, w.ref("team/app")+": signature 1") {
+		t.Error(s.Source)
+	}
+}
