@@ -92,7 +92,8 @@ type Agent struct {
 	generation int // counts changes of files; an answer of an older one is no answer
 	probeAt    time.Time
 	quiet      time.Time // events before it wait until then
-	waiting    bool      // some do
+	event      bool      // the next look is for one
+	waiting    bool      // some wait
 	busy       int       // heals in a row
 
 	jobs      sync.WaitGroup
@@ -187,6 +188,7 @@ func (a *Agent) loop(ctx context.Context) error {
 				a.sleep(wake)
 				continue
 			}
+			a.event = true
 			a.look(false)
 		case <-wake.C:
 			a.look(false)
@@ -341,7 +343,8 @@ func desiredStamp(p string) string {
 // look looks at everything, heals what may be healed, and moves a new desired set on.
 func (a *Agent) look(full bool) {
 	a.load(full)
-	a.waiting = false
+	event := a.event || a.waiting
+	a.event, a.waiting = false, false
 	a.problem = nil
 	switch {
 	case a.readOnly():
@@ -373,7 +376,7 @@ func (a *Agent) look(full bool) {
 		a.quiet = time.Now().Add(secondLook)
 	case a.busy == 0 && busy > 0:
 		a.quiet = time.Time{} // the events were our own: the next one is a first one
-	default:
+	case event:
 		a.quiet = time.Now().Add(settle)
 	}
 	if a.target != nil && a.active != a.target && a.trial.held != nil {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/nodetrust/nodetrust/agent/disk"
@@ -220,6 +221,10 @@ func onDisk(ds []judge.Difference, p string) bool {
 // replace writes one file and reports whether it is in place.
 func (a *Agent) replace(f trust.File) bool {
 	aside, err := disk.Replace(a.root, f)
+	if errors.Is(err, syscall.EEXIST) || errors.Is(err, syscall.EISDIR) || errors.Is(err, syscall.ENOTEMPTY) {
+		// Somebody was about to put a directory there.
+		aside, err = disk.Replace(a.root, f)
+	}
 	if aside != "" {
 		a.Log.Warn("a directory was in the way and has been renamed", "path", f.Path, "aside", aside)
 	}

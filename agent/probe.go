@@ -141,7 +141,8 @@ func (a *Agent) takeLint(ans answer) {
 func (a *Agent) takeProbe(ans answer) {
 	p := ans.probe
 	if ans.generation != a.generation || errors.Is(ans.err, context.Canceled) {
-		return // another round is due
+		a.probeAt = time.Now()
+		return
 	}
 	if ans.err != nil {
 		a.Log.Warn("canaries gave no result", "err", ans.err)
