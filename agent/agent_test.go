@@ -725,7 +725,9 @@ func TestContested(t *testing.T) {
 	w.enforced(func(o *Options) { o.ContestedAfter = 3 })
 	mark := w.mark()
 	for range 3 {
-		w.must(os.WriteFile(w.path(policyFile), []byte("{}"), 0o644))
+		// In one step, so that it is never seen half written.
+		w.must(os.WriteFile(w.path(policyFile)+".new", []byte("{}"), 0o644))
+		w.must(os.Rename(w.path(policyFile)+".new", w.path(policyFile)))
 		w.until("healed", func() bool { return w.read(policyFile) == policy("") })
 		// Not before the second look that follows a heal.
 		time.Sleep(300 * time.Millisecond)

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"maps"
 	"slices"
 	"time"
 )
@@ -9,6 +10,8 @@ const (
 	contestWindow = 10 * time.Minute
 	minBackoff    = time.Second
 	maxBackoff    = 5 * time.Minute
+	// maxContents bounds how many different contents of a path are remembered.
+	maxContents = 64
 )
 
 // contest tells who else keeps writing our files: a path is contested when the same wrong content came back often within
@@ -19,8 +22,8 @@ type contest struct {
 }
 
 type rival struct {
-	wrong   string // what was found there
-	times   []time.Time
+	times   map[string][]time.Time // by what was found: a file is sometimes seen half written
+	last    time.Time
 	backoff time.Duration // zero: not contested
 	until   time.Time     // no healing before
 }
@@ -29,21 +32,29 @@ type rival struct {
 func (c *contest) note(path, wrong string, now time.Time) {
 	r := c.paths[path]
 	if r == nil {
-		r = &rival{}
+		r = &rival{times: map[string][]time.Time{}}
 		if c.paths == nil {
 			c.paths = map[string]*rival{}
 		}
 		c.paths[path] = r
 	}
-	if r.wrong != wrong {
-		r.wrong, r.times = wrong, nil
+	r.last = now
+	r.times[wrong] = append(r.times[wrong], now)
+	for what, times := range r.times {
+		times = slices.DeleteFunc(times, func(t time.Time) bool { return now.Sub(t) > contestWindow })
+		if r.times[what] = times; len(times) == 0 {
+			delete(r.times, what)
+		}
 	}
-	r.times = append(r.times, now)
-	r.times = slices.DeleteFunc(r.times, func(t time.Time) bool { return now.Sub(t) > contestWindow })
+	back := len(r.times[wrong])
+	if len(r.times) > maxContents {
+		// Somebody who writes ever new bytes: what came once is not worth remembering.
+		maps.DeleteFunc(r.times, func(_ string, t []time.Time) bool { return len(t) == 1 })
+	}
 	switch {
 	case r.backoff > 0:
 		r.backoff = min(2*r.backoff, maxBackoff)
-	case len(r.times) >= c.after:
+	case back >= c.after:
 		r.backoff = minBackoff
 	default:
 		return
@@ -63,9 +74,8 @@ func (c *contest) wait(path string, now time.Time) time.Duration {
 func (c *contest) contested(now time.Time) []string {
 	var out []string
 	for p, r := range c.paths {
-		last := r.times[len(r.times)-1]
 		switch {
-		case now.Sub(last) > contestWindow && now.Sub(r.until) > contestWindow:
+		case now.Sub(r.last) > contestWindow && now.Sub(r.until) > contestWindow:
 			delete(c.paths, p)
 		case r.backoff > 0:
 			out = append(out, p)
