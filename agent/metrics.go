@@ -1,128 +1,156 @@
 package agent
 
 import (
+	"bytes"
+	"cmp"
+	"fmt"
 	"net/http"
+	"slices"
+	"strconv"
+	"sync"
 	"time"
-
-	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/nodetrust/nodetrust/judge"
 	"github.com/nodetrust/nodetrust/verdict"
 )
 
-// Metrics are what the agent tells Prometheus. A nil *Metrics counts nothing.
+// Metrics are what the agent tells Prometheus, in the text format. It is written by hand: the client library would add a
+// fifth to the agent's memory for six families. A nil *Metrics counts nothing.
 type Metrics struct {
-	registry  *prometheus.Registry
-	states    *prometheus.GaugeVec
-	probes    *prometheus.GaugeVec
-	expiry    *prometheus.GaugeVec
-	drifts    prometheus.Counter
-	heals     prometheus.Counter
-	lastCheck prometheus.Gauge
+	mu        sync.Mutex
+	now       judge.State
+	probes    map[probeLabels]int
+	expiry    []judge.Key
+	drifts    int
+	heals     int
+	lastCheck time.Time
+}
+
+type probeLabels struct {
+	expect  verdict.Answer
+	runtime string
 }
 
 var states = []judge.State{
 	judge.Contested, judge.Shadowed, judge.NotEnforced, judge.Blocked, judge.RolledBack, judge.Drifted, judge.Unknown, judge.Enforced,
 }
 
-// NewMetrics makes the metrics in a registry of their own.
-func NewMetrics() *Metrics {
-	m := &Metrics{
-		registry: prometheus.NewRegistry(),
-		states: prometheus.NewGaugeVec(prometheus.GaugeOpts{
-			Name: "nodetrust_state", Help: "1 for the state that the node is in, 0 for the others.",
-		}, []string{"state"}),
-		probes: prometheus.NewGaugeVec(prometheus.GaugeOpts{
-			Name: "nodetrust_probe_result", Help: "Canaries of the last round: 1 answered as expected, 0 not, -1 could not be told.",
-		}, []string{"expect", "runtime"}),
-		expiry: prometheus.NewGaugeVec(prometheus.GaugeOpts{
-			Name: "nodetrust_key_expiry_timestamp_seconds", Help: "When a key that the policy trusts expires. Keys that don't expire are left out.",
-		}, []string{"fingerprint"}),
-		drifts:    prometheus.NewCounter(prometheus.CounterOpts{Name: "nodetrust_drift_total", Help: "Looks that found files other than desired."}),
-		heals:     prometheus.NewCounter(prometheus.CounterOpts{Name: "nodetrust_heals_total", Help: "Files put in place."}),
-		lastCheck: prometheus.NewGauge(prometheus.GaugeOpts{Name: "nodetrust_last_check_timestamp_seconds", Help: "When all files were compared last."}),
-	}
-	m.registry.MustRegister(m.states, m.probes, m.expiry, m.drifts, m.heals, m.lastCheck)
-	return m
-}
+// NewMetrics returns metrics of an agent that has seen nothing yet.
+func NewMetrics() *Metrics { return &Metrics{now: judge.Unknown} }
 
 // Handler serves /metrics and /healthz. Healthy means that the process answers.
 func (m *Metrics) Handler() http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{MaxRequestsInFlight: 4}))
+	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
+		_, _ = w.Write(m.text())
+	})
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ok\n")) })
 	return mux
 }
 
-func (m *Metrics) state(now judge.State) {
-	if m == nil {
-		return
+func (m *Metrics) text() []byte {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var b bytes.Buffer
+	family := func(name, kind, help string) {
+		fmt.Fprintf(&b, "# HELP nodetrust_%s %s\n# TYPE nodetrust_%s %s\n", name, help, name, kind)
 	}
+	family("state", "gauge", "1 for the state that the node is in, 0 for the others.")
 	for _, s := range states {
-		v := 0.0
-		if s == now {
+		v := 0
+		if s == m.now {
 			v = 1
 		}
-		m.states.WithLabelValues(string(s)).Set(v)
+		fmt.Fprintf(&b, "nodetrust_state{state=%q} %d\n", s, v)
 	}
+	family("probe_result", "gauge", "Canaries of the last round: 1 answered as expected, 0 not, -1 could not be told.")
+	var labels []probeLabels
+	for l := range m.probes {
+		labels = append(labels, l)
+	}
+	slices.SortFunc(labels, func(x, y probeLabels) int {
+		return cmp.Or(cmp.Compare(x.expect, y.expect), cmp.Compare(x.runtime, y.runtime))
+	})
+	for _, l := range labels {
+		fmt.Fprintf(&b, "nodetrust_probe_result{expect=%q,runtime=%q} %d\n", l.expect, l.runtime, m.probes[l])
+	}
+	family("drift_total", "counter", "Looks that found files other than desired.")
+	fmt.Fprintf(&b, "nodetrust_drift_total %d\n", m.drifts)
+	family("heals_total", "counter", "Files put in place.")
+	fmt.Fprintf(&b, "nodetrust_heals_total %d\n", m.heals)
+	family("key_expiry_timestamp_seconds", "gauge", "When a key that the policy trusts expires. Keys that don't expire are left out.")
+	for _, k := range m.expiry {
+		fmt.Fprintf(&b, "nodetrust_key_expiry_timestamp_seconds{fingerprint=%q} %d\n", k.Fingerprint, k.Expires)
+	}
+	family("last_check_timestamp_seconds", "gauge", "When all files were compared last.")
+	if !m.lastCheck.IsZero() {
+		fmt.Fprintf(&b, "nodetrust_last_check_timestamp_seconds %s\n", strconv.FormatFloat(float64(m.lastCheck.UnixMilli())/1000, 'f', 3, 64))
+	}
+	return b.Bytes()
 }
 
-func (m *Metrics) checked(now time.Time) {
-	if m != nil {
-		m.lastCheck.Set(float64(now.UnixMilli()) / 1000)
-	}
-}
-
-func (m *Metrics) drifted() {
-	if m != nil {
-		m.drifts.Inc()
-	}
-}
-
-func (m *Metrics) healed() {
-	if m != nil {
-		m.heals.Inc()
-	}
-}
-
-// probed sets the results of a round: of several canaries alike the worst counts.
-func (m *Metrics) probed(cs []judge.Canary, keys []judge.Key) {
+// change changes the metrics, if there are any.
+func (m *Metrics) change(f func()) {
 	if m == nil {
 		return
 	}
-	type label struct{ expect, runtime string }
-	worst := map[label]float64{}
-	for _, c := range cs {
-		v := 0.0
-		switch {
-		case judge.Right(c):
-			v = 1
-		case c.Verdict.Verdict == verdict.Unknown:
-			v = -1
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	f()
+}
+
+func (m *Metrics) state(now judge.State) { m.change(func() { m.now = now }) }
+func (m *Metrics) checked(now time.Time) { m.change(func() { m.lastCheck = now }) }
+func (m *Metrics) drifted()              { m.change(func() { m.drifts++ }) }
+func (m *Metrics) healed()               { m.change(func() { m.heals++ }) }
+
+// probed sets the results of a round: of several canaries alike the worst counts. A round without a result says nothing
+// of keys.
+func (m *Metrics) probed(cs []judge.Canary, keys []judge.Key) {
+	m.change(func() {
+		m.probes = map[probeLabels]int{}
+		for _, c := range cs {
+			v := 0
+			switch {
+			case judge.Right(c):
+				v = 1
+			case c.Verdict.Verdict == verdict.Unknown:
+				v = -1
+			}
+			l := probeLabels{c.Expect, label(c.Runtime)}
+			if old, ok := m.probes[l]; !ok || rank(v) < rank(old) {
+				m.probes[l] = v
+			}
 		}
-		l := label{string(c.Expect), c.Runtime}
-		if old, ok := worst[l]; !ok || rank(v) < rank(old) {
-			worst[l] = v
+		if len(cs) == 0 {
+			return
 		}
-	}
-	m.probes.Reset()
-	for l, v := range worst {
-		m.probes.WithLabelValues(l.expect, l.runtime).Set(v)
-	}
-	if len(cs) == 0 {
-		return // a round without a result says nothing of keys either
-	}
-	m.expiry.Reset()
-	for _, k := range keys {
-		if k.Expires != 0 {
-			m.expiry.WithLabelValues(k.Fingerprint).Set(float64(k.Expires))
+		m.expiry = nil
+		for _, k := range keys {
+			if k.Expires != 0 && len(m.expiry) < maxKeys && !slices.ContainsFunc(m.expiry, func(o judge.Key) bool { return o.Fingerprint == k.Fingerprint }) {
+				m.expiry = append(m.expiry, judge.Key{Fingerprint: label(k.Fingerprint), Expires: k.Expires})
+			}
 		}
-	}
+	})
+}
+
+// maxKeys bounds the series that a policy can make.
+const maxKeys = 64
+
+// label leaves of a value from the child what a label may be.
+func label(s string) string {
+	s = string(bytes.Map(func(r rune) rune {
+		if r >= '0' && r <= '9' || r >= 'A' && r <= 'Z' || r >= 'a' && r <= 'z' || r == '-' || r == '_' {
+			return r
+		}
+		return -1
+	}, []byte(s)))
+	return s[:min(len(s), 64)]
 }
 
 // rank orders results: wrong, then unknown, then right.
-func rank(v float64) int {
+func rank(v int) int {
 	switch v {
 	case 0:
 		return 0

@@ -1,0 +1,65 @@
+package agent
+
+import (
+	"net/http/httptest"
+	"testing"
+	"time"
+
+	"github.com/nodetrust/nodetrust/judge"
+	"github.com/nodetrust/nodetrust/verdict"
+)
+
+func get(t *testing.T, m *Metrics, path string) string {
+	t.Helper()
+	rec := httptest.NewRecorder()
+	m.Handler().ServeHTTP(rec, httptest.NewRequest("GET", path, nil))
+	if rec.Code != 200 {
+		t.Errorf("%s: status %d", path, rec.Code)
+	}
+	return rec.Body.String()
+}
+
+func TestMetrics(t *testing.T) {
+	m := NewMetrics()
+	m.state(judge.Blocked)
+	m.checked(time.UnixMilli(1700000000500))
+	m.drifted()
+	m.healed()
+	m.healed()
+	m.probed([]judge.Canary{
+		canary("accept", "accept", "", "cri"), canary("accept", "unknown", verdict.Timeout, "cri"), canary("refuse", "accept", "", "po\"dman\n"),
+	}, []judge.Key{{Fingerprint: "ABCD", Expires: 1900000000}, {Fingerprint: "EF"}})
+	want := `# HELP nodetrust_state 1 for the state that the node is in, 0 for the others.
+# TYPE nodetrust_state gauge
+nodetrust_state{state="Contested"} 0
+nodetrust_state{state="Shadowed"} 0
+nodetrust_state{state="NotEnforced"} 0
+nodetrust_state{state="Blocked"} 1
+nodetrust_state{state="RolledBack"} 0
+nodetrust_state{state="Drifted"} 0
+nodetrust_state{state="Unknown"} 0
+nodetrust_state{state="Enforced"} 0
+# HELP nodetrust_probe_result Canaries of the last round: 1 answered as expected, 0 not, -1 could not be told.
+# TYPE nodetrust_probe_result gauge
+nodetrust_probe_result{expect="accept",runtime="cri"} -1
+nodetrust_probe_result{expect="refuse",runtime="podman"} 0
+# HELP nodetrust_drift_total Looks that found files other than desired.
+# TYPE nodetrust_drift_total counter
+nodetrust_drift_total 1
+# HELP nodetrust_heals_total Files put in place.
+# TYPE nodetrust_heals_total counter
+nodetrust_heals_total 2
+# HELP nodetrust_key_expiry_timestamp_seconds When a key that the policy trusts expires. Keys that don't expire are left out.
+# TYPE nodetrust_key_expiry_timestamp_seconds gauge
+nodetrust_key_expiry_timestamp_seconds{fingerprint="ABCD"} 1900000000
+# HELP nodetrust_last_check_timestamp_seconds When all files were compared last.
+# TYPE nodetrust_last_check_timestamp_seconds gauge
+nodetrust_last_check_timestamp_seconds 1700000000.500
+`
+	if got := get(t, m, "/metrics"); got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+	if got := get(t, m, "/healthz"); got != "ok\n" {
+		t.Errorf("healthz says %q", got)
+	}
+}
