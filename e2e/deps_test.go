@@ -60,7 +60,7 @@ func TestDeps(t *testing.T) {
 		{name: "unknown group", tools: map[string]string{"apt-get": ran, "go": newGo}, args: []string{"tset"}, code: 1, lines: 1, want: []string{"tset"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			if tt.user == 0 && os.Geteuid() != 0 {
+			if tt.code == 0 && len(tt.want) > 0 && os.Geteuid() != 0 {
 				t.Skip("installing directly needs root")
 			}
 			// Open to the user that the script may run as.

@@ -441,9 +441,12 @@ func (d *demo) showState(s status) {
 	d.say("desired   %s", s.Desired)
 	d.say("observed  %s", s.Observed)
 	for _, c := range s.Canaries {
-		mark := "wrong"
-		if c.OK {
+		mark := "WRONG"
+		switch {
+		case c.OK:
 			mark = "right"
+		case c.Verdict == "unknown":
+			mark = "could not tell"
 		}
 		d.say("canary    expected %-6s  got %-7s %-20s %s  (%s)", c.Expect, c.Verdict, c.Reason, mark, c.Runtime)
 	}
