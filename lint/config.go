@@ -124,6 +124,9 @@ func (r *runner) trustMeaning(cfg *trust.Config) {
 	for _, c := range cfg.Canaries {
 		sides[string(c.Expect)] = true
 	}
+	for _, p := range cfg.Idle() {
+		warn("canary-proves-nothing", p.Line, p.Path+": "+p.Message, "take an image that an entry of spec.registries covers")
+	}
 	if len(sides) < 2 {
 		warn("canary-side-missing", 0, "spec.canaries: only an accept-canary and a refuse-canary together prove enforcement: nodes will say Unknown/NoCanary", "")
 	}

@@ -25,7 +25,11 @@ type Config struct {
 	Keys       []Key
 	Registries []Registry
 	Canaries   []Canary
+	idle       []Problem
 }
+
+// Idle lists what is valid and has no effect on what nodes prove: accept-canaries that no entry covers, where the default accepts.
+func (c *Config) Idle() []Problem { return c.idle }
 
 // Key is a named key: a path on the nodes, or content that is shipped.
 type Key struct {

@@ -266,5 +266,6 @@ func (p *parser) checkAcceptCanary(image string, byScope map[string]int, line in
 		p.addf(line, at, "would be refused: no entry of spec.registries covers it, and spec.default is reject")
 		return
 	}
-	p.addf(line, at, "proves nothing: no entry of spec.registries covers it, so every node accepts it")
+	// Valid, as long as default accepts. See Config.Idle.
+	p.cfg.idle = append(p.cfg.idle, Problem{p.file, line, at, "proves nothing: no entry of spec.registries covers it, so every node accepts it"})
 }

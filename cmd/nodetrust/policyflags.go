@@ -12,7 +12,6 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
-	"github.com/nodetrust/nodetrust/trust"
 	"github.com/nodetrust/nodetrust/verdict"
 	"github.com/nodetrust/nodetrust/verify"
 )
@@ -108,9 +107,9 @@ func (f *policyFlags) open() (*verify.Policy, error) {
 
 // rendered opens what a trust.yaml renders to, for the current image library.
 func (f *policyFlags) rendered(s verify.Settings) (*verify.Policy, error) {
-	cfg, err := loadTrustConfig(f.config)
+	cfg, err := loadTrust(f.config, nil)
 	if err != nil {
-		return nil, usageErr(err)
+		return nil, err
 	}
 	s.Keys = map[string]string{}
 	for _, kv := range f.keys {
@@ -138,21 +137,6 @@ func (f *policyFlags) rendered(s verify.Settings) (*verify.Policy, error) {
 		return nil, usageErr(err)
 	}
 	return verify.RenderedFiles(files, s)
-}
-
-// loadTrustConfig reads a trust.yaml and the key files that it names, relative to it.
-func loadTrustConfig(path string) (*trust.Config, error) {
-	data, err := readLimited(path, trust.MaxConfig)
-	if err != nil {
-		return nil, fmt.Errorf("reading trust config: %w", err)
-	}
-	dir := filepath.Dir(path)
-	return trust.Parse(path, data, func(name string) ([]byte, error) {
-		if !filepath.IsAbs(name) {
-			name = filepath.Join(dir, name)
-		}
-		return readLimited(name, trust.MaxKeyFile)
-	})
 }
 
 // readLimited reads a file of at most limit bytes.

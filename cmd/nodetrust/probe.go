@@ -167,9 +167,9 @@ func (f *probeFlags) readCanaries(cmd *cobra.Command) ([]trust.Canary, error) {
 		}
 		return s.Canaries, nil
 	case f.policy.config != "":
-		cfg, err := loadTrustConfig(f.policy.config)
+		cfg, err := loadTrust(f.policy.config, nil)
 		if err != nil {
-			return nil, usageErr(err)
+			return nil, err
 		}
 		return cfg.Canaries, nil
 	}

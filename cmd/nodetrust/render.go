@@ -252,12 +252,12 @@ func lookupReaders(names []string) ([]trust.Reader, error) {
 	return readers, nil
 }
 
-// loadTrust reads a trust config and the key files that it names; - is stdin. Whatever is wrong with it is bad input.
+// loadTrust reads a trust config and the key files that it names; - is stdin, if there is one. Whatever is wrong with it is bad input.
 func loadTrust(file string, stdin io.Reader) (*trust.Config, error) {
 	var data []byte
 	var err error
 	dir := filepath.Dir(file)
-	if file == "-" {
+	if file == "-" && stdin != nil {
 		data, err = io.ReadAll(io.LimitReader(stdin, trust.MaxConfig+1))
 	} else {
 		data, err = readBounded(file, trust.MaxConfig)

@@ -92,6 +92,10 @@ func newRoot() *cobra.Command {
 		Short: "Turn image signature enforcement on for every node, and prove that it is on",
 		Long: `nodetrust renders one trust.yaml into the policy.json and registries.d files that CRI-O and Podman read,
 says beforehand which images a node would refuse, and why, and proves on a node that enforcement is on.`,
+		Example: `  nodetrust init --preset redhat > trust.yaml
+  nodetrust lint trust.yaml
+  nodetrust render --to machineconfig trust.yaml | oc apply -f -
+  nodetrust explain registry.redhat.io/ubi9/ubi`,
 		Annotations:   map[string]string{cobra.CommandDisplayNameAnnotation: programName()},
 		SilenceErrors: true,
 		SilenceUsage:  true,
