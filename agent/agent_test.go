@@ -548,6 +548,31 @@ func TestNotOnTrial(t *testing.T) {
 	}
 }
 
+func TestTrialGoesOnAfterARestart(t *testing.T) {
+	w := newWorld(t)
+	w.enforced()
+	w.answers(bad("unknown", verdict.RegistryUnreachable))
+	mark := w.mark()
+	const extra = "/etc/containers/registries.d/extra.yaml"
+	second := w.desire(files(extra, "docker: {extra.example.com: {}}"), canaries)
+	w.await(mark, judge.Unknown, "RegistryUnreachable")
+	w.stop()
+	before := w.tree()
+	mark = w.mark()
+	w.start()
+	if s := w.await(mark, judge.Unknown, "RegistryUnreachable"); s.Observed != second {
+		t.Errorf("status %+v", s)
+	}
+	if w.tree() != before {
+		t.Error("the new set was taken back and written again")
+	}
+	w.never(mark, judge.Drifted)
+	w.answers(bad("refuse", verdict.NoSignature))
+	w.must(os.Chmod(w.path(policyFile), 0o600))
+	w.await(mark, judge.RolledBack, "")
+	w.absent(extra)
+}
+
 func TestFirstSetIsNotRolledBack(t *testing.T) {
 	w := newWorld(t)
 	w.answers(bad("refuse", verdict.NoSignature))
@@ -669,7 +694,7 @@ func TestDuplicateHoldsTheSetBack(t *testing.T) {
 	w.write(other, lab)
 	w.desire(files(), canaries)
 	w.start()
-	s := w.await(0, judge.Unknown, "Duplicate")
+	s := w.await(0, judge.Drifted, "Duplicate")
 	if !strings.Contains(s.Message, other) {
 		t.Errorf("message %q", s.Message)
 	}
@@ -686,7 +711,11 @@ func TestDuplicateHoldsTheSetBack(t *testing.T) {
 	}
 	// Ours is gone: to write it beside the other would fail every pull.
 	w.must(os.Remove(w.path(labFile)))
-	w.await(mark, judge.Drifted, "Missing")
+	w.until("ours named as missing", func() bool {
+		return slices.ContainsFunc(w.since(mark), func(s Status) bool {
+			return s.State == judge.Drifted && len(s.Differences) == 2 && s.Differences[1].Kind == judge.Missing
+		})
+	})
 	w.absent(labFile)
 	mark = w.mark()
 	w.must(os.Remove(w.path(other)))

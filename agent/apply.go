@@ -33,6 +33,8 @@ func (a *Agent) advance() {
 	if a.trial.held != nil {
 		return
 	}
+	// A predecessor has got further already: to restore the last good set meanwhile would be a step back.
+	a.trial.loads = a.trial.loads || a.store.Loads == a.target.digest
 	if a.trial.failed != nil && time.Now().Before(a.trial.retryAt) {
 		a.trial.held = a.trial.failed
 		return
@@ -99,8 +101,8 @@ func (a *Agent) activate(s *set) {
 	a.trial.held = nil
 	a.healed = nil
 	a.changed()
-	if !slices.Equal(a.store.Obsolete, obsolete) {
-		a.store.Obsolete = obsolete
+	if !slices.Equal(a.store.Obsolete, obsolete) || a.store.Loads != s.digest {
+		a.store.Obsolete, a.store.Loads = obsolete, s.digest
 		// Before the first write: whatever happens, the files of the other set are known to be ours.
 		a.remember()
 	}

@@ -75,6 +75,7 @@ func (a *Agent) status() Status {
 	if s.Differences == nil {
 		s.Differences = []judge.Difference{}
 	}
+	slices.SortStableFunc(s.Differences, func(x, y judge.Difference) int { return weight(x.Kind) - weight(y.Kind) })
 	if a.target != nil {
 		s.Desired = a.target.digest
 	}
@@ -87,6 +88,10 @@ func (a *Agent) status() Status {
 	}
 	if a.target != nil && a.active != a.target {
 		in.Held = a.trial.held
+		if a.collides() {
+			// That is no doubt but a difference, and the first one to tell.
+			in.Held, in.Advice = nil, "the desired files are not written"
+		}
 		if r := a.store.Rejected; r != nil && r.Digest == a.target.digest {
 			p := &judge.Problem{Reason: r.Reason, Message: r.Message}
 			if a.active != nil {
@@ -109,6 +114,20 @@ func (a *Agent) status() Status {
 	}
 	s.State, s.Reason, s.Message = judge.Judge(in)
 	return s
+}
+
+// collides reports whether the desired set is held back by another file.
+func (a *Agent) collides() bool {
+	h := a.trial.held
+	return h != nil && (h.Reason == "Duplicate" || h.Reason == "Invalid")
+}
+
+// weight puts first what fails every pull.
+func weight(k judge.Kind) int {
+	if k == judge.Duplicate || k == judge.Invalid {
+		return 0
+	}
+	return 1
 }
 
 // worst is the first thing that keeps the state from being Enforced.

@@ -41,6 +41,8 @@ type memory struct {
 	LastGood *savedSet `json:"lastGood,omitempty"`
 	// Accepted are the accept-canaries that were accepted under LastGood.
 	Accepted []string `json:"accepted,omitempty"`
+	// Loads is the set that was found to load and written since, confirmed or not.
+	Loads string `json:"loads,omitempty"`
 	// Rejected is the set that was rolled back last.
 	Rejected *rejection `json:"rejected,omitempty"`
 	// Obsolete are files of earlier sets that are still to be removed.
