@@ -93,21 +93,43 @@ func copyProgram(from, to string) (err error) {
 	return err
 }
 
-// crioFlags build CRI-O with gpgme, as its static release bundle is.
-var crioFlags = []string{
-	"-mod=readonly", "-trimpath", "-ldflags=-s -w",
-	"-tags=seccomp,containers_image_ostree_stub,exclude_graphdriver_btrfs,btrfs_noversion,exclude_graphdriver_devicemapper",
+// module is a nested module of e2e that builds one program.
+type module struct {
+	name  string // of its directory and of the program
+	pkg   string
+	cgo   string
+	flags []string
 }
+
+var (
+	// With gpgme, as CRI-O's static release bundle is.
+	crioModule = module{name: "crio", pkg: "github.com/cri-o/cri-o/cmd/crio", cgo: "1", flags: []string{
+		"-mod=readonly", "-trimpath", "-ldflags=-s -w",
+		"-tags=seccomp,containers_image_ostree_stub,exclude_graphdriver_btrfs,btrfs_noversion,exclude_graphdriver_devicemapper",
+	}}
+	// Without its version a component takes itself for one of no version, and the others for too new.
+	kubeModule = module{name: "kube", pkg: ".", cgo: "0", flags: []string{
+		"-mod=readonly", "-trimpath", "-ldflags=-s -w" +
+			" -X k8s.io/component-base/version.gitVersion=v1.36.3" +
+			" -X k8s.io/component-base/version.gitMajor=1 -X k8s.io/component-base/version.gitMinor=36",
+	}}
+)
 
 // CRIO returns the path of CRI-O, which is built from the module e2e/crio the first time (three minutes on two cores) and
 // kept in the user's cache directory under the hash of all that it is made from.
-func CRIO(ctx context.Context) (string, error) {
+func CRIO(ctx context.Context) (string, error) { return crioModule.build(ctx) }
+
+// Kube returns the path of the program of e2e/kube (etcd, the control plane, kubelet, kubectl), built and kept like CRI-O
+// (seven minutes on two cores).
+func Kube(ctx context.Context) (string, error) { return kubeModule.build(ctx) }
+
+func (m module) build(ctx context.Context) (string, error) {
 	root, err := moduleRoot()
 	if err != nil {
 		return "", err
 	}
-	src := filepath.Join(root, "e2e", "crio")
-	key, err := crioKey(ctx, src)
+	src := filepath.Join(root, "e2e", m.name)
+	key, err := m.key(ctx, src)
 	if err != nil {
 		return "", err
 	}
@@ -115,7 +137,7 @@ func CRIO(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("finding the cache directory: %w", err)
 	}
-	path := filepath.Join(cache, "nodetrust", "crio-"+key, "crio")
+	path := filepath.Join(cache, "nodetrust", m.name+"-"+key, m.name)
 	if _, err := os.Stat(path); err == nil {
 		return path, nil
 	}
@@ -127,24 +149,29 @@ func CRIO(ctx context.Context) (string, error) {
 		return "", err
 	}
 	defer os.RemoveAll(tmp)
-	args := append(append([]string{"build"}, crioFlags...), "-o", filepath.Join(tmp, "crio"), "github.com/cri-o/cri-o/cmd/crio")
+	args := append(append([]string{"build"}, m.flags...), "-o", filepath.Join(tmp, m.name), m.pkg)
 	cmd := exec.CommandContext(ctx, "go", args...)
 	cmd.Dir = src
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=1", "GOFLAGS=", "GOWORK=off")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED="+m.cgo, "GOFLAGS=", "GOWORK=off")
 	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("building CRI-O: %w\n%s", err, out)
+		return "", fmt.Errorf("building %s: %w\n%s", m.name, err, out)
 	}
-	return path, os.Rename(filepath.Join(tmp, "crio"), path)
+	return path, os.Rename(filepath.Join(tmp, m.name), path)
 }
 
-func crioKey(ctx context.Context, src string) (string, error) {
+// key is a hash of the module's files, the flags, and the version of Go.
+func (m module) key(ctx context.Context, src string) (string, error) {
 	h := sha256.New()
-	for _, name := range []string{"go.mod", "go.sum"} {
-		b, err := os.ReadFile(filepath.Join(src, name))
+	files, err := os.ReadDir(src)
+	if err != nil {
+		return "", err
+	}
+	for _, f := range files {
+		b, err := os.ReadFile(filepath.Join(src, f.Name()))
 		if err != nil {
 			return "", err
 		}
-		fmt.Fprintf(h, "%s %d\n%s", name, len(b), b)
+		fmt.Fprintf(h, "%s %d\n%s", f.Name(), len(b), b)
 	}
 	cmd := exec.CommandContext(ctx, "go", "env", "GOVERSION", "GOARCH")
 	cmd.Dir = src
@@ -152,6 +179,6 @@ func crioKey(ctx context.Context, src string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("asking the go command: %w", err)
 	}
-	fmt.Fprintf(h, "%q %s", crioFlags, version)
+	fmt.Fprintf(h, "%q %s", m.flags, version)
 	return hex.EncodeToString(h.Sum(nil))[:20], nil
 }
