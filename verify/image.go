@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -241,11 +242,6 @@ func (e *evaluation) judge(ctx context.Context) {
 		e.stop(registryReason(err), "reading image: %v", err)
 		return
 	}
-	if slices.ContainsFunc(e.sec.requirements, func(r *requirement) bool { return r.Type == "signedBy" && r.library != nil }) {
-		warm := make(chan struct{})
-		go func() { defer close(warm); warmUp() }()
-		defer func() { <-warm }()
-	}
 	pulled := e.pullSources()
 	before := throttleCount(e.hosts(pulled))
 	ctx, hosts := traceHosts(ctx)
@@ -480,6 +476,7 @@ func (e *evaluation) allowed(ctx context.Context, un types.UnparsedImage, r *req
 	if err != nil {
 		return err
 	}
+	defer e.policy.withoutAgents()()
 	done := make(chan error, 1)
 	go func() {
 		ok, err := pc.IsRunningImageAllowed(ctx, un)
@@ -601,6 +598,9 @@ func (e *evaluation) explainList(ctx context.Context, src types.ImageSource) {
 func (e *evaluation) checkDir() error {
 	if e.target.dir == "" {
 		return nil
+	}
+	if err := e.checkFile("version", 1<<10); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
 	}
 	return e.checkFile("manifest.json", maxManifest)
 }

@@ -84,6 +84,8 @@ type Policy struct {
 	registries registriesD
 	tmp        string // holds the copies that the library reads; removed by Close
 	sys        types.SystemContext
+	keyrings   string        // set by Enclose
+	warm       chan struct{} // closed when gpgme has found its engines
 	unenclose  func()
 
 	mu       sync.Mutex
@@ -181,6 +183,7 @@ func Rendered(policy File, registries []File, s Settings) (*Policy, error) {
 
 // Close removes the temporary copies.
 func (p *Policy) Close() error {
+	<-p.warm
 	if p.unenclose != nil {
 		p.unenclose()
 	}
@@ -197,6 +200,18 @@ func (p *Policy) open(policy []byte, files []configFile) (_ *Policy, err error) 
 		return nil, &InvalidError{verdict.PolicyInvalid, fmt.Errorf("invalid policy in %q: %w", p.File, err)}
 	}
 	p.sections = map[string]*section{}
+	p.warm = make(chan struct{})
+	go func() {
+		defer close(p.warm)
+		if bytes.Contains(policy, []byte(`"signedBy"`)) {
+			warmUp()
+		}
+	}()
+	defer func() {
+		if err != nil {
+			<-p.warm
+		}
+	}()
 
 	if p.tmp, err = os.MkdirTemp("", "nodetrust-"); err != nil {
 		return nil, err

@@ -45,12 +45,12 @@ func leftIn(dir string) []string {
 	}
 }
 
-// processesIn names the processes with an argument below dir.
+// processesIn names the processes with an argument that is dir or below it.
 func processesIn(dir string) []string {
 	var out []string
 	procs, _ := filepath.Glob("/proc/[0-9]*/cmdline")
 	for _, p := range procs {
-		if b, err := os.ReadFile(p); err == nil && strings.Contains(string(b), dir+"/") {
+		if b, err := os.ReadFile(p); err == nil && (strings.Contains(string(b), dir+"/") || strings.Contains(string(b), dir+"\x00")) {
 			out = append(out, p+": "+strings.ReplaceAll(string(b), "\x00", " "))
 		}
 	}
