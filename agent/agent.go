@@ -84,6 +84,7 @@ type Agent struct {
 
 	// What a status is made of.
 	differences []judge.Difference
+	compared    []judge.Difference // those of the active set at the last look
 	healed      []judge.Difference // since the last probe that began after them
 	probed      *probeAnswer       // nil while there is no answer for the files as they are
 	problem     *judge.Problem
@@ -359,6 +360,7 @@ func (a *Agent) look(full bool) {
 		a.advance()
 	}
 	now := time.Now()
+	before := a.compared
 	a.differences = nil
 	busy := a.busy
 	a.busy = 0
@@ -370,6 +372,10 @@ func (a *Agent) look(full bool) {
 		} else {
 			a.differences = ds
 		}
+	}
+	if a.compared = slices.Clone(a.differences); !slices.Equal(a.compared, before) {
+		// What the canaries have answered was answered for other files: a mask that is gone must not leave NotEnforced behind.
+		a.changed()
 	}
 	switch {
 	case a.busy > 0 && a.busy <= maxBusy:

@@ -729,11 +729,18 @@ func TestMaskIsReported(t *testing.T) {
 	w := newWorld(t)
 	w.enforced()
 	mark := w.mark()
+	w.answers([]judge.Canary{good("cri")[0], canary("refuse", "accept", "", "cri")})
 	w.write("/root/.config/containers/policy.json", "{}")
 	w.await(mark, judge.Drifted, "Masks")
+	w.until("a round under the mask", func() bool {
+		return slices.ContainsFunc(w.since(mark), func(s Status) bool { return s.State == judge.Drifted && len(s.Canaries) == 2 && !s.Canaries[1].OK })
+	})
 	mark = w.mark()
+	w.answers(good("cri"))
 	w.must(os.RemoveAll(w.path("/root/.config")))
 	w.await(mark, judge.Enforced, "")
+	// What was pulled under the mask says nothing of the files without it.
+	w.never(mark, judge.NotEnforced)
 }
 
 func TestScopeMovesToAnotherFile(t *testing.T) {
