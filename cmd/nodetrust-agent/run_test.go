@@ -1,0 +1,82 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func try(t *testing.T, args ...string) (code int, stdout, stderr string) {
+	t.Helper()
+	var out, errs bytes.Buffer
+	code = run(t.Context(), args, &out, &errs)
+	return code, out.String(), errs.String()
+}
+
+func TestUsage(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "file")
+	if err := os.WriteFile(file, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		name string
+		args []string
+		says string
+	}{
+		{"nothing", nil, "--host-root is missing"},
+		{"no desired", []string{"--host-root", dir}, "--desired is missing"},
+		{"host root is a file", []string{"--host-root", file, "--desired", dir}, "is no directory"},
+		{"host root is not there", []string{"--host-root", dir + "/x", "--desired", dir}, "is no directory"},
+		{"unknown flag", []string{"--nonsense"}, "nonsense"},
+		{"argument", []string{"--host-root", dir, "--desired", dir, "more"}, `unexpected argument "more"`},
+		{"runtime", []string{"--host-root", dir, "--desired", dir, "--runtime", "docker"}, "--runtime must be"},
+		{"resync", []string{"--host-root", dir, "--desired", dir, "--resync", "0s"}, "must be above zero"},
+		{"contested", []string{"--host-root", dir, "--desired", dir, "--contested-after", "0"}, "at least 1"},
+		{"log level", []string{"--host-root", dir, "--desired", dir, "--log-level", "loud"}, "--log-level must be"},
+		{"desired is not there, once", []string{"--host-root", dir, "--desired", dir + "/x", "--once", "--observe"}, "desired state is not usable"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			code, _, stderr := try(t, tt.args...)
+			if code != exitUsage || !strings.Contains(stderr, "nodetrust-agent: error: ") || !strings.Contains(stderr, tt.says) {
+				t.Errorf("exit %d, %s", code, stderr)
+			}
+			if entries, err := os.ReadDir(dir); err != nil || len(entries) != 1 {
+				t.Errorf("something was written: %v %v", entries, err)
+			}
+		})
+	}
+}
+
+func TestHelp(t *testing.T) {
+	code, stdout, stderr := try(t, "--help")
+	if code != exitOK || stderr != "" || !strings.Contains(stdout, "EXIT STATUS") || !strings.Contains(stdout, "-contested-after") {
+		t.Errorf("exit %d, %q, %s", code, stderr, stdout)
+	}
+}
+
+// TestOnceObserve: a host without anything, a desired state without canaries.
+func TestOnceObserve(t *testing.T) {
+	dir, host := t.TempDir(), t.TempDir()
+	ign := `{"ignition":{"version":"3.4.0"},"storage":{"files":[{"path":"/etc/containers/policy.json","mode":420,"overwrite":true,` +
+		`"contents":{"source":"data:,%7B%22default%22%3A%5B%7B%22type%22%3A%22reject%22%7D%5D%7D"}}]}}`
+	if err := os.WriteFile(filepath.Join(dir, "desired.ign"), []byte(ign), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	args := []string{"--host-root", host, "--desired", dir, "--once", "--observe", "--node-name", ""}
+	code, stdout, stderr := try(t, args...)
+	if code != exitBad || !strings.HasPrefix(stdout, "Drifted (Missing): /etc/containers/policy.json is missing") {
+		t.Errorf("exit %d, %s%s", code, stdout, stderr)
+	}
+	if err := os.MkdirAll(filepath.Join(host, "etc/containers"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(host, "etc/containers/policy.json"), []byte(`{"default":[{"type":"reject"}]}`), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if code, stdout, stderr = try(t, args...); code != exitUnknown || !strings.HasPrefix(stdout, "Unknown (NoCanary)") {
+		t.Errorf("exit %d, %s%s", code, stdout, stderr)
+	}
+}
