@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -150,9 +151,10 @@ func TestCoalesces(t *testing.T) {
 
 func TestServerAway(t *testing.T) {
 	c := client(t, map[string]string{"machineconfiguration.openshift.io/currentConfig": "rendered-worker-1"})
-	away := true
+	var away atomic.Bool
+	away.Store(true)
 	c.PrependReactor("*", "*", func(clienttesting.Action) (bool, runtime.Object, error) {
-		if away {
+		if away.Load() {
 			return true, nil, errors.New("connection refused")
 		}
 		return false, nil, nil
@@ -167,7 +169,7 @@ func TestServerAway(t *testing.T) {
 			t.Errorf("%d tries in a day", tried["patch"])
 		}
 		r.Report(report("Enforced"))
-		away = false
+		away.Store(false)
 		time.Sleep(10 * time.Minute)
 		if is := <-r.MCO(); !is {
 			t.Error("the MCO was not found")

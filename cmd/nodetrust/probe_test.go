@@ -21,7 +21,6 @@ type node struct {
 	signed, unsigned string
 	registry         *fixture.Registry
 	lookaside        *fixture.Lookaside
-	expires          time.Time
 }
 
 func newNode(t *testing.T) *node {
