@@ -15,6 +15,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/nodetrust/nodetrust/agent/child"
 	"github.com/nodetrust/nodetrust/judge"
 	"github.com/nodetrust/nodetrust/trust"
@@ -370,7 +372,8 @@ func TestHealAndBack(t *testing.T) {
 		}},
 		{"emptied", labFile, "content", func() error { return os.Truncate(w.path(labFile), 0) }},
 		{"directory replaced", labFile, "", func() error {
-			return errors.Join(os.Rename(w.path("/etc/containers"), w.path("/etc/old"+time.Now().String())), os.Mkdir(w.path("/etc/containers"), 0o755))
+			return errors.Join(os.Mkdir(w.path("/etc/new"), 0o755), os.Rename(w.path("/etc/containers"), w.path("/etc/old")),
+				swap(w.path("/etc/new"), w.path("/etc/containers")))
 		}},
 		{"and again", policyFile, "content", func() error { return os.WriteFile(w.path(policyFile), []byte("{ }"), 0o644) }},
 	} {
@@ -391,6 +394,15 @@ func TestHealAndBack(t *testing.T) {
 			w.never(mark, judge.Contested, judge.Blocked, judge.RolledBack)
 		})
 	}
+}
+
+// swap renames a to b. The agent may have made b meanwhile: then they change places.
+func swap(a, b string) error {
+	err := os.Rename(a, b)
+	if errors.Is(err, os.ErrExist) {
+		return unix.Renameat2(unix.AT_FDCWD, a, unix.AT_FDCWD, b, unix.RENAME_EXCHANGE)
+	}
+	return err
 }
 
 func TestConfirmedSetIsHealedWithoutTheChild(t *testing.T) {

@@ -14,8 +14,8 @@ import (
 	"github.com/nodetrust/nodetrust/verdict"
 )
 
-// Metrics are what the agent tells Prometheus, in the text format. It is written by hand: the client library would add a
-// fifth to the agent's memory for six families. A nil *Metrics counts nothing.
+// Metrics are what the agent tells Prometheus, in the text format. It is written by hand: the client library would add
+// 2 MB to the binary and 1.6 MiB to the resident memory, for six families. A nil *Metrics counts nothing.
 type Metrics struct {
 	mu        sync.Mutex
 	now       judge.State
