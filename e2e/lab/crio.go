@@ -29,7 +29,7 @@ func (n *Node) StartCRIO(signaturePolicy string) error {
 	}
 	dir := filepath.Join(n.dir, "crio")
 	config := filepath.Join(dir, "crio.conf")
-	if err := os.WriteFile(config, []byte(crioConfig(dir, n.Socket, signaturePolicy)), 0o644); err != nil {
+	if err := os.WriteFile(config, []byte(n.crioConfig(dir, signaturePolicy)), 0o644); err != nil {
 		return err
 	}
 	p, err := n.Start(n.lab.crio, "--config", config, "--config-dir", filepath.Join(dir, "conf.d"))
@@ -59,14 +59,19 @@ func (n *Node) CRIOLog() string {
 	return n.crio.Log.String()
 }
 
-func crioConfig(dir, socket, signaturePolicy string) string {
+func (n *Node) crioConfig(dir, signaturePolicy string) string {
 	runtime := ociRuntime()
+	storage, pinns, pause := "vfs", "/bin/true", "lab/pause"
+	if p := n.options.Pods; p != nil {
+		storage, pinns, pause = "overlay", p.Pinns, p.PauseImage
+	}
 	return strings.NewReplacer(
-		"@DIR@", dir, "@SOCKET@", socket, "@POLICY@", signaturePolicy, "@RUNTIME@", filepath.Base(runtime), "@RUNTIMEPATH@", runtime,
+		"@DIR@", dir, "@SOCKET@", n.Socket, "@POLICY@", signaturePolicy, "@RUNTIME@", filepath.Base(runtime), "@RUNTIMEPATH@", runtime,
+		"@STORAGE@", storage, "@PINNS@", pinns, "@PAUSE@", pause,
 	).Replace(`[crio]
 root = "@DIR@/root"
 runroot = "@DIR@/run"
-storage_driver = "vfs"
+storage_driver = "@STORAGE@"
 log_dir = "@DIR@/logs"
 version_file = "@DIR@/run/version"
 version_file_persist = "@DIR@/state/version"
@@ -81,7 +86,7 @@ stream_port = "0"
 cgroup_manager = "cgroupfs"
 conmon_cgroup = "pod"
 default_runtime = "@RUNTIME@"
-pinns_path = "/bin/true"
+pinns_path = "@PINNS@"
 namespaces_dir = "@DIR@/ns"
 container_exits_dir = "@DIR@/exits"
 container_attach_socket_dir = "@DIR@/attach"
@@ -95,9 +100,10 @@ runtime_root = "@DIR@/runtime"
 signature_policy = "@POLICY@"
 signature_policy_dir = "/etc/crio/policies"
 global_auth_file = ""
+pause_image = "@PAUSE@"
 [crio.network]
 network_dir = "@DIR@/cni"
-plugin_dirs = ["/usr/lib/cni"]
+plugin_dirs = ["/usr/lib/cni", "/usr/libexec/cni"]
 [crio.metrics]
 enable_metrics = false
 [crio.nri]

@@ -87,11 +87,25 @@ type Node struct {
 	// Socket is CRI-O's.
 	Socket string
 
+	options NodeOptions
+
 	holder *exec.Cmd
 	stdin  io.Closer
 	init   int // pid of the node's first process
 	own    int // pid of the one that the first process waits for
 	crio   *Process
+}
+
+// NodeOptions say what a node is besides a host whose runtimes pull images.
+type NodeOptions struct {
+	// InsecureRegistries are spoken to in plain HTTP.
+	InsecureRegistries []string
+	// Network gives the node a network of its own (nothing in it is up yet), with host name and System V IPC.
+	Network bool
+	// Inside is the node whose processes and network this one's are part of: it ends with it.
+	Inside *Node
+	// Pods makes CRI-O run pods, so that a kubelet can.
+	Pods *Pods
 }
 
 // namespaces are a node's: killing its first process ends every other one, and its mounts go with the last.
@@ -103,8 +117,10 @@ func namespaces() []string {
 // host that it plays. The machine's /etc becomes read-only and gets mount points that it may lack. cat ends with the lab,
 // whatever happens to it; the shell waits for it and reaps those processes meanwhile that lost their parents.
 const initScript = `set -e
-new="$1/new"
-mkdir -p "$new" "$1/points/containers" "$1/points/crio" "$1/points/pki" /var/lib/containers
+dir=$1 pods=$2
+shift 2
+new="$dir/new"
+mkdir -p "$new" "$dir/points/containers" "$dir/points/crio" "$dir/points/pki" /var/lib/containers
 mount -t tmpfs -o mode=0755 nodetrust-lab "$new"
 for d in /*; do
 	if [ -L "$d" ]; then
@@ -114,35 +130,50 @@ for d in /*; do
 		mount --rbind "$d" "$new$d"
 	fi
 done
-mount -t overlay -o "lowerdir=$1/points:/etc" nodetrust-lab "$new/etc"
-for d in etc/containers etc/crio etc/pki root var/lib/containers; do mount --bind "$1/root/$d" "$new/$d"; done
+mount -t overlay -o "lowerdir=$dir/points:/etc" nodetrust-lab "$new/etc"
+for d; do mount --bind "$dir/root/$d" "$new/$d"; done
 mkdir "$new/.old"
 cd "$new"
 pivot_root . .old
 umount -l /.old
 rmdir /.old
+[ -z "$pods" ] || . "$pods"
 exec 3<&0
 cat <&3 &
 echo ready
 wait $!
 `
 
+// binds are the directories of the scratch root that lie over the machine's.
+func (n *Node) binds() []string {
+	own := []string{"etc/containers", "etc/crio", "etc/pki", "root"}
+	if n.options.Pods == nil {
+		return append(own, "var/lib/containers")
+	}
+	return append(own, "run", "var/lib", "var/log")
+}
+
 // NewNode makes a node whose runtimes may talk plain HTTP to the given registries. No runtime runs in it yet.
 func (l *Lab) NewNode(insecureRegistries ...string) (*Node, error) {
+	return l.NewNodeWith(NodeOptions{InsecureRegistries: insecureRegistries})
+}
+
+// NewNodeWith makes a node. No runtime runs in it yet.
+func (l *Lab) NewNodeWith(o NodeOptions) (*Node, error) {
 	l.nodes++
 	dir := filepath.Join(l.Dir, "node"+strconv.Itoa(l.nodes))
-	n := &Node{lab: l, dir: dir, Root: filepath.Join(dir, "root")}
+	n := &Node{lab: l, dir: dir, Root: filepath.Join(dir, "root"), options: o}
 	n.Socket = filepath.Join(n.Root, "run/crio/crio.sock")
 	for _, d := range []string{
 		"root/etc/containers/registries.d", "root/etc/crio/policies", "root/etc/pki/rpm-gpg", "root/root", "root/run/crio", "root/var/lib/containers",
-		"root/usr/share/containers", "crio/conf.d", "crio/cni", "podman", "tmp",
+		"root/var/log", "root/usr/share/containers", "crio/conf.d", "crio/cni", "podman", "tmp",
 	} {
 		if err := os.MkdirAll(filepath.Join(dir, d), 0o755); err != nil {
 			return nil, err
 		}
 	}
 	registries := "unqualified-search-registries = []\n"
-	for _, r := range insecureRegistries {
+	for _, r := range o.InsecureRegistries {
 		registries += fmt.Sprintf("[[registry]]\nlocation = %q\ninsecure = true\n", r)
 	}
 	if err := errors.Join(
@@ -152,11 +183,28 @@ func (l *Lab) NewNode(insecureRegistries ...string) (*Node, error) {
 	); err != nil {
 		return nil, err
 	}
+	if o.Pods != nil {
+		if err := o.Pods.prepare(dir); err != nil {
+			return nil, err
+		}
+	}
 	return n, n.enter()
 }
 
 func (n *Node) enter() error {
-	n.holder = exec.Command("unshare", append(namespaces(), "sh", "-c", initScript, "sh", n.dir)...)
+	args := append([]string{"unshare"}, namespaces()...)
+	if n.options.Network {
+		args = append(args, "--net", "--uts", "--ipc")
+	}
+	pods := ""
+	if n.options.Pods != nil {
+		pods = filepath.Join(n.dir, "pods.sh")
+	}
+	args = append(append(args, "sh", "-c", initScript, "sh", n.dir, pods), n.binds()...)
+	if in := n.options.Inside; in != nil {
+		args = append([]string{"nsenter", "--target", strconv.Itoa(in.init), "--pid", "--net", "--uts", "--ipc", "--"}, args...)
+	}
+	n.holder = exec.Command(args[0], args[1:]...)
 	var stderr bytes.Buffer
 	n.holder.Stderr = &stderr
 	stdin, err := n.holder.StdinPipe()
@@ -176,7 +224,10 @@ func (n *Node) enter() error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
-	if n.init, err = childOf(ctx, n.holder.Process.Pid); err != nil {
+	if n.init, err = childOf(ctx, n.holder.Process.Pid); err == nil && n.options.Inside != nil {
+		n.init, err = childOf(ctx, n.init) // nsenter forks as well
+	}
+	if err != nil {
 		return errors.Join(err, n.Close())
 	}
 	if n.own, err = childOf(ctx, n.init); err != nil {
@@ -188,7 +239,11 @@ func (n *Node) enter() error {
 // Command is a program in the node's namespaces, with root's home on the node and a temporary directory of the node's
 // own. Its user is root.
 func (n *Node) Command(ctx context.Context, name string, args ...string) *exec.Cmd {
-	cmd := exec.CommandContext(ctx, "nsenter", append([]string{"--target", strconv.Itoa(n.init), "--mount", "--pid", "--", name}, args...)...)
+	enter := []string{"--target", strconv.Itoa(n.init), "--mount", "--pid"}
+	if n.options.Network || n.options.Inside != nil {
+		enter = append(enter, "--net", "--uts", "--ipc")
+	}
+	cmd := exec.CommandContext(ctx, "nsenter", append(append(enter, "--", name), args...)...)
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=/root", "TMPDIR=" + filepath.Join(n.dir, "tmp"), "LANG=C"}
 	return cmd
 }
