@@ -1,0 +1,175 @@
+// Package strength compares two policies: for which images does one demand less than the other? It is pure, and knows
+// what policy.json means without the image library.
+package strength
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+)
+
+// maxRequirements bounds the work of comparing one scope with another.
+const maxRequirements = 64
+
+// Policy is what a policy.json demands.
+type Policy struct {
+	// Default is what images get that no scope covers.
+	Default requirements
+	scopes  map[place]requirements
+}
+
+// place is a scope of a transport. The empty scope is the whole transport, the empty place the policy's default.
+type place struct{ transport, scope string }
+
+// requirements all must hold: a formula in conjunctive form. One that is never true stands for a policy that refuses.
+type requirements []requirement
+
+// ReadKey returns the content of a key file that a policy names. An error says that the content is not known: then the
+// file is taken to be the same as one of the same path, and another than any other.
+type ReadKey func(path string) ([]byte, error)
+
+// Parse reads a policy.json which the image library loads: of one that it doesn't load the result may say anything. read may be
+// nil.
+func Parse(data []byte, read ReadKey) (*Policy, error) {
+	var in struct {
+		Default    []rawRequirement                       `json:"default"`
+		Transports map[string]map[string][]rawRequirement `json:"transports"`
+	}
+	if err := json.Unmarshal(data, &in); err != nil {
+		return nil, fmt.Errorf("parsing policy.json: %w", err)
+	}
+	if len(in.Default) == 0 {
+		return nil, fmt.Errorf("parsing policy.json: it has no default")
+	}
+	k := keys{read: read, files: map[string]material{}}
+	p := &Policy{scopes: map[place]requirements{}}
+	var err error
+	if p.Default, err = k.requirements(in.Default); err != nil {
+		return nil, fmt.Errorf("parsing policy.json: default: %w", err)
+	}
+	for transport, scopes := range in.Transports {
+		for scope, raw := range scopes {
+			if p.scopes[place{transport, scope}], err = k.requirements(raw); err != nil {
+				return nil, fmt.Errorf("parsing policy.json: %s %q: %w", transport, scope, err)
+			}
+		}
+	}
+	return p, nil
+}
+
+// at returns what the policy demands at a place, and where it says so. The most specific scope is used alone.
+func (p *Policy) at(at place) (requirements, place) {
+	if at.transport == "" {
+		return p.Default, place{}
+	}
+	for _, scope := range chain(at) {
+		if r, ok := p.scopes[place{at.transport, scope}]; ok {
+			return r, place{at.transport, scope}
+		}
+	}
+	return p.Default, place{}
+}
+
+// places are all that one of the policies names, sorted, the default first.
+func places(a, b *Policy) []place {
+	all := map[place]bool{{}: true}
+	for at := range a.scopes {
+		all[at] = true
+	}
+	for at := range b.scopes {
+		all[at] = true
+	}
+	return slices.SortedFunc(maps.Keys(all), func(x, y place) int {
+		if c := strings.Compare(x.transport, y.transport); c != 0 {
+			return c
+		}
+		return strings.Compare(x.scope, y.scope)
+	})
+}
+
+// chain lists the scopes that are looked up for a scope, the most specific first, up to the transport's own, "". The
+// scopes that are looked up for an image are those of the first one that exists: so it is enough to compare at the scopes
+// that one of two policies has.
+func chain(at place) []string {
+	out := []string{at.scope}
+	switch at.transport {
+	case "docker", "docker-daemon", "atomic":
+		out = append(out, names(at.scope, true)...)
+	case "containers-storage":
+		out = append(out, storage(at.scope)...)
+	default: // paths, of oci with ":" and a name behind
+		for s := at.scope; strings.HasPrefix(s, "/"); {
+			i := max(strings.LastIndex(s, "/"), strings.LastIndex(s, ":"))
+			if s = s[:i]; s != "" {
+				out = append(out, s)
+			}
+		}
+	}
+	if at.scope != "" {
+		out = append(out, "")
+	}
+	return out
+}
+
+// names lists what is looked up after a scope that is a reference, a part of one, or a wildcard.
+func names(scope string, wildcards bool) []string {
+	var out []string
+	if scope == "" {
+		return nil
+	}
+	name, pinned := repository(scope)
+	if pinned {
+		out = append(out, name)
+	}
+	for {
+		i := strings.LastIndex(name, "/")
+		if i < 0 {
+			break
+		}
+		name = name[:i]
+		out = append(out, name)
+	}
+	if !wildcards {
+		return out
+	}
+	host, _, _ := strings.Cut(strings.TrimPrefix(name, "*."), ":")
+	for {
+		_, parent, ok := strings.Cut(host, ".")
+		if !ok {
+			return out
+		}
+		out = append(out, "*."+parent)
+		host = parent
+	}
+}
+
+// repository cuts tag and digest off, and reports whether there were any.
+func repository(scope string) (string, bool) {
+	name, _, pinned := strings.Cut(scope, "@")
+	if i := strings.LastIndex(name, ":"); i > strings.LastIndex(name, "/") && strings.Contains(name, "/") {
+		return name[:i], true
+	}
+	return name, pinned
+}
+
+// storage: scopes of containers-storage are "[driver@root]name", and "[root]" alone.
+func storage(scope string) []string {
+	i := strings.Index(scope, "]")
+	if !strings.HasPrefix(scope, "[") || i < 0 {
+		return nil
+	}
+	store, name := scope[:i+1], scope[i+1:]
+	var out []string
+	for _, n := range names(name, false) {
+		out = append(out, store+n)
+	}
+	if name != "" {
+		out = append(out, store)
+	}
+	if _, root, ok := strings.Cut(store, "@"); ok {
+		out = append(out, "["+root)
+	}
+	return out
+}
