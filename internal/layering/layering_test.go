@@ -2,6 +2,7 @@
 package layering
 
 import (
+	"os"
 	"os/exec"
 	"strings"
 	"testing"
@@ -73,5 +74,26 @@ func TestOnlyVerifyImportsTheImageLibrary(t *testing.T) {
 	}
 	if !seen {
 		t.Error("nobody imports the image library: this test looks at the wrong thing")
+	}
+}
+
+// TestDependenciesAreExplained looks for every direct requirement of go.mod in docs/dependencies.md.
+func TestDependenciesAreExplained(t *testing.T) {
+	page, err := os.ReadFile("../../docs/dependencies.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := exec.Command("go", "list", "-m", "-f", "{{if not (or .Main .Indirect)}}{{.Path}}{{end}}", "all").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	modules := strings.Fields(string(out))
+	if len(modules) == 0 {
+		t.Fatal("go.mod requires nothing: this test looks at the wrong place")
+	}
+	for _, m := range modules {
+		if !strings.Contains(string(page), "`"+m+"`") {
+			t.Errorf("docs/dependencies.md doesn't say what %s is for", m)
+		}
 	}
 }
