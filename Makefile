@@ -17,8 +17,8 @@ BUILD := $(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)'
 GOFUMPT := mvdan.cc/gofumpt@v0.12.0
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-# Of a verbose test run only what a reader wants: failures, skips with their reasons, and the closing lines.
-BRIEF := grep --line-buffered -Ev '^ *(=== |--- PASS)|^PASS$$'
+# Of the unit tests' output only what a reader wants: failures, skips with their reasons, and the packages' lines.
+BRIEF := $(GO) run ./hack/brief
 
 export NODETRUST_REALDATA
 
@@ -46,11 +46,11 @@ build-pure: ## bin/nodetrust-pure, without cgo: answers unknown where only gpgme
 test: test-unit test-pure e2e ## all tests; as root they include a real CRI-O and podman
 
 test-unit: deps-test ## unit tests; the agent's with the race detector
-	CGO_ENABLED=1 $(GO) test -race -v ./agent/... | $(BRIEF)
-	CGO_ENABLED=1 $(GO) test -v -tags '$(TAGS)' $$($(GO) list ./... | grep -v /agent) | $(BRIEF)
+	CGO_ENABLED=1 $(GO) test -race -json ./agent/... | $(BRIEF)
+	CGO_ENABLED=1 $(GO) test -json -tags '$(TAGS)' $$($(GO) list ./... | grep -v /agent) | $(BRIEF)
 
 test-pure: build-pure ## the pure-Go build and what it answers
-	CGO_ENABLED=0 $(GO) test -v -tags '$(PURE_TAGS)' ./verify/... | $(BRIEF)
+	CGO_ENABLED=0 $(GO) test -json -tags '$(PURE_TAGS)' ./verify/... | $(BRIEF)
 
 e2e: deps-test ## the tests of the whole, with real runtimes (root; CRI-O is built once and cached)
 	cd e2e && $(GO) vet ./... && $(GO) test -v -count=1 -timeout 25m $(E2EFLAGS) . ./lab

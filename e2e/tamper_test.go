@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/nodetrust/nodetrust/e2e/lab"
 )
 
@@ -58,8 +60,9 @@ func TestTamper(t *testing.T) {
 			must(t, os.Rename(policy+".new", policy))
 		}},
 		{"policy.json made a directory", policy, "/etc/containers/policy.json", "type", func(t *testing.T) {
-			must(t, os.Remove(policy))
-			must(t, os.Mkdir(policy, 0o755))
+			must(t, os.Mkdir(policy+".new", 0o755))
+			must(t, exchange(policy, policy+".new"))
+			must(t, os.Remove(policy+".new"))
 		}},
 		{"registries.d file emptied", lookasides, lookasidesOnHost, "content", func(t *testing.T) {
 			must(t, os.Truncate(lookasides, 0))
@@ -71,8 +74,7 @@ func TestTamper(t *testing.T) {
 			must(t, err)
 			must(t, os.WriteFile(next+"/registries.conf", registries, 0o644))
 			must(t, os.WriteFile(next+"/policy.json", []byte(acceptAnything), 0o644))
-			must(t, os.Rename(containers, containers+".old"))
-			must(t, os.Rename(next, containers))
+			must(t, exchange(containers, next))
 		}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -142,6 +144,11 @@ func TestTamper(t *testing.T) {
 			}
 		})
 	}
+}
+
+// exchange swaps what two names stand for, in one step: the agent would see, and heal, what lies between two steps.
+func exchange(a, b string) error {
+	return unix.Renameat2(unix.AT_FDCWD, a, unix.AT_FDCWD, b, unix.RENAME_EXCHANGE)
 }
 
 // whole says how the file at path is not the desired one.
