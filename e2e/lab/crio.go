@@ -17,22 +17,16 @@ func (n *Node) StartCRIO(signaturePolicy string) error {
 		n.crio.Stop()
 		n.crio = nil
 	}
-	if n.lab.crio == "" {
-		path, err := CRIO(context.Background())
-		if err != nil {
-			return err
-		}
-		n.lab.crio = filepath.Join(n.lab.Dir, "crio")
-		if err := copyProgram(path, n.lab.crio); err != nil {
-			return err
-		}
+	crio, err := n.lab.CRIO(context.Background())
+	if err != nil {
+		return err
 	}
 	dir := filepath.Join(n.dir, "crio")
 	config := filepath.Join(dir, "crio.conf")
 	if err := os.WriteFile(config, []byte(n.crioConfig(dir, signaturePolicy)), 0o644); err != nil {
 		return err
 	}
-	p, err := n.Start(n.lab.crio, "--config", config, "--config-dir", filepath.Join(dir, "conf.d"))
+	p, err := n.Start(crio, "--config", config, "--config-dir", filepath.Join(dir, "conf.d"))
 	if err != nil {
 		return err
 	}

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -21,7 +22,7 @@ type Lab struct {
 	Dir      string
 	Programs *Programs
 
-	crio  string
+	mu    sync.Mutex // held while a kept program is put into Dir
 	start starter
 	nodes int
 }

@@ -115,14 +115,6 @@ var (
 	}}
 )
 
-// CRIO returns the path of CRI-O, which is built from the module e2e/crio the first time (three minutes on two cores) and
-// kept in the user's cache directory under the hash of all that it is made from.
-func CRIO(ctx context.Context) (string, error) { return crioModule.build(ctx) }
-
-// Kube returns the path of the program of e2e/kube (etcd, the control plane, kubelet, kubectl), built and kept like CRI-O
-// (seven minutes on two cores).
-func Kube(ctx context.Context) (string, error) { return kubeModule.build(ctx) }
-
 func (m module) build(ctx context.Context) (string, error) {
 	root, err := moduleRoot()
 	if err != nil {
@@ -181,4 +173,45 @@ func (m module) key(ctx context.Context, src string) (string, error) {
 	}
 	fmt.Fprintf(h, "%q %s", m.flags, version)
 	return hex.EncodeToString(h.Sum(nil))[:20], nil
+}
+
+// CRIO returns the path of CRI-O in the lab, where its nodes can run it. It is built from the module e2e/crio the first time
+// (three minutes on two cores) and kept in the user's cache directory under the hash of all that it is made from.
+func (l *Lab) CRIO(ctx context.Context) (string, error) { return l.kept(ctx, crioModule) }
+
+// Kube returns the path of the program of e2e/kube (etcd, the control plane, kubelet, kubectl) in the lab, where its nodes
+// can run it. It is built and kept like CRI-O (seven minutes on two cores).
+func (l *Lab) Kube(ctx context.Context) (string, error) { return l.kept(ctx, kubeModule) }
+
+func (l *Lab) kept(ctx context.Context, m module) (string, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	to := filepath.Join(l.Dir, m.name)
+	if _, err := os.Stat(to); err == nil {
+		return to, nil
+	}
+	path, err := m.build(ctx)
+	if err != nil {
+		return "", err
+	}
+	if os.Link(path, to) == nil {
+		return to, nil
+	}
+	return to, copyProgram(path, to)
+}
+
+// Tool builds the static program of e2e/cmd/NAME and returns its path in the lab.
+func (l *Lab) Tool(ctx context.Context, name string) (string, error) {
+	root, err := moduleRoot()
+	if err != nil {
+		return "", err
+	}
+	to := filepath.Join(l.Dir, "bin", name)
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags=-s -w", "-o", to, "./cmd/"+name)
+	cmd.Dir = filepath.Join(root, "e2e")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("building %s: %w\n%s", name, err, out)
+	}
+	return to, nil
 }

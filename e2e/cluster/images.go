@@ -1,0 +1,195 @@
+package cluster
+
+import (
+	"archive/tar"
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"runtime"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/tarball"
+
+	"github.com/nodetrust/nodetrust/internal/fixture"
+)
+
+// Images are a registry and a lookaside server in the cluster's network, with images that run, and a key that signed some of
+// them.
+type Images struct {
+	Registry  *fixture.Registry
+	Lookaside *fixture.Lookaside
+	// Corp signs what must be accepted.
+	Corp *fixture.Key
+
+	// References. All run the same program and have other digests: Pause by tag in open/, the others in team/; the canaries by
+	// digest.
+	Pause, Signed, Unsigned    string
+	AcceptCanary, RefuseCanary string
+
+	gpg     *fixture.GPG
+	cluster *Cluster
+	program []byte
+}
+
+// KeyPath is where the nodes have Corp's public key.
+const KeyPath = "etc/pki/rpm-gpg/RPM-GPG-KEY-corp"
+
+func newImages(c *Cluster, program string) (i *Images, err error) {
+	i = &Images{cluster: c}
+	defer func() {
+		if err != nil {
+			i.close()
+			i = nil
+		}
+	}()
+	if i.program, err = os.ReadFile(program); err != nil {
+		return i, err
+	}
+	if i.gpg, err = fixture.NewGPG(); err != nil {
+		return i, err
+	}
+	if i.Corp, err = i.gpg.NewKey("corp", fixture.KeyOptions{}); err != nil {
+		return i, err
+	}
+	dir := filepath.Join(c.dir, "lookaside")
+	if err = os.Mkdir(dir, 0o755); err != nil {
+		return i, err
+	}
+	err = c.plane.InNet(func() (err error) {
+		if i.Registry, err = fixture.NewRegistry(registryHost); err != nil {
+			return err
+		}
+		i.Lookaside, err = fixture.NewLookaside(lookasideHost, dir)
+		return err
+	})
+	if err != nil {
+		return i, err
+	}
+	i.Registry.Transport = &http.Transport{DialContext: c.dial}
+	var errs [5]error
+	i.Pause, _, errs[0] = i.Push("open/pause", "v1", nil)
+	i.Signed, _, errs[1] = i.Push("team/signed", "v1", i.Corp)
+	i.Unsigned, _, errs[2] = i.Push("team/unsigned", "v1", nil)
+	_, i.AcceptCanary, errs[3] = i.Push("team/canary-accept", "v1", i.Corp)
+	_, i.RefuseCanary, errs[4] = i.Push("team/canary-refuse", "v1", i.Corp)
+	return i, errors.Join(errs[:]...)
+}
+
+func (i *Images) close() {
+	if i.Registry != nil {
+		i.Registry.Stop()
+	}
+	if i.Lookaside != nil {
+		i.Lookaside.Stop()
+	}
+	if i.gpg != nil {
+		i.gpg.Close()
+	}
+}
+
+// StartServer starts a stopped registry or lookaside server again, in the cluster's network.
+func (c *Cluster) StartServer(s *fixture.Server) error { return c.plane.InNet(s.Start) }
+
+// Push stores an image that runs, with a digest of its own, as repo:tag, signed by key unless that is nil. It returns the
+// references by tag and by digest.
+func (i *Images) Push(repo, tag string, key *fixture.Key) (byTag, byDigest string, err error) {
+	img, err := i.image(repo + ":" + tag)
+	if err != nil {
+		return "", "", err
+	}
+	return i.PushImage(repo, tag, img, key)
+}
+
+// PushImage is Push of any image.
+func (i *Images) PushImage(repo, tag string, img v1.Image, key *fixture.Key) (byTag, byDigest string, err error) {
+	digest, err := i.Registry.PushImage(repo, tag, img)
+	if err != nil {
+		return "", "", fmt.Errorf("pushing %s: %w", repo, err)
+	}
+	byTag, byDigest = i.Registry.Host+"/"+repo+":"+tag, i.Registry.Host+"/"+repo+"@"+digest
+	return byTag, byDigest, i.Sign(key, repo, tag, digest)
+}
+
+// Sign signs a stored image's digest as repo:tag, unless key is nil.
+func (i *Images) Sign(key *fixture.Key, repo, tag, digest string) error {
+	if key == nil {
+		return nil
+	}
+	sig, err := key.Sign(digest, i.Registry.Host+"/"+repo+":"+tag)
+	if err != nil {
+		return err
+	}
+	return i.Lookaside.Put(repo, digest, 1, sig)
+}
+
+func (i *Images) image(name string) (v1.Image, error) {
+	var buf bytes.Buffer
+	tw := tar.NewWriter(&buf)
+	for _, f := range []struct {
+		name string
+		data []byte
+	}{{"pause", i.program}, {"name", []byte(name)}} {
+		if err := tw.WriteHeader(&tar.Header{Name: f.name, Mode: 0o755, Size: int64(len(f.data))}); err != nil {
+			return nil, err
+		}
+		if _, err := tw.Write(f.data); err != nil {
+			return nil, err
+		}
+	}
+	if err := tw.Close(); err != nil {
+		return nil, err
+	}
+	layer, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(buf.Bytes())), nil })
+	if err != nil {
+		return nil, err
+	}
+	img, err := mutate.AppendLayers(empty.Image, layer)
+	if err != nil {
+		return nil, err
+	}
+	cf, err := img.ConfigFile()
+	if err != nil {
+		return nil, err
+	}
+	cf = cf.DeepCopy()
+	cf.OS, cf.Architecture = "linux", runtime.GOARCH
+	cf.Config.Entrypoint = []string{"/pause"}
+	return mutate.ConfigFile(img, cf)
+}
+
+// Trust is a trust config for the nodes: team/ is signed by Corp, open/ is not, everything else is rejected. registries are further
+// entries of spec.registries.
+func (i *Images) Trust(registries string) string {
+	return fmt.Sprintf(`apiVersion: nodetrust.io/v1alpha1
+kind: TrustConfig
+metadata: {name: lab}
+spec:
+  pools: [worker]
+  default: reject
+  keys:
+  - name: corp
+    path: /%s
+    fingerprints: [%s]
+  registries:
+  - scope: %s/team
+    require:
+    - signedBy: [corp]
+      identity: matchRepoDigestOrExact
+    lookaside: %s
+    insecure: true
+  - scope: %s/open
+    require: accept
+    because: the image that holds the pods
+%s  canaries:
+  - image: %s
+    expect: accept
+  - image: %s
+    expect: refuse
+`, KeyPath, i.Corp.Fingerprint, i.Registry.Host, i.Lookaside.URL(), i.Registry.Host, registries, i.AcceptCanary, i.RefuseCanary)
+}

@@ -1,0 +1,141 @@
+package cluster
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/nodetrust/nodetrust/e2e/lab"
+)
+
+const nodeCount = 2
+
+const acceptAnything = `{"default":[{"type":"insecureAcceptAnything"}]}`
+
+func nodeName(i int) string    { return "node" + strconv.Itoa(i+1) }
+func nodeAddress(i int) string { return "10.99.0." + strconv.Itoa(11+i) }
+
+// Node is a node of the cluster. Its CRI-O and kubelet see the scratch root's directories as the host's.
+type Node struct {
+	*lab.Node
+	Name, Address string
+
+	cluster *Cluster
+	kubelet *lab.Process
+}
+
+const kubeletConfig = `apiVersion: kubelet.config.k8s.io/v1beta1
+kind: KubeletConfiguration
+failCgroupV1: false
+cgroupDriver: cgroupfs
+cgroupsPerQOS: false
+enforceNodeAllocatable: []
+containerRuntimeEndpoint: unix:///run/crio/crio.sock
+staticPodPath: @DIR@/static
+volumePluginDir: /var/lib/kubelet/plugins-exec
+authentication: {anonymous: {enabled: true}, webhook: {enabled: false}}
+authorization: {mode: AlwaysAllow}
+address: @ADDRESS@
+healthzBindAddress: @ADDRESS@
+registerNode: true
+localStorageCapacityIsolation: false
+resolvConf: ""
+oomScoreAdj: 0
+failSwapOn: false
+evictionHard: {}
+imageGCHighThresholdPercent: 100
+clusterDNS: []
+nodeStatusUpdateFrequency: 5s
+syncFrequency: 5s
+fileCheckFrequency: 2s
+`
+
+// StartKubelet starts the kubelet, which must not run.
+func (n *Node) StartKubelet() (err error) {
+	dir := filepath.Join(n.cluster.dir, "kubelet-"+n.Name)
+	if err := os.MkdirAll(filepath.Join(dir, "static"), 0o755); err != nil {
+		return err
+	}
+	config := filepath.Join(dir, "config.yaml")
+	text := strings.NewReplacer("@DIR@", dir, "@ADDRESS@", n.Address).Replace(kubeletConfig)
+	if err := os.WriteFile(config, []byte(text), 0o644); err != nil {
+		return err
+	}
+	n.kubelet, err = n.Start(n.cluster.kube, "kubelet", "--config", config, "--kubeconfig", n.cluster.pki.path(n.Name+".kubeconfig"),
+		"--hostname-override", n.Name, "--node-ip", n.Address)
+	return err
+}
+
+// KubeletLog is what the kubelet has said.
+func (n *Node) KubeletLog() string { return n.kubelet.Log.String() }
+
+// Object is the node's object in the API.
+func (n *Node) Object() (NodeObject, error) {
+	var o NodeObject
+	return o, n.cluster.Get("/api/v1/nodes/"+n.Name, &o)
+}
+
+// NodeObject is what tests want to know of a Node.
+type NodeObject struct {
+	Metadata Metadata `json:"metadata"`
+	Status   struct {
+		Conditions []struct{ Type, Status, Message string }
+		NodeInfo   struct{ KubeletVersion, ContainerRuntimeVersion string }
+	} `json:"status"`
+}
+
+// Metadata is an object's.
+type Metadata struct {
+	Name            string            `json:"name"`
+	Namespace       string            `json:"namespace"`
+	ResourceVersion string            `json:"resourceVersion"`
+	Annotations     map[string]string `json:"annotations"`
+	Labels          map[string]string `json:"labels"`
+}
+
+// WaitReady waits until the node's object says that it is ready.
+func (n *Node) WaitReady() error {
+	return lab.Poll(time.Minute, func() error {
+		o, err := n.Object()
+		if err != nil {
+			return err
+		}
+		for _, c := range o.Status.Conditions {
+			if c.Type == "Ready" && c.Status == "True" {
+				return nil
+			}
+			if c.Type == "Ready" {
+				err = fmt.Errorf("%s is not ready: %s", n.Name, c.Message)
+			}
+		}
+		if err == nil {
+			err = fmt.Errorf("%s has no condition Ready", n.Name)
+		}
+		return err
+	})
+}
+
+// Provision writes the files of a trust config to the node, through `nodetrust render`.
+func (n *Node) Provision(trust string) error {
+	dir, err := os.MkdirTemp(n.cluster.dir, "render-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	file, files := filepath.Join(dir, "trust.yaml"), filepath.Join(dir, "files")
+	if err := os.WriteFile(file, []byte(trust), 0o644); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	cmd := n.Command(ctx, "sh", "-c", `set -e; "$0" render --to files -o "$1" "$2"; cp -R "$1"/etc/containers/. /etc/containers/`,
+		n.cluster.Lab.Programs.Nodetrust, files, file)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("provisioning %s: %w: %s", n.Name, err, out)
+	}
+	return nil
+}
