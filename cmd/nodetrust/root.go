@@ -118,6 +118,7 @@ says beforehand which images a node would refuse, and why, and proves on a node 
 		newVerifyCommand(),
 		newExplainCommand(),
 		newVerifySignatureCommand(),
+		newStatusCommand(),
 	)
 	root.SetUsageTemplate(usageTemplate)
 	for _, c := range root.Commands() {
