@@ -301,7 +301,7 @@ func (c *Cluster) makeNodes(pinns string) error {
 	var all errgroup.Group
 	for _, n := range c.Nodes {
 		all.Go(func() error {
-			if err := os.WriteFile(n.Path("etc/containers/policy.json"), []byte(acceptAnything), 0o644); err != nil {
+			if err := n.Reset(); err != nil {
 				return err
 			}
 			return n.StartCRIO("")

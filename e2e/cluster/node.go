@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -138,4 +139,25 @@ func (n *Node) Provision(trust string) error {
 		return fmt.Errorf("provisioning %s: %w: %s", n.Name, err, out)
 	}
 	return nil
+}
+
+// Reset makes the node accept every image again, and installs Corp's key. It removes what was written to /etc/containers and to
+// root's own configuration.
+func (n *Node) Reset() error {
+	containers := n.Path("etc/containers")
+	entries, err := os.ReadDir(containers)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if e.Name() != "registries.conf" {
+			err = errors.Join(err, os.RemoveAll(filepath.Join(containers, e.Name())))
+		}
+	}
+	return errors.Join(err,
+		os.RemoveAll(n.Path("root/.config")),
+		os.Mkdir(filepath.Join(containers, "registries.d"), 0o755),
+		os.WriteFile(filepath.Join(containers, "policy.json"), []byte(acceptAnything), 0o644),
+		os.WriteFile(n.Path(KeyPath), n.cluster.Corp.Armored, 0o644),
+	)
 }

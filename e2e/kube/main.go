@@ -3,7 +3,7 @@
 //	kube etcd DIR CLIENT-URL PEER-URL
 //	kube kube-apiserver|kube-controller-manager|kube-scheduler|kubelet|kubectl ARGUMENT…
 //
-// Each runs as a process of its own.
+// Each runs as a process of its own. A link of one of these names needs no first argument.
 package main
 
 import (
@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"net/url"
 	"os"
+	"path/filepath"
 
 	"github.com/spf13/cobra"
 	"go.etcd.io/etcd/server/v3/embed"
@@ -26,14 +27,16 @@ import (
 )
 
 func main() {
-	if len(os.Args) < 2 {
+	if filepath.Base(os.Args[0]) == "kube" && len(os.Args) < 2 {
 		fmt.Fprintln(os.Stderr, "usage: kube etcd|kube-apiserver|kube-controller-manager|kube-scheduler|kubelet|kubectl …")
 		os.Exit(2)
 	}
-	// The components look at os.Args themselves.
-	os.Args = os.Args[1:]
+	// The components look at os.Args themselves. A link of the name is the component too.
+	if filepath.Base(os.Args[0]) == "kube" {
+		os.Args = os.Args[1:]
+	}
 	var c *cobra.Command
-	switch os.Args[0] {
+	switch filepath.Base(os.Args[0]) {
 	case "etcd":
 		if err := etcd(os.Args[1:]); err != nil {
 			fmt.Fprintf(os.Stderr, "etcd: %v\n", err)

@@ -138,6 +138,8 @@ cd "$new"
 pivot_root . .old
 umount -l /.old
 rmdir /.old
+# The new root as it was when its directory was bound into it.
+umount -l -R "$dir/new"
 [ -z "$pods" ] || . "$pods"
 exec 3<&0
 cat <&3 &

@@ -21,8 +21,8 @@ type Programs struct {
 	Nodetrust, Pure, Agent string
 }
 
-// moduleRoot is the top of the work tree, found from the working directory.
-func moduleRoot() (string, error) {
+// ModuleRoot is the top of the work tree, found from the working directory.
+func ModuleRoot() (string, error) {
 	dir, err := os.Getwd()
 	if err != nil {
 		return "", err
@@ -41,7 +41,7 @@ func moduleRoot() (string, error) {
 
 // BuildPrograms runs `make build build-pure` and copies the results to dir.
 func BuildPrograms(ctx context.Context, dir string) (*Programs, error) {
-	root, err := moduleRoot()
+	root, err := ModuleRoot()
 	if err != nil {
 		return nil, err
 	}
@@ -116,7 +116,7 @@ var (
 )
 
 func (m module) build(ctx context.Context) (string, error) {
-	root, err := moduleRoot()
+	root, err := ModuleRoot()
 	if err != nil {
 		return "", err
 	}
@@ -202,7 +202,7 @@ func (l *Lab) kept(ctx context.Context, m module) (string, error) {
 
 // Tool builds the static program of e2e/cmd/NAME and returns its path in the lab.
 func (l *Lab) Tool(ctx context.Context, name string) (string, error) {
-	root, err := moduleRoot()
+	root, err := ModuleRoot()
 	if err != nil {
 		return "", err
 	}
