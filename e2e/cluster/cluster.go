@@ -63,6 +63,7 @@ type mark struct {
 	PID     int          `json:"pid"`
 	Started string       `json:"started"` // of the process, in ticks since boot
 	Cgroups []lab.Cgroup `json:"cgroups"`
+	GPG     string       `json:"gpg"` // home
 }
 
 // Start makes a cluster; what isn't built yet is built first. The nodes accept every image until they are provisioned.
@@ -104,6 +105,9 @@ func (c *Cluster) start(ctx context.Context) (err error) {
 	if c.cgroups, err = lab.NewCgroups(filepath.Base(c.dir)); err != nil {
 		return err
 	}
+	if c.Images, err = newImages(c.dir); err != nil {
+		return err
+	}
 	if err := c.writeMark(); err != nil {
 		return err
 	}
@@ -132,7 +136,7 @@ func (c *Cluster) start(ctx context.Context) (err error) {
 		return c.WaitReady()
 	})
 	both.Go(func() (err error) {
-		if c.Images, err = newImages(c, pause); err != nil {
+		if err := c.serve(c, pause); err != nil {
 			return err
 		}
 		return c.makeNodes(pinns)
@@ -162,7 +166,7 @@ func (c *Cluster) writeMark() error {
 	if err != nil {
 		return err
 	}
-	b, err := json.Marshal(mark{os.Getpid(), started, c.cgroups})
+	b, err := json.Marshal(mark{os.Getpid(), started, c.cgroups, c.gpg.Home()})
 	if err != nil {
 		return err
 	}

@@ -32,44 +32,45 @@ type Images struct {
 	Pause, Signed, Unsigned    string
 	AcceptCanary, RefuseCanary string
 
+	dir     string // of the lookaside server
 	gpg     *fixture.GPG
-	cluster *Cluster
 	program []byte
 }
 
 // KeyPath is where the nodes have Corp's public key.
 const KeyPath = "etc/pki/rpm-gpg/RPM-GPG-KEY-corp"
 
-func newImages(c *Cluster, program string) (i *Images, err error) {
-	i = &Images{cluster: c}
-	defer func() {
-		if err != nil {
-			i.close()
-			i = nil
-		}
-	}()
-	if i.program, err = os.ReadFile(program); err != nil {
-		return i, err
+// newImages makes the keys; dir is the cluster's.
+func newImages(dir string) (*Images, error) {
+	i := &Images{dir: filepath.Join(dir, "lookaside")}
+	err := os.Mkdir(i.dir, 0o755)
+	if err != nil {
+		return nil, err
 	}
 	if i.gpg, err = fixture.NewGPG(); err != nil {
-		return i, err
+		return nil, err
 	}
 	if i.Corp, err = i.gpg.NewKey("corp", fixture.KeyOptions{}); err != nil {
-		return i, err
+		i.close()
+		return nil, err
 	}
-	dir := filepath.Join(c.dir, "lookaside")
-	if err = os.Mkdir(dir, 0o755); err != nil {
-		return i, err
+	return i, nil
+}
+
+// serve starts the servers and fills them with images that run the program.
+func (i *Images) serve(c *Cluster, program string) (err error) {
+	if i.program, err = os.ReadFile(program); err != nil {
+		return err
 	}
 	err = c.plane.InNet(func() (err error) {
 		if i.Registry, err = fixture.NewRegistry(registryHost); err != nil {
 			return err
 		}
-		i.Lookaside, err = fixture.NewLookaside(lookasideHost, dir)
+		i.Lookaside, err = fixture.NewLookaside(lookasideHost, i.dir)
 		return err
 	})
 	if err != nil {
-		return i, err
+		return err
 	}
 	i.Registry.Transport = &http.Transport{DialContext: c.dial}
 	var errs [5]error
@@ -78,7 +79,7 @@ func newImages(c *Cluster, program string) (i *Images, err error) {
 	i.Unsigned, _, errs[2] = i.Push("team/unsigned", "v1", nil)
 	_, i.AcceptCanary, errs[3] = i.Push("team/canary-accept", "v1", i.Corp)
 	_, i.RefuseCanary, errs[4] = i.Push("team/canary-refuse", "v1", i.Corp)
-	return i, errors.Join(errs[:]...)
+	return errors.Join(errs[:]...)
 }
 
 func (i *Images) close() {

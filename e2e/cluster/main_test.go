@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// lab1 is the cluster that the tests share; nil where none can run.
+// shared is the cluster that the tests share; nil where none can run.
 var shared *Cluster
 
 func TestMain(m *testing.M) {
@@ -22,10 +22,19 @@ func TestMain(m *testing.M) {
 
 func run(m *testing.M) (code int, err error) {
 	if reason := Unfit(); reason == "" {
+		var before footprint
+		if before, err = machine(); err != nil {
+			return 1, err
+		}
 		if shared, err = Start(context.Background()); err != nil {
 			return 1, err
 		}
-		defer func() { err = errors.Join(err, shared.Close()) }()
+		// After all tests: ended in order, the cluster leaves nothing on the machine.
+		defer func() {
+			if end := errors.Join(shared.Close(), left(before)); end != nil {
+				code, err = 1, errors.Join(err, end)
+			}
+		}()
 		for _, s := range shared.Started {
 			fmt.Printf("start-up: %-16s %s\n", s.Name, s.After)
 		}

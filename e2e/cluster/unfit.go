@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/nodetrust/nodetrust/e2e/lab"
+	"github.com/nodetrust/nodetrust/internal/fixture"
 )
 
 // inotifyInstances are what a cluster takes, agents and some room for tests included.
@@ -120,6 +121,9 @@ func down(path string) error {
 		if err != nil {
 			return fmt.Errorf("ending the lab: %w", err)
 		}
+	}
+	if m.GPG != "" {
+		fixture.RemoveGPG(m.GPG)
 	}
 	var errs []error
 	for _, g := range m.Cgroups {

@@ -1,0 +1,177 @@
+package cluster
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/nodetrust/nodetrust/e2e/lab"
+)
+
+// footprint is what a cluster could leave on this machine.
+type footprint map[string]bool
+
+func machine() (footprint, error) {
+	f := footprint{}
+	mounts, err := os.ReadFile("/proc/self/mounts")
+	if err != nil {
+		return nil, err
+	}
+	for line := range strings.Lines(string(mounts)) {
+		// Others of this machine may use the temporary directory at the same time.
+		if at := strings.Fields(line)[1]; !strings.HasPrefix(at, os.TempDir()) || strings.Contains(at, "nt-lab-") {
+			f["mount "+strings.TrimSpace(line)] = true
+		}
+	}
+	interfaces, err := net.Interfaces()
+	if err != nil {
+		return nil, err
+	}
+	for _, i := range interfaces {
+		f["interface "+i.Name] = true
+	}
+	settings := []string{
+		"vm/overcommit_memory", "vm/panic_on_oom", "kernel/panic", "kernel/panic_on_oops", "kernel/keys/root_maxkeys", "kernel/keys/root_maxbytes",
+		"net/ipv4/ip_forward",
+	}
+	for _, s := range settings {
+		b, err := os.ReadFile(filepath.Join("/proc/sys", s))
+		if err != nil {
+			return nil, err
+		}
+		f["sysctl "+s+" "+strings.TrimSpace(string(b))] = true
+	}
+	for _, pattern := range []string{
+		"/sys/fs/cgroup/*/nt-lab-*", "/sys/fs/cgroup/*/crio*", "/sys/fs/cgroup/nt-lab-*", "/sys/fs/cgroup/crio*", "/sys/fs/cgroup/*/kubepods*",
+		filepath.Join(os.TempDir(), "nt-lab-*"), "/run/*", "/var/lib/kubelet", "/var/lib/cni", "/var/log/pods", "/var/log/containers", "/etc/cni",
+	} {
+		paths, err := filepath.Glob(pattern)
+		if err != nil {
+			return nil, err
+		}
+		for _, p := range paths {
+			f["path "+p] = true
+		}
+	}
+	procs, err := processes("nt-lab-", "/pause")
+	for _, p := range procs {
+		f["process "+p] = true
+	}
+	return f, err
+}
+
+// processes are those whose command line has one of the words.
+func processes(words ...string) ([]string, error) {
+	files, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil {
+		return nil, err
+	}
+	var found []string
+	for _, file := range files {
+		b, err := os.ReadFile(file)
+		if err != nil {
+			continue // ended
+		}
+		line := string(bytes.ReplaceAll(b, []byte{0}, []byte{' '}))
+		if slices.ContainsFunc(words, func(word string) bool { return strings.Contains(line, word) }) {
+			found = append(found, filepath.Base(filepath.Dir(file))+" "+line)
+		}
+	}
+	return found, nil
+}
+
+// left waits until the machine has nothing that it hadn't before.
+func left(before footprint) error {
+	return lab.Poll(10*time.Second, func() error {
+		after, err := machine()
+		if err != nil {
+			return err
+		}
+		var news []string
+		for what := range after {
+			if !before[what] {
+				news = append(news, what)
+			}
+		}
+		if len(news) > 0 {
+			return fmt.Errorf("left behind: %s", strings.Join(news, "\n"))
+		}
+		return nil
+	})
+}
+
+// TestKilled: a lab that is killed takes its cluster along, and `lab down` sweeps what the kernel doesn't: empty cgroups and files.
+// One that is interrupted leaves nothing by itself.
+func TestKilled(t *testing.T) {
+	need(t)
+	program := filepath.Join(t.TempDir(), "lab")
+	if out, err := exec.Command("go", "build", "-o", program, "../cmd/lab").CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	for _, sig := range []syscall.Signal{syscall.SIGINT, syscall.SIGKILL} {
+		t.Run(sig.String(), func(t *testing.T) {
+			tmp := t.TempDir()
+			before, err := machine()
+			must(t, err)
+			ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
+			defer cancel()
+			up := exec.CommandContext(ctx, program, "up")
+			up.Env = append(os.Environ(), "TMPDIR="+tmp)
+			var stderr bytes.Buffer
+			up.Stderr = &stderr
+			stdout, err := up.StdoutPipe()
+			must(t, err)
+			must(t, up.Start())
+			said := readUntil(stdout, "make lab-down")
+			if !strings.Contains(said, "export KUBECONFIG=") {
+				_ = up.Wait()
+				t.Fatalf("lab up says\n%s\n%s", said, &stderr)
+			}
+			must(t, up.Process.Signal(sig))
+			_, _ = io.Copy(io.Discard, stdout)
+			err = up.Wait()
+			if sig == syscall.SIGINT && err != nil {
+				t.Errorf("interrupted, lab up ends with %v\n%s", err, &stderr)
+			}
+			if sig == syscall.SIGKILL {
+				down := exec.Command(program, "down")
+				down.Env = up.Env
+				if out, err := down.CombinedOutput(); err != nil {
+					t.Errorf("lab down: %v\n%s", err, out)
+				}
+			}
+			if files, err := filepath.Glob(filepath.Join(tmp, "*")); err != nil || len(files) > 0 {
+				t.Errorf("left in the temporary directory: %v %v", files, err)
+			}
+			if procs, err := processes(tmp); err != nil || len(procs) > 0 {
+				t.Errorf("left running: %v %v", procs, err)
+			}
+			if err := left(before); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// readUntil reads lines up to one that holds end, and returns all of them.
+func readUntil(r io.Reader, end string) string {
+	var all []byte
+	buf := make([]byte, 4096)
+	for {
+		n, err := r.Read(buf)
+		all = append(all, buf[:n]...)
+		if err != nil || bytes.Contains(all, []byte(end)) {
+			return string(all)
+		}
+	}
+}
