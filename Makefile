@@ -22,7 +22,7 @@ BRIEF := $(GO) run ./hack/brief
 
 export NODETRUST_REALDATA
 
-.PHONY: help deps deps-build deps-test build build-pure test test-unit test-pure e2e demo bench soak lint fmt clean
+.PHONY: help deps deps-build deps-test build build-pure test test-unit test-pure e2e cluster lab lab-down demo bench soak lint fmt clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,6 +54,15 @@ test-pure: build-pure ## the pure-Go build and what it answers
 
 e2e: deps-test ## the tests of the whole, with real runtimes (root; CRI-O is built once and cached)
 	cd e2e && $(GO) vet ./... && $(GO) test -v -count=1 -timeout 25m $(E2EFLAGS) . ./lab
+
+cluster: deps-test ## the tests on a real cluster of two nodes (root on Debian; Kubernetes is built once and cached)
+	cd e2e && $(GO) vet ./cluster && $(GO) test -v -count=1 -timeout 40m $(CLUSTERFLAGS) ./cluster
+
+lab: deps-test ## bring up the tests' cluster and say how to use kubectl on it; ^C or lab-down ends it
+	@mkdir -p bin && cd e2e && $(GO) build -o ../bin/lab ./cmd/lab && exec ../bin/lab up
+
+lab-down: ## end the cluster that `make lab` brought up, and sweep what a killed one left
+	@mkdir -p bin && cd e2e && $(GO) build -o ../bin/lab ./cmd/lab && exec ../bin/lab down
 
 demo: build ## the main job on this machine, without root or cluster
 	cd e2e && $(GO) run ./demo -bin ../bin

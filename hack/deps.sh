@@ -40,6 +40,8 @@ has_library() { pkg-config --exists "$1"; }
 has_libc() { echo '#include <stdlib.h>' | gcc -E - ; }
 has_oci_runtime() { have runc || have crun; }
 
+has_cni() { [ -x /usr/lib/cni/bridge ] || [ -x /usr/libexec/cni/bridge ]; }
+
 need_build() {
 	need gcc gcc have gcc
 	need libc6-dev glibc-devel has_libc
@@ -53,6 +55,8 @@ need_test() {
 	need skopeo skopeo have skopeo
 	need runc crun has_oci_runtime
 	need conmon conmon have conmon
+	need containernetworking-plugins containernetworking-plugins has_cni
+	need iproute2 iproute have ip
 	need libseccomp-dev libseccomp-devel has_library libseccomp
 	need strace strace have strace
 	need util-linux util-linux have unshare

@@ -251,7 +251,7 @@ func (c *Cluster) StartAPIServer() (err error) {
 		"--service-account-key-file="+c.pki.path("sa.pub"), "--service-account-signing-key-file="+c.pki.path("sa.key"),
 		"--service-account-issuer=https://kubernetes.default.svc", "--service-cluster-ip-range=10.0.0.0/24",
 		"--authorization-mode=Node,RBAC", "--enable-admission-plugins=NodeRestriction", "--allow-privileged=true",
-		"--kubelet-client-certificate="+c.pki.path("admin.crt"), "--kubelet-client-key="+c.pki.path("admin.key"),
+		"--kubelet-preferred-address-types=InternalIP", "--kubelet-client-certificate="+c.pki.path("admin.crt"), "--kubelet-client-key="+c.pki.path("admin.key"),
 		"--audit-policy-file="+policy, "--audit-log-path="+c.AuditLog, "--profiling=false",
 	)
 	return err
