@@ -18,6 +18,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"github.com/nodetrust/nodetrust/agent/child"
 	"github.com/nodetrust/nodetrust/agent/disk"
 	"github.com/nodetrust/nodetrust/agent/watch"
@@ -27,8 +29,10 @@ import (
 )
 
 const (
-	// settle is how long events after the first are gathered.
-	settle = 200 * time.Millisecond
+	// settle is how long events are gathered once more than vainLooks in a row led to nothing: somebody writes beside our
+	// files, and a look for each event would cost what it doesn't find. A tampering after some quiet is looked at at once.
+	settle    = 200 * time.Millisecond
+	vainLooks = 10
 	// secondLook follows a heal, so that events of our own writing don't count as somebody's.
 	secondLook = 5 * time.Millisecond
 	// maxBusy is how many heals in a row are followed by a second look at once.
@@ -92,10 +96,11 @@ type Agent struct {
 
 	generation int // counts changes of files; an answer of an older one is no answer
 	probeAt    time.Time
-	quiet      time.Time // events before it wait until then
-	event      bool      // the next look is for one
-	waiting    bool      // some wait
-	busy       int       // heals in a row
+	quiet      time.Time     // events before it wait until then
+	vain       *rate.Limiter // of looks for events that led to nothing
+	event      bool          // the next look is for one
+	waiting    bool          // some wait
+	busy       int           // heals in a row
 
 	jobs      sync.WaitGroup
 	job       *job
@@ -122,6 +127,7 @@ func Run(ctx context.Context, o Options) (Status, error) {
 	a := &Agent{
 		Options: o, root: root, contest: contest{after: o.ContestedAfter},
 		answers: make(chan answer, 1), announced: make(chan []string, 1),
+		vain: rate.NewLimiter(rate.Every(settle), vainLooks),
 	}
 	if a.store, err = a.open(); err != nil {
 		return Status{}, err
@@ -341,7 +347,8 @@ func desiredStamp(p string) string {
 	return b.String()
 }
 
-// look looks at everything, heals what may be healed, and moves a new desired set on.
+// look looks at everything, heals what may be healed, and moves a new desired set on. A full look reads every file; else
+// those that seem unchanged are not read again.
 func (a *Agent) look(full bool) {
 	a.load(full)
 	event := a.event || a.waiting
@@ -365,10 +372,14 @@ func (a *Agent) look(full bool) {
 	busy := a.busy
 	a.busy = 0
 	if a.active != nil {
-		ds := a.compare.Compare(a.root, a.active.files, a.store.Obsolete)
+		compare := a.compare.CompareChanged
+		if full {
+			compare = a.compare.Compare
+		}
+		ds := compare(a.root, a.active.files, a.store.Obsolete)
 		if !a.readOnly() && a.heal(ds, now) {
 			a.busy = busy + 1
-			a.compareAgain()
+			a.differences = a.compare.CompareChanged(a.root, a.active.files, a.store.Obsolete)
 		} else {
 			a.differences = ds
 		}
@@ -382,7 +393,7 @@ func (a *Agent) look(full bool) {
 		a.quiet = time.Now().Add(secondLook)
 	case a.busy == 0 && busy > 0:
 		a.quiet = time.Time{} // the events were our own: the next one is a first one
-	case event:
+	case event && !a.vain.Allow():
 		a.quiet = time.Now().Add(settle)
 	}
 	if a.target != nil && a.active != a.target && a.trial.held != nil {

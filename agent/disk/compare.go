@@ -33,23 +33,41 @@ type Comparer struct {
 		data *byte
 		keys []string
 	}
+	right map[string]right // by path: files that were as wanted when they were last read
+}
+
+// right is a file that was found as wanted.
+type right struct {
+	want *byte // the address of the wanted bytes
+	stat stat
 }
 
 // Compare reports as the function does. Files at the paths of obsolete are about to be removed: they collide with nothing.
 func (c *Comparer) Compare(root *os.Root, want trust.FileSet, obsolete []string) []judge.Difference {
+	c.right = nil
+	return c.CompareChanged(root, want, obsolete)
+}
+
+// CompareChanged is Compare, but takes the files of want as unchanged that were right before and whose inode, size, mode,
+// owner and times are still the same. It misses what leaves those alone, such as a write through a memory map, until the
+// next Compare; that is what makes it ten times as fast.
+func (c *Comparer) CompareChanged(root *os.Root, want trust.FileSet, obsolete []string) []judge.Difference {
 	ds := c.files(root, want)
 	ds = append(ds, c.masks(root, want, obsolete)...)
 	ds = append(ds, c.registries(root, want, obsolete)...)
 	return append(ds, c.keys(root, want)...)
 }
 
-// Files compares only the files of want.
+// Files compares only the files of want, all of which are read.
 func (c *Comparer) Files(root *os.Root, want trust.FileSet) []judge.Difference {
-	return c.files(root, want)
+	return new(Comparer).files(root, want)
 }
 
 func (c *Comparer) files(root *os.Root, want trust.FileSet) []judge.Difference {
 	var ds []judge.Difference
+	if c.right == nil {
+		c.right = map[string]right{}
+	}
 	folders := map[string]*folder{}
 	failed := map[string]error{}
 	defer func() {
@@ -67,12 +85,20 @@ func (c *Comparer) files(root *os.Root, want trust.FileSet) []judge.Difference {
 				folders[name] = dir
 			}
 		}
-		got := found{err: err}
-		where := ""
-		if err == nil {
-			got, where = dir.read(path.Base(w.Path)), dir.label
+		if err != nil {
+			ds = append(ds, compareFile(w, found{err: err}, "")...)
+			continue
 		}
-		ds = append(ds, compareFile(w, got, where)...)
+		if len(w.Data) > 0 && c.right[w.Path] == (right{&w.Data[0], dir.stat(path.Base(w.Path))}) {
+			continue
+		}
+		delete(c.right, w.Path)
+		got := dir.read(path.Base(w.Path))
+		wrong := compareFile(w, got, dir.label)
+		if len(wrong) == 0 && len(w.Data) > 0 && got.stat.settled() {
+			c.right[w.Path] = right{&w.Data[0], got.stat}
+		}
+		ds = append(ds, wrong...)
 	}
 	return ds
 }

@@ -11,6 +11,7 @@ import (
 	"path"
 	"strings"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -65,6 +66,32 @@ type found struct {
 	uid, gid uint32
 	label    string // SELinux context; empty where there is none
 	data     []byte // of a file
+	stat     stat   // as it was before the file was read
+}
+
+// stat is what changes when a file does. The zero value is that of no file.
+type stat struct {
+	dev, ino         uint64
+	size             int64
+	mode, uid, gid   uint32
+	modified, change unix.Timespec
+}
+
+func statOf(st *unix.Stat_t) stat {
+	return stat{st.Dev, st.Ino, st.Size, st.Mode, st.Uid, st.Gid, st.Mtim, st.Ctim}
+}
+
+// settled reports whether a change from now on must give the file another time: older kernels count in steps of up to
+// 10 ms, so that a file may change twice at the same time.
+func (s stat) settled() bool { return time.Since(time.Unix(s.change.Unix())) > 100*time.Millisecond }
+
+// stat looks at a name of the directory without opening it. Any failure gives the zero value.
+func (d *folder) stat(base string) stat {
+	var st unix.Stat_t
+	if unix.Fstatat(int(d.f.Fd()), base, &st, unix.AT_SYMLINK_NOFOLLOW) != nil {
+		return stat{}
+	}
+	return statOf(&st)
 }
 
 func (f found) missing() bool { return errors.Is(f.err, fs.ErrNotExist) }
@@ -103,6 +130,7 @@ func readFD(fd int) found {
 	if out.kind != "file" {
 		return out
 	}
+	out.stat = statOf(&st)
 	out.label = label(fd)
 	if st.Size > maxFile {
 		out.err = fmt.Errorf("larger than %d bytes", maxFile)

@@ -108,7 +108,8 @@ func (b *bench) agent(ctx context.Context, w *bytes.Buffer, idle time.Duration, 
 	return nil
 }
 
-// heal overwrites files one at a time with bytes never seen before and returns how long each was wrong.
+// heal overwrites files one at a time with bytes never seen before and returns how long each was wrong: from the moment
+// that the overwriting is done.
 func (b *bench) heal(ctx context.Context, root string, lines <-chan logLine, n int) (sample, error) {
 	dir := filepath.Join(root, "etc", "containers")
 	files, err := filepath.Glob(filepath.Join(dir, "registries.d", "*.yaml"))
@@ -132,15 +133,15 @@ func (b *bench) heal(ctx context.Context, root string, lines <-chan logLine, n i
 			return nil, ctx.Err()
 		case <-time.After(400 * time.Millisecond):
 		}
-		start := time.Now()
-		if err := os.WriteFile(path, fmt.Appendf(nil, "# tampered %d %d\n", i, start.UnixNano()), 0o644); err != nil {
+		if err := os.WriteFile(path, fmt.Appendf(nil, "# tampered %d %d\n", i, time.Now().UnixNano()), 0o644); err != nil {
 			return nil, err
 		}
+		start := time.Now()
 		host := strings.TrimPrefix(path, root)
 		var healed time.Time
 		err = await(ctx, lines, 10*time.Second, func(l logLine) bool {
 			healed = l.Time
-			return l.Msg == "healed file" && l.Path == host && l.Time.After(start)
+			return l.Msg == "healed file" && l.Path == host
 		})
 		if err != nil {
 			return nil, fmt.Errorf("waiting for the heal of %s: %w", host, err)
@@ -164,6 +165,9 @@ func bareReplace(root string, n int) (sample, error) {
 	var out sample
 	for range n {
 		time.Sleep(20 * time.Millisecond)
+		if err := os.WriteFile(filepath.Join(dir, "file"), []byte("# tampered\n"), 0o644); err != nil {
+			return nil, err
+		}
 		start := time.Now()
 		f, err := os.Create(filepath.Join(dir, "new"))
 		if err != nil {
