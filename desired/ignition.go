@@ -228,3 +228,8 @@ func gunzip(b []byte) ([]byte, error) {
 	}
 	return out, nil
 }
+
+// Contents decodes the source of a file of an Ignition config, which must be a data URL. Compression is "" or gzip.
+func Contents(source, compression string) ([]byte, error) {
+	return contents(types.Resource{Source: &source, Compression: &compression})
+}

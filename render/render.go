@@ -7,6 +7,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"strings"
 	"unicode/utf8"
 
@@ -36,6 +37,10 @@ type Input struct {
 	Readers []trust.Reader
 	// Pool is one of Config.Pools.
 	Pool string
+	// Name is that of the MachineConfig, if it is another than 51-<pool>-<name>.
+	Name string
+	// Annotations are added to those of the MachineConfig.
+	Annotations map[string]string
 }
 
 // New makes the files of c for the readers.
@@ -48,7 +53,12 @@ func New(c *trust.Config, readers []trust.Reader, pool string) (Input, error) {
 }
 
 // MachineConfigName is the name of the MachineConfig of a pool.
-func (in Input) MachineConfigName() string { return "51-" + in.Pool + "-" + in.Config.Name }
+func (in Input) MachineConfigName() string {
+	if in.Name != "" {
+		return in.Name
+	}
+	return "51-" + in.Pool + "-" + in.Config.Name
+}
 
 // ConfigMapName is the name of the ConfigMap that a pool's agents read.
 func (in Input) ConfigMapName() string { return "nodetrust-" + in.Pool }
@@ -185,7 +195,9 @@ func (in Input) annotations() (map[string]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	return map[string]string{desired.CanariesAnnotation: string(canaries), desired.DigestAnnotation: in.Files.Digest()}, nil
+	out := map[string]string{desired.CanariesAnnotation: string(canaries), desired.DigestAnnotation: in.Files.Digest()}
+	maps.Copy(out, in.Annotations)
+	return out, nil
 }
 
 func (in Input) canaries() ([]byte, error) {

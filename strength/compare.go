@@ -134,10 +134,10 @@ func (r requirements) allows(a, b string, others requirements) string {
 			return b + " accepts signed images, " + a + " refuses every image"
 		case len(others) == 0:
 			return b + " accepts images without any signature"
-		case len(others) == 1:
+		case len(others) == 1 && len(r) == 1:
 			return why
 		default:
-			return fmt.Sprintf("nothing in %s asks for %s", b, q)
+			return fmt.Sprintf("%s does not ask for %s", b, q)
 		}
 	}
 	return ""

@@ -25,6 +25,8 @@ type renderOptions struct {
 	pool    string
 	readers []string
 	output  string
+	cluster string
+	merge   bool
 }
 
 func newRenderCommand() *cobra.Command {
@@ -54,6 +56,8 @@ stdin; key files are then relative to the current directory.`,
 	cmd.Flags().StringVar(&o.to, "to", "", "format: "+renderFormats)
 	cmd.Flags().StringVar(&o.pool, "pool", "", "render this pool only")
 	cmd.Flags().StringArrayVar(&o.readers, "reader", nil, "who will read the files, for example openshift-4.18 or rhel7 (repeatable)")
+	cmd.Flags().StringVar(&o.cluster, "cluster", "", "with --to machineconfig: `FILE` made by oc get mc,mcp,clusterversion -o yaml (or json, or gzip of them); refuse what would have no effect there")
+	cmd.Flags().BoolVar(&o.merge, "merge", false, "with --cluster: keep what the cluster's own policy.json demands, and sort last")
 	cmd.Flags().StringVarP(&o.output, "output", "o", "-", "directory to write to, or - for stdout")
 	_ = cmd.RegisterFlagCompletionFunc("to", cobra.FixedCompletions([]cobra.Completion{"files", "butane", "machineconfig", "ignition", "configmap"}, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
@@ -67,6 +71,19 @@ func runRender(cmd *cobra.Command, o renderOptions, file string) error {
 	if err != nil {
 		return err
 	}
+	var dump *clusterDump
+	if o.cluster != "" {
+		d, err := readDump(o.cluster)
+		if err != nil {
+			return err
+		}
+		if len(o.readers) == 0 {
+			if readers, err = clusterReaders(d); err != nil {
+				return err
+			}
+		}
+		dump = &clusterDump{d, o.merge}
+	}
 	cfg, err := loadTrust(file, cmd.InOrStdin())
 	if err != nil {
 		return err
@@ -78,7 +95,7 @@ func runRender(cmd *cobra.Command, o renderOptions, file string) error {
 	if err := o.checkDir(); err != nil {
 		return err
 	}
-	out, err := o.render(cfg, readers, pools)
+	out, err := o.render(cfg, readers, pools, dump, cmd.ErrOrStderr())
 	if err != nil {
 		return err
 	}
@@ -109,6 +126,14 @@ func (o renderOptions) check() error {
 		return usagef("--to %s is not available in this version: use %s", o.to, renderFormats)
 	default:
 		return usagef("unknown format %q: use %s", o.to, renderFormats)
+	}
+	switch {
+	case o.cluster == "live":
+		return usagef("--cluster live is not available in this version: use a file made by oc get mc,mcp,clusterversion -o yaml")
+	case o.cluster != "" && o.to != "machineconfig":
+		return usagef("--cluster goes with --to machineconfig")
+	case o.merge && o.cluster == "":
+		return usagef("--merge goes with --cluster")
 	}
 	if o.output == "" {
 		return usagef("-o is empty: name a directory, or - for stdout")
@@ -156,7 +181,7 @@ type output struct {
 	data []byte
 }
 
-func (o renderOptions) render(cfg *trust.Config, readers []trust.Reader, pools []string) ([]output, error) {
+func (o renderOptions) render(cfg *trust.Config, readers []trust.Reader, pools []string, dump *clusterDump, notes io.Writer) ([]output, error) {
 	in, err := render.New(cfg, readers, "")
 	if err != nil {
 		return nil, usageErr(err)
@@ -172,7 +197,13 @@ func (o renderOptions) render(cfg *trust.Config, readers []trust.Reader, pools [
 		pools = []string{""} // all pools share one Ignition config
 	}
 	for _, pool := range pools {
+		in := in
 		in.Pool = pool
+		if dump != nil {
+			if in, err = dump.place(in, minorOf(dump.Dump, readers, len(o.readers) > 0), notes); err != nil {
+				return nil, err
+			}
+		}
 		f, err := o.document(in)
 		if err != nil {
 			return nil, err

@@ -111,6 +111,7 @@ says beforehand which images a node would refuse, and why, and proves on a node 
 	root.AddCommand(
 		newInitCommand(),
 		newRenderCommand(),
+		newDiffCommand(),
 		newReadersCommand(),
 		newVersionCommand(),
 		newProbeCommand(),

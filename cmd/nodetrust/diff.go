@@ -1,0 +1,254 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+	"go.yaml.in/yaml/v3"
+
+	"github.com/nodetrust/nodetrust/cluster/mco"
+	"github.com/nodetrust/nodetrust/desired"
+	"github.com/nodetrust/nodetrust/strength"
+	"github.com/nodetrust/nodetrust/trust"
+	"github.com/nodetrust/nodetrust/verify"
+)
+
+// maxPolicy bounds a policy.json on a host.
+const maxPolicy = 4 << 20
+
+type diffOptions struct {
+	pool  string
+	minor string
+	all   bool
+}
+
+func newDiffCommand() *cobra.Command {
+	var out outputFlag
+	var o diffOptions
+	cmd := &cobra.Command{
+		Use:   "diff A B",
+		Short: "Compare what two policies demand, scope by scope",
+		Long: `Says for every scope whether B is weaker or stronger than A, equal, or incomparable, and why. Weaker means that B accepts all that
+A does, and more. A scope that only one of them has is compared with what covers it in the other: the most specific scope is used
+alone. Keys are compared by their fingerprints where the key file is at hand, else by its path.
+
+A and B may be a trust.yaml, a policy.json, a MachineConfig or Ignition config, a directory with desired.ign, the root
+directory of a host, or a cluster dump with --pool, made by oc get mc,mcp,clusterversion -o yaml.
+
+The exit status is 3 if B is weaker at any scope, and else 0.`,
+		Example: `  nodetrust diff /etc/containers/policy.json trust.yaml
+  nodetrust diff /host trust.yaml -o json
+  nodetrust diff --pool worker dump.yaml.gz trust.yaml`,
+		Args: cobra.ExactArgs(2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			verify.Isolate()
+			a, err := o.load(args[0])
+			if err != nil {
+				return err
+			}
+			b, err := o.load(args[1])
+			if err != nil {
+				return err
+			}
+			r := strength.Compare(a, b)
+			if err := out.write(cmd.OutOrStdout(), r, func(w io.Writer) error { return writeDiff(w, r, o.all) }); err != nil {
+				return err
+			}
+			if r.Weaker() {
+				return silent(exitRefused)
+			}
+			return nil
+		},
+	}
+	out.add(cmd)
+	cmd.Flags().StringVar(&o.pool, "pool", "", "`POOL` of a cluster dump, or of several MachineConfigs in one file")
+	cmd.Flags().StringVar(&o.minor, "openshift", "", "`VERSION` of the cluster, for example 4.18, if the dump has no ClusterVersion")
+	cmd.Flags().BoolVar(&o.all, "all", false, "with text output: equal scopes too")
+	return cmd
+}
+
+func writeDiff(w io.Writer, r strength.Report, all bool) error {
+	for _, s := range r.Scopes {
+		if s.Relation == strength.Equal && !all {
+			continue
+		}
+		name := s.Transport + ": " + s.Scope
+		switch {
+		case s.Transport == "":
+			name = "default"
+		case s.Scope == "":
+			name = s.Transport
+		}
+		fmt.Fprintf(w, "%s: %s", name, s.Relation)
+		if s.Reason != "" {
+			fmt.Fprintf(w, ": %s", s.Reason)
+		}
+		fmt.Fprintf(w, "\n  a: %s\n  b: %s\n", s.A, s.B)
+	}
+	_, err := fmt.Fprintf(w, "b is %s\n", map[strength.Relation]string{
+		strength.Equal: "equal to a", strength.Weaker: "weaker than a", strength.Stronger: "stronger than a", strength.Incomparable: "not comparable with a",
+	}[r.Relation])
+	return err
+}
+
+// load reads a policy of whatever form. All errors are bad input.
+func (o diffOptions) load(name string) (*strength.Policy, error) {
+	data, read, err := o.policy(name)
+	if err != nil {
+		var e *exitError
+		if errors.As(err, &e) {
+			return nil, err
+		}
+		return nil, usageErr(fmt.Errorf("reading %s: %w", name, err))
+	}
+	if err := verify.LoadPolicy(data, name); err != nil {
+		return nil, usageErr(err)
+	}
+	p, err := strength.Parse(data, read)
+	if err != nil {
+		return nil, usageErr(fmt.Errorf("reading %s: %w", name, err))
+	}
+	return p, nil
+}
+
+// policy finds the policy.json in what name stands for, and where the key files are that it names.
+func (o diffOptions) policy(name string) ([]byte, strength.ReadKey, error) {
+	info, err := os.Stat(name)
+	if err != nil {
+		return nil, nil, err
+	}
+	if info.IsDir() {
+		if _, err := os.Stat(filepath.Join(name, desired.IgnitionFile)); err == nil {
+			s, err := desired.Load(name)
+			if err != nil {
+				return nil, nil, err
+			}
+			return fromFiles(s.Files)
+		}
+		return hostPolicy(name)
+	}
+	data, err := readLimited(name, mco.MaxDump)
+	if err != nil {
+		return nil, nil, err
+	}
+	switch kind := kindOf(data); {
+	case kind == trust.ObjectKind:
+		cfg, err := loadTrust(name, nil)
+		if err != nil {
+			return nil, nil, err
+		}
+		files, err := cfg.Files(nil)
+		if err != nil {
+			return nil, nil, usageErr(err)
+		}
+		return fromFiles(files)
+	case kind == "policy":
+		return data, nil, nil
+	case kind == "ignition":
+		s, err := desired.Extract(data, func(string) bool { return true })
+		if err != nil {
+			return nil, nil, err
+		}
+		return fromFiles(s.Files)
+	}
+	return o.dumped(data)
+}
+
+// kindOf is the kind of a Kubernetes object, policy, ignition, or empty for several objects and everything else.
+func kindOf(data []byte) string {
+	if bytes.HasPrefix(data, []byte{0x1f, 0x8b}) || len(data) > maxPolicy {
+		return ""
+	}
+	var top struct {
+		Kind     string    `yaml:"kind"`
+		Default  yaml.Node `yaml:"default"`
+		Ignition yaml.Node `yaml:"ignition"`
+	}
+	dec := yaml.NewDecoder(bytes.NewReader(data))
+	switch err := dec.Decode(&top); {
+	case err != nil && bytes.HasPrefix(bytes.TrimSpace(data), []byte("{")), err == nil && top.Kind == "" && !top.Default.IsZero():
+		return "policy" // the image library says what is wrong with it
+	case err != nil:
+		return ""
+	case !top.Ignition.IsZero():
+		return "ignition"
+	}
+	return top.Kind
+}
+
+func fromFiles(files trust.FileSet) ([]byte, strength.ReadKey, error) {
+	p, ok := files.Get(trust.PolicyPath)
+	if !ok {
+		return nil, nil, fmt.Errorf("it has no %s", trust.PolicyPath)
+	}
+	return p.Data, func(path string) ([]byte, error) {
+		if f, ok := files.Get(path); ok {
+			return f.Data, nil
+		}
+		return nil, fs.ErrNotExist
+	}, nil
+}
+
+// hostPolicy is the policy.json that root's processes read on a host.
+func hostPolicy(root string) ([]byte, strength.ReadKey, error) {
+	for _, p := range []string{"/root/.config/containers/policy.json", trust.PolicyPath, "/usr/share/containers/policy.json"} {
+		data, err := verify.ReadHostFile(root, p, maxPolicy)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		return data, func(path string) ([]byte, error) { return verify.ReadHostFile(root, path, trust.MaxKeyFile) }, err
+	}
+	return nil, nil, fmt.Errorf("a host's root directory has etc/containers/policy.json, which is missing")
+}
+
+// dumped merges the MachineConfigs of a pool; a single one is its own pool.
+func (o diffOptions) dumped(data []byte) ([]byte, strength.ReadKey, error) {
+	d, err := mco.ParseDump(data)
+	if err != nil {
+		return nil, nil, fmt.Errorf("is no trust.yaml, policy.json, MachineConfig, Ignition config or cluster dump: %w", err)
+	}
+	if len(d.Configs) == 1 {
+		return fromConfigs(mco.Merge(d.Configs))
+	}
+	if o.pool == "" {
+		return nil, nil, withHint(usagef("it holds several MachineConfigs"), "say with --pool which pool's policy is meant")
+	}
+	minor := d.Minor
+	if o.minor != "" {
+		r, err := trust.LookupReader("openshift-" + o.minor)
+		if err != nil {
+			return nil, nil, usagef("--openshift %s: must be a version such as 4.18", o.minor)
+		}
+		minor = r.OpenShift
+	}
+	files, err := d.PoolFiles(o.pool, minor)
+	if errors.Is(err, mco.ErrVersion) {
+		return nil, nil, withHint(usageErr(err), "say --openshift 4.N")
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	return fromConfigs(files)
+}
+
+func fromConfigs(files map[string]mco.Owned) ([]byte, strength.ReadKey, error) {
+	p, ok := files[trust.PolicyPath]
+	if !ok {
+		return nil, nil, fmt.Errorf("it has no %s", trust.PolicyPath)
+	}
+	if p.Err != nil {
+		return nil, nil, fmt.Errorf("%s of %s: %w", trust.PolicyPath, p.Owner.Name, p.Err)
+	}
+	return p.Data, func(path string) ([]byte, error) {
+		if f, ok := files[path]; ok {
+			return f.Data, f.Err
+		}
+		return nil, fs.ErrNotExist
+	}, nil
+}

@@ -1,0 +1,69 @@
+package strength
+
+import (
+	"errors"
+	"math/rand/v2"
+	"testing"
+
+	"go.podman.io/image/v5/signature"
+)
+
+// TestMeet merges random policies: the result demands what each does and no more, and the image library loads it.
+func TestMeet(t *testing.T) {
+	r := rand.New(rand.NewPCG(3, 4))
+	sigs, images := modelSigs(), modelImages()
+	for range 1500 {
+		ma, mb := randomPolicy(r), randomPolicy(r)
+		a, b := []byte(ma.json()), []byte(mb.json())
+		m, err := Meet(a, b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := signature.NewPolicyFromBytes(m); err != nil {
+			t.Fatalf("%v: %s", err, m)
+		}
+		pm, err := Parse(m, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, other := range [][]byte{a, b} {
+			po, err := Parse(other, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if rep := Compare(po, pm); rep.Relation != Equal && rep.Relation != Stronger {
+				t.Fatalf("%s\nof %s\nand %s\nis %s", m, a, b, rep.Relation)
+			}
+		}
+		// What both accept is still accepted: the policy is not just strong.
+		for _, img := range images {
+			x, y := ma[ma.deciding(img)], mb[mb.deciding(img)]
+			both := append(append([]modelAtom{}, x...), y...)
+			var rm requirements
+			rm, _ = pm.at(place{"docker", img.ref})
+			if got, want := !refuses(rm), len(minimal(both, img, sigs)) > 0; want && !got {
+				t.Fatalf("%s is refused by the merge of\n%s\n%s", img.ref, a, b)
+			}
+		}
+	}
+}
+
+func refuses(r requirements) bool {
+	for _, q := range r {
+		if q.kind == never {
+			return true
+		}
+	}
+	return false
+}
+
+func TestMeet_bothKinds(t *testing.T) {
+	gpg := `{"default":[{"type":"insecureAcceptAnything"}],"transports":{"docker":{"a.b/c":[{"type":"signedBy","keyType":"GPGKeys","keyPath":"/k"}]}}}`
+	sigstore := `{"default":[{"type":"insecureAcceptAnything"}],"transports":{"docker":{"a.b":[{"type":"sigstoreSigned","keyPath":"/k"}]}}}`
+	if _, err := Meet([]byte(gpg), []byte(sigstore)); !errors.Is(err, ErrBothKinds) {
+		t.Errorf("got %v", err)
+	}
+	if _, err := Meet([]byte(gpg), []byte("{")); err == nil {
+		t.Error("merged with nothing")
+	}
+}
