@@ -98,7 +98,7 @@ func (b *bench) agent(ctx context.Context, w *bytes.Buffer, idle time.Duration, 
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(w, "## Tampering to durable heal\n\n%d tamperings, one of 50 files overwritten in place each time, at least 400 ms apart; until the agent's log says that file and\ndirectory are on disk. Beside it the bare cost of writing such a file, fsync, rename and fsync of the directory on the same disk.\n\n| | p50 | p90 | p99 | max | goal |\n|---|---|---|---|---|---|\n", tampers)
+	fmt.Fprintf(w, "## Tampering to durable heal\n\n%d tamperings, one of 50 files overwritten in place each time, at least 400 ms apart; from the return of the overwriting call\nuntil the agent's log says that file and directory are on disk. Beside it the bare cost on the same disk of writing a file, fsync,\nrename over one that was just overwritten likewise, and fsync of the directory: no writer that survives a loss of power is faster.\n\n| | p50 | p90 | p99 | max | goal |\n|---|---|---|---|---|---|\n", tampers)
 	row := func(name string, s sample, goal string) {
 		fmt.Fprintf(w, "| %s | %s | %s | %s | %s | %s |\n", name, ms(s.percentile(50)), ms(s.percentile(90)), ms(s.percentile(99)), ms(s.percentile(100)), goal)
 	}
