@@ -22,7 +22,7 @@ BRIEF := $(GO) run ./hack/brief
 
 export NODETRUST_REALDATA
 
-.PHONY: help deps deps-build deps-test build build-pure test test-unit test-pure e2e cluster lab lab-down demo bench soak lint fmt clean
+.PHONY: help deps deps-build deps-test build build-pure test test-unit test-pure e2e cluster lab lab-down image sbom manifests demo bench soak lint fmt clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -63,6 +63,16 @@ lab: deps-test ## bring up the tests' cluster and say how to use kubectl on it; 
 
 lab-down: ## end the cluster that `make lab` brought up, and sweep what a killed one left
 	@mkdir -p bin && cd e2e && $(GO) build -o ../bin/lab ./cmd/lab && exec ../bin/lab down
+
+image: ## the agents' image with podman (IMAGE=nodetrust BUILDER=… BASE=… PODMANFLAGS=…)
+	podman build --timestamp 0 --build-arg VERSION='$(VERSION)' $(if $(BUILDER),--build-arg BUILDER='$(BUILDER)') $(if $(BASE),--build-arg BASE='$(BASE)') $(PODMANFLAGS) -t '$(or $(IMAGE),nodetrust)' .
+
+sbom: build ## dist/*.spdx.json: what is linked into each program, read out of the program itself
+	mkdir -p dist
+	$(GO) run ./deploy/sbom -o dist bin/nodetrust bin/nodetrust-agent
+
+manifests: ## check deploy/ with kustomize, the API server's types and CEL, and Prometheus' rule engine
+	cd deploy/test && $(GO) vet ./... && $(GO) test -count=1 ./...
 
 demo: build ## the main job on this machine, without root or cluster
 	cd e2e && $(GO) run ./demo -bin ../bin
