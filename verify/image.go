@@ -56,6 +56,7 @@ type Options struct {
 // returned before it is cleared.
 func Isolate() (registriesConf string) {
 	quietLog()
+	skipGPGConf()
 	registriesConf = os.Getenv("CONTAINERS_REGISTRIES_CONF")
 	for _, kv := range os.Environ() {
 		name, _, _ := strings.Cut(kv, "=")

@@ -2,6 +2,12 @@
 
 package verify
 
+// #cgo pkg-config: gpgme
+// #cgo CPPFLAGS: -D_FILE_OFFSET_BITS=64
+// #include <gpgme.h>
+// static int nt_disable_gpgconf(void) { return gpgme_set_global_flag("disable-gpgconf", "1"); }
+import "C"
+
 import (
 	"errors"
 	"regexp"
@@ -15,7 +21,11 @@ import (
 // Mechanism is the OpenPGP mechanism this program judges signatures with.
 const Mechanism = "gpgme"
 
-// warmUp makes gpgme look for its engines now, which takes six short processes, one after the other: while the registry
+// skipGPGConf makes gpgme look for gpg in $PATH itself instead of asking gpgconf where it is, which takes three processes
+// one after the other. What gpg judges is the same. It has effect only before gpgme is used for the first time.
+func skipGPGConf() { C.nt_disable_gpgconf() }
+
+// warmUp makes gpgme look for its engines now, which takes several short processes, one after the other: while the registry
 // is asked that costs no time. Whoever uses gpgme meanwhile waits for it.
 func warmUp() { _ = gpgme.EngineCheckVersion(gpgme.ProtocolOpenPGP) }
 

@@ -17,6 +17,8 @@ const Mechanism = "openpgp"
 
 func warmUp() {}
 
+func skipGPGConf() {}
+
 // mechanismReason says why the mechanism didn't accept a signature, when neither digest nor identity were the cause.
 // Where gpg might have accepted it the answer is unknown.
 func mechanismReason(err error, invalid bool, c claims, keys keySet) (verdict.Answer, verdict.Reason) {
