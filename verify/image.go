@@ -107,17 +107,7 @@ func Offline(ctx context.Context, image string, p *Policy, o Options) (verdict.V
 	if err != nil {
 		return verdict.Verdict{}, err
 	}
-	for i, r := range e.sec.requirements {
-		out := &e.v.Requirements[i]
-		switch {
-		case r.Type == "reject":
-			out.Verdict, out.Reason = verdict.Refuse, verdict.RejectedByPolicy
-		case r.Type == "insecureAcceptAnything":
-			out.Verdict, out.Reason = verdict.Accept, ""
-		case r.reason != "":
-			out.Verdict, out.Reason = answerOf(r.reason), r.reason
-		}
-	}
+	e.withoutSignatures()
 	e.conclude()
 	if e.v.Verdict == verdict.Accept {
 		e.set(verdict.Unknown, verdict.RegistryUnreachable, "the policy accepts every image of this scope; the image itself was not looked at (offline)")
@@ -287,6 +277,22 @@ func (e *evaluation) judge(ctx context.Context) {
 		return
 	}
 	// A requirement that refuses whatever the signatures are stands; all others can't be told.
+	for i := range e.v.Requirements {
+		e.v.Requirements[i].Verdict, e.v.Requirements[i].Reason = verdict.Unknown, reason
+	}
+	e.withoutSignatures()
+	e.conclude()
+	if e.v.Verdict != verdict.Refuse && e.v.Reason != verdict.KeyMissing {
+		what := "reading signatures: %v"
+		if e.v.Verdict == verdict.Accept {
+			what = "the policy accepts, but runtimes read signatures before they pull: %v"
+		}
+		e.set(verdict.Unknown, reason, fmt.Sprintf(what, err))
+	}
+}
+
+// withoutSignatures answers the requirements whose answer doesn't hang on signatures.
+func (e *evaluation) withoutSignatures() {
 	for i, r := range e.sec.requirements {
 		out := &e.v.Requirements[i]
 		switch {
@@ -296,17 +302,7 @@ func (e *evaluation) judge(ctx context.Context) {
 			out.Verdict, out.Reason = verdict.Accept, ""
 		case r.reason != "":
 			out.Verdict, out.Reason = answerOf(r.reason), r.reason
-		default:
-			out.Verdict, out.Reason = verdict.Unknown, reason
 		}
-	}
-	e.conclude()
-	if e.v.Verdict != verdict.Refuse && e.v.Reason != verdict.KeyMissing {
-		what := "reading signatures: %v"
-		if e.v.Verdict == verdict.Accept {
-			what = "the policy accepts, but runtimes read signatures before they pull: %v"
-		}
-		e.set(verdict.Unknown, reason, fmt.Sprintf(what, err))
 	}
 }
 
