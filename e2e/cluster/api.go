@@ -141,6 +141,53 @@ func (c *Cluster) do(client *http.Client, token, method, path, contentType strin
 	return json.Unmarshal(b, out)
 }
 
+// Watch calls f with every object that the path of a list names, as it is now and after each change, until stop is called. It
+// follows the API server over restarts; changes in between may be seen as one.
+func (c *Cluster) Watch(path string, f func(object json.RawMessage)) (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	client := &http.Client{Transport: c.client.Transport}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for ctx.Err() == nil {
+			c.watch(ctx, client, path, f)
+			select {
+			case <-ctx.Done():
+			case <-time.After(100 * time.Millisecond):
+			}
+		}
+	}()
+	return func() { cancel(); <-done }
+}
+
+// watch returns when the answer ends, for whatever reason.
+func (c *Cluster) watch(ctx context.Context, client *http.Client, path string, f func(object json.RawMessage)) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.server+path+"&watch=1", nil)
+	if err != nil {
+		return
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		return
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return
+	}
+	for events := json.NewDecoder(resp.Body); ; {
+		var e struct {
+			Type   string
+			Object json.RawMessage
+		}
+		if events.Decode(&e) != nil {
+			return
+		}
+		if e.Type == "ADDED" || e.Type == "MODIFIED" {
+			f(e.Object)
+		}
+	}
+}
+
 // KubectlCommand is the lab's kubectl as cluster-admin; its standard streams are the caller's business.
 func (c *Cluster) KubectlCommand(ctx context.Context, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, c.kube, append([]string{"kubectl"}, args...)...)

@@ -1,11 +1,13 @@
 package cluster
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -120,6 +122,24 @@ func (n *Node) WaitReady() error {
 	})
 }
 
+// Render runs `nodetrust render` with arguments on a trust config, on the node, and returns what it writes.
+func (n *Node) Render(trust string, args ...string) ([]byte, error) {
+	file := filepath.Join(n.cluster.dir, "trust-"+n.Name+".yaml")
+	if err := os.WriteFile(file, []byte(trust), 0o644); err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	cmd := n.Command(ctx, n.cluster.Lab.Programs.Nodetrust, slices.Concat([]string{"render"}, args, []string{file})...)
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		return nil, fmt.Errorf("rendering %q: %w: %s", args, err, &stderr)
+	}
+	return out, nil
+}
+
 // Provision writes the files of a trust config to the node, through `nodetrust render`.
 func (n *Node) Provision(trust string) error {
 	dir, err := os.MkdirTemp(n.cluster.dir, "render-")
@@ -127,15 +147,12 @@ func (n *Node) Provision(trust string) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	file, files := filepath.Join(dir, "trust.yaml"), filepath.Join(dir, "files")
-	if err := os.WriteFile(file, []byte(trust), 0o644); err != nil {
+	if _, err := n.Render(trust, "--to", "files", "-o", filepath.Join(dir, "files")); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	cmd := n.Command(ctx, "sh", "-c", `set -e; "$0" render --to files -o "$1" "$2"; cp -R "$1"/etc/containers/. /etc/containers/`,
-		n.cluster.Lab.Programs.Nodetrust, files, file)
-	if out, err := cmd.CombinedOutput(); err != nil {
+	if out, err := n.Command(ctx, "cp", "-R", filepath.Join(dir, "files/etc/containers")+"/.", "/etc/containers/").CombinedOutput(); err != nil {
 		return fmt.Errorf("provisioning %s: %w: %s", n.Name, err, out)
 	}
 	return nil

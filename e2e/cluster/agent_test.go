@@ -1,0 +1,309 @@
+package cluster
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nodetrust/nodetrust/e2e/lab"
+)
+
+const agentAccount = `apiVersion: v1
+kind: Namespace
+metadata: {name: agents}
+---
+apiVersion: v1
+kind: ServiceAccount
+metadata: {name: agent, namespace: agents}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRole
+metadata: {name: lab-agent}
+rules:
+- apiGroups: [""]
+  resources: [nodes]
+  verbs: [get, patch]
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata: {name: lab-agent}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: lab-agent}
+subjects: [{kind: ServiceAccount, name: agent, namespace: agents}]
+`
+
+// agents run nodetrust-agent on every node, as processes of the node, and keep what they said on the Node objects.
+type agents struct {
+	*Cluster
+	t       *testing.T
+	desired string // file
+	on      map[string]*agent
+}
+
+type agent struct {
+	*lab.Process
+	*reports
+	node   *Node
+	status string // file
+}
+
+// startAgents gives the nodes a trust config as desired state.
+func startAgents(t *testing.T, c *Cluster, trust string) *agents {
+	t.Helper()
+	must(t, c.Apply([]byte(agentAccount)))
+	t.Cleanup(func() { must(t, c.Delete([]byte(agentAccount))) })
+	dir, err := os.MkdirTemp(c.dir, "agents-")
+	must(t, err)
+	must(t, os.Chmod(dir, 0o755))
+	a := &agents{Cluster: c, t: t, desired: filepath.Join(dir, "desired.yaml"), on: map[string]*agent{}}
+	a.desire(trust)
+	token, err := c.Kubectl("-n", "agents", "create", "token", "agent", "--duration=2h")
+	must(t, err)
+	kubeconfig := filepath.Join(dir, "kubeconfig")
+	must(t, os.WriteFile(kubeconfig, fmt.Appendf(nil, `apiVersion: v1
+kind: Config
+clusters: [{name: lab, cluster: {server: "https://%s", certificate-authority: %s}}]
+users: [{name: agent, user: {token: %s}}]
+contexts: [{name: lab, context: {cluster: lab, user: agent}}]
+current-context: lab
+`, serviceAddress, c.pki.path("ca.crt"), strings.TrimSpace(token)), 0o600))
+	for _, n := range c.Nodes {
+		must(t, n.Reset())
+		must(t, c.forget(n))
+		one := &agent{node: n, status: filepath.Join(dir, n.Name+".json"), reports: c.watchReports(n.Name)}
+		one.Process, err = n.Start(c.Lab.Programs.Agent, "--host-root", "/", "--desired", a.desired, "--node-name", n.Name, "--kubeconfig", kubeconfig,
+			"--status-file", one.status, "--runtime", "cri", "--resync", "2s", "--probe-interval", "3s")
+		must(t, err)
+		a.on[n.Name] = one
+	}
+	t.Cleanup(func() {
+		for _, one := range a.on {
+			one.Stop()
+			one.stop()
+			if t.Failed() {
+				t.Logf("%s: the Node said: %q", one.node.Name, one.all())
+				t.Logf("%s: the agent said:\n%s", one.node.Name, tail(one.Log.String()))
+				status, _ := os.ReadFile(one.status)
+				t.Logf("%s: status file: %s", one.node.Name, status)
+			}
+			must(t, one.node.Reset())
+			must(t, c.forget(one.node))
+		}
+	})
+	return a
+}
+
+// desire makes a trust config the desired state of all nodes, through `nodetrust render`.
+func (a *agents) desire(trust string) {
+	a.t.Helper()
+	b, err := a.Nodes[0].Render(trust, "--to", "machineconfig")
+	must(a.t, err)
+	must(a.t, os.WriteFile(a.desired+".tmp", b, 0o644))
+	must(a.t, os.Rename(a.desired+".tmp", a.desired))
+}
+
+// forget removes our annotations from the Node.
+func (c *Cluster) forget(n *Node) error {
+	args := []string{"annotate", "node", n.Name}
+	for _, key := range []string{"state", "reason", "message", "desired", "observed", "checked-at"} {
+		args = append(args, "nodetrust.io/"+key+"-")
+	}
+	_, err := c.Kubectl(args...)
+	return err
+}
+
+// report is what a Node's annotations say.
+type report struct{ State, Reason, Message, Desired, Observed string }
+
+// reports are all that a Node's annotations have said, in order.
+type reports struct {
+	mu      sync.Mutex
+	history []report
+	stop    func()
+}
+
+func (c *Cluster) watchReports(node string) *reports {
+	r := &reports{}
+	r.stop = c.Watch("/api/v1/nodes?fieldSelector=metadata.name%3D"+node, func(object json.RawMessage) {
+		var o NodeObject
+		if json.Unmarshal(object, &o) == nil {
+			r.add(o.Metadata)
+		}
+	})
+	return r
+}
+
+func (r *reports) add(m Metadata) {
+	get := func(key string) string { return m.Annotations["nodetrust.io/"+key] }
+	now := report{get("state"), get("reason"), get("message"), get("desired"), get("observed")}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if n := len(r.history); n == 0 || r.history[n-1] != now {
+		r.history = append(r.history, now)
+	}
+}
+
+func (r *reports) all() []report {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return append([]report(nil), r.history...)
+}
+
+// mark is a point in the history.
+func (r *reports) mark() int { return len(r.all()) }
+
+// await waits until a report after mark is as ok wants it, and returns it.
+func (a *agent) await(t *testing.T, what string, mark int, ok func(report) bool) report {
+	t.Helper()
+	var found report
+	err := lab.Poll(time.Minute, func() error {
+		all := a.all()
+		for _, r := range all[min(mark, len(all)):] {
+			if ok(r) {
+				found = r
+				return nil
+			}
+		}
+		if a.Exited() {
+			return fmt.Errorf("the agent has ended")
+		}
+		return fmt.Errorf("the Node says %q", all[min(mark, len(all)):])
+	})
+	if err != nil {
+		t.Fatalf("waiting for %s on %s: %v", what, a.node.Name, err)
+	}
+	return found
+}
+
+func state(want string) func(report) bool {
+	return func(r report) bool { return r.State == want }
+}
+
+// settle waits until the Node says state and goes on saying so.
+func (a *agent) settle(t *testing.T, want string) report {
+	t.Helper()
+	var last report
+	err := lab.Poll(time.Minute, func() error {
+		all := a.all()
+		if len(all) > 0 {
+			last = all[len(all)-1]
+		}
+		if last.State != want {
+			return fmt.Errorf("the Node says %q", last)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatalf("waiting for %s on %s: %v", want, a.node.Name, err)
+	}
+	return last
+}
+
+// TestEnforced: agents on both nodes turn enforcement on and say so on the Node objects; pods are judged accordingly.
+func TestEnforced(t *testing.T) {
+	c := need(t)
+	a := startAgents(t, c, c.Trust(""))
+	for _, n := range c.Nodes {
+		r := a.on[n.Name].settle(t, "Enforced")
+		if r.Desired == "" || r.Desired != r.Observed {
+			t.Errorf("%s: desired %q, observed %q: want the same digest", n.Name, r.Desired, r.Observed)
+		}
+	}
+	signed, unsigned := daemonSet("enforced-signed", c.Signed), daemonSet("enforced-unsigned", c.Unsigned)
+	t.Cleanup(func() { must(t, c.Delete(signed)); must(t, c.Delete(unsigned)) })
+	must(t, c.Apply(signed))
+	must(t, c.Apply(unsigned))
+	onEveryNode(t, c, "enforced-signed", ready)
+	onEveryNode(t, c, "enforced-unsigned", refused)
+
+	t.Run("tampering", func(t *testing.T) { tampering(t, c, a) })
+	t.Run("another policy", func(t *testing.T) {
+		one := a.on["node1"]
+		must(t, os.WriteFile(one.node.Path("etc/crio/loose.json"), []byte(acceptAnything), 0o644))
+		mark := one.mark()
+		must(t, one.node.StartCRIO("/etc/crio/loose.json"))
+		r := one.await(t, "NotEnforced", mark, state("NotEnforced"))
+		if r.Desired != r.Observed {
+			t.Errorf("the files are as desired, yet the Node says %q", r)
+		}
+		mark = one.mark()
+		must(t, one.node.StartCRIO(""))
+		one.await(t, "Enforced again", mark, state("Enforced"))
+	})
+	t.Run("dead lookaside", func(t *testing.T) {
+		marks := map[string]int{}
+		for name, one := range a.on {
+			marks[name] = one.mark()
+		}
+		c.Lookaside.Stop()
+		for name, one := range a.on {
+			if r := one.await(t, "Unknown", marks[name], state("Unknown")); r.Reason != "LookasideUnreachable" {
+				t.Errorf("%s: reason %s, want LookasideUnreachable: %q", name, r.Reason, r)
+			}
+			marks[name] = one.mark()
+		}
+		must(t, c.StartServer(c.Lookaside.Server))
+		for name, one := range a.on {
+			one.await(t, "Enforced again", marks[name], state("Enforced"))
+			for _, r := range one.all()[marks[name]:] {
+				if r.State == "NotEnforced" || r.State == "Blocked" || r.State == "RolledBack" {
+					t.Errorf("%s: an outage made the Node say %q", name, r)
+				}
+			}
+		}
+	})
+}
+
+// tampering is done on node1, live; node2 must not notice.
+func tampering(t *testing.T, c *Cluster, a *agents) {
+	one, two := a.on["node1"], a.on["node2"]
+	policy := one.node.Path("etc/containers/policy.json")
+	want, err := os.ReadFile(policy)
+	must(t, err)
+	quiet := two.mark()
+	for _, tt := range []struct {
+		name string
+		do   func() error
+	}{
+		{"policy.json overwritten in place", func() error { return os.WriteFile(policy, []byte(acceptAnything), 0o644) }},
+		{"policy.json deleted", func() error { return os.Remove(policy) }},
+		{"policy.json replaced by rename", func() error {
+			if err := os.WriteFile(policy+".new", []byte(acceptAnything), 0o644); err != nil {
+				return err
+			}
+			return os.Rename(policy+".new", policy)
+		}},
+		{"policy.json chmod 0666", func() error { return os.Chmod(policy, 0o666) }},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			mark := one.mark()
+			must(t, tt.do())
+			err := lab.Poll(20*time.Second, func() error {
+				info, err := os.Lstat(policy)
+				if err != nil {
+					return err
+				}
+				got, err := os.ReadFile(policy)
+				if err != nil {
+					return err
+				}
+				if string(got) != string(want) || info.Mode() != 0o644 {
+					return fmt.Errorf("mode %v, %d bytes", info.Mode(), len(got))
+				}
+				return nil
+			})
+			if err != nil {
+				t.Fatalf("not healed: %v", err)
+			}
+			one.await(t, "Drifted", mark, func(r report) bool { return r.State == "Drifted" && strings.Contains(r.Message, "policy.json") })
+			one.settle(t, "Enforced")
+		})
+	}
+	if news := two.all()[quiet:]; len(news) > 0 {
+		t.Errorf("node2 was not touched, yet its Node says %q", news)
+	}
+}
