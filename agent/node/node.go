@@ -19,6 +19,8 @@ import (
 	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
+
+	"github.com/nodetrust/nodetrust/judge"
 )
 
 // Keys of the annotations.
@@ -84,6 +86,7 @@ type Reporter struct {
 	jitter time.Duration
 
 	latest chan Report
+	drift  chan Report // a drift that was replaced in latest
 	mco    chan bool
 }
 
@@ -91,22 +94,31 @@ type Reporter struct {
 func New(client metadata.Interface, name string, jitter time.Duration, log *slog.Logger) *Reporter {
 	return &Reporter{
 		nodes: client.Resource(schema.GroupVersionResource{Version: "v1", Resource: "nodes"}), name: name, log: log, jitter: jitter,
-		latest: make(chan Report, 1), mco: make(chan bool, 1),
+		latest: make(chan Report, 1), drift: make(chan Report, 1), mco: make(chan bool, 1),
 	}
 }
 
 // MCO receives whether the Machine Config Operator manages the node, once that is known, and is closed then.
 func (r *Reporter) MCO() <-chan bool { return r.mco }
 
-// Report hands a report over and returns at once. One that has not been written yet is replaced. Reports come from one
-// goroutine.
+// Report hands a report over and returns at once. One that has not been written yet is replaced; that there was a drift is
+// written even if it was healed before its turn. Reports come from one goroutine.
 func (r *Reporter) Report(rep Report) {
 	select {
-	case <-r.latest:
+	case old := <-r.latest:
+		if old.drifted() {
+			select {
+			case <-r.drift:
+			default:
+			}
+			r.drift <- old
+		}
 	default:
 	}
 	r.latest <- rep
 }
+
+func (r Report) drifted() bool { return r.State == string(judge.Drifted) }
 
 // Run asks who manages the node and then writes reports, until ctx is done or the Node is found not to exist. The API
 // server may be away for as long as it likes.
@@ -123,12 +135,21 @@ func (r *Reporter) Run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case rep := <-r.latest:
+			drift := rep
 			if !sleep(ctx, coalesce) {
 				return
 			}
 			rep = r.newest(rep)
+			select {
+			case drift = <-r.drift:
+			default:
+			}
 			if rep.same(written) {
-				continue
+				// A drift that was healed meanwhile leaves no other trace on the Node.
+				if !drift.drifted() || !r.tell(ctx, drift) {
+					continue
+				}
+				rep = r.newest(rep)
 			}
 			rep, ok := r.write(ctx, rep)
 			if !ok {
@@ -137,6 +158,15 @@ func (r *Reporter) Run(ctx context.Context) {
 			written = rep
 		}
 	}
+}
+
+// tell writes a report that is over already, once, and leaves it there for a moment. It reports whether it did.
+func (r *Reporter) tell(ctx context.Context, rep Report) bool {
+	if err := r.patch(ctx, rep); err != nil {
+		r.log.Warn("annotations not written", "node", r.name, "err", err)
+		return false
+	}
+	return sleep(ctx, coalesce)
 }
 
 // Flush writes the newest report once, if there is one that was not written.

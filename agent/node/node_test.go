@@ -129,6 +129,45 @@ func TestWritesOnChangeOnly(t *testing.T) {
 	})
 }
 
+// A drift that is healed at once is told all the same; a file set that is applied at once is one write.
+func TestHealedDrift(t *testing.T) {
+	for _, tt := range []struct {
+		name, between string
+		want          []string
+	}{
+		{"drift", "Drifted", []string{"Enforced", "Drifted", "Enforced"}},
+		{"probe", "Unknown", []string{"Enforced"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			c := client(t, nil)
+			run(t, c, func(r *node.Reporter) {
+				r.Report(report("Enforced"))
+				time.Sleep(time.Minute)
+				r.Report(report("Enforced"))
+				time.Sleep(time.Second)
+				r.Report(report(tt.between)) // while the Reporter pauses
+				r.Report(report("Enforced"))
+				time.Sleep(time.Minute)
+			})
+			var got []string
+			for _, a := range c.Actions() {
+				if p, ok := a.(clienttesting.PatchAction); ok {
+					var patch struct {
+						Metadata struct{ Annotations map[string]string }
+					}
+					if err := json.Unmarshal(p.GetPatch(), &patch); err != nil {
+						t.Fatal(err)
+					}
+					got = append(got, patch.Metadata.Annotations[node.StateKey])
+				}
+			}
+			if !slices.Equal(got, tt.want) {
+				t.Errorf("states written: %v, want %v", got, tt.want)
+			}
+		})
+	}
+}
+
 func TestCoalesces(t *testing.T) {
 	c := client(t, nil)
 	run(t, c, func(r *node.Reporter) {
