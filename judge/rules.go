@@ -57,7 +57,7 @@ type Input struct {
 	Advice string
 }
 
-// Judge returns the first state that holds, in the order of DESIGN.md, with its reason and a message of at most
+// Judge returns the first state that holds, in the order in which they are declared, with its reason and a message of at most
 // MaxMessage bytes without control characters. Enforced means that there is no difference and no problem, and that
 // canaries of both sides were answered rightly by every runtime that took part.
 func Judge(in Input) (state State, reason, message string) {
