@@ -131,7 +131,7 @@ func TestChain(t *testing.T) {
 
 // FuzzParse: nothing panics, a policy equals itself, and what it merges with itself does too.
 func FuzzParse(f *testing.F) {
-	f.Add([]byte(`{"default":[{"type":"reject"}],"transports":{"docker":{"a.b/c:v1":[`+byPath+`]},"oci":{"/a:b":[{"type":"reject"}]}}}`))
+	f.Add([]byte(`{"default":[{"type":"reject"}],"transports":{"docker":{"a.b/c:v1":[` + byPath + `]},"oci":{"/a:b":[{"type":"reject"}]}}}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		p, err := Parse(data, nil)
 		if err != nil {

@@ -183,11 +183,18 @@ func (p modelPolicy) json() string {
 func randomPolicy(r *rand.Rand) modelPolicy {
 	scopes := []string{"", "*.c", "*.b.c", "a.b.c", "x.b.c", "a.b.c/r", "a.b.c/r/x", "a.b.c/r:v1", "a.b.c/r@" + modelDigest, "a.b.c/o"}
 	ids := []identity{
-		{Type: "matchRepoDigestOrExact"}, {Type: "matchRepoDigestOrExact"}, {Type: "matchExact"}, {Type: "matchRepository"},
-		{Type: "exactReference", DockerReference: "a.b.c/r:v1"}, {Type: "exactReference", DockerReference: "a.b.c/r@" + modelDigest},
-		{Type: "exactRepository", DockerRepository: "a.b.c/r"}, {Type: "exactRepository", DockerRepository: "a.b.c/o"},
-		{Type: "remapIdentity", Prefix: "a.b.c/r", SignedPrefix: "a.b.c/o"}, {Type: "remapIdentity", Prefix: "a.b.c", SignedPrefix: "x.b.c"},
-		{Type: "remapIdentity", Prefix: "a.b.c/r", SignedPrefix: "a.b.c/r"}, {Type: "remapIdentity", Prefix: "a.b.c/r/x", SignedPrefix: "a.b.c/r"},
+		{Type: "matchRepoDigestOrExact"},
+		{Type: "matchRepoDigestOrExact"},
+		{Type: "matchExact"},
+		{Type: "matchRepository"},
+		{Type: "exactReference", DockerReference: "a.b.c/r:v1"},
+		{Type: "exactReference", DockerReference: "a.b.c/r@" + modelDigest},
+		{Type: "exactRepository", DockerRepository: "a.b.c/r"},
+		{Type: "exactRepository", DockerRepository: "a.b.c/o"},
+		{Type: "remapIdentity", Prefix: "a.b.c/r", SignedPrefix: "a.b.c/o"},
+		{Type: "remapIdentity", Prefix: "a.b.c", SignedPrefix: "x.b.c"},
+		{Type: "remapIdentity", Prefix: "a.b.c/r", SignedPrefix: "a.b.c/r"},
+		{Type: "remapIdentity", Prefix: "a.b.c/r/x", SignedPrefix: "a.b.c/r"},
 	}
 	atoms := func() (out []modelAtom) {
 		for range 1 + r.IntN(2) {

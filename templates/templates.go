@@ -19,6 +19,11 @@ var CanaryKey []byte
 //go:embed redhat.yaml
 var Redhat []byte
 
+// Bundle is the frame of the script that brings files to a host, as a text/template.
+//
+//go:embed bundle.sh
+var Bundle string
+
 //go:embed comment.txt
 var comment string
 

@@ -87,6 +87,9 @@ func (r Reader) Supports(f Feature) bool {
 	return false
 }
 
+// VendorDirs reports whether the reader takes files of /usr/share/containers and of registries.rootful.d directories too.
+func (r Reader) VendorDirs() bool { return !r.Library.Less(Version{5, 40, 0}) }
+
 // Butane is the version of Butane's variant openshift for the reader; empty for readers that are no OpenShift.
 func (r Reader) Butane() string {
 	if r.OpenShift == 0 {

@@ -18,7 +18,7 @@ import (
 	"github.com/nodetrust/nodetrust/trust"
 )
 
-const renderFormats = "files, butane, machineconfig, ignition or configmap"
+const renderFormats = "files, butane, machineconfig, ignition, configmap or bundle"
 
 type renderOptions struct {
 	to      string
@@ -41,6 +41,7 @@ func newRenderCommand() *cobra.Command {
   machineconfig  MachineConfigs 51-<pool>-<name> for the Machine Config Operator
   ignition       the Ignition config alone
   configmap      ConfigMaps nodetrust-<pool> for nodetrust-agent
+  bundle         a shell script that brings the files to a host which no operator manages; see docs/bundle.md
 
 Each pool of the config is a document of its own on stdout, or a file of its own in -o DIR. --reader names who will read the
 files; what one of them doesn't understand is an error. The default is openshift-4.14 and the current library. FILE may be - for
@@ -59,7 +60,7 @@ stdin; key files are then relative to the current directory.`,
 	cmd.Flags().StringVar(&o.cluster, "cluster", "", "with --to machineconfig: `FILE` made by oc get mc,mcp,clusterversion -o yaml (or json, or gzip of them); refuse what would have no effect there")
 	cmd.Flags().BoolVar(&o.merge, "merge", false, "with --cluster: keep what the cluster's own policy.json demands, and sort last")
 	cmd.Flags().StringVarP(&o.output, "output", "o", "-", "directory to write to, or - for stdout")
-	_ = cmd.RegisterFlagCompletionFunc("to", cobra.FixedCompletions([]cobra.Completion{"files", "butane", "machineconfig", "ignition", "configmap"}, cobra.ShellCompDirectiveNoFileComp))
+	_ = cmd.RegisterFlagCompletionFunc("to", cobra.FixedCompletions([]cobra.Completion{"files", "butane", "machineconfig", "ignition", "configmap", "bundle"}, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
 }
 
@@ -119,10 +120,10 @@ func (o renderOptions) check() error {
 		if o.output == "-" {
 			return usagef("--to files writes a tree: it needs -o DIR")
 		}
-	case "butane", "machineconfig", "ignition", "configmap":
+	case "butane", "machineconfig", "ignition", "configmap", "bundle":
 	case "":
 		return usagef("--to is missing: %s", renderFormats)
-	case "bundle", "nodedisruptionpolicy":
+	case "nodedisruptionpolicy":
 		return usagef("--to %s is not available in this version: use %s", o.to, renderFormats)
 	default:
 		return usagef("unknown format %q: use %s", o.to, renderFormats)
@@ -168,7 +169,7 @@ func (o renderOptions) pools(cfg *trust.Config) ([]string, error) {
 		return nil, usagef("--pool %s: is not in spec.pools of %s (%s)", o.pool, cfg.File, strings.Join(cfg.Pools, ", "))
 	case o.pool != "":
 		return []string{o.pool}, nil
-	case len(cfg.Pools) == 0 && o.to != "files" && o.to != "ignition":
+	case len(cfg.Pools) == 0 && o.to != "files" && o.to != "ignition" && o.to != "bundle":
 		return nil, usagef("%s: spec.pools: is empty, but a %s is for a pool", cfg.File, o.to)
 	}
 	return cfg.Pools, nil
@@ -192,6 +193,10 @@ func (o renderOptions) render(cfg *trust.Config, readers []trust.Reader, pools [
 			out = append(out, output{strings.TrimPrefix(f.Path, "/"), f.Data})
 		}
 		return out, nil
+	}
+	if o.to == "bundle" {
+		b, err := render.Bundle(in)
+		return []output{{in.Config.Name + ".sh", b}}, err
 	}
 	if o.to == "ignition" && (len(pools) == 0 || o.output == "-" && len(pools) > 1) {
 		pools = []string{""} // all pools share one Ignition config

@@ -1,0 +1,117 @@
+package render
+
+import (
+	"bytes"
+	"fmt"
+	"maps"
+	"path"
+	"slices"
+	"strings"
+	"text/template"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/nodetrust/nodetrust/templates"
+	"github.com/nodetrust/nodetrust/trust"
+)
+
+type bundleFile struct {
+	Path   string
+	Text   string
+	Size   int
+	Mode   string // octal
+	Rights string // as ls -l writes it
+}
+
+// Bundle returns a POSIX shell script that brings the files to a host. They stand in it as they are, in here-documents: a
+// reviewer can read them, and nothing needs to be decoded on the host: base64 is not in POSIX, -d is not its name
+// everywhere, and OpenSSL is on no minimal host.
+func Bundle(in Input) ([]byte, error) {
+	data := struct {
+		Source, Readers, Digest, Mark string
+		Files                         []bundleFile
+		Scopes, Keys                  []string
+		Vendor                        bool
+	}{Source: in.Config.Name, Digest: in.Files.Digest(), Keys: in.Config.KeyPaths(), Mark: "NODETRUST_END"}
+	var names []string
+	for _, r := range in.Readers {
+		names = append(names, r.Name)
+		data.Vendor = data.Vendor || r.VendorDirs()
+	}
+	data.Readers = strings.Join(names, ", ")
+	scopes := map[string]bool{}
+	for _, f := range in.Files {
+		if err := bundled(f); err != nil {
+			return nil, fmt.Errorf("file %s: %w", f.Path, err)
+		}
+		for strings.Contains(string(f.Data), data.Mark) {
+			data.Mark += "_"
+		}
+		data.Files = append(data.Files, bundleFile{f.Path, string(f.Data), len(f.Data), fmt.Sprintf("%04o", f.Mode), rights(f.Mode)})
+		if path.Dir(f.Path) == trust.RegistriesDir {
+			if err := addScopes(scopes, f.Data); err != nil {
+				return nil, fmt.Errorf("file %s: %w", f.Path, err)
+			}
+		}
+	}
+	slices.SortStableFunc(data.Files, func(a, b bundleFile) int {
+		if (a.Path == trust.PolicyPath) == (b.Path == trust.PolicyPath) {
+			return strings.Compare(a.Path, b.Path)
+		}
+		if a.Path == trust.PolicyPath {
+			return 1
+		}
+		return -1
+	})
+	data.Scopes = slices.Sorted(maps.Keys(scopes))
+	t, err := template.New("bundle").Funcs(template.FuncMap{"quote": quote}).Parse(templates.Bundle)
+	if err != nil {
+		return nil, fmt.Errorf("parsing the bundle's template: %w", err)
+	}
+	var b bytes.Buffer
+	if err := t.Execute(&b, data); err != nil {
+		return nil, fmt.Errorf("writing the bundle: %w", err)
+	}
+	return b.Bytes(), nil
+}
+
+// bundled returns why a file can't stand in a here-document, or have its path split into words.
+func bundled(f trust.File) error {
+	switch {
+	case strings.ContainsFunc(f.Path, func(r rune) bool {
+		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && !strings.ContainsRune("/._-", r)
+	}):
+		return fmt.Errorf("a bundle can't hold a path with special characters")
+	case len(f.Data) == 0 || f.Data[len(f.Data)-1] != '\n' || bytes.ContainsFunc(f.Data, func(r rune) bool { return r == 0 || r == '\r' }):
+		return fmt.Errorf("a bundle can hold only text")
+	case f.UID != 0 || f.GID != 0:
+		return fmt.Errorf("a bundle can hold only files of root")
+	}
+	return nil
+}
+
+func addScopes(scopes map[string]bool, data []byte) error {
+	var content struct {
+		Docker map[string]yaml.Node `yaml:"docker"`
+	}
+	if err := yaml.Unmarshal(data, &content); err != nil {
+		return fmt.Errorf("parsing: %w", err)
+	}
+	for s := range content.Docker {
+		scopes[s] = true
+	}
+	return nil
+}
+
+func rights(mode uint32) string {
+	out := []byte("-rwxrwxrwx")
+	for i := range 9 {
+		if mode&(1<<(8-i)) == 0 {
+			out[i+1] = '-'
+		}
+	}
+	return string(out)
+}
+
+// quote is one word of a shell.
+func quote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }

@@ -1,0 +1,399 @@
+package render_test
+
+import (
+	"bytes"
+	"errors"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/nodetrust/nodetrust/render"
+	"github.com/nodetrust/nodetrust/trust"
+)
+
+// shells are those that hosts have as sh: dash, busybox's, and whatever is sh here.
+func shells(t *testing.T) map[string][]string {
+	t.Helper()
+	out := map[string][]string{}
+	if p, err := filepath.EvalSymlinks("/bin/sh"); err == nil && filepath.Base(p) != "dash" && filepath.Base(p) != "busybox" {
+		out["sh"] = []string{"sh"}
+	}
+	for name, argv := range map[string][]string{"dash": {"dash"}, "busybox": {"busybox", "sh"}} {
+		if _, err := exec.LookPath(argv[0]); err != nil {
+			t.Logf("%s is not installed: the script is not run under it", name)
+			continue
+		}
+		out[name] = argv
+	}
+	if len(out) == 0 {
+		t.Fatal("no shell to run the script under")
+	}
+	return out
+}
+
+const (
+	bundlePolicy   = "etc/containers/policy.json"
+	bundleRegistry = "etc/containers/registries.d/registry.corp_5000.yaml"
+	bundleMirror   = "etc/containers/registries.d/mirror.corp.yaml"
+)
+
+// host is a scratch root on which the script runs.
+type host struct {
+	t      *testing.T
+	root   string
+	script []byte
+	argv   []string
+}
+
+func newHost(t *testing.T, in render.Input, argv []string) *host {
+	h := &host{t: t, root: t.TempDir(), script: must(t)(render.Bundle(in)), argv: argv}
+	h.write("etc/pki/os", "a key\n")
+	return h
+}
+
+func (h *host) write(path, text string) {
+	h.t.Helper()
+	p := filepath.Join(h.root, path)
+	if err := os.MkdirAll(filepath.Dir(p), 0o755); err != nil {
+		h.t.Fatal(err)
+	}
+	if err := os.WriteFile(p, []byte(text), 0o644); err != nil {
+		h.t.Fatal(err)
+	}
+}
+
+// run pipes the script into the shell, as ssh host sh -s does.
+func (h *host) run(want int, args ...string) string {
+	h.t.Helper()
+	argv := append(slices.Clone(h.argv), append([]string{"-s", "--", "--root", h.root}, args...)...)
+	cmd := exec.Command(argv[0], argv[1:]...)
+	cmd.Stdin = bytes.NewReader(h.script)
+	out, err := cmd.CombinedOutput()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		h.t.Fatal(err)
+	}
+	if got := cmd.ProcessState.ExitCode(); got != want {
+		h.t.Fatalf("%v: exit status %d, want %d\n%s", args, got, want, out)
+	}
+	return string(out)
+}
+
+// tree is all of the root but the backups: path to type, mode and content.
+func (h *host) tree() map[string]string {
+	h.t.Helper()
+	out := map[string]string{}
+	err := filepath.WalkDir(h.root, func(p string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		rel, _ := filepath.Rel(h.root, p)
+		if strings.HasPrefix(rel, "var/lib/nodetrust") {
+			return nil
+		}
+		info, err := d.Info()
+		if err != nil {
+			return err
+		}
+		text := info.Mode().String()
+		if info.Mode().IsRegular() {
+			b, err := os.ReadFile(p)
+			if err != nil {
+				return err
+			}
+			text += " " + string(b)
+		}
+		out[rel] = text
+		return nil
+	})
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return out
+}
+
+func (h *host) same(before map[string]string, when string) {
+	h.t.Helper()
+	now := h.tree()
+	for p := range now {
+		if before[p] != now[p] {
+			h.t.Errorf("%s: %s was %q, is %q", when, p, before[p], now[p])
+		}
+	}
+	for p := range before {
+		if _, ok := now[p]; !ok {
+			h.t.Errorf("%s: %s is gone", when, p)
+		}
+	}
+}
+
+func (h *host) has(files trust.FileSet) {
+	h.t.Helper()
+	for _, f := range files {
+		p := filepath.Join(h.root, f.Path)
+		b, err := os.ReadFile(p)
+		if err != nil || !bytes.Equal(b, f.Data) {
+			h.t.Errorf("%s is not as rendered (%v)", f.Path, err)
+			continue
+		}
+		if info, _ := os.Lstat(p); uint32(info.Mode().Perm()) != f.Mode || !info.Mode().IsRegular() {
+			h.t.Errorf("%s is %s", f.Path, info.Mode())
+		}
+	}
+}
+
+func TestBundle(t *testing.T) {
+	in := input(t, "rhel7")
+	for name, argv := range shells(t) {
+		t.Run(name, func(t *testing.T) {
+			t.Run("lifecycle", func(t *testing.T) {
+				h := newHost(t, in, argv)
+				before := h.tree()
+				if out := h.run(3); !strings.Contains(out, bundlePolicy+": missing\n+{\n") {
+					t.Errorf("the dry run says %s", out)
+				}
+				h.same(before, "after the dry run")
+				h.run(3, "--check")
+				h.run(0, "--apply")
+				h.has(in.Files)
+				if len(h.tree()) != len(before)+3 {
+					t.Errorf("more was written than three files: %v", h.tree())
+				}
+				after := h.tree()
+				if out := h.run(0, "--apply"); out != "nothing to do\n" {
+					t.Errorf("a second --apply says %s", out)
+				}
+				h.run(0, "--check")
+				h.run(0)
+				h.same(after, "after a second --apply")
+				h.run(0, "--undo")
+				h.same(before, "after --undo")
+				h.run(1, "--undo")
+			})
+
+			t.Run("drift", func(t *testing.T) {
+				h := newHost(t, in, argv)
+				h.run(0, "--apply")
+				for name, spoil := range map[string]func(string) error{
+					"different":  func(p string) error { return os.WriteFile(p, []byte("{}\n"), 0o644) },
+					"missing":    os.Remove,
+					"mode":       func(p string) error { return os.Chmod(p, 0o666) },
+					"empty":      func(p string) error { return os.Truncate(p, 0) },
+					"NUL":        func(p string) error { return appendTo(p, "\x00") },
+					"no newline": func(p string) error { st, _ := os.Stat(p); return os.Truncate(p, st.Size()-1) },
+				} {
+					files := map[bool][]string{true: {bundlePolicy, bundleMirror}, false: {bundlePolicy}}[name == "missing"]
+					for _, file := range files {
+						if err := spoil(filepath.Join(h.root, file)); err != nil {
+							t.Fatal(err)
+						}
+						spoilt := h.tree()
+						if out := h.run(3, "--check"); strings.Contains(out, "/"+file+": same") {
+							t.Errorf("%s of %s is not seen:\n%s", name, file, out)
+						}
+						h.same(spoilt, name+" after --check")
+						h.run(0, "--apply")
+						h.has(in.Files)
+						if name == "mode" || name == "missing" {
+							h.run(0, "--undo")
+							h.same(spoilt, name+" after --undo")
+							h.run(0, "--apply")
+						}
+					}
+				}
+				if os.Geteuid() == 0 {
+					if err := os.Chown(filepath.Join(h.root, bundlePolicy), 65534, 0); err != nil {
+						t.Fatal(err)
+					}
+					if out := h.run(3, "--check"); !strings.Contains(out, bundlePolicy+": owner\n") {
+						t.Errorf("another owner is not seen:\n%s", out)
+					}
+				}
+			})
+
+			// What keeps the files from having an effect, or would break pulls: nothing is written.
+			t.Run("obstacles", func(t *testing.T) {
+				for _, tt := range []struct {
+					path, text, want string
+				}{
+					{"root/.config/containers/policy.json", "{}", "/root/.config/containers/policy.json is read instead"},
+					{"root/.config/containers/registries.d/x.yaml", "", "/root/.config/containers/registries.d is read instead"},
+					{"etc/containers/registries.d/other.yaml", "docker:\n    \"registry.corp:5000\":\n        sigstore: file:///x\n", "other.yaml has the scope registry.corp:5000 too"},
+					{"etc/containers/registries.d/flow.yaml", "docker: {a.b: {}, mirror.corp/x: {sigstore: 'https://a.b/c'}}\n", "flow.yaml has the scope mirror.corp/x too"},
+					{"etc/containers/registries.rootful.d/mirror.corp.yaml", "", "mirror.corp.yaml has the name of /etc/containers/registries.d/mirror.corp.yaml and is read instead"},
+					{"etc/machine-config-daemon/currentconfig", `{"files":[{"path":"/etc/containers/policy.json"}]}`, "policy.json: belongs to the node's MachineConfig"},
+					{"etc/pki/os", "", "the key file /etc/pki/os is missing or empty"},
+				} {
+					h := newHost(t, in, argv)
+					h.write(tt.path, tt.text)
+					before := h.tree()
+					if out := h.run(3, "--check"); !strings.Contains(out, tt.want) {
+						t.Errorf("%s: --check says\n%s", tt.path, out)
+					}
+					if out := h.run(1, "--apply"); !strings.Contains(out, tt.want) || !strings.Contains(out, "nothing was changed") {
+						t.Errorf("%s: --apply says\n%s", tt.path, out)
+					}
+					h.same(before, tt.path)
+				}
+			})
+
+			t.Run("no obstacles", func(t *testing.T) {
+				h := newHost(t, in, argv)
+				h.write("etc/containers/registries.d/other.yaml", "# registry.corp:5000:\ndocker:\n  registry.corp:  # not registry.corp:5000\n    sigstore: https://registry.corp:5000/x\n  registry.corp:5000/below:\n    sigstore: https://mirror.corp/x\n")
+				h.write("etc/containers/registries.d/mirror.corp.yaml", "docker:\n  mirror.corp/x:\n    sigstore: https://old/x\n")
+				h.write("etc/containers/registries.d/ignored.yml", "docker: {mirror.corp/x: {}}\n")
+				h.run(0, "--apply")
+				h.has(in.Files)
+			})
+
+			t.Run("strange places", func(t *testing.T) {
+				h := newHost(t, in, argv)
+				h.write("etc/target", "x")
+				if err := os.MkdirAll(filepath.Join(h.root, "etc/containers"), 0o755); err != nil {
+					t.Fatal(err)
+				}
+				if err := os.Symlink("../target", filepath.Join(h.root, bundlePolicy)); err != nil {
+					t.Fatal(err)
+				}
+				before := h.tree()
+				if out := h.run(1, "--apply"); !strings.Contains(out, "is no readable file, but: link") {
+					t.Errorf("got %s", out)
+				}
+				h.same(before, "a link")
+				if err := os.Remove(filepath.Join(h.root, bundlePolicy)); err != nil {
+					t.Fatal(err)
+				}
+				// A file where a directory should be: the second file can't be staged, so the first is not written either.
+				h.write("etc/containers/registries.d", "no directory")
+				before = h.tree()
+				if out := h.run(1, "--apply"); !strings.Contains(out, "nothing was changed") {
+					t.Errorf("got %s", out)
+				}
+				h.same(before, "a file in the way")
+			})
+
+			t.Run("undo keeps what others wrote", func(t *testing.T) {
+				h := newHost(t, in, argv)
+				h.run(0, "--apply")
+				h.write(bundleRegistry, "docker: {}\n")
+				before := h.tree()
+				if out := h.run(1, "--undo"); !strings.Contains(out, "was changed since --apply; nothing was changed") {
+					t.Errorf("got %s", out)
+				}
+				h.same(before, "after a refused --undo")
+			})
+
+			t.Run("undo goes back step by step", func(t *testing.T) {
+				h := newHost(t, in, argv)
+				h.write(bundlePolicy, "first\n")
+				first := h.tree()
+				h.run(0, "--apply")
+				h.write(bundlePolicy, "second\n")
+				if err := os.Chmod(filepath.Join(h.root, bundlePolicy), 0o640); err != nil {
+					t.Fatal(err)
+				}
+				second := h.tree()
+				h.run(0, "--apply")
+				h.run(0, "--undo")
+				h.same(second, "after the first --undo")
+				h.run(1, "--undo") // second is not what the first --apply wrote
+				h.run(0, "--apply")
+				h.run(0, "--undo")
+				h.write(bundlePolicy, string(must(t)(policyOf(in), nil)))
+				h.run(0, "--apply")
+				h.run(0, "--undo") // of the mode
+				if err := os.Chmod(filepath.Join(h.root, bundlePolicy), 0o644); err != nil {
+					t.Fatal(err)
+				}
+				h.run(0, "--undo")
+				h.same(first, "after the last --undo")
+			})
+
+			// A script that arrives in part does nothing.
+			t.Run("truncated", func(t *testing.T) {
+				h := newHost(t, in, argv)
+				before := h.tree()
+				whole := h.script
+				for _, n := range []int{len(whole) / 4, len(whole) / 2, bytes.LastIndex(whole, []byte("\nmain ")), len(whole) - 20} {
+					h.script = whole[:n]
+					argv := append(slices.Clone(h.argv), "-s", "--", "--root", h.root, "--apply")
+					cmd := exec.Command(argv[0], argv[1:]...)
+					cmd.Stdin = bytes.NewReader(h.script)
+					_ = cmd.Run()
+					h.same(before, "truncated")
+				}
+			})
+
+			t.Run("usage", func(t *testing.T) {
+				h := newHost(t, in, argv)
+				h.run(2, "--apply", "--undo")
+				h.run(2, "--other")
+				h.run(2, "--root")
+				h.run(2, "--root", filepath.Join(h.root, "missing"))
+			})
+		})
+	}
+}
+
+func policyOf(in render.Input) []byte {
+	f, _ := in.Files.Get(trust.PolicyPath)
+	return f.Data
+}
+
+func appendTo(path, text string) error {
+	f, err := os.OpenFile(path, os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	_, err = f.WriteString(text)
+	return err
+}
+
+// TestBundle_podman has Debian's podman read what the script wrote.
+func TestBundle_podman(t *testing.T) {
+	if _, err := exec.LookPath("podman"); err != nil {
+		t.Skip("podman is not installed")
+	}
+	in := input(t, "rhel7", "podman-4.3")
+	h := newHost(t, in, []string{"sh"})
+	h.run(0, "--apply")
+	dir := t.TempDir()
+	out, err := exec.Command("podman", "--root", dir+"/root", "--runroot", dir+"/run", "--storage-driver", "vfs", "image", "trust", "show", "--json",
+		"--policypath", filepath.Join(h.root, bundlePolicy), "--registrypath", filepath.Join(h.root, "etc/containers/registries.d")).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{`"registry.corp:5000"`, `"sigstore": "https://registry.corp/sigs"`, `"registry.corp:5000/index"`} {
+		if !strings.Contains(string(out), want) {
+			t.Errorf("podman does not know %s:\n%s", want, out)
+		}
+	}
+}
+
+// TestBundle_unfit: what can't stand in a script is refused, not mangled.
+func TestBundle_unfit(t *testing.T) {
+	for _, f := range []trust.File{
+		{Path: "/etc/pki/containers/a b", Mode: 0o644, Data: []byte("x\n")},
+		{Path: "/etc/pki/containers/$(id)", Mode: 0o644, Data: []byte("x\n")},
+		{Path: "/etc/pki/containers/a", Mode: 0o644, Data: []byte("x")},
+		{Path: "/etc/pki/containers/a", Mode: 0o644, Data: []byte("x\x00\n")},
+		{Path: "/etc/pki/containers/a", Mode: 0o644, UID: 1, Data: []byte("x\n")},
+	} {
+		in := input(t)
+		in.Files = append(in.Files, f)
+		if _, err := render.Bundle(in); err == nil {
+			t.Errorf("%+v stands in a script", f)
+		}
+	}
+	// A line that looks like the end of a here-document.
+	in := input(t)
+	in.Files = append(in.Files, trust.File{Path: "/etc/pki/containers/a", Mode: 0o600, Data: []byte("NODETRUST_END\nNODETRUST_END_\n$(touch /x) `id` \\\n")})
+	h := newHost(t, in, []string{"sh"})
+	h.run(0, "--apply")
+	h.has(in.Files)
+}
