@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -14,11 +15,12 @@ import (
 	"github.com/google/renameio/v2"
 	"github.com/spf13/cobra"
 
+	"github.com/nodetrust/nodetrust/cluster/mco"
 	"github.com/nodetrust/nodetrust/render"
 	"github.com/nodetrust/nodetrust/trust"
 )
 
-const renderFormats = "files, butane, machineconfig, ignition, configmap or bundle"
+const renderFormats = "files, butane, machineconfig, ignition, configmap, bundle or nodedisruptionpolicy"
 
 type renderOptions struct {
 	to      string
@@ -27,6 +29,8 @@ type renderOptions struct {
 	output  string
 	cluster string
 	merge   bool
+	// noReboot refuses what would reboot nodes.
+	noReboot bool
 }
 
 func newRenderCommand() *cobra.Command {
@@ -42,6 +46,7 @@ func newRenderCommand() *cobra.Command {
   ignition       the Ignition config alone
   configmap      ConfigMaps nodetrust-<pool> for nodetrust-agent
   bundle         a shell script that brings the files to a host which no operator manages; see docs/bundle.md
+  nodedisruptionpolicy  the MachineConfiguration that keeps OpenShift 4.16 and later from rebooting nodes for the files
 
 Each pool of the config is a document of its own on stdout, or a file of its own in -o DIR. --reader names who will read the
 files; what one of them doesn't understand is an error. The default is openshift-4.14 and the current library. FILE may be - for
@@ -59,8 +64,9 @@ stdin; key files are then relative to the current directory.`,
 	cmd.Flags().StringArrayVar(&o.readers, "reader", nil, "who will read the files, for example openshift-4.18 or rhel7 (repeatable)")
 	cmd.Flags().StringVar(&o.cluster, "cluster", "", "with --to machineconfig: `FILE` made by oc get mc,mcp,clusterversion -o yaml (or json, or gzip of them); refuse what would have no effect there")
 	cmd.Flags().BoolVar(&o.merge, "merge", false, "with --cluster: keep what the cluster's own policy.json demands, and sort last")
+	cmd.Flags().BoolVar(&o.noReboot, "no-reboot", false, "with --to machineconfig: refuse files whose change reboots nodes")
 	cmd.Flags().StringVarP(&o.output, "output", "o", "-", "directory to write to, or - for stdout")
-	_ = cmd.RegisterFlagCompletionFunc("to", cobra.FixedCompletions([]cobra.Completion{"files", "butane", "machineconfig", "ignition", "configmap", "bundle"}, cobra.ShellCompDirectiveNoFileComp))
+	_ = cmd.RegisterFlagCompletionFunc("to", cobra.FixedCompletions([]cobra.Completion{"files", "butane", "machineconfig", "ignition", "configmap", "bundle", "nodedisruptionpolicy"}, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
 }
 
@@ -68,7 +74,11 @@ func runRender(cmd *cobra.Command, o renderOptions, file string) error {
 	if err := o.check(); err != nil {
 		return err
 	}
-	readers, err := lookupReaders(o.readers)
+	names := o.readers
+	if o.to == "nodedisruptionpolicy" && len(names) == 0 {
+		names = []string{"openshift-4.17"} // the first that has it
+	}
+	readers, err := lookupReaders(names)
 	if err != nil {
 		return err
 	}
@@ -120,11 +130,9 @@ func (o renderOptions) check() error {
 		if o.output == "-" {
 			return usagef("--to files writes a tree: it needs -o DIR")
 		}
-	case "butane", "machineconfig", "ignition", "configmap", "bundle":
+	case "butane", "machineconfig", "ignition", "configmap", "bundle", "nodedisruptionpolicy":
 	case "":
 		return usagef("--to is missing: %s", renderFormats)
-	case "nodedisruptionpolicy":
-		return usagef("--to %s is not available in this version: use %s", o.to, renderFormats)
 	default:
 		return usagef("unknown format %q: use %s", o.to, renderFormats)
 	}
@@ -133,6 +141,8 @@ func (o renderOptions) check() error {
 		return usagef("--cluster live is not available in this version: use a file made by oc get mc,mcp,clusterversion -o yaml")
 	case o.cluster != "" && o.to != "machineconfig":
 		return usagef("--cluster goes with --to machineconfig")
+	case o.noReboot && o.to != "machineconfig":
+		return usagef("--no-reboot goes with --to machineconfig")
 	case o.merge && o.cluster == "":
 		return usagef("--merge goes with --cluster")
 	}
@@ -169,7 +179,7 @@ func (o renderOptions) pools(cfg *trust.Config) ([]string, error) {
 		return nil, usagef("--pool %s: is not in spec.pools of %s (%s)", o.pool, cfg.File, strings.Join(cfg.Pools, ", "))
 	case o.pool != "":
 		return []string{o.pool}, nil
-	case len(cfg.Pools) == 0 && o.to != "files" && o.to != "ignition" && o.to != "bundle":
+	case len(cfg.Pools) == 0 && o.to != "files" && o.to != "ignition" && o.to != "bundle" && o.to != "nodedisruptionpolicy":
 		return nil, usagef("%s: spec.pools: is empty, but a %s is for a pool", cfg.File, o.to)
 	}
 	return cfg.Pools, nil
@@ -194,9 +204,24 @@ func (o renderOptions) render(cfg *trust.Config, readers []trust.Reader, pools [
 		}
 		return out, nil
 	}
-	if o.to == "bundle" {
+	switch o.to {
+	case "bundle":
 		b, err := render.Bundle(in)
 		return []output{{in.Config.Name + ".sh", b}}, err
+	case "nodedisruptionpolicy":
+		b, err := render.NodeDisruptionPolicy(in)
+		if err != nil {
+			return nil, usageErr(err)
+		}
+		return []output{{"machineconfiguration-cluster.yaml", b}}, nil
+	case "machineconfig":
+		minor := 0
+		if dump != nil {
+			minor = dump.Minor
+		}
+		if err := o.reboots(in, minor, notes); err != nil {
+			return nil, err
+		}
 	}
 	if o.to == "ignition" && (len(pools) == 0 || o.output == "-" && len(pools) > 1) {
 		pools = []string{""} // all pools share one Ignition config
@@ -216,6 +241,35 @@ func (o renderOptions) render(cfg *trust.Config, readers []trust.Reader, pools [
 		out = append(out, f)
 	}
 	return out, nil
+}
+
+// reboots says for which files nodes will reboot, where the version of OpenShift is known: that of the cluster dump (minor), or of
+// the readers that were asked for. With --no-reboot that is an error.
+func (o renderOptions) reboots(in render.Input, minor int, notes io.Writer) error {
+	versions := map[int]bool{}
+	switch {
+	case minor > 0:
+		versions[minor] = true
+	case len(o.readers) > 0 || o.noReboot:
+		for _, r := range in.Readers {
+			versions[r.OpenShift] = true
+		}
+	}
+	var problems []error
+	for _, v := range slices.Sorted(maps.Keys(versions)) {
+		files := mco.Rebooting(v, in.Files)
+		if v == 0 || len(files) == 0 {
+			continue
+		}
+		problems = append(problems, fmt.Errorf("openshift-4.%d: nodes reboot for %s", v, strings.Join(files, ", ")))
+	}
+	if o.noReboot && len(problems) > 0 {
+		return &exitError{code: exitRefused, err: errors.Join(problems...), hint: "OpenShift 4.16 and later don't; name the version with --reader openshift-4.N"}
+	}
+	for _, p := range problems {
+		fmt.Fprintf(notes, "nodetrust: note: %v\n", p)
+	}
+	return nil
 }
 
 func (o renderOptions) document(in render.Input) (f output, err error) {
