@@ -121,7 +121,8 @@ func TestButaneCLI(t *testing.T) {
 	if out, err := exec.Command("go", "build", "-o", bin, "github.com/coreos/butane/internal").CombinedOutput(); err != nil {
 		t.Fatalf("building butane: %v: %s", err, out)
 	}
-	for _, reader := range []string{"openshift-4.8", "openshift-4.14", "openshift-4.22"} {
+	for minor := 8; minor <= 22; minor++ {
+		reader := fmt.Sprintf("openshift-4.%d", minor)
 		in := input(t, reader)
 		bu := must(t)(render.Butane(in))
 		cmd := exec.Command(bin, "--strict")

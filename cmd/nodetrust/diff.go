@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -166,17 +167,24 @@ func kindOf(data []byte) string {
 		return ""
 	}
 	var top struct {
-		Kind     string    `yaml:"kind"`
-		Default  yaml.Node `yaml:"default"`
-		Ignition yaml.Node `yaml:"ignition"`
+		Kind     string `json:"kind" yaml:"kind"`
+		Default  any    `json:"default" yaml:"default"`
+		Ignition any    `json:"ignition" yaml:"ignition"`
 	}
-	dec := yaml.NewDecoder(bytes.NewReader(data))
-	switch err := dec.Decode(&top); {
-	case err != nil && bytes.HasPrefix(bytes.TrimSpace(data), []byte("{")), err == nil && top.Kind == "" && !top.Default.IsZero():
-		return "policy" // the image library says what is wrong with it
+	var err error
+	if bytes.HasPrefix(bytes.TrimSpace(data), []byte("{")) {
+		if err = json.NewDecoder(bytes.NewReader(data)).Decode(&top); err != nil {
+			return "policy" // the image library says what is wrong with it
+		}
+	} else {
+		err = yaml.NewDecoder(bytes.NewReader(data)).Decode(&top)
+	}
+	switch {
 	case err != nil:
 		return ""
-	case !top.Ignition.IsZero():
+	case top.Kind == "" && top.Default != nil:
+		return "policy"
+	case top.Ignition != nil:
 		return "ignition"
 	}
 	return top.Kind
