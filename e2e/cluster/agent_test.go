@@ -183,12 +183,12 @@ func state(want string) func(report) bool {
 	return func(r report) bool { return r.State == want }
 }
 
-// settle waits until the Node says state and goes on saying so.
-func (a *agent) settle(t *testing.T, want string) report {
+// settle waits until the newest report of a Node is of the state, and returns it.
+func settle(t *testing.T, on *reports, node, want string) report {
 	t.Helper()
 	var last report
 	err := lab.Poll(time.Minute, func() error {
-		all := a.all()
+		all := on.all()
 		if len(all) > 0 {
 			last = all[len(all)-1]
 		}
@@ -198,7 +198,7 @@ func (a *agent) settle(t *testing.T, want string) report {
 		return nil
 	})
 	if err != nil {
-		t.Fatalf("waiting for %s on %s: %v", want, a.node.Name, err)
+		t.Fatalf("waiting for %s on %s: %v", want, node, err)
 	}
 	return last
 }
@@ -208,7 +208,7 @@ func TestEnforced(t *testing.T) {
 	c := need(t)
 	a := startAgents(t, c, c.Trust(""))
 	for _, n := range c.Nodes {
-		r := a.on[n.Name].settle(t, "Enforced")
+		r := settle(t, a.on[n.Name].reports, n.Name, "Enforced")
 		if r.Desired == "" || r.Desired != r.Observed {
 			t.Errorf("%s: desired %q, observed %q: want the same digest", n.Name, r.Desired, r.Observed)
 		}
@@ -300,7 +300,7 @@ func tampering(t *testing.T, c *Cluster, a *agents) {
 				t.Fatalf("not healed: %v", err)
 			}
 			one.await(t, "Drifted", mark, func(r report) bool { return r.State == "Drifted" && strings.Contains(r.Message, "policy.json") })
-			one.settle(t, "Enforced")
+			settle(t, one.reports, one.node.Name, "Enforced")
 		})
 	}
 	if news := two.all()[quiet:]; len(news) > 0 {

@@ -100,7 +100,7 @@ func (c *Cluster) StartServer(s *fixture.Server) error { return c.plane.InNet(s.
 // Push stores an image that runs, with a digest of its own, as repo:tag, signed by key unless that is nil. It returns the
 // references by tag and by digest.
 func (i *Images) Push(repo, tag string, key *fixture.Key) (byTag, byDigest string, err error) {
-	img, err := i.image(repo + ":" + tag)
+	img, err := image([]string{"/pause"}, file{"pause", i.program}, file{"name", []byte(repo + ":" + tag)})
 	if err != nil {
 		return "", "", err
 	}
@@ -129,13 +129,17 @@ func (i *Images) Sign(key *fixture.Key, repo, tag, digest string) error {
 	return i.Lookaside.Put(repo, digest, 1, sig)
 }
 
-func (i *Images) image(name string) (v1.Image, error) {
+// file is a program or library of an image.
+type file struct {
+	name string // without leading slash
+	data []byte
+}
+
+// image makes an image of one layer for this machine's architecture.
+func image(entrypoint []string, files ...file) (v1.Image, error) {
 	var buf bytes.Buffer
 	tw := tar.NewWriter(&buf)
-	for _, f := range []struct {
-		name string
-		data []byte
-	}{{"pause", i.program}, {"name", []byte(name)}} {
+	for _, f := range files {
 		if err := tw.WriteHeader(&tar.Header{Name: f.name, Mode: 0o755, Size: int64(len(f.data))}); err != nil {
 			return nil, err
 		}
@@ -160,7 +164,7 @@ func (i *Images) image(name string) (v1.Image, error) {
 	}
 	cf = cf.DeepCopy()
 	cf.OS, cf.Architecture = "linux", runtime.GOARCH
-	cf.Config.Entrypoint = []string{"/pause"}
+	cf.Config.Entrypoint = entrypoint
 	return mutate.ConfigFile(img, cf)
 }
 
