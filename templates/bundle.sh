@@ -125,15 +125,15 @@ state() {
 	fi
 }
 
-# names FILE SCOPE: the registries.d file names the scope, in whatever style of YAML.
-names() {
-	NODETRUST_SCOPE=$2 awk '
+# shared FILE lists the scopes of ours that the registries.d file names, in whatever style of YAML.
+shared() {
+	scopes | awk '
+		NR == FNR { ours[$0]; next }
 		{
 			sub(/^#.*/, ""); sub(/[ \t]#.*/, "")
 			n = split($0, t, /[^A-Za-z0-9._\/:@*-]+/)
-			for (i = 1; i <= n; i++) { s = t[i]; sub(/:+$/, "", s); if (s == ENVIRON["NODETRUST_SCOPE"]) found = 1 }
-		}
-		END { exit !found }' "$1" </dev/null
+			for (i = 1; i <= n; i++) { s = t[i]; sub(/:+$/, "", s); if (s != "" && s in ours && !(s in told)) { print s; told[s] } }
+		}' - "$1"
 }
 
 ours() { paths | while IFS= read -r p; do [ "$p" != "$1" ] || echo yes; done; }
@@ -159,8 +159,8 @@ obstacles() {
 		[ -f "$f" ] || continue
 		[ -z "$(ours "${f#"$root"}")" ] || continue
 		[ -z "$(ours "/etc/containers/registries.d/${f##*/}")" ] || continue # masked by ours
-		scopes | while IFS= read -r s; do
-			! names "$f" "$s" || say "${f#"$root"} has the scope $s too: a scope in two files stops every pull"
+		shared "$f" | while IFS= read -r s; do
+			say "${f#"$root"} has the scope $s too: a scope in two files stops every pull"
 		done
 	done
 	keys | while IFS= read -r k; do
