@@ -93,7 +93,8 @@ patches:
 	t.Cleanup(func() {
 		if t.Failed() {
 			for _, args := range [][]string{
-				{"-n", "nodetrust", "get", "pods", "-o", "wide"}, {"-n", "nodetrust", "get", "events"},
+				{"-n", "nodetrust", "get", "pods", "-o", "wide"},
+				{"-n", "nodetrust", "get", "events"},
 				{"-n", "nodetrust", "logs", "-l", "app.kubernetes.io/name=nodetrust-agent", "--prefix", "--tail=60"},
 			} {
 				out, err := c.Kubectl(args...)
@@ -128,8 +129,8 @@ patches:
 		must(t, os.MkdirAll(filepath.Join(next, "registries.d"), 0o755))
 		must(t, os.WriteFile(filepath.Join(next, "registries.conf"), registries, 0o644))
 		must(t, os.WriteFile(filepath.Join(next, "policy.json"), []byte(acceptAnything), 0o644))
+		// It stays till the end: with it would go what is mounted on it.
 		must(t, os.Rename(containers, containers+".old"))
-		t.Cleanup(func() { must(t, os.RemoveAll(containers+".old")) })
 		must(t, os.Rename(next, containers))
 		must(t, n.Rebind()) // what the host's programs see from now on
 		err = lab.Poll(time.Minute, func() error {
