@@ -13,7 +13,7 @@ import (
 
 var overlays = []string{"overlays/kubernetes", "overlays/observe", "overlays/openshift"}
 
-// design are the capabilities of DESIGN: what the agent needs to heal, and to run its child as another user.
+// design are the capabilities of the design: what the agent needs to heal, and to run its child as another user.
 var design = []corev1.Capability{"CHOWN", "DAC_OVERRIDE", "FOWNER", "KILL", "SETGID", "SETUID"}
 
 func TestPodsHaveNoMoreThanTheyNeed(t *testing.T) {
