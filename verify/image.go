@@ -6,10 +6,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net/url"
 	"os"
-	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
@@ -36,7 +34,7 @@ const (
 
 // Options say how an image is reached.
 type Options struct {
-	// As is the docker reference that a dir: image is judged as.
+	// As is the docker reference that a dir: or oci: image is judged as.
 	As string
 	// AuthFile holds registry credentials; none are used without it.
 	AuthFile string
@@ -98,9 +96,9 @@ func Image(ctx context.Context, image string, p *Policy, o Options) (verdict.Ver
 }
 
 // Offline says what the policy asks of an image without asking registry or lookaside. The answer is refuse where no
-// signature could help, else unknown, unless the image is a local directory, which is judged as Image does.
+// signature could help, else unknown, unless the image is local (dir: or oci:), which is judged as Image does.
 func Offline(ctx context.Context, image string, p *Policy, o Options) (verdict.Verdict, error) {
-	if strings.HasPrefix(image, "dir:") {
+	if strings.HasPrefix(image, "dir:") || strings.HasPrefix(image, "oci:") {
 		return Image(ctx, image, p, o)
 	}
 	e, err := newEvaluation(image, p, o)
@@ -222,6 +220,9 @@ func (e *evaluation) finish(ctx context.Context, o Options) verdict.Verdict {
 	}
 	if e.v.Hint == "" {
 		e.v.Hint = hint(e.v.Reason)
+		if e.target.layout != "" && e.v.Reason == verdict.NoSignature {
+			e.v.Hint = "judge the image in its registry, or a dir: copy, which keeps signatures"
+		}
 	}
 	return e.v
 }
@@ -229,8 +230,8 @@ func (e *evaluation) finish(ctx context.Context, o Options) verdict.Verdict {
 // judge reads the image and evaluates the requirements. The order is that of a pull: manifest, instance, policy,
 // signatures.
 func (e *evaluation) judge(ctx context.Context) {
-	if err := e.checkDir(); err != nil {
-		e.stop(registryReason(err), "reading image: %v", err)
+	if err := e.checkLocal(); err != nil {
+		e.stop(localReason(err), "reading image: %v", err)
 		return
 	}
 	pulled := e.pullSources()
@@ -346,13 +347,13 @@ func (e *evaluation) instance(ctx context.Context, src types.ImageSource) (*imag
 		return nil, &notThereError{fmt.Errorf("choosing from the image index: %w", err)}
 	}
 	if byDigest && !digestMatches(blob, wanted.Digest().String()) {
-		// A directory that holds an index may be judged as one of its instances.
-		if e.target.dir == "" || !slices.Contains(list.Instances(), wanted.Digest()) {
+		// Local content that holds an index may be judged as one of its instances.
+		if !e.target.local() || !slices.Contains(list.Instances(), wanted.Digest()) {
 			return nil, &notThereError{fmt.Errorf("the image index found is %s, not the %s asked for", d, wanted.Digest())}
 		}
 		chosen = wanted.Digest()
 	}
-	if e.target.dir != "" {
+	if e.target.local() {
 		if err := e.checkInstance(chosen); err != nil {
 			return nil, err
 		}
@@ -551,7 +552,10 @@ func (e *evaluation) message(q verdict.Requirement, r *requirement) string {
 	switch q.Reason {
 	case verdict.NoSignature:
 		where := "the image has no signature"
-		if e.target.dir != "" {
+		switch {
+		case e.target.layout != "":
+			return "an OCI layout holds no signatures that runtimes read, so no requirement to be signed can hold"
+		case e.target.dir != "":
 			return where
 		}
 		if l := e.v.Lookaside; l != nil && r.Type == "signedBy" {
@@ -589,26 +593,4 @@ func (e *evaluation) explainList(ctx context.Context, src types.ImageSource) {
 		e.v.Message += "; the image index is signed, but runtimes check the instance that they pull"
 		e.v.Hint = "sign every instance of the image index too (skopeo and podman: copy --all with --sign-by)"
 	}
-}
-
-// checkDir bounds what the library reads of a directory image, which it would read whole, and refuses pipes.
-func (e *evaluation) checkDir() error {
-	if e.target.dir == "" {
-		return nil
-	}
-	if err := e.checkFile("version", 1<<10); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	return e.checkFile("manifest.json", maxManifest)
-}
-
-func (e *evaluation) checkInstance(d digest.Digest) error {
-	if err := d.Validate(); err != nil {
-		return err
-	}
-	return e.checkFile(d.Encoded()+".manifest.json", maxManifest)
-}
-
-func (e *evaluation) checkFile(name string, limit int64) error {
-	return checkRegular(filepath.Join(e.target.dir, name), limit)
 }

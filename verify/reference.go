@@ -8,6 +8,7 @@ import (
 	"go.podman.io/image/v5/directory"
 	"go.podman.io/image/v5/docker"
 	"go.podman.io/image/v5/docker/reference"
+	"go.podman.io/image/v5/oci/layout"
 	"go.podman.io/image/v5/types"
 )
 
@@ -15,12 +16,17 @@ import (
 type target struct {
 	name string // as asked for, without docker://
 	// content is where manifest and signatures are read; logical is whose scope and identity count. They are the same
-	// but for a directory judged as a docker reference.
+	// but for local content judged as a docker reference.
 	content, logical types.ImageReference
 	dir              string // of a dir: image
+	layout           string // of an oci: image: the layout's directory
 }
 
-// parseTarget reads an IMAGE argument: docker://REF or REF, or dir:PATH, which may be judged as a docker reference.
+// local is true if the content is on this machine, so that neither registry nor lookaside are asked.
+func (t target) local() bool { return t.dir != "" || t.layout != "" }
+
+// parseTarget reads an IMAGE argument: docker://REF or REF; or dir:PATH or oci:PATH[:NAME|:@N], which may be
+// judged as a docker reference.
 func parseTarget(image, as string) (target, error) {
 	t := target{name: strings.TrimPrefix(image, "docker://")}
 	if path, ok := strings.CutPrefix(image, "dir:"); ok {
@@ -31,21 +37,27 @@ func parseTarget(image, as string) (target, error) {
 		if err != nil {
 			return t, fmt.Errorf("image %q: %w", image, err)
 		}
-		t.dir, t.content, t.logical = path, ref, ref
-		if as == "" {
-			return t, nil
+		t.dir, t.content = path, ref
+		return t.as(as)
+	}
+	if path, ok := strings.CutPrefix(image, "oci:"); ok {
+		dir, _, _ := strings.Cut(path, ":")
+		if dir == "" {
+			return t, fmt.Errorf("image %q: oci: needs a path", image)
 		}
-		if t.logical, err = parseDocker(strings.TrimPrefix(as, "docker://")); err != nil {
-			return t, fmt.Errorf("reference %q: %w", as, err)
+		ref, err := layout.ParseReference(path)
+		if err != nil {
+			return t, fmt.Errorf("image %q: %w", image, err)
 		}
-		return t, nil
+		t.layout, t.content = dir, ref
+		return t.as(as)
 	}
 	if as != "" {
-		return t, errors.New("a docker image is judged as itself: another reference goes with dir:PATH only")
+		return t, errors.New("a docker image is judged as itself: another reference goes with dir:PATH and oci:PATH only")
 	}
-	for _, transport := range []string{"oci:", "oci-archive:", "docker-archive:", "docker-daemon:", "containers-storage:", "ostree:", "sif:"} {
+	for _, transport := range []string{"oci-archive:", "docker-archive:", "docker-daemon:", "containers-storage:", "ostree:", "sif:"} {
 		if strings.HasPrefix(image, transport) {
-			return t, fmt.Errorf("image %q: transport %s is not supported; use docker://REFERENCE or dir:PATH", image, strings.TrimSuffix(transport, ":"))
+			return t, fmt.Errorf("image %q: transport %s is not supported; use docker://REFERENCE, dir:PATH or oci:PATH", image, strings.TrimSuffix(transport, ":"))
 		}
 	}
 	ref, err := parseDocker(t.name)
@@ -53,6 +65,19 @@ func parseTarget(image, as string) (target, error) {
 		return t, fmt.Errorf("image %q: %w", image, err)
 	}
 	t.content, t.logical = ref, ref
+	return t, nil
+}
+
+// as is a local target that is judged as a docker reference, or as itself.
+func (t target) as(reference string) (target, error) {
+	t.logical = t.content
+	if reference == "" {
+		return t, nil
+	}
+	var err error
+	if t.logical, err = parseDocker(strings.TrimPrefix(reference, "docker://")); err != nil {
+		return t, fmt.Errorf("reference %q: %w", reference, err)
+	}
 	return t, nil
 }
 

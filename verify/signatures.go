@@ -112,7 +112,7 @@ func (e *evaluation) sourceOf(s sig) string {
 // lookasideSkipped is true if the lookaside has a host of its own and none of the connected ones is it: a registry that
 // sends X-Registry-Supports-Signatures is asked for signatures itself. The library doesn't tell.
 func (e *evaluation) lookasideSkipped(connected []string) bool {
-	if e.target.dir != "" || len(connected) == 0 {
+	if e.target.local() || len(connected) == 0 {
 		return false
 	}
 	u, err := url.Parse(e.v.Lookaside.URL)
@@ -143,6 +143,9 @@ type tooMuchError struct{ error }
 // checkSignatureFiles looks at signatures that are local files before the library reads them: it would read whatever
 // size they have, and wait for a pipe.
 func (e *evaluation) checkSignatureFiles() error {
+	if e.target.layout != "" {
+		return nil // the library reads none of a layout
+	}
 	name := func(i int) string { return filepath.Join(e.target.dir, e.dirSignature(i)) }
 	if e.target.dir == "" {
 		u, err := url.Parse(e.v.Lookaside.URL)

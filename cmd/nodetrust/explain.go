@@ -94,7 +94,7 @@ func story(p *verify.Policy, v verdict.Verdict, hidden []verdict.Scope, offline 
 			from = "built-in default"
 		}
 		line("lookaside     %s (%s)", l.URL, from)
-		if v.Digest != "" && !offline && !strings.HasPrefix(v.Image, "dir:") && !servedByRegistry(v) {
+		if v.Digest != "" && !offline && !strings.HasPrefix(v.Image, "dir:") && !strings.HasPrefix(v.Image, "oci:") && !servedByRegistry(v) {
 			line("  asked       %s@%s/signature-1, -2, … until 404", l.URL, strings.Replace(v.Digest, ":", "=", 1))
 		}
 	}
