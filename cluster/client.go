@@ -151,7 +151,7 @@ func (c *Client) page(ctx context.Context, path string, query map[string]string)
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	var t table
-	body, err := c.get(ctx, path, query)
+	body, err := c.get(ctx, path, accept, query)
 	if err != nil {
 		return t, err
 	}
@@ -169,8 +169,8 @@ func (c *Client) page(ctx context.Context, path string, query map[string]string)
 	return t, nil
 }
 
-// get asks for path. An answer other than 200 is an error of the kind that apierrors tells apart.
-func (c *Client) get(ctx context.Context, path string, query map[string]string) (io.ReadCloser, error) {
+// get asks for path in one of the formats of accept. An answer other than 200 is an error of the kind that apierrors tells apart.
+func (c *Client) get(ctx context.Context, path, accept string, query map[string]string) (io.ReadCloser, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.base(path), nil)
 	if err != nil {
 		return nil, err
@@ -236,7 +236,7 @@ func (c *Client) watch(ctx context.Context, path, selector, version string, chan
 	if selector != "" {
 		query["labelSelector"] = selector
 	}
-	body, err := c.get(ctx, path, query)
+	body, err := c.get(ctx, path, accept, query)
 	if err != nil {
 		return err
 	}

@@ -120,6 +120,7 @@ says beforehand which images a node would refuse, and why, and proves on a node 
 		newExplainCommand(),
 		newVerifySignatureCommand(),
 		newStatusCommand(),
+		newRolloutCommand(),
 	)
 	root.SetUsageTemplate(usageTemplate)
 	for _, c := range root.Commands() {

@@ -1,0 +1,397 @@
+package main
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/nodetrust/nodetrust/cluster"
+	"github.com/nodetrust/nodetrust/cluster/rollout"
+	"github.com/nodetrust/nodetrust/desired"
+	"github.com/nodetrust/nodetrust/judge"
+	"github.com/nodetrust/nodetrust/render"
+)
+
+type rolloutOptions struct {
+	pool, config, desired, agents string
+	readers                       []string
+	wait                          bool
+	timeout                       time.Duration
+	cluster                       cluster.Config
+	out                           outputFlag
+}
+
+func newRolloutCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:     "rollout",
+		Short:   "Tell how far MachineConfigs of nodetrust have come on OpenShift",
+		Example: `  nodetrust rollout status --config trust.yaml --wait`,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return usageError{fmt.Errorf("unknown command %q", "rollout "+args[0])}
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(newRolloutStatusCommand())
+	return cmd
+}
+
+func newRolloutStatusCommand() *cobra.Command {
+	var o rolloutOptions
+	cmd := &cobra.Command{
+		Use:   "status [--pool P] [--config trust.yaml | --desired PATH]",
+		Short: "Show whether MachineConfigs are rolled out, and enforced on every node",
+		Long: `Says of each pool RolledOut, Progressing, Paused, Shadowed by the MachineConfig that replaces a file of ours, Degraded, NotEnforced
+on some nodes, or Unknown. A pool is RolledOut when our MachineConfig is among its sources, the rendered one has our bytes, the Machine
+Config Operator has seen the pool's latest change and says Updated, every node is Done at the rendered one, and the agent of
+every node says that these files are enforced.
+
+--config renders the trust config (for --reader, as render does) and looks for 51-<pool>-<name>; --desired takes a rendered
+MachineConfig, for example one that was merged. Without them it looks for MachineConfigs of nodetrust among the sources of the pools,
+and takes the cluster's own bytes for those that were rendered.
+
+Reads pools, nodes, the agents' pods, and MachineConfigs by name; writes nothing. --wait ends when all pools are rolled out, when one
+has been bad for 15 seconds, or after --timeout.
+
+Status 3 if a pool is Shadowed, Degraded or NotEnforced, 4 if one is not rolled out yet or can't be told.`,
+		Example: `  nodetrust rollout status
+  nodetrust rollout status --config trust.yaml --reader openshift-4.18 --wait
+  nodetrust rollout status --desired merged.yaml -o json`,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if err := cobra.NoArgs(cmd, args); err != nil {
+				return usageError{err}
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, _ []string) error { return runRolloutStatus(cmd, o) },
+	}
+	f := cmd.Flags()
+	f.StringVar(&o.pool, "pool", "", "look at this pool only")
+	f.StringVar(&o.config, "config", "", "trust config whose MachineConfigs are looked for")
+	f.StringArrayVar(&o.readers, "reader", nil, "with --config: who reads the files, as for render (repeatable)")
+	f.StringVar(&o.desired, "desired", "", "rendered MachineConfig that is looked for")
+	f.StringVar(&o.agents, "agents", cluster.AgentsPods, "where the agents run: pods or elsewhere")
+	f.BoolVar(&o.wait, "wait", false, "wait until all pools are rolled out or one is bad")
+	f.DurationVar(&o.timeout, "timeout", time.Hour, "with --wait: how long at most")
+	f.StringVar(&o.cluster.Kubeconfig, "kubeconfig", "", "kubeconfig file (default: as kubectl)")
+	f.StringVar(&o.cluster.Context, "context", "", "context of the kubeconfig")
+	o.out.add(cmd)
+	_ = cmd.RegisterFlagCompletionFunc("agents", cobra.FixedCompletions([]cobra.Completion{cluster.AgentsPods, cluster.AgentsElsewhere}, cobra.ShellCompDirectiveNoFileComp))
+	return cmd
+}
+
+func runRolloutStatus(cmd *cobra.Command, o rolloutOptions) error {
+	ask, err := o.ask()
+	if err != nil {
+		return err
+	}
+	client, err := cluster.New(o.cluster)
+	if err != nil {
+		return withHint(usageErr(err), "name a cluster with --kubeconfig, $KUBECONFIG or --context")
+	}
+	w := &rolloutWait{
+		read: func(ctx context.Context) (rolloutReport, error) { return readRollout(ctx, client, ask) },
+		out:  o.out, screen: newScreen(cmd.OutOrStdout()), stderr: cmd.ErrOrStderr(),
+	}
+	if o.wait {
+		ctx, cancel := context.WithTimeout(cmd.Context(), o.timeout)
+		defer cancel()
+		return w.wait(ctx)
+	}
+	r, err := w.read(cmd.Context())
+	if err != nil {
+		return err
+	}
+	return w.finish(r)
+}
+
+// ask makes the question out of the flags.
+func (o rolloutOptions) ask() (cluster.Rollouts, error) {
+	ask := cluster.Rollouts{Pool: o.pool, Agents: o.agents}
+	switch {
+	case o.agents != cluster.AgentsPods && o.agents != cluster.AgentsElsewhere:
+		return ask, usagef("--agents %q: must be pods or elsewhere", o.agents)
+	case o.config != "" && o.desired != "":
+		return ask, usagef("--config and --desired exclude each other")
+	case len(o.readers) > 0 && o.config == "":
+		return ask, usagef("--reader goes with --config")
+	case o.timeout <= 0:
+		return ask, usagef("--timeout %s: must be more than 0", o.timeout)
+	case o.desired != "":
+		state, err := desired.Load(o.desired)
+		if err != nil {
+			return ask, usageErr(err)
+		}
+		pool := cmp.Or(o.pool, state.Pool)
+		if state.Name == "" || pool == "" {
+			return ask, usagef("--desired %s: is no MachineConfig of a pool", o.desired)
+		}
+		ask.Wanted = []cluster.Wanted{{Pool: pool, Name: state.Name, Files: state.Files}}
+	case o.config != "":
+		wanted, err := o.wanted()
+		if err != nil {
+			return ask, err
+		}
+		ask.Wanted = wanted
+	}
+	return ask, nil
+}
+
+// wanted are the MachineConfigs that render would make.
+func (o rolloutOptions) wanted() (out []cluster.Wanted, err error) {
+	readers, err := lookupReaders(o.readers)
+	if err != nil {
+		return nil, err
+	}
+	cfg, err := loadTrust(o.config, nil)
+	if err != nil {
+		return nil, err
+	}
+	pools, err := renderOptions{to: "machineconfig", pool: o.pool}.pools(cfg)
+	if err != nil {
+		return nil, err
+	}
+	for _, pool := range pools {
+		in, err := render.New(cfg, readers, pool)
+		if err != nil {
+			return nil, usageErr(err)
+		}
+		out = append(out, cluster.Wanted{Pool: pool, Name: in.MachineConfigName(), Files: in.Files})
+	}
+	return out, nil
+}
+
+// rolloutReport is the JSON of rollout status.
+type rolloutReport struct {
+	Pools []rollout.Verdict `json:"pools"`
+}
+
+func readRollout(ctx context.Context, client *cluster.Client, ask cluster.Rollouts) (rolloutReport, error) {
+	r := rolloutReport{Pools: []rollout.Verdict{}}
+	snapshots, err := client.RolloutSnapshots(ctx, ask, time.Now())
+	switch {
+	case errors.Is(err, cluster.ErrNoPools):
+		return r, withHint(err, "without the Machine Config Operator, nodetrust status tells of the nodes")
+	case errors.Is(err, cluster.ErrPool):
+		return r, err
+	case cluster.IsForbidden(err):
+		return r, withHint(err, "this command reads MachineConfigs, MachineConfigPools and nodes: ask for the right, or name another user with --kubeconfig or --context")
+	case err != nil:
+		return r, withHint(err, "the API server is "+client.Server())
+	}
+	for _, s := range snapshots {
+		r.Pools = append(r.Pools, rollout.Judge(s))
+	}
+	return r, nil
+}
+
+// exit is 3 if a pool is bad, 4 if one is not rolled out or there is none.
+func (r rolloutReport) exit() int {
+	switch {
+	case r.bad():
+		return exitRefused
+	case len(r.Pools) == 0 || slices.ContainsFunc(r.Pools, func(v rollout.Verdict) bool { return v.State != rollout.RolledOut }):
+		return exitUnknown
+	}
+	return exitOK
+}
+
+func (r rolloutReport) bad() bool {
+	return slices.ContainsFunc(r.Pools, func(v rollout.Verdict) bool { return v.State.Bad() })
+}
+
+const (
+	// pollEvery is how often a rollout is looked at: nodes take minutes.
+	pollEvery = 5 * time.Second
+	// badFor is how long a pool must be bad before a wait ends: the Machine Config Operator takes some seconds to forget what
+	// was put right, and an agent to look again.
+	badFor = 15 * time.Second
+)
+
+// rolloutWait looks at a rollout, once or until it has come to an end.
+type rolloutWait struct {
+	read   func(context.Context) (rolloutReport, error)
+	out    outputFlag
+	screen *screen
+	stderr io.Writer
+}
+
+// wait ends with the last report that could be read. On a terminal it shows each in place of the one before.
+func (w *rolloutWait) wait(ctx context.Context) error {
+	live := w.screen.tty && w.out == "text"
+	if live {
+		defer w.screen.leave()
+	}
+	var last rolloutReport
+	var have bool
+	var warned string
+	var badSince time.Time
+	tick := time.NewTicker(pollEvery)
+	defer tick.Stop()
+	for {
+		r, err := w.read(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return w.cut(ctx, last, have)
+		case err != nil && !have:
+			return err
+		case err != nil:
+			if err.Error() != warned {
+				fmt.Fprintf(w.stderr, "nodetrust: warning: %v\n", err)
+			}
+			warned = err.Error()
+		default:
+			last, have, warned = r, true, ""
+			if !r.bad() {
+				badSince = time.Time{}
+			} else if badSince.IsZero() {
+				badSince = time.Now()
+			}
+			if r.exit() == exitOK || r.bad() && time.Since(badSince) >= badFor {
+				return w.finish(r)
+			}
+			if live {
+				if err := w.draw(r); err != nil {
+					return err
+				}
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return w.cut(ctx, last, have)
+		case <-tick.C:
+		}
+	}
+}
+
+// cut ends a wait that has run out of time or was interrupted.
+func (w *rolloutWait) cut(ctx context.Context, last rolloutReport, have bool) error {
+	why := errors.New("interrupted")
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		why = errors.New("not rolled out within --timeout")
+	}
+	code := exitUnknown
+	if have {
+		code = last.exit()
+		if err := w.finish(last); code == exitOK || exitOf(err) != code {
+			return err
+		}
+	}
+	return &exitError{code: code, err: why}
+}
+
+// exitOf is the exit status that err ends a command with.
+func exitOf(err error) int {
+	var e *exitError
+	switch {
+	case err == nil:
+		return exitOK
+	case errors.As(err, &e):
+		return e.code
+	}
+	return exitFailed
+}
+
+func (w *rolloutWait) draw(r rolloutReport) error {
+	var b bytes.Buffer
+	if err := w.screen.rollout(&b, r); err != nil {
+		return err
+	}
+	return w.screen.draw(b.Bytes(), true)
+}
+
+// finish writes the report and ends with its exit status.
+func (w *rolloutWait) finish(r rolloutReport) error {
+	var err error
+	if w.screen.drawn {
+		err = w.draw(r)
+	} else {
+		err = w.out.write(w.screen.w, r, func(to io.Writer) error { return w.screen.rollout(to, r) })
+	}
+	if err != nil {
+		return err
+	}
+	return silent(r.exit())
+}
+
+// mostMessage bounds a message, of which the Machine Config Operator may have written a part.
+const mostMessage = 500
+
+// mostNodes is how many nodes of a pool are shown.
+const mostNodes = 20
+
+// rollout writes one line per pool, and below it the nodes that are not where they should be.
+func (s *screen) rollout(w io.Writer, r rolloutReport) error {
+	if len(r.Pools) == 0 {
+		_, err := fmt.Fprintln(w, "no pool has a MachineConfig of nodetrust among its sources; name one with --config or --desired")
+		return err
+	}
+	var b strings.Builder
+	for _, v := range r.Pools {
+		fmt.Fprintf(&b, "pool %s: %s: %s\n", printable(v.Pool), s.paintRollout(v), shorten(printable(v.Message), mostMessage))
+		if v.State == rollout.RolledOut || v.MachineConfig == "" {
+			continue
+		}
+		shown := 0
+		for _, n := range v.Nodes {
+			done := n.Current == v.Rendered && n.Desired == v.Rendered && n.Daemon == "Done"
+			if done && n.Agent.State == judge.Enforced && n.Agent.Desired == v.Digest {
+				continue
+			}
+			if shown++; shown > mostNodes {
+				continue
+			}
+			fmt.Fprintf(&b, "  %s: %s at %s; agent: %s\n", printable(n.Name), orDash(n.Daemon), orDash(n.Current), agentCell(n.Agent, v.Digest))
+		}
+		if shown > mostNodes {
+			fmt.Fprintf(&b, "  … %d more\n", shown-mostNodes)
+		}
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+func agentCell(a rollout.Agent, digest string) string {
+	text := orDash(string(a.State))
+	if a.Reason != "" {
+		text += " (" + printable(a.Reason) + ")"
+	}
+	if a.Desired != "" && a.Desired != digest {
+		text += " of other files"
+	}
+	return text
+}
+
+// paintRollout is the state with whom it is about.
+func (s *screen) paintRollout(v rollout.Verdict) string {
+	text := string(v.State)
+	switch {
+	case v.State == rollout.Shadowed:
+		text += " by " + strings.Join(v.ShadowedBy, ", ")
+	case v.State == rollout.NotEnforced:
+		text += " on " + strings.Join(v.On[:min(len(v.On), mostNodes)], ", ")
+		if len(v.On) > mostNodes {
+			text += fmt.Sprintf(" and %d more", len(v.On)-mostNodes)
+		}
+	}
+	text = printable(text)
+	switch {
+	case !s.color:
+		return text
+	case v.State == rollout.RolledOut:
+		return "\x1b[32m" + text + "\x1b[0m"
+	case v.State.Bad():
+		return "\x1b[31m" + text + "\x1b[0m"
+	}
+	return "\x1b[33m" + text + "\x1b[0m"
+}
