@@ -8,12 +8,14 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
 
 	"github.com/nodetrust/nodetrust/desired"
 	"github.com/nodetrust/nodetrust/trust"
+	"github.com/nodetrust/nodetrust/trust/key"
 )
 
 // trustConfig lints a trust.yaml. Its key files are read relative to it.
@@ -30,11 +32,21 @@ func (r *runner) trustConfig(name string, data []byte) {
 		return
 	}
 	for _, k := range cfg.Keys {
-		switch {
-		case k.File != nil:
+		if k.File != nil {
 			r.key(k.File.Binary, name, k.Line, "key "+k.Name)
-		case r.Root != "":
-			r.policyKeys(&policy{file: name, keys: []policyKey{{path: k.Path, line: k.Line, at: jsonPath("key " + k.Name), gpg: len(k.Fingerprints) > 0}}}, hostSource(r.Root))
+			continue
+		}
+		gpg := len(k.Fingerprints) > 0 || usedByGPG(cfg, k.Name)
+		if gpg && len(k.Fingerprints) == 0 {
+			r.add(Finding{
+				Severity: Warning, Code: "key-not-pinned", File: name, Line: k.Line,
+				Message: fmt.Sprintf("key %s: has a path and no fingerprints: whatever an update of the OS puts there is trusted", k.Name),
+				Hint:    "write fingerprints: with what gpg --show-keys says of " + k.Path,
+			})
+		}
+		if r.Root != "" {
+			r.policyKeys(&policy{file: name, keys: []policyKey{{path: k.Path, line: k.Line, at: jsonPath("key " + k.Name), gpg: gpg}}}, hostSource(r.Root))
+			r.pinned(name, k)
 		}
 	}
 	r.trustMeaning(cfg)
@@ -52,6 +64,43 @@ func (r *runner) trustConfig(name string, data []byte) {
 	}
 	r.rendered(&l, files)
 	r.loadables = append(r.loadables, l)
+}
+
+func usedByGPG(cfg *trust.Config, name string) bool {
+	return slices.ContainsFunc(cfg.Registries, func(reg trust.Registry) bool {
+		return slices.ContainsFunc(reg.Requirements, func(r trust.Requirement) bool { return slices.Contains(r.SignedBy, name) })
+	})
+}
+
+// pinned compares a key file of the host with the fingerprints that it should have. That it is there and can be read
+// is looked at elsewhere.
+func (r *runner) pinned(file string, k trust.Key) {
+	if len(k.Fingerprints) == 0 {
+		return
+	}
+	data, err := hostSource(r.Root).read(k.Path, maxKeyFile)
+	if err != nil {
+		return
+	}
+	f, err := key.Parse(data)
+	if err != nil {
+		return
+	}
+	add := func(sev Severity, code, msg, hint string) {
+		r.add(Finding{Severity: sev, Code: code, File: file, Line: k.Line, Message: fmt.Sprintf("key %s: %s %s", k.Name, k.Path, msg), Hint: hint})
+	}
+	var found []string
+	for _, have := range f.Keys {
+		found = append(found, have.Fingerprint)
+		if !slices.Contains(k.Fingerprints, have.Fingerprint) {
+			add(Warning, "key-not-pinned", "holds the key "+have.Fingerprint+" too, which is not among the fingerprints: readers trust it all the same", "pin it as well, or ship the one key with file:")
+		}
+	}
+	for _, want := range k.Fingerprints {
+		if !slices.Contains(found, want) {
+			add(Error, "key-pin-missing", "lacks "+want, "images signed with it are refused on this host")
+		}
+	}
 }
 
 // rendered fills l with the rendered files without taking over their findings: trust.yaml has its own.
@@ -99,6 +148,7 @@ func (r *runner) trustMeaning(cfg *trust.Config) {
 	for _, reg := range cfg.Registries {
 		rules[reg.Scope] = reg
 	}
+	asked := payloadScopes(func(scope string) bool { _, ok := rules[scope]; return ok })
 	for i, reg := range cfg.Registries {
 		at := fmt.Sprintf("spec.registries[%d]", i)
 		for _, l := range append([]trust.Location{reg.Location}, locations(reg.Mirrors)...) {
@@ -106,6 +156,10 @@ func (r *runner) trustMeaning(cfg *trust.Config) {
 				warn("insecure-lookaside", reg.Line, at+": "+l.Lookaside+": http can be changed on its way: an attacker may hide signatures, or offer old ones", "use https")
 			}
 		}
+		if byGPG(reg) && (asked[reg.Scope] || belowPayload(reg.Scope)) {
+			r.add(Finding{Severity: Error, Code: "release-payload", File: cfg.File, Line: reg.Line, Message: at + ".scope: " + payloadAsked, Hint: payloadHint})
+		}
+		r.trustLookasides(cfg.File, at, reg)
 		if isTagScope(reg.Scope) {
 			warn("tag-scope", reg.Line, at+".scope: a pull by digest never matches it, and node runtimes often pull by digest", "name the repository, without the tag")
 		}
@@ -129,6 +183,27 @@ func (r *runner) trustMeaning(cfg *trust.Config) {
 	}
 	if len(sides) < 2 {
 		warn("canary-side-missing", 0, "spec.canaries: only an accept-canary and a refuse-canary together prove enforcement: nodes will say Unknown/NoCanary", "")
+	}
+}
+
+// byGPG reports whether a GPG signature is asked for.
+func byGPG(reg trust.Registry) bool {
+	return slices.ContainsFunc(reg.Requirements, func(r trust.Requirement) bool { return len(r.SignedBy) > 0 })
+}
+
+// trustLookasides finds places of images that need GPG signatures without a place of these.
+func (r *runner) trustLookasides(file, at string, reg trust.Registry) {
+	if !byGPG(reg) {
+		return
+	}
+	for i, m := range reg.Mirrors {
+		if m.Lookaside == "" {
+			r.add(Finding{
+				Severity: Warning, Code: "mirror-no-lookaside", File: file, Line: m.Line,
+				Message: fmt.Sprintf("%s.mirrors[%d]: has no lookaside, and GPG signatures are asked for: what is pulled from %s is refused", at, i, m.Scope),
+				Hint:    "signatures are looked for at the mirror, never at the registry that it mirrors",
+			})
+		}
 	}
 }
 

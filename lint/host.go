@@ -39,7 +39,11 @@ func (r *runner) host() error {
 	default:
 		system = r.onePolicy(f, regs, hostSource(r.Root), true)
 	}
+	if system != nil && !system.broken && !regs.broken {
+		r.mirrors(system, regs)
+	}
 	r.namespaced(system, regs)
+	r.environment()
 	return nil
 }
 

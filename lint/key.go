@@ -95,6 +95,9 @@ func (l *linter) oneKey(k key.Key, others bool, add func(sev Severity, code, msg
 	case !k.Expires.IsZero() && k.Expires.Sub(l.now) < soon:
 		add(Warning, "key-expires-soon", fmt.Sprintf("%s expires on %s", name, k.Expires.UTC().Format(time.DateOnly)), "")
 	}
+	if k.WeakHash != "" {
+		add(Warning, "key-sha1", fmt.Sprintf("%s vouches for itself with %s: readers with a strict policy, Sequoia for one, may not take it", name, k.WeakHash), "ask its owner for the key with a newer self-signature")
+	}
 	switch {
 	case k.Version == 3:
 		add(Warning, "key-v3", name+" is an OpenPGP v3 key, which readers ignore", "")

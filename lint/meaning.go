@@ -3,6 +3,7 @@ package lint
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/nodetrust/nodetrust/trust"
 )
@@ -15,6 +16,12 @@ func (w *policyWalk) meaning() {
 	}
 	for _, s := range w.scopes {
 		w.scopeMeaning(s, byName)
+	}
+	asked := payloadScopes(func(scope string) bool { _, ok := byName[scope]; return ok })
+	for _, s := range w.scopes {
+		if s.has("signedBy") && (asked[s.name] || belowPayload(s.name)) {
+			w.report(Error, "release-payload", s.line, s.path, payloadAsked, payloadHint)
+		}
 	}
 	if w.defaults.has("reject") && byName[""].accepts() {
 		s := byName[""]
@@ -33,6 +40,9 @@ func (w *policyWalk) scopeMeaning(s policyScope, byName map[string]policyScope) 
 	if err := trust.CheckScope(s.name); err != nil {
 		w.report(Error, "dead-scope", s.line, s.path, err.Error(), "")
 		return
+	}
+	if official(s.name) {
+		w.report(Warning, "library-missing", s.line, s.path, "is a namespace of Docker Hub and not the image of that name: images without a namespace are in docker.io/library", fmt.Sprintf("write %q", "docker.io/library/"+strings.TrimPrefix(s.name, dockerHub)))
 	}
 	if isTagScope(s.name) {
 		w.report(Warning, "tag-scope", s.line, s.path, "a pull by digest never matches it, and node runtimes often pull by digest", "name the repository, without the tag")
@@ -64,4 +74,15 @@ func (w *policyWalk) scopeMeaning(s policyScope, byName map[string]policyScope) 
 		}
 		return
 	}
+}
+
+const dockerHub = "docker.io/"
+
+// official reports whether the scope has the name that people write for one of Docker Hub's widely used images. Most names
+// could as well be meant as a namespace, so only a few are looked for.
+func official(scope string) bool {
+	name, ok := strings.CutPrefix(scope, dockerHub)
+	return ok && slices.Contains([]string{
+		"alpine", "busybox", "debian", "fedora", "golang", "hello-world", "httpd", "mariadb", "mysql", "nginx", "node", "postgres", "python", "redis", "registry", "ubuntu",
+	}, name)
 }

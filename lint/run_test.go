@@ -129,6 +129,49 @@ func TestHost(t *testing.T) {
 		{"lookaside of a part", func(root string) {
 			write(t, root, map[string]string{"etc/containers/registries.d/corp.yaml": "docker:\n  example.com/team/app:\n    lookaside: https://example.com/sigs\n"})
 		}, "", true},
+		{"environment of a unit", func(root string) {
+			write(t, root, map[string]string{"etc/systemd/system/crio.service.d/10-x.conf": "[Service]\nEnvironment=A=b \\\n  CONTAINERS_POLICY_JSON=/tmp/p.json\n"})
+		}, "error /etc/systemd/system/crio.service.d/10-x.conf:3 policy-environment", true},
+		{"home of a runtime", func(root string) {
+			write(t, root, map[string]string{
+				"usr/lib/systemd/system/crio.service":  "[Service]\nEnvironment=\"HOME=/var/lib/crio\"\n",
+				"usr/lib/systemd/system/other.service": "[Service]\nEnvironment=HOME=/nowhere\n",
+			})
+		}, "error /usr/lib/systemd/system/crio.service:2 policy-environment", true},
+		{"environment of the system", func(root string) {
+			write(t, root, map[string]string{"etc/environment": "# a comment\nCONTAINERS_POLICY_JSON=/tmp/p.json\n"})
+		}, "error /etc/environment:2 policy-environment", true},
+		{"commented out", func(root string) {
+			write(t, root, map[string]string{"etc/systemd/system/crio.service": "[Service]\n#Environment=CONTAINERS_POLICY_JSON=/p\nExecStart=/bin/true HOME=/x\n"})
+		}, "", true},
+		{"unit is unreadable", func(root string) {
+			os.MkdirAll(root+"/etc/systemd/system/crio.service", 0o755)
+		}, "warning /etc/systemd/system/crio.service:0 unit-unreadable", true},
+		{"mirror without lookaside", func(root string) {
+			write(t, root, map[string]string{"etc/containers/registries.conf": "[[registry]]\nlocation = \"example.com\"\n[[registry.mirror]]\nlocation = \"mirror.corp:5000/x\"\n"})
+		}, "warning /etc/containers/registries.conf:4 mirror-no-lookaside", true},
+		{"mirror of a part", func(root string) {
+			write(t, root, map[string]string{"etc/containers/registries.conf.d/m.conf": "[[registry]]\nprefix = \"example.com/team/app\"\nlocation = \"example.com/team/app\"\n[[registry.mirror]]\nlocation = \"mirror.corp/app\"\n"})
+		}, "warning /etc/containers/registries.conf.d/m.conf:5 mirror-no-lookaside", true},
+		{"mirror with lookaside", func(root string) {
+			write(t, root, map[string]string{
+				"etc/containers/registries.conf":           "[[registry]]\nlocation = \"example.com\"\n[[registry.mirror]]\nlocation = \"mirror.corp:5000/x\"\n",
+				"etc/containers/registries.d/mirrors.yaml": "docker:\n  mirror.corp:5000/x/team:\n    lookaside: https://mirror.corp/sigs\n",
+			})
+		}, "", true},
+		{"mirror of something else", func(root string) {
+			write(t, root, map[string]string{"etc/containers/registries.conf": "[[registry]]\nlocation = \"example.com/teams\"\n[[registry.mirror]]\nlocation = \"mirror.corp\"\n"})
+		}, "", true},
+		{"mirrors unknown", func(root string) {
+			write(t, root, map[string]string{"etc/containers/registries.conf": "[[registry\n"})
+		}, "warning /etc/containers/registries.conf:0 registries-conf", true},
+		{"mirror without attachments", func(root string) {
+			write(t, root, map[string]string{
+				"etc/containers/policy.json":            strings.Replace(strings.Replace(signedPolicy, "signedBy", "sigstoreSigned", 1), `"keyType":"GPGKeys","keyPath":"/etc/pki/corp.gpg"`, `"fulcio":{"caData":"aGk=","oidcIssuer":"i","subjectEmail":"e"},"rekorPublicKeyPath":"/r"`, 1),
+				"etc/containers/registries.d/corp.yaml": "docker:\n  example.com:\n    use-sigstore-attachments: true\n",
+				"etc/containers/registries.conf":        "[[registry]]\nlocation = \"example.com\"\n[[registry.mirror]]\nlocation = \"mirror.corp\"\n",
+			})
+		}, "error /etc/containers/policy.json:3 key-unreadable\nerror /etc/containers/policy.json:3 key-missing\nwarning /etc/containers/registries.conf:4 mirror-no-attachments", true},
 		{"no attachments", func(root string) {
 			write(t, root, map[string]string{"etc/containers/policy.json": strings.Replace(strings.Replace(signedPolicy, "signedBy", "sigstoreSigned", 1), `"keyType":"GPGKeys",`, "", 1)})
 		}, "error /etc/containers/policy.json:3 no-attachments\nerror /etc/pki/corp.gpg:0 wrong-kind-of-key", true},
@@ -179,6 +222,82 @@ func TestKeys(t *testing.T) {
 				t.Errorf("got\n%s\nwant\n%s\n%+v", got, tt.want, r)
 			}
 		})
+	}
+}
+
+func TestWeakHash(t *testing.T) {
+	k := newKey(t, fixture.KeyOptions{CertDigest: "SHA1"})
+	dir := write(t, t.TempDir(), map[string]string{"k.gpg": string(k.Binary)})
+	r, err := Run([]string{filepath.Join(dir, "k.gpg")}, Options{Now: time.Now()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := summary(r, dir); got != "warning k.gpg:0 key-sha1" {
+		t.Errorf("got %s", got)
+	}
+}
+
+// TestTrustKeys lints a trust.yaml with a key that hosts have.
+func TestTrustKeys(t *testing.T) {
+	a, b := newKey(t, fixture.KeyOptions{}), newKey(t, fixture.KeyOptions{})
+	for _, tt := range []struct {
+		name, pins string
+		file       []byte
+		want       string
+	}{
+		{"pinned", "[" + a.Fingerprint + "]", a.Binary, ""},
+		{"not pinned", "", a.Binary, "warning trust.yaml:7 key-not-pinned"},
+		{"more than pinned", "[" + a.Fingerprint + "]", append(append([]byte{}, a.Binary...), b.Binary...), "warning trust.yaml:7 key-not-pinned"},
+		{"another", "[" + a.Fingerprint + "]", b.Binary, "warning trust.yaml:7 key-not-pinned\nerror trust.yaml:7 key-pin-missing"},
+		{"missing", "[" + a.Fingerprint + "]", nil, "error trust.yaml:7 key-missing"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			pins := ""
+			if tt.pins != "" {
+				pins = ", fingerprints: " + tt.pins
+			}
+			dir := write(t, t.TempDir(), map[string]string{"trust.yaml": "apiVersion: nodetrust.io/v1alpha1\nkind: TrustConfig\nmetadata: {name: corp}\nspec:\n  pools: [worker]\n  keys:\n" +
+				"  - {name: corp, path: /etc/pki/corp.gpg" + pins + "}\n  default: reject\n  registries:\n  - scope: example.com/team\n    require: [{signedBy: [corp]}]\n    lookaside: https://example.com/sigs\n" +
+				"  canaries:\n  - {image: 'example.com/team/a@sha256:" + strings.Repeat("a", 64) + "', expect: accept}\n  - {image: 'example.com/team/b@sha256:" + strings.Repeat("b", 64) + "', expect: refuse}\n"})
+			if tt.file != nil {
+				write(t, dir, map[string]string{"root/etc/pki/corp.gpg": string(tt.file)})
+			}
+			r, err := Run([]string{filepath.Join(dir, "trust.yaml")}, Options{Root: filepath.Join(dir, "root"), Now: time.Now()})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := summary(r, dir); got != tt.want {
+				t.Errorf("got\n%s\nwant\n%s\n%+v", got, tt.want, r)
+			}
+		})
+	}
+}
+
+func TestTrustMeaning(t *testing.T) {
+	dir := write(t, t.TempDir(), map[string]string{"trust.yaml": `apiVersion: nodetrust.io/v1alpha1
+kind: TrustConfig
+metadata: {name: corp}
+spec:
+  pools: [worker]
+  default: accept
+  keys:
+  - {name: corp, path: /k, fingerprints: [567E347AD0044ADE55BA8A5F199E2F91FD431D51]}
+  registries:
+  - scope: quay.io
+    require: [{signedBy: [corp]}]
+    lookaside: https://example.com/sigs
+    mirrors:
+    - {location: mirror.corp/quay, attachments: true}
+  canaries:
+  - {image: 'quay.io/a/a@sha256:` + strings.Repeat("a", 64) + `', expect: accept}
+  - {image: 'quay.io/a/b@sha256:` + strings.Repeat("b", 64) + `', expect: refuse}
+`})
+	r, err := Run([]string{filepath.Join(dir, "trust.yaml")}, Options{Now: time.Now()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := summary(r, dir); got != "error trust.yaml:10 release-payload\nwarning trust.yaml:14 mirror-no-lookaside" {
+		t.Errorf("got\n%s\n%+v", got, r)
 	}
 }
 

@@ -69,7 +69,10 @@ type Key struct {
 	// the self-signature is not verified.
 	Expires time.Time
 	Revoked bool
-	UserIDs []string
+	// WeakHash is "SHA-1" or "MD5" if the newest self-signature of a user ID is made with it. Strict readers take
+	// no such key.
+	WeakHash string
+	UserIDs  []string
 	// Subkeys have no subkeys and user IDs of their own.
 	Subkeys []Key
 	// Data is the key alone, in binary.

@@ -94,11 +94,12 @@ type selfSig struct {
 	seen     bool
 	made     uint32
 	lifetime uint32
+	hash     byte
 }
 
 func (s *selfSig) take(sig signature) {
 	if !s.seen || sig.made >= s.made {
-		*s = selfSig{seen: true, made: sig.made, lifetime: sig.lifetime}
+		*s = selfSig{seen: true, made: sig.made, lifetime: sig.lifetime, hash: sig.hash}
 	}
 }
 
@@ -150,6 +151,7 @@ func (b *building) finish(data []byte) Key {
 	k := b.key
 	k.Data = append([]byte(nil), data...)
 	k.Expires = expiry(k.Created, b.userID.lifetime)
+	k.WeakHash = weakHash(b.userID.hash)
 	if b.direct.seen {
 		k.Expires = expiry(k.Created, b.direct.lifetime)
 	}
@@ -158,6 +160,17 @@ func (b *building) finish(data []byte) Key {
 		k.Subkeys = append(k.Subkeys, s.key)
 	}
 	return k
+}
+
+// weakHash names the hashes for which collisions can be made.
+func weakHash(algorithm byte) string {
+	switch algorithm {
+	case 1:
+		return "MD5"
+	case 2:
+		return "SHA-1"
+	}
+	return ""
 }
 
 func expiry(created time.Time, lifetime uint32) time.Time {

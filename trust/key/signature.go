@@ -9,6 +9,7 @@ import (
 // signature is what a signature packet claims about itself. Nothing of it is verified.
 type signature struct {
 	kind     byte
+	hash     byte // algorithm, RFC 9580, section 9.5
 	made     uint32
 	lifetime uint32 // of the key, in seconds after its creation; 0 for ever
 	issuer   string // key ID, 16 upper-case hex digits, if told
@@ -31,10 +32,10 @@ func parseSignature(b []byte) (sig signature, ok bool) {
 	}
 	switch b[0] {
 	case 3: // version, 5, type, time, key ID, …
-		if len(b) < 15 {
+		if len(b) < 17 {
 			return sig, false
 		}
-		return signature{kind: b[2], made: binary.BigEndian.Uint32(b[3:]), issuer: upperHex(b[7:15])}, true
+		return signature{kind: b[2], hash: b[16], made: binary.BigEndian.Uint32(b[3:]), issuer: upperHex(b[7:15])}, true
 	case 4, 6:
 		width := 2
 		if b[0] == 6 {
@@ -44,6 +45,7 @@ func parseSignature(b []byte) (sig signature, ok bool) {
 		if len(b) < 4 {
 			return sig, false
 		}
+		sig.hash = b[3]
 		hashed, rest, ok := sized(b[4:], width)
 		if !ok || !sig.subpackets(hashed, true) {
 			return sig, false
