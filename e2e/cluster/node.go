@@ -95,6 +95,7 @@ type NodeObject struct {
 type Metadata struct {
 	Name            string            `json:"name"`
 	Namespace       string            `json:"namespace"`
+	UID             string            `json:"uid"`
 	ResourceVersion string            `json:"resourceVersion"`
 	Annotations     map[string]string `json:"annotations"`
 	Labels          map[string]string `json:"labels"`
