@@ -227,9 +227,13 @@ func (r *runner) desired(p string) error {
 		r.desiredState(p, "", state, err)
 		return nil
 	}
-	data, err := readFile(p, MaxPolicy)
+	data, err := readFile(p, maxInput)
 	if err != nil {
 		return err
+	}
+	if isDump(data) {
+		r.dump(p, data)
+		return nil
 	}
 	docs, err := documents(data)
 	if err != nil {
@@ -237,7 +241,7 @@ func (r *runner) desired(p string) error {
 		return nil
 	}
 	for i, doc := range docs {
-		state, err := desired.Parse(doc)
+		state, err := readDesired(doc)
 		prefix := ""
 		if len(docs) > 1 {
 			prefix = fmt.Sprintf("document %d: ", i+1)
@@ -294,6 +298,17 @@ func (r *runner) desiredState(p, prefix string, state *desired.State, err error)
 		r.loadables = append(r.loadables, loadable{name: p, problem: problemText(err)})
 		return
 	}
+	if !r.state(p, prefix, state) {
+		r.nothing(p, prefix)
+	}
+}
+
+func (r *runner) nothing(p, prefix string) {
+	r.add(Finding{Severity: Warning, Code: "nothing-to-judge", File: p, Message: prefix + "has no policy.json and no registries.d files"})
+}
+
+// state lints the files of one config, and reports whether there was anything to lint.
+func (r *runner) state(p, prefix string, state *desired.State) bool {
 	from := filesSource{files: state.Files, host: hostSource(r.Root)}
 	var regs *registries
 	if files := registriesOf(state.Files); len(files) > 0 {
@@ -319,7 +334,5 @@ func (r *runner) desiredState(p, prefix string, state *desired.State, err error)
 	if regs != nil {
 		r.loadables = append(r.loadables, loadable{name: p, registries: regs})
 	}
-	if !found {
-		r.add(Finding{Severity: Warning, Code: "nothing-to-judge", File: p, Message: prefix + "has no policy.json and no registries.d files"})
-	}
+	return found
 }

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/nodetrust/nodetrust/cluster/mco"
 )
 
 // Severity is error or warning.
@@ -27,6 +29,7 @@ const MaxPolicy = 4 << 20
 const (
 	maxRegistries = 1 << 20
 	maxKeyFile    = 1 << 20
+	maxInput      = mco.MaxDump
 	maxFindings   = 1000 // per report; the rest is counted
 	maxFiles      = 4096 // in one directory
 )

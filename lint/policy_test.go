@@ -343,6 +343,24 @@ func corpus(t *testing.T) (string, []corpusEntry) {
 	return filepath.Join(dir, "corpus"), out
 }
 
+// corpusFindings are the codes found in real files, each of them true; files that are not named are clean.
+var corpusFindings = map[string]string{
+	"policy/mios-dev__MiOS--policy-023ced13.json":                                        "unknown-requirement",
+	"policy/podman-container-tools__container-libs--containers-policy_json_5_md-x0.json": "bad-json", // an excerpt with comments
+	"policy/podman-container-tools__container-libs--containers-policy_json_5_md-x1.json": "bad-json",
+	"policy/podman-container-tools__container-libs--containers-policy_json_5_md-x2.json": "accepts-everything",
+	"policy/podman-container-tools__container-libs--policy_config_test_go-x1.json":       "accepts-everything",
+	"policy/openshift__machine-config-operator--policy_yaml-x0.json":                     "accepts-everything",
+	"policy/podman-container-tools__container-libs--policy-cosign-c54b6819.json":         "relative-key-path", // keyPath "testdata/cosign.pub"
+	"policy/openshift__machine-config-operator--helpers_test_go-x2.json":                 "key-unreadable",    // keys that are words
+	"policy/Lumaeris__vedaos--policy-f38752a9.json":                                      "default-reject-moot",
+	"policy/r0x0d__fedora-oci--policy-13ad5766.json":                                     "default-reject-moot",
+	"policy/r0x0d__fedora-oci--policy-57d1578b.json":                                     "default-reject-moot",
+	"policy/ublue-os__main--policy-0b2f16b1.json":                                        "default-reject-moot",
+	"registriesd/podman-container-tools__container-libs--internet-user-89eec0ba.yaml":    "insecure-lookaside",
+	"registriesd/portieris-93--credentials-in-url.yaml":                                  "credentials-in-url",
+}
+
 func TestCorpus(t *testing.T) {
 	dir, entries := corpus(t)
 	for _, e := range entries {
@@ -357,6 +375,14 @@ func TestCorpus(t *testing.T) {
 			}
 			if !r.Readers[0].Loads && (r.Clean() || len(r.Findings) == 0 || r.Findings[0].Line == 0) {
 				t.Errorf("does not load, and no finding says where: %+v", r.Findings)
+			}
+			var codes []string
+			for _, f := range r.Findings {
+				codes = append(codes, f.Code)
+			}
+			slices.Sort(codes)
+			if got := strings.Join(slices.Compact(codes), " "); got != corpusFindings[e.File] {
+				t.Errorf("finds %q, want %q: %+v", got, corpusFindings[e.File], r.Findings)
 			}
 			if data, err := os.ReadFile(p); err == nil && e.Kind == "policy" {
 				agrees(t, data)

@@ -146,9 +146,15 @@ func (r *runner) path(p string) error {
 	if !fi.Mode().IsRegular() {
 		return inputErrorf("%s is no regular file", p)
 	}
-	data, err := readFile(p, MaxPolicy)
+	data, err := readFile(p, maxInput)
 	if err != nil {
 		return err
+	}
+	if len(data) > MaxPolicy && isDump(data) || bytes.HasPrefix(data, []byte{0x1f, 0x8b}) {
+		return r.desired(p)
+	}
+	if len(data) > MaxPolicy {
+		return inputErrorf("%s: is larger than %d bytes", p, MaxPolicy)
 	}
 	switch detect(p, data) {
 	case kindPolicy:

@@ -22,8 +22,8 @@ func newLintCommand() *cobra.Command {
 reject, so that every pull on the node fails, and what it would load without doing what was meant. Says for each reader whether
 it loads the files; for the current library by really loading them.
 
-PATH is a trust.yaml, a policy.json, a registries.d directory or file, a key file, a MachineConfig, an Ignition config or
-a directory with desired.ign; told apart by content. Several paths are looked at together. --root DIR lints a whole host: the
+PATH is a trust.yaml, a policy.json, a registries.d directory or file, a key file, a MachineConfig, the output of
+` + "`oc get mc -o yaml`" + `, an Ignition config or a directory with desired.ign; told apart by content. Several paths are looked at together. --root DIR lints a whole host: the
 files that are in effect there, with what masks them, namespaced policies and key files. With paths, --root is where
 key files are looked up. docs/lint.md explains the codes.`,
 		Example: `  nodetrust lint trust.yaml
