@@ -51,9 +51,20 @@ type agent struct {
 	status string // file
 }
 
+// agentOptions say what agents find at their start.
+type agentOptions struct {
+	// root is the host root of a node; / without it.
+	root func(*Node) string
+	// prepare is called for each node that was reset, before its agent starts.
+	prepare func(*Node)
+}
+
 // startAgents gives the nodes a trust config as desired state.
-func startAgents(t *testing.T, c *Cluster, trust string) *agents {
+func startAgents(t *testing.T, c *Cluster, trust string, o agentOptions) *agents {
 	t.Helper()
+	if o.root == nil {
+		o.root = func(*Node) string { return "/" }
+	}
 	must(t, c.Apply([]byte(agentAccount)))
 	t.Cleanup(func() { must(t, c.Delete([]byte(agentAccount))) })
 	dir, err := os.MkdirTemp(c.dir, "agents-")
@@ -74,8 +85,11 @@ current-context: lab
 	for _, n := range c.Nodes {
 		must(t, n.Reset())
 		must(t, c.forget(n))
+		if o.prepare != nil {
+			o.prepare(n)
+		}
 		one := &agent{node: n, status: filepath.Join(dir, n.Name+".json"), reports: c.watchReports(n.Name)}
-		one.Process, err = n.Start(c.Lab.Programs.Agent, "--host-root", "/", "--desired", a.desired, "--node-name", n.Name, "--kubeconfig", kubeconfig,
+		one.Process, err = n.Start(c.Lab.Programs.Agent, "--host-root", o.root(n), "--desired", a.desired, "--node-name", n.Name, "--kubeconfig", kubeconfig,
 			"--status-file", one.status, "--runtime", "cri", "--resync", "2s", "--probe-interval", "3s")
 		must(t, err)
 		a.on[n.Name] = one
@@ -206,7 +220,7 @@ func settle(t *testing.T, on *reports, node, want string) report {
 // TestEnforced: agents on both nodes turn enforcement on and say so on the Node objects; pods are judged accordingly.
 func TestEnforced(t *testing.T) {
 	c := need(t)
-	a := startAgents(t, c, c.Trust(""))
+	a := startAgents(t, c, c.Trust(""), agentOptions{})
 	for _, n := range c.Nodes {
 		r := settle(t, a.on[n.Name].reports, n.Name, "Enforced")
 		if r.Desired == "" || r.Desired != r.Observed {
