@@ -314,6 +314,52 @@ func TestRolloutStatus_sameBytes(t *testing.T) {
 	}
 }
 
+// TestRolloutStatus_customPool: a custom pool takes the MachineConfigs of role worker too, and its nodes are its own.
+func TestRolloutStatus_customPool(t *testing.T) {
+	l := newRolloutLab(t)
+	const infra = "machineconfiguration.openshift.io/role"
+	pool := map[string]any{
+		"metadata": map[string]any{"name": "infra", "generation": 1},
+		"spec": map[string]any{
+			"machineConfigSelector": map[string]any{"matchExpressions": []any{map[string]any{"key": infra, "operator": "In", "values": []any{"worker", "infra"}}}},
+			"nodeSelector":          map[string]any{"matchLabels": map[string]any{"node-role.kubernetes.io/infra": ""}},
+			"configuration":         map[string]any{"name": "rendered-infra", "source": sources("01-worker-container-runtime", "51-worker-corp", "50-infra-theirs")},
+		},
+		"status": l.pool["status"],
+	}
+	list := l.objects[machinePools].(map[string]any)
+	list["items"] = append(list["items"].([]any), pool)
+	theirs := policyOnly("theirs")
+	l.objects[machineConfigs+"50-infra-theirs"] = machineConfig("50-infra-theirs", "infra", theirs, nil)
+	l.objects[machineConfigs+"rendered-infra"] = machineConfig("rendered-infra", "", mergedFiles(l.ours, theirs), nil)
+	n := reportedNode("i1", "Ready", "Shadowed", time.Now())
+	n["metadata"].(map[string]any)["labels"].(map[string]string)["node-role.kubernetes.io/infra"] = ""
+	l.nodes = append(l.nodes, n)
+
+	out, errs, code := l.run(t)
+	if code != 3 || !strings.Contains(out, "pool worker: RolledOut: 51-worker-corp is on 2 of 2 nodes") ||
+		!strings.Contains(out, "pool infra: Shadowed by 50-infra-theirs: ") {
+		t.Errorf("exit status %d, %s%s", code, out, errs)
+	}
+	if out, errs, code := l.run(t, "--desired", l.desired, "--pool", "infra"); code != 3 || !strings.HasPrefix(out, "pool infra: Shadowed by 50-infra-theirs: ") {
+		t.Errorf("exit status %d, %s%s", code, out, errs)
+	}
+
+	// Up to 4.14 a name decides; without the version nobody knows.
+	delete(l.objects, clusterVersion)
+	if out, errs, code := l.run(t, "--pool", "infra", "-o", "json"); code != 4 || !strings.Contains(out, `"reason": "OwnerUnknown"`) {
+		t.Errorf("without a version: exit status %d, %s%s", code, out, errs)
+	}
+
+	// Of two that are ours the later one is meant.
+	mine := policyOnly("mine")
+	l.objects[machineConfigs+"52-infra-mine"] = machineConfig("52-infra-mine", "infra", mine, map[string]any{"nodetrust.io/digest": "sha256:0"})
+	pool["spec"].(map[string]any)["configuration"] = map[string]any{"name": "rendered-infra", "source": sources("51-worker-corp", "52-infra-mine")}
+	if out, errs, code := l.run(t, "--pool", "infra", "-o", "json"); code != 4 || !strings.Contains(out, `"machineConfig": "52-infra-mine"`) || !strings.Contains(out, "one of them was edited") {
+		t.Errorf("two of ours: exit status %d, %s%s", code, out, errs)
+	}
+}
+
 func TestRolloutStatus_other(t *testing.T) {
 	for _, c := range []struct {
 		name   string
