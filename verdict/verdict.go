@@ -44,6 +44,7 @@ const (
 	RegistriesDInvalid    Reason = "RegistriesDInvalid"
 	Timeout               Reason = "Timeout"
 	RuntimeFailed         Reason = "RuntimeFailed"
+	FileMissing           Reason = "FileMissing" // of verify-checksums only
 )
 
 // Verdict is the answer for one image under one policy.

@@ -119,6 +119,7 @@ says beforehand which images a node would refuse, and why, and proves on a node 
 		newVerifyCommand(),
 		newExplainCommand(),
 		newVerifySignatureCommand(),
+		newVerifyChecksumsCommand(),
 		newStatusCommand(),
 		newRolloutCommand(),
 	)

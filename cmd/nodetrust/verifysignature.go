@@ -6,7 +6,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/nodetrust/nodetrust/trust"
 	"github.com/nodetrust/nodetrust/verify"
 )
 
@@ -34,13 +33,9 @@ A reference with a tag must be the signed one. One without a tag, or with a dige
 			if err != nil {
 				return usageErr(fmt.Errorf("reading signature: %w", err))
 			}
-			var files [][]byte
-			for _, path := range keys {
-				b, err := readLimited(path, trust.MaxKeyFile)
-				if err != nil {
-					return usageErr(fmt.Errorf("reading key: %w", err))
-				}
-				files = append(files, b)
+			files, err := readKeys(keys)
+			if err != nil {
+				return err
 			}
 			d, err := verify.Signature(cmd.Context(), blob, files, digest, reference)
 			if err != nil {

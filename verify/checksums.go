@@ -1,0 +1,478 @@
+package verify
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"crypto/sha512"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"syscall"
+
+	"github.com/ProtonMail/go-crypto/openpgp/armor"
+	"github.com/ProtonMail/go-crypto/openpgp/clearsign"
+	"github.com/ProtonMail/go-crypto/openpgp/packet"
+
+	"github.com/nodetrust/nodetrust/verdict"
+)
+
+// MaxChecksums bounds a checksum file and its signature, in bytes, compressed or not.
+const MaxChecksums = 1 << 20
+
+// maxDetached bounds the signatures in one file.
+const maxDetached = 16
+
+// ChecksumFile is a signed list of checksums, and where the files are that it names.
+type ChecksumFile struct {
+	// Signature is a clear-signed or otherwise signed message with the list inside, binary or armored, or a detached
+	// signature of Text: see IsDetached.
+	Signature []byte
+	Text      []byte
+	// Keys are the contents of key files; one key of them must have signed.
+	Keys [][]byte
+	// Dir is where the files are: none outside of it is opened, not through a symbolic link either.
+	Dir *os.Root
+	// IgnoreMissing leaves files out that aren't there; at least one must be.
+	IgnoreMissing bool
+	// Progress, unless nil, is told how many bytes of all files have been read, and of how many.
+	Progress func(name string, done, total int64)
+}
+
+// Checksums is the answer on a signed list of checksums and on the files that it names. Accept means: one of the keys
+// signed the list, and every file in Files has the signed content.
+type Checksums struct {
+	Verdict verdict.Answer `json:"verdict"`
+	Reason  verdict.Reason `json:"reason"`
+	Message string         `json:"message"`
+	// Signer is a full fingerprint, or a 16-digit key ID where only that is known: a claim, unless Files are there.
+	Signer string `json:"signer"`
+	// Files are in the order of the list. There are none if the list itself wasn't accepted: nothing is read then.
+	Files []CheckedFile `json:"files"`
+}
+
+// CheckedFile is the answer on one file.
+type CheckedFile struct {
+	Name    string         `json:"name"`
+	Verdict verdict.Answer `json:"verdict"`
+	Reason  verdict.Reason `json:"reason"`
+	Message string         `json:"message"`
+	// Want and Got are digests ("sha256:…"): what was signed, and what the file has, "" if it couldn't be read.
+	Want string `json:"want"`
+	Got  string `json:"got"`
+
+	size int64
+}
+
+// IsDetached reports whether a signature file has no list inside, but is for another file.
+func IsDetached(sig []byte) bool {
+	if isClearsigned(sig) {
+		return false
+	}
+	b, err := unarmor(sig)
+	return err == nil && detachedSignatures(b) != nil
+}
+
+// VerifyChecksums judges a signed list of checksums and then the files that it names. The signature comes first: names of
+// a list that nobody signed are not used. A file with another hash is a refusal (WrongDigest). A file that isn't there, or
+// can't be read, is unknown (FileMissing): nothing is known against it, and nothing for it; an incomplete download is not a
+// forgery, and must not be taken for a complete one either. A list with names that point out of the directory is refused
+// as a whole, whoever signed it. An error means that the input is too large or no signature at all.
+func VerifyChecksums(ctx context.Context, f ChecksumFile) (Checksums, error) {
+	c := Checksums{Files: []CheckedFile{}}
+	messages, textMode, err := signedMessages(f.Signature, f.Text)
+	if err != nil {
+		return c, err
+	}
+	var content []byte
+	for _, m := range messages {
+		if content = c.signature(ctx, m, f.Keys, textMode); c.Verdict == verdict.Accept {
+			break
+		}
+	}
+	if c.Verdict != verdict.Accept {
+		return c, nil
+	}
+	list, err := parseChecksums(content)
+	if err != nil {
+		c.set(verdict.Refuse, verdict.WeakOrUnsupported, "well signed, but no list of checksums: %v", err)
+		return c, nil
+	}
+	c.check(ctx, f, list)
+	return c, nil
+}
+
+func (c *Checksums) set(a verdict.Answer, r verdict.Reason, format string, args ...any) {
+	c.Verdict, c.Reason, c.Message = a, r, fmt.Sprintf(format, args...)
+}
+
+// signature judges one signed message and returns what was signed.
+func (c *Checksums) signature(ctx context.Context, message []byte, files [][]byte, textMode bool) []byte {
+	claims, keys := readClaims(message), parseKeys(files)
+	primary, known := keys.byID[claims.signer]
+	c.Signer = claims.signer
+	if known {
+		c.Signer = primary
+	}
+	if len(keys.primary) == 0 {
+		c.set(verdict.Refuse, verdict.KeyUnreadable, "no public key inside the key files")
+		return nil
+	}
+	content, err := verified(ctx, message, files, keys)
+	if err == nil {
+		if !known && len(keys.primary) == 1 {
+			c.Signer = keys.primary[0]
+		}
+		c.set(verdict.Accept, "", "signed by %s", c.Signer)
+		return content
+	}
+	a, reason := signatureReason(err, claims, keys, nil)
+	if textMode && reason == verdict.WrongKey && known {
+		// Implementations differ in which white space of a text is signed.
+		a, reason = verdict.Unknown, verdict.MechanismCannotTell
+	}
+	switch reason {
+	case verdict.WrongKey:
+		c.set(a, reason, "signed by key %s, which is none of those given", orUnknown(c.Signer))
+		if known {
+			c.set(a, reason, "the signature names key %s but does not verify with it: list or signature were altered", c.Signer)
+		}
+	case verdict.KeyExpired:
+		c.set(a, reason, "key %s has expired", orUnknown(c.Signer))
+	case verdict.SignatureExpired:
+		c.set(a, reason, "the signature by key %s has expired", orUnknown(c.Signer))
+	case verdict.KeyRevoked:
+		c.set(a, reason, "key %s was revoked", orUnknown(c.Signer))
+	case verdict.MechanismCannotTell:
+		c.set(a, reason, "the OpenPGP mechanism of this build (%s) cannot judge the signature: %s", Mechanism, cannotTell(sig{simple: message, claims: claims}, err))
+	default:
+		text, _, _ := strings.Cut(err.Error(), ": gpgme.Signature{")
+		c.set(a, reason, "no usable signature: %s", text)
+	}
+	return nil
+}
+
+// check reads the files of a list that was accepted.
+func (c *Checksums) check(ctx context.Context, f ChecksumFile, list []CheckedFile) {
+	var total, done int64
+	for _, file := range list {
+		if st, err := f.Dir.Stat(file.Name); err == nil && st.Mode().IsRegular() {
+			file.size = st.Size()
+			total += st.Size()
+		} else if f.IgnoreMissing && errors.Is(err, os.ErrNotExist) {
+			continue
+		}
+		c.Files = append(c.Files, file)
+	}
+	if len(c.Files) == 0 {
+		c.set(verdict.Unknown, verdict.FileMissing, "none of the %d files in the list is there", len(list))
+		return
+	}
+	var refused, unknown int
+	for i := range c.Files {
+		file := &c.Files[i]
+		read := func(n int) {
+			done += int64(n)
+			if f.Progress != nil {
+				f.Progress(file.Name, min(done, total), total)
+			}
+		}
+		file.check(ctx, f.Dir, read)
+		switch file.Verdict {
+		case verdict.Refuse:
+			refused++
+		case verdict.Unknown:
+			unknown++
+		}
+	}
+	first := func(a verdict.Answer) CheckedFile {
+		return c.Files[slices.IndexFunc(c.Files, func(f CheckedFile) bool { return f.Verdict == a })]
+	}
+	switch {
+	case refused > 0:
+		c.set(verdict.Refuse, verdict.WrongDigest, "%d of %d files are not what was signed, first %s", refused, len(c.Files), first(verdict.Refuse).Name)
+	case unknown > 0:
+		w := first(verdict.Unknown)
+		c.set(verdict.Unknown, w.Reason, "%d of %d files could not be checked, first %s: %s", unknown, len(c.Files), w.Name, w.Message)
+	default:
+		c.set(verdict.Accept, "", "%d files are as signed by %s", len(c.Files), c.Signer)
+	}
+}
+
+// check reads the file and compares.
+func (f *CheckedFile) check(ctx context.Context, dir *os.Root, read func(n int)) {
+	algorithm, _, _ := strings.Cut(f.Want, ":")
+	sum, err := hashFile(ctx, dir, f.Name, algorithm, read)
+	switch {
+	case timedOut(err):
+		f.Verdict, f.Reason, f.Message = verdict.Unknown, verdict.Timeout, "interrupted"
+	case errors.Is(err, os.ErrNotExist):
+		f.Verdict, f.Reason, f.Message = verdict.Unknown, verdict.FileMissing, "the file is not there"
+	case err != nil:
+		f.Verdict, f.Reason, f.Message = verdict.Unknown, verdict.FileMissing, err.Error()
+	default:
+		f.Got = algorithm + ":" + sum
+		f.Verdict, f.Message = verdict.Accept, "as signed"
+		if f.Got != f.Want {
+			f.Verdict, f.Reason, f.Message = verdict.Refuse, verdict.WrongDigest, "not what was signed: it has "+f.Got
+		}
+	}
+}
+
+func hashFile(ctx context.Context, dir *os.Root, name, algorithm string, read func(n int)) (string, error) {
+	if err := ctx.Err(); err != nil {
+		return "", err
+	}
+	in, err := dir.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0) // a pipe must not be waited for
+	if err != nil {
+		return "", err
+	}
+	defer in.Close()
+	if st, err := in.Stat(); err != nil {
+		return "", err
+	} else if !st.Mode().IsRegular() {
+		return "", errors.New("is no regular file")
+	}
+	h := hashes()[algorithm]
+	buf := make([]byte, 1<<20)
+	for {
+		n, err := in.Read(buf)
+		h.Write(buf[:n])
+		read(n)
+		switch {
+		case err == io.EOF:
+			return hex.EncodeToString(h.Sum(nil)), nil
+		case err != nil:
+			return "", err
+		}
+		if err := ctx.Err(); err != nil {
+			return "", err
+		}
+	}
+}
+
+// hashes are the accepted algorithms; shorter ones can be forged.
+func hashes() map[string]hash.Hash {
+	return map[string]hash.Hash{"sha256": sha256.New(), "sha384": sha512.New384(), "sha512": sha512.New()}
+}
+
+// parseChecksums reads the lines of sha256sum (also with --tag), sha384sum or sha512sum. Each name is below the
+// directory, and named once.
+func parseChecksums(text []byte) ([]CheckedFile, error) {
+	gnu := regexp.MustCompile(`^([0-9a-fA-F]{8,}) [ *](.+)$`)
+	bsd := regexp.MustCompile(`^([A-Z0-9]+) \((.+)\) = ([0-9a-fA-F]{8,})$`)
+	var list []CheckedFile
+	seen := map[string]string{}
+	lines := bufio.NewScanner(bytes.NewReader(text))
+	lines.Buffer(nil, MaxChecksums+1)
+	for n := 1; lines.Scan(); n++ {
+		line := strings.TrimRight(lines.Text(), "\r")
+		if line == "" || line[0] == '#' {
+			continue
+		}
+		var name, sum, tag string
+		if m := gnu.FindStringSubmatch(line); m != nil {
+			sum, name = m[1], m[2]
+		} else if m := bsd.FindStringSubmatch(line); m != nil {
+			tag, name, sum = m[1], m[2], m[3]
+		} else {
+			return nil, fmt.Errorf("line %d is not that of a checksum", n)
+		}
+		algorithm := map[int]string{64: "sha256", 96: "sha384", 128: "sha512"}[len(sum)]
+		if algorithm == "" || tag != "" && !strings.EqualFold(tag, algorithm) {
+			return nil, fmt.Errorf("line %d: neither SHA-256, SHA-384 nor SHA-512", n)
+		}
+		if !filepath.IsLocal(name) || strings.ContainsAny(name, "\\\x00") {
+			return nil, fmt.Errorf("line %d: name %q points out of the directory, or has a backslash", n, name)
+		}
+		want := algorithm + ":" + strings.ToLower(sum)
+		clean := filepath.Clean(name)
+		if before, ok := seen[clean]; ok {
+			if before != want {
+				return nil, fmt.Errorf("line %d: %q is there twice, with different checksums", n, name)
+			}
+			continue
+		}
+		seen[clean] = want
+		list = append(list, CheckedFile{Name: name, Want: want})
+	}
+	if err := lines.Err(); err != nil {
+		return nil, err
+	}
+	if len(list) == 0 {
+		return nil, errors.New("it names no file")
+	}
+	return list, nil
+}
+
+// signedMessages turns a signature file into binary signed messages, each with one signature, which is what mechanisms
+// judge: a detached signature and its text consist of the same packets. textMode is true for a detached signature of text,
+// whose line ends don't count. The result is as trustworthy as the input.
+func signedMessages(sig, text []byte) (messages [][]byte, textMode bool, err error) {
+	if len(sig) > MaxChecksums || len(text) > MaxChecksums {
+		return nil, false, fmt.Errorf("signature or list are larger than %d bytes", MaxChecksums)
+	}
+	if isClearsigned(sig) {
+		block, _ := clearsign.Decode(sig)
+		if block == nil {
+			return nil, false, errors.New("the clear-signed message is damaged")
+		}
+		b, err := io.ReadAll(block.ArmoredSignature.Body)
+		if err != nil {
+			return nil, false, fmt.Errorf("reading the clear-signed message: %w", err)
+		}
+		messages = join(detachedSignatures(b), func(*packet.OpaquePacket) []byte { return block.Bytes })
+	} else {
+		b, err := unarmor(sig)
+		if err != nil {
+			return nil, false, err
+		}
+		packets := detachedSignatures(b)
+		if packets == nil {
+			return [][]byte{b}, false, nil
+		}
+		messages = join(packets, func(p *packet.OpaquePacket) []byte {
+			if signatureType(p.Contents) != 1 {
+				return text
+			}
+			textMode = true
+			return bytes.ReplaceAll(bytes.ReplaceAll(text, []byte("\r\n"), []byte("\n")), []byte("\n"), []byte("\r\n"))
+		})
+	}
+	if len(messages) == 0 {
+		return nil, false, errors.New("no OpenPGP signature inside")
+	}
+	return messages, textMode, nil
+}
+
+func isClearsigned(b []byte) bool {
+	return bytes.HasPrefix(bytes.TrimLeft(b, " \t\r\n"), []byte("-----BEGIN PGP SIGNED MESSAGE-----"))
+}
+
+// unarmor is the binary form of an OpenPGP message or signature, and of a compressed message its content.
+func unarmor(b []byte) ([]byte, error) {
+	if t := bytes.TrimLeft(b, " \t\r\n"); bytes.HasPrefix(t, []byte("-----BEGIN PGP ")) {
+		block, err := armor.Decode(bytes.NewReader(t))
+		if err != nil {
+			return nil, fmt.Errorf("reading the armor: %w", err)
+		}
+		if b, err = io.ReadAll(block.Body); err != nil {
+			return nil, fmt.Errorf("reading the armor: %w", err)
+		}
+	}
+	p, err := packet.NewOpaqueReader(bytes.NewReader(b)).Next()
+	if err != nil {
+		return nil, errors.New("no OpenPGP signature inside")
+	}
+	switch p.Tag {
+	case tagSignature, tagOnePass:
+		return b, nil
+	case tagCompressed: // gpg would decompress without a limit
+		parsed, err := p.Parse()
+		if err != nil {
+			return nil, fmt.Errorf("reading the compressed message: %w", err)
+		}
+		z, ok := parsed.(*packet.Compressed)
+		if !ok {
+			return nil, errors.New("no OpenPGP signature inside")
+		}
+		in, err := io.ReadAll(io.LimitReader(z.Body, MaxChecksums+1))
+		if err != nil {
+			return nil, fmt.Errorf("reading the compressed message: %w", err)
+		}
+		if len(in) > MaxChecksums {
+			return nil, fmt.Errorf("the compressed message is larger than %d bytes", MaxChecksums)
+		}
+		if len(in) > 0 && packetTag(in[0]) == tagCompressed {
+			return nil, errors.New("the message is compressed twice")
+		}
+		return in, nil
+	}
+	return nil, errors.New("no OpenPGP signature inside")
+}
+
+// packetTag reads the first byte of a packet.
+func packetTag(b byte) int {
+	if b&0x40 != 0 {
+		return int(b & 0x3f)
+	}
+	return int(b & 0x3f >> 2)
+}
+
+// detachedSignatures are the packets of a detached signature; nil if anything else is inside.
+func detachedSignatures(b []byte) (out []*packet.OpaquePacket) {
+	r := packet.NewOpaqueReader(bytes.NewReader(b))
+	for {
+		p, err := r.Next()
+		if err == io.EOF {
+			return out
+		}
+		if err != nil || p.Tag != tagSignature || len(out) == maxDetached {
+			return nil
+		}
+		out = append(out, p)
+	}
+}
+
+// join makes a signed message of each signature and its text.
+func join(signatures []*packet.OpaquePacket, text func(*packet.OpaquePacket) []byte) (out [][]byte) {
+	for _, s := range signatures {
+		t := text(s)
+		var b bytes.Buffer
+		onePass := onePassFor(s)
+		writeHeader(&b, tagOnePass, len(onePass))
+		b.Write(onePass)
+		writeHeader(&b, tagLiteral, 6+len(t))
+		b.Write([]byte{'b', 0, 0, 0, 0, 0})
+		b.Write(t)
+		writeHeader(&b, tagSignature, len(s.Contents))
+		b.Write(s.Contents)
+		out = append(out, b.Bytes())
+	}
+	return out
+}
+
+func writeHeader(b *bytes.Buffer, tag byte, length int) {
+	b.Write(binary.BigEndian.AppendUint32([]byte{0xc0 | tag, 0xff}, uint32(length)))
+}
+
+// onePassFor is the packet that announces a signature: version, type, hash, algorithm, key ID, 1 for the last one.
+func onePassFor(p *packet.OpaquePacket) []byte {
+	b := p.Contents
+	out := []byte{3, signatureType(b), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1}
+	switch {
+	case len(b) >= 17 && b[0] == 3:
+		out[2], out[3] = b[16], b[15]
+		copy(out[4:12], b[7:15])
+	case len(b) >= 4 && b[0] == 4:
+		out[2], out[3] = b[3], b[2]
+		if parsed, err := p.Parse(); err == nil {
+			if s, ok := parsed.(*packet.Signature); ok && s.IssuerKeyId != nil {
+				binary.BigEndian.PutUint64(out[4:12], *s.IssuerKeyId)
+			} else if ok && len(s.IssuerFingerprint) == 20 {
+				copy(out[4:12], s.IssuerFingerprint[12:])
+			}
+		}
+	}
+	return out
+}
+
+// signatureType is 0 for a signature of bytes and 1 for one of text.
+func signatureType(b []byte) byte {
+	switch {
+	case len(b) > 2 && b[0] == 3:
+		return b[2]
+	case len(b) > 1:
+		return b[1]
+	}
+	return 0
+}
