@@ -324,7 +324,10 @@ func TestDeepJSON(t *testing.T) {
 }
 
 // corpusEntry is a real file with the library's recorded verdict.
-type corpusEntry struct{ File, Kind, Verdict string }
+type corpusEntry struct {
+	File, Kind, Verdict string
+	Older               map[string]string
+}
 
 func corpus(t *testing.T) (string, []corpusEntry) {
 	t.Helper()
