@@ -37,8 +37,9 @@ type pod struct {
 	Status struct {
 		PodIP             string `json:"podIP"`
 		ContainerStatuses []struct {
-			Ready bool `json:"ready"`
-			State struct {
+			Ready        bool `json:"ready"`
+			RestartCount int  `json:"restartCount"`
+			State        struct {
 				Waiting *struct{ Reason, Message string } `json:"waiting"`
 			} `json:"state"`
 		} `json:"containerStatuses"`

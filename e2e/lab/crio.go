@@ -13,10 +13,7 @@ import (
 // StartCRIO starts CRI-O in the node and waits until it answers. An empty signaturePolicy leaves the setting at its default,
 // /etc/containers/policy.json. A CRI-O that runs already is stopped first.
 func (n *Node) StartCRIO(signaturePolicy string) error {
-	if n.crio != nil {
-		n.crio.Stop()
-		n.crio = nil
-	}
+	n.StopCRIO()
 	crio, err := n.lab.CRIO(context.Background())
 	if err != nil {
 		return err
@@ -43,6 +40,14 @@ func (n *Node) StartCRIO(signaturePolicy string) error {
 	}
 	n.crio = p
 	return nil
+}
+
+// StopCRIO ends CRI-O if it runs; its containers go on.
+func (n *Node) StopCRIO() {
+	if n.crio != nil {
+		n.crio.Stop()
+		n.crio = nil
+	}
 }
 
 // CRIOLog is what CRI-O has said since its last start.
