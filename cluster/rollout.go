@@ -116,7 +116,7 @@ func (p pool) selects(set map[string]string) (bool, error) {
 	if err != nil {
 		return false, fmt.Errorf("reading the nodeSelector of pool %s: %w", p.Metadata.Name, err)
 	}
-	return sel.Matches(labels.Set(set)), nil
+	return !sel.Empty() && sel.Matches(labels.Set(set)), nil // an empty one selects nothing to the MCO
 }
 
 // poolOfNode is the pool to which the MCO counts a node: that of the control plane, else a custom one, else worker.
