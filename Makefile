@@ -80,8 +80,8 @@ demo: build ## the main job on this machine, without root or cluster
 bench: build ## the figures of docs/benchmarks.md
 	cd e2e && $(GO) run ./bench -o ../docs/benchmarks.md
 
-soak: build ## long generated runs of every fuzz test (SOAK=1m each)
-	GO='$(GO)' hack/soak.sh $(or $(SOAK),1m) '$(TAGS)'
+soak: build ## lint against the library on mutated files (FILES=10000), then every fuzz test (SOAK=1m each)
+	GO='$(GO)' FILES='$(or $(FILES),10000)' hack/soak.sh $(or $(SOAK),1m) '$(TAGS)'
 
 lint: deps-build ## gofumpt, go vet and staticcheck, versions pinned
 	@out=$$($(GO) run $(GOFUMPT) -l $$(git ls-files '*.go')); [ -z "$$out" ] || { echo "not gofumpt-clean:"; echo "$$out"; exit 1; }

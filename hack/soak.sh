@@ -1,10 +1,13 @@
 #!/usr/bin/env bash
-# Runs every fuzz test of the module for a while, one after another:
+# Runs every fuzz test of the module for a while, one after another, after holding lint against the image library on
+# many mutated files (FILES, other ones each time):
 #
-#   hack/soak.sh 10m TAGS
+#   FILES=10000 hack/soak.sh 10m TAGS
 set -euo pipefail
 for_each=$1 tags=$2
 GO=${GO:-go}
+echo "== lint against the library"
+NODETRUST_SOAK_FILES=${FILES:-10000} $GO test -tags "$tags" -count=1 -v -run 'Agrees?WithLibrary$' ./lint
 $GO list -tags "$tags" -f '{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}}{{end}}' ./... | while read -r pkg; do
 	for fuzz in $($GO test -tags "$tags" -list '^Fuzz' "$pkg" | grep '^Fuzz' || true); do
 		echo "== $pkg $fuzz"
