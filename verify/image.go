@@ -3,6 +3,7 @@
 package verify
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -30,6 +31,8 @@ const (
 	MaxSignatures    = 128
 	MaxSignatureSize = 64 << 10
 	maxManifest      = 4 << 20
+	// librarySignatureSize is the library's own limit; that of their number is MaxSignatures.
+	librarySignatureSize = 4 << 20
 )
 
 // Options say how an image is reached.
@@ -47,6 +50,9 @@ type Options struct {
 	Platform string
 	// Timeout bounds the whole; 0 leaves it to the context.
 	Timeout time.Duration
+	// MaxSignatures and MaxSignatureSize (in bytes) replace the limits of the same name; 0 leaves them. They may not be
+	// above the library's own, 128 and 4 MiB.
+	MaxSignatures, MaxSignatureSize int
 }
 
 // Isolate keeps the image library from reading this user's configuration instead of what it is given, and silences its
@@ -77,6 +83,8 @@ type evaluation struct {
 	sec    *section
 	// extension is true when the registry serves signatures itself, so that the lookaside is not asked.
 	extension bool
+	// maxSignatures and maxSize are the limits that hold.
+	maxSignatures, maxSize int
 }
 
 // Image judges one image. An error means that the IMAGE argument or an option can't be used; whatever goes wrong later
@@ -161,6 +169,13 @@ func (e *evaluation) options(o Options) error {
 	if len(platform) == 3 {
 		e.sys.VariantChoice = platform[2]
 	}
+	switch {
+	case o.MaxSignatures < 0 || o.MaxSignatures > MaxSignatures:
+		return fmt.Errorf("limit of %d signatures: must be 1 to %d", o.MaxSignatures, MaxSignatures)
+	case o.MaxSignatureSize < 0 || o.MaxSignatureSize > librarySignatureSize:
+		return fmt.Errorf("limit of %d bytes for a signature: must be 1 to %d", o.MaxSignatureSize, librarySignatureSize)
+	}
+	e.maxSignatures, e.maxSize = cmp.Or(o.MaxSignatures, MaxSignatures), cmp.Or(o.MaxSignatureSize, MaxSignatureSize)
 	if o.AuthFile != "" {
 		if _, err := os.Stat(o.AuthFile); err != nil {
 			return fmt.Errorf("reading credentials: %w", err)

@@ -6,9 +6,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/nodetrust/nodetrust/internal/fixture"
 	"github.com/nodetrust/nodetrust/verdict"
 )
 
@@ -45,6 +47,33 @@ func TestImage_accept(t *testing.T) {
 	}
 	// By tag and digest: the tag counts for nothing, as podman and CRI-O have it.
 	w.want(w.judge(p, w.ref("team/app:other@"+d)), verdict.Accept, "")
+}
+
+// Limits may be lower than ours, or as high as the library's, for the lookaside and for directories.
+func TestImage_limits(t *testing.T) {
+	w := newWorld(t)
+	d := w.push("team/app", "v1")
+	image := w.ref("team/app:v1")
+	w.sign(w.key, "team/app", d, image, 1)
+	w.sign(w.key, "team/app", d, image, 2)
+	p := w.policy(signedBy(w.key))
+	w.want(w.judgeWith(p, image, Options{MaxSignatures: 2}), verdict.Accept, "")
+	w.want(w.judgeWith(p, image, Options{MaxSignatures: 1}), verdict.Unknown, verdict.LookasideNotSignature)
+	w.want(w.judgeWith(p, image, Options{MaxSignatureSize: 100}), verdict.Unknown, verdict.LookasideNotSignature)
+	large, err := w.key.SignBytes(append(fixture.Payload(d, image), strings.Repeat(" ", 2*MaxSignatureSize)...))
+	check(t, err)
+	check(t, w.lookaside.Put("team/app", d, 2, large))
+	w.want(w.judge(p, image), verdict.Unknown, verdict.LookasideNotSignature)
+	w.want(w.judgeWith(p, image, Options{MaxSignatureSize: 4 << 20}), verdict.Accept, "")
+	files := w.open(w.path("policy.json"), "file://"+w.lookaside.Dir, Settings{})
+	w.want(w.judge(files, image), verdict.Unknown, verdict.LookasideNotSignature)
+	w.want(w.judgeWith(files, image, Options{MaxSignatureSize: 4 << 20}), verdict.Accept, "")
+	w.want(w.judgeWith(files, image, Options{MaxSignatureSize: 4 << 20, MaxSignatures: 1}), verdict.Unknown, verdict.LookasideNotSignature)
+	for _, o := range []Options{{MaxSignatures: -1}, {MaxSignatures: 129}, {MaxSignatureSize: -1}, {MaxSignatureSize: 4<<20 + 1}} {
+		if _, err := Image(t.Context(), image, p, o); err == nil {
+			t.Errorf("%+v: no error", o)
+		}
+	}
 }
 
 // Whenever the caller gives up, Image returns soon, with nothing left behind: TestMain looks.

@@ -61,8 +61,8 @@ func (e *evaluation) signatures(ctx context.Context, un *image.UnparsedImage) ([
 	if err != nil {
 		return nil, lookasideReason(err), err
 	}
-	if len(list) > MaxSignatures {
-		return nil, verdict.LookasideNotSignature, fmt.Errorf("more than %d signatures", MaxSignatures)
+	if len(list) > e.maxSignatures {
+		return nil, verdict.LookasideNotSignature, fmt.Errorf("more than %d signatures", e.maxSignatures)
 	}
 	var out []sig
 	attached := 0
@@ -73,7 +73,7 @@ func (e *evaluation) signatures(ctx context.Context, un *image.UnparsedImage) ([
 		case simpleSignature:
 			one.simple = s.UntrustedSignature()
 			size = len(one.simple)
-			if size <= MaxSignatureSize {
+			if size <= e.maxSize {
 				one.claims = readClaims(one.simple)
 			}
 		case sigstoreSignature:
@@ -81,15 +81,15 @@ func (e *evaluation) signatures(ctx context.Context, un *image.UnparsedImage) ([
 			attached++
 			one.attachment = attached
 			size = len(one.sigstore.Payload)
-			if size <= MaxSignatureSize {
+			if size <= e.maxSize {
 				one.claims.payload(append(make([]byte, 6), one.sigstore.Payload...))
 			}
 		default:
 			return nil, verdict.LookasideNotSignature, fmt.Errorf("signature %d has an unknown form", i+1)
 		}
 		one.index = i
-		if size > MaxSignatureSize {
-			return nil, verdict.LookasideNotSignature, fmt.Errorf("%s has %d bytes, more than %d: that is no signature", e.sourceOf(one), size, MaxSignatureSize)
+		if size > e.maxSize {
+			return nil, verdict.LookasideNotSignature, fmt.Errorf("%s has %d bytes, more than %d: that is no signature", e.sourceOf(one), size, e.maxSize)
 		}
 		out = append(out, one)
 	}
@@ -168,15 +168,15 @@ func (e *evaluation) checkSignatureFiles() error {
 		}
 	}
 	for i := 0; ; i++ {
-		err := checkRegular(name(i), MaxSignatureSize)
+		err := checkRegular(name(i), int64(e.maxSize))
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil
 		}
 		if err != nil {
 			return err
 		}
-		if i >= MaxSignatures {
-			return &tooMuchError{fmt.Errorf("more than %d signatures", MaxSignatures)}
+		if i >= e.maxSignatures {
+			return &tooMuchError{fmt.Errorf("more than %d signatures", e.maxSignatures)}
 		}
 	}
 }
