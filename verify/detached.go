@@ -27,20 +27,36 @@ type Detached struct {
 	// Digest and Reference are what the signature is for: claims, unless the verdict is accept.
 	Digest    string `json:"digest"`
 	Reference string `json:"reference"`
+	// Creator and Timestamp (seconds since 1970) are what the signer says of the signature; they are there only if one of
+	// the keys made it.
+	Creator   string `json:"creator,omitempty"`
+	Timestamp *int64 `json:"timestamp,omitempty"`
 }
 
-// Signature judges one simple signature: made by one of the keys (each the content of a key file), for wantDigest and
-// wantReference unless they are empty. A reference with a tag must be the one that was signed; one with a digest or
-// neither must have the same repository, and the digest must be the one that was signed. An error means that what is
-// wanted can't be used. Nothing is said of the image, and nothing of a key that isn't given.
-func Signature(ctx context.Context, blob []byte, keys [][]byte, wantDigest, wantReference string) (Detached, error) {
-	want, err := wantedReference(wantReference)
+// Wanted is what a signature must be for.
+type Wanted struct {
+	// Digest is a manifest digest; any if empty.
+	Digest string
+	// Reference is a docker reference; any if empty. If it has a digest, that one must have been signed, and its tag
+	// doesn't count, as for runtimes.
+	Reference string
+	// Identity says how references are compared: matchExact, matchRepoDigestOrExact or matchRepository, as in policy.json,
+	// where the first two need a tag or a digest: a default would be a guess. Empty: like matchRepoDigestOrExact, but a
+	// reference without tag and digest stands for its repository.
+	Identity string
+}
+
+// Signature judges one simple signature: made by one of the keys (each the content of a key file), for what is
+// wanted. An error means that what is wanted can't be used. Nothing is said of the image, and nothing of a key that isn't
+// given.
+func Signature(ctx context.Context, blob []byte, keys [][]byte, w Wanted) (Detached, error) {
+	want, err := w.reference()
 	if err != nil {
 		return Detached{}, err
 	}
-	if wantDigest != "" {
-		if _, err := digest.Parse(wantDigest); err != nil {
-			return Detached{}, fmt.Errorf("digest %q: %w", wantDigest, err)
+	if w.Digest != "" {
+		if _, err := digest.Parse(w.Digest); err != nil {
+			return Detached{}, fmt.Errorf("digest %q: %w", w.Digest, err)
 		}
 	}
 	c := readClaims(blob)
@@ -71,36 +87,61 @@ func Signature(ctx context.Context, blob []byte, keys [][]byte, wantDigest, want
 		return answer(verdict.Refuse, verdict.WeakOrUnsupported, "well signed, but no container signature: %v", err)
 	}
 	d.Digest, d.Reference = payload.Critical.Image.Digest, payload.Critical.Identity.Reference
-	if wantDigest != "" && d.Digest != wantDigest {
-		return answer(verdict.Refuse, verdict.WrongDigest, "signed for %s, not for %s", d.Digest, wantDigest)
+	if d.Creator, d.Timestamp, err = payload.optional(); err != nil {
+		return answer(verdict.Refuse, verdict.WeakOrUnsupported, "well signed, but no container signature: %v", err)
+	}
+	if w.Digest != "" && d.Digest != w.Digest {
+		return answer(verdict.Refuse, verdict.WrongDigest, "signed for %s, not for %s", d.Digest, w.Digest)
 	}
 	if digested, ok := want.(reference.Digested); ok && d.Digest != digested.Digest().String() {
 		return answer(verdict.Refuse, verdict.WrongDigest, "signed for %s, not for %s", d.Digest, digested.Digest())
 	}
-	if want != nil && !sameReference(want, d.Reference) {
-		return answer(verdict.Refuse, verdict.WrongIdentity, "signed as %s, not as %s", d.Reference, wantReference)
+	if want != nil && !w.matches(want, d.Reference) {
+		return answer(verdict.Refuse, verdict.WrongIdentity, "signed as %s, not as %s", d.Reference, w.Reference)
 	}
 	return answer(verdict.Accept, "", "signed by %s", d.Signer)
 }
 
-func wantedReference(s string) (reference.Named, error) {
-	if s == "" {
+func (w Wanted) reference() (reference.Named, error) {
+	switch w.Identity {
+	case "":
+	case "matchExact", "matchRepoDigestOrExact", "matchRepository":
+		if w.Reference == "" {
+			return nil, fmt.Errorf("identity %s: needs a reference to compare with", w.Identity)
+		}
+	default:
+		return nil, fmt.Errorf("identity %q: must be matchExact, matchRepoDigestOrExact or matchRepository", w.Identity)
+	}
+	if w.Reference == "" {
 		return nil, nil
 	}
-	named, err := reference.ParseNormalizedNamed(strings.TrimPrefix(s, "docker://"))
+	named, err := reference.ParseNormalizedNamed(strings.TrimPrefix(w.Reference, "docker://"))
 	if err != nil {
-		return nil, fmt.Errorf("reference %q: %w", s, err)
+		return nil, fmt.Errorf("reference %q: %w", w.Reference, err)
+	}
+	if w.Identity != "" && w.Identity != "matchRepository" && reference.IsNameOnly(named) {
+		return nil, fmt.Errorf("reference %q: %s needs a tag or a digest", w.Reference, w.Identity)
+	}
+	if digested, ok := named.(reference.Digested); ok {
+		return reference.WithDigest(reference.TrimNamed(named), digested.Digest())
 	}
 	return named, nil
 }
 
-func sameReference(want reference.Named, signed string) bool {
+// matches compares as the library does for the identities of policy.json, whose matchers it keeps to itself.
+func (w Wanted) matches(want reference.Named, signed string) bool {
 	got, err := reference.ParseNormalizedNamed(signed)
 	if err != nil || got.Name() != want.Name() {
 		return false
 	}
-	if _, ok := want.(reference.Digested); ok {
+	_, byDigest := want.(reference.Digested)
+	switch w.Identity {
+	case "matchRepository":
 		return true
+	case "matchExact":
+		return got.String() == want.String()
+	case "matchRepoDigestOrExact":
+		return !reference.IsNameOnly(got) && (byDigest || got.String() == want.String())
 	}
 	if tagged, ok := want.(reference.Tagged); ok {
 		t, ok := got.(reference.Tagged)
@@ -186,4 +227,28 @@ func strictPayload(b []byte) (payload, error) {
 	}
 	_, err := digest.Parse(p.Critical.Image.Digest)
 	return p, err
+}
+
+// optional reads creator and timestamp, which need not be there, as strictly as the library does.
+func (p payload) optional() (creator string, timestamp *int64, err error) {
+	var fields map[string]any
+	if len(p.Optional) > 0 {
+		if err := json.Unmarshal(p.Optional, &fields); err != nil {
+			return "", nil, fmt.Errorf("optional: %w", err)
+		}
+	}
+	if v, ok := fields["creator"]; ok {
+		if creator, ok = v.(string); !ok {
+			return "", nil, errors.New("creator is no string")
+		}
+	}
+	if v, ok := fields["timestamp"]; ok {
+		f, ok := v.(float64)
+		n := int64(f)
+		if !ok || float64(n) != f {
+			return "", nil, errors.New("timestamp is no integer")
+		}
+		timestamp = &n
+	}
+	return creator, timestamp, nil
 }

@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/nodetrust/nodetrust/internal/fixture"
 	"github.com/nodetrust/nodetrust/verdict"
@@ -43,7 +44,7 @@ func TestSignature(t *testing.T) {
 		{"other content", json, both, "", "", verdict.Refuse, verdict.WeakOrUnsupported},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			d, err := Signature(t.Context(), tt.blob, tt.keys, tt.digest, tt.reference)
+			d, err := Signature(t.Context(), tt.blob, tt.keys, Wanted{Digest: tt.digest, Reference: tt.reference})
 			check(t, err)
 			if d.Verdict != tt.answer || d.Reason != tt.reason || d.Message == "" {
 				t.Errorf("got %+v, want %s/%s", d, tt.answer, tt.reason)
@@ -57,8 +58,65 @@ func TestSignature(t *testing.T) {
 		})
 	}
 	for _, bad := range [][2]string{{"sha256:12", ""}, {"", "Quay.io/X"}} {
-		if _, err := Signature(t.Context(), sig, both, bad[0], bad[1]); err == nil {
+		if _, err := Signature(t.Context(), sig, both, Wanted{Digest: bad[0], Reference: bad[1]}); err == nil {
 			t.Errorf("%v: no error", bad)
+		}
+	}
+}
+
+// Identities are those of policy.json.
+func TestSignature_identity(t *testing.T) {
+	w := newWorld(t)
+	digest := "sha256:" + strings.Repeat("ab", 32)
+	sig, err := w.key.Sign(digest, "quay.io/corp/app:v1")
+	check(t, err)
+	for _, tt := range []struct {
+		identity, reference string
+		reason              verdict.Reason
+	}{
+		{"matchExact", "quay.io/corp/app:v1", ""},
+		{"matchExact", "quay.io/corp/app:v2", verdict.WrongIdentity},
+		{"matchExact", "quay.io/corp/app@" + digest, verdict.WrongIdentity},
+		{"matchRepoDigestOrExact", "quay.io/corp/app:v1", ""},
+		{"matchRepoDigestOrExact", "quay.io/corp/app:v2", verdict.WrongIdentity},
+		{"matchRepoDigestOrExact", "quay.io/corp/app@" + digest, ""},
+		{"matchRepoDigestOrExact", "quay.io/corp/app:v2@" + digest, ""},
+		{"matchRepoDigestOrExact", "quay.io/corp/else@" + digest, verdict.WrongIdentity},
+		{"matchRepository", "quay.io/corp/app", ""},
+		{"matchRepository", "quay.io/corp/app:v2", ""},
+		{"matchRepository", "quay.io/corp/app2", verdict.WrongIdentity},
+		{"matchRepository", "quay.io/corp/app@sha256:" + strings.Repeat("0", 64), verdict.WrongDigest},
+	} {
+		d, err := Signature(t.Context(), sig, [][]byte{w.key.Binary}, Wanted{Reference: tt.reference, Identity: tt.identity})
+		check(t, err)
+		if d.Reason != tt.reason || (d.Verdict == verdict.Accept) != (tt.reason == "") {
+			t.Errorf("%s %s: %+v", tt.identity, tt.reference, d)
+		}
+		if d.Creator != "nodetrust fixture" || d.Timestamp == nil || time.Since(time.Unix(*d.Timestamp, 0)).Abs() > time.Hour {
+			t.Errorf("creator and timestamp: %+v", d)
+		}
+	}
+	for _, bad := range []Wanted{
+		{Identity: "matchExact"},
+		{Identity: "matchExact", Reference: "quay.io/corp/app"},
+		{Identity: "matchRepoDigestOrExact", Reference: "quay.io/corp/app"},
+		{Identity: "exactReference", Reference: "quay.io/corp/app:v1"},
+	} {
+		if _, err := Signature(t.Context(), sig, [][]byte{w.key.Binary}, bad); err == nil {
+			t.Errorf("%+v: no error", bad)
+		}
+	}
+	for optional, ok := range map[string]bool{
+		`{}`: true, `{"other":[1]}`: true, `{"creator":"x","timestamp":1}`: true, `{"creator":1}`: false, `{"timestamp":"1"}`: false, `{"timestamp":1.5}`: false,
+	} {
+		text := string(fixture.Payload(digest, "quay.io/corp/app:v1"))
+		i := strings.Index(text, `,"optional":`)
+		sig, err := w.key.SignBytes([]byte(text[:i] + `,"optional":` + optional + "}"))
+		check(t, err)
+		d, err := Signature(t.Context(), sig, [][]byte{w.key.Binary}, Wanted{})
+		check(t, err)
+		if (d.Verdict == verdict.Accept) != ok {
+			t.Errorf("%s: %+v", optional, d)
 		}
 	}
 }
@@ -125,7 +183,9 @@ func TestGenuine(t *testing.T) {
 	check(t, err)
 	key, err := os.ReadFile(filepath.Join(dir, "keys", right))
 	check(t, err)
-	d, err := Signature(t.Context(), blob, [][]byte{key}, "sha256:0da6316466d60a3a4535d5fed3589feb0391989982fba59d47d4c729912d6363", "quay.io/openshift-release-dev/ocp-release:4.15.0-x86_64")
+	d, err := Signature(t.Context(), blob, [][]byte{key}, Wanted{
+		Digest: "sha256:0da6316466d60a3a4535d5fed3589feb0391989982fba59d47d4c729912d6363", Reference: "quay.io/openshift-release-dev/ocp-release:4.15.0-x86_64",
+	})
 	check(t, err)
 	if d.Verdict != verdict.Accept || d.Signer != release {
 		t.Errorf("release signature: %+v", d)

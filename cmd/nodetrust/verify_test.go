@@ -87,6 +87,7 @@ spec:
 		{"trust config", []string{"verify", "--config", trust, "--tls-verify=false", image + ":v1"}, 0, verdict.Accept, ""},
 		{"trust config, with TLS", []string{"verify", "--config", trust, "--tls-verify", image + ":v1"}, 4, verdict.Unknown, verdict.RegistryUnreachable},
 		{"signature", []string{"verify-signature", "--key", filepath.Join(dir, "corp.asc"), "--digest", digest, "--reference", image + ":v1", signature}, 0, verdict.Accept, ""},
+		{"signature of the repository", []string{"verify-signature", "--key", filepath.Join(dir, "corp.asc"), "--reference", image + ":v2", "--identity", "matchRepository", signature}, 0, verdict.Accept, ""},
 		{"signature of another", []string{"verify-signature", "--key", filepath.Join(dir, "corp.asc"), "--reference", image + ":v2", signature}, 3, verdict.Refuse, verdict.WrongIdentity},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

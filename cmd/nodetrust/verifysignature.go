@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -12,7 +13,7 @@ import (
 func newVerifySignatureCommand() *cobra.Command {
 	var out outputFlag
 	var keys []string
-	var digest, reference string
+	var want verify.Wanted
 	cmd := &cobra.Command{
 		Use:   "verify-signature --key FILE [--digest DIGEST] [--reference REFERENCE] SIGNATURE",
 		Short: "Judge one detached signature file",
@@ -20,7 +21,11 @@ func newVerifySignatureCommand() *cobra.Command {
 it is for that manifest digest and that reference. What the signature says it is for is printed in any case; it is proven
 only if the answer is accept.
 
-A reference with a tag must be the signed one. One without a tag, or with a digest, must have the same repository.`,
+A reference with a tag must be the signed one. One without a tag, or with a digest, must have the same repository. With
+--identity the rule of policy.json of that name is used instead.
+
+Nothing is written anywhere: a status saved beside an image ("oc adm verify-image-signature --save") is what somebody once
+said, not enforced by any runtime, and wrong as soon as a key is revoked.`,
 		Example: "  nodetrust verify-signature --key RPM-GPG-KEY-redhat-release signature-1\n" +
 			"  nodetrust verify-signature --key corp.asc --digest sha256:… --reference quay.io/corp/app:v1 signature-1",
 		Args: cobra.ExactArgs(1),
@@ -37,7 +42,7 @@ A reference with a tag must be the signed one. One without a tag, or with a dige
 			if err != nil {
 				return err
 			}
-			d, err := verify.Signature(cmd.Context(), blob, files, digest, reference)
+			d, err := verify.Signature(cmd.Context(), blob, files, want)
 			if err != nil {
 				return usageErr(err)
 			}
@@ -50,8 +55,9 @@ A reference with a tag must be the signed one. One without a tag, or with a dige
 	}
 	out.add(cmd)
 	cmd.Flags().StringArrayVar(&keys, "key", nil, "public key `FILE`, one of which must have signed (repeatable)")
-	cmd.Flags().StringVar(&digest, "digest", "", "manifest `DIGEST` that must have been signed")
-	cmd.Flags().StringVar(&reference, "reference", "", "image `REFERENCE` that must have been signed")
+	cmd.Flags().StringVar(&want.Digest, "digest", "", "manifest `DIGEST` that must have been signed")
+	cmd.Flags().StringVar(&want.Reference, "reference", "", "image `REFERENCE` that must have been signed")
+	cmd.Flags().StringVar(&want.Identity, "identity", "", "`RULE` that --reference is compared by: matchExact, matchRepoDigestOrExact or matchRepository")
 	return cmd
 }
 
@@ -61,5 +67,11 @@ func writeDetached(w io.Writer, file string, d verify.Detached) error {
 		why = fmt.Sprintf("%s: %s", d.Reason, d.Message)
 	}
 	_, err := fmt.Fprintf(w, "%s %s\n  %s\n  signer:    %s\n  digest:    %s\n  reference: %s\n", d.Verdict, file, why, d.Signer, d.Digest, d.Reference)
+	if err == nil && d.Creator != "" {
+		_, err = fmt.Fprintf(w, "  creator:   %q\n", d.Creator)
+	}
+	if err == nil && d.Timestamp != nil {
+		_, err = fmt.Fprintf(w, "  timestamp: %s\n", time.Unix(*d.Timestamp, 0).UTC().Format(time.RFC3339))
+	}
 	return err
 }
