@@ -144,6 +144,10 @@ func TestHost(t *testing.T) {
 		{"commented out", func(root string) {
 			write(t, root, map[string]string{"etc/systemd/system/crio.service": "[Service]\n#Environment=CONTAINERS_POLICY_JSON=/p\nExecStart=/bin/true HOME=/x\n"})
 		}, "", true},
+		{"unit is masked", func(root string) {
+			write(t, root, map[string]string{"etc/systemd/system/x": ""})
+			os.Symlink("/dev/null", root+"/etc/systemd/system/other.service")
+		}, "", true},
 		{"unit is unreadable", func(root string) {
 			os.MkdirAll(root+"/etc/systemd/system/crio.service", 0o755)
 		}, "warning /etc/systemd/system/crio.service:0 unit-unreadable", true},

@@ -4,7 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -84,6 +86,9 @@ func (r *runner) unit(p, unit string, seen map[string]bool) {
 		return
 	}
 	seen[id] = true
+	if to, err := os.Readlink(filepath.Join(r.Root, p)); err == nil && to == os.DevNull {
+		return // masked
+	}
 	data, err := verify.ReadHostFile(r.Root, p, maxUnit)
 	if err != nil {
 		r.skipped(p, err)
