@@ -3,6 +3,7 @@ package probe
 import (
 	"regexp"
 	"strings"
+	"sync"
 
 	"github.com/nodetrust/nodetrust/verdict"
 )
@@ -40,7 +41,7 @@ func classifyCRI(message string) verdict.Verdict {
 }
 
 // A registry writes parts of the text, so the marker counts only in front of everything that a registry says.
-var podmanRejected = regexp.MustCompile(`^Error: (?:unable to copy from source \S+: )?` +
+var podmanRejected = lazily(`^Error: (?:unable to copy from source \S+: )?` +
 	`(?:copying (?:system image|image \d+/\d+) from manifest list: )?Source image rejected: `)
 
 // classifyPodman judges what a failed podman pull wrote to stderr. Podman has one exit status for everything and no
@@ -48,7 +49,7 @@ var podmanRejected = regexp.MustCompile(`^Error: (?:unable to copy from source \
 func classifyPodman(stderr string) verdict.Verdict {
 	text := errorLine(stderr)
 	v := verdict.Verdict{Verdict: verdict.Unknown, Message: clean(strings.TrimPrefix(text, "Error: "))}
-	if at := podmanRejected.FindStringIndex(text); at != nil {
+	if at := podmanRejected().FindStringIndex(text); at != nil {
 		tail := text[at[1]:]
 		if _, known := refusalReason(tail); known {
 			return refused(tail)
@@ -93,34 +94,39 @@ func refused(tail string) verdict.Verdict {
 	return v
 }
 
+// lazily compiles a regular expression when it is first used: most commands of the program never judge a runtime's text.
+func lazily(expr string) func() *regexp.Regexp {
+	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(expr) })
+}
+
 type pattern struct {
-	re     *regexp.Regexp
+	re     func() *regexp.Regexp
 	reason verdict.Reason
 }
 
 // refusals are the texts of the policy evaluation's own errors (PolicyRequirementError and InvalidSignatureError),
 // measured with both OpenPGP mechanisms. Each must match from the start: identities and URLs follow.
 var refusals = []pattern{
-	{regexp.MustCompile(`^A signature was required, but no signature exists`), verdict.NoSignature},
-	{regexp.MustCompile(`^Running image .* is rejected by policy\.?`), verdict.RejectedByPolicy},
-	{regexp.MustCompile(`^Signature for identity .* is not accepted`), verdict.WrongIdentity},
-	{regexp.MustCompile(`^Signature for digest .* does not match`), verdict.WrongDigest},
-	{regexp.MustCompile(`^Key not found for key ID `), verdict.WrongKey},
-	{regexp.MustCompile(`^Invalid GPG signature: .*err:0x9\b`), verdict.WrongKey},
-	{regexp.MustCompile(`^Invalid GPG signature: .*err:0x7000099\b`), verdict.KeyExpired},
-	{regexp.MustCompile(`^Invalid GPG signature: .*err:0x700009a\b`), verdict.SignatureExpired},
-	{regexp.MustCompile(`^Invalid GPG signature: .*err:0x700005e\b`), verdict.KeyRevoked},
-	{regexp.MustCompile(`^Invalid GPG signature: `), verdict.WeakOrUnsupported},
-	{regexp.MustCompile(`^No public keys imported`), verdict.KeyUnreadable},
+	{lazily(`^A signature was required, but no signature exists`), verdict.NoSignature},
+	{lazily(`^Running image .* is rejected by policy\.?`), verdict.RejectedByPolicy},
+	{lazily(`^Signature for identity .* is not accepted`), verdict.WrongIdentity},
+	{lazily(`^Signature for digest .* does not match`), verdict.WrongDigest},
+	{lazily(`^Key not found for key ID `), verdict.WrongKey},
+	{lazily(`^Invalid GPG signature: .*err:0x9\b`), verdict.WrongKey},
+	{lazily(`^Invalid GPG signature: .*err:0x7000099\b`), verdict.KeyExpired},
+	{lazily(`^Invalid GPG signature: .*err:0x700009a\b`), verdict.SignatureExpired},
+	{lazily(`^Invalid GPG signature: .*err:0x700005e\b`), verdict.KeyRevoked},
+	{lazily(`^Invalid GPG signature: `), verdict.WeakOrUnsupported},
+	{lazily(`^No public keys imported`), verdict.KeyUnreadable},
 }
 
 // inFact are texts of other errors that are refusals all the same: the pure-Go mechanism has no type for them.
 var inFact = []pattern{
-	{regexp.MustCompile(`signature error: openpgp: key expired`), verdict.KeyExpired},
-	{regexp.MustCompile(`signature error: openpgp: signature expired`), verdict.SignatureExpired},
-	{regexp.MustCompile(`signature error: openpgp: signature made by revoked key`), verdict.KeyRevoked},
-	{regexp.MustCompile(`tag byte does not have MSB set`), verdict.KeyUnreadable},
-	{regexp.MustCompile(`^not signed$`), verdict.WeakOrUnsupported},
+	{lazily(`signature error: openpgp: key expired`), verdict.KeyExpired},
+	{lazily(`signature error: openpgp: signature expired`), verdict.SignatureExpired},
+	{lazily(`signature error: openpgp: signature made by revoked key`), verdict.KeyRevoked},
+	{lazily(`tag byte does not have MSB set`), verdict.KeyUnreadable},
+	{lazily(`^not signed$`), verdict.WeakOrUnsupported},
 }
 
 const severalSignatures = "None of the signatures were accepted, reasons: "
@@ -159,31 +165,31 @@ func refusedInFact(tail string) (verdict.Reason, bool) { return match(inFact, ta
 
 func match(ps []pattern, text string) (verdict.Reason, bool) {
 	for _, p := range ps {
-		if p.re.MatchString(text) {
+		if p.re().MatchString(text) {
 			return p.reason, true
 		}
 	}
 	return "", false
 }
 
-func isLookaside(text string) bool { return lookasideURL.MatchString(text) }
+func isLookaside(text string) bool { return lookasideURL().MatchString(text) }
 
-var lookasideURL = regexp.MustCompile(`@sha256=[0-9a-f]{64}/signature-\d+`)
+var lookasideURL = lazily(`@sha256=[0-9a-f]{64}/signature-\d+`)
 
 // unknowns name what stood in the way, in this order. They never make a refusal.
 var unknowns = []pattern{
-	{regexp.MustCompile(`invalid policy in "|no policy\.json file found|open \S*policy\.json: |no policy\.json file`), verdict.PolicyInvalid},
-	{regexp.MustCompile(`Error parsing signature storage configuration: |parsing \S*/registries\.(?:d|rootful\.d|rootless\.d)/\S+: `), verdict.RegistriesDInvalid},
-	{regexp.MustCompile(`unrecognized signature format|Parsing signature failed|server provided \d+ signatures`), verdict.LookasideNotSignature},
-	{regexp.MustCompile(`reading signatures? from .*(?:401|403)`), verdict.LookasideForbidden},
-	{regexp.MustCompile(`reading signatures?(?: from|:) |@sha256=[0-9a-f]{64}/signature-\d+`), verdict.LookasideUnreachable},
-	{regexp.MustCompile(`(?:^|: )open \S+: (?:no such file or directory|permission denied)`), verdict.KeyMissing},
-	{regexp.MustCompile(`LiteralData not followed by signature|sigstore disabled|Unimplemented "keyType"`), verdict.MechanismCannotTell},
-	{regexp.MustCompile(`toomanyrequests|429 Too Many|Too Many Requests`), verdict.RateLimited},
-	{regexp.MustCompile(`unauthorized|authentication required|denied: |401 |403 `), verdict.Unauthorized},
-	{regexp.MustCompile(`name unknown|manifest unknown|404 `), verdict.ImageNotFound},
-	{regexp.MustCompile(`context deadline exceeded|Client\.Timeout|i/o timeout|TLS handshake timeout`), verdict.Timeout},
-	{regexp.MustCompile(`pinging container registry|is blocked in |connection refused|no such host|x509: |connection reset|server gave HTTP response|EOF|received unexpected HTTP status: 5`), verdict.RegistryUnreachable},
+	{lazily(`invalid policy in "|no policy\.json file found|open \S*policy\.json: |no policy\.json file`), verdict.PolicyInvalid},
+	{lazily(`Error parsing signature storage configuration: |parsing \S*/registries\.(?:d|rootful\.d|rootless\.d)/\S+: `), verdict.RegistriesDInvalid},
+	{lazily(`unrecognized signature format|Parsing signature failed|server provided \d+ signatures`), verdict.LookasideNotSignature},
+	{lazily(`reading signatures? from .*(?:401|403)`), verdict.LookasideForbidden},
+	{lazily(`reading signatures?(?: from|:) |@sha256=[0-9a-f]{64}/signature-\d+`), verdict.LookasideUnreachable},
+	{lazily(`(?:^|: )open \S+: (?:no such file or directory|permission denied)`), verdict.KeyMissing},
+	{lazily(`LiteralData not followed by signature|sigstore disabled|Unimplemented "keyType"`), verdict.MechanismCannotTell},
+	{lazily(`toomanyrequests|429 Too Many|Too Many Requests`), verdict.RateLimited},
+	{lazily(`unauthorized|authentication required|denied: |401 |403 `), verdict.Unauthorized},
+	{lazily(`name unknown|manifest unknown|404 `), verdict.ImageNotFound},
+	{lazily(`context deadline exceeded|Client\.Timeout|i/o timeout|TLS handshake timeout`), verdict.Timeout},
+	{lazily(`pinging container registry|is blocked in |connection refused|no such host|x509: |connection reset|server gave HTTP response|EOF|received unexpected HTTP status: 5`), verdict.RegistryUnreachable},
 }
 
 func unknownReason(text string) verdict.Reason {

@@ -119,7 +119,7 @@ func FuzzClassify(f *testing.F) {
 		if c.Verdict == verdict.Refuse && !strings.HasPrefix(text, "SignatureValidationFailed") {
 			t.Errorf("CRI: %q is no refusal", text)
 		}
-		if p.Verdict == verdict.Refuse && !podmanRejected.MatchString(errorLine(text)) {
+		if p.Verdict == verdict.Refuse && !podmanRejected().MatchString(errorLine(text)) {
 			t.Errorf("podman: %q is no refusal", text)
 		}
 		for _, v := range []verdict.Verdict{c, p} {

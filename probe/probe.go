@@ -9,7 +9,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -114,7 +113,7 @@ func Remove(ctx context.Context, refs []string, o Options) error {
 	return errors.Join(errs...)
 }
 
-var imageRE = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._:/-]*@sha256:[0-9a-f]{64}$`)
+var imageRE = lazily(`^[A-Za-z0-9][A-Za-z0-9._:/-]*@sha256:[0-9a-f]{64}$`)
 
 // CheckCanaries reports what is wrong with a list of canaries: all problems at once, nil if there is none.
 func CheckCanaries(canaries []trust.Canary) error {
@@ -131,7 +130,7 @@ func CheckCanaries(canaries []trust.Canary) error {
 			errs = append(errs, fmt.Errorf("canaries[%d].image: listed twice", i))
 		}
 		seen[c.Image] = true
-		if len(c.Image) > 512 || !imageRE.MatchString(c.Image) || !strings.Contains(c.Image, "/") {
+		if len(c.Image) > 512 || !imageRE().MatchString(c.Image) || !strings.Contains(c.Image, "/") {
 			errs = append(errs, fmt.Errorf("canaries[%d].image: must be a fully qualified repository@sha256:…", i))
 		}
 		if c.Expect != verdict.Accept && c.Expect != verdict.Refuse {
