@@ -12,9 +12,7 @@ import (
 )
 
 func newExplainCommand() *cobra.Command {
-	var out outputFlag
-	var policy policyFlags
-	var image imageFlags
+	var judging judgingCommand
 	var offline bool
 	cmd := &cobra.Command{
 		Use:   "explain IMAGE",
@@ -29,36 +27,17 @@ JSON and exit status are those of verify.`,
 		Example: "  nodetrust explain registry.redhat.io/ubi9/ubi:latest\n  nodetrust explain --offline --config trust.yaml quay.io/corp/app:v1",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			o := image.options()
-			if err := verify.CheckImage(args[0], o.As); err != nil {
-				return usageErr(err)
-			}
-			p, err := policy.source()
-			if err != nil {
-				return writeInvalid(cmd, &out, args[0], err)
-			}
-			defer p.Close()
 			judge := verify.Image
 			if offline {
 				judge = verify.Offline
 			}
-			v, err := judge(cmd.Context(), args[0], p, o)
-			if err != nil {
-				return usageErr(err)
-			}
-			err = out.write(cmd.OutOrStdout(), v, func(w io.Writer) error {
-				_, err := io.WriteString(w, story(p, v, p.Hidden(args[0], o.As), offline))
+			return judging.run(cmd, args[0], judge, func(w io.Writer, p *verify.Policy, v verdict.Verdict) error {
+				_, err := io.WriteString(w, story(p, v, p.Hidden(args[0], judging.image.options().As), offline))
 				return err
 			})
-			if err != nil {
-				return err
-			}
-			return silent(verdictExit(v.Verdict))
 		},
 	}
-	out.add(cmd)
-	policy.add(cmd)
-	image.add(cmd)
+	judging.add(cmd)
 	cmd.Flags().BoolVar(&offline, "offline", false, "ask neither registry nor lookaside")
 	return cmd
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 
@@ -11,9 +12,7 @@ import (
 )
 
 func newVerifyCommand() *cobra.Command {
-	var out outputFlag
-	var policy policyFlags
-	var image imageFlags
+	var judging judgingCommand
 	cmd := &cobra.Command{
 		Use:   "verify IMAGE",
 		Short: "Say whether a policy accepts an image, and why",
@@ -30,29 +29,51 @@ signatures that runtimes read: where the policy wants one, the answer is refuse,
   nodetrust verify --config trust.yaml --key redhat-release=RPM-GPG-KEY-redhat-release dir:bundle --as registry.redhat.io/team/app:1`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			o := image.options()
-			if err := verify.CheckImage(args[0], o.As); err != nil {
-				return usageErr(err)
-			}
-			p, err := policy.source()
-			if err != nil {
-				return writeInvalid(cmd, &out, args[0], err)
-			}
-			defer p.Close()
-			v, err := verify.Image(cmd.Context(), args[0], p, o)
-			if err != nil {
-				return usageErr(err)
-			}
-			if err := out.write(cmd.OutOrStdout(), v, func(w io.Writer) error { return writeVerdict(w, v) }); err != nil {
-				return err
-			}
-			return silent(verdictExit(v.Verdict))
+			return judging.run(cmd, args[0], verify.Image, func(w io.Writer, _ *verify.Policy, v verdict.Verdict) error {
+				return writeVerdict(w, v)
+			})
 		},
 	}
-	out.add(cmd)
-	policy.add(cmd)
-	image.add(cmd)
+	judging.add(cmd)
 	return cmd
+}
+
+// judgingCommand is what verify and explain share: flags, and the way from an IMAGE to a verdict and an exit status.
+type judgingCommand struct {
+	out    outputFlag
+	policy policyFlags
+	image  imageFlags
+}
+
+func (c *judgingCommand) add(cmd *cobra.Command) {
+	c.out.add(cmd)
+	c.policy.add(cmd)
+	c.image.add(cmd)
+}
+
+// run judges an image with judge, which is verify.Image or verify.Offline, and writes the verdict; text is its text form.
+func (c *judgingCommand) run(
+	cmd *cobra.Command, ref string,
+	judge func(context.Context, string, *verify.Policy, verify.Options) (verdict.Verdict, error),
+	text func(io.Writer, *verify.Policy, verdict.Verdict) error,
+) error {
+	o := c.image.options()
+	if err := verify.CheckImage(ref, o.As); err != nil {
+		return usageErr(err)
+	}
+	p, err := c.policy.source()
+	if err != nil {
+		return writeInvalid(cmd, &c.out, ref, err)
+	}
+	defer p.Close()
+	v, err := judge(cmd.Context(), ref, p, o)
+	if err != nil {
+		return usageErr(err)
+	}
+	if err := c.out.write(cmd.OutOrStdout(), v, func(w io.Writer) error { return text(w, p, v) }); err != nil {
+		return err
+	}
+	return silent(verdictExit(v.Verdict))
 }
 
 // writeInvalid writes the verdict on a policy that doesn't load and ends with exit status 2; so does any other error.
