@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"testing"
@@ -15,11 +16,12 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/nodetrust/nodetrust/e2e/lab"
+	"github.com/nodetrust/nodetrust/internal/fixture"
 )
 
 // agentFiles are what the agents' image holds: our programs, gpg, and the libraries of this machine that they are linked with.
 // The real image is built by podman; this one shows the manifests at work in seconds.
-func agentFiles(t *testing.T, c *Cluster) []file {
+func agentFiles(t *testing.T, c *Cluster) []fixture.File {
 	t.Helper()
 	programs := map[string]string{"usr/bin/nodetrust": c.Lab.Programs.Nodetrust, "usr/bin/nodetrust-agent": c.Lab.Programs.Agent}
 	for _, name := range []string{"gpg", "gpgconf", "gpg-agent"} {
@@ -37,11 +39,11 @@ func agentFiles(t *testing.T, c *Cluster) []file {
 			}
 		}
 	}
-	var files []file
+	var files []fixture.File
 	for to, path := range from {
 		b, err := os.ReadFile(path)
 		must(t, err)
-		files = append(files, file{to, b})
+		files = append(files, fixture.File{Name: to, Data: b})
 	}
 	return files
 }
@@ -70,7 +72,7 @@ type deployment struct {
 // deploy runs the agents in pods, under a policy that covers their own image, and waits for Enforced on every Node.
 func deploy(t *testing.T, c *Cluster) *deployment {
 	t.Helper()
-	img, err := image([]string{"/usr/bin/nodetrust-agent"}, agentFiles(t, c)...)
+	img, err := fixture.ImageOf(runtime.GOARCH, []string{"/usr/bin/nodetrust-agent"}, agentFiles(t, c)...)
 	must(t, err)
 	_, _, err = c.PushImage("team/nodetrust", "v1", img, c.Corp)
 	must(t, err)

@@ -1,20 +1,14 @@
 package cluster
 
 import (
-	"archive/tar"
-	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"os"
 	"path/filepath"
 	"runtime"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/go-containerregistry/pkg/v1/empty"
-	"github.com/google/go-containerregistry/pkg/v1/mutate"
-	"github.com/google/go-containerregistry/pkg/v1/tarball"
 
 	"github.com/nodetrust/nodetrust/internal/fixture"
 )
@@ -100,7 +94,8 @@ func (c *Cluster) StartServer(s *fixture.Server) error { return c.plane.InNet(s.
 // Push stores an image that runs, with a digest of its own, as repo:tag, signed by key unless that is nil. It returns the
 // references by tag and by digest.
 func (i *Images) Push(repo, tag string, key *fixture.Key) (byTag, byDigest string, err error) {
-	img, err := image([]string{"/pause"}, file{"pause", i.program}, file{"name", []byte(repo + ":" + tag)})
+	img, err := fixture.ImageOf(runtime.GOARCH, []string{"/pause"},
+		fixture.File{Name: "pause", Data: i.program}, fixture.File{Name: "name", Data: []byte(repo + ":" + tag)})
 	if err != nil {
 		return "", "", err
 	}
@@ -127,45 +122,6 @@ func (i *Images) Sign(key *fixture.Key, repo, tag, digest string) error {
 		return err
 	}
 	return i.Lookaside.Put(repo, digest, 1, sig)
-}
-
-// file is a program or library of an image.
-type file struct {
-	name string // without leading slash
-	data []byte
-}
-
-// image makes an image of one layer for this machine's architecture.
-func image(entrypoint []string, files ...file) (v1.Image, error) {
-	var buf bytes.Buffer
-	tw := tar.NewWriter(&buf)
-	for _, f := range files {
-		if err := tw.WriteHeader(&tar.Header{Name: f.name, Mode: 0o755, Size: int64(len(f.data))}); err != nil {
-			return nil, err
-		}
-		if _, err := tw.Write(f.data); err != nil {
-			return nil, err
-		}
-	}
-	if err := tw.Close(); err != nil {
-		return nil, err
-	}
-	layer, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(buf.Bytes())), nil })
-	if err != nil {
-		return nil, err
-	}
-	img, err := mutate.AppendLayers(empty.Image, layer)
-	if err != nil {
-		return nil, err
-	}
-	cf, err := img.ConfigFile()
-	if err != nil {
-		return nil, err
-	}
-	cf = cf.DeepCopy()
-	cf.OS, cf.Architecture = "linux", runtime.GOARCH
-	cf.Config.Entrypoint = entrypoint
-	return mutate.ConfigFile(img, cf)
 }
 
 // Trust is a trust config for the nodes: team/ is signed by Corp, open/ is not, everything else is rejected. registries are further
