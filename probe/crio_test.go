@@ -120,18 +120,7 @@ func TestCRIO(t *testing.T) {
 		defer c.Close()
 		return !c.absent(context.Background(), image)
 	}
-	for _, tt := range []struct {
-		name, image string
-		want        verdict.Answer
-		reason      verdict.Reason
-	}{
-		{"signed", w.signed, verdict.Accept, ""},
-		{"unsigned", w.unsigned, verdict.Refuse, verdict.NoSignature},
-		{"wrong key", w.foreign, verdict.Refuse, verdict.WrongKey},
-		{"wrong identity", w.moved, verdict.Refuse, verdict.WrongIdentity},
-		{"rejected", w.rejected, verdict.Refuse, verdict.RejectedByPolicy},
-		{"absent", w.absent, verdict.Unknown, verdict.ImageNotFound},
-	} {
+	for _, tt := range w.expectations() {
 		t.Run(tt.name, func(t *testing.T) {
 			got := one(tt.image, verdict.Refuse)
 			t.Logf("%s", got.Message)

@@ -28,6 +28,24 @@ type world struct {
 	signed, unsigned, foreign, moved, rejected, absent string
 }
 
+// expectation is what any runtime must say of an image.
+type expectation struct {
+	name, image string
+	want        verdict.Answer
+	reason      verdict.Reason
+}
+
+func (w *world) expectations() []expectation {
+	return []expectation{
+		{"signed", w.signed, verdict.Accept, ""},
+		{"unsigned", w.unsigned, verdict.Refuse, verdict.NoSignature},
+		{"wrong key", w.foreign, verdict.Refuse, verdict.WrongKey},
+		{"wrong identity", w.moved, verdict.Refuse, verdict.WrongIdentity},
+		{"rejected", w.rejected, verdict.Refuse, verdict.RejectedByPolicy},
+		{"absent", w.absent, verdict.Unknown, verdict.ImageNotFound},
+	}
+}
+
 func newWorld(t *testing.T) *world {
 	t.Helper()
 	if testing.Short() {
@@ -118,18 +136,7 @@ func TestPodman(t *testing.T) {
 	w := newWorld(t)
 	tmp := t.TempDir()
 	t.Setenv("TMPDIR", tmp)
-	for _, tt := range []struct {
-		name, image string
-		want        verdict.Answer
-		reason      verdict.Reason
-	}{
-		{"signed", w.signed, verdict.Accept, ""},
-		{"unsigned", w.unsigned, verdict.Refuse, verdict.NoSignature},
-		{"wrong key", w.foreign, verdict.Refuse, verdict.WrongKey},
-		{"wrong identity", w.moved, verdict.Refuse, verdict.WrongIdentity},
-		{"rejected", w.rejected, verdict.Refuse, verdict.RejectedByPolicy},
-		{"absent", w.absent, verdict.Unknown, verdict.ImageNotFound},
-	} {
+	for _, tt := range w.expectations() {
 		t.Run(tt.name, func(t *testing.T) {
 			got := probePodman(t, tt.image)
 			if got.Verdict.Verdict != tt.want || got.Reason != tt.reason || got.OK != (tt.want == verdict.Refuse && tt.reason != verdict.RejectedByPolicy) {
