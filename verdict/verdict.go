@@ -12,7 +12,8 @@ const (
 	Unknown Answer = "unknown"
 )
 
-// Reason says why an answer was given. The set is closed; an accept has the empty reason.
+// Reason says why an answer was given. The set is closed: Reasons. An accept has the empty reason, unless it rests on
+// something else than the image's own signature: TrustedByRelease.
 type Reason string
 
 // Reasons of a refusal: manifest, policy, keys and signatures could all be read, and the evaluation said no.
@@ -47,16 +48,73 @@ const (
 	FileMissing           Reason = "FileMissing" // of verify-checksums only
 )
 
+// TrustedByRelease is the one reason of an accept: the policy alone would not accept the image, or says nothing of it, but
+// a verified OpenShift release names its digest.
+const TrustedByRelease Reason = "TrustedByRelease"
+
+// Reasons is the closed set, in the order in which docs/reasons.md describes it.
+func Reasons() []Reason {
+	return []Reason{
+		TrustedByRelease,
+		NoSignature, WrongKey, WrongIdentity, WrongDigest, KeyExpired, SignatureExpired, KeyRevoked, KeyUnreadable,
+		WeakOrUnsupported, RejectedByPolicy,
+		KeyMissing, MechanismCannotTell, LookasideUnreachable, LookasideForbidden, LookasideNotSignature, RegistryUnreachable,
+		ImageNotFound, Unauthorized, RateLimited, PolicyInvalid, RegistriesDInvalid, Timeout, FileMissing, RuntimeFailed,
+	}
+}
+
+// Cause says why there is no signature, as far as that can be told: it splits the reason NoSignature. The set is closed:
+// Causes. The first that holds, in that order, is reported.
+type Cause string
+
+// Causes of NoSignature.
+const (
+	// NotInLayout: an oci: layout never holds a signature that runtimes read.
+	NotInLayout Cause = "NotInLayout"
+	// OnlyIndexSigned: the index of a multi-arch image is signed, the instance that runtimes check is not.
+	OnlyIndexSigned Cause = "OnlyIndexSigned"
+	// WrongRegistriesKey: no lookaside or attachments are configured, but a key of registries.d that nobody reads was
+	// meant to (misspelt, or in a file that isn't named *.yaml).
+	WrongRegistriesKey Cause = "WrongRegistriesKey"
+	// AttachmentsOff: the policy wants a sigstore signature, and registries.d doesn't set use-sigstore-attachments.
+	AttachmentsOff Cause = "AttachmentsOff"
+	// MirrorUnsigned: a mirror served the manifest, and its signatures are looked up there.
+	MirrorUnsigned Cause = "MirrorUnsigned"
+	// BundleFormat: the image has a sigstore bundle, which the image library doesn't read.
+	BundleFormat Cause = "BundleFormat"
+	// OtherKind: the image is signed, but the policy wants the other kind of signature (GPG or sigstore).
+	OtherKind Cause = "OtherKind"
+	// RegistryServesNone: the registry says that it serves signatures itself, and has none; the lookaside isn't asked then.
+	RegistryServesNone Cause = "RegistryServesNone"
+	// NoLookaside: registries.d names no lookaside for the image, so that only the built-in default directory was looked at.
+	NoLookaside Cause = "NoLookaside"
+	// NotSigned: it was looked up where it should be, and isn't there.
+	NotSigned Cause = "NotSigned"
+)
+
+// Causes is the closed set, in order.
+func Causes() []Cause {
+	return []Cause{
+		NotInLayout, OnlyIndexSigned, WrongRegistriesKey, AttachmentsOff, MirrorUnsigned, BundleFormat, OtherKind,
+		RegistryServesNone, NoLookaside, NotSigned,
+	}
+}
+
 // Verdict is the answer for one image under one policy.
 type Verdict struct {
 	// Image is the reference as asked for, without the docker:// prefix.
 	Image string `json:"image"`
+	// Judged says what was judged in its place, where that isn't Image itself: an image of the node's storage is judged
+	// there with its stored signatures ("containers-storage:ID"), or by its digest in the registry ("docker://REFERENCE").
+	Judged string `json:"judged,omitempty"`
 	// Digest is the manifest digest that was judged (the instance's, for a multi-arch image). Empty if none was fetched.
 	Digest string `json:"digest,omitempty"`
 	// Index is the digest of the manifest list the instance was chosen from; empty for a single-arch image.
 	Index   string `json:"index,omitempty"`
 	Verdict Answer `json:"verdict"`
 	Reason  Reason `json:"reason"`
+	// Cause is there with reason NoSignature only.
+	Cause   Cause  `json:"cause,omitempty"`
 	Message string `json:"message"`
 	// Hint is the next step for an admin, when there is one.
 	Hint string `json:"hint,omitempty"`
