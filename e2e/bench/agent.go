@@ -26,7 +26,7 @@ type logLine struct {
 }
 
 // agent starts the real agent on a host root with 50 files and measures its idle cost and how fast it heals.
-func (b *bench) agent(ctx context.Context, w *bytes.Buffer, idle time.Duration, tampers int) error {
+func (b *bench) agent(ctx context.Context, w *bytes.Buffer) error {
 	root := filepath.Join(b.dir, "root")
 	ign := filepath.Join(b.dir, "desired", "desired.ign")
 	if err := os.MkdirAll(filepath.Dir(ign), 0o755); err != nil {
@@ -77,7 +77,7 @@ func (b *bench) agent(ctx context.Context, w *bytes.Buffer, idle time.Duration, 
 	select {
 	case <-ctx.Done():
 		return ctx.Err()
-	case <-time.After(idle):
+	case <-time.After(b.idle):
 	}
 	after, err := cpuOf(cmd.Process.Pid)
 	if err != nil {
@@ -88,17 +88,17 @@ func (b *bench) agent(ctx context.Context, w *bytes.Buffer, idle time.Duration, 
 		return err
 	}
 	fmt.Fprintf(w, "## The agent at rest\n\n50 files watched, full check every 30 s, no change, the probing child apart.\n\n| figure | measured | goal |\n|---|---|---|\n")
-	fmt.Fprintf(w, "| resident memory | %.1f MiB | ≤ 20 MiB |\n| CPU over %s | %.2f millicores | ≤ 1 |\n\n", float64(rss)/(1<<20), idle, float64(after-before)/float64(idle)*1000)
+	fmt.Fprintf(w, "| resident memory | %.1f MiB | ≤ 20 MiB |\n| CPU over %s | %.2f millicores | ≤ 1 |\n\n", float64(rss)/(1<<20), b.idle, float64(after-before)/float64(b.idle)*1000)
 
-	heals, err := b.heal(ctx, root, lines, tampers)
+	heals, err := b.heal(ctx, root, lines, b.tampers)
 	if err != nil {
 		return err
 	}
-	bare, err := bareReplace(root, tampers)
+	bare, err := bareReplace(root, b.tampers)
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(w, "## Tampering to durable heal\n\n%d tamperings, one of 50 files overwritten in place each time, at least 400 ms apart; from the return of the overwriting call\nuntil the agent's log says that file and directory are on disk. Beside it the bare cost on the same disk of writing a file, fsync,\nrename over one that was just overwritten likewise, and fsync of the directory: no writer that survives a loss of power is faster.\n\n| | p50 | p90 | p99 | max | goal |\n|---|---|---|---|---|---|\n", tampers)
+	fmt.Fprintf(w, "## Tampering to durable heal\n\n%d tamperings, one of 50 files overwritten in place each time, at least 400 ms apart; from the return of the overwriting call\nuntil the agent's log says that file and directory are on disk. Beside it the bare cost on the same disk of writing a file, fsync,\nrename over one that was just overwritten likewise, and fsync of the directory: no writer that survives a loss of power is faster.\n\n| | p50 | p90 | p99 | max | goal |\n|---|---|---|---|---|---|\n", b.tampers)
 	row := func(name string, s sample, goal string) {
 		fmt.Fprintf(w, "| %s | %s | %s | %s | %s | %s |\n", name, ms(s.percentile(50)), ms(s.percentile(90)), ms(s.percentile(99)), ms(s.percentile(100)), goal)
 	}

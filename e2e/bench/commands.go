@@ -15,7 +15,7 @@ import (
 )
 
 // render compares `nodetrust render --to machineconfig` with the butane CLI on the Butane config of the same input.
-func (b *bench) render(ctx context.Context, w *bytes.Buffer, runs int) error {
+func (b *bench) render(ctx context.Context, w *bytes.Buffer) error {
 	bu, err := b.nodetrust(ctx, "render", "--to", "butane", "trust.yaml")
 	if err != nil {
 		return err
@@ -24,7 +24,7 @@ func (b *bench) render(ctx context.Context, w *bytes.Buffer, runs int) error {
 		return err
 	}
 	nodetrust := filepath.Join(b.bin, "nodetrust")
-	walls, cpus, err := interleave(runs,
+	walls, cpus, err := interleave(b.runs,
 		func() (usage, error) {
 			return timed(ctx, b.dir, nil, nodetrust, "render", "--to", "machineconfig", "trust.yaml")
 		},
@@ -34,7 +34,7 @@ func (b *bench) render(ctx context.Context, w *bytes.Buffer, runs int) error {
 		return err
 	}
 	ratio := float64(walls[0].percentile(50)) / float64(walls[1].percentile(50))
-	fmt.Fprintf(w, "## Rendering\n\nWhole process, %d runs each in turn, same input.\n\n| command | wall p50 | wall p90 | CPU p50 |\n|---|---|---|---|\n", runs)
+	fmt.Fprintf(w, "## Rendering\n\nWhole process, %d runs each in turn, same input.\n\n| command | wall p50 | wall p90 | CPU p50 |\n|---|---|---|---|\n", b.runs)
 	for i, name := range []string{"`nodetrust render --to machineconfig`", "`butane --strict` on the equivalent .bu"} {
 		fmt.Fprintf(w, "| %s | %s | %s | %s |\n", name, ms(walls[i].percentile(50)), ms(walls[i].percentile(90)), ms(cpus[i].percentile(50)))
 	}
@@ -79,9 +79,9 @@ func (b *bench) startup(ctx context.Context, w *bytes.Buffer, whole time.Duratio
 }
 
 // verify compares one verdict with what skopeo needs to copy the same image under the same policy.
-func (b *bench) verify(ctx context.Context, w *bytes.Buffer, runs int) error {
+func (b *bench) verify(ctx context.Context, w *bytes.Buffer) error {
 	if _, err := exec.LookPath("skopeo"); err != nil {
-		fmt.Fprintf(w, "## Verifying\n\nNot measured: skopeo is not installed.\n")
+		fmt.Fprintf(w, "## Verifying\n\nNot measured: skopeo is not installed.\n\n")
 		return nil
 	}
 	files := filepath.Join(b.dir, "files")
@@ -91,7 +91,7 @@ func (b *bench) verify(ctx context.Context, w *bytes.Buffer, runs int) error {
 	etc := filepath.Join(files, "etc", "containers")
 	policy, registriesD := filepath.Join(etc, "policy.json"), filepath.Join(etc, "registries.d")
 	n := 0
-	walls, cpus, err := interleave(runs,
+	walls, cpus, err := interleave(b.runs,
 		func() (usage, error) {
 			return timed(ctx, b.dir, nil, filepath.Join(b.bin, "nodetrust"), "verify", "--policy", policy, "--registries-d", registriesD, "--tls-verify=false", b.signed)
 		},
@@ -104,10 +104,10 @@ func (b *bench) verify(ctx context.Context, w *bytes.Buffer, runs int) error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(w, "## Verifying\n\nOne signed image on loopback, %d runs each in turn, the same policy.json and registries.d.\n\n| command | wall p50 | wall p90 | CPU p50 |\n|---|---|---|---|\n", runs)
+	fmt.Fprintf(w, "## Verifying\n\nOne signed image on loopback, %d runs each in turn, the same policy.json and registries.d.\n\n| command | wall p50 | wall p90 | CPU p50 |\n|---|---|---|---|\n", b.runs)
 	for i, name := range []string{"`nodetrust verify`", "`skopeo copy docker://… dir:…`"} {
 		fmt.Fprintf(w, "| %s | %s | %s | %s |\n", name, ms(walls[i].percentile(50)), ms(walls[i].percentile(90)), ms(cpus[i].percentile(50)))
 	}
-	fmt.Fprintf(w, "\nRatio of the medians: **%.2f** (goal ≤ 0.8).\n", float64(walls[0].percentile(50))/float64(walls[1].percentile(50)))
+	fmt.Fprintf(w, "\nRatio of the medians: **%.2f** (goal ≤ 0.8).\n\n", float64(walls[0].percentile(50))/float64(walls[1].percentile(50)))
 	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -17,50 +18,94 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/nodetrust/nodetrust/e2e/cluster"
 )
+
+// section is a part of the page.
+type section struct {
+	name string
+	// lab says that it needs the tests' cluster (bench.cluster), which needs root.
+	lab bool
+	run func(ctx context.Context, w *bytes.Buffer) error
+}
+
+// sections are all parts in the order of the page. A new one is a line here and a method of bench, which writes a heading of
+// the second level, what was measured and how, and a table; progress goes to b.progress.
+func (b *bench) sections() []section {
+	return []section{
+		{"sizes", false, b.sizes},
+		{"agent", false, b.agent},
+		{"render", false, b.render},
+		{"verify", false, b.verify},
+	}
+}
 
 func main() {
 	out := flag.String("o", "-", "where to write the page; - for standard output")
 	root := flag.String("repo", "..", "the checkout, with bin/ built")
-	idle := flag.Duration("idle", time.Minute, "how long the agent's idle CPU is measured")
+	idle := flag.Duration("idle", time.Minute, "how long idle CPU is measured")
 	runs := flag.Int("runs", 40, "how often each command is run")
 	tampers := flag.Int("tampers", 200, "how many tamperings are healed")
-	only := flag.String("only", "", "one section: sizes, agent, render or verify")
+	only := flag.String("only", "", "sections, separated by commas; without it all")
 	flag.Parse()
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	b, err := newBench(*root)
+	page, err := measure(ctx, *root, options{idle: *idle, runs: *runs, tampers: *tampers}, *only)
+	switch {
+	case err != nil:
+	case *out == "-":
+		_, err = os.Stdout.Write(page)
+	default:
+		err = os.WriteFile(*out, page, 0o644)
+	}
 	if err != nil {
 		fatal(err)
 	}
-	defer b.close()
-	var page bytes.Buffer
-	header(&page)
-	for _, section := range []struct {
-		name string
-		run  func() error
-	}{
-		{"sizes", func() error { return b.sizes(&page) }},
-		{"agent", func() error { return b.agent(ctx, &page, *idle, *tampers) }},
-		{"render", func() error { return b.render(ctx, &page, *runs) }},
-		{"verify", func() error { return b.verify(ctx, &page, *runs) }},
-	} {
-		if *only != "" && *only != section.name {
+}
+
+// measure runs the sections and returns the page.
+func measure(ctx context.Context, root string, o options, only string) (page []byte, err error) {
+	began := time.Now()
+	b, err := newBench(root, o)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, b.close()) }()
+	var w bytes.Buffer
+	header(&w)
+	sections := b.sections()
+	want := strings.FieldsFunc(only, func(r rune) bool { return r == ',' })
+	for _, name := range want {
+		if !slices.ContainsFunc(sections, func(s section) bool { return s.name == name }) {
+			return nil, fmt.Errorf("there is no section %q", name)
+		}
+	}
+	unfit := cluster.Unfit()
+	for _, s := range sections {
+		switch {
+		case len(want) > 0 && !slices.Contains(want, s.name):
+			continue
+		case s.lab && unfit != "":
+			b.progress("%s: left out: %s", s.name, unfit)
 			continue
 		}
-		if err := section.run(); err != nil {
-			b.close()
-			fatal(err)
+		b.progress("%s", s.name)
+		if err := s.run(ctx, &w); err != nil {
+			return nil, fmt.Errorf("measuring %s: %w", s.name, err)
 		}
 	}
-	if *out == "-" {
-		_, _ = os.Stdout.Write(page.Bytes())
-		return
+	if unfit != "" {
+		fmt.Fprintf(&w, "The figures of the cluster are left out: %s.\n", unfit)
 	}
-	if err := os.WriteFile(*out, page.Bytes(), 0o644); err != nil {
-		fatal(err)
-	}
+	b.progress("done after %s", time.Since(began).Round(time.Second))
+	return append(bytes.TrimRight(w.Bytes(), "\n"), '\n'), nil
+}
+
+// progress says on standard error what is being measured.
+func (b *bench) progress(format string, args ...any) {
+	fmt.Fprintf(os.Stderr, "bench: %s %s\n", time.Now().Format(time.TimeOnly), fmt.Sprintf(format, args...))
 }
 
 func fatal(err error) {
@@ -156,7 +201,7 @@ func interleave(n int, run ...func() (usage, error)) (walls, cpus []sample, err 
 	return walls, cpus, nil
 }
 
-func (b *bench) sizes(w *bytes.Buffer) error {
+func (b *bench) sizes(_ context.Context, w *bytes.Buffer) error {
 	fmt.Fprintf(w, "## Size\n\n| program | size | goal |\n|---|---|---|\n")
 	for _, p := range []struct{ name, goal string }{{"nodetrust-agent", "≤ 18 MB"}, {"nodetrust", "–"}} {
 		st, err := os.Stat(filepath.Join(b.bin, p.name))

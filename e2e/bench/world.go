@@ -2,17 +2,26 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/nodetrust/nodetrust/internal/fixture"
 )
 
+// options say how long and how often something is measured.
+type options struct {
+	idle          time.Duration
+	runs, tampers int
+}
+
 // bench holds what the sections share: built programs, keys, a registry, a lookaside and signed images.
 type bench struct {
+	options
 	repo, bin, dir string
 	butane         string
 	gpg            *fixture.GPG
@@ -22,18 +31,18 @@ type bench struct {
 	canary         string // repository@digest of another signed image, to be refused
 }
 
-func newBench(repo string) (b *bench, err error) {
+func newBench(repo string, o options) (b *bench, err error) {
 	repo, err = filepath.Abs(repo)
 	if err != nil {
 		return nil, err
 	}
-	b = &bench{repo: repo, bin: filepath.Join(repo, "bin")}
+	b = &bench{options: o, repo: repo, bin: filepath.Join(repo, "bin")}
 	if b.dir, err = os.MkdirTemp("", "nt-bench-"); err != nil {
 		return nil, err
 	}
 	defer func() {
 		if err != nil {
-			b.close()
+			err = errors.Join(err, b.close())
 		}
 	}()
 	b.butane = filepath.Join(b.dir, "butane")
@@ -78,7 +87,7 @@ func newBench(repo string) (b *bench, err error) {
 	return b, b.writeConfigs()
 }
 
-func (b *bench) close() {
+func (b *bench) close() error {
 	if b.registry != nil {
 		b.registry.Stop()
 	}
@@ -88,7 +97,7 @@ func (b *bench) close() {
 	if b.gpg != nil {
 		b.gpg.Close()
 	}
-	_ = os.RemoveAll(b.dir)
+	return os.RemoveAll(b.dir)
 }
 
 // writeConfigs makes a host root, trust.yaml (one scope) and wide.yaml (50 files on the node).
