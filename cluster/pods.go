@@ -1,0 +1,315 @@
+package cluster
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+const podsPath = "/api/v1/pods"
+
+// Pod is what is used of a pod.
+type Pod struct {
+	Namespace, Name, Node string
+	// Kind and Owner are who keeps the pod running, as a user knows it: a Deployment rather than its ReplicaSet, a CronJob
+	// rather than its Job. Of a pod that nobody owns they are "Pod" and its name; of a static one "static-pod" and its name
+	// without that of the node.
+	Kind, Owner string
+	// Static is set for the mirror of a pod that the kubelet runs from a file.
+	Static bool
+	// Agent is set for pods labelled as nodetrust's own.
+	Agent bool
+	// Images are those of all its containers, init and ephemeral ones included, and of its image volumes.
+	Images []PodImage
+}
+
+// StaticPod is the Kind of static pods.
+const StaticPod = "static-pod"
+
+// PodImage is an image of a pod.
+type PodImage struct {
+	// Reference is as the pod's spec has it.
+	Reference string
+	// Digest is that of the manifest which the runtime resolved the reference to, and empty while it is not known, or known
+	// only as one of another repository.
+	Digest string
+}
+
+// Pods calls yield with every pod of the cluster, page by page; an error of yield ends the listing and is returned. A list
+// that expires between two pages is gone on with, or begun again, so a pod may come twice.
+func (c *Client) Pods(ctx context.Context, yield func(Pod) error) error {
+	err := eachOf(ctx, c, podsPath, func(p podObject) error { return yield(p.pod()) })
+	if err != nil {
+		return fmt.Errorf("listing pods: %w", err)
+	}
+	return nil
+}
+
+// podObject is what is decoded of a pod. The API server can't be asked for a choice of fields: the metadata API has no images,
+// and neither has the table of pods.
+type podObject struct {
+	Metadata struct {
+		Name      string    `json:"name"`
+		Namespace string    `json:"namespace"`
+		Created   time.Time `json:"creationTimestamp"`
+		Labels    struct {
+			App  string `json:"app.kubernetes.io/name"`
+			Hash string `json:"pod-template-hash"`
+		} `json:"labels"`
+		Annotations struct {
+			Mirror string `json:"kubernetes.io/config.mirror"`
+		} `json:"annotations"`
+		Owners []struct {
+			Kind       string `json:"kind"`
+			Name       string `json:"name"`
+			Controller bool   `json:"controller"`
+		} `json:"ownerReferences"`
+	} `json:"metadata"`
+	Spec struct {
+		NodeName   string      `json:"nodeName"`
+		Init       []container `json:"initContainers"`
+		Containers []container `json:"containers"`
+		Ephemeral  []container `json:"ephemeralContainers"`
+		Volumes    []struct {
+			Image struct {
+				Reference string `json:"reference"`
+			} `json:"image"`
+		} `json:"volumes"`
+	} `json:"spec"`
+	Status struct {
+		Init       []containerStatus `json:"initContainerStatuses"`
+		Containers []containerStatus `json:"containerStatuses"`
+		Ephemeral  []containerStatus `json:"ephemeralContainerStatuses"`
+	} `json:"status"`
+}
+
+type container struct {
+	Name  string `json:"name"`
+	Image string `json:"image"`
+}
+
+type containerStatus struct {
+	Name    string `json:"name"`
+	ImageID string `json:"imageID"`
+}
+
+func (o *podObject) pod() Pod {
+	p := Pod{
+		Namespace: o.Metadata.Namespace, Name: o.Metadata.Name, Node: o.Spec.NodeName,
+		Static: o.Metadata.Annotations.Mirror != "",
+		Agent:  agentLabel == "app.kubernetes.io/name="+o.Metadata.Labels.App,
+	}
+	p.Kind, p.Owner = o.owner()
+	for _, set := range []struct {
+		containers []container
+		statuses   []containerStatus
+	}{{o.Spec.Init, o.Status.Init}, {o.Spec.Containers, o.Status.Containers}, {o.Spec.Ephemeral, o.Status.Ephemeral}} {
+		for _, c := range set.containers {
+			image := PodImage{Reference: c.Image}
+			for _, s := range set.statuses {
+				if s.Name == c.Name {
+					image.Digest = imageDigest(c.Image, s.ImageID)
+				}
+			}
+			p.Images = append(p.Images, image)
+		}
+	}
+	for _, v := range o.Spec.Volumes {
+		if v.Image.Reference != "" {
+			p.Images = append(p.Images, PodImage{Reference: v.Image.Reference})
+		}
+	}
+	return p
+}
+
+// owner finds who keeps the pod running from what the pod itself says: reading the owners would be a request each.
+func (o *podObject) owner() (kind, name string) {
+	m := &o.Metadata
+	if m.Annotations.Mirror != "" {
+		return StaticPod, strings.TrimSuffix(m.Name, "-"+o.Spec.NodeName)
+	}
+	kind, name = "Pod", m.Name
+	for _, r := range m.Owners {
+		if r.Controller {
+			kind, name = r.Kind, r.Name
+		}
+	}
+	switch kind {
+	case "ReplicaSet":
+		// The Deployment controller puts the hash into both.
+		if deployment, ok := strings.CutSuffix(name, "-"+m.Labels.Hash); ok && m.Labels.Hash != "" {
+			return "Deployment", deployment
+		}
+	case "Job":
+		if cron, ok := cronJob(name, m.Created); ok {
+			return "CronJob", cron
+		}
+	}
+	return kind, name
+}
+
+// cronJob takes the scheduled time off the name of a CronJob's Job: minutes since 1970, not after the pod was made and not
+// long before. Another number at the end of a name, for example a date, is no such time.
+func cronJob(job string, created time.Time) (string, bool) {
+	i := strings.LastIndexByte(job, '-')
+	if i < 1 {
+		return "", false
+	}
+	minutes, err := strconv.ParseInt(job[i+1:], 10, 64)
+	if err != nil || created.IsZero() {
+		return "", false
+	}
+	const window = 7 * 24 * 60 // Jobs retry, and start late
+	made := created.Unix() / 60
+	return job[:i], minutes <= made+1 && minutes >= made-window
+}
+
+// imageDigest is the manifest digest in a container status' imageID, if that is of the repository that the reference names.
+// Runtimes also give the digest of the image's configuration there, bare, or a name under which the same content came first.
+func imageDigest(reference, imageID string) string {
+	name, d, ok := strings.Cut(imageID, "@")
+	if !ok || digest.Digest(d).Validate() != nil {
+		return ""
+	}
+	name = strings.TrimPrefix(name, "docker-pullable://")
+	if repo := repository(reference); name != repo && !strings.HasSuffix(name, "/"+repo) {
+		return ""
+	}
+	return d
+}
+
+// repository is a reference without tag and digest.
+func repository(reference string) string {
+	name, _, _ := strings.Cut(reference, "@")
+	if i := strings.LastIndexByte(name, ':'); i > strings.LastIndexByte(name, '/') {
+		name = name[:i]
+	}
+	return name
+}
+
+// maxExpired bounds how often a list may expire between two of its pages.
+const maxExpired = 100
+
+// eachOf calls yield with every object at path, decoded to T as it arrives: never more than the wanted fields of one page
+// are held.
+func eachOf[T any](ctx context.Context, c *Client, path string, yield func(T) error) error {
+	next := ""
+	for expired := 0; ; {
+		page, after, err := pageOf[T](ctx, c, path, next)
+		if apierrors.IsResourceExpired(err) && expired < maxExpired {
+			// The server tells how to go on with what is there now. What was there all the time is seen either way.
+			var status *apierrors.StatusError
+			errors.As(err, &status)
+			next = status.ErrStatus.Continue
+			expired++
+			if next == "" && expired > attempts {
+				return err
+			}
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		for _, item := range page {
+			if err := yield(item); err != nil {
+				return err
+			}
+		}
+		if after == "" {
+			return nil
+		}
+		if after == next {
+			return errors.New("the API server names the same page again and again")
+		}
+		next = after
+	}
+}
+
+func pageOf[T any](ctx context.Context, c *Client, path, next string) (items []T, after string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	query := map[string]string{"limit": strconv.Itoa(pageSize)}
+	if next != "" {
+		query["continue"] = next
+	}
+	body, err := c.get(ctx, path, wholeObject, query)
+	if err != nil {
+		return nil, "", err
+	}
+	defer body.Close()
+	limited := &io.LimitedReader{R: body, N: maxPage}
+	items, after, err = decodeList[T](json.NewDecoder(limited))
+	if err != nil && limited.N == 0 {
+		err = fmt.Errorf("more than %d bytes", maxPage)
+	}
+	if err != nil {
+		return nil, "", fmt.Errorf("reading %s: %w", path, err)
+	}
+	return items, after, nil
+}
+
+// decodeList decodes a list object by object.
+func decodeList[T any](dec *json.Decoder) (items []T, after string, err error) {
+	if err := delim(dec, '{'); err != nil {
+		return nil, "", err
+	}
+	for dec.More() {
+		key, err := dec.Token()
+		if err != nil {
+			return nil, "", err
+		}
+		switch key {
+		case "metadata":
+			var meta metav1.ListMeta
+			if err := dec.Decode(&meta); err != nil {
+				return nil, "", err
+			}
+			after = meta.Continue
+		case "items":
+			if items, err = decodeArray[T](dec); err != nil {
+				return nil, "", err
+			}
+		default:
+			var skipped json.RawMessage
+			if err := dec.Decode(&skipped); err != nil {
+				return nil, "", err
+			}
+		}
+	}
+	return items, after, delim(dec, '}')
+}
+
+func decodeArray[T any](dec *json.Decoder) (items []T, err error) {
+	t, err := dec.Token()
+	if err != nil || t == nil {
+		return nil, err
+	}
+	if t != json.Delim('[') {
+		return nil, fmt.Errorf("items is no list but %v", t)
+	}
+	for dec.More() {
+		var item T
+		if err := dec.Decode(&item); err != nil {
+			return nil, err
+		}
+		items = append(items, item)
+	}
+	return items, delim(dec, ']')
+}
+
+func delim(dec *json.Decoder, want json.Delim) error {
+	t, err := dec.Token()
+	if err == nil && t != want {
+		err = fmt.Errorf("%v where %v should be", t, want)
+	}
+	return err
+}
