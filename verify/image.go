@@ -83,6 +83,7 @@ type evaluation struct {
 	sec    *section
 	// extension is true when the registry serves signatures itself, so that the lookaside is not asked.
 	extension bool
+	requests  *requests
 	// maxSignatures and maxSize are the limits that hold.
 	maxSignatures, maxSize int
 }
@@ -249,9 +250,13 @@ func (e *evaluation) judge(ctx context.Context) {
 		e.stop(localReason(err), "reading image: %v", err)
 		return
 	}
+	for _, r := range e.sec.requirements {
+		e.policy.keys.warm(r.ringData)
+	}
 	pulled := e.pullSources()
 	before := throttleCount(e.hosts(pulled))
-	ctx, hosts := traceHosts(ctx)
+	ctx, e.requests = watch(ctx, &e.sys)
+	defer e.requests.close()
 	src, err := e.target.content.NewImageSource(ctx, &e.sys)
 	if err != nil {
 		reason := registryReason(err)
@@ -263,7 +268,7 @@ func (e *evaluation) judge(ctx context.Context) {
 		return
 	}
 	defer src.Close()
-	physical := chosenSource(pulled, hosts())
+	physical := chosenSource(pulled, e.requests.since(0))
 	un, err := e.instance(ctx, src)
 	if err != nil {
 		var missing *notThereError
@@ -283,9 +288,11 @@ func (e *evaluation) judge(ctx context.Context) {
 		e.v.Lookaside = e.lookaside(physical)
 	}
 
-	asked := len(hosts())
+	asked := len(e.requests.since(0))
+	// Redirects, tokens and repeated requests take some more than the signatures themselves.
+	e.requests.bound(4*e.maxSignatures+64, int64(e.maxSignatures)*int64(e.maxSize))
 	signatures, reason, err := e.signatures(ctx, un)
-	e.extension = e.lookasideSkipped(hosts()[asked:])
+	e.extension = servedByRegistry(e.requests.since(asked))
 	if err == nil {
 		e.requirements(ctx, un, blob, signatures)
 		e.conclude()
@@ -401,9 +408,10 @@ func (e *evaluation) requirements(ctx context.Context, un *image.UnparsedImage, 
 				s := &out.Signatures[j]
 				s.Verdict, s.Reason, s.Message = out.Verdict, out.Reason, r.message
 			}
-		case len(own) <= 1:
-			err := e.allowed(ctx, e.judged(un), r)
-			e.conclusion(out, r, err, own, blob)
+		case len(own) == 0:
+			e.conclusion(out, r, e.allowed(ctx, e.judged(un), r), own, blob)
+		case len(own) == 1:
+			e.conclusion(out, r, e.signed(ctx, e.judged(un), r, own[0], blob), own, blob)
 		default:
 			e.each(ctx, out, r, own, blob)
 		}
@@ -479,7 +487,7 @@ func (e *evaluation) alone(ctx context.Context, r *requirement, own sig, blob []
 	if own.sigstore != nil { // a directory of its own, which knows no instances
 		return e.allowed(ctx, image.UnparsedInstanceWithReference(image.UnparsedInstance(src, nil), e.target.logical), r)
 	}
-	return e.allowed(ctx, image.UnparsedInstanceWithReference(image.UnparsedInstance(src, &d), e.target.logical), r)
+	return e.signed(ctx, image.UnparsedInstanceWithReference(image.UnparsedInstance(src, &d), e.target.logical), r, own, blob)
 }
 
 // allowed is the library's own word on one requirement. gpg doesn't know of contexts: when ctx ends first, gpg is given

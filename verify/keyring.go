@@ -52,7 +52,7 @@ func (p *Policy) withoutAgents() (stop func()) {
 			for _, e := range entries {
 				if name := e.Name(); !seen[name] && strings.HasPrefix(name, "containers-ephemeral-gpg-") {
 					seen[name] = true
-					_ = os.WriteFile(filepath.Join(p.keyrings, name, "gpg.conf"), []byte("no-autostart\n"), 0o600)
+					writeNew(filepath.Join(p.keyrings, name, "gpg.conf"), "no-autostart\n")
 				}
 			}
 			select {
@@ -63,4 +63,14 @@ func (p *Policy) withoutAgents() (stop func()) {
 		}
 	}()
 	return func() { close(quit); <-done }
+}
+
+// writeNew writes a file that isn't there yet; one that is there may be read by gpg just now.
+func writeNew(name, content string) {
+	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return
+	}
+	_, _ = f.WriteString(content)
+	_ = f.Close()
 }

@@ -85,6 +85,7 @@ type Policy struct {
 	tmp        string // holds the copies that the library reads; removed by Close
 	sys        types.SystemContext
 	keyrings   string        // set by Enclose
+	keys       *keyrings
 	warm       chan struct{} // closed when gpgme has found its engines
 	unenclose  func()
 
@@ -184,6 +185,7 @@ func Rendered(policy File, registries []File, s Settings) (*Policy, error) {
 // Close removes the temporary copies.
 func (p *Policy) Close() error {
 	<-p.warm
+	p.keys.close()
 	if p.unenclose != nil {
 		p.unenclose()
 	}
@@ -200,6 +202,7 @@ func (p *Policy) open(policy []byte, files []configFile) (_ *Policy, err error) 
 		return nil, &InvalidError{verdict.PolicyInvalid, fmt.Errorf("invalid policy in %q: %w", p.File, err)}
 	}
 	p.sections = map[string]*section{}
+	p.keys = newKeyrings(p.withoutAgents)
 	p.warm = make(chan struct{})
 	go func() {
 		defer close(p.warm)

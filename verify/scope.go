@@ -81,6 +81,8 @@ type requirement struct {
 	requirementDoc
 	library signature.PolicyRequirement
 	keys    keySet
+	// ringData is the content of the one key file of a signedBy requirement; nil if there are several.
+	ringData []byte
 	// reason is set if the requirement can't be evaluated because of its configuration: KeyMissing, KeyUnreadable or
 	// WeakOrUnsupported.
 	reason  verdict.Reason
@@ -171,6 +173,9 @@ func (p *Policy) prepare(raw json.RawMessage) (*requirement, error) {
 		if len(r.keys.primary) == 0 {
 			r.reason, r.message = verdict.KeyUnreadable, "no public key inside "+r.keySource()
 			return r, nil
+		}
+		if len(blobs) == 1 {
+			r.ringData = blobs[0]
 		}
 	}
 	if r.Type == "sigstoreSigned" {

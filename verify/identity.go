@@ -1,0 +1,60 @@
+package verify
+
+import (
+	"strings"
+
+	"go.podman.io/image/v5/docker/reference"
+)
+
+// matchesIdentity is true if the requirement's signedIdentity accepts a signature made for the reference signed, for an
+// image that is intended. The library keeps its matchers to itself; TestIdentityLikeTheLibrary and a fuzz test compare
+// with them. For types that are not known here it is false.
+func (r requirementDoc) matchesIdentity(intended reference.Named, signed string) bool {
+	id := r.SignedIdentity
+	s, err := reference.ParseNormalizedNamed(signed)
+	if err != nil {
+		return false
+	}
+	switch id.Type {
+	case "exactReference":
+		want, err := reference.ParseNormalizedNamed(id.DockerReference)
+		return err == nil && !reference.IsNameOnly(want) && !reference.IsNameOnly(s) && s.String() == want.String()
+	case "exactRepository":
+		want, err := reference.ParseNormalizedNamed(id.DockerRepository)
+		return err == nil && s.Name() == want.Name()
+	}
+	if intended == nil {
+		return false
+	}
+	switch id.Type {
+	case "matchExact":
+		return !reference.IsNameOnly(intended) && !reference.IsNameOnly(s) && s.String() == intended.String()
+	case "matchRepository":
+		return s.Name() == intended.Name()
+	case "matchRepoDigestOrExact":
+		return matchesRepoDigestOrExact(intended, s)
+	case "remapIdentity":
+		if name := intended.Name(); name == id.Prefix || strings.HasPrefix(name, id.Prefix+"/") {
+			if intended, err = reference.ParseNamed(strings.Replace(intended.String(), id.Prefix, id.SignedPrefix, 1)); err != nil {
+				return false
+			}
+		}
+		return matchesRepoDigestOrExact(intended, s)
+	}
+	return false
+}
+
+// matchesRepoDigestOrExact compares exactly by tag, and by repository where a digest is intended: that the digest is the
+// signed one was compared already.
+func matchesRepoDigestOrExact(intended, signed reference.Named) bool {
+	if reference.IsNameOnly(signed) {
+		return false
+	}
+	if _, tagged := intended.(reference.NamedTagged); tagged {
+		return signed.String() == intended.String()
+	}
+	if _, digested := intended.(reference.Canonical); digested {
+		return signed.Name() == intended.Name()
+	}
+	return false
+}
