@@ -5,10 +5,13 @@ package node
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"net/http"
 	"os"
+	"strconv"
 	"sync"
 	"time"
 
@@ -38,10 +41,14 @@ const (
 )
 
 const (
-	timeout    = 15 * time.Second
-	coalesce   = 2 * time.Second
-	maxBackoff = 5 * time.Minute
+	timeout  = 15 * time.Second
+	coalesce = 2 * time.Second
+	// maxPause bounds how long a failed request is not tried again, unless the spread or the server asks for more.
+	maxPause = 5 * time.Minute
 )
+
+// Spread is for clusters of up to some thousand nodes: 1,000 agents with the same cause write 50 reports a second.
+const Spread = 20 * time.Second
 
 // Report is what the annotations say.
 type Report struct {
@@ -53,6 +60,18 @@ type Report struct {
 func (r Report) same(o Report) bool {
 	r.CheckedAt = o.CheckedAt
 	return r == o
+}
+
+// common reports whether all agents of a pool may want to write r at the same moment: at their start, and when they were given
+// another desired state, until what came of it was written. Everything else happens to single nodes, or is found at the phase of
+// each agent's own probes.
+func (r Report) common(written Report) bool {
+	return written == Report{} || r.Desired != written.Desired || written.preliminary()
+}
+
+// preliminary reports whether the next report is under way already.
+func (r Report) preliminary() bool {
+	return r.Reason == judge.ReasonProbePending || r.Reason == judge.ReasonLoadPending
 }
 
 // Client makes a metadata client from the kubeconfig file, or from the pod's ServiceAccount if kubeconfig is empty. Without
@@ -70,6 +89,7 @@ func Client(kubeconfig string) (metadata.Interface, error) {
 	}
 	config.QPS, config.Burst, config.Timeout = 1, 5, timeout
 	config.UserAgent = "nodetrust-agent"
+	config.Wrap(func(rt http.RoundTripper) http.RoundTripper { return untried{rt} })
 	client, err := metadata.NewForConfig(config)
 	if err != nil {
 		return nil, fmt.Errorf("making the API client: %w", err)
@@ -77,13 +97,38 @@ func Client(kubeconfig string) (metadata.Interface, error) {
 	return client, nil
 }
 
+// untried keeps client-go from what it does with an answer that has a Retry-After: up to ten more requests, in step with
+// those of all other agents. The answer becomes an error, and the Reporter decides.
+type untried struct{ http.RoundTripper }
+
+// busyError is an answer of a server that wants to be left alone for a while.
+type busyError struct {
+	status string
+	after  time.Duration
+}
+
+func (e *busyError) Error() string { return fmt.Sprintf("the server says %s, try again after %s", e.status, e.after) }
+
+func (u untried) RoundTrip(req *http.Request) (*http.Response, error) {
+	res, err := u.RoundTripper.RoundTrip(req)
+	if err != nil || res.StatusCode != http.StatusTooManyRequests && res.StatusCode < 500 {
+		return res, err
+	}
+	seconds, err := strconv.Atoi(res.Header.Get("Retry-After"))
+	if err != nil || seconds < 0 {
+		return res, nil
+	}
+	_ = res.Body.Close()
+	return nil, &busyError{res.Status, time.Duration(seconds) * time.Second}
+}
+
 // Reporter writes to one Node.
 type Reporter struct {
 	nodes metadata.ResourceInterface
 	name  string
 	log   *slog.Logger
-	// jitter bounds the pause before the first write: all agents of a DaemonSet start together.
-	jitter time.Duration
+	// spread is what requests with a common cause are spread over.
+	spread time.Duration
 
 	latest chan Report
 	drift  chan Report // a drift that was replaced in latest
@@ -91,9 +136,14 @@ type Reporter struct {
 }
 
 // New returns a Reporter of the Node called name. It does nothing until Run.
-func New(client metadata.Interface, name string, jitter time.Duration, log *slog.Logger) *Reporter {
+//
+// A report is written 2 s after it came, in which newer ones replace it. One with a cause that all agents of a pool have at the same
+// moment (their start, another desired state) waits for another time between 0 and spread, evenly; a write that failed is
+// tried again after one to two spreads, then two to four, up to five minutes. So N agents make about N/spread requests a
+// second for a common cause and after an outage, without knowing of each other: independent pauses make no crowd denser.
+func New(client metadata.Interface, name string, spread time.Duration, log *slog.Logger) *Reporter {
 	return &Reporter{
-		nodes: client.Resource(schema.GroupVersionResource{Version: "v1", Resource: "nodes"}), name: name, log: log, jitter: jitter,
+		nodes: client.Resource(schema.GroupVersionResource{Version: "v1", Resource: "nodes"}), name: name, log: log, spread: spread,
 		latest: make(chan Report, 1), drift: make(chan Report, 1), mco: make(chan bool, 1),
 	}
 }
@@ -126,9 +176,6 @@ func (r *Reporter) Run(ctx context.Context) {
 	var asked sync.WaitGroup
 	defer asked.Wait()
 	asked.Go(func() { r.ask(ctx) })
-	if !sleep(ctx, time.Duration(rand.Float64()*float64(r.jitter))) {
-		return
-	}
 	var written Report
 	for {
 		select {
@@ -136,7 +183,11 @@ func (r *Reporter) Run(ctx context.Context) {
 			return
 		case rep := <-r.latest:
 			drift := rep
-			if !sleep(ctx, coalesce) {
+			pause := coalesce
+			if rep.common(written) {
+				pause += upTo(r.spread)
+			}
+			if !sleep(ctx, pause) {
 				return
 			}
 			rep = r.newest(rep)
@@ -190,7 +241,7 @@ func (r *Reporter) newest(rep Report) Report {
 // write tries until it succeeds, each time with what is the newest then. It returns what was written, or false when there is
 // no more to do.
 func (r *Reporter) write(ctx context.Context, rep Report) (Report, bool) {
-	for pause := coalesce; ; pause = min(2*pause, maxBackoff) {
+	for failed := 0; ; failed++ {
 		rep = r.newest(rep)
 		err := r.patch(ctx, rep)
 		switch {
@@ -202,11 +253,8 @@ func (r *Reporter) write(ctx context.Context, rep Report) (Report, bool) {
 			r.log.Warn("no such node, annotations are not written any more", "node", r.name)
 			return rep, false
 		}
-		if after, ok := apierrors.SuggestsClientDelay(err); ok {
-			pause = max(pause, min(time.Duration(after)*time.Second, maxBackoff))
-		}
 		r.log.Warn("annotations not written, trying again", "node", r.name, "err", err)
-		if !sleep(ctx, spread(pause)) {
+		if !sleep(ctx, r.backoff(failed, err)) {
 			return rep, false
 		}
 	}
@@ -237,7 +285,7 @@ func (r *Reporter) patch(ctx context.Context, rep Report) error {
 
 // ask reads the Node once, as often as that takes.
 func (r *Reporter) ask(ctx context.Context) {
-	for pause := coalesce; ; pause = min(2*pause, maxBackoff) {
+	for failed := 0; ; failed++ {
 		gctx, cancel := context.WithTimeout(ctx, timeout)
 		n, err := r.nodes.Get(gctx, r.name, metav1.GetOptions{})
 		cancel()
@@ -255,15 +303,28 @@ func (r *Reporter) ask(ctx context.Context) {
 			return
 		}
 		r.log.Debug("reading the node", "node", r.name, "err", err)
-		if !sleep(ctx, spread(pause)) {
+		if !sleep(ctx, r.backoff(failed, err)) {
 			return
 		}
 	}
 }
 
-func spread(d time.Duration) time.Duration {
-	return d + time.Duration((rand.Float64()*0.2-0.1)*float64(d))
+// backoff is the pause after a request that failed with err, as often as failed before.
+func (r *Reporter) backoff(failed int, err error) time.Duration {
+	base := max(r.spread, coalesce)
+	limit := max(base, maxPause/2)
+	base = min(base<<min(failed, 8), limit)
+	after := base
+	if busy := (*busyError)(nil); errors.As(err, &busy) {
+		after = max(after, min(busy.after, maxPause))
+	} else if s, ok := apierrors.SuggestsClientDelay(err); ok {
+		after = max(after, min(time.Duration(s)*time.Second, maxPause))
+	}
+	return after + upTo(base)
 }
+
+// upTo is a time between 0 and d, each as likely as any other.
+func upTo(d time.Duration) time.Duration { return time.Duration(rand.Float64() * float64(d)) }
 
 // sleep reports whether ctx outlived it.
 func sleep(ctx context.Context, d time.Duration) bool {

@@ -4,11 +4,18 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"log/slog"
 	"maps"
+	"net/http"
+	"net/http/httptest"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -252,6 +259,190 @@ func TestRetryAfterIsObeyed(t *testing.T) {
 		if got := verbs(c); got["patch"] != 1 {
 			t.Errorf("%v", got)
 		}
+	})
+}
+
+// TestClientDoesNotRetry: how often and when a request is tried again is the Reporter's business alone.
+func TestClientDoesNotRetry(t *testing.T) {
+	for _, code := range []int{http.StatusTooManyRequests, http.StatusInternalServerError, http.StatusServiceUnavailable} {
+		t.Run(strconv.Itoa(code), func(t *testing.T) {
+			var asked atomic.Int32
+			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				asked.Add(1)
+				w.Header().Set("Retry-After", "0")
+				http.Error(w, "try again", code)
+			}))
+			defer server.Close()
+			kubeconfig := filepath.Join(t.TempDir(), "kubeconfig")
+			config := fmt.Sprintf(`{"apiVersion":"v1","kind":"Config","current-context":"c","contexts":[{"name":"c","context":{"cluster":"c"}}],
+"clusters":[{"name":"c","cluster":{"server":%q}}]}`, server.URL)
+			if err := os.WriteFile(kubeconfig, []byte(config), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			c, err := node.Client(kubeconfig)
+			if err != nil {
+				t.Fatal(err)
+			}
+			r := node.New(c, name, 0, slog.New(slog.DiscardHandler))
+			r.Report(report("Enforced"))
+			err = r.Flush(t.Context())
+			if err == nil || !strings.Contains(err.Error(), strconv.Itoa(code)) {
+				t.Errorf("error %v, want one that names %d", err, code)
+			}
+			if n := asked.Load(); n != 1 {
+				t.Errorf("%d requests for one write", n)
+			}
+		})
+	}
+}
+
+// fleet is many Reporters of one server, which counts what they ask of it.
+type fleet struct {
+	*fake.FakeMetadataClient
+	mu      sync.Mutex
+	seconds map[int64]int        // requests by second of the bubble's clock
+	states  map[string]string    // written last, by node
+	at      map[string]time.Time // when
+	fail    func() error         // what the server says, nil for yes
+	all     map[string]*node.Reporter
+}
+
+func newFleet(ctx context.Context, t *testing.T, n int, spread time.Duration) (f *fleet, wait func()) {
+	t.Helper()
+	f = &fleet{
+		FakeMetadataClient: client(t, nil), fail: func() error { return nil },
+		seconds: map[int64]int{}, states: map[string]string{}, at: map[string]time.Time{}, all: map[string]*node.Reporter{},
+	}
+	f.PrependReactor("*", "*", func(a clienttesting.Action) (bool, runtime.Object, error) {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		p, ok := a.(clienttesting.PatchAction)
+		if !ok {
+			return true, &metav1.PartialObjectMetadata{}, nil
+		}
+		f.seconds[time.Now().Unix()]++
+		if err := f.fail(); err != nil {
+			return true, nil, err
+		}
+		var patch struct {
+			Metadata struct{ Annotations map[string]string }
+		}
+		if err := json.Unmarshal(p.GetPatch(), &patch); err != nil {
+			return true, nil, err
+		}
+		f.states[p.GetName()], f.at[p.GetName()] = patch.Metadata.Annotations[node.StateKey]+" "+patch.Metadata.Annotations[node.DesiredKey], time.Now()
+		return true, &metav1.PartialObjectMetadata{}, nil
+	})
+	var running sync.WaitGroup
+	for i := range n {
+		name := fmt.Sprintf("node%d", i)
+		r := node.New(f, name, spread, slog.New(slog.DiscardHandler))
+		f.all[name] = r
+		running.Go(func() { r.Run(ctx) })
+	}
+	return f, running.Wait
+}
+
+// report makes every agent report the same.
+func (f *fleet) report(state, reason, desired string) {
+	for _, r := range f.all {
+		r.Report(node.Report{State: state, Reason: reason, Desired: desired, CheckedAt: time.Now()})
+	}
+}
+
+// busiest is the largest number of requests in one second, since the last call.
+func (f *fleet) busiest() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	most := 0
+	for _, n := range f.seconds {
+		most = max(most, n)
+	}
+	clear(f.seconds)
+	return most
+}
+
+// told reports how many nodes say what was reported last, and when the last of them was written.
+func (f *fleet) told(want string) (n int, last time.Time) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for name, state := range f.states {
+		if state == want {
+			n++
+			if f.at[name].After(last) {
+				last = f.at[name]
+			}
+		}
+	}
+	return n, last
+}
+
+// TestCommonCause: what all agents want to write at the same moment is written over the spread, and nothing is lost.
+func TestCommonCause(t *testing.T) {
+	const agents, atMost = 1000, 100
+	const spread = 20 * time.Second
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		f, wait := newFleet(ctx, t, agents, spread)
+		began := time.Now()
+		check := func(what, want string, within time.Duration) {
+			t.Helper()
+			if n, last := f.told(want); n != agents || last.Sub(began) > within {
+				t.Errorf("%s: %d of %d nodes say %q, the last after %s, want all within %s", what, n, agents, want, last.Sub(began), within)
+			}
+			if n := f.busiest(); n > atMost {
+				t.Errorf("%s: %d requests in one second, want at most %d", what, n, atMost)
+			}
+			began = time.Now()
+		}
+		f.report("Enforced", "", "a")
+		time.Sleep(time.Minute)
+		check("start", "Enforced a", 2*time.Second+spread)
+
+		f.report("Unknown", "ProbePending", "b")
+		time.Sleep(5 * time.Second)
+		f.report("Enforced", "", "b") // some have told that it is pending
+		time.Sleep(time.Minute)
+		check("another desired state", "Enforced b", 2*(2*time.Second+spread))
+
+		for _, err := range []error{errors.New("connection refused"), apierrors.NewTooManyRequests("slow down", 30)} {
+			f.mu.Lock()
+			f.fail = func() error { return err }
+			f.mu.Unlock()
+			desired := err.Error()
+			f.report("Enforced", "", desired)
+			time.Sleep(time.Minute)
+			if n := f.busiest(); n > atMost {
+				t.Errorf("%v: %d tries in one second, want at most %d", err, n, atMost)
+			}
+			f.mu.Lock()
+			f.fail = func() error { return nil }
+			f.mu.Unlock()
+			began = time.Now()
+			time.Sleep(3 * time.Minute)
+			check("after "+desired, "Enforced "+desired, 90*time.Second)
+		}
+		cancel()
+		wait()
+	})
+}
+
+// TestOwnCause: what happens to one node is told at once.
+func TestOwnCause(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		f, wait := newFleet(ctx, t, 1, time.Hour)
+		f.report("Enforced", "", "a")
+		time.Sleep(2 * time.Hour)
+		for _, state := range []string{"NotEnforced", "Enforced", "Unknown"} {
+			f.report(state, "R", "a")
+			time.Sleep(3 * time.Second)
+			if n, _ := f.told(state + " a"); n != 1 {
+				t.Errorf("%s is not told after 3s", state)
+			}
+		}
+		cancel()
+		wait()
 	})
 }
 

@@ -30,8 +30,11 @@ const (
 	exitUnknown = 4
 )
 
-// startJitter bounds the pause before the first write to the API server.
-const startJitter = 10 * time.Second
+// lastReport bounds what --once waits for the API server.
+const lastReport = 10 * time.Second
+
+// maxSpread is an hour: 100,000 nodes at 28 requests a second.
+const maxSpread = time.Hour
 
 const usage = `Keeps the image signature policy of one host as desired, proves with canaries that it is enforced, and reports.
 
@@ -59,6 +62,7 @@ EXAMPLE
 type config struct {
 	agent.Options
 	nodetrust, metricsAddr, kubeconfig, logLevel string
+	spread                                       time.Duration
 }
 
 // run is the whole program but for the process: it returns the exit status.
@@ -125,6 +129,7 @@ func parse(args []string, stdout io.Writer) (*config, error) {
 	fs.DurationVar(&c.Resync, "resync", 30*time.Second, "compare everything every `D`, event or not")
 	fs.DurationVar(&c.ProbeInterval, "probe-interval", 15*time.Minute, "run the canaries every `D`")
 	fs.IntVar(&c.ContestedAfter, "contested-after", 10, "call a file contested when the same foreign bytes came back `N` times in 10 minutes")
+	fs.DurationVar(&c.spread, "report-spread", node.Spread, "spread over `D` the reports that all agents of a pool have at the same moment")
 	fs.StringVar(&c.logLevel, "log-level", "info", "debug, info, warn or error")
 	if err := fs.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
@@ -148,6 +153,8 @@ func (c *config) check(rest []string) error {
 		return errors.New("--desired is missing")
 	case c.Resync <= 0 || c.ProbeInterval <= 0:
 		return errors.New("--resync and --probe-interval must be above zero")
+	case c.spread < 0 || c.spread > maxSpread:
+		return fmt.Errorf("--report-spread must be between 0 and %s", maxSpread)
 	case c.ContestedAfter < 1:
 		return errors.New("--contested-after must be at least 1")
 	}
@@ -216,7 +223,7 @@ func (c *config) work(ctx context.Context) (agent.Status, error) {
 // report writes the result of --once, which does not wait for the pauses that spare the API server a herd.
 func (c *config) report(r *node.Reporter, s agent.Status) {
 	c.Options.Report(s)
-	ctx, cancel := context.WithTimeout(context.Background(), startJitter)
+	ctx, cancel := context.WithTimeout(context.Background(), lastReport)
 	defer cancel()
 	if err := r.Flush(ctx); err != nil {
 		c.Log.Warn("annotations not written", "node", c.NodeName, "err", err)
@@ -234,7 +241,7 @@ func (c *config) reporter() (*node.Reporter, error) {
 	if err != nil || client == nil {
 		return nil, err
 	}
-	return node.New(client, c.NodeName, startJitter, c.Log), nil
+	return node.New(client, c.NodeName, c.spread, c.Log), nil
 }
 
 // serve serves the metrics until stop is called.
