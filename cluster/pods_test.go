@@ -56,7 +56,7 @@ func TestPods(t *testing.T) {
 			"spec": map[string]any{
 				"initContainers":      []any{container("i", "q.io/init")},
 				"containers":          []any{container("a", "q.io:5000/a:1"), container("b", "short")},
-				"ephemeralContainers": []any{container("e", "q.io/e@" + someDigest)},
+				"ephemeralContainers": []any{container("e", "q.io/e@"+someDigest)},
 				"volumes":             []any{map[string]any{"name": "x", "emptyDir": map[string]any{}}, map[string]any{"name": "v", "image": map[string]any{"reference": "q.io/v:1"}}},
 			},
 			"status": map[string]any{

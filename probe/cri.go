@@ -3,14 +3,13 @@ package probe
 import (
 	"context"
 	"fmt"
-	"net"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/nodetrust/nodetrust/internal/cri"
 	"github.com/nodetrust/nodetrust/judge"
 	"github.com/nodetrust/nodetrust/trust"
 	"github.com/nodetrust/nodetrust/verdict"
@@ -30,15 +29,9 @@ func dialCRI(address, authfile string) (*criClient, error) {
 	if err != nil {
 		return nil, err
 	}
-	path := socketPath(address)
-	conn, err := grpc.NewClient("passthrough:///cri",
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
-			var d net.Dialer
-			return d.DialContext(ctx, "unix", path)
-		}))
+	conn, err := cri.Dial(address)
 	if err != nil {
-		return nil, fmt.Errorf("connecting to %s: %w", path, err)
+		return nil, err
 	}
 	return &criClient{conn: conn, images: runtimeapi.NewImageServiceClient(conn), auth: auth}, nil
 }

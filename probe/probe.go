@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/nodetrust/nodetrust/internal/cri"
 	"github.com/nodetrust/nodetrust/judge"
 	"github.com/nodetrust/nodetrust/trust"
 	"github.com/nodetrust/nodetrust/verdict"
@@ -27,7 +28,7 @@ const (
 )
 
 // DefaultCRISocket is where CRI-O listens.
-const DefaultCRISocket = "unix:///var/run/crio/crio.sock"
+const DefaultCRISocket = cri.DefaultSocket
 
 // Limits of one round.
 const (
@@ -171,13 +172,6 @@ func namespaces(root string) ([]string, error) {
 }
 
 func socketExists(address string) bool {
-	fi, err := os.Stat(socketPath(address))
+	fi, err := os.Stat(cri.SocketPath(address))
 	return err == nil && fi.Mode()&fs.ModeSocket != 0
-}
-
-func socketPath(address string) string {
-	if address == "" {
-		address = DefaultCRISocket
-	}
-	return strings.TrimPrefix(address, "unix://")
 }
