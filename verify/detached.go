@@ -71,6 +71,9 @@ func Signature(ctx context.Context, blob []byte, keys [][]byte, w Wanted) (Detac
 	if len(r.keys.primary) == 0 {
 		return answer(verdict.Refuse, verdict.KeyUnreadable, "no public key inside the key files")
 	}
+	if err := checkUnpacked(blob, maxUnpacked); err != nil {
+		return answer(verdict.Unknown, verdict.LookasideNotSignature, "the file is %v: that is no signature", err)
+	}
 	signed, err := verified(ctx, blob, keys, r.keys)
 	if err != nil {
 		a, reason := signatureReason(err, c, r.keys, nil)

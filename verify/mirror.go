@@ -1,12 +1,6 @@
 package verify
 
 import (
-	"context"
-	"net"
-	"net/http/httptrace"
-	"slices"
-	"sync"
-
 	"go.podman.io/image/v5/docker"
 	"go.podman.io/image/v5/docker/reference"
 	"go.podman.io/image/v5/pkg/sysregistriesv2"
@@ -54,39 +48,4 @@ func registryHost(named reference.Named) string {
 		return d
 	}
 	return "registry-1.docker.io"
-}
-
-// traceHosts records the hosts that are connected to under the returned context: the library doesn't tell which mirror
-// it took.
-func traceHosts(ctx context.Context) (context.Context, func() []string) {
-	var mu sync.Mutex
-	var hosts []string
-	trace := &httptrace.ClientTrace{GetConn: func(hostPort string) {
-		mu.Lock()
-		defer mu.Unlock()
-		hosts = append(hosts, hostPort)
-	}}
-	return httptrace.WithClientTrace(ctx, trace), func() []string {
-		mu.Lock()
-		defer mu.Unlock()
-		return slices.Clone(hosts)
-	}
-}
-
-// chosenSource is the source whose host was connected to last. Of two on one host it is the first, which may be wrong:
-// that changes what is reported of the lookaside, never the verdict.
-func chosenSource(sources []types.ImageReference, hosts []string) types.ImageReference {
-	if len(sources) == 1 {
-		return sources[0]
-	}
-	for _, hostPort := range slices.Backward(hosts) {
-		for _, s := range sources {
-			domain := registryHost(s.DockerReference())
-			host, _, err := net.SplitHostPort(hostPort)
-			if domain == hostPort || err == nil && domain == host {
-				return s
-			}
-		}
-	}
-	return nil
 }

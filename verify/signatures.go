@@ -59,6 +59,10 @@ func (e *evaluation) signatures(ctx context.Context, un *image.UnparsedImage) ([
 	}
 	list, err := un.UntrustedSignatures(ctx)
 	if err != nil {
+		var many *tooMuchError
+		if errors.As(err, &many) {
+			return nil, verdict.LookasideNotSignature, many
+		}
 		return nil, lookasideReason(err), err
 	}
 	if len(list) > e.maxSignatures {
@@ -73,7 +77,11 @@ func (e *evaluation) signatures(ctx context.Context, un *image.UnparsedImage) ([
 		case simpleSignature:
 			one.simple = s.UntrustedSignature()
 			size = len(one.simple)
+			one.index = i
 			if size <= e.maxSize {
+				if err := checkUnpacked(one.simple, max(maxUnpacked, e.maxSize)); err != nil {
+					return nil, verdict.LookasideNotSignature, fmt.Errorf("%s is %w: that is no signature", e.sourceOf(one), err)
+				}
 				one.claims = readClaims(one.simple)
 			}
 		case sigstoreSignature:
@@ -107,24 +115,6 @@ func (e *evaluation) sourceOf(s sig) string {
 		return fmt.Sprintf("%s: signature %d of the registry's own", e.target.logical.DockerReference().Name(), s.index+1)
 	}
 	return fmt.Sprintf("%s@%s/signature-%d", e.v.Lookaside.URL, strings.Replace(e.v.Digest, ":", "=", 1), s.index+1)
-}
-
-// lookasideSkipped is true if the lookaside has a host of its own and none of the connected ones is it: a registry that
-// sends X-Registry-Supports-Signatures is asked for signatures itself. The library doesn't tell.
-func (e *evaluation) lookasideSkipped(connected []string) bool {
-	if e.target.local() || len(connected) == 0 {
-		return false
-	}
-	u, err := url.Parse(e.v.Lookaside.URL)
-	if err != nil || u.Host == "" || u.Host == registryHost(e.target.content.DockerReference()) {
-		return false
-	}
-	for _, c := range connected {
-		if c == u.Host || strings.HasPrefix(c, u.Host+":") {
-			return false
-		}
-	}
-	return os.Getenv("HTTPS_PROXY")+os.Getenv("https_proxy")+os.Getenv("HTTP_PROXY")+os.Getenv("http_proxy") == ""
 }
 
 // dirSignature is the name of the i-th signature file in a directory image.
