@@ -3,7 +3,10 @@
 // answers from a Judge.
 package audit
 
-import "context"
+import (
+	"context"
+	"slices"
+)
 
 // Use is one reference to an image by something that runs, may run, or is cached.
 type Use struct {
@@ -35,4 +38,9 @@ type Source interface {
 	// Uses calls yield for each use, one after the other, in any order and with repetitions; an error of yield ends the
 	// listing and is returned. An error means that the listing is not complete.
 	Uses(ctx context.Context, yield func(Use) error) error
+}
+
+// rank orders roles by what breaks with them, the worst first; -1 is a role that is none.
+func (r Role) rank() int {
+	return slices.Index([]Role{Release, Pause, CNI, ControlPlane, Agent, ""}, r)
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/nodetrust/nodetrust/trust"
 	"github.com/nodetrust/nodetrust/verdict"
 	"github.com/nodetrust/nodetrust/verify"
 )
@@ -25,6 +26,9 @@ type policyFlags struct {
 	keys           []string
 	registriesConf string
 	hiddenHome     bool // see verify.Settings
+
+	readers []trust.Reader // with --config: who reads what it renders to; none is the current library
+	files   trust.FileSet  // with --config: what it renders to, once the policy is open
 }
 
 func (f *policyFlags) add(cmd *cobra.Command) {
@@ -131,10 +135,11 @@ func (f *policyFlags) rendered(s verify.Settings) (*verify.Policy, error) {
 		}
 		s.Keys[path] = file
 	}
-	files, err := cfg.Files(nil)
+	files, err := cfg.Files(f.readers)
 	if err != nil {
 		return nil, usageErr(err)
 	}
+	f.files = files
 	return verify.RenderedFiles(files, s)
 }
 

@@ -118,6 +118,7 @@ says beforehand which images a node would refuse, and why, and proves on a node 
 		newLintCommand(),
 		newVerifyCommand(),
 		newExplainCommand(),
+		newAuditCommand(),
 		newVerifySignatureCommand(),
 		newVerifyChecksumsCommand(),
 		newStatusCommand(),

@@ -1,0 +1,119 @@
+package audit
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// maxUses bounds what is kept of a listing: a larger one is incomplete.
+const maxUses = 1_000_000
+
+// Named is a source and what messages call it.
+type Named struct {
+	Name   string
+	Source Source
+}
+
+// Inventory is the images of some sources, each once.
+type Inventory struct {
+	images map[string]*listed
+	uses   int
+	// problems are why the listing is not complete.
+	problems []string
+}
+
+// listed is an image as it would be pulled.
+type listed struct {
+	// image is the reference as it was first written; name its canonical form.
+	image, name string
+	usedBy      []string
+	role        Role
+	// digests are what runtimes have resolved the reference to.
+	digests []string
+	// invalid is why the reference can't be pulled at all.
+	invalid error
+}
+
+// Collect reads all sources. References that a runtime would pull as the same are one image; canonical says which, or
+// that it isn't one. What a source gives before it fails is kept, and the inventory is not complete then; the error joins
+// those of all sources.
+func Collect(ctx context.Context, canonical func(image string) (string, error), sources ...Named) (*Inventory, error) {
+	inv := &Inventory{images: map[string]*listed{}}
+	var problems []error
+	for _, s := range sources {
+		seen := map[string]bool{} // who uses what: sources repeat themselves
+		err := s.Source.Uses(ctx, func(u Use) error {
+			if inv.uses == maxUses {
+				return fmt.Errorf("more than %d uses of images", maxUses)
+			}
+			inv.add(u, canonical, seen)
+			return nil
+		})
+		if err != nil {
+			err = fmt.Errorf("listing images of %s: %w", s.Name, err)
+			problems = append(problems, err)
+			inv.problems = append(inv.problems, err.Error())
+		}
+	}
+	return inv, errors.Join(problems...)
+}
+
+// Len is the number of different images.
+func (inv *Inventory) Len() int { return len(inv.images) }
+
+func (inv *Inventory) add(u Use, canonical func(string) (string, error), seen map[string]bool) {
+	image := strings.TrimPrefix(u.Image, "docker://")
+	name, invalid := canonical(image)
+	if invalid != nil {
+		name = image
+	}
+	l := inv.images[name]
+	if l == nil {
+		l = &listed{image: image, name: name, invalid: invalid}
+		inv.images[name] = l
+	}
+	if u.Role.rank() >= 0 && u.Role.rank() < l.role.rank() {
+		l.role = u.Role
+	}
+	if u.Digest != "" && !slices.Contains(l.digests, u.Digest) {
+		l.digests = append(l.digests, u.Digest)
+	}
+	if who := name + "\x00" + u.By; u.By != "" && !seen[who] {
+		seen[who] = true
+		l.usedBy = append(l.usedBy, u.By)
+		inv.uses++
+	}
+}
+
+// sorted returns the images by name.
+func (inv *Inventory) sorted() []*listed {
+	out := make([]*listed, 0, len(inv.images))
+	for _, l := range inv.images {
+		slices.Sort(l.usedBy)
+		slices.Sort(l.digests)
+		out = append(out, l)
+	}
+	slices.SortFunc(out, func(a, b *listed) int { return strings.Compare(a.name, b.name) })
+	return out
+}
+
+// host is the registry of a canonical name.
+func host(name string) string {
+	h, _, _ := strings.Cut(name, "/")
+	return h
+}
+
+// repository is a canonical name without tag and digest.
+func repository(name string) string {
+	name, _, _ = strings.Cut(name, "@")
+	if i := strings.LastIndexByte(name, ':'); i > strings.LastIndexByte(name, '/') {
+		name = name[:i]
+	}
+	return name
+}
+
+// byDigest is true for a canonical name that a tag's move doesn't change.
+func byDigest(name string) bool { return strings.Contains(name, "@") }

@@ -1,0 +1,220 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/nodetrust/nodetrust/audit"
+	"github.com/nodetrust/nodetrust/verdict"
+)
+
+// perGroup is how many images of a group are listed on a terminal.
+const perGroup = 10
+
+// auditText is the text of an audit: the summary, what locks out, then the groups by fix. Accepted images are counted only.
+type auditText struct {
+	b      strings.Builder
+	screen *screen
+	width  int // 0: no limit
+}
+
+func writeAudit(w io.Writer, r *audit.Report) error {
+	s := newScreen(w)
+	t := &auditText{screen: s, width: s.width()}
+	t.summary(r.Summary)
+	t.lockout(r.Summary.Lockout)
+	byFix := map[string][]audit.Image{}
+	var moved []audit.Image
+	for _, m := range r.Images {
+		if m.Fix != "" {
+			byFix[m.Fix] = append(byFix[m.Fix], m)
+		}
+		if len(m.InUse) > 0 {
+			moved = append(moved, m)
+		}
+	}
+	for _, f := range r.Summary.Fixes {
+		t.group(f, byFix[f.ID])
+	}
+	t.moved(moved)
+	_, err := io.WriteString(w, t.b.String())
+	return err
+}
+
+func (t *auditText) line(format string, args ...any) {
+	s := fmt.Sprintf(format, args...)
+	if t.width > 0 {
+		s = shorten(s, t.width)
+	}
+	t.b.WriteString(s + "\n")
+}
+
+// wrapped writes text in lines that fit, each after indent.
+func (t *auditText) wrapped(indent, text string) {
+	if t.width <= utf8.RuneCountInString(indent)+20 {
+		t.line("%s%s", indent, text)
+		return
+	}
+	line := indent
+	for _, word := range strings.Fields(text) {
+		if line != indent && utf8.RuneCountInString(line)+1+utf8.RuneCountInString(word) > t.width {
+			t.line("%s", line)
+			line = indent
+		}
+		if line != indent {
+			line += " "
+		}
+		line += word
+	}
+	if line != indent {
+		t.line("%s", line)
+	}
+}
+
+func (t *auditText) paint(a verdict.Answer, s string) string {
+	if !t.screen.color {
+		return s
+	}
+	color := map[verdict.Answer]string{verdict.Accept: "\x1b[32m", verdict.Refuse: "\x1b[31m", verdict.Unknown: "\x1b[33m"}[a]
+	return color + s + "\x1b[0m"
+}
+
+func (t *auditText) summary(s audit.Summary) {
+	parts := []string{
+		t.count(verdict.Refuse, s.Refuse, "would be refused"),
+		t.count(verdict.Unknown, s.Unknown, "could not be judged"),
+		t.count(verdict.Accept, s.Accept, "accepted"),
+	}
+	t.b.WriteString(fmt.Sprintf("%s: %s\n", images(s.Images), strings.Join(parts, ", ")))
+	about := fmt.Sprintf("%d uses; policy %s, %s", s.Uses, printable(s.Policy), s.CheckedAt.Format(time.RFC3339))
+	if s.Cached > 0 {
+		about += fmt.Sprintf("; %d answers are those of an earlier audit", s.Cached)
+	}
+	t.wrapped("  ", about)
+	if s.Desired != "" {
+		t.wrapped("  ", "desired "+s.Desired)
+	}
+	for _, p := range s.Problems {
+		t.wrapped("  ", "INCOMPLETE: "+printable(p))
+	}
+}
+
+func (t *auditText) count(a verdict.Answer, n int, what string) string {
+	text := fmt.Sprintf("%d %s", n, what)
+	if n == 0 {
+		return text
+	}
+	return t.paint(a, text)
+}
+
+func images(n int) string {
+	if n == 1 {
+		return "1 image"
+	}
+	return fmt.Sprintf("%d images", n)
+}
+
+func (t *auditText) lockout(list []audit.Lockout) {
+	for _, want := range []struct {
+		answer verdict.Answer
+		title  string
+	}{
+		{verdict.Refuse, "LOCKOUT: the cluster can't go on without these, and they would be refused"},
+		{verdict.Unknown, "could be a LOCKOUT: the cluster can't go on without these, and they could not be judged"},
+	} {
+		first := true
+		for _, l := range list {
+			if l.Verdict != want.answer {
+				continue
+			}
+			if first {
+				t.line("")
+				t.b.WriteString(t.paint(want.answer, want.title) + "\n")
+				first = false
+			}
+			t.line("  %-13s  %s", l.Role, printable(l.Image))
+			t.wrapped("                 ", fmt.Sprintf("%s: %s", l.Reason, printable(l.Message)))
+		}
+	}
+}
+
+func (t *auditText) group(f audit.Fix, list []audit.Image) {
+	t.line("")
+	t.b.WriteString(t.paint(f.Verdict, string(f.Verdict)) + ": ")
+	t.wrappedAfter(len(f.Verdict)+2, fmt.Sprintf("%s (%s)", printable(f.Title), f.Reason))
+	if f.Hint != "" {
+		t.wrapped("  ", "hint: "+printable(f.Hint))
+	}
+	shown := len(list)
+	if t.width > 0 && shown > perGroup {
+		shown = perGroup
+	}
+	widest := 0
+	for _, m := range list[:shown] {
+		widest = max(widest, utf8.RuneCountInString(m.Image))
+	}
+	if t.width > 0 {
+		widest = min(widest, t.width*3/5)
+	}
+	for _, m := range list[:shown] {
+		t.line("  %-*s  %s", widest, printable(m.Image), usedBy(m))
+	}
+	if n := len(list) - shown; n > 0 {
+		t.line("  and %d more: -o html, -o json, or a pipe, have all of them", n)
+	}
+}
+
+// wrappedAfter writes text, the first line of which begins at the given column.
+func (t *auditText) wrappedAfter(column int, text string) {
+	if t.width == 0 {
+		t.line("%s", text)
+		return
+	}
+	rest := text
+	if n := t.width - column; utf8.RuneCountInString(rest) > n {
+		if i := strings.LastIndexByte(string([]rune(rest)[:max(n, 0)]), ' '); i > 0 {
+			t.b.WriteString(rest[:i] + "\n")
+			t.wrapped("  ", rest[i+1:])
+			return
+		}
+	}
+	t.b.WriteString(rest + "\n")
+}
+
+// usedBy says who uses an image, in a few words.
+func usedBy(m audit.Image) string {
+	s := ""
+	if m.Role != "" {
+		s = string(m.Role) + ": "
+	}
+	switch n := len(m.UsedBy); n {
+	case 0:
+		return s + "-"
+	case 1:
+		return s + printable(m.UsedBy[0])
+	default:
+		return s + fmt.Sprintf("%s and %d more", printable(m.UsedBy[0]), n-1)
+	}
+}
+
+// moved names tags that point elsewhere than what runs.
+func (t *auditText) moved(list []audit.Image) {
+	if len(list) == 0 {
+		return
+	}
+	t.line("")
+	t.wrapped("", fmt.Sprintf("note: %s tagged anew since they were pulled, and judged as what a new pull takes", areImages(len(list))))
+	for _, m := range list {
+		t.line("  %s  in use: %s", printable(m.Image), shortDigest(m.InUse[0]))
+	}
+}
+
+func areImages(n int) string {
+	if n == 1 {
+		return "1 image was"
+	}
+	return fmt.Sprintf("%d images were", n)
+}

@@ -1,0 +1,15 @@
+package verify
+
+// Canonical completes a docker reference as podman and CRI-O do: the host docker.io, the tag latest; of a tag together
+// with a digest the tag is dropped. Two references with the same canonical form are judged, and pulled, as the same. An
+// error means that it isn't a docker reference; a docker:// in front is none.
+func Canonical(image string) (string, error) {
+	ref, err := parseDocker(image)
+	if err != nil {
+		return "", err
+	}
+	return ref.DockerReference().String(), nil
+}
+
+// CheckOptions reports whether Image would take these options.
+func CheckOptions(o Options) error { return (&evaluation{}).options(o) }
