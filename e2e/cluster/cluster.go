@@ -229,16 +229,6 @@ func (c *Cluster) startStore() error {
 	return err
 }
 
-// auditPolicy logs who did what to what, without the contents; leases and events are left out.
-const auditPolicy = `apiVersion: audit.k8s.io/v1
-kind: Policy
-omitStages: [RequestReceived]
-rules:
-- level: None
-  resources: [{group: coordination.k8s.io, resources: [leases]}, {group: "", resources: [events]}]
-- level: Metadata
-`
-
 // StartAPIServer starts the API server, which must not run. It is ready later: see WaitReady.
 func (c *Cluster) StartAPIServer() (err error) {
 	policy := filepath.Join(c.dir, "audit.yaml")

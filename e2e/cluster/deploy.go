@@ -1,0 +1,129 @@
+package cluster
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/nodetrust/nodetrust/e2e/lab"
+	"github.com/nodetrust/nodetrust/internal/fixture"
+)
+
+// agentFiles are what the agents' image holds: our programs, gpg, and the libraries of this machine that they are linked with.
+// The real image is built by podman; this one shows the manifests at work in seconds.
+func (c *Cluster) agentFiles() ([]fixture.File, error) {
+	programs := map[string]string{"usr/bin/nodetrust": c.Lab.Programs.Nodetrust, "usr/bin/nodetrust-agent": c.Lab.Programs.Agent}
+	for _, name := range []string{"gpg", "gpgconf", "gpg-agent"} {
+		path, err := exec.LookPath(name)
+		if err != nil {
+			return nil, err
+		}
+		programs["usr/bin/"+name] = path
+	}
+	from := map[string]string{}
+	for to, path := range programs {
+		from[to] = path
+		out, _ := exec.Command("ldd", path).Output() // static ones have no libraries
+		for word := range strings.FieldsSeq(string(out)) {
+			if strings.HasPrefix(word, "/") {
+				from[strings.TrimPrefix(word, "/")] = word
+			}
+		}
+	}
+	var files []fixture.File
+	for to, path := range from {
+		b, err := os.ReadFile(path)
+		if err != nil {
+			return nil, err
+		}
+		files = append(files, fixture.File{Name: to, Data: b})
+	}
+	return files, nil
+}
+
+// mayProtect tells whether this machine lets a process be protected from running out of memory: a pod of high priority can't
+// start elsewhere.
+func mayProtect() (bool, error) {
+	b, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		return false, err
+	}
+	_, caps, _ := strings.Cut(string(b), "CapEff:")
+	caps, _, _ = strings.Cut(caps, "\n")
+	bits, err := strconv.ParseUint(strings.TrimSpace(caps), 16, 64)
+	if err != nil {
+		return false, fmt.Errorf("reading this process's capabilities: %w", err)
+	}
+	return bits&(1<<unix.CAP_SYS_RESOURCE) != 0, nil
+}
+
+// AgentManifests pushes the agents' image and returns deploy/ for it, with further arguments for the agent. The ConfigMap is
+// Desire's.
+func (c *Cluster) AgentManifests(args ...string) ([]byte, error) {
+	files, err := c.agentFiles()
+	if err != nil {
+		return nil, err
+	}
+	img, err := fixture.ImageOf(runtime.GOARCH, []string{"/usr/bin/nodetrust-agent"}, files...)
+	if err != nil {
+		return nil, err
+	}
+	if _, _, err := c.PushImage("team/nodetrust", "v1", img, c.Corp); err != nil {
+		return nil, err
+	}
+	var patch strings.Builder
+	for _, a := range args {
+		fmt.Fprintf(&patch, "    - {op: add, path: /spec/template/spec/containers/0/args/-, value: %q}\n", a)
+	}
+	protect, err := mayProtect()
+	if err != nil {
+		return nil, err
+	}
+	if !protect {
+		patch.WriteString("    - {op: remove, path: /spec/template/spec/priorityClassName}\n")
+	}
+	patches := ""
+	if patch.Len() > 0 {
+		patches = "patches:\n- target: {kind: DaemonSet}\n  patch: |-\n" + patch.String()
+	}
+	return c.kustomize("overlays/kubernetes", fmt.Sprintf("images: [{name: nodetrust, newName: %s/team/nodetrust, newTag: v1}]\n%s", c.Registry.Host, patches))
+}
+
+// kustomize builds a directory of deploy/kustomize with more added.
+func (c *Cluster) kustomize(dir, more string) ([]byte, error) {
+	root, err := lab.ModuleRoot()
+	if err != nil {
+		return nil, err
+	}
+	tmp, err := os.MkdirTemp(c.dir, "kustomize-")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(tmp)
+	resource, err := filepath.Rel(tmp, filepath.Join(root, "deploy/kustomize", dir))
+	if err != nil {
+		return nil, err
+	}
+	text := fmt.Sprintf("apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nresources: [%s]\n%s", resource, more)
+	if err := os.WriteFile(filepath.Join(tmp, "kustomization.yaml"), []byte(text), 0o644); err != nil {
+		return nil, err
+	}
+	out, err := c.Kubectl("kustomize", "--load-restrictor=LoadRestrictionsNone", tmp)
+	return []byte(out), err
+}
+
+// Desire makes a trust config the desired state of the agents of AgentManifests, through `nodetrust render`.
+func (c *Cluster) Desire(trust string) error {
+	config, err := c.Nodes[0].Render(trust, "--to", "configmap")
+	if err != nil {
+		return err
+	}
+	_, err = c.kubectl(config, "-n", "nodetrust", "apply", "--server-side", "-f", "-")
+	return err
+}
