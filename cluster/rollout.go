@@ -22,8 +22,8 @@ import (
 )
 
 const (
-	poolsPath   = "/apis/machineconfiguration.openshift.io/v1/machineconfigpools"
-	configsPath = "/apis/machineconfiguration.openshift.io/v1/machineconfigs/"
+	poolsPath   = "/apis/" + mcoGroup + "/machineconfigpools"
+	configsPath = "/apis/" + mcoGroup + "/machineconfigs/"
 	versionPath = "/apis/config.openshift.io/v1/clusterversions/version"
 	mcoPrefix   = "machineconfiguration.openshift.io/"
 
@@ -41,6 +41,8 @@ type Wanted struct {
 	Pool, Name string
 	// Files are those that were rendered. Without them the cluster's own are taken.
 	Files trust.FileSet
+	// ambiguous says why Name can't be told.
+	ambiguous error
 }
 
 // Rollouts is the question whether MachineConfigs are rolled out.
@@ -252,7 +254,7 @@ func (r *rolloutReader) config(ctx context.Context, name string) (json.RawMessag
 }
 
 func (r *rolloutReader) snapshot(ctx context.Context, p pool, w Wanted) (rollout.Snapshot, error) {
-	s := rollout.Snapshot{Pool: p.judged(), Name: w.Name, Want: w.Files}
+	s := rollout.Snapshot{Pool: p.judged(), Name: w.Name, Want: w.Files, Ambiguous: w.ambiguous}
 	if s.Name == "" {
 		return s, nil
 	}
@@ -277,9 +279,35 @@ func (r *rolloutReader) snapshot(ctx context.Context, p pool, w Wanted) (rollout
 		s.Rendered = holds(body, s.Want)
 	}
 	if s.Live.Found && s.Live.Err == nil && s.Rendered.Err == nil && s.Pending() {
-		s.Merge, err = r.merge(ctx, p, s)
+		if s.Merge, err = r.merge(ctx, p, s); err != nil {
+			return s, err
+		}
 	}
-	return s, err
+	return s, r.outdated(ctx, p, &s)
+}
+
+// outdated looks whether what was merged into the cluster's MachineConfig of that name has changed.
+func (r *rolloutReader) outdated(ctx context.Context, p pool, s *rollout.Snapshot) error {
+	var live struct {
+		Metadata metav1.ObjectMeta `json:"metadata"`
+	}
+	if !s.Live.Found || json.Unmarshal(r.bodies[s.Name], &live) != nil || live.Metadata.Annotations[mco.MergedAnnotation] == "" {
+		return nil
+	}
+	d, err := r.dump(ctx, p, append(slices.Clone(s.Pool.Source), s.Name))
+	if err != nil {
+		return err
+	}
+	if s.OutdatedErr = d.err; d.err != nil {
+		return nil
+	}
+	i := slices.IndexFunc(d.Configs, func(c mco.Config) bool { return c.Name == s.Name })
+	if i < 0 {
+		s.OutdatedErr = fmt.Errorf("%s is gone", s.Name)
+		return nil
+	}
+	s.Outdated, s.OutdatedErr = mco.Target{Dump: d.Dump, Pool: s.Pool.Name, Minor: d.Minor}.Outdated(d.Configs[i])
+	return nil
 }
 
 // holds takes the wanted paths out of a MachineConfig.
@@ -337,7 +365,7 @@ func (r *rolloutReader) dump(ctx context.Context, p pool, names []string) (dump,
 	list := struct {
 		Kind  string            `json:"kind"`
 		Items []json.RawMessage `json:"items"`
-	}{Kind: "List", Items: []json.RawMessage{typed(p.raw, "MachineConfigPool")}}
+	}{Kind: "List", Items: []json.RawMessage{typed(p.raw, mcoGroup, "MachineConfigPool")}}
 	for _, name := range slices.Compact(names) {
 		body, err := r.config(ctx, name)
 		if err != nil {
@@ -362,12 +390,12 @@ func (r *rolloutReader) dump(ctx context.Context, p pool, names []string) (dump,
 }
 
 // typed adds what items of a list may leave out.
-func typed(raw json.RawMessage, kind string) json.RawMessage {
+func typed(raw json.RawMessage, version, kind string) json.RawMessage {
 	var o map[string]json.RawMessage
 	if json.Unmarshal(raw, &o) != nil || o["kind"] != nil {
 		return raw
 	}
-	o["kind"], o["apiVersion"] = json.RawMessage(`"`+kind+`"`), json.RawMessage(`"machineconfiguration.openshift.io/v1"`)
+	o["kind"], o["apiVersion"] = json.RawMessage(`"`+kind+`"`), json.RawMessage(`"`+version+`"`)
 	if b, err := json.Marshal(o); err == nil {
 		return b
 	}
@@ -402,9 +430,13 @@ func (r *rolloutReader) find(ctx context.Context, pools []pool, only string) ([]
 			}
 		}
 		if len(found) > 1 {
-			last, err := r.last(ctx, p, found)
+			last, ambiguous, err := r.last(ctx, p, found)
 			if err != nil {
 				return nil, err
+			}
+			if ambiguous != nil {
+				out = append(out, Wanted{Pool: name, ambiguous: ambiguous})
+				continue
 			}
 			found = []string{last}
 		}
@@ -438,27 +470,35 @@ func (r *rolloutReader) isOurs(ctx context.Context, name string) (bool, error) {
 	return o.Metadata.Annotations[desired.DigestAnnotation] != "", nil
 }
 
-// last is the one of several MachineConfigs that is merged last.
-func (r *rolloutReader) last(ctx context.Context, p pool, names []string) (string, error) {
+// last is the one of several MachineConfigs that is merged last. Ambiguous says why that can't be told.
+func (r *rolloutReader) last(ctx context.Context, p pool, names []string) (name string, ambiguous, err error) {
 	d, err := r.dump(ctx, p, slices.Clone(names))
-	if err == nil {
-		err = d.err
-	}
 	if err != nil {
-		return "", fmt.Errorf("pool %s: %w", p.Metadata.Name, err)
+		return "", nil, fmt.Errorf("pool %s: %w", p.Metadata.Name, err)
+	}
+	if d.err != nil {
+		return "", d.err, nil
 	}
 	files, err := d.PoolFiles(p.Metadata.Name, d.Minor)
 	if err != nil {
-		return "", fmt.Errorf("pool %s has several MachineConfigs of nodetrust: %w", p.Metadata.Name, err)
+		return "", err, nil
 	}
-	return files[trust.PolicyPath].Owner.Name, nil
+	policy, ok := files[trust.PolicyPath]
+	if !ok {
+		return "", fmt.Errorf("none of %s has a %s", strings.Join(names, ", "), trust.PolicyPath), nil
+	}
+	return policy.Owner.Name, nil, nil
 }
 
 // object reads one answer of bounded size, within the time of a request.
 func (c *Client) object(ctx context.Context, path, accept string, limit int64) (json.RawMessage, error) {
+	return c.bounded(ctx, path, accept, nil, limit)
+}
+
+func (c *Client) bounded(ctx context.Context, path, accept string, query map[string]string, limit int64) (json.RawMessage, error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	body, err := c.get(ctx, path, accept, nil)
+	body, err := c.get(ctx, path, accept, query)
 	if err != nil {
 		return nil, err
 	}

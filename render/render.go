@@ -63,16 +63,17 @@ func (in Input) MachineConfigName() string {
 // ConfigMapName is the name of the ConfigMap that a pool's agents read.
 func (in Input) ConfigMapName() string { return "nodetrust-" + in.Pool }
 
-// butaneVersion is the oldest that one of the readers asks for: newer MCOs take older Ignition configs, not the other way round.
-func (in Input) butaneVersion() string {
+// IgnitionReader is the one of the readers that decides on the versions of Butane and Ignition configs, the oldest OpenShift: newer
+// MCOs take older Ignition configs, not the other way round. Without one it is a default reader.
+func IgnitionReader(readers []trust.Reader) trust.Reader {
 	oldest := trust.DefaultReaders()[0]
 	found := false
-	for _, r := range in.Readers {
+	for _, r := range readers {
 		if r.OpenShift > 0 && (!found || r.OpenShift < oldest.OpenShift) {
 			oldest, found = r, true
 		}
 	}
-	return oldest.Butane()
+	return oldest
 }
 
 type (
@@ -109,7 +110,7 @@ type (
 func Butane(in Input) ([]byte, error) {
 	b := butane{
 		Variant:  "openshift",
-		Version:  in.butaneVersion(),
+		Version:  IgnitionReader(in.Readers).Butane(),
 		Metadata: metadata{Name: in.MachineConfigName(), Labels: map[string]string{desired.RoleLabel: in.Pool}},
 	}
 	for _, f := range in.Files {

@@ -23,15 +23,18 @@ import (
 // MaxDump is the size of a dump, decompressed. A rendered MachineConfig has about 250 KiB, and the MCO keeps old ones.
 const MaxDump = 64 << 20
 
-// Dump is what `oc get mc,mcp -o yaml` knows of a cluster.
+// Dump is what `oc get mc,mcp -o yaml` knows of a cluster. The zero value is empty; see Add.
 type Dump struct {
 	// Configs are in the order of the dump; Pools may be empty.
 	Configs []Config
 	Pools   []Pool
 	// Minor is the minor version of OpenShift 4 if the dump has a ClusterVersion, else 0.
 	Minor int
-	// Policies name the ClusterImagePolicies and ImagePolicies ("namespace/name") of the dump.
-	Policies []string
+	// ClusterPolicies name the ClusterImagePolicies of the dump, Namespaces the namespaces of its ImagePolicies.
+	ClusterPolicies []string
+	Namespaces      []string
+	// Restricted is whether the cluster's Image config has allowed or blocked registries.
+	Restricted bool
 }
 
 // Config is a MachineConfig, as far as it is about the files that matter to image policies.
@@ -42,6 +45,10 @@ type Config struct {
 	Owner       string
 	Annotations map[string]string
 	Files       []File
+
+	// rest is the size of the spec as compact JSON without its files, sizes that of each file's entry, by path.
+	rest  int
+	sizes map[string]int
 }
 
 // Role is the label by which it belongs to pools.
@@ -134,7 +141,7 @@ func ParseDump(data []byte) (*Dump, error) {
 	}
 	d := &Dump{}
 	for _, doc := range docs {
-		if err := d.add(doc, 0); err != nil {
+		if err := d.Add(doc); err != nil {
 			return nil, err
 		}
 	}
@@ -195,6 +202,10 @@ type object struct {
 	Status json.RawMessage `json:"status"`
 }
 
+// Add reads one more object or list, as JSON. Of objects of other kinds nothing is kept. After an error the dump is as it was, but
+// for the items of a list before the one that is in error.
+func (d *Dump) Add(doc json.RawMessage) error { return d.add(doc, 0) }
+
 func (d *Dump) add(doc json.RawMessage, depth int) error {
 	var o object
 	if err := json.Unmarshal(doc, &o); err != nil {
@@ -220,8 +231,14 @@ func (d *Dump) add(doc json.RawMessage, depth int) error {
 		err = d.pool(o)
 	case "config.openshift.io ClusterVersion":
 		err = d.version(o)
-	case "config.openshift.io ClusterImagePolicy", "config.openshift.io ImagePolicy":
-		d.Policies = append(d.Policies, path.Join(o.Metadata.Namespace, o.Metadata.Name))
+	case "config.openshift.io ClusterImagePolicy":
+		d.ClusterPolicies = append(d.ClusterPolicies, o.Metadata.Name)
+	case "config.openshift.io ImagePolicy":
+		if ns := o.Metadata.Namespace; !slices.Contains(d.Namespaces, ns) {
+			d.Namespaces = append(d.Namespaces, ns)
+		}
+	case "config.openshift.io Image":
+		err = d.image(o)
 	}
 	if err != nil {
 		return fmt.Errorf("reading %s %s: %w", o.Kind, o.Metadata.Name, err)
@@ -249,6 +266,9 @@ func (d *Dump) config(o object) error {
 		return err
 	}
 	c := Config{Name: o.Metadata.Name, Labels: o.Metadata.Labels, Annotations: o.Metadata.Annotations}
+	if err := c.measure(o.Spec); err != nil {
+		return err
+	}
 	if c.Name == "" {
 		return errors.New("it has no name")
 	}
@@ -309,6 +329,23 @@ func (d *Dump) pool(o object) error {
 		p.Source = append(p.Source, s.Name)
 	}
 	d.Pools = append(d.Pools, p)
+	return nil
+}
+
+func (d *Dump) image(o object) error {
+	var spec struct {
+		RegistrySources struct {
+			AllowedRegistries []string `json:"allowedRegistries"`
+			BlockedRegistries []string `json:"blockedRegistries"`
+		} `json:"registrySources"`
+	}
+	if len(o.Spec) == 0 {
+		return nil
+	}
+	if err := json.Unmarshal(o.Spec, &spec); err != nil {
+		return err
+	}
+	d.Restricted = len(spec.RegistrySources.AllowedRegistries)+len(spec.RegistrySources.BlockedRegistries) > 0
 	return nil
 }
 

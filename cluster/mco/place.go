@@ -2,8 +2,6 @@ package mco
 
 import (
 	"bytes"
-	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
 	"maps"
 	"path"
@@ -15,14 +13,6 @@ import (
 	"github.com/nodetrust/nodetrust/desired"
 	"github.com/nodetrust/nodetrust/strength"
 	"github.com/nodetrust/nodetrust/trust"
-)
-
-// Annotations of a MachineConfig that was merged with what the MCO writes.
-const (
-	// MergedAnnotation is the digest of the policy.json that was merged into ours.
-	MergedAnnotation = "nodetrust.io/merged"
-	// MergedFromAnnotation names the MachineConfig that it was taken from.
-	MergedFromAnnotation = "nodetrust.io/merged-from"
 )
 
 // Conflict is why a MachineConfig must not be applied to a pool.
@@ -132,27 +122,57 @@ func registryScopes(f File) ([]string, error) {
 	return slices.Sorted(maps.Keys(content.Docker)), nil
 }
 
-// Namespaces are those whose pods CRI-O pulls for by a policy of their own, so that the pool's policy.json does not apply.
+// Namespaces are those whose pods CRI-O pulls for by a policy of their own, so that the pool's policy.json does not apply: those
+// that the pool has a file for, and those with an ImagePolicy.
 func (t Target) Namespaces() ([]string, error) {
 	files, err := t.Dump.PoolFiles(t.Pool, t.Minor)
 	if err != nil {
 		return nil, err
 	}
-	var out []string
-	for _, p := range slices.Sorted(maps.Keys(files)) {
+	out := slices.Clone(t.Dump.Namespaces)
+	for p := range files {
 		if ns, ok := strings.CutSuffix(path.Base(p), ".json"); ok && path.Dir(p) == namespacedDir {
 			out = append(out, ns)
 		}
 	}
-	return out, nil
+	slices.Sort(out)
+	return slices.Compact(out), nil
+}
+
+// Awaited says what the MCO has yet to write: a policy.json of its own for allowed or blocked registries, or for
+// ClusterImagePolicies. It would shadow ours as soon as it comes, or not be in what is merged. It is nil if there is nothing.
+func (t Target) Awaited() (*Conflict, error) {
+	var why []string
+	if t.Dump.Restricted {
+		why = append(why, "the allowed or blocked registries of the Image config")
+	}
+	if len(t.Dump.ClusterPolicies) > 0 {
+		why = append(why, "the ClusterImagePolicies "+strings.Join(slices.Sorted(slices.Values(t.Dump.ClusterPolicies)), ", "))
+	}
+	if len(why) == 0 {
+		return nil, nil
+	}
+	sources, err := t.Dump.Sources(t.Pool, OrderOf(t.Minor))
+	if err != nil {
+		return nil, err
+	}
+	for _, c := range sources {
+		if _, ok := c.file(trust.PolicyPath); ok && generated(c) {
+			return nil, nil
+		}
+	}
+	return &Conflict{Path: trust.PolicyPath, Reason: "the MCO has not written its own yet, which it will for " + strings.Join(why, " and ")}, nil
+}
+
+// generated reports whether the MCO made c from image policies and the Image config.
+func generated(c Config) bool {
+	return c.Owner == "Image" || strings.HasPrefix(c.Name, "99-") && strings.HasSuffix(c.Name, "-generated-registries")
 }
 
 // Merged is our policy.json with that of the pool merged into it.
 type Merged struct {
 	Policy []byte
-	// Digest is that of the policy.json which was merged, From the MachineConfig that has it.
-	Digest string
-	From   string
+	Taken
 }
 
 // Merge returns a policy.json that demands what the pool's does without us, and what ours does. MachineConfigs named own
@@ -176,8 +196,7 @@ func (t Target) Merge(policy []byte, own ...string) (Merged, error) {
 	if err := atLeast(out, base.Data, policy); err != nil {
 		return Merged{}, err
 	}
-	sum := sha256.Sum256(base.Data)
-	return Merged{Policy: out, Digest: "sha256:" + hex.EncodeToString(sum[:]), From: base.Owner.Name}, nil
+	return Merged{out, taken(base)}, nil
 }
 
 // atLeast proves that merged demands all that each of the others does.
@@ -223,16 +242,4 @@ func (t Target) LastName(name string, own ...string) (string, error) {
 		}
 	}
 	return "", fmt.Errorf("no name sorts after all MachineConfigs of the pool %s", t.Pool)
-}
-
-// Earlier are the MachineConfigs of this trust config that a dump has: those that were rendered with the plain name, and those
-// that were merged.
-func (t Target) Earlier(plain, name string) (out []Config) {
-	for _, c := range t.Dump.Configs {
-		merged := c.Annotations[MergedAnnotation] != "" && c.Role() == t.Pool && strings.HasSuffix(c.Name, "-"+name)
-		if c.Name == plain || merged {
-			out = append(out, c)
-		}
-	}
-	return out
 }

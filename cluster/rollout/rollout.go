@@ -29,11 +29,16 @@ const (
 	Degraded State = "Degraded"
 	// NotEnforced: the files are rolled out, and the agent of a node says that they are not what decides there.
 	NotEnforced State = "NotEnforced"
-	Unknown     State = "Unknown"
+	// Outdated: all is rolled out and enforced, but ours was merged with files of others that have changed since. What they
+	// say now reaches no node.
+	Outdated State = "Outdated"
+	Unknown  State = "Unknown"
 )
 
 // Bad reports whether somebody has to do something.
-func (s State) Bad() bool { return s == Shadowed || s == Degraded || s == NotEnforced }
+func (s State) Bad() bool {
+	return s == Shadowed || s == Degraded || s == NotEnforced || s == Outdated
+}
 
 // Reasons of states, one of which explains each state but RolledOut.
 const (
@@ -53,6 +58,7 @@ const (
 	ReasonNodes       = "NodesDegraded"
 	ReasonFile        = "FileReplaced"
 	ReasonPaused      = "PoolPaused"
+	ReasonMerged      = "MergedChanged" // what was merged into ours is another now
 )
 
 // Pool is a MachineConfigPool.
@@ -112,7 +118,12 @@ type Snapshot struct {
 	Live, Rendered Files
 	// Merge is what the sources come to. It is needed where Rendered lacks a wanted file, or Pool.Source lacks Name.
 	Merge Merge
-	Nodes []Node
+	// Outdated says what has changed of that which was merged into ours, OutdatedErr why that can't be told.
+	Outdated    []string
+	OutdatedErr error
+	// Ambiguous says why it can't be told which MachineConfig is meant, of several that are ours.
+	Ambiguous error
+	Nodes     []Node
 }
 
 // Merge is what the MCO would make of the pool's sources and our MachineConfig as they are now.
@@ -137,6 +148,8 @@ type Verdict struct {
 	Rendered string `json:"rendered"`
 	// ShadowedBy are the MachineConfigs that replace our files.
 	ShadowedBy []string `json:"shadowedBy,omitempty"`
+	// Outdated says what has changed since others were merged into ours, whatever the state.
+	Outdated []string `json:"outdated,omitempty"`
 	// On are the nodes that the state is about, if it is about some of them.
 	On []string `json:"on,omitempty"`
 	// Updated of Machines nodes have the rendered MachineConfig, Enforced of them enforce it.
@@ -169,11 +182,11 @@ func (s Snapshot) Pending() bool {
 
 // Judge says how far the rollout is. RolledOut needs every step: our MachineConfig among the pool's sources and its bytes in
 // the rendered one, the pool's latest generation observed and Updated, every node Done at the rendered one, and every agent
-// saying that these files are enforced.
+// saying that these files are enforced. What was merged into ours must be what the cluster has.
 func Judge(s Snapshot) Verdict {
 	v := Verdict{
 		Pool: s.Pool.Name, MachineConfig: s.Name, Rendered: s.Pool.Rendered,
-		Machines: max(s.Pool.Machines, len(s.Nodes)), Nodes: append([]Node{}, s.Nodes...),
+		Machines: max(s.Pool.Machines, len(s.Nodes)), Nodes: append([]Node{}, s.Nodes...), Outdated: s.Outdated,
 	}
 	if len(s.Want) > 0 {
 		v.Digest = s.Want.Digest()
@@ -186,7 +199,7 @@ func Judge(s Snapshot) Verdict {
 			}
 		}
 	}
-	for _, step := range []func(Snapshot, *Verdict) bool{applied, rendered, observed, healthy, updated, enforced} {
+	for _, step := range []func(Snapshot, *Verdict) bool{applied, rendered, observed, healthy, updated, enforced, current} {
 		if !step(s, &v) {
 			return v
 		}
@@ -208,6 +221,8 @@ func (n Node) at(rendered string) bool {
 // applied: the cluster has our MachineConfig, as it was rendered.
 func applied(s Snapshot, v *Verdict) bool {
 	switch {
+	case s.Ambiguous != nil:
+		return v.end(Unknown, ReasonNoOwner, "the pool has several MachineConfigs of nodetrust, and which of them is merged last can't be told: %v", s.Ambiguous)
 	case s.Name == "":
 		return v.end(Unknown, ReasonNotApplied, "no MachineConfig of nodetrust is among the pool's sources")
 	case !s.Live.Found && s.Live.Err == nil:
@@ -348,6 +363,17 @@ func enforced(s Snapshot, v *Verdict) bool {
 	case len(behind) > 0:
 		v.On = behind
 		return v.end(Progressing, ReasonAgentBehind, "%d of %d agents still compare with other files", len(behind), len(s.Nodes))
+	}
+	return true
+}
+
+// current: what was merged into ours is what the cluster has now.
+func current(s Snapshot, v *Verdict) bool {
+	switch {
+	case len(s.Outdated) > 0:
+		return v.end(Outdated, ReasonMerged, "%s was merged with others that have changed since, and keeps that from the nodes: render and apply it again: %s", s.Name, some(s.Outdated))
+	case s.OutdatedErr != nil:
+		return v.end(Unknown, ReasonMerged, "whether what was merged into %s has changed since can't be told: %v", s.Name, s.OutdatedErr)
 	}
 	return true
 }

@@ -157,6 +157,13 @@ func TestJudge(t *testing.T) {
 			s.Nodes[0].Agent = Agent{State: judge.Drifted, Desired: old.Digest()}
 		}, Progressing, ReasonAgentBehind, "1 of 2 agents"},
 
+		{"outdated", done, func(s *Snapshot) { s.Outdated = []string{"x has another policy.json"} }, Outdated, ReasonMerged, "x has another policy.json"},
+		{"outdated, and not enforced", done, func(s *Snapshot) {
+			s.Outdated, s.Nodes[1].Agent.State = []string{"x"}, judge.NotEnforced
+		}, NotEnforced, ReasonAgents, "n2"},
+		{"outdated can't be told", done, func(s *Snapshot) { s.OutdatedErr = errors.New("gone") }, Unknown, ReasonMerged, "gone"},
+		{"several of ours", done, func(s *Snapshot) { s.Name, s.Ambiguous = "", errors.New("version not known") }, Unknown, ReasonNoOwner, "version not known"},
+
 		{"no nodes", done, func(s *Snapshot) {
 			s.Nodes, s.Pool.Machines, s.Pool.Updated, s.Pool.Ready = nil, 0, 0, 0
 		}, Unknown, ReasonNoNodes, "nothing is proved"},
@@ -203,6 +210,7 @@ func TestJudge_everyStep(t *testing.T) {
 		"desired":    func(s *Snapshot) { s.Nodes[1].Desired = "" },
 		"daemon":     func(s *Snapshot) { s.Nodes[1].Daemon = "" },
 		"agent":      func(s *Snapshot) { s.Nodes[1].Agent.State = "Sparkling" },
+		"merged":     func(s *Snapshot) { s.Outdated = []string{"x"} },
 		"digest":     func(s *Snapshot) { s.Nodes[1].Agent.Desired = "" },
 	} {
 		s := done()

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -9,10 +10,12 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/spf13/cobra"
 	"go.yaml.in/yaml/v3"
 
+	"github.com/nodetrust/nodetrust/cluster"
 	"github.com/nodetrust/nodetrust/cluster/mco"
 	"github.com/nodetrust/nodetrust/desired"
 	"github.com/nodetrust/nodetrust/strength"
@@ -27,6 +30,9 @@ type diffOptions struct {
 	pool  string
 	minor string
 	all   bool
+	live  cluster.Config
+	// notes takes what is to be said of a live cluster.
+	notes io.Writer
 }
 
 func newDiffCommand() *cobra.Command {
@@ -40,20 +46,26 @@ A does, and more. A scope that only one of them has is compared with what covers
 alone. Keys are compared by their fingerprints where the key file is at hand, else by its path.
 
 A and B may be a trust.yaml, a policy.json, a MachineConfig or Ignition config, a directory with desired.ign, the root
-directory of a host, or a cluster dump with --pool, made by oc get mc,mcp,clusterversion -o yaml.
+directory of a host, a cluster dump with --pool, made by oc get mc,mcp,clusterversion -o yaml, or, with --pool as well, live:
+the cluster that the kubeconfig names.
 
 The exit status is 3 if B is weaker at any scope, and else 0.`,
 		Example: `  nodetrust diff /etc/containers/policy.json trust.yaml
   nodetrust diff /host trust.yaml -o json
-  nodetrust diff --pool worker dump.yaml.gz trust.yaml`,
+  nodetrust diff --pool worker dump.yaml.gz trust.yaml
+  nodetrust diff --pool worker live trust.yaml`,
 		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			verify.Isolate()
-			a, err := o.load(args[0])
+			if !slices.Contains(args, live) && o.live != (cluster.Config{}) {
+				return usagef("--kubeconfig and --context go with live")
+			}
+			o.notes = cmd.ErrOrStderr()
+			a, err := o.load(cmd.Context(), args[0])
 			if err != nil {
 				return err
 			}
-			b, err := o.load(args[1])
+			b, err := o.load(cmd.Context(), args[1])
 			if err != nil {
 				return err
 			}
@@ -68,9 +80,11 @@ The exit status is 3 if B is weaker at any scope, and else 0.`,
 		},
 	}
 	out.add(cmd)
-	cmd.Flags().StringVar(&o.pool, "pool", "", "`POOL` of a cluster dump, or of several MachineConfigs in one file")
+	cmd.Flags().StringVar(&o.pool, "pool", "", "`POOL` of a cluster, or of several MachineConfigs in one file")
 	cmd.Flags().StringVar(&o.minor, "openshift", "", "`VERSION` of the cluster, for example 4.18, if the dump has no ClusterVersion")
 	cmd.Flags().BoolVar(&o.all, "all", false, "with text output: equal scopes too")
+	cmd.Flags().StringVar(&o.live.Kubeconfig, "kubeconfig", "", "for live: kubeconfig file (default: as kubectl)")
+	cmd.Flags().StringVar(&o.live.Context, "context", "", "for live: context of the kubeconfig")
 	return cmd
 }
 
@@ -98,9 +112,9 @@ func writeDiff(w io.Writer, r strength.Report, all bool) error {
 	return err
 }
 
-// load reads a policy of whatever form. All errors are bad input.
-func (o diffOptions) load(name string) (*strength.Policy, error) {
-	data, read, err := o.policy(name)
+// load reads a policy of whatever form. All errors are bad input, but for those of reaching a live cluster.
+func (o diffOptions) load(ctx context.Context, name string) (*strength.Policy, error) {
+	data, read, err := o.policy(ctx, name)
 	if err != nil {
 		var e *exitError
 		if errors.As(err, &e) {
@@ -119,7 +133,17 @@ func (o diffOptions) load(name string) (*strength.Policy, error) {
 }
 
 // policy finds the policy.json in what name stands for, and where the key files are that it names.
-func (o diffOptions) policy(name string) ([]byte, strength.ReadKey, error) {
+func (o diffOptions) policy(ctx context.Context, name string) ([]byte, strength.ReadKey, error) {
+	if name == live {
+		if o.pool == "" {
+			return nil, nil, usagef("live needs --pool")
+		}
+		d, err := readCluster(ctx, live, o.live, o.notes)
+		if err != nil {
+			return nil, nil, err
+		}
+		return o.ofPool(d)
+	}
 	info, err := os.Stat(name)
 	if err != nil {
 		return nil, nil, err
@@ -227,6 +251,11 @@ func (o diffOptions) dumped(data []byte) ([]byte, strength.ReadKey, error) {
 	if o.pool == "" {
 		return nil, nil, withHint(usagef("it holds several MachineConfigs"), "say with --pool which pool's policy is meant")
 	}
+	return o.ofPool(d)
+}
+
+// ofPool is what the pool's nodes get.
+func (o diffOptions) ofPool(d *mco.Dump) ([]byte, strength.ReadKey, error) {
 	minor := d.Minor
 	if o.minor != "" {
 		r, err := trust.LookupReader("openshift-" + o.minor)

@@ -15,6 +15,7 @@ import (
 	"github.com/google/renameio/v2"
 	"github.com/spf13/cobra"
 
+	"github.com/nodetrust/nodetrust/cluster"
 	"github.com/nodetrust/nodetrust/cluster/mco"
 	"github.com/nodetrust/nodetrust/render"
 	"github.com/nodetrust/nodetrust/trust"
@@ -29,6 +30,7 @@ type renderOptions struct {
 	output  string
 	cluster string
 	merge   bool
+	live    cluster.Config
 	// noReboot refuses what would reboot nodes.
 	noReboot bool
 }
@@ -53,6 +55,7 @@ files; what one of them doesn't understand is an error. The default is openshift
 stdin; key files are then relative to the current directory.`,
 		Example: `  nodetrust render --to machineconfig trust.yaml | oc apply -f -
   nodetrust render --to machineconfig --reader openshift-4.18 --pool worker trust.yaml
+  nodetrust render --to machineconfig --cluster live --merge trust.yaml
   nodetrust render --to files -o out trust.yaml`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -62,10 +65,13 @@ stdin; key files are then relative to the current directory.`,
 	cmd.Flags().StringVar(&o.to, "to", "", "format: "+renderFormats)
 	cmd.Flags().StringVar(&o.pool, "pool", "", "render this pool only")
 	cmd.Flags().StringArrayVar(&o.readers, "reader", nil, "who will read the files, for example openshift-4.18 or rhel7 (repeatable)")
-	cmd.Flags().StringVar(&o.cluster, "cluster", "", "with --to machineconfig: `FILE` made by oc get mc,mcp,clusterversion -o yaml (or json, or gzip of them); refuse what would have no effect there")
+	cmd.Flags().StringVar(&o.cluster, "cluster", "", "with --to machineconfig: live, or a `FILE` made by oc get mc,mcp,clusterversion -o yaml (or json, or gzip of them); refuse what would have no effect there")
 	cmd.Flags().BoolVar(&o.merge, "merge", false, "with --cluster: keep what the cluster's own policy.json demands, and sort last")
+	cmd.Flags().StringVar(&o.live.Kubeconfig, "kubeconfig", "", "with --cluster live: kubeconfig file (default: as kubectl)")
+	cmd.Flags().StringVar(&o.live.Context, "context", "", "with --cluster live: context of the kubeconfig")
 	cmd.Flags().BoolVar(&o.noReboot, "no-reboot", false, "with --to machineconfig: refuse files whose change reboots nodes")
 	cmd.Flags().StringVarP(&o.output, "output", "o", "-", "directory to write to, or - for stdout")
+	_ = cmd.RegisterFlagCompletionFunc("cluster", cobra.FixedCompletions([]cobra.Completion{live}, cobra.ShellCompDirectiveDefault))
 	_ = cmd.RegisterFlagCompletionFunc("to", cobra.FixedCompletions([]cobra.Completion{"files", "butane", "machineconfig", "ignition", "configmap", "bundle", "nodedisruptionpolicy"}, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
 }
@@ -84,7 +90,7 @@ func runRender(cmd *cobra.Command, o renderOptions, file string) error {
 	}
 	var dump *clusterDump
 	if o.cluster != "" {
-		d, err := readDump(o.cluster)
+		d, err := readCluster(cmd.Context(), o.cluster, o.live, cmd.ErrOrStderr())
 		if err != nil {
 			return err
 		}
@@ -92,6 +98,9 @@ func runRender(cmd *cobra.Command, o renderOptions, file string) error {
 			if readers, err = clusterReaders(d); err != nil {
 				return err
 			}
+		}
+		if err := checkIgnition(d, readers); err != nil {
+			return err
 		}
 		dump = &clusterDump{d, o.merge}
 	}
@@ -137,8 +146,8 @@ func (o renderOptions) check() error {
 		return usagef("unknown format %q: use %s", o.to, renderFormats)
 	}
 	switch {
-	case o.cluster == "live":
-		return usagef("--cluster live is not available in this version: use a file made by oc get mc,mcp,clusterversion -o yaml")
+	case o.cluster != live && o.live != (cluster.Config{}):
+		return usagef("--kubeconfig and --context go with --cluster live")
 	case o.cluster != "" && o.to != "machineconfig":
 		return usagef("--cluster goes with --to machineconfig")
 	case o.noReboot && o.to != "machineconfig":
@@ -237,6 +246,11 @@ func (o renderOptions) render(cfg *trust.Config, readers []trust.Reader, pools [
 		f, err := o.document(in)
 		if err != nil {
 			return nil, err
+		}
+		if dump != nil {
+			if err := dump.size(in, f.data, minorOf(dump.Dump, readers, len(o.readers) > 0), notes); err != nil {
+				return nil, err
+			}
 		}
 		out = append(out, f)
 	}

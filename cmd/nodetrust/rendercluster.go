@@ -1,11 +1,16 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"path"
+	"slices"
 	"strings"
 
+	"github.com/nodetrust/nodetrust/cluster"
 	"github.com/nodetrust/nodetrust/cluster/mco"
 	"github.com/nodetrust/nodetrust/render"
 	"github.com/nodetrust/nodetrust/trust"
@@ -17,6 +22,35 @@ type clusterDump struct {
 	*mco.Dump
 	merge bool
 }
+
+// live is the name of the cluster that the kubeconfig names, where a dump may be named as well.
+const live = "live"
+
+// readCluster reads a dump, or the live cluster. What the caller may not read there is written to notes.
+func readCluster(ctx context.Context, name string, config cluster.Config, notes io.Writer) (*mco.Dump, error) {
+	if name != live {
+		return readDump(name)
+	}
+	client, err := cluster.New(config)
+	if err != nil {
+		return nil, withHint(usageErr(err), "name a cluster with --kubeconfig, $KUBECONFIG or --context")
+	}
+	d, unread, err := client.Dump(ctx)
+	switch {
+	case errors.Is(err, cluster.ErrNoPools):
+		return nil, withHint(err, "without the Machine Config Operator there is nothing to merge with: render without --cluster, or --to configmap")
+	case cluster.IsForbidden(err):
+		return nil, withHint(err, "this needs the right to list MachineConfigs and MachineConfigPools: ask for it, or use a file made by "+dumpCommand)
+	case err != nil:
+		return nil, withHint(fmt.Errorf("reading the cluster: %w", err), "the API server is "+client.Server())
+	}
+	for _, kind := range unread {
+		fmt.Fprintf(notes, "nodetrust: note: %s objects may not be read by this user: what they ask for is known as far as the Machine Config Operator has written it\n", kind)
+	}
+	return d, nil
+}
+
+const dumpCommand = "oc get mc,mcp,clusterversion,images.config,clusterimagepolicies -o yaml"
 
 func readDump(file string) (*mco.Dump, error) {
 	data, err := readLimited(file, mco.MaxDump)
@@ -40,6 +74,24 @@ func clusterReaders(d *mco.Dump) ([]trust.Reader, error) {
 		return nil, usageErr(fmt.Errorf("the cluster dump: %w", err))
 	}
 	return append([]trust.Reader{r}, trust.DefaultReaders()[1:]...), nil
+}
+
+// checkIgnition refuses readers for which the MachineConfig would be in a format that the cluster doesn't take. The MCO says so
+// only after it was applied: RenderDegraded.
+func checkIgnition(d *mco.Dump, readers []trust.Reader) error {
+	if d.Minor == 0 {
+		return nil
+	}
+	takes, err := trust.LookupReader(fmt.Sprintf("openshift-4.%d", d.Minor))
+	if err != nil {
+		return usageErr(fmt.Errorf("the cluster dump: %w", err))
+	}
+	made := render.IgnitionReader(readers)
+	if made.Ignition() <= takes.Ignition() {
+		return nil
+	}
+	return withHint(usagef("the cluster is OpenShift 4.%d and takes Ignition configs up to %s; for %s it would be %s", d.Minor, takes.Ignition(), made.Name, made.Ignition()),
+		"leave --reader away, or add --reader "+takes.Name)
 }
 
 // minorOf is the version of OpenShift that decides how MachineConfigs are merged: that of the dump, else of readers that were
@@ -69,20 +121,22 @@ func (c *clusterDump) place(in render.Input, minor int, notes io.Writer) (render
 		fmt.Fprintf(notes, "nodetrust: note: pool %s: %s\n", in.Pool, fmt.Sprintf(format, args...))
 	}
 	earlier := t.Earlier(in.MachineConfigName(), in.Config.Name)
+	awaited, err := t.Awaited()
+	if err != nil {
+		return in, placeErr(err)
+	}
 	var replaces []string
 	if c.merge {
 		var own []string
 		for _, e := range earlier {
 			own = append(own, e.Name)
 		}
-		var err error
-		if in, err = merged(t, in, own); err != nil {
+		if in, replaces, err = merged(t, in, own); err != nil {
 			return in, placeErr(err)
 		}
-		replaces = []string{trust.PolicyPath}
 		for _, e := range earlier {
-			if was := e.Annotations[mco.MergedAnnotation]; was != "" && was != in.Annotations[mco.MergedAnnotation] {
-				note("%s was merged with another policy.json than the one that %s has now: apply this one", e.Name, in.Annotations[mco.MergedFromAnnotation])
+			if err := outdated(t, e, note); err != nil {
+				return in, placeErr(err)
 			}
 			if e.Name != in.MachineConfigName() {
 				note("%s is no longer needed: delete it after this one is rolled out", e.Name)
@@ -98,6 +152,9 @@ func (c *clusterDump) place(in render.Input, minor int, notes io.Writer) (render
 	if err != nil {
 		return in, placeErr(err)
 	}
+	if awaited != nil {
+		conflicts = append(conflicts, *awaited)
+	}
 	if len(conflicts) > 0 {
 		return in, refused(in, conflicts, c.merge)
 	}
@@ -107,10 +164,37 @@ func (c *clusterDump) place(in render.Input, minor int, notes io.Writer) (render
 	return in, nil
 }
 
+// size refuses a MachineConfig with which the rendered one of the pool would be larger than what etcd takes.
+func (c *clusterDump) size(in render.Input, document []byte, minor int, notes io.Writer) error {
+	ours, err := mco.ParseDump(document)
+	if err != nil {
+		return fmt.Errorf("reading the rendered MachineConfig: %w", err)
+	}
+	t := mco.Target{Dump: c.Dump, Pool: in.Pool, Minor: minor}
+	if c.merge {
+		var own []string
+		for _, e := range t.Earlier(render.Input{Config: in.Config, Pool: in.Pool}.MachineConfigName(), in.Config.Name) {
+			own = append(own, e.Name)
+		}
+		t.Dump = c.Without(own...)
+	}
+	warn, err := t.CheckSize(ours.Configs[0])
+	if err != nil {
+		return &exitError{code: exitRefused, err: fmt.Errorf("pool %s: %w", in.Pool, err)}
+	}
+	if warn != "" {
+		fmt.Fprintf(notes, "nodetrust: note: pool %s: %s\n", in.Pool, warn)
+	}
+	return nil
+}
+
 // notes says whose each file is, and for which pods the policy is not used.
 func (c *clusterDump) notes(t mco.Target, ours mco.Config, note func(string, ...any)) error {
 	files, err := t.Dump.With(ours).PoolFiles(t.Pool, t.Minor)
 	if err != nil {
+		return err
+	}
+	if err := loads(files); err != nil {
 		return err
 	}
 	for _, f := range ours.Files {
@@ -134,29 +218,66 @@ func (c *clusterDump) notes(t mco.Target, ours mco.Config, note func(string, ...
 	return nil
 }
 
-// merged is in with a policy.json that keeps what the pool has without us, under a name that is merged last.
-func merged(t mco.Target, in render.Input, own []string) (render.Input, error) {
+// outdated says what has changed since e was merged.
+func outdated(t mco.Target, e mco.Config, note func(string, ...any)) error {
+	if !e.Merged() {
+		return nil
+	}
+	why, err := t.Outdated(e)
+	if err != nil {
+		return err
+	}
+	for _, w := range why {
+		note("%s is outdated: %s: apply this one", e.Name, w)
+	}
+	return nil
+}
+
+// merged is in with a policy.json and registries.d files that keep what the pool has without us, under a name that is merged
+// last. It returns the paths of others whose content is in ours now.
+func merged(t mco.Target, in render.Input, own []string) (render.Input, []string, error) {
 	name, err := t.LastName(in.Config.Name, own...)
 	if err != nil {
-		return in, err
+		return in, nil, err
 	}
 	policy, _ := in.Files.Get(trust.PolicyPath)
 	m, err := t.Merge(policy.Data, own...)
 	if err != nil {
-		return in, err
+		return in, nil, err
 	}
 	if err := verify.LoadPolicy(m.Policy, trust.PolicyPath); err != nil {
-		return in, fmt.Errorf("merging with %s: the result doesn't load: %w", m.From, err)
+		return in, nil, fmt.Errorf("merging with %s: the result doesn't load: %w", m.From, err)
 	}
-	files := in.Files.Sorted()
+	files, taken, err := t.MergeRegistries(in.Files, own...)
+	if err != nil {
+		return in, nil, err
+	}
+	replaces := []string{trust.PolicyPath}
+	for _, f := range taken {
+		replaces = append(replaces, f.Path)
+	}
 	for i := range files {
 		if files[i].Path == trust.PolicyPath {
 			files[i].Data = m.Policy
 		}
 	}
 	in.Files, in.Name = files, name
-	in.Annotations = map[string]string{mco.MergedAnnotation: m.Digest, mco.MergedFromAnnotation: m.From}
-	return in, nil
+	in.Annotations, err = mco.MergedAnnotations(in.Config.Name, m.Taken, taken)
+	return in, replaces, err
+}
+
+// loads proves that the registries.d files of the pool load together: of two with one scope every pull fails.
+func loads(files map[string]mco.Owned) error {
+	var all []verify.File
+	for _, p := range slices.Sorted(maps.Keys(files)) {
+		if f := files[p]; path.Dir(p) == trust.RegistriesDir && f.Err == nil {
+			all = append(all, verify.File{Path: p, Data: f.Data})
+		}
+	}
+	if err := verify.LoadRegistries(all); err != nil {
+		return fmt.Errorf("the registries.d files of the pool don't load together: %w", err)
+	}
+	return nil
 }
 
 // placeErr: what the dump holds stands in the way.
@@ -170,14 +291,17 @@ func placeErr(err error) error {
 
 func refused(in render.Input, conflicts []mco.Conflict, merge bool) error {
 	var all []error
-	policyOnly := true
+	waits := false
 	for _, c := range conflicts {
 		all = append(all, fmt.Errorf("pool %s: %s", in.Pool, c))
-		policyOnly = policyOnly && c.Path == trust.PolicyPath
+		waits = waits || c.With == ""
 	}
-	hint := "delete or rename the other MachineConfig"
-	if policyOnly && !merge {
-		hint = "--merge keeps what the other one demands and adds ours"
+	hint := "--merge keeps what the other one demands and adds ours"
+	switch {
+	case waits:
+		hint = "wait for the MCO; where it doesn't come, the log of the machine-config-controller says why"
+	case merge:
+		hint = "delete or rename the other MachineConfig"
 	}
 	return &exitError{code: exitRefused, err: errors.Join(all...), hint: hint}
 }

@@ -52,9 +52,10 @@ func newRolloutStatusCommand() *cobra.Command {
 		Use:   "status [--pool P] [--config trust.yaml | --desired PATH]",
 		Short: "Show whether MachineConfigs are rolled out, and enforced on every node",
 		Long: `Says of each pool RolledOut, Progressing, Paused, Shadowed by the MachineConfig that replaces a file of ours, Degraded, NotEnforced
-on some nodes, or Unknown. A pool is RolledOut when our MachineConfig is among its sources, the rendered one has our bytes, the Machine
+on some nodes, Outdated, or Unknown. A pool is RolledOut when our MachineConfig is among its sources, the rendered one has our bytes, the Machine
 Config Operator has seen the pool's latest change and says Updated, every node is Done at the rendered one, and the agent of
-every node says that these files are enforced.
+every node says that these files are enforced. It is Outdated instead where ours was made by render --merge and what was merged has
+changed since: then it has to be rendered and applied again.
 
 --config renders the trust config (for --reader, as render does) and looks for 51-<pool>-<name>; --desired takes a rendered
 MachineConfig, for example one that was merged. Without them it looks for MachineConfigs of nodetrust among the sources of the pools,
@@ -63,7 +64,7 @@ and takes the cluster's own bytes for those that were rendered.
 Reads pools, nodes, the agents' pods, and MachineConfigs by name; writes nothing. --wait ends when all pools are rolled out, when one
 has been bad for 15 seconds, or after --timeout.
 
-Status 3 if a pool is Shadowed, Degraded or NotEnforced, 4 if one is not rolled out yet or can't be told.`,
+Status 3 if a pool is Shadowed, Degraded, NotEnforced or Outdated, 4 if one is not rolled out yet or can't be told.`,
 		Example: `  nodetrust rollout status
   nodetrust rollout status --config trust.yaml --reader openshift-4.18 --wait
   nodetrust rollout status --desired merged.yaml -o json`,
@@ -339,6 +340,9 @@ func (s *screen) rollout(w io.Writer, r rolloutReport) error {
 	var b strings.Builder
 	for _, v := range r.Pools {
 		fmt.Fprintf(&b, "pool %s: %s: %s\n", printable(v.Pool), s.paintRollout(v), shorten(printable(v.Message), mostMessage))
+		if v.State != rollout.Outdated && len(v.Outdated) > 0 {
+			fmt.Fprintf(&b, "  outdated: %s\n", shorten(printable(strings.Join(v.Outdated, "; ")), mostMessage))
+		}
 		if v.State == rollout.RolledOut || v.MachineConfig == "" {
 			continue
 		}

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -357,6 +358,54 @@ func TestRolloutStatus_customPool(t *testing.T) {
 	pool["spec"].(map[string]any)["configuration"] = map[string]any{"name": "rendered-infra", "source": sources("51-worker-corp", "52-infra-mine")}
 	if out, errs, code := l.run(t, "--pool", "infra", "-o", "json"); code != 4 || !strings.Contains(out, `"machineConfig": "52-infra-mine"`) || !strings.Contains(out, "one of them was edited") {
 		t.Errorf("two of ours: exit status %d, %s%s", code, out, errs)
+	}
+}
+
+// TestRolloutStatus_ambiguous: of two that are ours it depends on the version of OpenShift which one is meant.
+func TestRolloutStatus_ambiguous(t *testing.T) {
+	l := newRolloutLab(t)
+	delete(l.objects, clusterVersion)
+	list := l.objects[machinePools].(map[string]any)
+	list["items"] = append(list["items"].([]any), map[string]any{
+		"metadata": map[string]any{"name": "infra", "generation": 1},
+		"spec": map[string]any{
+			"machineConfigSelector": map[string]any{"matchExpressions": []any{map[string]any{"key": "machineconfiguration.openshift.io/role", "operator": "In", "values": []any{"worker", "infra"}}}},
+			"nodeSelector":          map[string]any{"matchLabels": map[string]any{"node-role.kubernetes.io/infra": ""}},
+			"configuration":         map[string]any{"name": "rendered-infra", "source": sources("50-infra-mine", "51-worker-corp")},
+		},
+	})
+	l.objects[machineConfigs+"50-infra-mine"] = machineConfig("50-infra-mine", "infra", policyOnly("mine"), map[string]any{"nodetrust.io/digest": "sha256:0"})
+	if out, errs, code := l.run(t); code != 4 || !strings.Contains(out, "pool worker: RolledOut: ") || !strings.Contains(out, "pool infra: Unknown: the pool has several MachineConfigs of nodetrust") {
+		t.Errorf("exit status %d, %s%s", code, out, errs)
+	}
+	if out, errs, code := l.run(t, "--pool", "infra", "-o", "json"); code != 4 || !strings.Contains(out, `"reason": "OwnerUnknown"`) {
+		t.Errorf("exit status %d, %s%s", code, out, errs)
+	}
+}
+
+// TestRolloutStatus_outdated: what --merge kept of the MCO's is no longer what the MCO has.
+func TestRolloutStatus_outdated(t *testing.T) {
+	l := newRolloutLab(t)
+	l.objects[machineConfigs+"01-worker-container-runtime"].(map[string]any)["spec"].(map[string]any)["config"] = policyOnly(`%7B%22default%22%3A%5B%7B%22type%22%3A%22insecureAcceptAnything%22%7D%5D%7D`)
+	digest := func(text string) string { return fmt.Sprintf("sha256:%x", sha256.Sum256([]byte(text))) }
+	annotations := l.objects[machineConfigs+"51-worker-corp"].(map[string]any)["metadata"].(map[string]any)["annotations"].(map[string]any)
+	annotations["nodetrust.io/config"], annotations["nodetrust.io/merged-from"] = "corp", "01-worker-container-runtime"
+	annotations["nodetrust.io/merged"] = digest(`{"default":[{"type":"insecureAcceptAnything"}]}`)
+	if out, errs, code := l.run(t, "--config", l.trust); code != 0 || strings.Contains(out, "outdated") {
+		t.Errorf("as it was merged: exit status %d, %s%s", code, out, errs)
+	}
+	annotations["nodetrust.io/merged"] = digest("other")
+	const says = "01-worker-container-runtime has another /etc/containers/policy.json than the one that was merged"
+	if out, errs, code := l.run(t, "--config", l.trust); code != 3 || !strings.HasPrefix(out, "pool worker: Outdated: ") || !strings.Contains(out, says) {
+		t.Errorf("exit status %d, %s%s", code, out, errs)
+	}
+	// It is said before, too, and takes no other state's place.
+	l.daemon("n2", "Working", "rendered-worker-old")
+	if out, errs, code := l.run(t, "--config", l.trust); code != 4 || !strings.HasPrefix(out, "pool worker: Progressing: ") || !strings.Contains(out, "\n  outdated: "+says+"\n") {
+		t.Errorf("exit status %d, %s%s", code, out, errs)
+	}
+	if out, _, _ := l.run(t, "--config", l.trust, "-o", "json"); !strings.Contains(out, `"outdated": [`) {
+		t.Errorf("got %s", out)
 	}
 }
 
