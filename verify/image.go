@@ -84,6 +84,8 @@ type evaluation struct {
 	// extension is true when the registry serves signatures itself, so that the lookaside is not asked.
 	extension bool
 	requests  *requests
+	// fetched is the image as a session read it; nil if the library is to read it.
+	fetched *fetchedSource
 	// maxSignatures and maxSize are the limits that hold.
 	maxSignatures, maxSize int
 }
@@ -253,22 +255,16 @@ func (e *evaluation) judge(ctx context.Context) {
 	for _, r := range e.sec.requirements {
 		e.policy.keys.warm(r.ringData)
 	}
-	pulled := e.pullSources()
-	before := throttleCount(e.hosts(pulled))
-	ctx, e.requests = watch(ctx, &e.sys)
+	e.requests = &requests{}
+	if e.fetched == nil {
+		ctx, e.requests = watch(ctx, &e.sys)
+	}
 	defer e.requests.close()
-	src, err := e.target.content.NewImageSource(ctx, &e.sys)
-	if err != nil {
-		reason := registryReason(err)
-		if reason == verdict.Timeout && throttleCount(e.hosts(pulled)) > before {
-			reason = verdict.RateLimited
-			err = errors.New("the registry answered 429 until the time was over")
-		}
-		e.stop(reason, "reading manifest: %v", err)
+	src, physical := e.source(ctx)
+	if src == nil {
 		return
 	}
 	defer src.Close()
-	physical := chosenSource(pulled, e.requests.since(0))
 	un, err := e.instance(ctx, src)
 	if err != nil {
 		var missing *notThereError
@@ -289,8 +285,8 @@ func (e *evaluation) judge(ctx context.Context) {
 	}
 
 	asked := len(e.requests.since(0))
-	// Redirects, tokens and repeated requests take some more than the signatures themselves.
-	e.requests.bound(4*e.maxSignatures+64, int64(e.maxSignatures)*int64(e.maxSize))
+	// Redirects, tokens, headers and error pages take some more than the signatures themselves.
+	e.requests.bound(4*e.maxSignatures+64, int64(e.maxSignatures)*int64(e.maxSize)+1<<20)
 	signatures, reason, err := e.signatures(ctx, un)
 	e.extension = servedByRegistry(e.requests.since(asked))
 	if err == nil {
@@ -312,6 +308,26 @@ func (e *evaluation) judge(ctx context.Context) {
 		}
 		e.set(verdict.Unknown, reason, fmt.Sprintf(what, err))
 	}
+}
+
+// source opens the image, and names the place that served the manifest if that is known. Nil: the verdict says why not.
+func (e *evaluation) source(ctx context.Context) (src types.ImageSource, physical types.ImageReference) {
+	if e.fetched != nil {
+		return e.fetched, e.fetched.physical
+	}
+	pulled := e.pullSources()
+	before := throttleCount(e.hosts(pulled))
+	src, err := e.target.content.NewImageSource(ctx, &e.sys)
+	if err != nil {
+		reason := registryReason(err)
+		if reason == verdict.Timeout && throttleCount(e.hosts(pulled)) > before {
+			reason = verdict.RateLimited
+			err = errors.New("the registry answered 429 until the time was over")
+		}
+		e.stop(reason, "reading manifest: %v", err)
+		return nil, nil
+	}
+	return src, chosenSource(pulled, e.requests.since(0))
 }
 
 // withoutSignatures answers the requirements whose answer doesn't hang on signatures.
