@@ -38,6 +38,12 @@ type sigstore struct {
 	Annotations map[string]string `json:"annotations"`
 }
 
+// file is the signature as a file of a directory image.
+func (s *sigstore) file() ([]byte, error) {
+	b, err := json.Marshal(s)
+	return append([]byte("\x00sigstore-json\n"), b...), err
+}
+
 // The library's signatures have types that it keeps to itself; these are their methods.
 type (
 	simpleSignature   interface{ UntrustedSignature() []byte }
@@ -239,11 +245,10 @@ func (s sig) open(e *evaluation, blob []byte) (types.ImageSource, error) {
 	if err != nil {
 		return nil, err
 	}
-	b, err := json.Marshal(s.sigstore)
+	b, err := s.sigstore.file()
 	if err != nil {
 		return nil, err
 	}
-	b = append([]byte("\x00sigstore-json\n"), b...)
 	err = errors.Join(os.WriteFile(filepath.Join(dir, "manifest.json"), blob, 0o600), os.WriteFile(filepath.Join(dir, "signature-1"), b, 0o600))
 	if err != nil {
 		return nil, err
