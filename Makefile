@@ -22,7 +22,7 @@ BRIEF := $(GO) run ./hack/brief
 
 export NODETRUST_REALDATA
 
-.PHONY: help deps deps-build deps-test build build-pure test test-unit test-pure e2e cluster lab lab-down image sbom manifests demo bench soak lint fmt clean
+.PHONY: help deps deps-build deps-test build build-pure test test-unit test-pure e2e cluster lab lab-down image sbom manifests demo bench soak readers lint fmt clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -82,6 +82,9 @@ bench: build ## the figures of docs/benchmarks.md
 
 soak: build ## lint against the library on mutated files (FILES=10000), then every fuzz test (SOAK=1m each)
 	GO='$(GO)' FILES='$(or $(FILES),10000)' hack/soak.sh $(or $(SOAK),1m) '$(TAGS)'
+
+readers: ## record anew what old versions of the image library load (lint/testdata/readers.json; from the module proxy)
+	$(GO) run ./hack/readers
 
 lint: deps-build ## gofumpt, go vet and staticcheck, versions pinned
 	@out=$$($(GO) run $(GOFUMPT) -l $$(git ls-files '*.go')); [ -z "$$out" ] || { echo "not gofumpt-clean:"; echo "$$out"; exit 1; }

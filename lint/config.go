@@ -33,7 +33,7 @@ func (r *runner) trustConfig(name string, data []byte) {
 	}
 	for _, k := range cfg.Keys {
 		if k.File != nil {
-			r.key(k.File.Binary, name, k.Line, "key "+k.Name)
+			r.shipped(name, k)
 			continue
 		}
 		gpg := len(k.Fingerprints) > 0 || usedByGPG(cfg, k.Name)
@@ -64,6 +64,28 @@ func (r *runner) trustConfig(name string, data []byte) {
 	}
 	r.rendered(&l, files)
 	r.loadables = append(r.loadables, l)
+}
+
+// shipped lints a key that is rendered into policy.json: of OpenPGP what trust writes there, the keys that GnuPG 2.2 can load.
+func (r *runner) shipped(file string, k trust.Key) {
+	where := "key " + k.Name
+	if k.File.Kind != key.OpenPGP {
+		r.key(k.File.Binary, file, k.Line, where)
+		return
+	}
+	var written []byte
+	for _, one := range k.File.Keys {
+		if one.Version == 4 {
+			written = append(written, one.Data...)
+			continue
+		}
+		code := "key-v3"
+		if one.Version == 6 {
+			code = "key-v6"
+		}
+		r.add(Finding{Severity: Warning, Code: code, File: file, Line: k.Line, Message: fmt.Sprintf("%s: key %s (%s) is an OpenPGP v%d key: it is left out of what is rendered, GnuPG 2.2 would lose others with it", where, one.Fingerprint, one.Algorithm, one.Version)})
+	}
+	r.key(written, file, k.Line, where)
 }
 
 func usedByGPG(cfg *trust.Config, name string) bool {
@@ -318,21 +340,49 @@ func (r *runner) state(p, prefix string, state *desired.State) bool {
 		regs = r.registries(files)
 	}
 	found := regs != nil
-	for _, f := range state.Files.Sorted() {
-		switch dir := path.Dir(f.Path); {
-		case f.Path == trust.PolicyPath:
-			found = true
-			r.onePolicy(file{prefix + f.Path, f.Data}, regs, from, false)
-			regs = nil
-		case dir == trust.RegistriesDir:
-			r.ignored(prefix + f.Path)
-		case dir == namespacedDir && strings.HasSuffix(f.Path, ".json"):
-			found = true
-			r.onePolicy(file{prefix + f.Path, f.Data}, nil, from, false)
-		}
-	}
-	if regs != nil {
+	var system *policy
+	var systemFile file
+	var crio, conf []file
+	if f, ok := state.Files.Get(trust.PolicyPath); ok {
+		found = true
+		systemFile = file{prefix + f.Path, f.Data}
+		system = r.onePolicy(systemFile, regs, from, false)
+	} else if regs != nil {
 		r.loadables = append(r.loadables, loadable{name: p, registries: regs})
 	}
+	for _, f := range state.Files.Sorted() {
+		named := file{prefix + f.Path, f.Data}
+		switch dir := path.Dir(f.Path); {
+		case dir == trust.RegistriesDir:
+			r.ignored(named.path)
+		case dir == namespacedDir && strings.HasSuffix(f.Path, ".json"):
+			found = true
+			if pol := r.onePolicy(named, nil, from, false); system != nil && !system.broken && !pol.broken {
+				r.weaker(system, systemFile, pol, named, from)
+			}
+		case f.Path == crioConf || dir == crioConfDir:
+			found = true
+			crio = append(crio, named)
+		case isRegistriesConf(f.Path):
+			conf = append(conf, named)
+		case ofRoot(f.Path):
+			found = true
+			r.maskedBy(named, path.Base(dir) == path.Base(userDir))
+		}
+	}
+	r.crio(crio)
+	entries := r.registryConfs(conf)
+	if system != nil && !system.broken && (regs == nil || !regs.broken) {
+		r.mirrors(system, regs, entries)
+	}
 	return found
+}
+
+// maskedBy is said of a config that puts a file of root's own on nodes.
+func (r *runner) maskedBy(f file, registriesD bool) {
+	if registriesD {
+		r.add(Finding{Severity: Warning, Code: "masked-registries-d", File: f.path, Message: "readers before containers-image 5.40, CRI-O up to 1.35 among them, read its directory instead of " + trust.RegistriesDir, Hint: "write it there"})
+		return
+	}
+	r.add(Finding{Severity: Error, Code: "masked-policy", File: f.path, Message: "is read instead of " + trust.PolicyPath + " by every process of root, CRI-O included", Hint: "write it there"})
 }

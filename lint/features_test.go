@@ -1,9 +1,12 @@
 package lint
 
 import (
+	"encoding/json"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -12,46 +15,30 @@ import (
 	"github.com/nodetrust/nodetrust/verify"
 )
 
-// A featureRow is a policy that needs one feature of its reader.
+// A featureRow is a policy that needs one feature of its reader, or that no reader should take.
 type featureRow struct {
-	name     string
-	feature  trust.Feature // "" if every reader has it
-	policy   string
-	rejected bool // by all readers
+	Name     string
+	Feature  trust.Feature // "" if every reader has it
+	Policy   json.RawMessage
+	Rejected bool // by all readers
 }
 
-func featureRows() []featureRow {
-	gpg := func(rest string) string { return `[{"type":"signedBy","keyType":"GPGKeys",` + rest + `}]` }
-	sigstore := func(rest string) string { return `[{"type":"sigstoreSigned",` + rest + `}]` }
-	at := func(scope, reqs string) string { return docker(`"` + scope + `":` + reqs) }
-	identity := func(rest string) string { return at("a.b/c", gpg(`"keyPath":"/k","signedIdentity":{`+rest+`}`)) }
-	const fulcio = `"fulcio":{"caPath":"/ca","oidcIssuer":"i","subjectEmail":"e"}`
-	return []featureRow{
-		{"accept and reject", "", at("a.b/c", accept), false},
-		{"other transports", "", `{"default":` + reject + `,"transports":{"docker-daemon":{"":` + accept + `},"containers-storage":{"":` + accept + `},"dir":{"/a":` + accept + `},"oci":{"/a":` + accept + `},"oci-archive":{"":` + accept + `},"docker-archive":{"":` + accept + `},"atomic":{"":` + accept + `}}}`, false},
-		{"keyPath", "", at("a.b/c", gpg(`"keyPath":"/k"`)), false},
-		{"keyData", "", at("a.b/c", gpg(`"keyData":"aGk="`)), false},
-		{"several signers", "", at("a.b/c", `[{"type":"signedBy","keyType":"GPGKeys","keyPath":"/k"},{"type":"signedBy","keyType":"GPGKeys","keyPath":"/l"}]`), false},
-		{"matchExact", "", identity(`"type":"matchExact"`), false},
-		{"matchRepoDigestOrExact", "", identity(`"type":"matchRepoDigestOrExact"`), false},
-		{"matchRepository", "", identity(`"type":"matchRepository"`), false},
-		{"exactReference", "", identity(`"type":"exactReference","dockerReference":"a.b/c:d"`), false},
-		{"exactRepository", "", identity(`"type":"exactRepository","dockerRepository":"a.b/c"`), false},
-		{"remapIdentity", trust.FeatureRemapIdentity, identity(`"type":"remapIdentity","prefix":"a.b","signedPrefix":"c.d"`), false},
-		{"wildcard", trust.FeatureWildcard, at("*.b", gpg(`"keyPath":"/k"`)), false}, // older readers load it and never match
-		{"keyPaths", trust.FeatureKeyPaths, at("a.b/c", gpg(`"keyPaths":["/k","/l"]`)), false},
-		{"sigstore keyPath", trust.FeatureSigstore, at("a.b/c", sigstore(`"keyPath":"/k"`)), false},
-		{"sigstore keyData", trust.FeatureSigstore, at("a.b/c", sigstore(`"keyData":"aGk="`)), false},
-		{"fulcio", trust.FeatureFulcio, at("a.b/c", sigstore(fulcio+`,"rekorPublicKeyPath":"/r"`)), false},
-		{"rekor", trust.FeatureRekor, at("a.b/c", sigstore(`"keyPath":"/k","rekorPublicKeyData":"aGk="`)), false},
-		{"sigstore keyPaths", trust.FeatureSigstoreKeys, at("a.b/c", sigstore(`"keyPaths":["/k","/l"]`)), false},
-		{"sigstore keyDatas", trust.FeatureSigstoreKeys, at("a.b/c", sigstore(`"keyDatas":["aGk="]`)), false},
-		{"several rekor keys", trust.FeatureSigstoreKeys, at("a.b/c", sigstore(`"keyPath":"/k","rekorPublicKeyPaths":["/r"]`)), false},
-		{"pki", trust.FeaturePKI, at("a.b/c", sigstore(`"pki":{"caRootsPath":"/ca","subjectHostname":"h"}`)), false},
-		{"two key sources", "", at("a.b/c", gpg(`"keyPath":"/k","keyData":"aGk="`)), true},
-		{"unknown key", "", `{"default":` + reject + `,"comment":""}`, true},
-		{"no default", "", `{"transports":{}}`, true},
+func (row featureRow) loads(reader trust.Reader) bool {
+	// What a reader ignores it loads.
+	return !row.Rejected && (row.Feature == "" || row.Feature == trust.FeatureWildcard || reader.Supports(row.Feature))
+}
+
+func featureRows(t *testing.T) []featureRow {
+	t.Helper()
+	b, err := os.ReadFile("testdata/features.json")
+	if err != nil {
+		t.Fatal(err)
 	}
+	var rows []featureRow
+	if err := json.Unmarshal(b, &rows); err != nil {
+		t.Fatal(err)
+	}
+	return rows
 }
 
 // featureReader really loads a policy.json.
@@ -122,14 +109,13 @@ func TestFeaturesByReader(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			for _, row := range featureRows() {
-				t.Run(row.name, func(t *testing.T) {
-					got, message := by.loads(t, row.policy)
-					table := !row.rejected && (row.feature == "" || row.feature == trust.FeatureWildcard || reader.Supports(row.feature))
-					if got != table {
+			for _, row := range featureRows(t) {
+				t.Run(row.Name, func(t *testing.T) {
+					got, message := by.loads(t, string(row.Policy))
+					if table := row.loads(reader); got != table {
 						t.Errorf("loads: %v, the table says %v: %s", got, table, message)
 					}
-					if word := lintLoads(t, row.policy, by.name); word != got {
+					if word := lintLoads(t, string(row.Policy), by.name); word != got {
 						t.Errorf("loads: %v, lint says %v: %s", got, word, message)
 					}
 				})
@@ -152,12 +138,159 @@ func lintLoads(t *testing.T, policy, reader string) bool {
 // the name lookaside is no matter of loading.
 func TestEveryFeatureHasARow(t *testing.T) {
 	rows := map[trust.Feature]bool{trust.FeatureLookaside: true}
-	for _, row := range featureRows() {
-		rows[row.feature] = true
+	for _, row := range featureRows(t) {
+		rows[row.Feature] = true
 	}
 	for _, f := range trust.Features() {
 		if !rows[f.Feature] {
 			t.Errorf("no policy of featureRows needs %q", f.Feature)
+		}
+	}
+}
+
+// recorded is what hack/readers has seen one version of the library do.
+type recorded struct {
+	Library, Module string
+	Seen            struct {
+		Policies                      map[string]string
+		Wildcard                      bool
+		Lookaside, Policy, Registries map[string]string
+	}
+}
+
+func recordedReaders(t *testing.T) []recorded {
+	t.Helper()
+	b, err := os.ReadFile("testdata/readers.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out []recorded
+	if err := json.Unmarshal(b, &out); err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// TestRecordedFeatures holds the table of features, and lint's word, against what old versions of the library were seen to load.
+// `make readers` records it anew.
+func TestRecordedFeatures(t *testing.T) {
+	rows := featureRows(t)
+	for _, by := range recordedReaders(t) {
+		t.Run(by.Library, func(t *testing.T) {
+			name := "containers-image-" + by.Library
+			reader, err := trust.LookupReader(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(by.Seen.Policies) != len(rows) {
+				t.Fatalf("%d policies were recorded, there are %d: run make readers", len(by.Seen.Policies), len(rows))
+			}
+			for _, row := range rows {
+				got := by.Seen.Policies[row.Name] == "loads"
+				if row.Name == "empty keyPath" && reader.Library.Less(trust.Version{5, 22, 0}) {
+					// Taken for a path, and refused with the first signature. lint calls it an error, loaded or not.
+					if !got {
+						t.Errorf("%s: was seen not to load", row.Name)
+					}
+					continue
+				}
+				if table := row.loads(reader); got != table {
+					t.Errorf("%s: was seen: %q, the table says %v", row.Name, by.Seen.Policies[row.Name], table)
+				}
+				if word := lintLoads(t, string(row.Policy), name); word != got {
+					t.Errorf("%s: was seen: %q, lint says %v", row.Name, by.Seen.Policies[row.Name], word)
+				}
+			}
+			if by.Seen.Wildcard != reader.Supports(trust.FeatureWildcard) {
+				t.Errorf("wildcards match: %v, the table says otherwise", by.Seen.Wildcard)
+			}
+		})
+	}
+}
+
+// TestRecordedPlaces holds what the table says of keys and search paths against what old versions were seen to do.
+func TestRecordedPlaces(t *testing.T) {
+	names := map[string]string{
+		"/root/.config/containers/policy.json": "user", "/etc/containers/policy.json": "etc", "/usr/share/containers/policy.json": "usr",
+		"/root/.config/containers/registries.d": "user", "/etc/containers/registries.d": "etc",
+		"/etc/containers/registries.rootful.d": "rootful", "/usr/share/containers/registries.d": "usr",
+	}
+	for _, by := range recordedReaders(t) {
+		t.Run(by.Library, func(t *testing.T) {
+			reader, err := trust.LookupReader("containers-image-" + by.Library)
+			if err != nil {
+				t.Fatal(err)
+			}
+			want := map[string]string{"only lookaside": "lookaside", "only sigstore": "sigstore", "both": reader.LookasideKey()}
+			if reader.LookasideKey() == "sigstore" {
+				want["only lookaside"] = "none"
+			}
+			if !maps.Equal(by.Seen.Lookaside, want) {
+				t.Errorf("keys were seen: %v, the table says %v", by.Seen.Lookaside, want)
+			}
+			for there, got := range by.Seen.Policy {
+				want := "none"
+				if strings.HasPrefix(there, "environment") && reader.Places().Merges {
+					want = "environment" // what lint warns of: no place of the host's
+				} else {
+					for _, p := range reader.Places().Policy {
+						if slices.Contains(strings.Split(there, " and "), names[p]) {
+							want = names[p]
+							break
+						}
+					}
+				}
+				if got != want {
+					t.Errorf("policy.json in %s: %s was seen to count, the table says %s", there, got, want)
+				}
+			}
+			for there, got := range by.Seen.Registries {
+				var want []string
+				for _, p := range reader.Places().Registries {
+					if slices.Contains(strings.Split(there, " and "), names[p]) {
+						want = append(want, names[p])
+						if !reader.Places().Merges {
+							break
+						}
+					}
+				}
+				seen := strings.Split(got, " and ")
+				slices.Sort(want)
+				slices.Sort(seen)
+				if !slices.Equal(seen, want) {
+					t.Errorf("registries.d in %s: %v was seen to count, the table says %v", there, seen, want)
+				}
+			}
+		})
+	}
+}
+
+// TestEveryLibraryIsRecorded: a version between two recorded ones behaves like both, so no row of the table of readers rests on a
+// guess. Each of the versions where a feature came is recorded, with one before it.
+func TestEveryLibraryIsRecorded(t *testing.T) {
+	var versions []trust.Version
+	for _, by := range recordedReaders(t) {
+		r, err := trust.LookupReader("containers-image-" + by.Library)
+		if err != nil {
+			t.Fatal(err)
+		}
+		versions = append(versions, r.Library)
+	}
+	for _, f := range trust.Features() {
+		r, err := trust.LookupReader("containers-image-" + f.Library)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if i := slices.Index(versions, r.Library); i < 1 {
+			t.Errorf("%s came with %s, which was not recorded", f.Feature, f.Library)
+		}
+	}
+	for _, r := range trust.Readers() {
+		if r.Source == "" {
+			t.Errorf("%s has no source", r.Name)
+		}
+		if r.Library.Less(versions[0]) || versions[len(versions)-1].Less(r.Library) {
+			t.Errorf("%s has a library that is older or newer than all that were recorded", r.Name)
 		}
 	}
 }

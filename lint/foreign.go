@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"path"
+	"strings"
 
 	"github.com/nodetrust/nodetrust/cluster/mco"
 	"github.com/nodetrust/nodetrust/desired"
@@ -72,8 +73,14 @@ func readDesired(doc []byte) (*desired.State, error) {
 // judged reports whether a file of a MachineConfig is looked at.
 func judged(p string) bool {
 	switch path.Dir(p) {
-	case trust.RegistriesDir, namespacedDir, "/etc/pki/containers", "/etc/pki/rpm-gpg", "/etc/pki/sigstore", "/etc/machine-config-daemon/no-reboot":
+	case trust.RegistriesDir, namespacedDir, crioConfDir, "/etc/pki/containers", "/etc/pki/rpm-gpg", "/etc/pki/sigstore", "/etc/machine-config-daemon/no-reboot":
 		return true
 	}
-	return p == trust.PolicyPath
+	return p == trust.PolicyPath || p == crioConf || isRegistriesConf(p) || ofRoot(p)
+}
+
+// ofRoot reports whether a file is one of root's own that mask those of the system. On OpenShift's nodes /root is a link.
+func ofRoot(p string) bool {
+	p = strings.Replace(p, "/var/roothome/", "/root/", 1)
+	return p == userPolicy || path.Dir(p) == userDir && strings.HasSuffix(p, ".yaml")
 }

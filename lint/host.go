@@ -5,34 +5,91 @@ import (
 	"fmt"
 	"io/fs"
 	"path"
+	"slices"
 	"strings"
 
+	"github.com/nodetrust/nodetrust/strength"
+	"github.com/nodetrust/nodetrust/trust"
 	"github.com/nodetrust/nodetrust/verify"
 )
 
-// Where a root process of a host looks for policy.json and registries.d, the first of the highest priority. The current
-// library merges the directories; readers before 5.40, which all CRI-O up to 1.35 are, take root's own instead of the rest.
-var (
-	policyPaths = []string{"/root/.config/containers/policy.json", "/etc/containers/policy.json", "/usr/share/containers/policy.json"}
-	userDir     = "/root/.config/containers/registries.d"
-	systemDirs  = []string{
-		"/etc/containers/registries.rootful.d", "/etc/containers/registries.d",
-		"/usr/share/containers/registries.rootful.d", "/usr/share/containers/registries.d",
-	}
+// Where a root process of a host looks for what is its own. trust.Places says which places count for which reader.
+const (
+	userPolicy    = "/root/.config/containers/policy.json"
+	userDir       = "/root/.config/containers/registries.d"
 	namespacedDir = "/etc/crio/policies"
 )
 
-// host lints the whole host below r.Root.
+// view is a host as some of the readers see it: these look at the same places.
+type view struct {
+	places  trust.Places
+	readers []string
+}
+
+// views groups the readers. A reader's own policy counts, so hosts that are the same for all have one view.
+func (r *runner) views() []*view {
+	var out []*view
+	for i, reader := range r.readers {
+		j := slices.IndexFunc(out, func(v *view) bool {
+			return v.places.Since == reader.Places().Since
+		})
+		if j < 0 {
+			j = len(out)
+			out = append(out, &view{places: reader.Places()})
+		}
+		out[j].readers = append(out[j].readers, r.Readers[i])
+	}
+	return out
+}
+
+// host lints the whole host below r.Root, as each of the readers sees it. What only some of them see is said to be theirs.
 func (r *runner) host() error {
 	if _, err := verify.ReadHostDir(r.Root, "/"); err != nil {
 		return &InputError{fmt.Errorf("reading %s: %w", r.Root, err)}
 	}
+	views := r.views()
+	seen := make([][]Finding, len(views))
+	for i, v := range views {
+		one := &runner{linter: linter{now: r.now}, Options: r.Options, view: v}
+		one.hostView()
+		for j := range one.loadables {
+			one.loadables[j].readers = v.readers
+		}
+		r.loadables = append(r.loadables, one.loadables...)
+		r.dropped += one.dropped
+		seen[i] = one.findings
+	}
+	for i, findings := range seen {
+		for _, f := range findings {
+			var by []string
+			first := i
+			for j, others := range seen {
+				if slices.Contains(others, f) {
+					by = append(by, views[j].readers...)
+					first = min(first, j)
+				}
+			}
+			switch {
+			case first < i:
+				continue // added already
+			case len(by) < len(r.Readers):
+				f.Message = "for " + strings.Join(by, ", ") + ": " + f.Message
+			}
+			r.add(f)
+		}
+	}
+	r.environment()
+	return nil
+}
+
+func (r *runner) hostView() {
+	crio := r.crioConf()
 	regs, unreadable := r.hostRegistries()
 	f, err := r.hostPolicy()
 	var system *policy
 	switch {
 	case err != nil:
-		r.loadables = append(r.loadables, loadable{name: policyPaths[1], registries: regs, required: true, problem: err.Error()})
+		r.loadables = append(r.loadables, loadable{name: trust.PolicyPath, registries: regs, required: true, problem: err.Error()})
 	case unreadable != nil:
 		system = r.onePolicy(f, nil, hostSource(r.Root), true)
 		r.loadables[len(r.loadables)-1].problem = unreadable.Error()
@@ -40,16 +97,15 @@ func (r *runner) host() error {
 		system = r.onePolicy(f, regs, hostSource(r.Root), true)
 	}
 	if system != nil && !system.broken && !regs.broken {
-		r.mirrors(system, regs)
+		r.mirrors(system, regs, r.registriesConf())
 	}
-	r.namespaced(system, regs)
-	r.environment()
-	return nil
+	r.namespaced(system, f, regs, crio.Policies)
 }
 
 func (r *runner) hostPolicy() (file, error) {
 	var found []file
-	for i, p := range policyPaths {
+	paths := r.view.places.Policy
+	for _, p := range paths {
 		data, err := verify.ReadHostFile(r.Root, p, MaxPolicy)
 		switch {
 		case err == nil:
@@ -59,13 +115,13 @@ func (r *runner) hostPolicy() (file, error) {
 			r.add(Finding{Severity: Error, Code: "unreadable", File: p, Message: err.Error(), Hint: "every pull on the node fails"})
 			return file{}, err
 		}
-		if i == 1 && len(found) == 2 {
+		if p == trust.PolicyPath && len(found) == 2 {
 			r.add(Finding{Severity: Error, Code: "masked-policy", File: found[0].path, Message: "is read instead of " + found[1].path + " by every process of root, CRI-O included", Hint: "remove it"})
 		}
 	}
 	if len(found) == 0 {
-		err := fmt.Errorf("no policy.json found at any of %s", strings.Join(policyPaths, ", "))
-		r.add(Finding{Severity: Error, Code: "missing-policy", File: policyPaths[1], Message: err.Error(), Hint: "every pull on the node fails"})
+		err := fmt.Errorf("no policy.json found at any of %s", strings.Join(paths, ", "))
+		r.add(Finding{Severity: Error, Code: "missing-policy", File: trust.PolicyPath, Message: err.Error(), Hint: "every pull on the node fails"})
 		return file{}, err
 	}
 	return found[0], nil
@@ -75,8 +131,7 @@ func (r *runner) hostPolicy() (file, error) {
 func (r *runner) hostRegistries() (*registries, error) {
 	var files []file
 	var failed error
-	user := 0
-	for _, dir := range append([]string{userDir}, systemDirs...) {
+	for _, dir := range r.view.places.Registries {
 		entries, err := verify.ReadHostDir(r.Root, dir)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
@@ -87,6 +142,9 @@ func (r *runner) hostRegistries() (*registries, error) {
 		if err != nil {
 			r.add(Finding{Severity: Error, Code: "unreadable", File: dir, Message: err.Error()})
 			failed = errors.Join(failed, fmt.Errorf("reading %s: %w", dir, err))
+			if !r.view.places.Merges {
+				break
+			}
 			continue
 		}
 		for _, e := range entries {
@@ -110,25 +168,31 @@ func (r *runner) hostRegistries() (*registries, error) {
 			}
 		}
 		if dir == userDir {
-			user = len(files)
-			r.add(Finding{Severity: Warning, Code: "masked-registries-d", File: userDir, Message: fmt.Sprintf("exists (%d files): readers before containers-image 5.40, CRI-O up to 1.35 among them, read it instead of /etc/containers/registries.d", user), Hint: "remove it"})
+			does := "is read before /etc/containers/registries.d: readers before containers-image 5.40, CRI-O up to 1.35 among them, read nothing else"
+			if !r.view.places.Merges {
+				does = "is read instead of /etc/containers/registries.d"
+			}
+			r.add(Finding{Severity: Warning, Code: "masked-registries-d", File: userDir, Message: fmt.Sprintf("%s (%d files)", does, len(files)), Hint: "remove it"})
+		}
+		if !r.view.places.Merges {
+			break // the first that exists counts alone
 		}
 	}
 	return r.registries(r.unmasked(files)), failed
 }
 
 // namespaced lints the policies that CRI-O takes for single namespaces instead of the system's.
-func (r *runner) namespaced(system *policy, regs *registries) {
-	entries, err := verify.ReadHostDir(r.Root, namespacedDir)
+func (r *runner) namespaced(system *policy, systemFile file, regs *registries, dir string) {
+	entries, err := verify.ReadHostDir(r.Root, dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return
 	}
 	if err != nil {
-		r.add(Finding{Severity: Error, Code: "unreadable", File: namespacedDir, Message: err.Error()})
+		r.add(Finding{Severity: Error, Code: "unreadable", File: dir, Message: err.Error()})
 		return
 	}
 	for i, e := range entries {
-		p := path.Join(namespacedDir, e.Name())
+		p := path.Join(dir, e.Name())
 		ns, ok := strings.CutSuffix(e.Name(), ".json")
 		if !ok || i >= maxFiles {
 			continue
@@ -145,35 +209,55 @@ func (r *runner) namespaced(system *policy, regs *registries) {
 			r.lookups(pol, regs)
 		}
 		if system != nil && !system.broken && !pol.broken {
-			r.weaker(system, pol)
+			r.weaker(system, systemFile, pol, file{p, data}, hostSource(r.Root))
 		}
 	}
 }
 
-// weaker finds scopes for which the system's policy demands something and the namespaced one accepts everything. CRI-O
-// takes for granted that there are none.
-func (r *runner) weaker(system, namespaced *policy) {
-	own := map[string]policyScope{}
-	for _, s := range namespaced.scopes {
-		own[s.name] = s
+// weaker finds scopes for which the namespaced policy accepts what the system's refuses. CRI-O takes for granted that there are
+// none.
+func (r *runner) weaker(system *policy, systemFile file, namespaced *policy, namespacedFile file, from source) {
+	read := func(path string) ([]byte, error) { return from.read(path, maxKeyFile) }
+	a, err := strength.Parse(systemFile.data, read)
+	if err != nil {
+		return
 	}
-	check := func(s, by policyScope, name string) {
-		if !s.accepts() && by.accepts() {
-			r.add(Finding{
-				Severity: Warning, Code: "namespaced-weaker", File: namespaced.file, Line: by.line,
-				Message: fmt.Sprintf("%s: accepts every image of %s, which %s (line %d) does not", by.path, name, system.file, s.line),
-			})
+	b, err := strength.Parse(namespacedFile.data, read)
+	if err != nil {
+		return
+	}
+	for _, s := range strength.Compare(a, b).Scopes {
+		if s.Relation != strength.Weaker && s.Relation != strength.Incomparable || s.Transport != "docker" && s.Transport != "" {
+			continue
 		}
+		name := "images that no scope covers"
+		if s.Transport != "" {
+			name = fmt.Sprintf("scope %q", s.Scope)
+		}
+		r.add(Finding{
+			Severity: Warning, Code: "namespaced-weaker", File: namespaced.file, Line: namespaced.decides(s.Scope).line,
+			Message: fmt.Sprintf("%s: b, this policy, is %s than a, %s (line %d): %s", name, words(s.Relation), system.file, system.decides(s.Scope).line, s.Reason),
+			Hint:    "write it as strict as the system's policy, or remove the file",
+		})
 	}
-	check(system.defaults, namespaced.defaults, "scopes that are not named")
-	for _, s := range system.scopes {
-		by := namespaced.defaults
-		for _, name := range append([]string{s.name}, parents(s.name)...) {
-			if found, ok := own[name]; ok {
-				by = found
-				break
+}
+
+// words are those that go before "than".
+func words(r strength.Relation) string {
+	if r == strength.Weaker {
+		return "weaker"
+	}
+	return "another one, and no stricter,"
+}
+
+// decides returns the scope of the docker transport that is used for what scope names.
+func (p *policy) decides(scope string) policyScope {
+	for _, name := range append([]string{scope}, parents(scope)...) {
+		for _, s := range p.scopes {
+			if s.name == name {
+				return s
 			}
 		}
-		check(s, by, fmt.Sprintf("scope %q", s.name))
 	}
+	return p.defaults
 }

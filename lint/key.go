@@ -3,6 +3,8 @@ package lint
 import (
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/nodetrust/nodetrust/trust/key"
@@ -98,9 +100,11 @@ func (l *linter) oneKey(k key.Key, others bool, add func(sev Severity, code, msg
 	if k.WeakHash != "" {
 		add(Warning, "key-sha1", fmt.Sprintf("%s vouches for itself with %s: readers with a strict policy, Sequoia for one, may not take it", name, k.WeakHash), "ask its owner for the key with a newer self-signature")
 	}
-	switch {
-	case k.Version == 3:
+	if k.Version == 3 {
 		add(Warning, "key-v3", name+" is an OpenPGP v3 key, which readers ignore", "")
+	}
+	if postQuantum(k) {
+		add(Warning, "key-pqc", fmt.Sprintf("%s is a post-quantum key (%s): neither GnuPG 2.2 nor the image library can verify with it", name, k.Algorithm), "images need a signature by another key as well")
 	}
 	if rsa := k.Algorithm == "RSA" || k.Algorithm == "DSA"; rsa && k.Bits < 3072 && k.Bits > 0 {
 		sev := Warning
@@ -111,15 +115,28 @@ func (l *linter) oneKey(k key.Key, others bool, add func(sev Severity, code, msg
 	}
 }
 
-// v6 warns of OpenPGP v6 keys. GnuPG 2.2, which gpgme readers use, imports nothing of a file that begins with one.
+// v6 warns of OpenPGP v6 keys, as Red Hat's post-quantum release key is one. GnuPG 2.2, which gpgme readers use, gives up on a file at
+// the first of them: it forgets the key before it, and all that follow are not read. That is so for one binary ring and for several
+// armor blocks alike.
 func (l *linter) v6(f *key.File, add func(sev Severity, code, msg, hint string)) {
-	for i, k := range f.Keys {
-		switch {
-		case k.Version != 6:
-		case i == 0:
-			add(Error, "key-v6", "key "+k.Fingerprint+" is an OpenPGP v6 key at the beginning of the file: GnuPG 2.2 imports nothing then, and every image that needs this file is refused", "leave it out, or put it last")
-		default:
-			add(Warning, "key-v6", "key "+k.Fingerprint+" is an OpenPGP v6 key, which GnuPG 2.2 and the image library skip", "")
-		}
+	first := slices.IndexFunc(f.Keys, func(k key.Key) bool { return k.Version == 6 })
+	if first < 0 {
+		return
 	}
+	name := fmt.Sprintf("key %s (%s)", f.Keys[first].Fingerprint, f.Keys[first].Algorithm)
+	const hint = "leave it out: gpg --export the others. What trust.yaml ships with file: has it left out"
+	if first < 2 {
+		add(Error, "key-v6", name+" is an OpenPGP v6 key: GnuPG 2.2 imports nothing of this file, and every image that needs it is refused", hint)
+		return
+	}
+	var lost []string
+	for _, k := range append(slices.Clone(f.Keys[first-1:first]), f.Keys[first+1:]...) {
+		lost = append(lost, k.Fingerprint)
+	}
+	add(Warning, "key-v6", fmt.Sprintf("%s is an OpenPGP v6 key: GnuPG 2.2 drops it together with %s", name, strings.Join(lost, ", ")), hint)
+}
+
+// postQuantum reports whether nothing that reads policies today can verify signatures of such a key.
+func postQuantum(k key.Key) bool {
+	return strings.HasPrefix(k.Algorithm, "ML-DSA") || strings.HasPrefix(k.Algorithm, "SLH-DSA")
 }

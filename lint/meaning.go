@@ -53,6 +53,10 @@ func (w *policyWalk) scopeMeaning(s policyScope, byName map[string]policyScope) 
 	if s.has("signedBy") && s.has("sigstoreSigned") {
 		w.report(Warning, "both-signatures", s.line, s.path, "asks for a GPG signature and a sigstore signature: all entries of a list must hold", "")
 	}
+	if n := s.signers(); n > 1 {
+		w.report(Warning, "all-must-sign", s.line, s.path, fmt.Sprintf("asks for %d signatures, by different keys: all entries of a list must hold", n),
+			"if any of the keys will do, name them in one entry: keyPaths, or keyData with the keys one after the other")
+	}
 	if s.has("insecureAcceptAnything") && !s.accepts() {
 		w.report(Warning, "accept-is-idle", s.line, s.path, "insecureAcceptAnything has no effect beside other requirements: all entries of a list must hold", "")
 	}

@@ -32,8 +32,24 @@ type policyScope struct {
 	name string
 	line int
 	path jsonPath
-	// types are the requirements' types in order.
+	// types are the requirements' types in order, and keys what each of them says of its keys.
 	types []string
+	keys  []string
+}
+
+// signers is how many signatures of one kind by different keys an image needs, if that is more than one.
+func (s policyScope) signers() int {
+	most := 0
+	for _, typ := range []string{"signedBy", "sigstoreSigned"} {
+		different := map[string]bool{}
+		for i, t := range s.types {
+			if t == typ {
+				different[s.keys[i]] = true
+			}
+		}
+		most = max(most, len(different))
+	}
+	return most
 }
 
 func (s policyScope) has(typ string) bool { return slices.Contains(s.types, typ) }
@@ -154,7 +170,8 @@ func (w *policyWalk) root(n *jsonNode) {
 	if d := n.get("default"); d == nil {
 		w.fatal("missing-default", n.line, "", "there is no default", `add "default": [{"type": "reject"}] or [{"type": "insecureAcceptAnything"}]`)
 	} else {
-		w.defaults = policyScope{line: d.line, path: "default", types: w.requirements(d, "default")}
+		w.defaults = policyScope{line: d.line, path: "default"}
+		w.defaults.types, w.defaults.keys = w.requirements(d, "default")
 	}
 	transports := n.get("transports")
 	if transports == nil || !w.object(transports, "transports", nil) {
@@ -173,7 +190,8 @@ func (w *policyWalk) root(n *jsonNode) {
 			if err := checkTransportScope(t.key, s.key); err != nil {
 				w.fatal("bad-scope", s.line, at, err.Error(), "")
 			}
-			scope := policyScope{name: s.key, line: s.line, path: at, types: w.requirements(s.value, at)}
+			scope := policyScope{name: s.key, line: s.line, path: at}
+			scope.types, scope.keys = w.requirements(s.value, at)
 			if t.key == "docker" {
 				w.scopes = append(w.scopes, scope)
 			}
@@ -181,20 +199,32 @@ func (w *policyWalk) root(n *jsonNode) {
 	}
 }
 
-func (w *policyWalk) requirements(n *jsonNode, at jsonPath) []string {
+// requirements returns the types of a list's requirements, and what each says of its keys.
+func (w *policyWalk) requirements(n *jsonNode, at jsonPath) (types, keys []string) {
 	if n.kind != '[' {
 		w.fatal("wrong-type", n.line, at, "must be a list of requirements, is "+n.what(), "")
-		return nil
+		return nil, nil
 	}
 	if len(n.array) == 0 {
 		w.fatal("empty-requirements", n.line, at, "the list of requirements must not be empty", `[{"type": "reject"}] refuses everything`)
-		return nil
+		return nil, nil
 	}
-	var types []string
 	for i, r := range n.array {
 		types = append(types, w.requirement(r, at.index(i)))
+		keys = append(keys, keysText(r))
 	}
-	return types
+	return types, keys
+}
+
+// keysText is what a requirement says of its keys, as it is written.
+func keysText(n *jsonNode) string {
+	var b strings.Builder
+	for _, m := range n.object {
+		if m.key != "type" && m.key != "signedIdentity" && m.key != "keyType" {
+			fmt.Fprintf(&b, "%s:%s,", m.key, m.value.raw)
+		}
+	}
+	return b.String()
 }
 
 var requirementKeys = map[string][]string{

@@ -373,8 +373,8 @@ var corpusFindings = map[string]string{
 	"policy/podman-container-tools__container-libs--containers-policy_json_5_md-x2.json": "accepts-everything",
 	"policy/podman-container-tools__container-libs--policy_config_test_go-x1.json":       "accepts-everything",
 	"policy/openshift__machine-config-operator--policy_yaml-x0.json":                     "accepts-everything",
-	"policy/podman-container-tools__container-libs--policy-cosign-c54b6819.json":         "relative-key-path", // keyPath "testdata/cosign.pub"
-	"policy/openshift__machine-config-operator--helpers_test_go-x2.json":                 "key-unreadable",    // keys that are words
+	"policy/podman-container-tools__container-libs--policy-cosign-c54b6819.json":         "relative-key-path",            // keyPath "testdata/cosign.pub"
+	"policy/openshift__machine-config-operator--helpers_test_go-x2.json":                 "all-must-sign key-unreadable", // keys that are words; two policies of one scope become two entries
 	"policy/Lumaeris__vedaos--policy-f38752a9.json":                                      "default-reject-moot",
 	"policy/r0x0d__fedora-oci--policy-13ad5766.json":                                     "default-reject-moot",
 	"policy/r0x0d__fedora-oci--policy-57d1578b.json":                                     "default-reject-moot",

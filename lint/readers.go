@@ -3,6 +3,7 @@ package lint
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/nodetrust/nodetrust/trust"
@@ -36,6 +37,9 @@ func (r *runner) verdicts() []Reader {
 	for i, reader := range r.readers {
 		v := Reader{Reader: r.Readers[i], Loads: true}
 		for _, l := range r.loadables {
+			if !l.seenBy(r.Readers[i]) {
+				continue
+			}
 			if err := l.loads(reader); err != nil {
 				v.Loads, v.Error = false, clean(err.Error())
 				break
@@ -74,6 +78,10 @@ func (l loadable) loads(reader trust.Reader) error {
 	return nil
 }
 
+func (l loadable) seenBy(reader string) bool {
+	return l.readers == nil || slices.Contains(l.readers, reader)
+}
+
 // load asks the library about the same bytes that were linted.
 func (l loadable) load() error {
 	if l.policy != nil {
@@ -100,6 +108,9 @@ func (l loadable) load() error {
 func (r *runner) silent() {
 	for i, reader := range r.readers {
 		for _, l := range r.loadables {
+			if !l.seenBy(r.Readers[i]) {
+				continue
+			}
 			if l.policy != nil && !reader.Supports(trust.FeatureWildcard) {
 				if line, used := l.policy.features[trust.FeatureWildcard]; used {
 					r.add(Finding{Severity: Error, Code: "reader-ignores", File: l.name, Line: line, Message: fmt.Sprintf("%s loads wildcard scopes and never matches them", r.Readers[i])})

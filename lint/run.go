@@ -77,6 +77,7 @@ type runner struct {
 	registryFiles []file
 	loadables     []loadable
 	readers       []trust.Reader // of Options.Readers
+	view          *view          // of a host
 }
 
 // loadable is a set of files that readers are asked about.
@@ -87,6 +88,8 @@ type loadable struct {
 	registries *registries
 	// required is set when a missing policy.json keeps a reader from loading.
 	required bool
+	// readers are those that see these files; nil is all.
+	readers []string
 	// config is the trust config that the files come from, and problem why it has none.
 	config  *trust.Config
 	problem string

@@ -118,7 +118,13 @@ func TestHost(t *testing.T) {
 		{"namespaced and weaker", func(root string) {
 			write(t, root, map[string]string{"etc/crio/policies/apps.json": `{"default":[{"type":"reject"}],"transports":{"docker":{
 "example.com":[{"type":"insecureAcceptAnything"}]}}}`})
-		}, "warning /etc/crio/policies/apps.json:0 namespaced-policy\nwarning /etc/crio/policies/apps.json:2 namespaced-weaker", true},
+		}, "warning /etc/crio/policies/apps.json:0 namespaced-policy\nwarning /etc/crio/policies/apps.json:2 namespaced-weaker\nwarning /etc/crio/policies/apps.json:2 namespaced-weaker", true},
+		{"namespaced by another key", func(root string) {
+			write(t, root, map[string]string{"etc/crio/policies/apps.json": strings.Replace(signedPolicy, "corp.gpg", "other.gpg", 1), "etc/pki/other.gpg": string(newKey(t, fixture.KeyOptions{}).Binary)})
+		}, "warning /etc/crio/policies/apps.json:0 namespaced-policy\nwarning /etc/crio/policies/apps.json:3 namespaced-weaker", true},
+		{"namespaced and stricter", func(root string) {
+			write(t, root, map[string]string{"etc/crio/policies/apps.json": `{"default":[{"type":"reject"}]}`})
+		}, "warning /etc/crio/policies/apps.json:0 namespaced-policy", true},
 		{"namespaced and equal", func(root string) {
 			write(t, root, map[string]string{"etc/crio/policies/apps.json": signedPolicy})
 		}, "warning /etc/crio/policies/apps.json:0 namespaced-policy", true},

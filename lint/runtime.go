@@ -10,8 +10,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/BurntSushi/toml"
-
+	"github.com/nodetrust/nodetrust/trust"
 	"github.com/nodetrust/nodetrust/verify"
 )
 
@@ -21,9 +20,9 @@ var unitDirs = []string{"/etc/systemd/system", "/run/systemd/system", "/usr/loca
 // environmentFiles set variables for whole systems or for CRI-O without a unit that says so.
 var environmentFiles = []string{"/etc/environment", "/etc/sysconfig/crio", "/etc/default/crio", "/etc/sysconfig/crio-network", "/etc/sysconfig/crio-storage"}
 
-// maskingVariables make a reader take its files from elsewhere. The last two count only for the runtimes' own units: others
-// may have a home of their own.
-var maskingVariables = []string{"CONTAINERS_POLICY_JSON", "XDG_CONFIG_HOME", "HOME"}
+// maskingVariables make a reader take its files from elsewhere. All but the first count only for the runtimes' own units: others
+// may have a home of their own, and no other program knows CRI-O's.
+var maskingVariables = []string{"CONTAINERS_POLICY_JSON", "XDG_CONFIG_HOME", "HOME", "CONTAINER_SIGNATURE_POLICY", "CONTAINER_SIGNATURE_POLICY_DIR"}
 
 const maxUnit = 256 << 10
 
@@ -108,6 +107,26 @@ func (r *runner) unit(p, unit string, seen map[string]bool) {
 			}
 			continued = strings.HasSuffix(text, `\`)
 		}
+		if unit == "crio.service" && !strings.HasPrefix(text, "#") && !strings.HasPrefix(text, ";") {
+			r.flags(p, i+1, text)
+		}
+	}
+}
+
+// flags looks for CRI-O's flags that do what signature_policy and signature_policy_dir do.
+func (r *runner) flags(file string, line int, text string) {
+	for _, word := range strings.Fields(text) {
+		name := strings.TrimLeft(word, "-")
+		if name, _, _ = strings.Cut(name, "="); name == word {
+			continue
+		}
+		if name == "signature-policy" || name == "signature-policy-dir" {
+			r.add(Finding{
+				Severity: Error, Code: "policy-environment", File: file, Line: line,
+				Message: "starts CRI-O with --" + name + ": it does not read " + trust.PolicyPath + " and " + namespacedDir + " but what is named there",
+				Hint:    "remove it, or lint the file it names",
+			})
+		}
 	}
 }
 
@@ -120,131 +139,7 @@ func (r *runner) assignment(file string, line int, text string, runtime bool) {
 	}
 	r.add(Finding{
 		Severity: Error, Code: "policy-environment", File: file, Line: line,
-		Message: "sets " + name + ": who runs with it does not read " + policyPaths[1] + " but what it points to",
+		Message: "sets " + name + ": who runs with it does not read " + trust.PolicyPath + " but what it points to",
 		Hint:    "remove it, or lint the file it names",
 	})
-}
-
-// Where registries.conf lies on a host, first found, and its drop-ins.
-var (
-	registriesConfs    = []string{"/etc/containers/registries.conf", "/usr/share/containers/registries.conf"}
-	registriesConfDirs = []string{"/usr/share/containers/registries.conf.d", "/etc/containers/registries.conf.d"}
-)
-
-// registryMirrors is an entry of registries.conf.
-type registryMirrors struct {
-	Prefix   string `toml:"prefix"`
-	Location string `toml:"location"`
-	Mirror   []struct {
-		Location string `toml:"location"`
-	} `toml:"mirror"`
-
-	file string
-	data string
-}
-
-// mirrors finds signed scopes of the host whose images come from mirrors that no registries.d file knows: signatures are looked
-// for where an image really comes from.
-func (r *runner) mirrors(p *policy, regs *registries) {
-	withURL := regs.above(func(e registryEntry) bool { return e.url() != "" })
-	withAttachments := regs.above(func(e registryEntry) bool { return e.Attachments != nil && *e.Attachments })
-	entries := r.registriesConf()
-	for _, prefix := range sortedKeys(entries) {
-		e := entries[prefix]
-		for _, s := range p.scopes {
-			if s.name == "" || !s.signed() {
-				continue
-			}
-			rest, below := strings.CutPrefix(s.name, prefix)
-			below = below && (rest == "" || strings.ContainsAny(rest[:1], "/:@"))
-			above := slices.Contains(parents(prefix), s.name)
-			if !below && !above {
-				continue
-			}
-			if above {
-				rest = ""
-			}
-			for _, m := range e.Mirror {
-				r.mirror(e, s, m.Location, rest, regs, withURL, withAttachments)
-			}
-		}
-	}
-}
-
-func (r *runner) mirror(e registryMirrors, s policyScope, location, rest string, regs *registries, withURL, withAttachments map[string]bool) {
-	if location == "" {
-		return
-	}
-	physical := location + rest
-	lookaside, attachments := regs.lookup(physical)
-	warn := func(code, lacks string) {
-		r.add(Finding{
-			Severity: Warning, Code: code, File: e.file, Line: lineOf(e.data, location),
-			Message: fmt.Sprintf("mirror %s of the signed scope %q: no registries.d file %s for it: what is pulled from it is refused", physical, s.name, lacks),
-			Hint:    "signatures are looked for at the mirror, never at the registry that it mirrors",
-		})
-	}
-	if s.has("signedBy") && !lookaside && !withURL[physical] {
-		warn("mirror-no-lookaside", "names a lookaside")
-	}
-	if s.has("sigstoreSigned") && !attachments && !withAttachments[physical] {
-		warn("mirror-no-attachments", "has use-sigstore-attachments: true")
-	}
-}
-
-// lineOf is the line of the quoted text, 0 if it isn't there as such.
-func lineOf(data, text string) int {
-	for i, line := range strings.Split(data, "\n") {
-		if strings.Contains(line, `"`+text+`"`) || strings.Contains(line, "'"+text+"'") {
-			return i + 1
-		}
-	}
-	return 0
-}
-
-// registriesConf returns the entries of the host's registries.conf by prefix: those of a later file replace those before.
-func (r *runner) registriesConf() map[string]registryMirrors {
-	var files []string
-	for _, p := range registriesConfs {
-		if _, err := verify.ReadHostFile(r.Root, p, maxRegistries); !errors.Is(err, fs.ErrNotExist) {
-			files = append(files, p)
-			break
-		}
-	}
-	for _, dir := range registriesConfDirs {
-		entries, err := verify.ReadHostDir(r.Root, dir)
-		if err != nil {
-			continue
-		}
-		for i, e := range entries {
-			if i < maxFiles && strings.HasSuffix(e.Name(), ".conf") {
-				files = append(files, path.Join(dir, e.Name()))
-			}
-		}
-	}
-	out := map[string]registryMirrors{}
-	for _, p := range files {
-		data, err := verify.ReadHostFile(r.Root, p, maxRegistries)
-		var conf struct {
-			Registry []registryMirrors `toml:"registry"`
-		}
-		if err == nil {
-			err = toml.Unmarshal(data, &conf)
-		}
-		if err != nil {
-			r.add(Finding{Severity: Warning, Code: "registries-conf", File: p, Message: fmt.Sprintf("which mirrors it names can't be told: %v", err)})
-			continue
-		}
-		for _, e := range conf.Registry {
-			prefix := e.Prefix
-			if prefix == "" {
-				prefix = e.Location
-			}
-			if prefix != "" {
-				e.file, e.data = p, string(data)
-				out[prefix] = e
-			}
-		}
-	}
-	return out
 }

@@ -380,7 +380,7 @@ func TestConfig_Files_oldReader(t *testing.T) {
 
 func TestConfig_Files_features(t *testing.T) {
 	cfg := parse(t, full)
-	_, err := cfg.Files([]Reader{reader(t, "rhel7"), reader(t, "podman-5.2"), current()})
+	_, err := cfg.Files([]Reader{reader(t, "rhel7"), reader(t, "podman-5.2.2"), current()})
 	want := `t.yaml:45: spec.registries[2].require[0].signedBy: reader rhel7 does not support several key paths in one signedBy
 t.yaml:47: spec.registries[2].require[1].identity: reader rhel7 does not support remapIdentity
 t.yaml:61: spec.registries[5].require[0].sigstore: reader rhel7 does not support sigstore
@@ -392,7 +392,7 @@ t.yaml:71: spec.registries[6].require[0].sigstore.rekor: reader rhel7 does not s
 t.yaml:71: spec.registries[6].require[0].sigstore.rekor: reader rhel7 does not support several sigstore keys
 t.yaml:76: spec.registries[7].require[0].sigstore: reader rhel7 does not support sigstore
 t.yaml:76: spec.registries[7].require[0].sigstore.pki: reader rhel7 does not support pki
-t.yaml:76: spec.registries[7].require[0].sigstore.pki: reader podman-5.2 does not support pki
+t.yaml:76: spec.registries[7].require[0].sigstore.pki: reader podman-5.2.2 does not support pki
 t.yaml:80: spec.registries[8].require[0].sigstore: reader rhel7 does not support sigstore
 t.yaml:80: spec.registries[8].require[0].sigstore.keys: reader rhel7 does not support several sigstore keys
 t.yaml:82: spec.registries[9].scope: reader rhel7 does not support wildcard scopes`

@@ -40,8 +40,9 @@ type Since struct {
 	Feature Feature `json:"feature"`
 	// Library is the first version of the image library that has it.
 	Library string `json:"library"`
-	// Older says what older readers do with it.
+	// Older says what older readers do with it, and Loads whether they load it at least.
 	Older string `json:"older"`
+	Loads bool   `json:"loads"`
 	first Version
 }
 
@@ -49,15 +50,15 @@ type Since struct {
 func Features() []Since {
 	const reject = "reject the whole file: every pull fails"
 	out := []Since{
-		{FeatureRemapIdentity, "", reject, Version{5, 9, 0}},
-		{FeatureWildcard, "", "load it, never match", Version{5, 10, 0}},
-		{FeatureLookaside, "", "ignore it; nodetrust writes sigstore: beside it", Version{5, 22, 0}},
-		{FeatureKeyPaths, "", reject, Version{5, 22, 0}},
-		{FeatureSigstore, "", reject, Version{5, 22, 0}},
-		{FeatureFulcio, "", reject, Version{5, 24, 0}},
-		{FeatureRekor, "", reject, Version{5, 24, 0}},
-		{FeatureSigstoreKeys, "", reject, Version{5, 32, 2}},
-		{FeaturePKI, "", reject, Version{5, 34, 1}},
+		{Feature: FeatureRemapIdentity, Older: reject, first: Version{5, 9, 0}},
+		{Feature: FeatureWildcard, Older: "load it, never match", Loads: true, first: Version{5, 10, 0}},
+		{Feature: FeatureLookaside, Older: "ignore it; nodetrust writes sigstore: beside it", Loads: true, first: Version{5, 22, 0}},
+		{Feature: FeatureKeyPaths, Older: reject, first: Version{5, 22, 0}},
+		{Feature: FeatureSigstore, Older: reject, first: Version{5, 22, 0}},
+		{Feature: FeatureFulcio, Older: reject, first: Version{5, 24, 0}},
+		{Feature: FeatureRekor, Older: reject, first: Version{5, 24, 0}},
+		{Feature: FeatureSigstoreKeys, Older: reject, first: Version{5, 32, 2}},
+		{Feature: FeaturePKI, Older: reject, first: Version{5, 34, 1}},
 	}
 	for i := range out {
 		out[i].Library = out[i].first.String()
@@ -73,8 +74,8 @@ type Reader struct {
 	Library Version
 	// OpenShift is the minor version of OpenShift 4; 0 for other readers.
 	OpenShift int
-	// Note says where the version is taken from.
-	Note string
+	// Note says what the reader is, and Source how it is known that it has that library; both may be empty.
+	Note, Source string
 }
 
 // Supports reports whether the reader understands f.
@@ -86,9 +87,6 @@ func (r Reader) Supports(f Feature) bool {
 	}
 	return false
 }
-
-// VendorDirs reports whether the reader takes files of /usr/share/containers and of registries.rootful.d directories too.
-func (r Reader) VendorDirs() bool { return !r.Library.Less(Version{5, 40, 0}) }
 
 // Butane is the version of Butane's variant openshift for the reader; empty for readers that are no OpenShift.
 func (r Reader) Butane() string {
@@ -117,14 +115,16 @@ const (
 	newestButane    = 22
 )
 
-// release is a row of the table: from this major.minor version on, a product reads with this library.
+// release is a row of the table: from this version on, a product reads with this library.
 type release struct {
-	major, minor int
-	library      Version
+	from    Version
+	library Version
+	source  string
 }
 
 // products: a version between two rows counts as the older row. Development snapshots of the library count as the release
-// before, if a feature might lie between.
+// before, if a feature might lie between. Sources are what the product requires in its own go.mod; hack/readers records what each
+// of these libraries makes of the features.
 func products() []struct {
 	name     string
 	releases []release
@@ -134,34 +134,48 @@ func products() []struct {
 		releases []release
 	}{
 		{"podman", []release{
-			{1, 6, Version{5, 0, 0}},
-			{1, 9, Version{5, 4, 3}},
-			{3, 4, Version{5, 17, 0}},
-			{4, 0, Version{5, 19, 1}},
-			{4, 1, Version{5, 21, 1}},
-			{4, 3, Version{5, 23, 1}},
-			{4, 4, Version{5, 24, 0}},
-			{4, 9, Version{5, 29, 2}},
-			{5, 2, Version{5, 32, 2}},
-			{5, 4, Version{5, 34, 3}},
-			{5, 6, Version{5, 36, 2}},
-			{5, 7, Version{5, 38, 0}},
-			{6, 0, Version{5, 41, 1}},
+			{Version{1, 6}, Version{5, 0, 0}, "go.mod of libpod v1.6.4"},
+			{Version{1, 9}, Version{5, 4, 3}, "go.mod of libpod v1.9.3"},
+			{Version{2, 2}, Version{5, 9, 0}, "go.mod of podman v2.2.1"},
+			{Version{3, 1}, Version{5, 10, 5}, "go.mod of podman v3.1.0"},
+			{Version{3, 2}, Version{5, 12, 0}, "go.mod of podman v3.2.0"},
+			{Version{3, 4}, Version{5, 16, 0}, "go.mod of podman v3.4.0; v3.4.7 has 5.17.0"},
+			{Version{4, 0}, Version{5, 19, 1}, "go.mod of podman v4.0.0"},
+			{Version{4, 1}, Version{5, 21, 1}, "go.mod of podman v4.1.0"},
+			{Version{4, 2}, Version{5, 22, 0}, "go.mod of podman v4.2.0"},
+			{Version{4, 3}, Version{5, 23, 1}, "go.mod of podman v4.3.1; Debian 12's is run in tests"},
+			{Version{4, 4}, Version{5, 24, 0}, "go.mod of podman v4.4.0"},
+			{Version{4, 6}, Version{5, 26, 1}, "go.mod of podman v4.6.0"},
+			{Version{4, 8}, Version{5, 29, 0}, "go.mod of podman v4.8.0"},
+			{Version{4, 9}, Version{5, 29, 2}, "go.mod of podman v4.9.4"},
+			{Version{5, 0}, Version{5, 30, 0}, "go.mod of podman v5.0.0"},
+			{Version{5, 2}, Version{5, 32, 0}, "go.mod of podman v5.2.0"},
+			{Version{5, 2, 2}, Version{5, 32, 2}, "go.mod of podman v5.2.2"},
+			{Version{5, 3}, Version{5, 33, 0}, "go.mod of podman v5.3.0"},
+			{Version{5, 4}, Version{5, 34, 0}, "go.mod of podman v5.4.0"},
+			{Version{5, 4, 1}, Version{5, 34, 1}, "go.mod of podman v5.4.1"},
+			{Version{5, 4, 2}, Version{5, 34, 3}, "go.mod of podman v5.4.2"},
+			{Version{5, 5}, Version{5, 35, 0}, "go.mod of podman v5.5.0"},
+			{Version{5, 6}, Version{5, 36, 2}, "go.mod of podman v5.6.2; v5.6.0 has 5.36.1, which is no different here"},
+			{Version{5, 7}, Version{5, 38, 0}, "go.mod of podman v5.7.0"},
+			{Version{6, 0}, Version{5, 41, 1}, "go.mod of podman's main branch in 2026: a snapshot before 5.41.2"},
 		}},
 		{"cri-o", []release{
-			{1, 21, Version{5, 11, 0}},
-			{1, 24, Version{5, 21, 0}},
-			{1, 26, Version{5, 25, 0}},
-			{1, 28, Version{5, 27, 0}},
-			{1, 29, Version{5, 29, 0}},
-			{1, 30, Version{5, 29, 2}},
-			{1, 31, Version{5, 32, 2}},
-			{1, 32, Version{5, 34, 1}},
-			{1, 33, Version{5, 35, 0}},
-			{1, 35, Version{5, 38, 0}},
+			{Version{1, 21}, Version{5, 11, 0}, "by date: CRI-O v1.21.0 is four days younger"},
+			{Version{1, 23}, Version{5, 16, 1}, "go.mod of cri-o v1.23.0"},
+			{Version{1, 24}, Version{5, 21, 0}, "by date, and known to be older than 5.22"},
+			{Version{1, 26}, Version{5, 25, 0}, "go.mod of cri-o's branches release-1.26 and release-1.27: snapshots after 5.25.0"},
+			{Version{1, 28}, Version{5, 27, 0}, "go.mod of cri-o's branch release-1.28: a snapshot after 5.27.0"},
+			{Version{1, 29}, Version{5, 29, 0}, "go.mod of cri-o's branch release-1.29: a snapshot after 5.29.0"},
+			{Version{1, 30}, Version{5, 29, 2}, "go.mod of cri-o's branch release-1.30: a snapshot after 5.29.2"},
+			{Version{1, 31}, Version{5, 32, 2}, "go.mod of cri-o's branch release-1.31: a snapshot after 5.32.2"},
+			{Version{1, 32}, Version{5, 34, 1}, "go.mod of cri-o's branch release-1.32"},
+			{Version{1, 33}, Version{5, 35, 0}, "go.mod of cri-o's branch release-1.33"},
+			{Version{1, 34}, Version{5, 35, 0}, "go.mod of cri-o v1.34.0"},
+			{Version{1, 35}, Version{5, 38, 0}, "go.mod of cri-o's branch release-1.35"},
 		}},
 		{"skopeo", []release{
-			{1, 9, Version{5, 23, 1}},
+			{Version{1, 9}, Version{5, 23, 1}, "Debian 12's skopeo 1.9.3, run in tests"},
 		}},
 	}
 }
@@ -170,11 +184,16 @@ func products() []struct {
 // still in wide use counts; name the package's version to say more.
 func fixed() []Reader {
 	return []Reader{
-		{Name: "rhel7", Library: Version{5, 0, 0}, Note: "podman 1.6.4"},
-		{Name: "rhel8", Library: Version{5, 29, 2}, Note: "podman 4.9.4 of RHEL 8.10"},
-		{Name: "rhel9", Library: Version{5, 29, 2}, Note: "podman 4.9.4 of RHEL 9.4; later ones read more"},
-		{Name: "rhel10", Library: Version{5, 34, 3}, Note: "podman 5.4 of RHEL 10.0"},
+		fixedReader("rhel7", Version{1, 6, 4}, "podman 1.6.4"),
+		fixedReader("rhel8", Version{4, 9, 4}, "podman 4.9.4 of RHEL 8.10"),
+		fixedReader("rhel9", Version{4, 9, 4}, "podman 4.9.4 of RHEL 9.4; later ones read more"),
+		fixedReader("rhel10", Version{5, 4, 0}, "podman 5.4.0 of RHEL 10.0; later ones read more"),
 	}
+}
+
+func fixedReader(name string, podman Version, note string) Reader {
+	r := floor("podman", podman)
+	return Reader{Name: name, Library: r.library, Note: note, Source: r.source}
 }
 
 // Readers lists the readers that have a row of their own: the table of `nodetrust readers`.
@@ -186,7 +205,7 @@ func Readers() []Reader {
 	out = append(out, fixed()...)
 	for _, p := range products() {
 		for _, r := range p.releases {
-			out = append(out, Reader{Name: fmt.Sprintf("%s-%d.%d", p.name, r.major, r.minor), Library: r.library})
+			out = append(out, Reader{Name: p.name + "-" + strings.TrimSuffix(r.from.String(), ".0"), Library: r.library, Source: r.source})
 		}
 	}
 	return append(out, current())
@@ -199,27 +218,28 @@ func DefaultReaders() []Reader {
 }
 
 func current() Reader {
-	return Reader{Name: "containers-image-" + library.String(), Library: library, Note: "the library of this nodetrust"}
+	return Reader{Name: "containers-image-" + library.String(), Library: library, Note: "the library of this nodetrust", Source: "loaded in this program"}
 }
 
 func openShift(name string, minor int) Reader {
 	crio := minor + 13
-	return Reader{Name: name, OpenShift: minor, Library: floor("cri-o", 1, crio), Note: fmt.Sprintf("CRI-O 1.%d", crio)}
+	r := floor("cri-o", Version{1, crio})
+	return Reader{Name: name, OpenShift: minor, Library: r.library, Note: fmt.Sprintf("CRI-O 1.%d", crio), Source: r.source}
 }
 
-// floor is the library of the newest row that is not newer than major.minor; zero if there is none.
-func floor(product string, major, minor int) (v Version) {
+// floor is the newest row that is not newer than v; zero if there is none.
+func floor(product string, v Version) (found release) {
 	for _, p := range products() {
 		if p.name != product {
 			continue
 		}
 		for _, r := range p.releases {
-			if major > r.major || major == r.major && minor >= r.minor {
-				v = r.library
+			if !v.Less(r.from) {
+				found = r
 			}
 		}
 	}
-	return v
+	return found
 }
 
 // LookupReader returns the reader of that name: a row of Readers, or podman, cri-o, skopeo and containers-image with any version.
@@ -255,8 +275,8 @@ func LookupReader(name string) (Reader, error) {
 		if n < 2 {
 			break
 		}
-		if l := floor(product, v[0], v[1]); l != (Version{}) {
-			return Reader{Name: name, Library: l}, nil
+		if r := floor(product, v); r != (release{}) {
+			return Reader{Name: name, Library: r.library, Source: r.source}, nil
 		}
 		return Reader{}, fmt.Errorf("unknown reader %q: nothing is known of versions that old", name)
 	}

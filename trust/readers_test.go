@@ -9,10 +9,10 @@ import (
 
 func TestLookupReader(t *testing.T) {
 	for name, want := range map[string]string{
-		"rhel7": "5.0.0", "rhel8": "5.29.2", "rhel9": "5.29.2", "rhel10": "5.34.3",
+		"rhel7": "5.0.0", "rhel8": "5.29.2", "rhel9": "5.29.2", "rhel10": "5.34.0",
 		"openshift-4.8": "5.11.0", "openshift-4.11": "5.21.0", "openshift-4.14": "5.25.0", "openshift-4.18": "5.32.2", "openshift-4.21": "5.35.0",
 		"openshift-4.18.3": "5.32.2",
-		"podman-1.6":       "5.0.0", "podman-1.6.4": "5.0.0", "podman-4.2": "5.21.1", "podman-4.3": "5.23.1", "podman-4.9.4": "5.29.2", "podman-5.6": "5.36.2", "podman-6.2": "5.41.1",
+		"podman-1.6":       "5.0.0", "podman-1.6.4": "5.0.0", "podman-4.2": "5.22.0", "podman-4.3": "5.23.1", "podman-4.9.4": "5.29.2", "podman-5.2": "5.32.0", "podman-5.2.1": "5.32.0", "podman-5.2.2": "5.32.2", "podman-5.4.3": "5.34.3", "podman-5.6": "5.36.2", "podman-6.2": "5.41.1",
 		"cri-o-1.34": "5.35.0", "cri-o-1.34.0": "5.35.0", "cri-o-1.24": "5.21.0", "skopeo-1.9": "5.23.1", "skopeo-1.9.3": "5.23.1",
 		"containers-image-5.29.2": "5.29.2",
 	} {

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"strings"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
@@ -13,6 +14,8 @@ import (
 type readersOutput struct {
 	Readers  []readerRow   `json:"readers"`
 	Features []trust.Since `json:"features"`
+	// Places are where readers look, by versions of the library.
+	Places []trust.Places `json:"places"`
 }
 
 type readerRow struct {
@@ -20,11 +23,17 @@ type readerRow struct {
 	// Library is the version of the image library that the reader is taken to have.
 	Library string `json:"library"`
 	// Butane and Ignition are those of rendered MachineConfigs.
-	Butane   string          `json:"butane,omitempty"`
-	Ignition string          `json:"ignition,omitempty"`
-	Note     string          `json:"note,omitempty"`
-	Default  bool            `json:"default,omitempty"`
-	Lacks    []trust.Feature `json:"lacks"`
+	Butane   string `json:"butane,omitempty"`
+	Ignition string `json:"ignition,omitempty"`
+	// Key is the key of registries.d that names where signatures lie.
+	Key  string `json:"key"`
+	Note string `json:"note,omitempty"`
+	// Source says how it is known that the reader has this library.
+	Source  string `json:"source"`
+	Default bool   `json:"default,omitempty"`
+	// Lacks are features that the reader doesn't know; Ignores are those of them that it loads and never uses.
+	Lacks   []trust.Feature `json:"lacks"`
+	Ignores []trust.Feature `json:"ignores"`
 }
 
 func newReadersCommand() *cobra.Command {
@@ -46,17 +55,22 @@ skopeo and containers-image take any version: one between two rows counts as the
 }
 
 func readersTable() readersOutput {
-	out := readersOutput{Features: trust.Features()}
+	out := readersOutput{Features: trust.Features(), Places: trust.SearchPaths()}
 	isDefault := map[string]bool{}
 	for _, r := range trust.DefaultReaders() {
 		isDefault[r.Name] = true
 	}
 	for _, r := range trust.Readers() {
-		row := readerRow{Name: r.Name, Library: r.Library.String(), Butane: r.Butane(), Ignition: r.Ignition(), Note: r.Note, Default: isDefault[r.Name], Lacks: []trust.Feature{}}
+		row := readerRow{Name: r.Name, Library: r.Library.String(), Butane: r.Butane(), Ignition: r.Ignition(), Note: r.Note, Source: r.Source, Default: isDefault[r.Name], Lacks: []trust.Feature{}, Ignores: []trust.Feature{}}
+		row.Key = r.LookasideKey()
 		for _, f := range out.Features {
-			if !r.Supports(f.Feature) {
-				row.Lacks = append(row.Lacks, f.Feature)
+			switch {
+			case r.Supports(f.Feature):
+				continue
+			case f.Loads:
+				row.Ignores = append(row.Ignores, f.Feature)
 			}
+			row.Lacks = append(row.Lacks, f.Feature)
 		}
 		out.Readers = append(out.Readers, row)
 	}
@@ -70,15 +84,25 @@ func writeReaders(w io.Writer, v readersOutput) error {
 		fmt.Fprintf(tw, "%s\t%s\t%s\n", f.Feature, f.Library, f.Older)
 	}
 	fmt.Fprintln(tw, "\t\t")
-	fmt.Fprintln(tw, "READER\tLIBRARY\tIGNITION\tLACKS\tNOTE")
+	fmt.Fprintln(tw, "READER\tLIBRARY\tIGNITION\tBUTANE\tKEY\tLACKS\tNOTE\tSOURCE")
 	for _, r := range v.Readers {
 		name := r.Name
 		if r.Default {
 			name += " *"
 		}
-		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\n", name, r.Library, dash(r.Ignition), dash(lacks(r.Lacks)), dash(r.Note))
+		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", name, r.Library, dash(r.Ignition), dash(r.Butane), r.Key, dash(lacks(r.Lacks)), dash(r.Note), r.Source)
 	}
-	return tw.Flush()
+	if err := tw.Flush(); err != nil {
+		return err
+	}
+	for _, p := range v.Places {
+		how := "the first that exists"
+		if p.Merges {
+			how = "all of them"
+		}
+		fmt.Fprintf(w, "\nsince library %s root reads the first of\n  %s\nand of the registries.d directories %s:\n  %s\n", p.Since, strings.Join(p.Policy, "\n  "), how, strings.Join(p.Registries, "\n  "))
+	}
+	return nil
 }
 
 // lacks is the first feature that is missing: those that came later are missing too.

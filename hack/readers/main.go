@@ -1,0 +1,149 @@
+// Command readers records what old versions of the image library make of policies, by really loading them: it builds load/main.go
+// with each version, from the module proxy, and writes what that program sees into lint/testdata/readers.json. `make
+// readers` runs it, and lint's tests hold the table of readers against the record.
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// versions are those next to where a feature came, and some that products of the table have. 5.39.0 was never published.
+const versions = "5.0.0 5.4.3 5.5.1 5.6.0 5.7.0 5.8.1 5.9.0 5.10.0 5.12.0 5.17.0 5.19.1 5.21.1 5.22.0 5.23.1 5.24.0 5.25.0 5.27.0 5.29.2 5.31.1 5.32.0 5.32.2 5.33.1 5.34.0 5.34.1 5.34.3 5.35.0 5.36.2 5.38.0 5.40.0 5.41.1 5.42.0"
+
+// The module moved with 5.37.
+const (
+	oldModule = "github.com/containers/image/v5"
+	newModule = "go.podman.io/image/v5"
+)
+
+// tags leave out what needs C libraries.
+const tags = "containers_image_openpgp,containers_image_docker_daemon_stub,containers_image_storage_stub,exclude_graphdriver_btrfs,exclude_graphdriver_devicemapper"
+
+// record is what is recorded of one version.
+type record struct {
+	Library string          `json:"library"`
+	Module  string          `json:"module"`
+	Seen    json.RawMessage `json:"seen"`
+}
+
+func main() {
+	features := flag.String("features", "lint/testdata/features.json", "policies to load")
+	out := flag.String("o", "lint/testdata/readers.json", "where the record is written")
+	only := flag.String("only", versions, "versions, with blanks between; the record keeps the others")
+	flag.Parse()
+	if err := run(*features, *out, strings.Fields(*only)); err != nil {
+		fmt.Fprintln(os.Stderr, "readers:", err)
+		os.Exit(1)
+	}
+}
+
+func run(features, out string, versions []string) error {
+	policies, err := readPolicies(features)
+	if err != nil {
+		return err
+	}
+	var records []record
+	if b, err := os.ReadFile(out); err == nil {
+		if err := json.Unmarshal(b, &records); err != nil {
+			return fmt.Errorf("reading %s: %w", out, err)
+		}
+	}
+	for _, v := range versions {
+		fmt.Fprintln(os.Stderr, "containers-image", v)
+		r, err := ask(v, policies)
+		if err != nil {
+			return fmt.Errorf("asking version %s: %w", v, err)
+		}
+		records = slices.DeleteFunc(records, func(old record) bool { return old.Library == v })
+		records = append(records, r)
+	}
+	slices.SortFunc(records, func(a, b record) int { return slices.Compare(numbers(a.Library), numbers(b.Library)) })
+	b, err := json.MarshalIndent(records, "", " ")
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(out, append(b, '\n'), 0o644)
+}
+
+// readPolicies returns the policies by the names of their features.
+func readPolicies(file string) ([]byte, error) {
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	var rows []struct {
+		Name   string
+		Policy json.RawMessage
+	}
+	if err := json.Unmarshal(b, &rows); err != nil {
+		return nil, fmt.Errorf("reading %s: %w", file, err)
+	}
+	policies := map[string]json.RawMessage{}
+	for _, r := range rows {
+		policies[r.Name] = r.Policy
+	}
+	return json.Marshal(policies)
+}
+
+// ask builds the loader in a module of its own, which requires just this version of the library, and runs it.
+func ask(version string, policies []byte) (record, error) {
+	var none record
+	dir, err := os.MkdirTemp("", "readers")
+	if err != nil {
+		return none, err
+	}
+	defer os.RemoveAll(dir)
+	module := newModule
+	if numbers(version)[1] < 37 {
+		module = oldModule
+	}
+	source, err := os.ReadFile("hack/readers/load/main.go")
+	if err != nil {
+		return none, err
+	}
+	text := strings.ReplaceAll(strings.Replace(string(source), "//go:build ignore\n", "", 1), oldModule, module)
+	for name, content := range map[string]string{
+		"main.go": text,
+		"go.mod":  "module readers\n\ngo 1.21\n\nrequire " + module + " v" + version + "\n",
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
+			return none, err
+		}
+	}
+	program := filepath.Join(dir, "load")
+	build := exec.Command("go", "build", "-mod=mod", "-tags", tags, "-o", program, ".")
+	build.Dir = dir
+	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOWORK=off")
+	if text, err := build.CombinedOutput(); err != nil {
+		return none, fmt.Errorf("building: %w\n%s", err, text)
+	}
+	home := filepath.Join(dir, "home")
+	if err := os.Mkdir(home, 0o700); err != nil {
+		return none, err
+	}
+	load := exec.Command(program)
+	load.Dir, load.Stdin = dir, bytes.NewReader(policies)
+	load.Env = []string{"HOME=" + home, "TMPDIR=" + dir, "PATH=/nonexistent"}
+	var stderr bytes.Buffer
+	load.Stderr = &stderr
+	seen, err := load.Output()
+	if err != nil {
+		return none, fmt.Errorf("loading: %w\n%s", err, stderr.String())
+	}
+	return record{version, module, seen}, nil
+}
+
+// numbers of a version: 5, 29 and 2 of 5.29.2.
+func numbers(version string) []int {
+	n := make([]int, 3)
+	fmt.Sscanf(version, "%d.%d.%d", &n[0], &n[1], &n[2])
+	return n
+}
