@@ -84,6 +84,8 @@ type evaluation struct {
 	// extension is true when the registry serves signatures itself, so that the lookaside is not asked.
 	extension bool
 	requests  *requests
+	// asked are the requests that were made, with what came of them.
+	asked []Asked
 	// fetched is the image as a session read it; nil if the library is to read it.
 	fetched *fetchedSource
 	// maxSignatures and maxSize are the limits that hold.
@@ -238,9 +240,6 @@ func (e *evaluation) finish(ctx context.Context, o Options) verdict.Verdict {
 	}
 	if e.v.Hint == "" {
 		e.v.Hint = hint(e.v.Reason)
-		if e.target.layout != "" && e.v.Reason == verdict.NoSignature {
-			e.v.Hint = "judge the image in its registry, or a dir: copy, which keeps signatures"
-		}
 	}
 	return e.v
 }
@@ -267,6 +266,7 @@ func (e *evaluation) judge(ctx context.Context) {
 	defer src.Close()
 	un, err := e.instance(ctx, src)
 	if err != nil {
+		e.tellManifest(physical, err)
 		var missing *notThereError
 		if errors.As(err, &missing) {
 			e.stop(verdict.ImageNotFound, "%v", err)
@@ -276,6 +276,7 @@ func (e *evaluation) judge(ctx context.Context) {
 		return
 	}
 	blob, _, err := un.Manifest(ctx)
+	e.tellManifest(physical, err)
 	if err != nil {
 		e.stop(registryReason(err), "reading manifest: %v", err)
 		return
@@ -289,10 +290,11 @@ func (e *evaluation) judge(ctx context.Context) {
 	e.requests.bound(4*e.maxSignatures+64, int64(e.maxSignatures)*int64(e.maxSize)+1<<20)
 	signatures, reason, err := e.signatures(ctx, un)
 	e.extension = servedByRegistry(e.requests.since(asked))
+	e.tellSignatures(e.requests.since(asked), signatures, err)
 	if err == nil {
 		e.requirements(ctx, un, blob, signatures)
 		e.conclude()
-		e.explainList(ctx, src)
+		e.explainNoSignature(ctx, src, physical, signatures)
 		return
 	}
 	// A requirement that refuses whatever the signatures are stands; all others can't be told.
@@ -324,6 +326,7 @@ func (e *evaluation) source(ctx context.Context) (src types.ImageSource, physica
 			reason = verdict.RateLimited
 			err = errors.New("the registry answered 429 until the time was over")
 		}
+		e.tellManifest(nil, err)
 		e.stop(reason, "reading manifest: %v", err)
 		return nil, nil
 	}
@@ -590,23 +593,7 @@ func (e *evaluation) message(q verdict.Requirement, r *requirement) string {
 	}
 	switch q.Reason {
 	case verdict.NoSignature:
-		where := "the image has no signature"
-		switch {
-		case e.target.layout != "":
-			return "an OCI layout holds no signatures that runtimes read, so no requirement to be signed can hold"
-		case e.target.dir != "":
-			return where
-		}
-		if l := e.v.Lookaside; l != nil && r.Type == "signedBy" {
-			where += " at " + l.URL
-			if e.extension {
-				where = "the registry serves signatures itself (X-Registry-Supports-Signatures) and has none for the image; " + l.URL + " is not asked then"
-			}
-		}
-		if _, _, attachments := e.policy.registries.lookup(scopesOf(e.target.logical)); r.Type == "sigstoreSigned" && !attachments {
-			where += ": registries.d doesn't set use-sigstore-attachments for it"
-		}
-		return where
+		return "the image has no signature" // explainNoSignature says more
 	case verdict.RejectedByPolicy:
 		return "the policy refuses every image of scope " + scopeName(*e.v.Scope)
 	}
@@ -621,15 +608,4 @@ func scopeName(s verdict.Scope) string {
 		return s.Transport + `:""`
 	}
 	return s.Name
-}
-
-// explainList says that the index is signed where its instance isn't: a usual mistake of signers.
-func (e *evaluation) explainList(ctx context.Context, src types.ImageSource) {
-	if e.v.Reason != verdict.NoSignature || e.v.Index == "" {
-		return
-	}
-	if list, err := image.UnparsedInstance(src, nil).Signatures(ctx); err == nil && len(list) > 0 {
-		e.v.Message += "; the image index is signed, but runtimes check the instance that they pull"
-		e.v.Hint = "sign every instance of the image index too (skopeo and podman: copy --all with --sign-by)"
-	}
 }

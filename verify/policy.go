@@ -82,12 +82,16 @@ type Policy struct {
 	library    *signature.Policy
 	doc        policyDoc
 	registries registriesD
-	tmp        string // holds the copies that the library reads; removed by Close
-	sys        types.SystemContext
-	keyrings   string        // set by Enclose
-	keys       *keyrings
-	warm       chan struct{} // closed when gpgme has found its engines
-	unenclose  func()
+	// registriesFiles are what registries was made of, and registriesDirs where they were read, for explaining.
+	registriesFiles []configFile
+	registriesDirs  []string
+	registriesHost  hostFS
+	tmp             string // holds the copies that the library reads; removed by Close
+	sys             types.SystemContext
+	keyrings        string // set by Enclose
+	keys            *keyrings
+	warm            chan struct{} // closed when gpgme has found its engines
+	unenclose       func()
 
 	mu       sync.Mutex
 	sections map[string]*section // by transport and scope
@@ -142,6 +146,7 @@ func (p *Policy) hostRegistriesD() ([]configFile, error) {
 		}
 		dirs = []string{userRegistriesD}
 	}
+	p.registriesDirs, p.registriesHost = dirs, p.host
 	files, err := readRegistriesD(p.host, dirs)
 	if err != nil {
 		return nil, &InvalidError{verdict.RegistriesDInvalid, err}
@@ -167,7 +172,7 @@ func Files(policyFile string, registriesDirs []string, s Settings) (*Policy, err
 	if err != nil {
 		return nil, &InvalidError{verdict.RegistriesDInvalid, err}
 	}
-	p := &Policy{File: policyFile, settings: s, host: hostFS{root: s.Root}}
+	p := &Policy{File: policyFile, settings: s, host: hostFS{root: s.Root}, registriesDirs: registriesDirs}
 	return p.open(data, files)
 }
 
@@ -235,6 +240,7 @@ func (p *Policy) open(policy []byte, files []configFile) (_ *Policy, err error) 
 	if p.registries, err = mergeRegistriesD(files); err != nil {
 		return nil, &InvalidError{verdict.RegistriesDInvalid, err}
 	}
+	p.registriesFiles = files
 	for _, f := range files {
 		p.RegistriesD = append(p.RegistriesD, f.path)
 	}

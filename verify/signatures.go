@@ -31,6 +31,14 @@ type sig struct {
 	claims     claims
 }
 
+// size is in bytes, without annotations.
+func (s sig) size() int {
+	if s.sigstore != nil {
+		return len(s.sigstore.Payload)
+	}
+	return len(s.simple)
+}
+
 // sigstore has the form in which the library stores such a signature in a directory.
 type sigstore struct {
 	MIMEType    string            `json:"mimeType"`
