@@ -24,7 +24,7 @@ type oracle struct {
 	digest string
 }
 
-func newOracle(t *testing.T) *oracle {
+func newOracle(t testing.TB) *oracle {
 	t.Helper()
 	img, err := fixture.Image("identity", "amd64")
 	check(t, err)
@@ -124,12 +124,15 @@ func TestIdentityLikeTheLibrary(t *testing.T) {
 }
 
 func FuzzIdentity(f *testing.F) {
+	o := newOracle(f)
 	f.Add("a.example/b:1", "a.example/b:1", "a.example/b", "c.example/d")
 	f.Add("a.example/b/c:1", "c.example/d/c:1", "a.example/b", "c.example/d")
 	f.Add("a.example/b", "a.example/b@sha256:0000000000000000000000000000000000000000000000000000000000000000", "a.example", "a.example/b/c")
 	f.Fuzz(func(t *testing.T, intended, signed, ref, other string) {
-		o := newOracle(t)
-		for _, s := range []string{signed, intended, ref, other} {
+		if len(intended)+len(signed)+len(ref)+len(other) > 400 {
+			return // no reference is that long, and the library's expression takes its time
+		}
+		for _, s := range []string{signed, ref} {
 			for _, id := range identities(ref, other) {
 				o.like(t, id, intended, s)
 			}

@@ -32,7 +32,7 @@ const cosignType = "application/vnd.dev.cosign.simplesigning.v1+json"
 // cosignKey signs as cosign does with a key pair.
 type cosignKey struct{ *ecdsa.PrivateKey }
 
-func newCosignKey(t *testing.T) cosignKey {
+func newCosignKey(t testing.TB) cosignKey {
 	t.Helper()
 	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	check(t, err)

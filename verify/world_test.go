@@ -83,7 +83,7 @@ func newWorld(t *testing.T) *world {
 	return &world{T: t, gpg: gpg, key: key, registry: registry, lookaside: lookaside, dir: t.TempDir()}
 }
 
-func check(t *testing.T, err error) {
+func check(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
