@@ -9,7 +9,7 @@ ARG BASE=registry.access.redhat.com/ubi9/ubi-minimal:latest
 FROM ${BUILDER} AS build
 USER 0
 ARG VERSION=devel
-ARG GOPROXY
+ARG GOPROXY=
 ARG GOFLAGS=
 # The seconds since 1970 that every file of ours gets as its time: two builds give the same layer.
 ARG SOURCE_DATE_EPOCH=0

@@ -59,6 +59,8 @@ need_test() {
 	need iproute2 iproute have ip
 	need libseccomp-dev libseccomp-devel has_library libseccomp
 	need strace strace have strace
+	# The lab is for Debian alone.
+	[ $family != deb ] || need mmdebstrap - have mmdebstrap
 	need util-linux util-linux have unshare
 }
 

@@ -1,51 +1,17 @@
 package cluster
 
 import (
+	"context"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/nodetrust/nodetrust/e2e/lab"
-	"github.com/nodetrust/nodetrust/internal/fixture"
 )
-
-// agentFiles are what the agents' image holds: our programs, gpg, and the libraries of this machine that they are linked with.
-// The real image is built by podman; this one shows the manifests at work in seconds.
-func (c *Cluster) agentFiles() ([]fixture.File, error) {
-	programs := map[string]string{"usr/bin/nodetrust": c.Lab.Programs.Nodetrust, "usr/bin/nodetrust-agent": c.Lab.Programs.Agent}
-	for _, name := range []string{"gpg", "gpgconf", "gpg-agent"} {
-		path, err := exec.LookPath(name)
-		if err != nil {
-			return nil, err
-		}
-		programs["usr/bin/"+name] = path
-	}
-	from := map[string]string{}
-	for to, path := range programs {
-		from[to] = path
-		out, _ := exec.Command("ldd", path).Output() // static ones have no libraries
-		for word := range strings.FieldsSeq(string(out)) {
-			if strings.HasPrefix(word, "/") {
-				from[strings.TrimPrefix(word, "/")] = word
-			}
-		}
-	}
-	var files []fixture.File
-	for to, path := range from {
-		b, err := os.ReadFile(path)
-		if err != nil {
-			return nil, err
-		}
-		files = append(files, fixture.File{Name: to, Data: b})
-	}
-	return files, nil
-}
 
 // mayProtect tells whether this machine lets a process be protected from running out of memory: a pod of high priority can't
 // start elsewhere.
@@ -63,18 +29,15 @@ func mayProtect() (bool, error) {
 	return bits&(1<<unix.CAP_SYS_RESOURCE) != 0, nil
 }
 
-// AgentManifests pushes the agents' image and returns deploy/ for it, with further arguments for the agent. The ConfigMap is
-// Desire's.
+// AgentManifests pushes the agents' image as the Dockerfile makes it, signed by Corp, and returns deploy/ for it, with further
+// arguments for the agent. The ConfigMap is Desire's.
 func (c *Cluster) AgentManifests(args ...string) ([]byte, error) {
-	files, err := c.agentFiles()
+	image, err := c.Lab.Image(context.Background())
 	if err != nil {
 		return nil, err
 	}
-	img, err := fixture.ImageOf(runtime.GOARCH, []string{"/usr/bin/nodetrust-agent"}, files...)
+	digest, err := c.PushLayout("team/nodetrust", "v1", image, c.Corp)
 	if err != nil {
-		return nil, err
-	}
-	if _, _, err := c.PushImage("team/nodetrust", "v1", img, c.Corp); err != nil {
 		return nil, err
 	}
 	var patch strings.Builder
@@ -92,7 +55,7 @@ func (c *Cluster) AgentManifests(args ...string) ([]byte, error) {
 	if patch.Len() > 0 {
 		patches = "patches:\n- target: {kind: DaemonSet}\n  patch: |-\n" + patch.String()
 	}
-	return c.kustomize("overlays/kubernetes", fmt.Sprintf("images: [{name: nodetrust, newName: %s/team/nodetrust, newTag: v1}]\n%s", c.Registry.Host, patches))
+	return c.kustomize("overlays/kubernetes", fmt.Sprintf("images: [{name: nodetrust, newName: %s/team/nodetrust, digest: %q}]\n%s", c.Registry.Host, digest, patches))
 }
 
 // kustomize builds a directory of deploy/kustomize with more added.

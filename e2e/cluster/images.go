@@ -9,6 +9,7 @@ import (
 	"runtime"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/layout"
 
 	"github.com/nodetrust/nodetrust/internal/fixture"
 )
@@ -110,6 +111,27 @@ func (i *Images) PushImage(repo, tag string, img v1.Image, key *fixture.Key) (by
 	}
 	byTag, byDigest = i.Registry.Host+"/"+repo+":"+tag, i.Registry.Host+"/"+repo+"@"+digest
 	return byTag, byDigest, i.Sign(key, repo, tag, digest)
+}
+
+// PushLayout is Push of the image in a directory with an OCI layout, and returns its digest.
+func (i *Images) PushLayout(repo, tag, dir string, key *fixture.Key) (string, error) {
+	index, err := layout.ImageIndexFromPath(dir)
+	if err != nil {
+		return "", fmt.Errorf("reading the image in %s: %w", dir, err)
+	}
+	manifest, err := index.IndexManifest()
+	if err != nil {
+		return "", fmt.Errorf("reading the image in %s: %w", dir, err)
+	}
+	if len(manifest.Manifests) != 1 {
+		return "", fmt.Errorf("%s has %d images, want one", dir, len(manifest.Manifests))
+	}
+	img, err := index.Image(manifest.Manifests[0].Digest)
+	if err != nil {
+		return "", fmt.Errorf("reading the image in %s: %w", dir, err)
+	}
+	_, _, err = i.PushImage(repo, tag, img, key)
+	return manifest.Manifests[0].Digest.String(), err
 }
 
 // Sign signs a stored image's digest as repo:tag, unless key is nil.

@@ -30,8 +30,10 @@ func Unfit() string {
 	if reason := lab.Unfit(); reason != "" {
 		return reason
 	}
-	if _, err := exec.LookPath("ip"); err != nil {
-		return "ip is not installed (make deps)"
+	for _, tool := range []string{"ip", "mmdebstrap"} {
+		if _, err := exec.LookPath(tool); err != nil {
+			return tool + " is not installed (make deps)"
+		}
 	}
 	if _, err := os.Stat("/usr/lib/cni/bridge"); err != nil {
 		return "the CNI plugins are not installed (make deps)"
@@ -43,12 +45,7 @@ func Unfit() string {
 }
 
 func debian12(release string) bool {
-	values := map[string]string{}
-	for line := range strings.Lines(release) {
-		if k, v, ok := strings.Cut(strings.TrimSpace(line), "="); ok {
-			values[k] = strings.Trim(v, `"`)
-		}
-	}
+	values := lab.OSRelease(release)
 	version, err := strconv.Atoi(values["VERSION_ID"])
 	// Testing and unstable have no number.
 	return values["ID"] == "debian" && (values["VERSION_ID"] == "" || err == nil && version >= 12)

@@ -22,7 +22,7 @@ type Lab struct {
 	Dir      string
 	Programs *Programs
 
-	mu    sync.Mutex // held while a kept program is put into Dir
+	mu    sync.Mutex // held while a kept program is put into Dir, and for nodes
 	start starter
 	nodes int
 }
@@ -163,8 +163,10 @@ func (l *Lab) NewNode(insecureRegistries ...string) (*Node, error) {
 
 // NewNodeWith makes a node. No runtime runs in it yet.
 func (l *Lab) NewNodeWith(o NodeOptions) (*Node, error) {
+	l.mu.Lock()
 	l.nodes++
 	dir := filepath.Join(l.Dir, "node"+strconv.Itoa(l.nodes))
+	l.mu.Unlock()
 	n := &Node{lab: l, dir: dir, Root: filepath.Join(dir, "root"), options: o}
 	n.Socket = filepath.Join(n.Root, "run/crio/crio.sock")
 	for _, d := range []string{

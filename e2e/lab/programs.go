@@ -125,11 +125,11 @@ func (m module) build(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	cache, err := os.UserCacheDir()
+	cache, err := cacheDir()
 	if err != nil {
-		return "", fmt.Errorf("finding the cache directory: %w", err)
+		return "", err
 	}
-	path := filepath.Join(cache, "nodetrust", m.name+"-"+key, m.name)
+	path := filepath.Join(cache, m.name+"-"+key, m.name)
 	if _, err := os.Stat(path); err == nil {
 		return path, nil
 	}
