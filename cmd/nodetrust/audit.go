@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -20,10 +18,11 @@ import (
 )
 
 type auditOptions struct {
-	from    []string
+	source  sourceFlags
 	out     auditFormat
 	policy  policyFlags
 	image   imageFlags
+	cache   cacheFlags
 	perHost int
 }
 
@@ -38,23 +37,33 @@ without which a cluster can't go on (release payload, pause image, CNI, control 
 
 --images-from says where the images are read, and may be given several times:
 
-  FILE    one reference a line; behind it, where known: digest=sha256:… by=WHO role=ROLE; - is stdin
+  cluster      what the pods of a cluster run, and what nodes report to have in store
+  cri          what the containers of this host's CRI runtime run, its pause image, and its store
+  static-pods  the manifests of this host, or of the one below --root
+  podman       what podman's containers run, and its store
+  catalog:DIR  the bundles of a file-based operator catalog, with their related images
+  FILE, -      one reference a line, of a file or of stdin; behind it, where known: digest=sha256:… by=WHO role=ROLE
+
+Without it: the cluster, if a kubeconfig (or the pod's ServiceAccount) reaches one; else cri or podman of this host.
 
 Each image is judged as it would be pulled if its pod were created anew: a tag as what it points to now, even where a
 node still runs what it pointed to before; the report says so.
 
 JSON is {"summary": …, "images": [verdicts with "usedBy"]}. Exit status 3 if anything would be refused; 4 if anything is
 unknown, or the audit was interrupted, and nothing refused.`,
-		Example: `  nodetrust audit --config trust.yaml --images-from images.txt
-  kubectl get pods -A -o jsonpath='{..image}' | tr ' ' '\n' | nodetrust audit --config trust.yaml --images-from - -o html > audit.html`,
+		Example: `  nodetrust audit --config trust.yaml
+  nodetrust audit --config trust.yaml --images-from cluster --images-from static-pods -o html > audit.html
+  nodetrust audit --root / --images-from cri
+  nodetrust audit --policy policy.json --registries-d registries.d --images-from images.txt -o json`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return o.run(cmd) },
 	}
 	fl := cmd.Flags()
-	fl.StringArrayVar(&o.from, "images-from", nil, "where to read images: `SOURCE` is a FILE or - (repeatable)")
+	o.source.add(cmd)
 	o.out.add(cmd)
 	o.policy.add(cmd)
 	o.image.add(cmd)
+	o.cache.add(cmd)
 	_ = fl.MarkHidden("as")
 	fl.IntVar(&o.perHost, "per-host", verify.DefaultPerHost, "at most `N` requests in flight to one host")
 	return cmd
@@ -67,74 +76,72 @@ func (o *auditOptions) run(cmd *cobra.Command) error {
 	case o.perHost < 1 || o.perHost > 256:
 		return usagef("--per-host %d: must be 1 to 256", o.perHost)
 	}
-	sources, closeSources, err := o.sources(cmd)
+	if err := o.cache.check(); err != nil {
+		return err
+	}
+	// Before the policy: opening that changes the environment.
+	inventory, err := o.source.collect(cmd, o.policy.root)
 	if err != nil {
 		return err
 	}
-	defer closeSources()
-	judge, closeJudge, err := o.judge()
+	r, err := o.judge(cmd, inventory)
 	if err != nil {
 		return err
 	}
-	defer closeJudge()
-
-	ctx := cmd.Context()
-	inventory, err := audit.Collect(ctx, verify.Canonical, sources...)
-	if err != nil && (inventory.Len() == 0 || ctx.Err() != nil || o.onlyFiles()) {
-		return o.collectError(err)
-	}
-	if inventory.Len() == 0 && o.onlyFiles() {
-		return usagef("--images-from %s: holds no image", strings.Join(o.from, ", "))
-	}
-	canary, err := canaryKey()
-	if err != nil {
-		return err
-	}
-	bar := newAuditBar(cmd.ErrOrStderr())
-	// More images than requests: while some are with gpg, others ask.
-	r := audit.Run(ctx, inventory, judge, audit.Options{PerHost: 4 * o.perHost, CanaryKey: canary, Progress: bar.show})
-	bar.clear()
-	r.Summary.Policy, r.Summary.Desired, r.Summary.Mechanism = o.policyName(), desiredDigest(o.policy.files), verify.Mechanism
 	if err := o.out.write(cmd.OutOrStdout(), r); err != nil {
 		return err
 	}
 	return silent(verdictExit(r.Answer()))
 }
 
-// collectError is bad input where a file is to blame.
-func (o *auditOptions) collectError(err error) error {
-	if o.onlyFiles() {
-		return usageErr(err)
+// judge opens the policy and judges all images. A policy that doesn't load is the verdict on each of them.
+func (o *auditOptions) judge(cmd *cobra.Command, inventory *audit.Inventory) (r *audit.Report, err error) {
+	canary, err := canaryKey()
+	if err != nil {
+		return nil, err
 	}
-	return err
+	bar := newAuditBar(cmd.ErrOrStderr())
+	// The session lets twice as many images in as requests: while some are with gpg, others ask.
+	run := audit.Options{PerHost: 2 * o.perHost, Total: 16 * o.perHost, CanaryKey: canary, Progress: bar.show}
+	defer func() {
+		bar.clear()
+		if err == nil {
+			r.Summary.Policy, r.Summary.Desired, r.Summary.Mechanism = o.policyName(), desiredDigest(o.policy.files), verify.Mechanism
+		}
+	}()
+	p, err := o.policy.source()
+	var bad *verify.InvalidError
+	if errors.As(err, &bad) {
+		return audit.Run(cmd.Context(), inventory, invalidPolicy{bad}, run), nil
+	}
+	if err != nil {
+		return nil, usageErr(err)
+	}
+	defer p.Close()
+	opts := o.image.options()
+	if err := verify.CheckOptions(opts); err != nil {
+		return nil, usageErr(err)
+	}
+	s := verify.NewSession(p, opts, verify.SessionOptions{PerHost: o.perHost})
+	defer s.Close()
+	if kept := o.cache.open(s, p, opts, cmd.ErrOrStderr()); kept != nil {
+		run.Cache = kept
+		defer func() {
+			if err := kept.Close(cmd.Context().Err() == nil); err != nil {
+				fmt.Fprintf(cmd.ErrOrStderr(), "nodetrust: warning: keeping verdicts: %v\n", err)
+			}
+		}()
+	}
+	return audit.Run(cmd.Context(), inventory, s, run), nil
 }
 
 // canaryKey is the fingerprint of the key that refuse-canaries are carved out with.
 func canaryKey() (string, error) {
 	f, err := key.Parse(templates.CanaryKey)
-	if err != nil || len(f.Keys) == 0 {
+	if err != nil {
 		return "", fmt.Errorf("parsing the canary key: %w", err)
 	}
 	return f.Keys[0].Fingerprint, nil
-}
-
-// judge opens the policy. One that doesn't load is the verdict on each image.
-func (o *auditOptions) judge() (audit.Judge, func(), error) {
-	p, err := o.policy.source()
-	var bad *verify.InvalidError
-	if errors.As(err, &bad) {
-		return invalidPolicy{bad}, func() {}, nil
-	}
-	if err != nil {
-		return nil, nil, usageErr(err)
-	}
-	opts := o.image.options()
-	if err := verify.CheckOptions(opts); err != nil {
-		p.Close()
-		return nil, nil, usageErr(err)
-	}
-	s := verify.NewSession(p, opts, verify.SessionOptions{PerHost: o.perHost})
-	return s, func() { s.Close(); p.Close() }, nil
 }
 
 // invalidPolicy judges by a policy that doesn't load.
@@ -173,11 +180,6 @@ func (f *auditFormat) write(w io.Writer, r *audit.Report) error {
 		return page.Write(w, r)
 	}
 	return f.outputFlag.write(w, r, func(w io.Writer) error { return writeAudit(w, r) })
-}
-
-// onlyFiles is true if no source but files and stdin was asked for.
-func (o *auditOptions) onlyFiles() bool {
-	return len(o.from) > 0 && !slices.ContainsFunc(o.from, isNoFile)
 }
 
 // policyName is what was judged by, as the user named it.

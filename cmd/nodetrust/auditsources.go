@@ -1,58 +1,209 @@
 package main
 
 import (
+	"context"
+	"errors"
+	"fmt"
 	"os"
+	"os/exec"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/nodetrust/nodetrust/audit"
+	listing "github.com/nodetrust/nodetrust/audit/sources"
+	"github.com/nodetrust/nodetrust/cluster"
+	"github.com/nodetrust/nodetrust/internal/cri"
 	"github.com/nodetrust/nodetrust/verify"
 )
 
-// isNoFile is true for a value of --images-from that names no file.
-func isNoFile(from string) bool {
-	switch from {
-	case "cluster", "cri", "static-pods", "podman":
-		return true
+// imageSources are the values of --images-from that name no file.
+var imageSources = [...]string{listing.Cluster, listing.CRI, listing.StaticPods, listing.Podman}
+
+// isFile is true for a value of --images-from that names a file, or stdin.
+func isFile(from string) bool {
+	for _, s := range imageSources {
+		if from == s {
+			return false
+		}
 	}
-	return strings.HasPrefix(from, "catalog:")
+	return !strings.HasPrefix(from, listing.Catalog)
 }
 
-// sources opens what --images-from names. The returned function closes them.
-func (o *auditOptions) sources(cmd *cobra.Command) (list []audit.Named, closeAll func(), err error) {
+// sourceFlags say where the images are.
+type sourceFlags struct {
+	from      []string
+	cluster   cluster.Config
+	criSocket string
+	node      string
+}
+
+func (f *sourceFlags) add(cmd *cobra.Command) {
+	fl := cmd.Flags()
+	fl.StringArrayVar(&f.from, "images-from", nil, "`SOURCE` of images: cluster, cri, static-pods, podman, catalog:DIR, FILE or - (repeatable)")
+	fl.StringVar(&f.cluster.Kubeconfig, "kubeconfig", "", "with cluster: kubeconfig `FILE` (default: as kubectl)")
+	fl.StringVar(&f.cluster.Context, "context", "", "with cluster: context of the kubeconfig")
+	fl.StringVar(&f.criSocket, "cri-socket", cri.DefaultSocket, "with cri: socket of the runtime")
+	fl.StringVar(&f.node, "node-name", "", "with cri, static-pods and podman: what this host is called (default its host name)")
+	_ = cmd.RegisterFlagCompletionFunc("images-from", func(_ *cobra.Command, _ []string, prefix string) ([]cobra.Completion, cobra.ShellCompDirective) {
+		if dir, ok := strings.CutPrefix(prefix, listing.Catalog); ok {
+			return completeDirs(listing.Catalog, dir), cobra.ShellCompDirectiveNoSpace
+		}
+		var out []cobra.Completion
+		for _, s := range append(imageSources[:], listing.Catalog) {
+			if strings.HasPrefix(s, prefix) {
+				out = append(out, s)
+			}
+		}
+		if len(out) == 1 && out[0] == listing.Catalog {
+			return out, cobra.ShellCompDirectiveNoSpace
+		}
+		if prefix != "" && len(out) == 0 {
+			return nil, cobra.ShellCompDirectiveDefault // files
+		}
+		return out, cobra.ShellCompDirectiveNoFileComp
+	})
+}
+
+// completeDirs are the directories that continue prefix+dir.
+func completeDirs(prefix, dir string) (out []cobra.Completion) {
+	at := dir[:strings.LastIndexByte(dir, '/')+1]
+	entries, _ := os.ReadDir(at + ".")
+	for _, e := range entries {
+		if e.IsDir() && strings.HasPrefix(at+e.Name(), dir) {
+			out = append(out, prefix+at+e.Name()+"/")
+		}
+	}
+	return out
+}
+
+// onlyFiles is true if no source but files and stdin was asked for.
+func (f *sourceFlags) onlyFiles() bool {
+	for _, from := range f.from {
+		if !isFile(from) {
+			return false
+		}
+	}
+	return len(f.from) > 0
+}
+
+// options of sources. They hold the environment as it is now: opening a policy changes it.
+func (f *sourceFlags) options(root string) listing.Options {
+	return listing.Options{Cluster: f.cluster, Root: root, CRISocket: f.criSocket, Environ: os.Environ(), Node: f.node}
+}
+
+// collect lists the images of all sources. The inventory is never nil; an error means that the audit can't go on.
+func (f *sourceFlags) collect(cmd *cobra.Command, root string) (*audit.Inventory, error) {
+	if len(f.from) == 0 {
+		return f.collectDefault(cmd, root)
+	}
+	list, closeAll, err := f.open(cmd, root)
+	if err != nil {
+		return nil, err
+	}
+	defer closeAll()
+	inventory, err := audit.Collect(cmd.Context(), verify.Canonical, list...)
+	switch {
+	case err != nil && f.onlyFiles():
+		return nil, usageErr(err)
+	case err != nil && inventory.Len() == 0:
+		return nil, sourceErr(err)
+	case inventory.Len() == 0 && f.onlyFiles():
+		return nil, usagef("--images-from %s: holds no image", strings.Join(f.from, ", "))
+	}
+	warn(cmd, err)
+	return inventory, nil
+}
+
+// open makes the sources of --images-from. The returned function closes them.
+func (f *sourceFlags) open(cmd *cobra.Command, root string) (list []audit.Named, closeAll func(), err error) {
 	var files []*os.File
 	closeAll = func() {
 		for _, f := range files {
 			f.Close()
 		}
 	}
-	defer func() {
-		if err != nil {
-			closeAll()
-		}
-	}()
-	if len(o.from) == 0 {
-		return nil, nil, usagef("--images-from is missing: FILE or -")
-	}
-	check := func(image string) error {
-		_, err := verify.Canonical(strings.TrimPrefix(image, "docker://"))
-		return err
-	}
-	for _, from := range o.from {
+	for _, from := range f.from {
+		var s audit.Source
 		switch {
 		case from == "-":
-			list = append(list, audit.Named{Name: "stdin", Source: audit.List{Name: "stdin", Reader: cmd.InOrStdin(), Check: check}})
-		case isNoFile(from):
-			return nil, nil, usagef("--images-from %s: is not available in this version", from)
+			from = "stdin"
+			s = audit.List{Name: from, Reader: cmd.InOrStdin(), Check: checkReference}
+		case isFile(from):
+			file, openErr := os.Open(from)
+			files = append(files, file)
+			s, err = audit.List{Name: from, Reader: file, Check: checkReference}, openErr
 		default:
-			f, err := os.Open(from)
-			if err != nil {
-				return nil, nil, usagef("--images-from: %v", err)
-			}
-			files = append(files, f)
-			list = append(list, audit.Named{Name: from, Source: audit.List{Name: from, Reader: f, Check: check}})
+			s, err = listing.Open(from, f.options(root))
 		}
+		if err != nil {
+			closeAll()
+			return nil, nil, usageErr(fmt.Errorf("--images-from %s: %w", from, err))
+		}
+		list = append(list, audit.Named{Name: from, Source: s})
 	}
 	return list, closeAll, nil
+}
+
+func checkReference(image string) error {
+	_, err := verify.Canonical(strings.TrimPrefix(image, "docker://"))
+	return err
+}
+
+// collectDefault takes the cluster if there is one, else what this host runs. It says on stderr which.
+func (f *sourceFlags) collectDefault(cmd *cobra.Command, root string) (*audit.Inventory, error) {
+	ctx, notes := cmd.Context(), cmd.ErrOrStderr()
+	inventory, err := f.collectOne(ctx, listing.Cluster, root)
+	if err == nil || inventory.Len() > 0 {
+		fmt.Fprintln(notes, "nodetrust: note: images of the cluster; others with --images-from")
+		warn(cmd, err)
+		return inventory, nil
+	}
+	if cluster.IsForbidden(err) || ctx.Err() != nil {
+		return nil, sourceErr(err)
+	}
+	fmt.Fprintf(notes, "nodetrust: note: no cluster: %v\n", err)
+	source := ""
+	if _, err := os.Stat(cri.SocketPath(f.criSocket)); err == nil {
+		source = listing.CRI
+	} else if _, err := exec.LookPath("podman"); err == nil {
+		source = listing.Podman
+	}
+	if source == "" {
+		return nil, withHint(usagef("no cluster, no %s and no podman here: nothing says which images are in use", cri.SocketPath(f.criSocket)), "name them with --images-from")
+	}
+	fmt.Fprintf(notes, "nodetrust: note: images of %s on this host; others with --images-from\n", source)
+	inventory, err = f.collectOne(ctx, source, root)
+	if err != nil && inventory.Len() == 0 {
+		return nil, err
+	}
+	warn(cmd, err)
+	return inventory, nil
+}
+
+func (f *sourceFlags) collectOne(ctx context.Context, name, root string) (*audit.Inventory, error) {
+	s, err := listing.Open(name, f.options(root))
+	if err != nil {
+		return &audit.Inventory{}, err
+	}
+	return audit.Collect(ctx, verify.Canonical, audit.Named{Name: name, Source: s})
+}
+
+// warn tells of sources that failed beside others.
+func warn(cmd *cobra.Command, err error) {
+	if err != nil {
+		for line := range strings.SplitSeq(err.Error(), "\n") {
+			fmt.Fprintf(cmd.ErrOrStderr(), "nodetrust: warning: %s\n", line)
+		}
+	}
+}
+
+func sourceErr(err error) error {
+	if cluster.IsForbidden(err) {
+		return withHint(err, "listing pods of all namespaces and nodes takes the right to: name another user with --kubeconfig or --context")
+	}
+	if errors.Is(err, context.Canceled) {
+		return &exitError{code: exitUnknown, err: errors.New("interrupted before any image was listed")}
+	}
+	return err
 }

@@ -27,8 +27,7 @@ type policyFlags struct {
 	registriesConf string
 	hiddenHome     bool // see verify.Settings
 
-	readers []trust.Reader // with --config: who reads what it renders to; none is the current library
-	files   trust.FileSet  // with --config: what it renders to, once the policy is open
+	files trust.FileSet // with --config: what it renders to, once the policy is open
 }
 
 func (f *policyFlags) add(cmd *cobra.Command) {
@@ -135,7 +134,7 @@ func (f *policyFlags) rendered(s verify.Settings) (*verify.Policy, error) {
 		}
 		s.Keys[path] = file
 	}
-	files, err := cfg.Files(f.readers)
+	files, err := cfg.Files(nil)
 	if err != nil {
 		return nil, usageErr(err)
 	}

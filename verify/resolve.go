@@ -1,0 +1,47 @@
+package verify
+
+import (
+	"context"
+	"errors"
+
+	"go.podman.io/image/v5/manifest"
+
+	"github.com/nodetrust/nodetrust/verdict"
+)
+
+// Points reports whether an image's reference still leads to the manifest that a verdict is about, at the price of one
+// request. False also says that it could not be told.
+func (s *Session) Points(ctx context.Context, image string, v verdict.Verdict) bool {
+	d, err := s.digest(ctx, image)
+	return err == nil && d != "" && (d == v.Index || v.Index == "" && d == v.Digest)
+}
+
+func (s *Session) digest(ctx context.Context, image string) (string, error) {
+	t, err := parseTarget(image, s.options.As)
+	if err != nil {
+		return "", err
+	}
+	if t.local() {
+		return "", errors.New("local content has no tag")
+	}
+	leave, err := s.admit(ctx, registryHost(t.content.DockerReference()))
+	if err != nil {
+		return "", err
+	}
+	defer leave()
+	if s.options.Timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, s.options.Timeout)
+		defer cancel()
+	}
+	e, err := newEvaluation(image, s.policy, s.options)
+	if err != nil {
+		return "", err
+	}
+	src, err := s.fetcher.open(ctx, e)
+	if err != nil {
+		return "", err
+	}
+	d, err := manifest.Digest(src.manifest)
+	return d.String(), err
+}
