@@ -58,6 +58,12 @@ type Settings struct {
 	HiddenHome bool
 }
 
+// Masked is a file that isn't read because of another, or of a directory.
+type Masked struct {
+	Path string `json:"path"`
+	By   string `json:"by"`
+}
+
 // File is a file of a policy: its path as the host sees it, and what it holds.
 type File struct {
 	Path string
@@ -70,9 +76,10 @@ type File struct {
 type Policy struct {
 	// File is where policy.json was read, as the host sees it.
 	File string
-	// Masked are files that the host has in places which File or RegistriesD hide, and Empty those places of the search
-	// path where nothing is; both for explaining only.
-	Masked []string
+	// Masked are files that the host has in places which File or RegistriesD hide. Notes say where runtimes of another
+	// version than nodetrust goes by read other files than these. Both are for explaining only.
+	Masked []Masked
+	Notes  []string
 	// RegistriesD are the effective files, and RegistriesConf the registries.conf; "" if there is none.
 	RegistriesD    []string
 	RegistriesConf string
@@ -86,7 +93,8 @@ type Policy struct {
 	registriesFiles []configFile
 	registriesDirs  []string
 	registriesHost  hostFS
-	tmp             string // holds the copies that the library reads; removed by Close
+	tmp             string // holds the copies that the library reads; untmp removes it
+	untmp           func() error
 	sys             types.SystemContext
 	keyrings        string // set by Enclose
 	keys            *keyrings
@@ -110,7 +118,7 @@ func Host(s Settings) (*Policy, error) {
 		switch {
 		case p.File != "":
 			if err == nil {
-				p.Masked = append(p.Masked, path)
+				p.Masked = append(p.Masked, Masked{path, p.File})
 			}
 		case err == nil:
 			p.File, data = path, b
@@ -140,7 +148,7 @@ func (p *Policy) hostRegistriesD() ([]configFile, error) {
 		for _, dir := range dirs {
 			if files, err := readRegistriesD(p.host, []string{dir}); err == nil {
 				for _, f := range files {
-					p.Masked = append(p.Masked, f.path)
+					p.Masked = append(p.Masked, Masked{f.path, userRegistriesD})
 				}
 			}
 		}
@@ -194,7 +202,7 @@ func (p *Policy) Close() error {
 	if p.unenclose != nil {
 		p.unenclose()
 	}
-	return os.RemoveAll(p.tmp)
+	return p.untmp()
 }
 
 func (p *Policy) open(policy []byte, files []configFile) (_ *Policy, err error) {
@@ -221,12 +229,12 @@ func (p *Policy) open(policy []byte, files []configFile) (_ *Policy, err error) 
 		}
 	}()
 
-	if p.tmp, err = os.MkdirTemp("", "nodetrust-"); err != nil {
+	if p.tmp, p.untmp, err = scratch(); err != nil {
 		return nil, err
 	}
 	defer func() {
 		if err != nil {
-			os.RemoveAll(p.tmp)
+			_ = p.untmp()
 		}
 	}()
 	for _, dir := range []string{"registries.d", "merged.d", "registries.conf.d", "certs.d"} {

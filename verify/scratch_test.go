@@ -1,0 +1,97 @@
+//go:build linux
+
+package verify
+
+import (
+	"bufio"
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+)
+
+// TestPolicy_killed: what a process leaves that is killed while it judges, the next one removes; and it does so only then.
+// The child is this test program.
+func TestPolicy_killed(t *testing.T) {
+	if image := os.Getenv("NODETRUST_TEST_KILLED"); image != "" {
+		judgeForEver(t, image)
+	}
+	w := newWorld(t)
+	d := w.push("team/app", "v1")
+	w.sign(w.key, "team/app", d, w.ref("team/app:v1"), 1)
+	w.policy(signedBy(w.key))
+	tmp := t.TempDir()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, os.Args[0], "-test.run=^TestPolicy_killed$")
+	cmd.Env = append(os.Environ(), "TMPDIR="+tmp, "NODETRUST_TEST_KILLED="+w.ref("team/app:v1"), "NODETRUST_TEST_POLICY="+w.path(""))
+	out, err := cmd.StdoutPipe()
+	check(t, err)
+	check(t, cmd.Start())
+	for lines := bufio.NewScanner(out); lines.Scan() && lines.Text() != "judged"; {
+	}
+	// While it lives its directory stays, whoever starts meanwhile.
+	t.Setenv("TMPDIR", tmp)
+	open := func() *Policy {
+		t.Helper()
+		p, err := Files(w.path("policy.json"), []string{w.path("registries.d")}, Settings{})
+		check(t, err)
+		return p
+	}
+	left := func() []string {
+		dirs, err := filepath.Glob(filepath.Join(tmp, "*", scratchName+"*"))
+		check(t, err)
+		more, err := filepath.Glob(filepath.Join(tmp, scratchName+"*"))
+		check(t, err)
+		return append(dirs, more...)
+	}
+	before := left()
+	if len(before) != 1 {
+		t.Fatalf("the child has %v", before)
+	}
+	t.Setenv("TMPDIR", filepath.Dir(before[0])) // the test program makes one of its own below
+	check(t, open().Close())
+	if now := left(); len(now) != 1 || now[0] != before[0] {
+		t.Fatalf("%v became %v", before, now)
+	}
+	check(t, cmd.Process.Kill())
+	_ = cmd.Wait()
+	if now := left(); len(now) != 1 {
+		t.Fatalf("killed, and %v is there: this test looks at the wrong thing", now)
+	}
+	p := open()
+	if now := left(); len(now) != 1 || now[0] == before[0] {
+		t.Errorf("%v is left", now)
+	}
+	check(t, p.Close())
+	if now := append(left(), agentsIn(tmp)...); len(now) != 0 {
+		t.Errorf("%v is left", now)
+	}
+}
+
+// agentsIn names the processes that were started for a directory, after giving them some time to end.
+func agentsIn(dir string) []string {
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		if out := processesIn(dir); len(out) == 0 || time.Now().After(deadline) {
+			return out
+		}
+	}
+}
+
+// judgeForEver is the child of TestPolicy_killed. It says "judged" after each verdict.
+func judgeForEver(t *testing.T, image string) {
+	dir := os.Getenv("NODETRUST_TEST_POLICY")
+	p, err := Files(filepath.Join(dir, "policy.json"), []string{filepath.Join(dir, "registries.d")}, Settings{})
+	check(t, err)
+	check(t, p.Enclose())
+	for {
+		v, err := Image(context.Background(), image, p, testOptions())
+		check(t, err)
+		if v.Verdict != "accept" {
+			t.Fatal(v)
+		}
+		_, _ = os.Stdout.WriteString("judged\n")
+	}
+}

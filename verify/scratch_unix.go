@@ -1,0 +1,79 @@
+//go:build unix
+
+package verify
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+)
+
+// scratchName is the beginning of the names of the directories that scratch makes.
+const scratchName = "nodetrust-verify-"
+
+// scratch makes a directory below the system's temporary one. It is locked for as long as this process lives, whatever
+// ends it: so the next one can tell which of its predecessors' were left by a process that was killed, and removes them.
+func scratch() (dir string, remove func() error, err error) {
+	sweepScratch()
+	for range 10 {
+		if dir, err = os.MkdirTemp("", scratchName); err != nil {
+			return "", nil, err
+		}
+		lock := lockDir(dir)
+		if lock == nil {
+			continue // another process was quicker to take it for one that was left
+		}
+		return dir, func() error { return errors.Join(os.RemoveAll(dir), lock.Close()) }, nil
+	}
+	return "", nil, errors.New("the temporary directory is removed by somebody else at once")
+}
+
+// sweepScratch removes what processes of this user that were killed have left.
+func sweepScratch() {
+	tmp, err := os.Open(os.TempDir())
+	if err != nil {
+		return
+	}
+	defer tmp.Close()
+	names, err := tmp.Readdirnames(-1)
+	if err != nil {
+		return
+	}
+	for _, name := range names {
+		if !strings.HasPrefix(name, scratchName) {
+			continue
+		}
+		dir := filepath.Join(os.TempDir(), name)
+		if lock := lockDir(dir); lock != nil {
+			_ = os.RemoveAll(dir)
+			_ = lock.Close()
+		}
+	}
+}
+
+// lockDir takes the lock of a directory of this user; nil if another process has it, or there is no such directory.
+func lockDir(dir string) *os.File {
+	f, err := os.OpenFile(dir, os.O_RDONLY|syscall.O_DIRECTORY|syscall.O_NOFOLLOW, 0)
+	if err != nil {
+		return nil
+	}
+	if syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) == nil && ownAndThere(f, dir) {
+		return f
+	}
+	_ = f.Close()
+	return nil
+}
+
+// ownAndThere is true if the open directory belongs to this user and is still the one of that name.
+func ownAndThere(f *os.File, dir string) bool {
+	st, err := f.Stat()
+	if err != nil {
+		return false
+	}
+	sys, ok := st.Sys().(*syscall.Stat_t)
+	now, err := os.Lstat(dir)
+	return ok && int(sys.Uid) == os.Geteuid() && err == nil && now.Mode()&fs.ModeSymlink == 0 && os.SameFile(st, now)
+}
