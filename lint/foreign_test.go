@@ -104,3 +104,54 @@ func TestRealCluster(t *testing.T) {
 		t.Errorf("got\n%s, %s", got, loads(r))
 	}
 }
+
+// configOf is a MachineConfig with these files.
+func configOf(files ...string) string {
+	s := strings.ReplaceAll(foreignConfig("51-x", ""), "      - path: /etc/containers/policy.json\n        mode: 420\n        overwrite: true\n        contents: {source: \"data:;base64,\"}\n", "")
+	for i := 0; i < len(files); i += 2 {
+		s += "      - path: " + files[i] + "\n        contents: {source: \"data:;base64," + base64.StdEncoding.EncodeToString([]byte(files[i+1])) + "\"}\n"
+	}
+	return s
+}
+
+// TestForeignFiles: what else in a MachineConfig decides about images.
+func TestForeignFiles(t *testing.T) {
+	const (
+		policyPath = "/etc/containers/policy.json"
+		registries = "/etc/containers/registries.d/a.yaml"
+		mirrored   = "[[registry]]\nlocation = \"example.com\"\n[[registry.mirror]]\nlocation = \"mirror.corp\"\n"
+	)
+	for _, tt := range []struct {
+		name  string
+		files []string
+		want  string
+	}{
+		{"signature_policy", []string{"/etc/crio/crio.conf.d/99-x.conf", "[crio.image]\nsignature_policy = \"/etc/corp.json\"\n"}, "error /etc/crio/crio.conf.d/99-x.conf:2 crio-policy"},
+		{"signature_policy of the first", []string{"/etc/crio/crio.conf", "[crio.image]\nsignature_policy = \"/etc/corp.json\"\n", "/etc/crio/crio.conf.d/0", "[crio.image]\nsignature_policy = \"\"\n"}, ""},
+		{"signature_policy_dir", []string{"/etc/crio/crio.conf", "[crio.image]\nsignature_policy_dir = \"/etc/corp\"\n"}, "warning /etc/crio/crio.conf:2 crio-policies"},
+		{"crio.conf of other things", []string{"/etc/crio/crio.conf.d/99-x.conf", "[crio.runtime]\npids_limit = 1\n"}, ""},
+		{"crio.conf broken", []string{"/etc/crio/crio.conf.d/99-x.conf", "[crio"}, "warning /etc/crio/crio.conf.d/99-x.conf:0 crio-conf"},
+		{"root's own policy", []string{"/root/.config/containers/policy.json", signedPolicy}, "error /root/.config/containers/policy.json:0 masked-policy"},
+		{"root's own policy, really", []string{"/var/roothome/.config/containers/policy.json", signedPolicy}, "error /var/roothome/.config/containers/policy.json:0 masked-policy"},
+		{"root's own registries.d", []string{"/root/.config/containers/registries.d/a.yaml", lookaside}, "warning /root/.config/containers/registries.d/a.yaml:0 masked-registries-d"},
+		{"registries.conf alone", []string{"/etc/containers/registries.conf", mirrored}, "warning mc.yaml:0 nothing-to-judge"},
+		{"mirror without lookaside", []string{policyPath, signedPolicy, registries, lookaside, "/etc/containers/registries.conf", mirrored}, "warning /etc/containers/registries.conf:4 mirror-no-lookaside"},
+		{"mirror, lookasides elsewhere", []string{policyPath, signedPolicy, "/etc/containers/registries.conf", mirrored}, ""},
+		{"insecure mirror", []string{policyPath, signedPolicy, "/etc/containers/registries.conf.d/m.conf", mirrored + "insecure = true\n"}, "warning /etc/containers/registries.conf.d/m.conf:4 registry-insecure"},
+		{"insecure wildcard", []string{policyPath, signedPolicy, "/etc/containers/registries.conf", "[[registry]]\nprefix = \"*.com\"\ninsecure = true\n"}, "warning /etc/containers/registries.conf:0 registry-insecure"},
+		{"insecure, and nothing signed", []string{policyPath, docker(`"example.com":` + reject), "/etc/containers/registries.conf", mirrored + "insecure = true\n"}, ""},
+		{"blocked", []string{policyPath, signedPolicy, "/etc/containers/registries.conf", "[[registry]]\nprefix = \"example.com\"\nblocked = true\n"}, "warning /etc/containers/registries.conf:2 registry-blocked"},
+		{"namespaced policy weaker", []string{policyPath, signedPolicy, "/etc/crio/policies/apps.json", `{"default":` + accept + `}`}, "warning /etc/crio/policies/apps.json:1 accepts-everything\nwarning /etc/crio/policies/apps.json:1 namespaced-weaker\nwarning /etc/crio/policies/apps.json:1 namespaced-weaker"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			dir := write(t, t.TempDir(), map[string]string{"mc.yaml": configOf(tt.files...)})
+			r, err := Run([]string{filepath.Join(dir, "mc.yaml")}, Options{Now: time.Now()})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := summary(r, dir); got != tt.want {
+				t.Errorf("got\n%s\nwant\n%s\n%+v", got, tt.want, r.Findings)
+			}
+		})
+	}
+}

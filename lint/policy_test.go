@@ -3,6 +3,7 @@ package lint
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -383,8 +384,34 @@ var corpusFindings = map[string]string{
 	"registriesd/portieris-93--credentials-in-url.yaml":                                  "credentials-in-url",
 }
 
+// corpusReasons says for each kind of finding in real files why it is none too many.
+var corpusReasons = map[string]string{
+	"unknown-requirement": "the library doesn't load the file",
+	"bad-json":            "the library doesn't load the file: excerpts of a manual, with comments",
+	"accepts-everything":  "examples and templates that in fact accept everything; who lints one on a node should know",
+	"relative-key-path":   "works in the folder of that project's tests only",
+	"key-unreadable":      "words in the place of keys, in the data of a test: no image would be accepted",
+	"all-must-sign":       "the operator makes two entries of two policies for one scope: both signatures are needed, and that is documented as a surprise",
+	"default-reject-moot": "reject in default and accept-everything for docker: the reject is never asked for registries, as nobody expects",
+	"insecure-lookaside":  "http, as it says",
+	"credentials-in-url":  "a password in a file that all may read",
+}
+
 func TestCorpus(t *testing.T) {
+	for file, codes := range corpusFindings {
+		for code := range strings.FieldsSeq(codes) {
+			if corpusReasons[code] == "" {
+				t.Errorf("%s: %s has no reason", file, code)
+			}
+		}
+	}
 	dir, entries := corpus(t)
+	unused := maps.Clone(corpusFindings)
+	defer func() {
+		for file := range unused {
+			t.Errorf("%s is not in the corpus", file)
+		}
+	}()
 	for _, e := range entries {
 		t.Run(e.File, func(t *testing.T) {
 			p := filepath.Join(dir, e.File)
@@ -403,6 +430,7 @@ func TestCorpus(t *testing.T) {
 				codes = append(codes, f.Code)
 			}
 			slices.Sort(codes)
+			delete(unused, e.File)
 			if got := strings.Join(slices.Compact(codes), " "); got != corpusFindings[e.File] {
 				t.Errorf("finds %q, want %q: %+v", got, corpusFindings[e.File], r.Findings)
 			}
@@ -410,5 +438,36 @@ func TestCorpus(t *testing.T) {
 				agrees(t, data)
 			}
 		})
+	}
+}
+
+// TestRealKeys lints Red Hat's key files. What is found in them is so: the release key of 2009 vouches for itself with SHA-1 until
+// RHEL 9, the auxiliary key of RHEL 6 to 8 is DSA-1024, files hold an armor block for each key with text before it, and the
+// post-quantum key is v6, for which GnuPG 2.2 drops the auxiliary key of RHEL 10.
+func TestRealKeys(t *testing.T) {
+	dir := os.Getenv("NODETRUST_REALDATA")
+	if dir == "" {
+		t.Skip("NODETRUST_REALDATA is not set")
+	}
+	for name, want := range map[string]string{
+		"RPM-GPG-KEY-redhat7-release":     "warning key-several-blocks, warning key-preamble, warning key-sha1, warning key-sha1, warning key-weak",
+		"RPM-GPG-KEY-redhat8-release":     "warning key-several-blocks, warning key-preamble, warning key-sha1, warning key-sha1, warning key-weak",
+		"RPM-GPG-KEY-redhat9-release":     "warning key-several-blocks, warning key-preamble, warning key-sha1",
+		"RPM-GPG-KEY-redhat9-beta":        "warning key-preamble, warning key-sha1",
+		"RPM-GPG-KEY-redhat9-PQC-release": "error key-v6, warning key-pqc",
+		"RPM-GPG-KEY-redhat10-release":    "warning key-several-blocks, warning key-preamble, warning key-v6, warning key-pqc",
+		"redhat-release-key-3.pem":        "",
+	} {
+		r, err := Run([]string{filepath.Join(dir, "keys", name)}, Options{Now: time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, f := range r.Findings {
+			got = append(got, fmt.Sprintf("%s %s", f.Severity, f.Code))
+		}
+		if s := strings.Join(got, ", "); s != want {
+			t.Errorf("%s: got %s, want %s\n%v", name, s, want, r.Findings)
+		}
 	}
 }

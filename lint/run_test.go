@@ -1,13 +1,17 @@
 package lint
 
 import (
+	"bytes"
 	"encoding/base64"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"go.podman.io/image/v5/signature"
 
 	"github.com/nodetrust/nodetrust/internal/fixture"
 )
@@ -203,6 +207,68 @@ func TestHost(t *testing.T) {
 	}
 }
 
+// TestHostReaders: readers look at different places of one host.
+func TestHostReaders(t *testing.T) {
+	const other = "docker:\n  example.com:\n    lookaside: https://example.com/sigs\n"
+	for _, tt := range []struct {
+		name    string
+		files   map[string]string
+		readers []string
+		want    string
+		loads   string
+	}{
+		{
+			"the vendor's policy alone",
+			map[string]string{"usr/share/containers/policy.json": signedPolicy, "etc/containers/registries.d/a.yaml": lookaside},
+			[]string{"cri-o-1.34", CurrentLibrary},
+			"error /etc/containers/policy.json:0 missing-policy for cri-o-1.34", "cri-o-1.34 false, containers-image-5.42.0 true",
+		},
+		{
+			"root's own registries.d",
+			map[string]string{"etc/containers/policy.json": signedPolicy, "etc/containers/registries.d/a.yaml": lookaside, "root/.config/containers/registries.d/b.yaml": "docker: {}\n"},
+			[]string{"podman-1.9", "cri-o-1.34", "podman-4.9", CurrentLibrary},
+			"warning /etc/containers/policy.json:3 no-lookaside for cri-o-1.34, podman-4.9\nwarning /root/.config/containers/registries.d:0 masked-registries-d for containers-image-5.42.0\n" +
+				"warning /root/.config/containers/registries.d:0 masked-registries-d for cri-o-1.34, podman-4.9\nerror /etc/containers/registries.d/a.yaml:2 reader-ignores",
+			"podman-1.9 true, cri-o-1.34 true, podman-4.9 true, containers-image-5.42.0 true",
+		},
+		{
+			"a scope twice, for one that merges",
+			map[string]string{"etc/containers/policy.json": signedPolicy, "etc/containers/registries.d/a.yaml": lookaside, "usr/share/containers/registries.d/b.yaml": lookaside},
+			[]string{"cri-o-1.34", CurrentLibrary},
+			"error /usr/share/containers/registries.d/b.yaml:2 duplicate-scope for containers-image-5.42.0", "cri-o-1.34 true, containers-image-5.42.0 false",
+		},
+		{
+			"the same for all",
+			map[string]string{"etc/containers/policy.json": signedPolicy, "etc/containers/registries.d/a.yaml": other},
+			[]string{"cri-o-1.34", "podman-4.9", CurrentLibrary},
+			"", "cri-o-1.34 true, podman-4.9 true, containers-image-5.42.0 true",
+		},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			root := write(t, t.TempDir(), tt.files)
+			write(t, root, map[string]string{"etc/pki/corp.gpg": string(newKey(t, fixture.KeyOptions{}).Binary)})
+			r, err := Run(nil, Options{Root: root, Readers: tt.readers, Now: time.Now()})
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got []string
+			for i, line := range strings.Split(summary(r, "-"), "\n") {
+				if i < len(r.Findings) && strings.HasPrefix(r.Findings[i].Message, "for ") {
+					by, _, _ := strings.Cut(r.Findings[i].Message, ":")
+					line += " " + by
+				}
+				got = append(got, line)
+			}
+			slices.Sort(got)
+			want := strings.Split(tt.want, "\n")
+			slices.Sort(want)
+			if !slices.Equal(got, want) || loads(r) != tt.loads {
+				t.Errorf("got\n%s\n%s\nwant\n%s\n%s\n%+v", strings.Join(got, "\n"), loads(r), tt.want, tt.loads, r)
+			}
+		})
+	}
+}
+
 func TestKeys(t *testing.T) {
 	now := time.Now()
 	k := newKey(t, fixture.KeyOptions{Expire: "20d"})
@@ -230,6 +296,47 @@ func TestKeys(t *testing.T) {
 			}
 			if got := summary(r, dir); got != tt.want || len(r.Readers) != 0 {
 				t.Errorf("got\n%s\nwant\n%s\n%+v", got, tt.want, r)
+			}
+		})
+	}
+}
+
+// TestV6 holds what is said of files with an OpenPGP v6 key against what gpgme imports of them.
+func TestV6(t *testing.T) {
+	a, b, c, v6 := newKey(t, fixture.KeyOptions{}), newKey(t, fixture.KeyOptions{}), newKey(t, fixture.KeyOptions{}), v6Key(t)
+	names := map[string]string{a.Fingerprint: "a", b.Fingerprint: "b", c.Fingerprint: "c"}
+	for _, tt := range []struct {
+		name string
+		keys [][]byte
+		want string
+	}{
+		{"alone", [][]byte{v6}, "error: "},
+		{"first", [][]byte{v6, a.Binary}, "error: "},
+		{"second", [][]byte{a.Binary, v6}, "error: "},
+		{"last", [][]byte{a.Binary, b.Binary, v6}, "warning: a"},
+		{"in between", [][]byte{a.Binary, b.Binary, v6, c.Binary}, "warning: a"},
+		{"later", [][]byte{a.Binary, b.Binary, c.Binary, v6}, "warning: ab"},
+		{"none", [][]byte{a.Binary, b.Binary}, ": ab"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			data := bytes.Join(tt.keys, nil)
+			l := linter{now: time.Now()}
+			l.key(data, "k", 0, "")
+			severity, imported := "", ""
+			for _, f := range l.findings {
+				if f.Code == "key-v6" {
+					severity = string(f.Severity)
+				}
+			}
+			m, ids, err := signature.NewEphemeralGPGSigningMechanism(data)
+			if err == nil {
+				defer m.Close()
+			}
+			for _, id := range ids {
+				imported += names[strings.ToUpper(id)]
+			}
+			if got := severity + ": " + imported; got != tt.want {
+				t.Errorf("got %s, want %s (%v): %v", got, tt.want, err, l.findings)
 			}
 		})
 	}
