@@ -26,7 +26,7 @@ func (c *Client) CachedImages(ctx context.Context, yield func(CachedImage) error
 			} `json:"images"`
 		} `json:"status"`
 	}
-	err := eachOf(ctx, c, nodesPath, func(n nodeObject) error {
+	err := eachOf(ctx, c, nodesPath, "", func(n nodeObject) error {
 		for _, image := range n.Status.Images {
 			if err := yield(CachedImage{n.Metadata.Name, image.Names}); err != nil {
 				return err

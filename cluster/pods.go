@@ -47,7 +47,7 @@ type PodImage struct {
 // Pods calls yield with every pod of the cluster, page by page; an error of yield ends the listing and is returned. A list
 // that expires between two pages is gone on with, or begun again, so a pod may come twice.
 func (c *Client) Pods(ctx context.Context, yield func(Pod) error) error {
-	err := eachOf(ctx, c, podsPath, func(p podObject) error { return yield(p.pod()) })
+	err := eachOf(ctx, c, podsPath, "", func(p podObject) error { return yield(p.pod()) })
 	if err != nil {
 		return fmt.Errorf("listing pods: %w", err)
 	}
@@ -201,10 +201,10 @@ const maxExpired = 100
 
 // eachOf calls yield with every object at path, decoded to T as it arrives: never more than the wanted fields of one page
 // are held.
-func eachOf[T any](ctx context.Context, c *Client, path string, yield func(T) error) error {
+func eachOf[T any](ctx context.Context, c *Client, path, selector string, yield func(T) error) error {
 	next := ""
 	for expired := 0; ; {
-		page, after, err := pageOf[T](ctx, c, path, next)
+		page, after, err := pageOf[T](ctx, c, path, selector, next)
 		if apierrors.IsResourceExpired(err) && expired < maxExpired {
 			// The server tells how to go on with what is there now. What was there all the time is seen either way.
 			var status *apierrors.StatusError
@@ -234,10 +234,13 @@ func eachOf[T any](ctx context.Context, c *Client, path string, yield func(T) er
 	}
 }
 
-func pageOf[T any](ctx context.Context, c *Client, path, next string) (items []T, after string, err error) {
+func pageOf[T any](ctx context.Context, c *Client, path, selector, next string) (items []T, after string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	query := map[string]string{"limit": strconv.Itoa(pageSize)}
+	if selector != "" {
+		query["labelSelector"] = selector
+	}
 	if next != "" {
 		query["continue"] = next
 	}

@@ -121,6 +121,7 @@ says beforehand which images a node would refuse, and why, and proves on a node 
 		newAuditCommand(),
 		newVerifySignatureCommand(),
 		newVerifyChecksumsCommand(),
+		newReleaseCommand(),
 		newStatusCommand(),
 		newRolloutCommand(),
 	)

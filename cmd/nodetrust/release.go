@@ -1,0 +1,283 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"path/filepath"
+	"text/tabwriter"
+
+	"github.com/google/renameio/v2"
+	"github.com/spf13/cobra"
+
+	"github.com/nodetrust/nodetrust/cluster"
+	"github.com/nodetrust/nodetrust/release"
+	"github.com/nodetrust/nodetrust/trust"
+	"github.com/nodetrust/nodetrust/verdict"
+	"github.com/nodetrust/nodetrust/verify"
+)
+
+// maxConfigMaps bounds a file of ConfigMaps, in bytes.
+const maxConfigMaps = 16 << 20
+
+// releaseTimeout is the default deadline of a release: its image has some hundred MiB, of which some are read.
+const releaseTimeout = "5m"
+
+func newReleaseCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:     "release",
+		Short:   "Judge OpenShift releases",
+		Example: `  nodetrust release verify --key RPM-GPG-KEY-redhat-release quay.io/openshift-release-dev/ocp-release@sha256:…`,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return fmt.Errorf("unknown command %q", "release "+args[0])
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(newReleaseVerifyCommand())
+	return cmd
+}
+
+// releaseFlags say whose signatures of releases count, and where they are.
+type releaseFlags struct {
+	keys           []string
+	stores         []string
+	signaturesFrom []string
+	cluster        cluster.Config
+}
+
+func (f *releaseFlags) addSources(cmd *cobra.Command) {
+	fl := cmd.Flags()
+	fl.StringArrayVar(&f.stores, "store", nil, "signature store at this http, https or file `URL`, or path (repeatable; default Red Hat's, unless --signatures-from is given)")
+	fl.StringArrayVar(&f.signaturesFrom, "signatures-from", nil, "`FILE` with ConfigMaps that have signatures of releases, or live: those of the cluster (repeatable)")
+	fl.StringVar(&f.cluster.Kubeconfig, "kubeconfig", "", "with live sources: kubeconfig file (default: as kubectl)")
+	fl.StringVar(&f.cluster.Context, "context", "", "with live sources: context of the kubeconfig")
+}
+
+// open makes the sources: ConfigMaps first, because they are at hand. Without any given they are defaults.
+func (f *releaseFlags) open(ctx context.Context, defaults []string) ([]release.Source, error) {
+	var out []release.Source
+	for _, from := range f.signaturesFrom {
+		maps, err := f.configMaps(ctx, from)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, maps)
+	}
+	stores := f.stores
+	if len(stores) == 0 && len(out) == 0 {
+		stores = defaults
+	}
+	for _, location := range stores {
+		s, err := release.OpenStore(location)
+		if err != nil {
+			return nil, usageErr(fmt.Errorf("--store: %w", err))
+		}
+		out = append(out, s)
+	}
+	return out, nil
+}
+
+func (f *releaseFlags) configMaps(ctx context.Context, from string) (*release.ConfigMaps, error) {
+	if from != "live" {
+		b, err := readLimited(from, maxConfigMaps)
+		if err != nil {
+			return nil, usageErr(fmt.Errorf("reading --signatures-from: %w", err))
+		}
+		maps, err := release.ParseConfigMaps(from, b)
+		if err != nil {
+			return nil, usageErr(err)
+		}
+		return maps, nil
+	}
+	client, err := cluster.New(f.cluster)
+	if err != nil {
+		return nil, withHint(usageErr(err), "name a cluster with --kubeconfig, $KUBECONFIG or --context")
+	}
+	list, err := client.ConfigMaps(ctx, release.ConfigMapNamespace, release.ConfigMapLabel)
+	if err != nil {
+		return nil, withHint(err, "the API server is "+client.Server())
+	}
+	var maps []release.ConfigMap
+	for _, m := range list {
+		var c release.ConfigMap
+		c.Metadata.Name, c.Metadata.Namespace, c.Metadata.Labels = m.Metadata.Name, m.Metadata.Namespace, m.Metadata.Labels
+		c.BinaryData = m.BinaryData
+		maps = append(maps, c)
+	}
+	return release.NewConfigMaps(client.Server(), maps), nil
+}
+
+func readVerifiers(paths []string) (keys []release.Key, err error) {
+	for _, path := range paths {
+		b, err := readLimited(path, trust.MaxKeyFile)
+		if err != nil {
+			return nil, usageErr(fmt.Errorf("reading --key: %w", err))
+		}
+		keys = append(keys, release.Key{Name: path, Data: b})
+	}
+	return keys, nil
+}
+
+type releaseVerify struct {
+	out            outputFlag
+	image          imageFlags
+	release        releaseFlags
+	registriesConf string
+	noPayload      bool
+	toPolicy       string
+}
+
+func newReleaseVerifyCommand() *cobra.Command {
+	var r releaseVerify
+	cmd := &cobra.Command{
+		Use:   "verify --key FILE RELEASE",
+		Short: "Judge an OpenShift release by its signatures, and list what it vouches for",
+		Long: `Judges a release image as the Cluster Version Operator does it before an update: signatures of its digest are looked for in
+signature stores (STORE/sha256=HEX/signature-N) and in ConfigMaps, and every --key must have signed; a file with several keys
+is satisfied by any of them. What the operator doesn't look at is compared too: the signed reference must be that of the
+release, or --as. Of a release that is named by tag it must be that very tag.
+
+Then the list of the payload is read out of the release image, each layer of it compared with its digest: every image in the
+list is trusted as the release is. These images have no GPG signature of their own; with --to-policy a scope for each digest
+is written, so that a cluster that refuses everything else can be installed and updated. FILE.json is a policy.json, any other
+a trust.yaml whose registries are to be taken over into yours.
+
+RELEASE is REFERENCE, dir:PATH or oci:PATH. A release in a mirror of another name needs --as; mirrors of registries.conf don't.`,
+		Example: `  nodetrust release verify --key RPM-GPG-KEY-redhat-release quay.io/openshift-release-dev/ocp-release:4.15.0-x86_64
+  nodetrust release verify --key RPM-GPG-KEY-redhat-release --to-policy release.yaml quay.io/openshift-release-dev/ocp-release@sha256:…
+  nodetrust release verify --key RPM-GPG-KEY-redhat-release --signatures-from live --as quay.io/openshift-release-dev/ocp-release mirror.corp:5000/ocp/release@sha256:…`,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if err := cobra.ExactArgs(1)(cmd, args); err != nil {
+				return usageError{err}
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error { return r.run(cmd, args[0]) },
+	}
+	fl := cmd.Flags()
+	r.out.add(cmd)
+	r.image.add(cmd)
+	fl.Lookup("as").Usage = "`REFERENCE` that must have been signed (default that of RELEASE; of dir: and oci: quay.io/openshift-release-dev/ocp-release)"
+	fl.Lookup("timeout").Usage = "deadline of the whole"
+	fl.Lookup("timeout").DefValue = releaseTimeout
+	_ = fl.Lookup("timeout").Value.Set(releaseTimeout)
+	for _, name := range []string{"max-signatures", "max-signature-size"} {
+		_ = fl.MarkHidden(name)
+	}
+	fl.StringArrayVar(&r.release.keys, "key", nil, "public key `FILE` that must have signed; of several every one must (repeatable)")
+	r.release.addSources(cmd)
+	fl.StringVar(&r.registriesConf, "registries-conf", "", "registries.conf `FILE` (default $CONTAINERS_REGISTRIES_CONF, else this host's)")
+	fl.BoolVar(&r.noPayload, "no-payload", false, "judge the signatures only: a release that is named by digest is not read")
+	fl.StringVar(&r.toPolicy, "to-policy", "", "write scopes for the digests of the release to `FILE`: *.json is a policy.json, any other a trust.yaml")
+	return cmd
+}
+
+func (r *releaseVerify) run(cmd *cobra.Command, name string) error {
+	fromEnv := verify.Isolate()
+	switch {
+	case len(r.release.keys) == 0:
+		return usagef("--key is missing")
+	case r.noPayload && r.toPolicy != "":
+		return usagef("--to-policy needs the payload, which --no-payload leaves out")
+	}
+	keys, err := readVerifiers(r.release.keys)
+	if err != nil {
+		return err
+	}
+	sources, err := r.release.open(cmd.Context(), release.DefaultStores)
+	if err != nil {
+		return err
+	}
+	conf := r.registriesConf
+	if conf == "" {
+		conf = fromEnv
+	}
+	p, err := verify.AcceptAll(verify.Settings{RegistriesConf: conf, HostRegistries: true})
+	if err != nil {
+		return usageErr(err)
+	}
+	defer p.Close()
+	if err := p.Enclose(); err != nil {
+		return err
+	}
+	result, err := release.Verify(cmd.Context(), name, release.Options{
+		As: r.image.as, Keys: keys, Sources: sources, Policy: p, Image: r.image.options(), SignatureOnly: r.noPayload,
+	})
+	if err != nil {
+		return usageErr(err)
+	}
+	if r.toPolicy != "" && result.Verdict == verdict.Accept {
+		if err := r.writePolicy(result); err != nil {
+			return err
+		}
+	}
+	if err := r.out.write(cmd.OutOrStdout(), result, func(w io.Writer) error { return writeRelease(w, result) }); err != nil {
+		return err
+	}
+	return silent(verdictExit(result.Verdict))
+}
+
+// writePolicy writes the file of --to-policy, whole or not at all.
+func (r *releaseVerify) writePolicy(result release.Result) error {
+	write := result.TrustConfig
+	if filepath.Ext(r.toPolicy) == ".json" {
+		write = result.Policy
+	}
+	b, err := write()
+	if err != nil {
+		return err
+	}
+	f, err := renameio.NewPendingFile(r.toPolicy, renameio.WithTempDir(filepath.Dir(r.toPolicy)), renameio.WithStaticPermissions(0o644))
+	if err != nil {
+		return fmt.Errorf("writing --to-policy: %w", err)
+	}
+	defer f.Cleanup()
+	if _, err := f.Write(b); err != nil {
+		return fmt.Errorf("writing --to-policy: %w", err)
+	}
+	return f.CloseAtomicallyReplace()
+}
+
+func writeRelease(w io.Writer, r release.Result) error {
+	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	why := r.Message
+	if r.Reason != "" {
+		why = fmt.Sprintf("%s: %s", r.Reason, r.Message)
+	}
+	fmt.Fprintf(w, "%s %s\n  %s\n", r.Verdict, r.Release, why)
+	if r.Hint != "" {
+		fmt.Fprintf(w, "  hint: %s\n", r.Hint)
+	}
+	fmt.Fprintf(tw, "  digest:\t%s\n", r.Digest)
+	if r.Version != "" {
+		fmt.Fprintf(tw, "  version:\t%q\n", r.Version)
+	}
+	for _, v := range r.Verifiers {
+		what := v.Message
+		if v.Reason != "" {
+			what = fmt.Sprintf("%s: %s", v.Reason, v.Message)
+		}
+		fmt.Fprintf(tw, "  key:\t%s: %s, %s\n", v.Key, v.Verdict, what)
+		if v.Source != "" {
+			fmt.Fprintf(tw, "  signature:\t%s\n", v.Source)
+		}
+	}
+	for _, p := range r.Problems {
+		fmt.Fprintf(tw, "  problem:\t%s\n", p)
+	}
+	err := tw.Flush()
+	if len(r.Images) == 0 {
+		return err
+	}
+	fmt.Fprintln(w)
+	tw = tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(tw, "NAME\tIMAGE")
+	for _, i := range r.Images {
+		fmt.Fprintf(tw, "%q\t%s\n", i.Name, i.Image)
+	}
+	return errors.Join(err, tw.Flush())
+}
