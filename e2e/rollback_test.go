@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"sigs.k8s.io/yaml"
+
+	"github.com/nodetrust/nodetrust/e2e/tamper"
 )
 
 // TestRollback: a new desired state that breaks the node is taken back; one that came at a bad moment is not.
@@ -35,14 +37,14 @@ func TestRollback(t *testing.T) {
 		if s.Reason == "" || s.Message == "" {
 			t.Errorf("rolled back without a word why: %v", s)
 		}
-		must(t, whole(w.node.Path("etc/containers/policy.json"), policy))
+		must(t, tamper.Whole(w.node.Path("etc/containers/policy.json"), policy))
 		w.judges(w.signed, true)
 		w.judges(w.unsigned, false)
 		// It stays so: what was taken back is not tried again.
 		again := a.mark()
 		a.await("another look", again, func(n status) bool { return n.CheckedAt != s.CheckedAt })
 		a.never(again, "Enforced", "NotEnforced", "Blocked", "Contested")
-		must(t, whole(w.node.Path("etc/containers/policy.json"), policy))
+		must(t, tamper.Whole(w.node.Path("etc/containers/policy.json"), policy))
 
 		mark = a.mark()
 		w.desire(w.render("machineconfig", good))
