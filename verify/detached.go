@@ -185,7 +185,7 @@ func verified(ctx context.Context, blob []byte, files [][]byte, keys keySet) ([]
 
 // maxVersion is the highest key version in a binary key file.
 func maxVersion(ring []byte) int {
-	k := keySet{byID: map[string]string{}}
+	k := keySet{byID: map[string]string{}, kinds: map[string]string{}}
 	k.add(ring)
 	v := 0
 	for _, fpr := range k.primary {

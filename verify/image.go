@@ -84,8 +84,9 @@ type evaluation struct {
 	// extension is true when the registry serves signatures itself, so that the lookaside is not asked.
 	extension bool
 	requests  *requests
-	// asked are the requests that were made, with what came of them.
-	asked []Asked
+	// asked are the requests that were made, with what came of them; physical is the place that served the manifest.
+	asked    []Asked
+	physical types.ImageReference
 	// fetched is the image as a session read it; nil if the library is to read it.
 	fetched *fetchedSource
 	// maxSignatures and maxSize are the limits that hold.
@@ -99,43 +100,40 @@ func Image(ctx context.Context, image string, p *Policy, o Options) (verdict.Ver
 	if err != nil {
 		return verdict.Verdict{}, err
 	}
+	return e.answer(ctx, o, false), nil
+}
+
+// Offline says what the policy asks of an image without asking registry or lookaside. The answer is refuse where no
+// signature could help, else unknown, unless the image is local (dir: or oci:), which is judged as Image does.
+func Offline(ctx context.Context, image string, p *Policy, o Options) (verdict.Verdict, error) {
+	e, err := newEvaluation(image, p, o)
+	if err != nil {
+		return verdict.Verdict{}, err
+	}
+	return e.answer(ctx, o, true), nil
+}
+
+// answer is the verdict. An image that isn't on this machine is not looked at offline.
+func (e *evaluation) answer(ctx context.Context, o Options, offline bool) verdict.Verdict {
+	if offline && !e.target.local() {
+		e.withoutSignatures()
+		e.conclude()
+		if e.v.Verdict == verdict.Accept {
+			e.set(verdict.Unknown, verdict.RegistryUnreachable, "the policy accepts every image of this scope; the image itself was not looked at (offline)")
+			e.v.Hint = "without --offline the registry is asked, and the lookaside, without which runtimes can't pull"
+		} else if e.v.Reason == verdict.RegistryUnreachable {
+			e.v.Message = "registry and lookaside were not asked (offline)"
+			e.v.Hint = "without --offline they are asked"
+		}
+		return e.finish(ctx, o)
+	}
 	if o.Timeout > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, o.Timeout)
 		defer cancel()
 	}
 	e.judge(ctx)
-	return e.finish(ctx, o), nil
-}
-
-// Offline says what the policy asks of an image without asking registry or lookaside. The answer is refuse where no
-// signature could help, else unknown, unless the image is local (dir: or oci:), which is judged as Image does.
-func Offline(ctx context.Context, image string, p *Policy, o Options) (verdict.Verdict, error) {
-	if strings.HasPrefix(image, "dir:") || strings.HasPrefix(image, "oci:") {
-		return Image(ctx, image, p, o)
-	}
-	e, err := newEvaluation(image, p, o)
-	if err != nil {
-		return verdict.Verdict{}, err
-	}
-	e.withoutSignatures()
-	e.conclude()
-	if e.v.Verdict == verdict.Accept {
-		e.set(verdict.Unknown, verdict.RegistryUnreachable, "the policy accepts every image of this scope; the image itself was not looked at (offline)")
-	} else if e.v.Reason == verdict.RegistryUnreachable {
-		e.v.Message = "registry and lookaside were not asked (offline)"
-	}
-	return e.finish(ctx, o), nil
-}
-
-// Hidden names the sections of the policy that would apply to image if the one that does were not there.
-func (p *Policy) Hidden(image, as string) []verdict.Scope {
-	t, err := parseTarget(image, as)
-	if err != nil {
-		return nil
-	}
-	_, _, hidden := p.doc.lookup(t.logical)
-	return hidden
+	return e.finish(ctx, o)
 }
 
 func newEvaluation(image string, p *Policy, o Options) (*evaluation, error) {
@@ -281,6 +279,7 @@ func (e *evaluation) judge(ctx context.Context) {
 		e.stop(registryReason(err), "reading manifest: %v", err)
 		return
 	}
+	e.physical = physical
 	if physical != nil {
 		e.v.Lookaside = e.lookaside(physical)
 	}

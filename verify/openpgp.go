@@ -34,6 +34,20 @@ type keySet struct {
 	primary []string
 	// byID maps fingerprints and 16-digit key IDs of primary keys and subkeys to the primary key's fingerprint.
 	byID map[string]string
+	// kinds are version and algorithm of the primary keys, by fingerprint.
+	kinds map[string]string
+}
+
+// unusual names the primary keys of OpenPGP version 6, which gpg 2.2 (that of RHEL 8 and 9, and Debian 12) can't read, with
+// their algorithms; "" if there are none.
+func (k keySet) unusual() string {
+	var out []string
+	for _, fpr := range k.primary {
+		if len(fpr) == 64 {
+			out = append(out, fpr+" ("+k.kinds[fpr]+")")
+		}
+	}
+	return strings.Join(out, ", ")
 }
 
 // names are the fingerprints, or the paths where no fingerprint is known.
@@ -47,7 +61,7 @@ func (k keySet) names() []string {
 // parseKeys lists the keys in key files: binary, or any number of armored blocks with text around them. It is more
 // lenient than the mechanisms are, so what it finds says only what the file is meant to hold.
 func parseKeys(files [][]byte) keySet {
-	k := keySet{byID: map[string]string{}}
+	k := keySet{byID: map[string]string{}, kinds: map[string]string{}}
 	for _, file := range files {
 		for _, data := range dearmor(file) {
 			k.add(data)
@@ -75,6 +89,7 @@ func (k *keySet) add(data []byte) {
 			primary = fpr
 			if !slices.Contains(k.primary, fpr) {
 				k.primary = append(k.primary, fpr)
+				k.kinds[fpr] = keyKind(p.Contents)
 			}
 		}
 		k.byID[fpr], k.byID[id] = primary, primary
@@ -103,6 +118,29 @@ func fingerprint(body []byte) (fpr, id string) {
 		return fpr, fpr[:16]
 	}
 	return "", ""
+}
+
+// keyKind says of a public key packet's body what it is, for example "RSA-4096, OpenPGP v4".
+func keyKind(body []byte) string {
+	algorithms := map[byte]string{
+		1: "RSA", 17: "DSA", 19: "ECDSA", 22: "EdDSA", 27: "Ed25519", 28: "Ed448",
+		30: "ML-DSA-65+Ed25519, post-quantum", 31: "ML-DSA-87+Ed448, post-quantum",
+		32: "SLH-DSA-SHAKE-128s, post-quantum", 33: "SLH-DSA-SHAKE-128f, post-quantum", 34: "SLH-DSA-SHAKE-256s, post-quantum",
+	}
+	version, algorithm := body[0], body[5] // fingerprint has looked at the length
+	name, ok := algorithms[algorithm]
+	if !ok {
+		name = fmt.Sprintf("algorithm %d", algorithm)
+	}
+	// The first number of an RSA or DSA key is its modulus: its length in bits stands before it.
+	at := 6
+	if version == 6 {
+		at += 4
+	}
+	if (algorithm == 1 || algorithm == 17) && len(body) >= at+2 {
+		name += fmt.Sprintf("-%d", binary.BigEndian.Uint16(body[at:]))
+	}
+	return fmt.Sprintf("%s, OpenPGP v%d", name, version)
 }
 
 // dearmor returns the contents of all armored blocks in file, or the file itself if it has none.

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 
@@ -159,7 +160,35 @@ func (p *Policy) hostRegistriesD() ([]configFile, error) {
 	if err != nil {
 		return nil, &InvalidError{verdict.RegistriesDInvalid, err}
 	}
+	p.noteRegistriesD(files)
 	return files, nil
+}
+
+// noteRegistriesD says which files are hidden by those of the same base name, and what runtimes with an image library
+// before 5.40, or from it on, read otherwise.
+func (p *Policy) noteRegistriesD(files []configFile) {
+	for _, dir := range p.registriesDirs {
+		entries, _ := p.host.readDir(dir)
+		for _, e := range entries {
+			path := filepath.Join(dir, e.Name())
+			i := slices.IndexFunc(files, func(f configFile) bool { return filepath.Base(f.path) == e.Name() })
+			if i >= 0 && files[i].path != path {
+				p.Masked = append(p.Masked, Masked{path, files[i].path})
+			}
+		}
+	}
+	const older, newer = "runtimes with an image library before 5.40 (CRI-O up to 1.35, podman up to 5)", "those from 5.40 on (podman 6)"
+	if p.registriesDirs[0] == userRegistriesD {
+		p.Notes = append(p.Notes, fmt.Sprintf("%s read %s alone, which is told here; %s merge it with the files that it masks", older, userRegistriesD, newer))
+	}
+	if p.File == vendorPolicy {
+		p.Notes = append(p.Notes, fmt.Sprintf("%s don't read %s: they find no policy and pull nothing", older, vendorPolicy))
+	}
+	for _, f := range files {
+		if dir := filepath.Dir(f.path); dir != etcRegistriesD && dir != userRegistriesD {
+			p.Notes = append(p.Notes, fmt.Sprintf("%s don't read %s", older, f.path))
+		}
+	}
 }
 
 // Files opens the policy.json at policyFile and the registries.d directories, the first of the highest priority, all of

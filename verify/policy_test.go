@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -115,7 +116,8 @@ func TestHost(t *testing.T) {
 	p, err := Host(Settings{Root: root})
 	check(t, err)
 	p.Close()
-	if p.File != userPolicy || strings.Join(p.Masked, " ") != etcPolicy+" "+vendorPolicy+" "+etcRegistriesD+"/h.yaml /usr/share/containers/registries.d/h.yaml" {
+	masked := []Masked{{etcPolicy, userPolicy}, {vendorPolicy, userPolicy}, {etcRegistriesD + "/h.yaml", userRegistriesD}, {"/usr/share/containers/registries.d/h.yaml", userRegistriesD}}
+	if p.File != userPolicy || !slices.Equal(p.Masked, masked) {
 		t.Errorf("file %s masked %v", p.File, p.Masked)
 	}
 	write("/root/.config/containers/policy.json", `{`)

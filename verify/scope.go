@@ -91,18 +91,36 @@ type requirement struct {
 
 // requirementDoc is the part of a requirement's JSON that is reported.
 type requirementDoc struct {
-	Type           string   `json:"type"`
-	KeyType        string   `json:"keyType"`
-	KeyPath        string   `json:"keyPath"`
-	KeyPaths       []string `json:"keyPaths"`
-	KeyData        []byte   `json:"keyData"`
-	SignedIdentity struct {
+	Type     string   `json:"type"`
+	KeyType  string   `json:"keyType"`
+	KeyPath  string   `json:"keyPath"`
+	KeyPaths []string `json:"keyPaths"`
+	KeyData  []byte   `json:"keyData"`
+	KeyDatas [][]byte `json:"keyDatas"`
+	Fulcio   *struct {
+		OIDCIssuer   string `json:"oidcIssuer"`
+		SubjectEmail string `json:"subjectEmail"`
+	} `json:"fulcio"`
+	PKI *struct {
+		SubjectEmail    string `json:"subjectEmail"`
+		SubjectHostname string `json:"subjectHostname"`
+	} `json:"pki"`
+	RekorPublicKeyPath  string          `json:"rekorPublicKeyPath"`
+	RekorPublicKeyPaths []string        `json:"rekorPublicKeyPaths"`
+	RekorPublicKeyData  json.RawMessage `json:"rekorPublicKeyData"`
+	RekorPublicKeyDatas json.RawMessage `json:"rekorPublicKeyDatas"`
+	SignedIdentity      struct {
 		Type             string `json:"type"`
 		DockerReference  string `json:"dockerReference"`
 		DockerRepository string `json:"dockerRepository"`
 		Prefix           string `json:"prefix"`
 		SignedPrefix     string `json:"signedPrefix"`
 	} `json:"signedIdentity"`
+}
+
+// rekor is true if signatures must be in a transparency log.
+func (r requirementDoc) rekor() bool {
+	return r.RekorPublicKeyPath != "" || len(r.RekorPublicKeyPaths)+len(r.RekorPublicKeyData)+len(r.RekorPublicKeyDatas) > 0
 }
 
 func (r requirementDoc) verifiesSignatures() bool {

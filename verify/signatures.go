@@ -298,8 +298,14 @@ func (e *evaluation) concludeSignature(s *verdict.Signature, own sig, r *require
 		s.Message = fmt.Sprintf("key %s was revoked", orUnknown(s.Signer))
 	case verdict.KeyUnreadable:
 		s.Message = fmt.Sprintf("no public key that %s can use inside %s", Mechanism, r.keySource())
+		if u := r.keys.unusual(); u != "" {
+			s.Message += fmt.Sprintf(": it holds %s, which gpg 2.2 can't read", u)
+		}
 	case verdict.WeakOrUnsupported:
 		s.Message = "no usable container signature: " + unusable(own, err)
+		if kind := r.keys.kinds[s.Signer]; len(s.Signer) == 64 && kind != "" {
+			s.Message = fmt.Sprintf("signed by key %s (%s), which %s can't use", s.Signer, kind, Mechanism)
+		}
 	case verdict.MechanismCannotTell:
 		s.Message = fmt.Sprintf("the OpenPGP mechanism of this build (%s) cannot judge the signature: %s", Mechanism, cannotTell(own, err))
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"strings"
@@ -18,22 +19,19 @@ func newExplainCommand() *cobra.Command {
 		Use:   "explain IMAGE",
 		Short: "Tell the whole story of a verdict",
 		Long: `Judges an image as verify does, and tells how the answer came about: the files that count and those that they mask, the
-scope of policy.json that was chosen and those that it hides, each requirement, where signatures were looked up, and of each
-signature who made it, for what, and why it was or wasn't accepted. The last line says what to do next.
+scope of policy.json that was chosen and those that it hides, each requirement, every URL that was asked and what came of it,
+and of each signature who made it, for what, and why it was or wasn't accepted. The last lines are the verdict in a sentence,
+and what to do next. Where a signature is missing, the registry is asked some more to find out why; that never changes a verdict.
 
 With --offline neither registry nor lookaside is asked: only what the policy says of the image is told.
 
-JSON and exit status are those of verify.`,
+JSON is that of verify, with more fields; the exit status is the same.`,
 		Example: "  nodetrust explain registry.redhat.io/ubi9/ubi:latest\n  nodetrust explain --offline --config trust.yaml quay.io/corp/app:v1",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			judge := verify.Image
-			if offline {
-				judge = verify.Offline
-			}
-			return judging.run(cmd, args[0], judge, func(w io.Writer, p *verify.Policy, v verdict.Verdict) error {
-				_, err := io.WriteString(w, story(p, v, p.Hidden(args[0], judging.image.options().As), offline))
-				return err
+			return judging.run(cmd, args[0], func(ctx context.Context, p *verify.Policy, o verify.Options) (judged, error) {
+				s, err := verify.Explain(ctx, args[0], p, o, offline)
+				return judged{s.Verdict.Verdict, s, func(w io.Writer) error { return writeStory(w, s) }}, err
 			})
 		},
 	}
@@ -42,80 +40,133 @@ JSON and exit status are those of verify.`,
 	return cmd
 }
 
-// story is the text of explain.
-func story(p *verify.Policy, v verdict.Verdict, hidden []verdict.Scope, offline bool) string {
+// writeStory is the text of explain: what was judged, by which files, where was looked, what was found, and the verdict.
+func writeStory(w io.Writer, s verify.Story) error {
 	var b strings.Builder
 	line := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
-	line("image         %s", v.Image)
-	if v.Index != "" {
-		line("  index       %s", v.Index)
+	line("image         %s", s.Image)
+	if s.Judged != "" {
+		line("  judged      %s", s.Judged)
 	}
-	if v.Digest != "" {
-		line("  manifest    %s", v.Digest)
+	if s.Index != "" {
+		line("  index       %s", s.Index)
+		line("  platform    %s", s.Platform)
 	}
-	line("policy        %s", p.File)
-	for _, f := range p.RegistriesD {
-		line("registries.d  %s", f)
+	if s.Digest != "" {
+		line("  manifest    %s", s.Digest)
 	}
-	if p.RegistriesConf != "" {
-		line("registries    %s", p.RegistriesConf)
-	}
-	for _, f := range p.Masked {
-		line("  masked      %s", f)
-	}
-	line("scope         %s", scopeText(*v.Scope))
-	for _, s := range hidden {
-		line("  hides       %s", scopeText(s))
-	}
-	if l := v.Lookaside; l != nil {
-		from := l.File
-		if from == "" {
-			from = "built-in default"
+	for i, place := range s.Places {
+		if i == 0 {
+			line("  places      %s (%s)", place, s.Files.RegistriesConf)
+			continue
 		}
-		line("lookaside     %s (%s)", l.URL, from)
-		if v.Digest != "" && !offline && !strings.HasPrefix(v.Image, "dir:") && !strings.HasPrefix(v.Image, "oci:") && !servedByRegistry(v) {
-			line("  asked       %s@%s/signature-1, -2, … until 404", l.URL, strings.Replace(v.Digest, ":", "=", 1))
-		}
+		line("    then      %s", place)
 	}
-	for i, r := range v.Requirements {
-		line("requirement %d %s: %s%s", i+1, r.Type, r.Verdict, because(r.Reason))
-		for _, k := range r.Keys {
-			line("  key         %s", k)
-		}
-		if r.Identity != "" {
-			line("  identity    %s", r.Identity)
-		}
-		for _, s := range r.Signatures {
-			line("  signature   %s", s.Source)
-			line("    %s%s", s.Verdict, because(s.Reason))
-			if s.Message != "" {
-				line("    %s", s.Message)
-			}
-			line("    signer    %s", s.Signer)
-			if s.Packet != 0 {
-				line("    packet    OpenPGP v%d", s.Packet)
-			}
-			line("    digest    %s", s.Digest)
-			line("    reference %s", s.Reference)
-		}
+	if s.From != "" {
+		line("  served by   %s: lookaside and attachments are looked up by this name", s.From)
+	}
+	writeSources(line, s.Files)
+	line("scope         %s", scopeText(*s.Scope))
+	for _, h := range s.Hides {
+		line("  hides       %s", scopeText(h))
+	}
+	if l := s.Lookaside; l != nil {
+		line("lookaside     %s (%s)", l.URL, orDefault(l.File, "built-in default: registries.d names none"))
+		line("attachments   %s", map[bool]string{true: "read (use-sigstore-attachments)", false: "not read"}[s.Attachments])
+	}
+	writeAsked(line, s.Asked)
+	for i, r := range s.Requirements {
+		writeRequirement(line, fmt.Sprintf("%d of %d", i+1, len(s.Requirements)), r, s.Details[i])
 	}
 	line("")
-	if err := writeVerdict(&b, v); err != nil {
-		return err.Error()
+	if err := writeVerdict(&b, s.Verdict); err != nil {
+		return err
 	}
-	return b.String()
+	_, err := io.WriteString(w, b.String())
+	return err
 }
 
-// servedByRegistry is true when the registry was asked for signatures instead of the lookaside.
-func servedByRegistry(v verdict.Verdict) bool {
-	for _, r := range v.Requirements {
-		for _, s := range r.Signatures {
-			if r.Type == "signedBy" && !strings.HasPrefix(s.Source, v.Lookaside.URL) {
-				return true
-			}
+func writeSources(line func(string, ...any), f verify.Sources) {
+	line("policy        %s", f.Policy)
+	masked := map[string][]string{}
+	for _, m := range f.Masked {
+		masked[m.By] = append(masked[m.By], m.Path)
+	}
+	masks := func(by string) {
+		for _, path := range masked[by] {
+			line("  masked      %s", path)
+		}
+		delete(masked, by)
+	}
+	masks(f.Policy)
+	for _, path := range f.RegistriesD {
+		line("registries.d  %s", path)
+		masks(path)
+	}
+	if len(f.RegistriesD) == 0 {
+		line("registries.d  (no file)")
+	}
+	for _, m := range f.Masked { // by a directory
+		if len(masked[m.By]) > 0 {
+			line("  %s", m.By)
+			masks(m.By)
 		}
 	}
-	return strings.Contains(v.Message, "X-Registry-Supports-Signatures")
+	if f.RegistriesConf != "" {
+		line("registries    %s", f.RegistriesConf)
+	}
+	for _, n := range f.Notes {
+		line("  note        %s", n)
+	}
+}
+
+func writeAsked(line func(string, ...any), asked []verify.Asked) {
+	for i, a := range asked {
+		switch {
+		case i == 0 && !a.After:
+			line("asked")
+		case a.After && (i == 0 || !asked[i-1].After):
+			line("asked to explain, after the verdict")
+		}
+		line("  %s", a.URL)
+		line("    %s", a.Answer)
+	}
+}
+
+func writeRequirement(line func(string, ...any), number string, r verdict.Requirement, d verify.Detail) {
+	line("requirement   %s: %s", number, r.Type)
+	line("  verdict     %s%s", r.Verdict, because(r.Reason))
+	if d.Problem != "" {
+		line("  problem     %s", d.Problem)
+	}
+	if d.Identity != "" {
+		line("  identity    %s", d.Identity)
+	}
+	for _, k := range d.Keys {
+		line("  key         %s", k)
+	}
+	for _, s := range r.Signatures {
+		line("  signature   %s", s.Source)
+		line("    verdict   %s%s", s.Verdict, because(s.Reason))
+		if s.Message != "" {
+			line("    why       %s", s.Message)
+		}
+		for _, f := range []struct{ name, value string }{{"signer", s.Signer}, {"digest", s.Digest}, {"reference", s.Reference}} {
+			if f.value != "" {
+				line("    %-9s %s", f.name, f.value)
+			}
+		}
+		if s.Packet != 0 {
+			line("    packet    OpenPGP v%d", s.Packet)
+		}
+	}
+}
+
+func orDefault(s, otherwise string) string {
+	if s == "" {
+		return otherwise
+	}
+	return s
 }
 
 func because(r verdict.Reason) string {

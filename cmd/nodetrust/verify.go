@@ -29,8 +29,9 @@ signatures that runtimes read: where the policy wants one, the answer is refuse,
   nodetrust verify --config trust.yaml --key redhat-release=RPM-GPG-KEY-redhat-release dir:bundle --as registry.redhat.io/team/app:1`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return judging.run(cmd, args[0], verify.Image, func(w io.Writer, _ *verify.Policy, v verdict.Verdict) error {
-				return writeVerdict(w, v)
+			return judging.run(cmd, args[0], func(ctx context.Context, p *verify.Policy, o verify.Options) (judged, error) {
+				v, err := verify.Image(ctx, args[0], p, o)
+				return judged{v.Verdict, v, func(w io.Writer) error { return writeVerdict(w, v) }}, err
 			})
 		},
 	}
@@ -51,11 +52,16 @@ func (c *judgingCommand) add(cmd *cobra.Command) {
 	c.image.add(cmd)
 }
 
-// run judges an image with judge, which is verify.Image or verify.Offline, and writes the verdict; text is its text form.
+// judged is an answer with its two forms.
+type judged struct {
+	answer verdict.Answer
+	json   any
+	text   func(io.Writer) error
+}
+
+// run judges an image and writes what came of it.
 func (c *judgingCommand) run(
-	cmd *cobra.Command, ref string,
-	judge func(context.Context, string, *verify.Policy, verify.Options) (verdict.Verdict, error),
-	text func(io.Writer, *verify.Policy, verdict.Verdict) error,
+	cmd *cobra.Command, ref string, judge func(context.Context, *verify.Policy, verify.Options) (judged, error),
 ) error {
 	o := c.image.options()
 	if err := verify.CheckImage(ref, o.As); err != nil {
@@ -66,14 +72,14 @@ func (c *judgingCommand) run(
 		return writeInvalid(cmd, &c.out, ref, err)
 	}
 	defer p.Close()
-	v, err := judge(cmd.Context(), ref, p, o)
+	j, err := judge(cmd.Context(), p, o)
 	if err != nil {
 		return usageErr(err)
 	}
-	if err := c.out.write(cmd.OutOrStdout(), v, func(w io.Writer) error { return text(w, p, v) }); err != nil {
+	if err := c.out.write(cmd.OutOrStdout(), j.json, j.text); err != nil {
 		return err
 	}
-	return silent(verdictExit(v.Verdict))
+	return silent(verdictExit(j.answer))
 }
 
 // writeInvalid writes the verdict on a policy that doesn't load and ends with exit status 2; so does any other error.
