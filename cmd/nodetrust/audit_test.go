@@ -1,0 +1,334 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/nodetrust/nodetrust/audit"
+	"github.com/nodetrust/nodetrust/internal/fixture"
+	"github.com/nodetrust/nodetrust/verdict"
+)
+
+// auditWorld is a registry with a mirror and a lookaside, keys, and a trust config that asks for signatures of one.
+type auditWorld struct {
+	*testing.T
+	dir              string
+	registry, mirror *fixture.Registry
+	lookaside        *fixture.Lookaside
+	corp, other      *fixture.Key
+	canary           string // a reference that the config carves out
+	args             []string
+}
+
+func newAuditWorld(t *testing.T) *auditWorld {
+	w := &auditWorld{T: t, dir: t.TempDir()}
+	gpg, err := fixture.NewGPG()
+	w.must(err)
+	t.Cleanup(gpg.Close)
+	w.corp, err = gpg.NewKey("corp", fixture.KeyOptions{Algo: "rsa2048"})
+	w.must(err)
+	w.other, err = gpg.NewKey("other", fixture.KeyOptions{Algo: "rsa2048"})
+	w.must(err)
+	w.registry, err = fixture.NewRegistry("127.0.0.1:0")
+	w.must(err)
+	t.Cleanup(w.registry.Stop)
+	w.mirror, err = fixture.NewRegistry("127.0.0.1:0")
+	w.must(err)
+	t.Cleanup(w.mirror.Stop)
+	w.lookaside, err = fixture.NewLookaside("127.0.0.1:0", filepath.Join(w.dir, "sigs"))
+	w.must(err)
+	t.Cleanup(w.lookaside.Stop)
+	digest := w.push("team/canary", "v1", w.corp)
+	w.canary = w.registry.Host + "/team/canary@" + digest
+	w.write("corp.asc", string(w.corp.Armored))
+	config := w.write("trust.yaml", fmt.Sprintf(`apiVersion: nodetrust.io/v1alpha1
+kind: TrustConfig
+metadata: {name: lab}
+spec:
+  pools: [worker]
+  default: reject
+  keys:
+  - {name: corp, file: corp.asc}
+  registries:
+  - scope: %[1]q
+    require: [{signedBy: [corp]}]
+    lookaside: %[2]s
+  - scope: corp.example/app
+    require: [{signedBy: [corp]}]
+    lookaside: https://signatures.corp.example
+    mirrors:
+    - {location: %[3]q, lookaside: %[2]s}
+  - scope: %[5]q
+    require: [{signedBy: [corp]}]
+  - scope: 127.0.0.1:1
+    require: accept
+    because: nobody listens there
+  canaries:
+  - {image: %[4]q, expect: refuse}
+`, w.registry.Host, w.lookaside.URL(), w.mirror.Host+"/copies", w.canary, w.mirror.Host))
+	conf := w.write("registries.conf", fmt.Sprintf(`[[registry]]
+prefix = "corp.example/app"
+location = "corp.example/app"
+[[registry.mirror]]
+location = %q
+insecure = true
+`, w.mirror.Host+"/copies"))
+	w.args = []string{"audit", "--config", config, "--registries-conf", conf, "--tls-verify=false", "--cache-dir", filepath.Join(w.dir, "cache"), "--images-from", "-"}
+	return w
+}
+
+func (w *auditWorld) must(err error) {
+	w.Helper()
+	if err != nil {
+		w.Fatal(err)
+	}
+}
+
+func (w *auditWorld) write(name, content string) string {
+	path := filepath.Join(w.dir, name)
+	w.must(os.WriteFile(path, []byte(content), 0o644))
+	return path
+}
+
+// push stores an image and, with a key, its signature.
+func (w *auditWorld) push(repo, tag string, key *fixture.Key) string {
+	w.Helper()
+	digest, err := w.registry.Push(repo, tag, repo+tag)
+	w.must(err)
+	if key != nil {
+		w.sign(repo, digest, w.registry.Host+"/"+repo+":"+tag, key)
+	}
+	return digest
+}
+
+func (w *auditWorld) sign(repo, digest, reference string, key *fixture.Key) {
+	w.Helper()
+	sig, err := key.Sign(digest, reference)
+	w.must(err)
+	w.must(w.lookaside.Put(repo, digest, 1, sig))
+}
+
+// audit runs with a list on stdin and more arguments, and returns the report by image.
+func (w *auditWorld) audit(list string, args ...string) (code int, r audit.Report, byImage map[string]audit.Image, stderr string) {
+	w.Helper()
+	var out, errs bytes.Buffer
+	code = run(w.Context(), append(slices.Concat(w.args, []string{"-o", "json"}), args...), strings.NewReader(list), &out, &errs)
+	if err := json.Unmarshal(out.Bytes(), &r); err != nil {
+		w.Fatalf("exit status %d: %v\n%s%s", code, err, &out, &errs)
+	}
+	byImage = map[string]audit.Image{}
+	for _, m := range r.Images {
+		byImage[m.Image] = m
+	}
+	return code, r, byImage, errs.String()
+}
+
+// TestAudit judges what a cluster may hold, each kind once, and looks at what an admin and a program see.
+func TestAudit(t *testing.T) {
+	w := newAuditWorld(t)
+	host := w.registry.Host
+	signed := w.push("team/app", "v1", w.corp)
+	w.push("team/app", "unsigned", nil)
+	w.push("team/wrong", "v1", w.other)
+	for _, repo := range []string{"nosigs/one", "nosigs/two"} {
+		_, err := w.mirror.Push(repo, "v1", repo)
+		w.must(err)
+	}
+	nosigs := w.mirror.Host + "/nosigs"
+	mirrored, err := w.mirror.Push("copies", "v1", "mirrored")
+	w.must(err)
+	w.sign("copies", mirrored, "corp.example/app:v1", w.corp)
+	_, instances, err := w.registry.PushIndex("team/multi", "v1", "m", "amd64", "arm64")
+	w.must(err)
+	w.sign("team/multi", instances[0], host+"/team/multi:v1", w.corp)
+	w.registry.Requests()
+
+	list := strings.Join([]string{
+		"# what runs",
+		host + "/team/app:v1 by=web/deployment/app@n1 digest=" + signed,
+		host + "/team/app:v1 by=web/deployment/app@n2",
+		"docker://" + host + "/team/app:v1 by=web/deployment/app@n2",
+		host + "/team/app@" + signed + " by=kube-system/staticpod/etcd@n1 role=control-plane",
+		host + "/team/app:unsigned by=web/deployment/new@n1",
+		host + "/team/wrong:v1 role=pause by=cri@n1",
+		nosigs + "/one:v1", nosigs + "/two:v1",
+		"corp.example/app:v1",
+		host + "/team/multi:v1",
+		"127.0.0.1:1/dead/app:v1",
+		"elsewhere.example/x/y:v1 role=agent",
+		w.canary + " by=web/deployment/canary@n1",
+		"",
+	}, "\r\n")
+	code, r, images, stderr := w.audit(list, "--platform", "linux/amd64")
+	if code != exitRefused || stderr != "" {
+		t.Errorf("exit status %d, stderr %s", code, stderr)
+	}
+	for image, want := range map[string]struct {
+		answer verdict.Answer
+		reason verdict.Reason
+		usedBy int
+	}{
+		host + "/team/app:v1":        {verdict.Accept, "", 2},
+		host + "/team/app@" + signed: {verdict.Accept, "", 1},
+		host + "/team/app:unsigned":  {verdict.Refuse, verdict.NoSignature, 1},
+		host + "/team/wrong:v1":      {verdict.Refuse, verdict.WrongKey, 1},
+		nosigs + "/one:v1":           {verdict.Refuse, verdict.NoSignature, 1},
+		nosigs + "/two:v1":           {verdict.Refuse, verdict.NoSignature, 1},
+		"corp.example/app:v1":        {verdict.Accept, "", 1},
+		host + "/team/multi:v1":      {verdict.Accept, "", 1},
+		"127.0.0.1:1/dead/app:v1":    {verdict.Unknown, verdict.RegistryUnreachable, 1},
+		"elsewhere.example/x/y:v1":   {verdict.Unknown, verdict.RegistryUnreachable, 1},
+		w.canary:                     {verdict.Refuse, verdict.WrongKey, 1},
+	} {
+		m, ok := images[image]
+		if !ok || m.Verdict.Verdict != want.answer || m.Reason != want.reason || len(m.UsedBy) != want.usedBy {
+			t.Errorf("%s: %s %s %v", image, m.Verdict.Verdict, m.Reason, m.UsedBy)
+		}
+	}
+	s := r.Summary
+	if s.Images != 11 || s.Accept != 4 || s.Refuse != 5 || s.Unknown != 2 || !s.Complete || s.Uses != 12 || s.Desired == "" || s.Mechanism == "" {
+		t.Errorf("summary: %+v", s)
+	}
+	if l := s.Lockout; len(l) != 2 || l[0].Role != audit.Pause || l[0].Verdict != verdict.Refuse || l[1].Role != audit.Agent || l[1].Verdict != verdict.Unknown {
+		t.Errorf("lockout: %+v", s.Lockout)
+	}
+	if r.Images[0].Image != host+"/team/wrong:v1" {
+		t.Errorf("the first image is %s, not what locks out", r.Images[0].Image)
+	}
+	if !images[w.canary].Canary || images[host+"/team/wrong:v1"].Canary {
+		t.Error("canary in use is not told")
+	}
+	fix := images[nosigs+"/one:v1"].Fix
+	i := slices.IndexFunc(s.Fixes, func(f audit.Fix) bool { return f.ID == fix })
+	if i < 0 || s.Fixes[i].Images != 2 || !strings.Contains(s.Fixes[i].Title, nosigs) || images[nosigs+"/two:v1"].Fix != fix {
+		t.Errorf("fixes: %+v", s.Fixes)
+	}
+
+	var out, errs bytes.Buffer
+	run(t.Context(), slices.Concat(w.args, []string{"--platform", "linux/amd64"}), strings.NewReader(list), &out, &errs)
+	text := out.String()
+	for _, want := range []string{
+		"11 images: 5 would be refused, 2 could not be judged, 4 accepted\n", "LOCKOUT: ", "could be a LOCKOUT: ",
+		"2 images need a lookaside for " + nosigs, "web/deployment/new@n1",
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("the text doesn't say %q", want)
+		}
+	}
+	if strings.Index(text, "LOCKOUT") > strings.Index(text, "refuse: ") || strings.Contains(text, "\x1b") {
+		t.Errorf("what locks out is not first, or colours in no terminal:\n%s", text)
+	}
+}
+
+// TestAudit_exit: 3, 4 and 0, and bad input.
+func TestAudit_exit(t *testing.T) {
+	w := newAuditWorld(t)
+	w.push("team/app", "v1", w.corp)
+	good := w.registry.Host + "/team/app:v1\n"
+	if code, _, _, stderr := w.audit(good); code != exitOK || stderr != "" {
+		t.Errorf("accepted: exit status %d: %s", code, stderr)
+	}
+	if code, _, _, _ := w.audit(good + "127.0.0.1:1/dead/app:v1"); code != exitUnknown {
+		t.Errorf("unknown: exit status %d", code)
+	}
+	if code, _, _, _ := w.audit(good + "elsewhere.example/a:v1\n" + w.canary); code != exitRefused {
+		t.Errorf("refused and unknown: exit status %d", code)
+	}
+	broken := w.write("broken.json", "{")
+	w.args = []string{"audit", "--policy", broken, "--images-from", "-"}
+	if code, r, images, _ := w.audit(good); code != exitUnknown || r.Summary.Unknown != 1 || images[strings.TrimSpace(good)].Reason != verdict.PolicyInvalid {
+		t.Errorf("a policy that doesn't load: exit status %d: %+v", code, r)
+	}
+	if n := len(w.lookaside.Requests()); n == 0 {
+		t.Error("the lookaside was never asked")
+	}
+}
+
+// TestAudit_once: requests of an audit, of the next one, and of one after something changed.
+func TestAudit_once(t *testing.T) {
+	w := newAuditWorld(t)
+	host := w.registry.Host
+	signed := w.push("team/app", "v1", w.corp)
+	w.push("team/app", "unsigned", nil)
+	byDigest := host + "/team/app@" + signed
+	list := ""
+	for i := range 40 {
+		list += fmt.Sprintf("%s by=pod%d\n%s/team/app:unsigned\n%s/team/app:v1\n", byDigest, i, host, host)
+	}
+	manifests := func() (n int) {
+		for _, r := range w.registry.Requests() {
+			if strings.Contains(r, "/manifests/") {
+				n++
+			}
+		}
+		return n
+	}
+	manifests()
+	if code, r, _, _ := w.audit(list); code != exitRefused || r.Summary.Images != 3 || r.Summary.Cached != 0 {
+		t.Fatalf("exit status %d: %+v", code, r.Summary)
+	}
+	if n := manifests(); n > 3 {
+		t.Errorf("%d manifests read for 3 references", n)
+	}
+	w.lookaside.Requests()
+	code, r, images, _ := w.audit(list)
+	if code != exitRefused || r.Summary.Cached != 2 || !images[byDigest].Cached || !images[host+"/team/app:v1"].Cached || images[host+"/team/app:unsigned"].Cached {
+		t.Errorf("second audit: exit status %d: %+v", code, r.Summary)
+	}
+	if n := manifests(); n > 2 {
+		t.Errorf("second audit: %d manifests read: one for the tag that was accepted, one for what was refused", n)
+	}
+
+	// What was missing is there now: no refusal outlives its cause.
+	unsigned := images[host+"/team/app:unsigned"].Digest
+	w.sign("team/app", unsigned, host+"/team/app:unsigned", w.corp)
+	if code, _, _, _ := w.audit(list); code != exitOK {
+		t.Errorf("after signing: exit status %d", code)
+	}
+	// A tag is moved to an image that nobody signed.
+	_, err := w.registry.Push("team/app", "v1", "evil")
+	w.must(err)
+	code, _, images, _ = w.audit(list + host + "/team/app:v1 digest=" + signed)
+	if m := images[host+"/team/app:v1"]; code != exitRefused || m.Verdict.Verdict != verdict.Refuse || !slices.Equal(m.InUse, []string{signed}) {
+		t.Errorf("after the tag was moved: exit status %d: %+v", code, m)
+	}
+	// Another key: nothing of what was kept counts.
+	w.write("corp.asc", string(w.other.Armored))
+	if code, r, images, _ := w.audit(byDigest); code != exitRefused || r.Summary.Cached != 0 || images[byDigest].Reason != verdict.WrongKey {
+		t.Errorf("after another key: exit status %d: %+v", code, r)
+	}
+	w.write("corp.asc", string(w.corp.Armored))
+	if _, r, _, _ := w.audit(byDigest); r.Summary.Cached != 1 {
+		t.Errorf("with the old key again: %+v", r.Summary)
+	}
+	w.args = append(w.args, "--cache-age", "1h", "--platform", "linux/arm64")
+	if _, r, _, _ := w.audit(byDigest); r.Summary.Cached != 0 {
+		t.Errorf("for another platform: %+v", r.Summary)
+	}
+}
+
+// TestAudit_limited: a registry that asks for a pause gets it, and all is judged.
+func TestAudit_limited(t *testing.T) {
+	w := newAuditWorld(t)
+	w.push("team/app", "v1", w.corp)
+	refused := 0
+	w.registry.Fault(func(rw http.ResponseWriter, r *http.Request) {
+		if strings.Contains(r.URL.Path, "/manifests/") && refused == 0 {
+			refused++
+			rw.Header().Set("Retry-After", "1")
+			rw.WriteHeader(http.StatusTooManyRequests)
+			return
+		}
+		w.registry.Serve(rw, r)
+	})
+	if code, r, _, _ := w.audit(w.registry.Host + "/team/app:v1"); code != exitOK || refused != 1 {
+		t.Errorf("exit status %d after %d answers 429: %+v", code, refused, r)
+	}
+}
