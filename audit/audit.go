@@ -135,7 +135,7 @@ func (a *audit) one(ctx context.Context, l *listed, m *Image, b *breaker) {
 		return
 	}
 	m.Verdict, m.Cached, m.Judged = v, cached, true
-	m.Image = l.image
+	m.Image, m.Message, m.Hint = l.image, printable(m.Message), printable(m.Hint)
 	if !byDigest(l.name) && v.Digest != "" {
 		for _, d := range l.digests {
 			if d != v.Digest && d != v.Index {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"unicode"
 )
 
 // maxUses bounds what is kept of a listing: a larger one is incomplete.
@@ -65,7 +66,8 @@ func Collect(ctx context.Context, canonical func(image string) (string, error), 
 func (inv *Inventory) Len() int { return len(inv.images) }
 
 func (inv *Inventory) add(u Use, canonical func(string) (string, error), seen map[string]bool) {
-	image := strings.TrimPrefix(u.Image, "docker://")
+	image := printable(strings.TrimPrefix(u.Image, "docker://"))
+	u.By = printable(u.By)
 	name, invalid := canonical(image)
 	if invalid != nil {
 		name = image
@@ -86,6 +88,17 @@ func (inv *Inventory) add(u Use, canonical func(string) (string, error), seen ma
 		l.usedBy = append(l.usedBy, u.By)
 		inv.uses++
 	}
+}
+
+// printable replaces what could command a terminal, or make text look like another: names come from whoever may create
+// pods, and messages from whoever runs a registry.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return '?'
+	}, s)
 }
 
 // sorted returns the images by name.
