@@ -56,7 +56,7 @@ func Collect(ctx context.Context, canonical func(image string) (string, error), 
 		if err != nil {
 			err = fmt.Errorf("listing images of %s: %w", s.Name, err)
 			problems = append(problems, err)
-			inv.problems = append(inv.problems, err.Error())
+			inv.problems = append(inv.problems, printable(err.Error()))
 		}
 	}
 	return inv, errors.Join(problems...)

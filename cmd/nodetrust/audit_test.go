@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -9,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/nodetrust/nodetrust/audit"
@@ -330,5 +332,62 @@ func TestAudit_limited(t *testing.T) {
 	})
 	if code, r, _, _ := w.audit(w.registry.Host + "/team/app:v1"); code != exitOK || refused != 1 {
 		t.Errorf("exit status %d after %d answers 429: %+v", code, refused, r)
+	}
+}
+
+// TestAudit_interrupted: what was judged before ^C is reported and kept, and the next audit goes on there.
+func TestAudit_interrupted(t *testing.T) {
+	w := newAuditWorld(t)
+	const n = 12
+	list := ""
+	for i := range n {
+		digest := w.push("team/app", fmt.Sprint("v", i), w.corp)
+		list += w.registry.Host + "/team/app@" + digest + "\n"
+	}
+	refused := w.push("team/app", "unsigned", nil)
+	list = w.registry.Host + "/team/app@" + refused + "\n" + list
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var asked atomic.Int32
+	w.registry.Fault(func(rw http.ResponseWriter, r *http.Request) {
+		if strings.Contains(r.URL.Path, "/manifests/") && asked.Add(1) > n/2 {
+			cancel()
+			<-r.Context().Done()
+			return
+		}
+		w.registry.Serve(rw, r)
+	})
+	var out, errs bytes.Buffer
+	code := run(ctx, slices.Concat(w.args, []string{"--per-host", "1", "-o", "json"}), strings.NewReader(list), &out, &errs)
+	var r audit.Report
+	w.must(json.Unmarshal(out.Bytes(), &r))
+	s := r.Summary
+	if s.Complete || len(s.Problems) != 1 || s.Images != n+1 || s.Accept == 0 || s.Unknown == 0 || s.Accept+s.Refuse+s.Unknown != n+1 {
+		t.Errorf("interrupted: %+v", s)
+	}
+	if want := map[bool]int{true: exitRefused, false: exitUnknown}[s.Refuse > 0]; code != want {
+		t.Errorf("interrupted: exit status %d with %d refused", code, s.Refuse)
+	}
+	judged := s.Accept + s.Refuse
+	for _, m := range r.Images {
+		if m.Judged != (m.Verdict.Verdict != verdict.Unknown) {
+			t.Errorf("interrupted: %s is %s, judged %t", m.Image, m.Verdict.Verdict, m.Judged)
+		}
+	}
+
+	w.registry.Fault(nil)
+	w.registry.Requests()
+	code, r, _, _ = w.audit(list)
+	if code != exitRefused || !r.Summary.Complete || r.Summary.Cached != judged || r.Summary.Accept != n || r.Summary.Refuse != 1 {
+		t.Errorf("after %d judged: exit status %d: %+v", judged, code, r.Summary)
+	}
+	manifests := 0
+	for _, r := range w.registry.Requests() {
+		if strings.Contains(r, "/manifests/") {
+			manifests++
+		}
+	}
+	if want := n + 1 - judged; manifests != want {
+		t.Errorf("%d manifests read, want %d", manifests, want)
 	}
 }
