@@ -7,7 +7,7 @@ set -euo pipefail
 for_each=$1 tags=$2
 GO=${GO:-go}
 echo "== lint against the library"
-NODETRUST_SOAK_FILES=${FILES:-10000} $GO test -tags "$tags" -count=1 -v -run 'Agrees?WithLibrary$' ./lint
+NODETRUST_SOAK_FILES=${FILES:-10000} $GO test -tags "$tags" -count=1 -v -run 'Agrees?WithLibrary$|^TestMutated' ./lint
 $GO list -tags "$tags" -f '{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}}{{end}}' ./... | while read -r pkg; do
 	for fuzz in $($GO test -tags "$tags" -list '^Fuzz' "$pkg" | grep '^Fuzz' || true); do
 		echo "== $pkg $fuzz"

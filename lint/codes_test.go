@@ -314,6 +314,20 @@ func v6Key(t *testing.T) []byte {
 	return b.Bytes()
 }
 
+// v4Key is a key that is made faster than gpg makes one.
+func v4Key(t *testing.T) []byte {
+	t.Helper()
+	e, err := openpgp.NewEntity("x", "", "x@example.com", &packet.Config{Algorithm: packet.PubKeyAlgoEdDSA})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b bytes.Buffer
+	if err := e.Serialize(&b); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
 // secretKey is a private key.
 func secretKey(t *testing.T) []byte {
 	t.Helper()
