@@ -184,17 +184,22 @@ func (a *audit) carved(v verdict.Verdict) bool {
 	return slices.ContainsFunc(v.Requirements, func(r verdict.Requirement) bool { return slices.Contains(r.Keys, a.o.CanaryKey) })
 }
 
-// vouch says of an image that no signature speaks for whether a verified release does.
+// vouch says of an image that no signature speaks for whether a verified release does. What a release consists of has its
+// role, whatever it is used for.
 func (a *audit) vouch(m *Image) {
-	if a.o.Vouched == nil || m.Digest == "" || signed(m.Verdict) {
+	if a.o.Vouched == nil || m.Digest == "" {
 		return
 	}
 	release := a.o.Vouched(m.Digest)
 	if release == "" && m.Index != "" {
 		release = a.o.Vouched(m.Index)
 	}
+	if release == "" {
+		return
+	}
+	m.Role, m.VouchedBy = Release, release
 	switch {
-	case release == "":
+	case signed(m.Verdict):
 	case m.Verdict.Verdict == verdict.Accept:
 		m.Reason, m.Message = verdict.TrustedByRelease, "no signature of its own was asked for; the verified release "+release+" vouches for it"
 	case m.Verdict.Verdict == verdict.Refuse:

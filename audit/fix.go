@@ -26,6 +26,9 @@ func groupOf(m *Image) group {
 	case m.Canary:
 		return are("canary", "", "the refuse-canary of the policy and in use: choose another image as the canary")
 	}
+	if m.VouchedBy != "" && m.Verdict.Verdict == verdict.Refuse {
+		return need("release", m.VouchedBy, "a scope of its own: the verified release "+m.VouchedBy+" vouches for it")
+	}
 	switch m.Reason {
 	case verdict.NoSignature:
 		return unsigned(m, need, are)

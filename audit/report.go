@@ -37,12 +37,22 @@ type Summary struct {
 	CheckedAt time.Time `json:"checkedAt"`
 	// Cached is how many of the answers are those of an earlier audit.
 	Cached int `json:"cached"`
+	// Releases are those that were asked whether they vouch for images.
+	Releases []ReleaseVerdict `json:"releases,omitempty"`
 	// Lockout are the images without which the cluster, or nodetrust on it, can't go on, and which would not be accepted.
 	Lockout []Lockout `json:"lockout"`
 	// Fixes say what to do, the worst first.
 	Fixes      []Fix      `json:"fixes"`
 	Reasons    []Reason   `json:"reasons"`
 	Registries []Registry `json:"registries"`
+}
+
+// ReleaseVerdict is the answer on an OpenShift release. Unless it was accepted it vouches for nothing.
+type ReleaseVerdict struct {
+	Release string         `json:"release"`
+	Verdict verdict.Answer `json:"verdict"`
+	Reason  verdict.Reason `json:"reason"`
+	Message string         `json:"message"`
 }
 
 // Lockout is an image without which the cluster can't go on.
@@ -95,6 +105,8 @@ type Image struct {
 	InUse []string `json:"inUse,omitempty"`
 	// Canary is true for the digest of a refuse-canary: it is refused because the policy carves it out.
 	Canary bool `json:"canary,omitempty"`
+	// VouchedBy is the verified release that names the image's digest. The policy knows nothing of that.
+	VouchedBy string `json:"vouchedBy,omitempty"`
 	// Cached is true for the answer of an earlier audit.
 	Cached bool `json:"cached,omitempty"`
 	// Judged is false if the audit ended before.

@@ -23,6 +23,7 @@ type auditOptions struct {
 	policy  policyFlags
 	image   imageFlags
 	cache   cacheFlags
+	release auditReleases
 	perHost int
 }
 
@@ -64,6 +65,7 @@ unknown, or the audit was interrupted, and nothing refused.`,
 	o.policy.add(cmd)
 	o.image.add(cmd)
 	o.cache.add(cmd)
+	o.release.add(cmd)
 	_ = fl.MarkHidden("as")
 	fl.IntVar(&o.perHost, "per-host", verify.DefaultPerHost, "at most `N` requests in flight to one host")
 	return cmd
@@ -76,8 +78,8 @@ func (o *auditOptions) run(cmd *cobra.Command) error {
 	case o.perHost < 1 || o.perHost > 256:
 		return usagef("--per-host %d: must be 1 to 256", o.perHost)
 	}
-	if err := o.cache.check(); err != nil {
-		return err
+	if err := errors.Join(o.release.check(), o.cache.check()); err != nil {
+		return usageErr(err)
 	}
 	// Before the policy: opening that changes the environment.
 	inventory, err := o.source.collect(cmd, o.policy.root)
@@ -100,13 +102,18 @@ func (o *auditOptions) judge(cmd *cobra.Command, inventory *audit.Inventory) (r 
 	if err != nil {
 		return nil, err
 	}
+	vouched, releases, err := o.release.verify(cmd, o)
+	if err != nil {
+		return nil, err
+	}
 	bar := newAuditBar(cmd.ErrOrStderr())
 	// The session lets twice as many images in as requests: while some are with gpg, others ask.
-	run := audit.Options{PerHost: 2 * o.perHost, Total: 16 * o.perHost, CanaryKey: canary, Progress: bar.show}
+	run := audit.Options{PerHost: 2 * o.perHost, Total: 16 * o.perHost, CanaryKey: canary, Vouched: vouched, Progress: bar.show}
 	defer func() {
 		bar.clear()
 		if err == nil {
 			r.Summary.Policy, r.Summary.Desired, r.Summary.Mechanism = o.policyName(), desiredDigest(o.policy.files), verify.Mechanism
+			r.Summary.Releases = releases
 		}
 	}()
 	p, err := o.policy.source()

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -389,5 +390,51 @@ func TestAudit_interrupted(t *testing.T) {
 	}
 	if want := n + 1 - judged; manifests != want {
 		t.Errorf("%d manifests read, want %d", manifests, want)
+	}
+}
+
+// TestAudit_release: a verified release vouches for what has no signature of its own. That changes no answer: runtimes know
+// nothing of releases.
+func TestAudit_release(t *testing.T) {
+	w := newAuditWorld(t)
+	host := w.registry.Host
+	etcd := w.push("ocp/payload", "etcd", nil)
+	image := host + "/ocp/payload@" + etcd
+	img, err := fixture.ImageOf("amd64", nil, fixture.File{Name: "release-manifests/image-references", Data: fmt.Appendf(nil,
+		`{"kind":"ImageStream","metadata":{"name":"4.99.1"},"spec":{"tags":[{"name":"etcd","from":{"kind":"DockerImage","name":%q}}]}}`, image)})
+	w.must(err)
+	digest, err := w.registry.PushImage("ocp/release", "4.99.1", img)
+	w.must(err)
+	release := host + "/ocp/release@" + digest
+	store := filepath.Join(w.dir, "store", strings.Replace(digest, ":", "=", 1))
+	w.must(os.MkdirAll(store, 0o755))
+	sig, err := w.corp.Sign(digest, host+"/ocp/release:4.99.1")
+	w.must(err)
+	w.must(os.WriteFile(filepath.Join(store, "signature-1"), sig, 0o644))
+	list := image + "\n" + w.canary
+	vouch := []string{"--platform", "linux/amd64", "--release", release, "--release-key", filepath.Join(w.dir, "corp.asc"), "--store", filepath.Join(w.dir, "store")}
+
+	code, r, images, stderr := w.audit(list, vouch...)
+	m := images[image]
+	if code != exitRefused || m.Verdict.Verdict != verdict.Refuse || m.Role != audit.Release || m.VouchedBy != release || !strings.Contains(m.Hint, "--to-policy") || stderr != "" {
+		t.Errorf("refused: exit status %d, %+v\n%s", code, m, stderr)
+	}
+	if len(r.Summary.Lockout) != 1 || images[w.canary].VouchedBy != "" || len(r.Summary.Releases) != 1 || r.Summary.Releases[0].Verdict != verdict.Accept {
+		t.Errorf("summary: %+v", r.Summary)
+	}
+
+	accept := w.write("accept.json", `{"default":[{"type":"insecureAcceptAnything"}]}`)
+	w.args = []string{"audit", "--policy", accept, "--tls-verify=false", "--no-cache", "--images-from", "-"}
+	code, _, images, _ = w.audit(list, vouch...)
+	if code != exitOK || images[image].Reason != verdict.TrustedByRelease || images[w.canary].Reason != "" {
+		t.Errorf("accepted: exit status %d, %s and %s", code, images[image].Reason, images[w.canary].Reason)
+	}
+	w.write("corp.asc", string(w.other.Armored))
+	code, r, images, stderr = w.audit(list, vouch...)
+	if code != exitOK || images[image].Reason != "" || r.Summary.Releases[0].Verdict != verdict.Refuse || !strings.Contains(stderr, "vouches for nothing") {
+		t.Errorf("not verified: exit status %d, %+v\n%s", code, r.Summary.Releases, stderr)
+	}
+	if code := run(t.Context(), append(w.args, vouch[2:4]...), strings.NewReader(list), io.Discard, io.Discard); code != exitUsage {
+		t.Errorf("without a key: exit status %d", code)
 	}
 }

@@ -1,0 +1,86 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/nodetrust/nodetrust/audit"
+	"github.com/nodetrust/nodetrust/release"
+	"github.com/nodetrust/nodetrust/verdict"
+	"github.com/nodetrust/nodetrust/verify"
+)
+
+// auditReleases are the OpenShift releases whose payload counts as vouched for.
+type auditReleases struct {
+	names   []string
+	release releaseFlags
+}
+
+func (f *auditReleases) add(cmd *cobra.Command) {
+	fl := cmd.Flags()
+	fl.StringArrayVar(&f.names, "release", nil, "OpenShift `RELEASE` that vouches for its payload if release verify accepts it (repeatable)")
+	fl.StringArrayVar(&f.release.keys, "release-key", nil, "public key `FILE` that must have signed the releases; of several every one must (repeatable)")
+	fl.StringArrayVar(&f.release.stores, "store", nil, "with --release: signature store at this http, https or file `URL`, or path (repeatable; default Red Hat's)")
+	fl.StringArrayVar(&f.release.signaturesFrom, "signatures-from", nil, "with --release: `FILE` with ConfigMaps that have signatures of releases, or live (repeatable)")
+}
+
+func (f *auditReleases) check() error {
+	switch {
+	case len(f.names) > 0 && len(f.release.keys) == 0:
+		return usagef("--release needs --release-key")
+	case len(f.names) == 0 && (len(f.release.keys) > 0 || len(f.release.stores) > 0 || len(f.release.signaturesFrom) > 0):
+		return usagef("--release-key, --store and --signatures-from go with --release")
+	}
+	return nil
+}
+
+// verify judges the releases. One that is not accepted vouches for nothing, which is said on stderr and in the report.
+func (f *auditReleases) verify(cmd *cobra.Command, o *auditOptions) (vouched func(string) string, out []audit.ReleaseVerdict, err error) {
+	if len(f.names) == 0 {
+		return nil, nil, nil
+	}
+	// Opening a policy clears the variable, and the candidate policy needs it too.
+	if fromEnv := verify.Isolate(); o.policy.registriesConf == "" {
+		o.policy.registriesConf = fromEnv
+	}
+	keys, err := readVerifiers(f.release.keys)
+	if err != nil {
+		return nil, nil, err
+	}
+	f.release.cluster = o.source.cluster
+	stores, err := f.release.open(cmd.Context(), release.DefaultStores)
+	if err != nil {
+		return nil, nil, err
+	}
+	p, err := verify.AcceptAll(verify.Settings{RegistriesConf: o.policy.registriesConf, HostRegistries: true})
+	if err != nil {
+		return nil, nil, usageErr(err)
+	}
+	defer p.Close()
+	if err := p.Enclose(); err != nil {
+		return nil, nil, err
+	}
+	image := o.image.options()
+	image.Timeout = 0 // one image's; a release has hundreds of MiB
+	var results []release.Result
+	for _, name := range f.names {
+		r, err := release.Verify(cmd.Context(), name, release.Options{Keys: keys, Sources: stores, Policy: p, Image: image})
+		if err != nil {
+			return nil, nil, usageErr(fmt.Errorf("--release %s: %w", name, err))
+		}
+		if r.Verdict != verdict.Accept {
+			fmt.Fprintf(cmd.ErrOrStderr(), "nodetrust: warning: release %s vouches for nothing: %s (%s): %s\n", r.Release, r.Verdict, r.Reason, printable(r.Message))
+		}
+		results = append(results, r)
+		out = append(out, audit.ReleaseVerdict{Release: r.Release, Verdict: r.Verdict, Reason: r.Reason, Message: r.Message})
+	}
+	return func(digest string) string {
+		for i := range results {
+			if name := results[i].Vouches(digest); name != "" {
+				return name
+			}
+		}
+		return ""
+	}, out, nil
+}
