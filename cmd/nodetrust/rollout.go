@@ -102,7 +102,7 @@ func runRolloutStatus(cmd *cobra.Command, o rolloutOptions) error {
 	}
 	w := &rolloutWait{
 		read: func(ctx context.Context) (rolloutReport, error) { return readRollout(ctx, client, ask) },
-		out:  o.out, screen: newScreen(cmd.OutOrStdout()), stderr: cmd.ErrOrStderr(),
+		out:  o.out, screen: newScreen(cmd.OutOrStdout()), stderr: cmd.ErrOrStderr(), byConfig: o.config != "",
 	}
 	if o.wait {
 		ctx, cancel := context.WithTimeout(cmd.Context(), o.timeout)
@@ -225,6 +225,8 @@ type rolloutWait struct {
 	out    outputFlag
 	screen *screen
 	stderr io.Writer
+	// byConfig is whether what is looked for was rendered of a trust config, without a cluster.
+	byConfig bool
 }
 
 // wait ends with the last report that could be read. On a terminal it shows each in place of the one before.
@@ -321,6 +323,9 @@ func (w *rolloutWait) finish(r rolloutReport) error {
 	}
 	if err != nil {
 		return err
+	}
+	if w.byConfig && slices.ContainsFunc(r.Pools, func(v rollout.Verdict) bool { return v.Reason == rollout.ReasonNotApplied }) {
+		fmt.Fprintln(w.stderr, "nodetrust: hint: a MachineConfig that render --merge made has another name: give it with --desired")
 	}
 	return silent(r.exit())
 }

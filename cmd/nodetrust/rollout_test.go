@@ -418,6 +418,7 @@ func TestRolloutStatus_other(t *testing.T) {
 		says   string
 	}{
 		{"not applied", func(l *rolloutLab) { delete(l.objects, machineConfigs+"51-worker-corp") }, nil, 4, `"reason": "NotApplied"`},
+		{"not applied, merged perhaps", func(l *rolloutLab) { delete(l.objects, machineConfigs+"51-worker-corp") }, nil, 4, "hint: a MachineConfig that render --merge made has another name"},
 		{"another one applied", func(l *rolloutLab) {
 			l.objects[machineConfigs+"51-worker-corp"] = machineConfig("51-worker-corp", "worker", policyOnly("other"), nil)
 		}, nil, 4, `"reason": "OtherBytes"`},
