@@ -88,6 +88,31 @@ func ParseConfigMaps(name string, data []byte) (*ConfigMaps, error) {
 	return c, nil
 }
 
+// Manifests are ConfigMaps with signatures by digest, as YAML for a cluster: the Cluster Version Operator there then finds them
+// without a store. Same input, same bytes.
+func Manifests(signatures map[string][][]byte) ([]byte, error) {
+	var b bytes.Buffer
+	enc := yaml.NewEncoder(&b)
+	enc.SetIndent(2)
+	for _, d := range slices.Sorted(maps.Keys(signatures)) {
+		name := strings.Replace(d, ":", "-", 1)
+		data := map[string]string{}
+		for i, s := range signatures[d] {
+			data[fmt.Sprintf("%s-%d", name, i+1)] = base64.StdEncoding.EncodeToString(s)
+		}
+		err := enc.Encode(struct {
+			APIVersion string            `yaml:"apiVersion"`
+			Kind       string            `yaml:"kind"`
+			Metadata   map[string]any    `yaml:"metadata"`
+			BinaryData map[string]string `yaml:"binaryData"`
+		}{"v1", "ConfigMap", map[string]any{"name": name, "namespace": ConfigMapNamespace, "labels": map[string]string{ConfigMapLabel: ""}}, data})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return b.Bytes(), enc.Close()
+}
+
 // Signatures is of Source.
 func (c *ConfigMaps) Signatures(_ context.Context, d string) ([]Blob, error) {
 	prefix := strings.Replace(d, ":", "-", 1)

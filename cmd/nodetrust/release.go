@@ -231,13 +231,21 @@ func (r *releaseVerify) writePolicy(result release.Result) error {
 	if err != nil {
 		return err
 	}
-	f, err := renameio.NewPendingFile(r.toPolicy, renameio.WithTempDir(filepath.Dir(r.toPolicy)), renameio.WithStaticPermissions(0o644))
-	if err != nil {
+	if err := replaceFile(r.toPolicy, b); err != nil {
 		return fmt.Errorf("writing --to-policy: %w", err)
 	}
-	defer f.Cleanup()
+	return nil
+}
+
+// replaceFile writes a file, whole or not at all.
+func replaceFile(path string, b []byte) error {
+	f, err := renameio.NewPendingFile(path, renameio.WithTempDir(filepath.Dir(path)), renameio.WithStaticPermissions(0o644))
+	if err != nil {
+		return err
+	}
+	defer func() { _ = f.Cleanup() }()
 	if _, err := f.Write(b); err != nil {
-		return fmt.Errorf("writing --to-policy: %w", err)
+		return err
 	}
 	return f.CloseAtomicallyReplace()
 }

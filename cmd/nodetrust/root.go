@@ -122,6 +122,7 @@ says beforehand which images a node would refuse, and why, and proves on a node 
 		newVerifySignatureCommand(),
 		newVerifyChecksumsCommand(),
 		newReleaseCommand(),
+		newSignaturesCommand(),
 		newStatusCommand(),
 		newRolloutCommand(),
 	)

@@ -1,0 +1,321 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"go.yaml.in/yaml/v3"
+
+	"github.com/nodetrust/nodetrust/audit"
+	"github.com/nodetrust/nodetrust/lookaside"
+	"github.com/nodetrust/nodetrust/release"
+	"github.com/nodetrust/nodetrust/trust"
+	"github.com/nodetrust/nodetrust/verdict"
+	"github.com/nodetrust/nodetrust/verify"
+)
+
+func newSignaturesCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:     "signatures",
+		Short:   "Collect signatures for sites without a network",
+		Example: `  nodetrust signatures bundle --config trust.yaml --images-from images.txt --to bundle`,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return fmt.Errorf("unknown command %q", "signatures "+args[0])
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(newSignaturesBundleCommand())
+	return cmd
+}
+
+type signaturesBundle struct {
+	out          outputFlag
+	policy       policyFlags
+	image        imageFlags
+	sources      sourceFlags
+	release      releaseFlags
+	to, target   string
+	mirrors      string
+	toConfigMaps string
+	refresh      bool
+}
+
+// bundled is the JSON of signatures bundle.
+type bundled struct {
+	lookaside.Result
+	// Lookaside is the URL that nodes use the tree by.
+	Lookaside  string               `json:"lookaside"`
+	Registries []lookaside.Registry `json:"registries"`
+}
+
+func newSignaturesBundleCommand() *cobra.Command {
+	var b signaturesBundle
+	cmd := &cobra.Command{
+		Use:   "bundle --to DIR [IMAGE…]",
+		Short: "Collect the signatures of images into a directory that nodes use as a lookaside",
+		Long: `Reads the signatures of images from the lookasides of a policy, and writes them to DIR as a lookaside of files: for every
+platform of an image, and under the path of every place from which nodes may pull it: its own repository, and mirrors, which
+are those of trust.yaml and of --mirrors, a registries.conf of the nodes. Copied to the nodes, DIR serves as file:// lookaside
+where no web server of signatures can be reached; it can also be put on a web server inside.
+
+Then each image is judged by the same policy with nothing but the signatures in DIR. Only if all are accepted the bundle is
+complete. sigstore signatures lie in registries and are mirrored together with images: they are judged as they are there.
+
+Signatures of OpenShift release images come from --store and --signatures-from as for release verify; --to-configmaps writes
+them as ConfigMaps too, for the Cluster Version Operator of a cluster without a network.
+
+DIR may hold an earlier bundle, also one that was interrupted: signatures are added, none is removed, and images named by
+digest that were read before are not read again, unless --refresh is given. Last comes what trust.yaml needs for using DIR.
+
+Status 3 if an image would be refused with what is in DIR, 4 if that can't be told.`,
+		Example: `  nodetrust signatures bundle --config trust.yaml --images-from cluster --to bundle --target /var/lib/nodetrust/sigstore
+  nodetrust signatures bundle --config trust.yaml --mirrors registries.conf --to bundle registry.redhat.io/ubi9/ubi:9.4`,
+		RunE: func(cmd *cobra.Command, args []string) error { return b.run(cmd, args) },
+	}
+	fl := cmd.Flags()
+	b.out.add(cmd)
+	b.policy.add(cmd)
+	b.image.add(cmd)
+	_ = fl.MarkHidden("as")
+	b.sources.add(cmd)
+	fl.StringArrayVar(&b.release.stores, "store", nil, "release signature store at this http, https or file `URL`, or path (repeatable; default Red Hat's, unless --signatures-from is given)")
+	fl.StringArrayVar(&b.release.signaturesFrom, "signatures-from", nil, "`FILE` with ConfigMaps that have signatures of releases, or live: those of the cluster (repeatable)")
+	fl.StringVar(&b.to, "to", "", "`DIR` to write to")
+	fl.StringVar(&b.target, "target", "", "absolute `PATH` at which DIR will be on the nodes (default DIR)")
+	fl.StringVar(&b.mirrors, "mirrors", "", "registries.conf `FILE` of the nodes: signatures are laid out for its mirrors too")
+	fl.StringVar(&b.toConfigMaps, "to-configmaps", "", "write the release signatures as ConfigMaps to `FILE`")
+	fl.BoolVar(&b.refresh, "refresh", false, "read all images again")
+	return cmd
+}
+
+func (b *signaturesBundle) run(cmd *cobra.Command, args []string) error {
+	if err := b.check(args); err != nil {
+		return err
+	}
+	images, err := b.images(cmd, args)
+	if err != nil {
+		return err
+	}
+	b.release.cluster = b.sources.cluster
+	releases, err := b.release.open(cmd.Context(), release.DefaultStores)
+	if err != nil {
+		return err
+	}
+	p, err := b.policy.source()
+	if err != nil {
+		return usageErr(err)
+	}
+	defer p.Close()
+	if err := verify.CheckOptions(b.image.options()); err != nil {
+		return usageErr(err)
+	}
+	places, closePlaces, err := b.places()
+	if err != nil {
+		return err
+	}
+	defer closePlaces()
+	tree, err := lookaside.OpenTree(b.to)
+	if err != nil {
+		return err
+	}
+	defer tree.Close()
+	bar := newAuditBar(cmd.ErrOrStderr())
+	result, found, err := lookaside.Collect(cmd.Context(), tree, lookaside.Options{
+		Images: images, Policy: p, Image: b.image.options(), Places: places, Releases: releases, IsRelease: isRelease, Refresh: b.refresh,
+		Progress: func(done, total int) { bar.show(audit.Progress{Done: done, Total: total}) },
+	})
+	bar.clear()
+	if err != nil {
+		return withHint(err, "the same command goes on with what is in "+b.to)
+	}
+	if err := b.writeConfigMaps(found); err != nil {
+		return err
+	}
+	url := lookaside.URL(b.target)
+	out := bundled{Result: result, Lookaside: url, Registries: result.Registries(url)}
+	if err := b.out.write(cmd.OutOrStdout(), out, func(w io.Writer) error { return writeBundle(w, b.to, out) }); err != nil {
+		return err
+	}
+	return silent(verdictExit(result.Verdict))
+}
+
+func (b *signaturesBundle) check(args []string) error {
+	switch {
+	case b.to == "":
+		return usagef("--to is missing")
+	case len(args) == 0 && len(b.sources.from) == 0:
+		return usagef("no image is named: give IMAGE or --images-from")
+	case b.image.as != "":
+		return usagef("--as goes with one image; a bundle is of images as what they are")
+	case b.target == "":
+		var err error
+		b.target, err = filepath.Abs(b.to)
+		return err
+	case !filepath.IsAbs(b.target):
+		return usagef("--target %s: must be an absolute path", b.target)
+	}
+	return nil
+}
+
+// images are those of the arguments and of --images-from, each once. A source that could not be read to its end is an error:
+// a bundle of a part would be taken for complete.
+func (b *signaturesBundle) images(cmd *cobra.Command, args []string) ([]string, error) {
+	seen := map[string]bool{}
+	for _, a := range args {
+		name, err := verify.Canonical(strings.TrimPrefix(a, "docker://"))
+		if err != nil {
+			return nil, usageErr(fmt.Errorf("image %q: %w", a, err))
+		}
+		seen[name] = true
+	}
+	list, closeAll, err := b.sources.open(cmd, b.policy.root)
+	if err != nil {
+		return nil, err
+	}
+	defer closeAll()
+	for _, s := range list {
+		err := s.Source.Uses(cmd.Context(), func(u audit.Use) error {
+			name, err := verify.Canonical(strings.TrimPrefix(u.Image, "docker://"))
+			if err != nil {
+				return fmt.Errorf("image %q of %s: %w", u.Image, u.By, err)
+			}
+			seen[name] = true
+			return nil
+		})
+		if err != nil {
+			return nil, fmt.Errorf("listing images of %s: %w", s.Name, err)
+		}
+	}
+	var out []string
+	for name := range seen {
+		out = append(out, name)
+	}
+	slices.Sort(out)
+	if len(out) == 0 {
+		return nil, usagef("there is no image")
+	}
+	return out, nil
+}
+
+// places makes the function that says from where nodes may pull an image.
+func (b *signaturesBundle) places() (places func(string) ([]string, error), closeAll func(), err error) {
+	var cfg *trust.Config
+	if b.policy.config != "" {
+		if cfg, err = loadTrust(b.policy.config, nil); err != nil {
+			return nil, nil, err
+		}
+	}
+	closeAll = func() {}
+	var nodes *verify.Policy
+	if b.mirrors != "" {
+		if _, err := os.Stat(b.mirrors); err != nil {
+			return nil, nil, usageErr(fmt.Errorf("reading --mirrors: %w", err))
+		}
+		if nodes, err = verify.AcceptAll(verify.Settings{RegistriesConf: b.mirrors}); err != nil {
+			return nil, nil, usageErr(fmt.Errorf("--mirrors: %w", err))
+		}
+		closeAll = func() { nodes.Close() }
+	}
+	return func(image string) ([]string, error) {
+		name, _, _ := strings.Cut(image, "@")
+		if i := strings.LastIndexByte(name, ':'); i > strings.LastIndexByte(name, '/') {
+			name = name[:i]
+		}
+		mirrors := configMirrors(cfg, name)
+		if nodes != nil {
+			more, err := nodes.Places(image)
+			if err != nil {
+				return nil, err
+			}
+			mirrors = append(mirrors, more...)
+		}
+		slices.Sort(mirrors)
+		mirrors = slices.DeleteFunc(slices.Compact(mirrors), func(s string) bool { return s == name })
+		return append([]string{name}, mirrors...), nil
+	}, closeAll, nil
+}
+
+// configMirrors are the repositories that a trust.yaml names as mirrors of one: those of the most specific entry.
+func configMirrors(cfg *trust.Config, name string) (out []string) {
+	if cfg == nil {
+		return nil
+	}
+	best := -1
+	for _, r := range cfg.Registries {
+		rest, ok := strings.CutPrefix(name, r.Scope)
+		if !ok || rest != "" && rest[0] != '/' || len(r.Scope) <= best {
+			continue
+		}
+		best, out = len(r.Scope), nil
+		for _, m := range r.Mirrors {
+			out = append(out, m.Scope+rest)
+		}
+	}
+	return out
+}
+
+// isRelease tells repositories of OpenShift releases, as Red Hat and the tools for mirroring name them.
+func isRelease(repository string) bool {
+	switch repository[strings.LastIndexByte(repository, '/')+1:] {
+	case "ocp-release", "release", "release-images":
+		return true
+	}
+	return false
+}
+
+func (b *signaturesBundle) writeConfigMaps(found lookaside.Releases) error {
+	if b.toConfigMaps == "" {
+		return nil
+	}
+	if len(found) == 0 {
+		return errors.New("--to-configmaps: no signature of a release was found")
+	}
+	manifests, err := release.Manifests(found)
+	if err != nil {
+		return err
+	}
+	if err := replaceFile(b.toConfigMaps, manifests); err != nil {
+		return fmt.Errorf("writing --to-configmaps: %w", err)
+	}
+	return nil
+}
+
+func writeBundle(w io.Writer, dir string, b bundled) error {
+	signatures, added, bad := 0, 0, 0
+	for _, i := range b.Images {
+		signatures, added = signatures+i.Signatures, added+i.Added
+		if i.Verdict.Verdict != verdict.Accept {
+			bad++
+		}
+	}
+	if bad == 0 {
+		fmt.Fprintf(w, "complete: %d images are accepted with the %d signatures in %s (%d files new)\n", len(b.Images), signatures, dir, added)
+	} else {
+		fmt.Fprintf(w, "incomplete: %d of %d images are not accepted with the %d signatures in %s (%d files new)\n", bad, len(b.Images), signatures, dir, added)
+	}
+	for _, i := range b.Images {
+		if i.Verdict.Verdict == verdict.Accept {
+			continue
+		}
+		fmt.Fprintln(w)
+		if err := writeVerdict(w, i.Verdict); err != nil {
+			return err
+		}
+	}
+	if len(b.Registries) == 0 {
+		return nil
+	}
+	fmt.Fprint(w, "\n# for spec.registries of trust.yaml: these lookasides make nodes use the directory\n")
+	enc := yaml.NewEncoder(w)
+	enc.SetIndent(2)
+	return errors.Join(enc.Encode(map[string]any{"registries": b.Registries}), enc.Close())
+}

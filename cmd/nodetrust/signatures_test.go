@@ -1,0 +1,110 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/nodetrust/nodetrust/internal/fixture"
+	"github.com/nodetrust/nodetrust/verdict"
+)
+
+// TestSignaturesBundle makes a bundle for a mirror, and lets what it says to write into trust.yaml judge the images with
+// nothing else.
+func TestSignaturesBundle(t *testing.T) {
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Chdir(t.TempDir())
+	gpg, err := fixture.NewGPG()
+	must(err)
+	defer gpg.Close()
+	key, err := gpg.NewKey("signer", fixture.KeyOptions{})
+	must(err)
+	must(os.WriteFile("key.asc", key.Armored, 0o644))
+	registry, err := fixture.NewRegistry("127.0.0.1:0")
+	must(err)
+	defer registry.Stop()
+	mirror, err := fixture.NewRegistry("127.0.0.1:0")
+	must(err)
+	defer mirror.Stop()
+	lookaside, err := fixture.NewLookaside("127.0.0.1:0", t.TempDir())
+	must(err)
+	defer lookaside.Stop()
+	digest, err := registry.Push("team/app", "v1", "app")
+	must(err)
+	_, err = mirror.Push("rh/team/app", "v1", "app")
+	must(err)
+	_, err = registry.Push("team/unsigned", "v1", "unsigned")
+	must(err)
+	image := registry.Host + "/team/app"
+	sig, err := key.Sign(digest, image+":v1")
+	must(err)
+	must(lookaside.Put("team/app", digest, 1, sig))
+	conf := func(name, more string) {
+		must(os.WriteFile(name, fmt.Appendf(nil, "[[registry]]\nlocation = %q\ninsecure = true\n%s", registry.Host, more), 0o644))
+	}
+	conf("direct.conf", "")
+	conf("nodes.conf", fmt.Sprintf("[[registry.mirror]]\nlocation = \"%s/rh\"\ninsecure = true\n", mirror.Host))
+	config := func(name, entry string) {
+		must(os.WriteFile(name, fmt.Appendf(nil, `apiVersion: nodetrust.io/v1alpha1
+kind: TrustConfig
+metadata: {name: lab}
+spec:
+  default: reject
+  keys: [{name: k, file: key.asc}]
+  registries:
+  - require: [{signedBy: [k]}]
+%s`, entry), 0o644))
+	}
+	config("trust.yaml", fmt.Sprintf("    scope: %s\n    lookaside: %s\n", registry.Host, lookaside.URL()))
+	must(os.WriteFile("images.txt", []byte(image+":v1 by=shop\n"+image+"@"+digest+"\n"), 0o644))
+
+	nodetrust := func(want int, args ...string) []byte {
+		t.Helper()
+		var stdout, stderr bytes.Buffer
+		if got := run(t.Context(), args, strings.NewReader(""), &stdout, &stderr); got != want {
+			t.Errorf("nodetrust %s: status %d, want %d\n%s%s", strings.Join(args, " "), got, want, stdout.String(), stderr.String())
+		}
+		return stdout.Bytes()
+	}
+	bundle := func(want int, args ...string) []byte {
+		t.Helper()
+		return nodetrust(want, append([]string{
+			"signatures", "bundle", "--config", "trust.yaml", "--registries-conf", "direct.conf", "--platform", "linux/amd64",
+			"--mirrors", "nodes.conf", "--to", "sigs",
+		}, args...)...)
+	}
+	text := string(bundle(0, "--images-from", "images.txt", "--target", "/var/lib/sigs"))
+	if !strings.HasPrefix(text, "complete: 2 images are accepted with the 2 signatures in sigs (2 files new)\n") || !strings.Contains(text, "lookaside: file:///var/lib/sigs") {
+		t.Errorf("%s", text)
+	}
+	var out bundled
+	must(json.Unmarshal(bundle(0, "-o", "json", image+":v1"), &out))
+	if out.Verdict != verdict.Accept || len(out.Registries) != 1 || len(out.Registries[0].Mirrors) != 1 || out.Images[0].Added != 0 {
+		t.Fatalf("%+v", out)
+	}
+
+	// With the lookaside gone, trust.yaml as the bundle says.
+	lookaside.Stop()
+	r := out.Registries[0]
+	config("offline.yaml", fmt.Sprintf("    scope: %s\n    lookaside: %s\n    mirrors: [{location: %s, lookaside: %s}]\n", r.Scope, r.Lookaside, r.Mirrors[0].Location, r.Mirrors[0].Lookaside))
+	for _, conf := range []string{"direct.conf", "nodes.conf"} {
+		nodetrust(0, "verify", "--config", "offline.yaml", "--registries-conf", conf, "--platform", "linux/amd64", image+":v1")
+	}
+	nodetrust(4, "verify", "--config", "trust.yaml", "--registries-conf", "direct.conf", "--platform", "linux/amd64", image+":v1")
+
+	must(lookaside.Start())
+	text = string(bundle(3, image+":v1", registry.Host+"/team/unsigned:v1"))
+	if !strings.HasPrefix(text, "incomplete: 1 of 2 images are not accepted") || !strings.Contains(text, "NoSignature") {
+		t.Errorf("%s", text)
+	}
+	bundle(4, registry.Host+"/team/absent:v1")
+	bundle(1, "--to-configmaps", "maps.yaml", image+":v1")
+}

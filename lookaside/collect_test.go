@@ -1,0 +1,496 @@
+package lookaside
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/nodetrust/nodetrust/internal/fixture"
+	"github.com/nodetrust/nodetrust/release"
+	"github.com/nodetrust/nodetrust/verdict"
+	"github.com/nodetrust/nodetrust/verify"
+)
+
+func TestMain(m *testing.M) {
+	verify.Isolate()
+	os.Exit(m.Run())
+}
+
+func check(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// world is a registry with signed images, a mirror of it, and the lookaside of the registry.
+type world struct {
+	t                *testing.T
+	key, other       *fixture.Key
+	registry, mirror *fixture.Registry
+	lookaside        *fixture.Lookaside
+	policy           *verify.Policy
+	dir              string // of the bundle
+}
+
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	w := &world{t: t, dir: filepath.Join(t.TempDir(), "bundle")}
+	gpg, err := fixture.NewGPG()
+	check(t, err)
+	t.Cleanup(gpg.Close)
+	w.key, err = gpg.NewKey("signer", fixture.KeyOptions{})
+	check(t, err)
+	w.other, err = gpg.NewKey("other", fixture.KeyOptions{})
+	check(t, err)
+	w.registry, err = fixture.NewRegistry("127.0.0.1:0")
+	check(t, err)
+	t.Cleanup(w.registry.Stop)
+	w.mirror, err = fixture.NewRegistry("127.0.0.1:0")
+	check(t, err)
+	t.Cleanup(w.mirror.Stop)
+	w.lookaside, err = fixture.NewLookaside("127.0.0.1:0", t.TempDir())
+	check(t, err)
+	t.Cleanup(w.lookaside.Stop)
+	w.policy = w.open(w.lookaside.URL(), w.insecure(w.registry.Host))
+	return w
+}
+
+// open makes a policy that demands signatures, with this lookaside for everything.
+func (w *world) open(lookaside, registriesConf string) *verify.Policy {
+	w.t.Helper()
+	policy, registries := w.files(lookaside)
+	p, err := verify.Rendered(verify.File{Path: "policy.json", Data: policy}, []verify.File{{Path: "all.yaml", Data: registries}},
+		verify.Settings{RegistriesConf: registriesConf})
+	check(w.t, err)
+	w.t.Cleanup(func() { check(w.t, p.Close()) })
+	return p
+}
+
+func (w *world) files(lookaside string) (policy, registries []byte) {
+	return fmt.Appendf(nil, `{"default":[{"type":"reject"}],"transports":{"docker":{%q:[{"type":"signedBy","keyType":"GPGKeys","keyData":%q}]}}}`,
+		w.registry.Host, base64.StdEncoding.EncodeToString(w.key.Binary)), fmt.Appendf(nil, "default-docker: {lookaside: %q}\n", lookaside)
+}
+
+// insecure is a registries.conf for registries without TLS.
+func (w *world) insecure(hosts ...string) string {
+	text := ""
+	for _, h := range hosts {
+		text += fmt.Sprintf("[[registry]]\nlocation = %q\ninsecure = true\n", h)
+	}
+	return w.write("registries.conf", text)
+}
+
+// mirrored is a registries.conf of nodes: everything comes from below rh/ of the mirror.
+func (w *world) mirrored() string {
+	return w.write("mirrored.conf", fmt.Sprintf("[[registry]]\nlocation = %q\ninsecure = true\n[[registry.mirror]]\nlocation = %q\ninsecure = true\n",
+		w.registry.Host, w.mirror.Host+"/rh"))
+}
+
+func (w *world) write(name, text string) string {
+	w.t.Helper()
+	path := filepath.Join(w.t.TempDir(), name)
+	check(w.t, os.WriteFile(path, []byte(text), 0o644))
+	return path
+}
+
+func (w *world) sign(k *fixture.Key, repo, digest string, n int) {
+	w.t.Helper()
+	sig, err := k.Sign(digest, w.registry.Host+"/"+repo+":v1")
+	check(w.t, err)
+	check(w.t, w.lookaside.Put(repo, digest, n, sig))
+}
+
+// push makes an image and signs it.
+func (w *world) push(repo string, keys ...*fixture.Key) (digest string) {
+	w.t.Helper()
+	digest, err := w.registry.Push(repo, "v1", repo)
+	check(w.t, err)
+	for i, k := range keys {
+		w.sign(k, repo, digest, i+1)
+	}
+	return digest
+}
+
+func (w *world) places(image string) ([]string, error) {
+	name := repository(image)
+	_, path, _ := strings.Cut(name, "/")
+	return []string{name, w.mirror.Host + "/rh/" + path}, nil
+}
+
+func (w *world) collect(o Options, images ...string) (Result, Releases, error) {
+	w.t.Helper()
+	tree, err := OpenTree(w.dir)
+	check(w.t, err)
+	defer tree.Close()
+	o.Images, o.Image.Platform = images, "linux/amd64"
+	if o.Policy == nil {
+		o.Policy = w.policy
+	}
+	if o.Places == nil {
+		o.Places = w.places
+	}
+	return Collect(w.t.Context(), tree, o)
+}
+
+// tree lists the files of the bundle.
+func (w *world) tree() (files []string) {
+	w.t.Helper()
+	check(w.t, filepath.WalkDir(w.dir, func(path string, d os.DirEntry, err error) error {
+		rel, _ := filepath.Rel(w.dir, path)
+		if err == nil && !d.IsDir() && !strings.HasPrefix(rel, stateDir) {
+			files = append(files, rel)
+		}
+		if strings.Contains(rel, "tmp-") {
+			w.t.Errorf("%s is left", rel)
+		}
+		return err
+	}))
+	return files
+}
+
+func equals(digest string) string { return strings.Replace(digest, ":", "=", 1) }
+
+// TestCollect: what is collected is enough for a node that has nothing but the directory, under the own name and a mirror's.
+func TestCollect(t *testing.T) {
+	w := newWorld(t)
+	one := w.push("team/one", w.other, w.key)
+	two := w.push("team/two", w.key)
+	index, instances, err := w.registry.PushIndex("team/multi", "v1", "multi", "amd64", "arm64")
+	check(t, err)
+	for _, d := range instances {
+		w.sign(w.key, "team/multi", d, 1)
+	}
+	images := []string{
+		w.registry.Host + "/team/one:v1", w.registry.Host + "/team/two@" + two,
+		w.registry.Host + "/team/multi:v1", w.registry.Host + "/team/multi@" + index,
+	}
+	r, _, err := w.collect(Options{}, images...)
+	check(t, err)
+	if r.Verdict != verdict.Accept || len(r.Images) != 4 {
+		t.Fatalf("%+v", r)
+	}
+	for i, want := range []int{2, 1, 2, 2} {
+		if got := r.Images[i]; got.Signatures != want || got.Verdict.Verdict != verdict.Accept || got.Verdict.Image != images[i] {
+			t.Errorf("%+v, want %d signatures", got, want)
+		}
+	}
+	var want []string
+	for _, below := range []string{"rh/team/", "team/"} {
+		for _, d := range instances {
+			want = append(want, below+"multi@"+equals(d)+"/signature-1")
+		}
+		want = append(want, below+"one@"+equals(one)+"/signature-1", below+"one@"+equals(one)+"/signature-2", below+"two@"+equals(two)+"/signature-1")
+	}
+	slices.Sort(want)
+	if got := w.tree(); !slices.Equal(slices.Sorted(slices.Values(got)), want) {
+		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+
+	// The lookaside is gone: nodes have the directory.
+	w.lookaside.Stop()
+	w.mirrorAll("team/one", "team/two")
+	alone := w.open(URL(w.dir), w.insecure(w.registry.Host))
+	mirrored := w.open(URL(w.dir), w.mirrored())
+	for _, image := range images {
+		v, err := verify.Image(t.Context(), image, alone, verify.Options{Platform: "linux/amd64"})
+		check(t, err)
+		if v.Verdict != verdict.Accept {
+			t.Errorf("%s: %s", image, v.Message)
+		}
+	}
+	w.registry.Requests()
+	for _, image := range images[:2] {
+		v, err := verify.Image(t.Context(), image, mirrored, verify.Options{Platform: "linux/amd64"})
+		check(t, err)
+		if v.Verdict != verdict.Accept || !strings.Contains(v.Lookaside.URL, "/rh/team/") {
+			t.Errorf("%s through the mirror: %s %+v", image, v.Message, v.Lookaside)
+		}
+	}
+	if asked := w.registry.Requests(); len(asked) > 0 {
+		t.Errorf("the mirrored registry was asked: %q", asked)
+	}
+	w.podman(images[0], images[1])
+}
+
+// mirrorAll puts what Push made of the repositories into the mirror.
+func (w *world) mirrorAll(repos ...string) {
+	w.t.Helper()
+	for _, repo := range repos {
+		_, err := w.mirror.Push("rh/"+repo, "v1", repo)
+		check(w.t, err)
+	}
+}
+
+// podman pulls with a policy and registries.d of its own, whose only lookaside is the bundle.
+func (w *world) podman(images ...string) {
+	t := w.t
+	if _, err := exec.LookPath("podman"); err != nil || os.Geteuid() != 0 {
+		t.Log("podman is not asked: it is not installed, or this is not root")
+		return
+	}
+	home, err := os.MkdirTemp("", "nt-")
+	check(t, err)
+	defer os.RemoveAll(home)
+	config := filepath.Join(home, ".config", "containers")
+	check(t, os.MkdirAll(filepath.Join(config, "registries.d"), 0o755))
+	pull := func(lookaside, conf, image string) error {
+		policy, registries := w.files(lookaside)
+		check(t, os.WriteFile(filepath.Join(config, "policy.json"), policy, 0o644))
+		check(t, os.WriteFile(filepath.Join(config, "registries.d", "all.yaml"), registries, 0o644))
+		cmd := exec.CommandContext(t.Context(), "podman", "--root", home+"/s", "--runroot", home+"/r", "--tmpdir", home+"/t", "--storage-driver", "vfs",
+			"--cgroup-manager", "cgroupfs", "--events-backend", "none", "pull", "--quiet", image)
+		cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + home, "CONTAINERS_REGISTRIES_CONF=" + conf, "XDG_RUNTIME_DIR=" + home}
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return fmt.Errorf("%w: %s", err, out)
+		}
+		return nil
+	}
+	for _, image := range images {
+		for _, conf := range []string{w.insecure(w.registry.Host), w.mirrored()} {
+			if err := pull(URL(w.dir), conf, image); err != nil {
+				t.Errorf("podman with the bundle: %s: %v", image, err)
+			}
+			if err := pull(URL(t.TempDir()), conf, image); err == nil || !strings.Contains(err.Error(), "no signature exists") {
+				t.Errorf("podman without the bundle: %s: %v", image, err)
+			}
+		}
+	}
+}
+
+// TestCollect_incomplete: an image that isn't satisfied is told, and spoils the whole.
+func TestCollect_incomplete(t *testing.T) {
+	w := newWorld(t)
+	w.push("team/good", w.key)
+	w.push("team/unsigned")
+	w.push("team/foreign", w.other)
+	good := w.registry.Host + "/team/good:v1"
+	_, instances, err := w.registry.PushIndex("team/list", "v1", "list", "amd64", "arm64")
+	check(t, err)
+	w.sign(w.key, "team/list", instances[1], 1)
+	for _, test := range []struct {
+		image  string
+		answer verdict.Answer
+		reason verdict.Reason
+	}{
+		{w.registry.Host + "/team/unsigned:v1", verdict.Refuse, verdict.NoSignature},
+		{w.registry.Host + "/team/foreign:v1", verdict.Refuse, verdict.WrongKey},
+		{w.registry.Host + "/team/list:v1", verdict.Refuse, verdict.NoSignature},
+		{w.registry.Host + "/team/absent:v1", verdict.Unknown, verdict.ImageNotFound},
+		{w.mirror.Host + "/not/covered:v1", verdict.Unknown, verdict.RegistryUnreachable},
+	} {
+		r, _, err := w.collect(Options{}, good, test.image)
+		check(t, err)
+		if got := r.Images[1]; r.Verdict != test.answer || got.Verdict.Verdict != test.answer || got.Reason != test.reason || r.Images[0].Verdict.Verdict != verdict.Accept {
+			t.Errorf("%s: %s; %s %s %s", test.image, r.Verdict, got.Verdict.Verdict, got.Reason, got.Message)
+		}
+	}
+	w.lookaside.Fault(func(rw http.ResponseWriter, _ *http.Request) { fmt.Fprint(rw, "<html>") })
+	r, _, err := w.collect(Options{}, w.registry.Host+"/team/unsigned:v1")
+	check(t, err)
+	if r.Verdict == verdict.Accept {
+		t.Errorf("%+v", r)
+	}
+	w.lookaside.Fault(func(rw http.ResponseWriter, _ *http.Request) { rw.WriteHeader(http.StatusForbidden) })
+	r, _, err = w.collect(Options{}, good)
+	check(t, err)
+	if r.Verdict != verdict.Unknown || r.Images[0].Reason != verdict.LookasideForbidden {
+		t.Errorf("%+v", r)
+	}
+}
+
+// TestCollect_resumed: an interrupted bundle is gone on with; what is named by digest is not read twice.
+func TestCollect_resumed(t *testing.T) {
+	w := newWorld(t)
+	first := w.registry.Host + "/team/first@" + w.push("team/first", w.key)
+	second := w.registry.Host + "/team/second@" + w.push("team/second", w.key)
+	tree, err := OpenTree(w.dir)
+	check(t, err)
+	ctx, cancel := context.WithCancel(t.Context())
+	w.lookaside.Fault(func(rw http.ResponseWriter, r *http.Request) {
+		if strings.Contains(r.URL.Path, "second") {
+			cancel()
+			<-r.Context().Done()
+			return
+		}
+		w.lookaside.Serve(rw, r)
+	})
+	// One after the other: the second ends it.
+	o := Options{Policy: w.policy, Places: w.places, Image: verify.Options{Platform: "linux/amd64"}}
+	o.Images = []string{first}
+	_, _, err = Collect(ctx, tree, o)
+	check(t, err)
+	o.Images = []string{first, second}
+	if _, _, err := Collect(ctx, tree, o); !errors.Is(err, context.Canceled) {
+		t.Errorf("%v", err)
+	}
+	check(t, tree.Close())
+	w.lookaside.Fault(nil)
+	if files := w.tree(); len(files) != 2 {
+		t.Errorf("%q", files)
+	}
+	// As a killed one leaves it.
+	check(t, os.MkdirAll(filepath.Join(w.dir, stateDir, "tmp-X"), 0o755))
+	w.registry.Requests()
+	w.lookaside.Requests()
+	r, _, err := w.collect(Options{}, first, second)
+	check(t, err)
+	if r.Verdict != verdict.Accept || len(w.tree()) != 4 || r.Images[0].Added != 0 || r.Images[1].Added != 2 {
+		t.Errorf("%+v", r)
+	}
+	for _, asked := range append(w.registry.Requests(), w.lookaside.Requests()...) {
+		if strings.Contains(asked, "first") {
+			t.Errorf("%s was asked again", asked)
+		}
+	}
+	// Again: nothing is asked, nothing written, unless told so.
+	if _, _, err = w.collect(Options{}, first, second); err != nil || len(w.registry.Requests())+len(w.lookaside.Requests()) > 0 {
+		t.Errorf("asked again, %v", err)
+	}
+	w.sign(w.other, "team/first", first[strings.Index(first, "@")+1:], 2)
+	r, _, err = w.collect(Options{Refresh: true}, first, second)
+	check(t, err)
+	if r.Images[0].Added != 2 || r.Images[0].Signatures != 2 || r.Images[1].Added != 0 {
+		t.Errorf("%+v", r)
+	}
+	// What was tampered with is read anew.
+	records, err := filepath.Glob(filepath.Join(w.dir, stateDir, "*.json"))
+	check(t, err)
+	for _, name := range records {
+		b, err := os.ReadFile(name)
+		check(t, err)
+		check(t, os.WriteFile(name, bytes.Replace(b, []byte(`"Manifest":"`), []byte(`"Manifest":"AAAA`), 1), 0o644))
+	}
+	w.registry.Requests()
+	if r, _, err := w.collect(Options{}, first, second); err != nil || r.Verdict != verdict.Accept || len(w.registry.Requests()) == 0 {
+		t.Errorf("%v %+v", err, r)
+	}
+}
+
+// TestCollect_release: signatures of releases come from their stores, and go to ConfigMaps.
+func TestCollect_release(t *testing.T) {
+	w := newWorld(t)
+	digest := w.push("ocp/release")
+	image := w.registry.Host + "/ocp/release@" + digest
+	sig, err := w.key.Sign(digest, w.registry.Host+"/ocp/release:v1")
+	check(t, err)
+	manifests, err := release.Manifests(map[string][][]byte{digest: {sig}})
+	check(t, err)
+	maps, err := release.ParseConfigMaps("maps", manifests)
+	check(t, err)
+	is := func(repository string) bool { return strings.HasSuffix(repository, "/release") }
+	r, found, err := w.collect(Options{Releases: []release.Source{maps}, IsRelease: is}, image)
+	check(t, err)
+	if r.Verdict != verdict.Accept || len(found[digest]) != 1 || !bytes.Equal(found[digest][0], sig) || len(w.tree()) != 2 {
+		t.Errorf("%+v", r)
+	}
+	w.dir = t.TempDir()
+	r, found, err = w.collect(Options{Releases: []release.Source{maps}}, image)
+	check(t, err)
+	if r.Verdict != verdict.Refuse || len(found) != 0 {
+		t.Errorf("%+v", r)
+	}
+	store, err := release.OpenStore("http://127.0.0.1:1")
+	check(t, err)
+	r, _, err = w.collect(Options{Releases: []release.Source{store}, IsRelease: is}, image)
+	check(t, err)
+	if r.Verdict != verdict.Unknown || r.Images[0].Reason != verdict.LookasideUnreachable {
+		t.Errorf("%+v", r)
+	}
+}
+
+// TestTree_hostile: nothing is written or read outside of the directory, whatever names and links there are.
+func TestTree_hostile(t *testing.T) {
+	outside := t.TempDir()
+	dir := filepath.Join(t.TempDir(), "tree")
+	tree, err := OpenTree(dir)
+	check(t, err)
+	defer tree.Close()
+	const digest = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+	sig := [][]byte{[]byte("s")}
+	for _, name := range []string{"", ".", "..", "../x", "a/../../x", "/etc", "a//b", "a/", ".nodetrust", "a/.hidden", "a@sha256=x", "a:b", `a\b`} {
+		if n, err := tree.Put(name, digest, sig); err == nil || n != 0 {
+			t.Errorf("Put(%q) is no error", name)
+		}
+		if _, err := tree.Signatures(name, digest); err == nil {
+			t.Errorf("Signatures(%q) is no error", name)
+		}
+	}
+	for _, d := range []string{"", "sha256:", "sha256:../x", "md5:abc", "sha256:" + strings.Repeat("/", 64)} {
+		if _, err := tree.Put("a", d, sig); err == nil {
+			t.Errorf("digest %q is no error", d)
+		}
+	}
+	check(t, os.Symlink(outside, filepath.Join(dir, "link")))
+	if _, err := tree.Put("link/app", digest, sig); err == nil {
+		t.Error("writes through a link to the outside")
+	}
+	check(t, os.MkdirAll(filepath.Join(dir, "a@"+equals(digest)), 0o755))
+	check(t, os.WriteFile(filepath.Join(outside, "file"), []byte("secret"), 0o644))
+	check(t, os.Symlink(filepath.Join(outside, "file"), filepath.Join(dir, "a@"+equals(digest), "signature-1")))
+	if _, err := tree.Signatures("a", digest); err == nil {
+		t.Error("reads through a link to the outside")
+	}
+	if left, err := os.ReadDir(outside); err != nil || len(left) != 1 {
+		t.Errorf("%v %v", left, err)
+	}
+	// An empty directory, as somebody may have made it, is filled file by file.
+	check(t, os.MkdirAll(filepath.Join(dir, "b@"+equals(digest)), 0o755))
+	many := [][]byte{[]byte("1"), []byte("2"), []byte("1")}
+	if n, err := tree.Put("b", digest, many); err != nil || n != 2 {
+		t.Errorf("%d, %v", n, err)
+	}
+	if got, err := tree.Signatures("b", digest); err != nil || len(got) != 2 || string(got[1]) != "2" {
+		t.Errorf("%q, %v", got, err)
+	}
+	var flood [][]byte
+	for i := range verify.MaxSignatures + 1 {
+		flood = append(flood, fmt.Append(nil, i))
+	}
+	if _, err := tree.Put("c", digest, flood); err == nil {
+		t.Error("takes more signatures than a runtime reads")
+	}
+	check(t, os.WriteFile(filepath.Join(dir, "b@"+equals(digest), "signature-3"), make([]byte, verify.MaxSignatureSize+1), 0o644))
+	if _, err := tree.Signatures("b", digest); err == nil {
+		t.Error("reads a file larger than a signature")
+	}
+}
+
+func TestRegistries(t *testing.T) {
+	image := func(name, scope, matched string, signatures int, mirrors ...string) Image {
+		return Image{
+			Verdict:    verdict.Verdict{Image: name, Scope: &verdict.Scope{Name: scope, Matched: matched}},
+			Places:     append([]string{repository(name)}, mirrors...),
+			Signatures: signatures,
+		}
+	}
+	r := Result{Images: []Image{
+		image("registry.redhat.io/ubi9/ubi:9.4", "registry.redhat.io", "host", 1, "mirror.corp:5000/redhat/ubi9/ubi"),
+		image("registry.redhat.io/ubi8/ubi@sha256:0", "registry.redhat.io", "host", 1, "mirror.corp:5000/redhat/ubi8/ubi", "other.corp/ubi8/ubi"),
+		image("quay.io/corp/app:1", "", "default", 2),
+		image("quay.io/odd/app:1", "quay.io/odd/app:1", "exact", 1, "mirror.corp:5000/elsewhere"),
+		image("docker.io/library/unsigned:1", "", "default", 0),
+	}}
+	const url = "file:///sigs"
+	got := fmt.Sprintf("%v", r.Registries(url))
+	want := fmt.Sprintf("%v", []Registry{
+		{"quay.io", url, nil},
+		{"quay.io/odd/app", url, []Mirror{{"mirror.corp:5000/elsewhere", url}}},
+		{"registry.redhat.io", url, []Mirror{{"mirror.corp:5000/redhat", url}, {"other.corp", url}}},
+	})
+	if got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+	if got := URL("/a b/c"); got != "file:///a%20b/c" {
+		t.Errorf("URL is %s", got)
+	}
+}

@@ -1,0 +1,84 @@
+package lookaside
+
+import (
+	"maps"
+	"net/url"
+	"slices"
+	"strings"
+)
+
+// Registry is what an entry of spec.registries in trust.yaml needs, so that nodes use the tree.
+type Registry struct {
+	Scope     string   `json:"scope" yaml:"scope"`
+	Lookaside string   `json:"lookaside" yaml:"lookaside"`
+	Mirrors   []Mirror `json:"mirrors,omitempty" yaml:"mirrors,omitempty"`
+}
+
+// Mirror is a place from which images of the scope are pulled.
+type Mirror struct {
+	Location  string `json:"location" yaml:"location"`
+	Lookaside string `json:"lookaside" yaml:"lookaside"`
+}
+
+// URL is the lookaside URL of a tree that lies at path on the nodes.
+func URL(path string) string { return (&url.URL{Scheme: "file", Path: path}).String() }
+
+// Registries are the entries that make nodes use the tree at this URL: of all images that have signatures in it.
+func (r Result) Registries(lookaside string) []Registry {
+	mirrors := map[string]map[string]bool{} // by scope
+	for _, i := range r.Images {
+		if i.Signatures == 0 {
+			continue
+		}
+		name := repository(i.Verdict.Image)
+		scope := i.scope(name)
+		if mirrors[scope] == nil {
+			mirrors[scope] = map[string]bool{}
+		}
+		for _, place := range i.Places {
+			if place == name {
+				continue
+			}
+			if location, ok := strings.CutSuffix(place, strings.TrimPrefix(name, scope)); ok && location != "" {
+				mirrors[scope][location] = true
+				continue
+			}
+			// The mirror has the image under another name than below the scope's.
+			if mirrors[name] == nil {
+				mirrors[name] = map[string]bool{}
+			}
+			mirrors[name][place] = true
+		}
+	}
+	var out []Registry
+	for _, scope := range slices.Sorted(maps.Keys(mirrors)) {
+		e := Registry{Scope: scope, Lookaside: lookaside}
+		for _, location := range slices.Sorted(maps.Keys(mirrors[scope])) {
+			e.Mirrors = append(e.Mirrors, Mirror{location, lookaside})
+		}
+		out = append(out, e)
+	}
+	return out
+}
+
+// scope is the section of the policy that covers the repository, or its host where only a default does.
+func (i Image) scope(name string) string {
+	host, _, _ := strings.Cut(name, "/")
+	if i.Scope == nil {
+		return host
+	}
+	switch s := repository(i.Scope.Name); i.Scope.Matched {
+	case "exact", "repository", "namespace", "host":
+		return s
+	}
+	return host
+}
+
+// repository is a reference without tag and digest.
+func repository(image string) string {
+	name, _, _ := strings.Cut(image, "@")
+	if i := strings.LastIndexByte(name, ':'); i > strings.LastIndexByte(name, '/') && strings.Contains(name, "/") {
+		name = name[:i]
+	}
+	return name
+}
