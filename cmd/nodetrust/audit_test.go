@@ -438,3 +438,33 @@ func TestAudit_release(t *testing.T) {
 		t.Errorf("without a key: exit status %d", code)
 	}
 }
+
+// TestAudit_default: without --images-from it is said where images come from, and where none can.
+func TestAudit_default(t *testing.T) {
+	dir := t.TempDir()
+	t.Setenv("KUBECONFIG", filepath.Join(dir, "missing"))
+	t.Setenv("PATH", dir)
+	t.Setenv("HOME", dir)
+	policy := filepath.Join(dir, "policy.json")
+	if err := os.WriteFile(policy, []byte(`{"default":[{"type":"reject"}]}`), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	args := []string{"audit", "--policy", policy, "--cri-socket", filepath.Join(dir, "no.sock"), "-o", "json"}
+	var out, errs bytes.Buffer
+	if code := run(t.Context(), args, strings.NewReader(""), &out, &errs); code != exitUsage || out.Len() > 0 {
+		t.Errorf("exit status %d: %s", code, &out)
+	}
+	for _, want := range []string{"note: no cluster: ", "error: no cluster, no ", "hint: name them with --images-from"} {
+		if !strings.Contains(errs.String(), want) {
+			t.Errorf("not said: %q in\n%s", want, &errs)
+		}
+	}
+	podman := filepath.Join(dir, "podman")
+	if err := os.WriteFile(podman, []byte("#!/bin/sh\necho broken >&2; exit 125\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	errs.Reset()
+	if code := run(t.Context(), args, strings.NewReader(""), &out, &errs); code != exitFailed || !strings.Contains(errs.String(), "note: images of podman on this host") {
+		t.Errorf("with a podman that fails: exit status %d\n%s", code, &errs)
+	}
+}

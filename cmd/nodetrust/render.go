@@ -33,6 +33,8 @@ type renderOptions struct {
 	live    cluster.Config
 	// noReboot refuses what would reboot nodes.
 	noReboot bool
+	// audit is the JSON of an audit to warn by.
+	audit string
 }
 
 func newRenderCommand() *cobra.Command {
@@ -70,6 +72,7 @@ stdin; key files are then relative to the current directory.`,
 	cmd.Flags().StringVar(&o.live.Kubeconfig, "kubeconfig", "", "with --cluster live: kubeconfig file (default: as kubectl)")
 	cmd.Flags().StringVar(&o.live.Context, "context", "", "with --cluster live: context of the kubeconfig")
 	cmd.Flags().BoolVar(&o.noReboot, "no-reboot", false, "with --to machineconfig: refuse files whose change reboots nodes")
+	cmd.Flags().StringVar(&o.audit, "audit", "", "JSON `FILE` of nodetrust audit: warn of images that the cluster can't go on without and that would be refused")
 	cmd.Flags().StringVarP(&o.output, "output", "o", "-", "directory to write to, or - for stdout")
 	_ = cmd.RegisterFlagCompletionFunc("cluster", cobra.FixedCompletions([]cobra.Completion{live}, cobra.ShellCompDirectiveDefault))
 	_ = cmd.RegisterFlagCompletionFunc("to", cobra.FixedCompletions([]cobra.Completion{"files", "butane", "machineconfig", "ignition", "configmap", "bundle", "nodedisruptionpolicy"}, cobra.ShellCompDirectiveNoFileComp))
@@ -114,6 +117,11 @@ func runRender(cmd *cobra.Command, o renderOptions, file string) error {
 	}
 	if err := o.checkDir(); err != nil {
 		return err
+	}
+	if o.audit != "" {
+		if err := warnOfAudit(cmd.ErrOrStderr(), o.audit, cfg, readers); err != nil {
+			return err
+		}
 	}
 	out, err := o.render(cfg, readers, pools, dump, cmd.ErrOrStderr())
 	if err != nil {
