@@ -2,6 +2,8 @@ package lint
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"fmt"
 	"maps"
 	"os"
 	"path/filepath"
@@ -244,9 +246,13 @@ spec:
 		"canary-proves-nothing": {trust("default: reject", "default: accept", "example.com/team/a@", "example.org/a@"), trust()},
 		"canary-side-missing":   {trust("expect: refuse", "expect: accept"), trust()},
 		"bad-desired":           {aFile("mc.yaml", strings.Replace(mc(signedPolicy), "data:;base64", "https://x", 1)), aFile("mc.yaml", mc(signedPolicy))},
-		"nothing-to-judge":      {aFile("mc.yaml", strings.Replace(mc(signedPolicy), "/etc/containers/policy.json", "/etc/other", 1)), aFile("mc.yaml", mc(signedPolicy))},
-		"reader-ignores":        {by(aScope(`"*.example.com":`+signed(key)), "rhel7"), by(aScope(`"*.example.com":`+signed(key)), "podman-4.3")},
-		"too-many-findings":     {aScope(strings.Repeat(`"x":`+reject+",", maxFindings+1) + `"x":` + reject), ok},
+		"merged-outdated": {
+			aFile("mc.yaml", list(foreignConfig("50-theirs", signedPolicy), merged("99-worker-zz-corp", signedPolicy, "other"))),
+			aFile("mc.yaml", list(foreignConfig("50-theirs", signedPolicy), merged("99-worker-zz-corp", signedPolicy, signedPolicy))),
+		},
+		"nothing-to-judge":  {aFile("mc.yaml", strings.Replace(mc(signedPolicy), "/etc/containers/policy.json", "/etc/other", 1)), aFile("mc.yaml", mc(signedPolicy))},
+		"reader-ignores":    {by(aScope(`"*.example.com":`+signed(key)), "rhel7"), by(aScope(`"*.example.com":`+signed(key)), "podman-4.3")},
+		"too-many-findings": {aScope(strings.Repeat(`"x":`+reject+",", maxFindings+1) + `"x":` + reject), ok},
 		"dangling-link": {
 			given{files: host().files, links: map[string]string{"root/etc/containers/registries.d/x.yaml": "nowhere.yaml"}},
 			given{files: host().files, links: map[string]string{"root/etc/containers/registries.d/corp.yaml.d": "corp.yaml"}},
@@ -255,6 +261,11 @@ spec:
 }
 
 // TestCodes provokes each code of docs/lint.md, and has a near miss for it.
+// merged is a MachineConfig into which a policy.json was merged that was base then.
+func merged(name, policy, base string) string {
+	return strings.Replace(foreignConfig(name, policy), "  name:", fmt.Sprintf("  annotations: {nodetrust.io/config: corp, nodetrust.io/merged-from: 50-theirs, nodetrust.io/merged: 'sha256:%x'}\n  name:", sha256.Sum256([]byte(base))), 1)
+}
+
 func TestCodes(t *testing.T) {
 	rows := codeRows(t)
 	for _, code := range documentedCodes(t) {

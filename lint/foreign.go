@@ -38,6 +38,7 @@ func (r *runner) dump(p string, data []byte) {
 		r.loadables = append(r.loadables, loadable{name: p, problem: problemText(err)})
 		return
 	}
+	r.merged(d)
 	found := false
 	for _, c := range d.Configs {
 		if c.Rendered() && len(d.Configs) > 1 {
