@@ -136,6 +136,7 @@ func TestForeignFiles(t *testing.T) {
 		{"root's own registries.d", []string{"/root/.config/containers/registries.d/a.yaml", lookaside}, "warning /root/.config/containers/registries.d/a.yaml:0 masked-registries-d"},
 		{"registries.conf alone", []string{"/etc/containers/registries.conf", mirrored}, "warning mc.yaml:0 nothing-to-judge"},
 		{"mirror without lookaside", []string{policyPath, signedPolicy, registries, lookaside, "/etc/containers/registries.conf", mirrored}, "warning /etc/containers/registries.conf:4 mirror-no-lookaside"},
+		{"mirror without lookaside, and a canary", []string{policyPath, strings.Replace(signedPolicy, `"example.com/team":`, `"example.com/team/a@sha256:`+strings.Repeat("a", 64)+`":[{"type":"signedBy","keyType":"GPGKeys","keyPath":"/k"}],"example.com/team":`, 1), registries, lookaside, "/etc/containers/registries.conf", mirrored}, "warning /etc/containers/registries.conf:4 mirror-no-lookaside"},
 		{"mirror, lookasides elsewhere", []string{policyPath, signedPolicy, "/etc/containers/registries.conf", mirrored}, ""},
 		{"insecure mirror", []string{policyPath, signedPolicy, "/etc/containers/registries.conf.d/m.conf", mirrored + "insecure = true\n"}, "warning /etc/containers/registries.conf.d/m.conf:4 registry-insecure"},
 		{"insecure wildcard", []string{policyPath, signedPolicy, "/etc/containers/registries.conf", "[[registry]]\nprefix = \"*.com\"\ninsecure = true\n"}, "warning /etc/containers/registries.conf:0 registry-insecure"},

@@ -126,7 +126,7 @@ func (r *runner) mirrors(p *policy, regs *registries, entries map[string]registr
 	for _, prefix := range sortedKeys(entries) {
 		e := entries[prefix]
 		for _, s := range p.scopes {
-			if s.name == "" || !s.signed() {
+			if s.name == "" || !s.signed() || p.repeats(s) {
 				continue
 			}
 			rest, all, some := covered(prefix, s.name)
@@ -155,6 +155,16 @@ func (r *runner) mirrors(p *policy, regs *registries, entries map[string]registr
 			}
 		}
 	}
+}
+
+// repeats reports whether a scope of one digest, as a refuse-canary has it, asks for the kinds of signatures that the scope above
+// it asks for: what there is to say of their places is said there.
+func (p *policy) repeats(s policyScope) bool {
+	if !strings.Contains(s.name, "@") {
+		return false
+	}
+	above := p.decides(parents(s.name)[0])
+	return above.name != "" && (!s.has("signedBy") || above.has("signedBy")) && (!s.has("sigstoreSigned") || above.has("sigstoreSigned"))
 }
 
 func (r *runner) mirror(s policyScope, location, rest string, regs *registries, warn func(code, location, msg, hint string)) {

@@ -415,7 +415,7 @@ func (r *runner) lookups(p *policy, regs *registries) {
 	withURL := regs.above(func(e registryEntry) bool { return e.url() != "" })
 	withAttachments := regs.above(func(e registryEntry) bool { return e.Attachments != nil && *e.Attachments })
 	for _, s := range p.scopes {
-		if s.name == "" || !s.signed() || trust.CheckScope(s.name) != nil {
+		if s.name == "" || !s.signed() || trust.CheckScope(s.name) != nil || p.repeats(s) {
 			continue
 		}
 		lookaside, attachments := regs.lookup(s.name)
