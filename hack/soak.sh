@@ -11,6 +11,6 @@ NODETRUST_SOAK_FILES=${FILES:-10000} $GO test -tags "$tags" -count=1 -v -run 'Ag
 $GO list -tags "$tags" -f '{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}}{{end}}' ./... | while read -r pkg; do
 	for fuzz in $($GO test -tags "$tags" -list '^Fuzz' "$pkg" | grep '^Fuzz' || true); do
 		echo "== $pkg $fuzz"
-		$GO test -tags "$tags" -run '^$' -fuzz "^$fuzz\$" -fuzztime "$for_each" "$pkg" </dev/null
+		$GO test -tags "$tags" -run '^$' -fuzz "^$fuzz\$" -fuzztime "$for_each" -fuzzminimizetime 10x "$pkg" </dev/null
 	done
 done
