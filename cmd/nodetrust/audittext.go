@@ -135,7 +135,7 @@ func (t *auditText) lockout(list []audit.Lockout) {
 				t.b.WriteString(t.paint(want.answer, want.title) + "\n")
 				first = false
 			}
-			t.line("  %-13s  %s", l.Role, printable(l.Image))
+			t.line("  %-13s  %s", l.Role, t.name(l.Image))
 			t.wrapped("                 ", fmt.Sprintf("%s: %s", l.Reason, printable(l.Message)))
 		}
 	}
@@ -153,18 +153,29 @@ func (t *auditText) group(f audit.Fix, list []audit.Image) {
 		shown = perGroup
 	}
 	widest := 0
-	for _, m := range list[:shown] {
-		widest = max(widest, utf8.RuneCountInString(m.Image))
+	names := make([]string, shown)
+	for i, m := range list[:shown] {
+		names[i] = t.name(m.Image)
+		widest = max(widest, utf8.RuneCountInString(names[i]))
 	}
 	if t.width > 0 {
 		widest = min(widest, t.width*3/5)
 	}
-	for _, m := range list[:shown] {
-		t.line("  %-*s  %s", widest, printable(m.Image), usedBy(m))
+	for i, m := range list[:shown] {
+		t.line("  %-*s  %s", widest, shorten(names[i], widest), usedBy(m))
 	}
 	if n := len(list) - shown; n > 0 {
 		t.line("  and %d more: -o html, -o json, or a pipe, have all of them", n)
 	}
+}
+
+// name is an image's; on a terminal with no more of a digest than tells two apart.
+func (t *auditText) name(image string) string {
+	image = printable(image)
+	if repo, digest, ok := strings.Cut(image, "@sha256:"); ok && t.width > 0 && len(digest) == 64 {
+		return repo + "@sha256:" + digest[:12] + "…"
+	}
+	return image
 }
 
 // wrappedAfter writes text, the first line of which begins at the given column.
