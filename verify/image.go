@@ -137,7 +137,7 @@ func (e *evaluation) answer(ctx context.Context, o Options, offline bool) verdic
 }
 
 func newEvaluation(image string, p *Policy, o Options) (*evaluation, error) {
-	t, err := parseTarget(image, o.As)
+	t, judged, err := p.target(image, o.As)
 	if err != nil {
 		return nil, err
 	}
@@ -149,7 +149,7 @@ func newEvaluation(image string, p *Policy, o Options) (*evaluation, error) {
 		return nil, err
 	}
 	scope := e.sec.scope
-	e.v = verdict.Verdict{Image: t.name, Mechanism: Mechanism, Scope: &scope}
+	e.v = verdict.Verdict{Image: t.name, Judged: judged, Mechanism: Mechanism, Scope: &scope}
 	if t.logical.DockerReference() != nil {
 		e.v.Lookaside = e.lookaside(t.logical)
 	}
@@ -158,6 +158,15 @@ func newEvaluation(image string, p *Policy, o Options) (*evaluation, error) {
 		e.v.Requirements = append(e.v.Requirements, out)
 	}
 	return e, nil
+}
+
+// target reads an IMAGE argument; judged names what is judged in its place, if that is something else.
+func (p *Policy) target(image, as string) (t target, judged string, err error) {
+	if name, ok := strings.CutPrefix(image, storagePrefix); ok {
+		return p.stored(name, as)
+	}
+	t, err = parseTarget(image, as)
+	return t, "", err
 }
 
 func (e *evaluation) options(o Options) error {
@@ -245,6 +254,10 @@ func (e *evaluation) finish(ctx context.Context, o Options) verdict.Verdict {
 // judge reads the image and evaluates the requirements. The order is that of a pull: manifest, instance, policy,
 // signatures.
 func (e *evaluation) judge(ctx context.Context) {
+	if err := e.target.broken; err != nil {
+		e.stop(localReason(err), "%v", err)
+		return
+	}
 	if err := e.checkLocal(); err != nil {
 		e.stop(localReason(err), "reading image: %v", err)
 		return

@@ -20,6 +20,8 @@ type target struct {
 	content, logical types.ImageReference
 	dir              string // of a dir: image
 	layout           string // of an oci: image: the layout's directory
+	broken           error  // of an image in storage: why it can't be read
+	storedID         string // of an image that is judged as it is stored; dir is a copy then
 }
 
 // local is true if the content is on this machine, so that neither registry nor lookaside are asked.
@@ -55,9 +57,9 @@ func parseTarget(image, as string) (target, error) {
 	if as != "" {
 		return t, errors.New("a docker image is judged as itself: another reference goes with dir:PATH and oci:PATH only")
 	}
-	for _, transport := range []string{"oci-archive:", "docker-archive:", "docker-daemon:", "containers-storage:", "ostree:", "sif:"} {
+	for _, transport := range []string{"oci-archive:", "docker-archive:", "docker-daemon:", "ostree:", "sif:"} {
 		if strings.HasPrefix(image, transport) {
-			return t, fmt.Errorf("image %q: transport %s is not supported; use docker://REFERENCE, dir:PATH or oci:PATH", image, strings.TrimSuffix(transport, ":"))
+			return t, fmt.Errorf("image %q: transport %s is not supported; use docker://REFERENCE, dir:PATH, oci:PATH or containers-storage:NAME", image, strings.TrimSuffix(transport, ":"))
 		}
 	}
 	ref, err := parseDocker(t.name)
@@ -98,6 +100,18 @@ func parseDocker(s string) (types.ImageReference, error) {
 
 // CheckImage reports whether Image would take this IMAGE argument together with Options.As.
 func CheckImage(image, as string) error {
+	if name, ok := strings.CutPrefix(image, storagePrefix); ok {
+		if _, err := parseStored(name); err != nil {
+			return fmt.Errorf("image %q: must be the name of an image or its ID: %w", image, err)
+		}
+		if as == "" {
+			return nil
+		}
+		if _, err := parseDocker(strings.TrimPrefix(as, "docker://")); err != nil {
+			return fmt.Errorf("reference %q: %w", as, err)
+		}
+		return nil
+	}
 	_, err := parseTarget(image, as)
 	return err
 }

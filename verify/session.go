@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net/url"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/nodetrust/nodetrust/verdict"
@@ -53,6 +54,9 @@ func (s *Session) Close() error {
 // Image judges one image as the function Image does. Options.Timeout counts from when the image's registry may be asked.
 // Nothing in the verdict may be changed: others get the same one.
 func (s *Session) Image(ctx context.Context, image string) (verdict.Verdict, error) {
+	if strings.HasPrefix(image, storagePrefix) {
+		return Image(ctx, image, s.policy, s.options)
+	}
 	t, err := parseTarget(image, s.options.As)
 	if err != nil {
 		return verdict.Verdict{}, err

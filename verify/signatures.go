@@ -121,6 +121,8 @@ func (e *evaluation) signatures(ctx context.Context, un *image.UnparsedImage) ([
 // sourceOf names where a signature was read.
 func (e *evaluation) sourceOf(s sig) string {
 	switch {
+	case e.target.storedID != "":
+		return fmt.Sprintf("%s@%s %s", storagePrefix, e.target.storedID, e.dirSignature(s.index))
 	case e.target.dir != "":
 		return filepath.Join(e.target.dir, e.dirSignature(s.index))
 	case s.attachment > 0:

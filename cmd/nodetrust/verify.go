@@ -22,7 +22,9 @@ the lookaside, and both are judged by policy.json with the library that podman a
 The answer is accept, refuse or unknown. It is a health check, not an admission: only the runtime that pulls decides.
 
 IMAGE is docker://REFERENCE, or REFERENCE alone, or dir:PATH, or oci:PATH (oci:PATH:NAME or oci:PATH:@N of a layout with
-several images). Of a tag together with a digest the tag is dropped, as podman and CRI-O do it. An OCI layout holds no
+several images), or containers-storage:NAME-OR-ID, an image that the host below --root has stored, as CRI-O and Podman do:
+if it was stored with signatures, these and the stored manifest are judged, else the image's digest in its registry ("judged"
+in JSON says which). Of a tag together with a digest the tag is dropped, as podman and CRI-O do it. An OCI layout holds no
 signatures that runtimes read: where the policy wants one, the answer is refuse, whatever the registry has.`,
 		Example: `  nodetrust verify registry.redhat.io/ubi9/ubi:latest
   nodetrust verify --policy policy.json --registries-d registries.d quay.io/corp/app@sha256:…
