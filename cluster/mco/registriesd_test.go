@@ -216,3 +216,59 @@ func TestAwaited(t *testing.T) {
 		}
 	}
 }
+
+// FuzzMergeRegistries: whatever the cluster has, the merge is refused, or every scope is in one file and nothing that was said is lost.
+func FuzzMergeRegistries(f *testing.F) {
+	f.Add("docker: {quay.io/corp: {use-sigstore-attachments: true}}", "docker: {quay.io/corp: {lookaside: 'https://a/b'}}")
+	f.Add("default-docker: {lookaside: 'https://x'}\ndocker:\n", "docker: {quay.io/corp: }")
+	f.Add("docker: {quay.io: {use-sigstore-attachments: true, x: [1]}}", "docker: {quay.io: {x: {a: b}}, '*.io': {use-sigstore-attachments: false}}")
+	f.Fuzz(func(t *testing.T, theirs, ours string) {
+		mine, err := parseLookup([]byte(ours))
+		if err != nil {
+			return
+		}
+		files, _, target, err := merging(t, theirs, "", ours)
+		if err != nil {
+			return
+		}
+		pool, err := target.Dump.PoolFiles("worker", 20)
+		if err != nil {
+			t.Fatal(err)
+		}
+		result := map[string]section{}
+		count := func(data []byte) {
+			l, err := parseLookup(data)
+			if err != nil {
+				t.Fatalf("the result can't be read: %v", err)
+			}
+			for s, v := range l.Docker {
+				if _, twice := result[s]; twice {
+					t.Fatalf("%s is in two files", s)
+				}
+				result[s] = v
+			}
+		}
+		for _, f := range files {
+			if isRegistries(f.Path) {
+				count(f.Data)
+			}
+		}
+		base, ok := pool[sigstoreFile]
+		if _, taken := files.Get(sigstoreFile); ok && !taken {
+			count(base.Data)
+		}
+		before, err := parseLookup([]byte(theirs))
+		if err != nil {
+			t.Fatal("merged with what can't be read")
+		}
+		for _, was := range []map[string]section{before.Docker, mine.Docker} {
+			for s, v := range was {
+				for k := range v {
+					if _, ok := result[s][k]; !ok {
+						t.Fatalf("%s of %s is lost", k, s)
+					}
+				}
+			}
+		}
+	})
+}
