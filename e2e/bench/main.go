@@ -25,7 +25,7 @@ import (
 // section is a part of the page.
 type section struct {
 	name string
-	// lab says that it needs the tests' cluster (bench.cluster), which needs root.
+	// lab says that it needs the tests' cluster (bench.lab), which needs root.
 	lab bool
 	run func(ctx context.Context, w *bytes.Buffer) error
 }
@@ -38,6 +38,10 @@ func (b *bench) sections() []section {
 		{"agent", false, b.agent},
 		{"render", false, b.render},
 		{"verify", false, b.verify},
+		{"startup", true, b.startOfLab},
+		{"pod", true, b.pod},
+		{"thousand", true, b.thousand},
+		{"listing", true, b.listing},
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/nodetrust/nodetrust/e2e/cluster"
 	"github.com/nodetrust/nodetrust/internal/fixture"
 )
 
@@ -27,8 +28,9 @@ type bench struct {
 	gpg            *fixture.GPG
 	registry       *fixture.Registry
 	lookaside      *fixture.Lookaside
-	signed         string // repository@digest of a signed image
-	canary         string // repository@digest of another signed image, to be refused
+	signed         string           // repository@digest of a signed image
+	canary         string           // repository@digest of another signed image, to be refused
+	cluster        *cluster.Cluster // nil until a section wants it
 }
 
 func newBench(repo string, o options) (b *bench, err error) {
@@ -97,7 +99,11 @@ func (b *bench) close() error {
 	if b.gpg != nil {
 		b.gpg.Close()
 	}
-	return os.RemoveAll(b.dir)
+	err := os.RemoveAll(b.dir)
+	if b.cluster != nil {
+		err = errors.Join(err, b.cluster.Close())
+	}
+	return err
 }
 
 // writeConfigs makes a host root, trust.yaml (one scope) and wide.yaml (50 files on the node).

@@ -26,9 +26,9 @@ rules:
 - level: Metadata
 `
 
-// Request is one that an agent in a pod has made and the API server has answered.
+// Request is one that the API server has answered.
 type Request struct {
-	// Node is that of the agent's pod: the API server knows it from the token. It is empty for a token that isn't bound to a pod.
+	// Node is that of the pod which the token is bound to. It is empty for any other client.
 	Node      string
 	Verb, URI string
 	Code      int
@@ -51,6 +51,22 @@ func (c *Cluster) Audited() (int64, error) {
 
 // Requests are those of the agents in pods since a point in the audit log, in the order of their answers.
 func (c *Cluster) Requests(since int64) ([]Request, error) {
+	return c.requestsOf(since, func(e event) bool { return e.User.Username == agentUser })
+}
+
+// event is what is read of a line of the audit log.
+type event struct {
+	Stage, Verb, RequestURI, UserAgent string
+	User                               struct {
+		Username string
+		Extra    map[string][]string
+	}
+	ResponseStatus           struct{ Code int }
+	RequestReceivedTimestamp time.Time
+	RequestObject            json.RawMessage
+}
+
+func (c *Cluster) requestsOf(since int64, wanted func(event) bool) ([]Request, error) {
 	f, err := os.Open(c.AuditLog)
 	if err != nil {
 		return nil, err
@@ -68,20 +84,11 @@ func (c *Cluster) Requests(since int64) ([]Request, error) {
 		if err != nil {
 			return nil, err
 		}
-		var e struct {
-			Stage, Verb, RequestURI string
-			User                    struct {
-				Username string
-				Extra    map[string][]string
-			}
-			ResponseStatus           struct{ Code int }
-			RequestReceivedTimestamp time.Time
-			RequestObject            json.RawMessage
-		}
+		var e event
 		if err := json.Unmarshal(line, &e); err != nil {
 			return nil, fmt.Errorf("reading the audit log: %w", err)
 		}
-		if e.Stage != "ResponseComplete" || e.User.Username != agentUser {
+		if e.Stage != "ResponseComplete" || !wanted(e) {
 			continue
 		}
 		r := Request{Verb: e.Verb, URI: e.RequestURI, Code: e.ResponseStatus.Code, At: e.RequestReceivedTimestamp, Body: len(e.RequestObject)}

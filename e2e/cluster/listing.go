@@ -1,0 +1,126 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"os/exec"
+	"runtime"
+	"strings"
+
+	"golang.org/x/sync/errgroup"
+
+	read "github.com/nodetrust/nodetrust/cluster"
+)
+
+const (
+	crowd     = "simulated-pods" // node, label and namespace of the pods that nobody runs
+	podMargin = 6 << 10
+)
+
+// FillPods makes n pods on a node that no kubelet is behind, and returns what removes them. Each is about as large as a real one,
+// 8 KiB, and runs one of the images in turn.
+func (c *Cluster) FillPods(n int, images ...string) (remove func() error, err error) {
+	remove = func() error {
+		return errors.Join(
+			c.Do(http.MethodDelete, "/api/v1/namespaces/"+crowd+"/pods", "", nil, nil),
+			c.Do(http.MethodDelete, "/api/v1/namespaces/"+crowd, "", nil, nil),
+			c.Do(http.MethodDelete, "/api/v1/nodes/"+crowd, "", nil, nil))
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, remove())
+		}
+	}()
+	named := func(name string) map[string]any { return map[string]any{"name": name} }
+	if err := c.post("/api/v1/nodes", map[string]any{"metadata": named(crowd)}, nil); err != nil {
+		return remove, err
+	}
+	if err := c.post("/api/v1/namespaces", map[string]any{"metadata": named(crowd)}, nil); err != nil {
+		return remove, err
+	}
+	account := map[string]any{"metadata": named("pods")}
+	if err := c.post("/api/v1/namespaces/"+crowd+"/serviceaccounts", account, nil); err != nil {
+		return remove, err
+	}
+	margin := map[string]string{"example.com/size": strings.Repeat("x", podMargin)}
+	var all errgroup.Group
+	all.SetLimit(atOnce)
+	for i := range n {
+		all.Go(func() error {
+			return c.post("/api/v1/namespaces/"+crowd+"/pods", map[string]any{
+				"metadata": map[string]any{"name": fmt.Sprintf("pod-%05d", i), "annotations": margin},
+				"spec": map[string]any{
+					"nodeName": crowd, "serviceAccountName": "pods", "automountServiceAccountToken": false, "terminationGracePeriodSeconds": 0,
+					"containers": []any{map[string]string{"name": "c", "image": images[i%len(images)]}},
+				},
+			}, nil)
+		})
+	}
+	return remove, all.Wait()
+}
+
+// Listing is what it took to read all pods of the cluster.
+type Listing struct {
+	Pods, Pages int
+	// Sent is how many bytes the API server has sent, as it says itself.
+	Sent int64
+	// Live is the most memory that was reachable at any time, in bytes above what was so before.
+	Live int64
+}
+
+// ListPods reads all pods as `nodetrust audit` does, and drops each.
+func (c *Cluster) ListPods(ctx context.Context) (l Listing, err error) {
+	client, err := read.New(read.Config{Kubeconfig: c.Kubeconfig})
+	if err != nil {
+		return l, err
+	}
+	since, err := c.Audited()
+	if err != nil {
+		return l, err
+	}
+	sent, err := c.sentPods()
+	if err != nil {
+		return l, err
+	}
+	before := reachable()
+	err = client.Pods(ctx, func(read.Pod) error {
+		if l.Pods++; l.Pods%100 == 0 {
+			l.Live = max(l.Live, reachable()-before)
+		}
+		return nil
+	})
+	if err != nil {
+		return l, err
+	}
+	after, err := c.sentPods()
+	if err != nil {
+		return l, err
+	}
+	l.Sent = int64(after - sent)
+	pages, err := c.requestsOf(since, func(e event) bool {
+		return e.UserAgent == "nodetrust" && e.Verb == "list" && strings.HasPrefix(e.RequestURI, "/api/v1/pods?")
+	})
+	l.Pages = len(pages)
+	return l, err
+}
+
+func (c *Cluster) sentPods() (float64, error) {
+	m, err := c.APIServerMetrics()
+	return m.Sum("apiserver_response_sizes_sum", `resource="pods"`, `verb="LIST"`), err
+}
+
+// reachable is the memory that is reachable now, in bytes.
+func reachable() int64 {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
+}
+
+// Audit is `nodetrust audit` of all pods by a trust config file, as a program on node1.
+func (c *Cluster) Audit(ctx context.Context, trust string) *exec.Cmd {
+	return c.Nodes[0].Command(ctx, c.Lab.Programs.Nodetrust, "audit", "--config", trust, "--images-from", "cluster",
+		"--kubeconfig", c.pki.path("admin.kubeconfig"), "--no-cache", "-o", "json")
+}
