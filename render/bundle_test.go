@@ -7,7 +7,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -410,4 +412,140 @@ func TestBundle_unfit(t *testing.T) {
 	h := newHost(t, in, []string{"sh"})
 	h.run(0, "--apply")
 	h.has(in.Files)
+}
+
+// TestBundle_killed: a script that is killed at any step leaves each file whole, as it was or as it should be, and the next --apply
+// goes on.
+func TestBundle_killed(t *testing.T) {
+	in := input(t, "rhel7")
+	if _, err := exec.LookPath("dash"); err != nil {
+		t.Skip("dash is not installed")
+	}
+	shims := t.TempDir()
+	for _, name := range []string{"chmod", "chown", "cp", "cksum", "mkdir", "mv", "sync"} {
+		real, err := exec.LookPath(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		// Each call is counted; before the one that is asked for the script is killed.
+		shim := "#!/bin/sh\necho x >>\"$COUNT\"\n[ \"$(wc -l <\"$COUNT\")\" != \"$KILL_AT\" ] || { kill -9 $PPID; exit 9; }\nexec " + real + " \"$@\"\n"
+		if err := os.WriteFile(filepath.Join(shims, name), []byte(shim), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for at, killed := 1, true; killed; at++ {
+		if at > 200 {
+			t.Fatal("the script never comes to its end")
+		}
+		h := newHost(t, in, []string{"dash"})
+		h.write(bundlePolicy, "old\n")
+		count := filepath.Join(t.TempDir(), "count")
+		cmd := exec.Command("dash", "-s", "--", "--root", h.root, "--apply")
+		cmd.Stdin = bytes.NewReader(h.script)
+		cmd.Env = append(os.Environ(), "PATH="+shims+":"+os.Getenv("PATH"), "COUNT="+count, "KILL_AT="+strconv.Itoa(at))
+		killed = cmd.Run() != nil
+		if !killed && at < 10 {
+			t.Fatalf("there was no step %d", at)
+		}
+		for p, now := range h.tree() {
+			switch {
+			case p == "etc/pki/os", p == bundlePolicy && strings.HasSuffix(now, " old\n"):
+			case strings.HasSuffix(p, ".tmp"): // no reader takes it
+			case !strings.HasSuffix(now, " "+string(contentOf(in, "/"+p))):
+				t.Errorf("killed at step %d: %s is %q", at, p, now)
+			}
+		}
+		h.run(0, "--apply")
+		h.has(in.Files)
+	}
+}
+
+// TestBundle_chroot runs the script as `oc debug node/N -- chroot /host sh -s` does, in a root with nothing but busybox, and with a
+// restorecon that notes what it is asked for.
+func TestBundle_chroot(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("chroot needs root")
+	}
+	busybox, err := exec.LookPath("busybox")
+	if err != nil {
+		t.Skip("busybox is not installed")
+	}
+	h := newHost(t, input(t, "rhel7"), nil)
+	install(t, h.root, busybox)
+	if cksum, err := exec.LookPath("cksum"); err == nil {
+		install(t, h.root, cksum) // Debian's busybox has none
+	}
+	h.write("dev/null", "") // where the test's directory may have no devices
+	h.write("sbin/restorecon", "#!/bin/busybox sh\necho \"$1\" >>/labelled\n")
+	if err := os.Chmod(filepath.Join(h.root, "sbin/restorecon"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	run := func(want int, args ...string) string {
+		t.Helper()
+		cmd := exec.Command("chroot", append([]string{h.root, "/bin/busybox", "sh", "-s", "--"}, args...)...)
+		cmd.Stdin = bytes.NewReader(h.script)
+		cmd.Env = []string{"PATH=/bin:/sbin"}
+		out, _ := cmd.CombinedOutput()
+		if got := cmd.ProcessState.ExitCode(); got != want {
+			t.Fatalf("%v: exit status %d, want %d\n%s", args, got, want, out)
+		}
+		return string(out)
+	}
+	run(3)
+	run(0, "--apply")
+	in := input(t, "rhel7")
+	h.has(in.Files)
+	labelled, err := os.ReadFile(filepath.Join(h.root, "labelled"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range in.Files {
+		// Before it is renamed, so that no reader sees it without, and after, where the path counts.
+		if !strings.Contains(string(labelled), "\n"+f.Path+"\n") || !strings.Contains(string(labelled), filepath.Dir(f.Path)+"/.nodetrust.") {
+			t.Errorf("%s got no label: %s", f.Path, labelled)
+		}
+	}
+	run(0, "--check")
+	run(0, "--undo")
+	if _, err := os.Stat(filepath.Join(h.root, bundlePolicy)); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("after --undo: %v", err)
+	}
+}
+
+// install puts a program with its libraries into root, and for busybox the names of its applets.
+func install(t *testing.T, root, program string) {
+	t.Helper()
+	libraries := regexp.MustCompile(`/\S+`)
+	files := []string{program}
+	if out, err := exec.Command("ldd", program).Output(); err == nil {
+		files = append(files, libraries.FindAllString(string(out), -1)...)
+	}
+	for i, f := range files {
+		b, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		to := filepath.Join(root, f)
+		if i == 0 {
+			to = filepath.Join(root, "bin", filepath.Base(program))
+		}
+		if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(to, b, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if filepath.Base(program) != "busybox" {
+		return
+	}
+	applets, err := exec.Command(program, "--list").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name := range strings.FieldsSeq(string(applets)) {
+		if err := os.Symlink("busybox", filepath.Join(root, "bin", name)); err != nil && !errors.Is(err, fs.ErrExist) {
+			t.Fatal(err)
+		}
+	}
 }
