@@ -40,10 +40,10 @@ func TestAgentStaysSmall(t *testing.T) {
 }
 
 func TestPureCore(t *testing.T) {
-	for _, pkg := range []string{"trust", "trust/key", "render", "verify", "judge", "verdict", "desired", "lint", "strength", "cluster/mco"} {
+	for _, pkg := range []string{"trust", "trust/key", "render", "verify", "judge", "verdict", "desired", "lint", "strength", "cluster/mco", "audit", "audit/cache", "audit/page"} {
 		forbid(t, pkg, deps(t, pkg), "k8s.io/client-go")
 	}
-	for _, pkg := range []string{"trust", "trust/key", "render", "judge", "verdict", "desired", "strength", "cluster/mco"} {
+	for _, pkg := range []string{"trust", "trust/key", "render", "judge", "verdict", "desired", "strength", "cluster/mco", "audit", "audit/cache", "audit/page"} {
 		forbid(t, pkg, deps(t, pkg), "go.podman.io/image", "google.golang.org/grpc")
 	}
 	// judge and verdict know no clock, no file and no network.
