@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/nodetrust/nodetrust/internal/fixture"
@@ -493,4 +494,27 @@ func TestRegistries(t *testing.T) {
 	if got := URL("/a b/c"); got != "file:///a%20b/c" {
 		t.Errorf("URL is %s", got)
 	}
+}
+
+// TestTree_modes: everybody may read a tree, whoever made it.
+func TestTree_modes(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "tree")
+	old := syscall.Umask(0o077)
+	defer syscall.Umask(old)
+	tree, err := OpenTree(dir)
+	check(t, err)
+	defer tree.Close()
+	const digest = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+	_, err = tree.Put("a/b/c", digest, [][]byte{[]byte("s")})
+	check(t, err)
+	check(t, filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
+		if err != nil || strings.Contains(path, stateDir) {
+			return err
+		}
+		st, err := d.Info()
+		if want := map[bool]os.FileMode{true: 0o755, false: 0o644}[d.IsDir()]; err == nil && st.Mode().Perm() != want {
+			t.Errorf("%s has mode %o, want %o", path, st.Mode().Perm(), want)
+		}
+		return err
+	}))
 }

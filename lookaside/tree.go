@@ -33,7 +33,11 @@ type Tree struct {
 
 // OpenTree opens a tree, and makes its directory if there is none.
 func OpenTree(dir string) (*Tree, error) {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	_, err := os.Stat(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = errors.Join(os.MkdirAll(dir, 0o755), os.Chmod(dir, 0o755))
+	}
+	if err != nil {
 		return nil, fmt.Errorf("opening the lookaside: %w", err)
 	}
 	root, err := os.OpenRoot(dir)
@@ -122,7 +126,7 @@ func (t *Tree) put(dir string, have int, missing [][]byte) error {
 				return err
 			}
 		}
-		if err := t.root.MkdirAll(path.Dir(dir), 0o755); err != nil {
+		if err := errors.Join(t.root.Chmod(tmp, 0o755), t.parents(dir)); err != nil {
 			return err
 		}
 		err := t.root.Rename(tmp, dir)
@@ -179,12 +183,31 @@ func (t *Tree) create(name string, b []byte) error {
 	return errors.Join(err, f.Chmod(0o644), f.Sync(), f.Close())
 }
 
+// parents makes the directories above dir, for everybody too whatever the umask is.
+func (t *Tree) parents(dir string) error {
+	for i, c := range dir {
+		if c != '/' {
+			continue
+		}
+		switch err := t.root.Mkdir(dir[:i], 0o755); {
+		case errors.Is(err, fs.ErrExist):
+		case err != nil:
+			return err
+		default:
+			if err := t.root.Chmod(dir[:i], 0o755); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
 func (t *Tree) sync(dir string) error {
 	d, err := t.root.Open(dir)
 	if err != nil {
 		return err
 	}
-	return errors.Join(d.Chmod(0o755), d.Sync(), d.Close())
+	return errors.Join(d.Sync(), d.Close())
 }
 
 // read reads a regular file of at most limit bytes.

@@ -47,6 +47,8 @@ type signaturesBundle struct {
 	mirrors      string
 	toConfigMaps string
 	refresh      bool
+
+	config *trust.Config // of --config; nil without it
 }
 
 // bundled is the JSON of signatures bundle.
@@ -65,7 +67,8 @@ func newSignaturesBundleCommand() *cobra.Command {
 		Long: `Reads the signatures of images from the lookasides of a policy, and writes them to DIR as a lookaside of files: for every
 platform of an image, and under the path of every place from which nodes may pull it: its own repository, and mirrors, which
 are those of trust.yaml and of --mirrors, a registries.conf of the nodes. Copied to the nodes, DIR serves as file:// lookaside
-where no web server of signatures can be reached; it can also be put on a web server inside.
+where no web server of signatures can be reached; it can also be put on a web server inside. Accept-canaries of --config are
+among the images, for nodes are to prove with them what they enforce.
 
 Then each image is judged by the same policy with nothing but the signatures in DIR. Only if all are accepted the bundle is
 complete. sigstore signatures lie in registries and are mirrored together with images: they are judged as they are there.
@@ -100,6 +103,12 @@ Status 3 if an image would be refused with what is in DIR, 4 if that can't be to
 func (b *signaturesBundle) run(cmd *cobra.Command, args []string) error {
 	if err := b.check(args); err != nil {
 		return err
+	}
+	if b.policy.config != "" {
+		var err error
+		if b.config, err = loadTrust(b.policy.config, nil); err != nil {
+			return err
+		}
 	}
 	images, err := b.images(cmd, args)
 	if err != nil {
@@ -186,7 +195,8 @@ func (b *signaturesBundle) images(cmd *cobra.Command, args []string) ([]string, 
 		err := s.Source.Uses(cmd.Context(), func(u audit.Use) error {
 			name, err := verify.Canonical(strings.TrimPrefix(u.Image, "docker://"))
 			if err != nil {
-				return fmt.Errorf("image %q of %s: %w", u.Image, u.By, err)
+				warn(cmd, fmt.Errorf("image %q of %s: no runtime can pull this: %w", u.Image, u.By, err))
+				return nil
 			}
 			seen[name] = true
 			return nil
@@ -195,25 +205,26 @@ func (b *signaturesBundle) images(cmd *cobra.Command, args []string) ([]string, 
 			return nil, fmt.Errorf("listing images of %s: %w", s.Name, err)
 		}
 	}
+	if len(seen) == 0 {
+		return nil, usagef("there is no image")
+	}
+	if b.config != nil {
+		for _, c := range b.config.Canaries {
+			if c.Expect == verdict.Accept {
+				seen[c.Image] = true
+			}
+		}
+	}
 	var out []string
 	for name := range seen {
 		out = append(out, name)
 	}
 	slices.Sort(out)
-	if len(out) == 0 {
-		return nil, usagef("there is no image")
-	}
 	return out, nil
 }
 
 // places makes the function that says from where nodes may pull an image.
 func (b *signaturesBundle) places() (places func(string) ([]string, error), closeAll func(), err error) {
-	var cfg *trust.Config
-	if b.policy.config != "" {
-		if cfg, err = loadTrust(b.policy.config, nil); err != nil {
-			return nil, nil, err
-		}
-	}
 	closeAll = func() {}
 	var nodes *verify.Policy
 	if b.mirrors != "" {
@@ -230,7 +241,7 @@ func (b *signaturesBundle) places() (places func(string) ([]string, error), clos
 		if i := strings.LastIndexByte(name, ':'); i > strings.LastIndexByte(name, '/') {
 			name = name[:i]
 		}
-		mirrors := configMirrors(cfg, name)
+		mirrors := configMirrors(b.config, name)
 		if nodes != nil {
 			more, err := nodes.Places(image)
 			if err != nil {

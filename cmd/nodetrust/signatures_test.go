@@ -63,7 +63,12 @@ spec:
   - require: [{signedBy: [k]}]
 %s`, entry), 0o644))
 	}
-	config("trust.yaml", fmt.Sprintf("    scope: %s\n    lookaside: %s\n", registry.Host, lookaside.URL()))
+	canary, err := registry.Push("team/canary", "v1", "canary")
+	must(err)
+	sig, err = key.Sign(canary, registry.Host+"/team/canary:v1")
+	must(err)
+	must(lookaside.Put("team/canary", canary, 1, sig))
+	config("trust.yaml", fmt.Sprintf("    scope: %s\n    lookaside: %s\n  canaries: [{image: %s/team/canary@%s, expect: accept}]\n", registry.Host, lookaside.URL(), registry.Host, canary))
 	must(os.WriteFile("images.txt", []byte(image+":v1 by=shop\n"+image+"@"+digest+"\n"), 0o644))
 
 	nodetrust := func(want int, args ...string) []byte {
@@ -82,12 +87,12 @@ spec:
 		}, args...)...)
 	}
 	text := string(bundle(0, "--images-from", "images.txt", "--target", "/var/lib/sigs"))
-	if !strings.HasPrefix(text, "complete: 2 images are accepted with the 2 signatures in sigs (2 files new)\n") || !strings.Contains(text, "lookaside: file:///var/lib/sigs") {
+	if !strings.HasPrefix(text, "complete: 3 images are accepted with the 3 signatures in sigs (4 files new)\n") || !strings.Contains(text, "lookaside: file:///var/lib/sigs") {
 		t.Errorf("%s", text)
 	}
 	var out bundled
 	must(json.Unmarshal(bundle(0, "-o", "json", image+":v1"), &out))
-	if out.Verdict != verdict.Accept || len(out.Registries) != 1 || len(out.Registries[0].Mirrors) != 1 || out.Images[0].Added != 0 {
+	if out.Verdict != verdict.Accept || len(out.Registries) != 1 || len(out.Registries[0].Mirrors) != 1 || out.Images[0].Added+out.Images[1].Added != 0 {
 		t.Fatalf("%+v", out)
 	}
 
@@ -102,7 +107,7 @@ spec:
 
 	must(lookaside.Start())
 	text = string(bundle(3, image+":v1", registry.Host+"/team/unsigned:v1"))
-	if !strings.HasPrefix(text, "incomplete: 1 of 2 images are not accepted") || !strings.Contains(text, "NoSignature") {
+	if !strings.HasPrefix(text, "incomplete: 1 of 3 images are not accepted") || !strings.Contains(text, "NoSignature") {
 		t.Errorf("%s", text)
 	}
 	bundle(4, registry.Host+"/team/absent:v1")
