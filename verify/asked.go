@@ -38,7 +38,9 @@ func (e *evaluation) manifestAnswer(urls []*url.URL, i int, physical types.Image
 		return "failed: " + err.Error()
 	case repeated:
 		return "asked again"
-	case u.Path == "/v2/" && (last || urls[i+1].Host != u.Host && urls[i+1].Path == "/v2/"), u.Path == "/v2/" && urls[i+1].Path == "/v2/":
+	case u.Path == "/v2/" && !last && u.Scheme == "https" && urls[i+1].Path == "/v2/" && urls[i+1].Host == u.Host:
+		return "failed; plain HTTP is next, because the registry is configured as insecure"
+	case u.Path == "/v2/" && (last || urls[i+1].Path == "/v2/"):
 		return "failed"
 	case u.Path == "/v2/":
 		return "is a registry"

@@ -27,9 +27,6 @@ func (e *evaluation) explainNoSignature(ctx context.Context, src types.ImageSour
 	if n.physical == nil {
 		n.physical = e.target.content
 	}
-	if !e.target.local() {
-		n.attached = e.attachments(ctx, n.physical)
-	}
 	e.v.Cause, e.v.Message, e.v.Hint = n.explain(ctx, src)
 }
 
@@ -50,8 +47,17 @@ func (n *noSignature) explain(ctx context.Context, src types.ImageSource) (c ver
 	if n.v.Index != "" {
 		before := len(n.requests.since(0))
 		list, err := image.UnparsedInstance(src, nil).Signatures(ctx)
-		for _, u := range n.requests.since(before) {
-			n.asked = append(n.asked, Asked{URL: plain(u), Answer: "asked for signatures of the index", After: true})
+		for i, u := range n.requests.since(before) {
+			a := Asked{URL: plain(u), Answer: "404: the index isn't signed either", After: true}
+			switch {
+			case i < len(list):
+				a.Answer = "a signature of the index"
+			case len(list) > 0:
+				a.Answer = "404: no more"
+			case err != nil:
+				a.Answer = "failed: " + err.Error()
+			}
+			n.asked = append(n.asked, a)
 		}
 		if err == nil && len(list) > 0 {
 			return verdict.OnlyIndexSigned, n.nowhere() + "; the image index is signed, but runtimes check the instance that they pull",
@@ -61,6 +67,7 @@ func (n *noSignature) explain(ctx context.Context, src types.ImageSource) (c ver
 	if n.target.dir != "" {
 		return n.otherKind()
 	}
+	n.attached = n.attachments(ctx, n.physical)
 	if n.extension && n.wantsGPG() {
 		return verdict.RegistryServesNone, "the registry serves signatures itself (X-Registry-Supports-Signatures) and has none for the image; " + n.v.Lookaside.URL + " is not asked then",
 			"the registry must not send X-Registry-Supports-Signatures: 1 unless it keeps the signatures"

@@ -58,3 +58,34 @@ func matchesRepoDigestOrExact(intended, signed reference.Named) bool {
 	}
 	return false
 }
+
+// wanted names what a signature must be made for, for an image that is intended; "" if nothing could be.
+func (r requirementDoc) wanted(intended reference.Named) string {
+	id := r.SignedIdentity
+	switch {
+	case id.DockerReference != "":
+		return id.DockerReference
+	case id.DockerRepository != "":
+		return id.DockerRepository + " with any tag"
+	case intended == nil:
+		return ""
+	}
+	_, digested := intended.(reference.Canonical)
+	switch id.Type {
+	case "matchExact":
+		return intended.String()
+	case "matchRepository":
+		return intended.Name() + " with any tag"
+	case "remapIdentity":
+		if name := intended.Name(); name == id.Prefix || strings.HasPrefix(name, id.Prefix+"/") {
+			var err error
+			if intended, err = reference.ParseNamed(strings.Replace(intended.String(), id.Prefix, id.SignedPrefix, 1)); err != nil {
+				return ""
+			}
+		}
+	}
+	if digested {
+		return intended.Name() + " with any tag"
+	}
+	return intended.String()
+}

@@ -316,6 +316,9 @@ func (e *evaluation) judge(ctx context.Context) {
 	e.withoutSignatures()
 	e.conclude()
 	if e.v.Verdict != verdict.Refuse && e.v.Reason != verdict.KeyMissing {
+		if strings.Contains(err.Error(), "starting with binary 0x3c") {
+			err = fmt.Errorf("%w ('<': a web page, no signature)", err)
+		}
 		what := "reading signatures: %v"
 		if e.v.Verdict == verdict.Accept {
 			what = "the policy accepts, but runtimes read signatures before they pull: %v"
@@ -573,6 +576,9 @@ func (e *evaluation) conclude() {
 	}
 	q := e.v.Requirements[decided]
 	e.set(q.Verdict, q.Reason, e.message(q, e.sec.requirements[decided]))
+	if q.Reason == verdict.WrongKey && slices.ContainsFunc(e.v.Requirements, func(q verdict.Requirement) bool { return q.Verdict == verdict.Accept }) {
+		e.v.Hint = "all entries of a scope must hold; where one of several signers is enough, put their keys into one entry (keyPaths)"
+	}
 }
 
 func (e *evaluation) accepted() string {

@@ -188,7 +188,7 @@ func hint(r verdict.Reason) string {
 	case verdict.WeakOrUnsupported:
 		return "the image must be signed again, in a form and with an algorithm that runtimes take"
 	case verdict.RejectedByPolicy:
-		return "the policy refuses every image of this scope; a more specific scope can make an exception"
+		return "a more specific scope of policy.json can make an exception: the first one of the image's reference, its repository, the parents of that and its host is used alone"
 	case verdict.MechanismCannotTell:
 		return "judge with a build of nodetrust that has gpgme (see nodetrust version)"
 	case verdict.LookasideUnreachable:

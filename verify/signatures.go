@@ -290,6 +290,9 @@ func (e *evaluation) concludeSignature(s *verdict.Signature, own sig, r *require
 		}
 	case verdict.WrongIdentity:
 		s.Message = fmt.Sprintf("signed as %s, which %s does not accept for %s", orUnknown(s.Reference), r.identity(), e.logicalName())
+		if want := r.wanted(e.target.logical.DockerReference()); want != "" {
+			s.Message += "; it accepts " + want
+		}
 	case verdict.WrongDigest:
 		s.Message = fmt.Sprintf("signed for %s, the image is %s", orUnknown(s.Digest), e.v.Digest)
 	case verdict.KeyExpired:

@@ -66,6 +66,7 @@ func writeStory(w io.Writer, s verify.Story) error {
 		line("  served by   %s: lookaside and attachments are looked up by this name", s.From)
 	}
 	writeSources(line, s.Files)
+	line("")
 	line("scope         %s", scopeText(*s.Scope))
 	for _, h := range s.Hides {
 		line("  hides       %s", scopeText(h))
@@ -107,10 +108,10 @@ func writeSources(line func(string, ...any), f verify.Sources) {
 		line("registries.d  (no file)")
 	}
 	for _, m := range f.Masked { // by a directory
-		if len(masked[m.By]) > 0 {
-			line("  %s", m.By)
-			masks(m.By)
+		for _, path := range masked[m.By] {
+			line("  masked      %s, by the directory %s", path, m.By)
 		}
+		delete(masked, m.By)
 	}
 	if f.RegistriesConf != "" {
 		line("registries    %s", f.RegistriesConf)
@@ -124,9 +125,9 @@ func writeAsked(line func(string, ...any), asked []verify.Asked) {
 	for i, a := range asked {
 		switch {
 		case i == 0 && !a.After:
-			line("asked")
+			line("\nasked")
 		case a.After && (i == 0 || !asked[i-1].After):
-			line("asked to explain, after the verdict")
+			line("\nasked to explain, after the verdict")
 		}
 		line("  %s", a.URL)
 		line("    %s", a.Answer)
@@ -134,7 +135,7 @@ func writeAsked(line func(string, ...any), asked []verify.Asked) {
 }
 
 func writeRequirement(line func(string, ...any), number string, r verdict.Requirement, d verify.Detail) {
-	line("requirement   %s: %s", number, r.Type)
+	line("\nrequirement   %s: %s", number, r.Type)
 	line("  verdict     %s%s", r.Verdict, because(r.Reason))
 	if d.Problem != "" {
 		line("  problem     %s", d.Problem)
