@@ -37,24 +37,32 @@ const (
 	maxAttached     = 1 << 20
 )
 
+const acceptAttached = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json"
+
 // attachments asks the registry that served the manifest what it has beside the image. The library has no door to
 // referrers, so this is a client of its own, with the library's certificates and credentials.
 func (e *evaluation) attachments(ctx context.Context, physical types.ImageReference) (a attached) {
 	named := physical.DockerReference()
-	base := e.registryURL(named)
-	if base == nil {
-		return a
-	}
 	ctx, cancel := context.WithTimeout(ctx, attachedTimeout)
 	defer cancel()
-	q := query{evaluation: e, named: named, insecure: e.insecure(named)}
-	repo := base.JoinPath("v2", reference.Path(named))
+	var ask func(path ...string) (status int, body []byte, err error)
+	if e.fetched != nil {
+		ask = func(path ...string) (int, []byte, error) { return e.fetched.beside(ctx, path...) }
+	} else {
+		base := e.registryURL(named)
+		if base == nil {
+			return a
+		}
+		q := query{evaluation: e, named: named, insecure: e.insecure(named)}
+		repo := base.JoinPath("v2", reference.Path(named))
+		ask = func(path ...string) (int, []byte, error) { return q.get(ctx, repo.JoinPath(path...)) }
+	}
 	hex := strings.Replace(e.v.Digest, ":", "-", 1)
-	if status, _, err := q.get(ctx, repo.JoinPath("manifests", hex+".sig")); err == nil {
+	if status, _, err := ask("manifests", hex+".sig"); err == nil {
 		a.asked, a.cosign = true, status == http.StatusOK
 	}
-	for _, u := range []*url.URL{repo.JoinPath("referrers", e.v.Digest), repo.JoinPath("manifests", hex)} {
-		status, body, err := q.get(ctx, u)
+	for _, path := range [][]string{{"referrers", e.v.Digest}, {"manifests", hex}} {
+		status, body, err := ask(path...)
 		if err != nil || status != http.StatusOK {
 			continue
 		}
@@ -162,7 +170,7 @@ func (q *query) do(ctx context.Context, u *url.URL, authorization string) (*http
 		return nil, nil, err
 	}
 	req.Header.Set("User-Agent", q.sys.DockerRegistryUserAgent)
-	req.Header.Set("Accept", "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json")
+	req.Header.Set("Accept", acceptAttached)
 	if authorization != "" {
 		req.Header.Set("Authorization", authorization)
 	}

@@ -392,6 +392,19 @@ func (s *fetchedSource) readManifest(ctx context.Context, tagOrDigest string) ([
 	return blob, contentType, nil
 }
 
+// beside asks the registry for something of the repository that explains a verdict. What goes wrong changes nothing.
+func (s *fetchedSource) beside(ctx context.Context, path ...string) (status int, body []byte, err error) {
+	body, _, err = s.api(ctx, strings.Join(path, "/"), maxAttached, http.Header{"Accept": {acceptAttached}})
+	var other *statusError
+	switch {
+	case errors.As(err, &other):
+		return other.status, other.body, nil
+	case err != nil:
+		return 0, nil, err
+	}
+	return http.StatusOK, body, nil
+}
+
 // fail remembers that something went other than expected.
 func (s *fetchedSource) fail(err error) error {
 	if err != nil && s.err == nil {
