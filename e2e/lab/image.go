@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -44,12 +45,8 @@ func (l *Lab) Source() (*Source, error) {
 	if err != nil {
 		return nil, err
 	}
-	for line := range strings.Lines(string(ignore)) {
-		if name, ok := strings.CutPrefix(strings.TrimSpace(line), "!"); ok {
-			if err := s.take(root, name); err != nil {
-				return nil, fmt.Errorf("copying what .dockerignore lets through: %w", err)
-			}
-		}
+	if s.Files, err = let(root, strings.Split(string(ignore), "\n")); err != nil {
+		return nil, fmt.Errorf("looking for what .dockerignore lets through: %w", err)
 	}
 	slices.Sort(s.Files)
 	h := sha256.New()
@@ -67,21 +64,47 @@ func (l *Lab) Source() (*Source, error) {
 	return s, nil
 }
 
-// take notes the files at or below root/name, but those of tests.
-func (s *Source) take(root, name string) error {
-	return filepath.WalkDir(filepath.Join(root, name), func(path string, e fs.DirEntry, err error) error {
-		switch {
-		case err != nil:
+// let returns the regular files below root that the lines of a .dockerignore let through: the last one that matches counts.
+func let(root string, lines []string) ([]string, error) {
+	var files []string
+	err := filepath.WalkDir(root, func(file string, e fs.DirEntry, err error) error {
+		if err != nil {
 			return err
-		case e.IsDir() && e.Name() == "testdata":
-			return fs.SkipDir
-		case e.Type().IsRegular() && !strings.HasSuffix(path, "_test.go"):
-			rel, err := filepath.Rel(root, path)
-			s.Files = append(s.Files, rel)
+		}
+		name, err := filepath.Rel(root, file)
+		if err != nil {
 			return err
+		}
+		if e.IsDir() && slices.Contains([]string{".git", "bin", "dist", "testdata"}, e.Name()) {
+			return fs.SkipDir // large, and nothing in them is let through
+		}
+		through := true
+		for _, line := range lines {
+			pattern, not := strings.CutPrefix(strings.TrimSpace(line), "!")
+			if matches(pattern, name) {
+				through = not
+			}
+		}
+		if through && e.Type().IsRegular() {
+			files = append(files, name)
 		}
 		return nil
 	})
+	return files, err
+}
+
+// matches tells whether a pattern of our .dockerignore is of a file or of a directory that it is in.
+func matches(pattern, name string) bool {
+	switch part, deep := strings.CutPrefix(pattern, "**/"); {
+	case pattern == "*":
+		return true
+	case deep:
+		return slices.ContainsFunc(strings.Split(name, "/"), func(component string) bool {
+			ok, _ := path.Match(part, component)
+			return ok
+		})
+	}
+	return name == pattern || strings.HasPrefix(name, pattern+"/")
 }
 
 func copyInto(dir, root, name string) error {
@@ -127,9 +150,9 @@ func (l *Lab) Image(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	path := filepath.Join(cache, "image-"+hex.EncodeToString(sum[:])[:20])
-	if _, err := os.Stat(path); err == nil {
-		return path, nil
+	kept := filepath.Join(cache, "image-"+hex.EncodeToString(sum[:])[:20])
+	if _, err := os.Stat(kept); err == nil {
+		return kept, nil
 	}
 	gocache, err := exec.CommandContext(ctx, "go", "env", "GOCACHE").Output()
 	if err != nil {
@@ -149,10 +172,10 @@ func (l *Lab) Image(ctx context.Context) (string, error) {
 		return "", fmt.Errorf("keeping the image: %w", err)
 	}
 	// Another lab of this user may have been faster.
-	if err := os.Rename(filepath.Join(tmp, "image"), path); err != nil && !errors.Is(err, fs.ErrExist) {
+	if err := os.Rename(filepath.Join(tmp, "image"), kept); err != nil && !errors.Is(err, fs.ErrExist) {
 		return "", fmt.Errorf("keeping the image: %w", err)
 	}
-	return path, forget(cache, "image-", 4)
+	return kept, forget(cache, "image-", 4)
 }
 
 // BuildImage builds the image of a source from nothing, no object of the Go command's cache included, and returns a directory with
