@@ -179,6 +179,18 @@ func TestGenuine(t *testing.T) {
 			}
 		})
 	}
+	if !pure {
+		// Red Hat's post-quantum key: gpg 2.2 reads nothing of a file that holds it alone; beside others it does no harm.
+		const pqc = "FCD355B305707A62DA143AB6E422397E50FE8467A2A95343D246D6276AFEDF8F (ML-DSA-87+Ed448, post-quantum, OpenPGP v6)"
+		v, err := Image(t.Context(), "dir:"+bundle, policy("RPM-GPG-KEY-redhat9-PQC-release"), Options{As: name + ":0.0.1"})
+		check(t, err)
+		if v.Reason != verdict.KeyUnreadable || !strings.Contains(v.Message, pqc) || !strings.Contains(v.Hint, "version 4") {
+			t.Errorf("post-quantum key: %+v", v)
+		}
+		if v, err = Image(t.Context(), "dir:"+bundle, policy("RPM-GPG-KEY-redhat10-release"), Options{As: name + ":0.0.1"}); err != nil || v.Verdict != verdict.Accept {
+			t.Errorf("post-quantum key beside others: %+v %v", v, err)
+		}
+	}
 	blob, err := os.ReadFile(filepath.Join(dir, "signatures", "sha256=0da6316466d60a3a4535d5fed3589feb0391989982fba59d47d4c729912d6363", "signature-1"))
 	check(t, err)
 	key, err := os.ReadFile(filepath.Join(dir, "keys", right))

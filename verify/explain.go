@@ -22,6 +22,8 @@ type Story struct {
 	Places []string `json:"places,omitempty"`
 	// From is the place that served the manifest, if it is another than the image's name says.
 	From string `json:"from,omitempty"`
+	// Local is true if image and signatures were read on this machine, so that neither registry nor lookaside count.
+	Local bool `json:"local,omitempty"`
 	// Attachments is true if sigstore signatures in the registry are read.
 	Attachments bool `json:"attachments"`
 	// Details say more of the requirement of the same index.
@@ -63,6 +65,7 @@ func Explain(ctx context.Context, image string, p *Policy, o Options, offline bo
 		Files:    Sources{p.File, p.RegistriesD, p.RegistriesConf, p.Masked, p.Notes},
 		Asked:    e.asked,
 	}
+	s.Local = e.target.local()
 	_, _, s.Hides = p.doc.lookup(e.target.logical)
 	if !e.target.local() {
 		places := e.pullSources()

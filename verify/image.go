@@ -576,6 +576,9 @@ func (e *evaluation) conclude() {
 	}
 	q := e.v.Requirements[decided]
 	e.set(q.Verdict, q.Reason, e.message(q, e.sec.requirements[decided]))
+	if q.Reason == verdict.KeyUnreadable && e.sec.requirements[decided].keys.unusual() != "" {
+		e.v.Hint = "name a file with the signer's key of version 4, as runtimes with gpg 2.2 refuse every image while they have only this one"
+	}
 	if q.Reason == verdict.WrongKey && slices.ContainsFunc(e.v.Requirements, func(q verdict.Requirement) bool { return q.Verdict == verdict.Accept }) {
 		e.v.Hint = "all entries of a scope must hold; where one of several signers is enough, put their keys into one entry (keyPaths)"
 	}
@@ -603,7 +606,7 @@ func (e *evaluation) message(q verdict.Requirement, r *requirement) string {
 	}
 	for _, s := range q.Signatures {
 		if s.Reason == q.Reason && s.Message != "" {
-			if n := len(q.Signatures); n > 1 {
+			if n := len(q.Signatures); n > 1 && q.Reason != verdict.KeyUnreadable {
 				return fmt.Sprintf("none of %d signatures is accepted; the nearest: %s", n, s.Message)
 			}
 			return s.Message

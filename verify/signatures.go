@@ -290,7 +290,7 @@ func (e *evaluation) concludeSignature(s *verdict.Signature, own sig, r *require
 		}
 	case verdict.WrongIdentity:
 		s.Message = fmt.Sprintf("signed as %s, which %s does not accept for %s", orUnknown(s.Reference), r.identity(), e.logicalName())
-		if want := r.wanted(e.target.logical.DockerReference()); want != "" {
+		if want := r.wanted(e.target.logical.DockerReference()); want != "" && want != e.logicalName() {
 			s.Message += "; it accepts " + want
 		}
 	case verdict.WrongDigest:

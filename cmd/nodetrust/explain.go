@@ -71,7 +71,10 @@ func writeStory(w io.Writer, s verify.Story) error {
 	for _, h := range s.Hides {
 		line("  hides       %s", scopeText(h))
 	}
-	if l := s.Lookaside; l != nil {
+	switch l := s.Lookaside; {
+	case s.Local:
+		line("lookaside     not asked: signatures are beside the image, on this machine")
+	case l != nil:
 		line("lookaside     %s (%s)", l.URL, orDefault(l.File, "built-in default: registries.d names none"))
 		line("attachments   %s", map[bool]string{true: "read (use-sigstore-attachments)", false: "not read"}[s.Attachments])
 	}

@@ -89,6 +89,9 @@ spec:
 		{"signature", []string{"verify-signature", "--key", filepath.Join(dir, "corp.asc"), "--digest", digest, "--reference", image + ":v1", signature}, 0, verdict.Accept, ""},
 		{"signature of the repository", []string{"verify-signature", "--key", filepath.Join(dir, "corp.asc"), "--reference", image + ":v2", "--identity", "matchRepository", signature}, 0, verdict.Accept, ""},
 		{"signature of another", []string{"verify-signature", "--key", filepath.Join(dir, "corp.asc"), "--reference", image + ":v2", signature}, 3, verdict.Refuse, verdict.WrongIdentity},
+		{"expected identity", []string{"verify-signature", "--key", filepath.Join(dir, "corp.asc"), "--expected-identity", image + ":v1", signature}, 0, verdict.Accept, ""},
+		{"expected identity by digest", []string{"verify-signature", "--key", filepath.Join(dir, "corp.asc"), "--expected-identity", image + "@" + digest, signature}, 3, verdict.Refuse, verdict.WrongIdentity},
+		{"expected identity by another rule", []string{"verify-signature", "--key", filepath.Join(dir, "corp.asc"), "--expected-identity", image + "@" + digest, "--identity", "matchRepoDigestOrExact", signature}, 0, verdict.Accept, ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			var stdout, stderr bytes.Buffer

@@ -14,6 +14,7 @@ func newVerifySignatureCommand() *cobra.Command {
 	var out outputFlag
 	var keys []string
 	var want verify.Wanted
+	var expected string
 	cmd := &cobra.Command{
 		Use:   "verify-signature --key FILE [--digest DIGEST] [--reference REFERENCE] SIGNATURE",
 		Short: "Judge one detached signature file",
@@ -22,7 +23,8 @@ it is for that manifest digest and that reference. What the signature says it is
 only if the answer is accept.
 
 A reference with a tag must be the signed one. One without a tag, or with a digest, must have the same repository. With
---identity the rule of policy.json of that name is used instead.
+--identity the rule of policy.json of that name is used instead. --expected-identity REFERENCE is what "oc adm
+verify-image-signature" calls it: the signed reference must be exactly that one, unless --identity names another rule.
 
 Nothing is written anywhere: a status saved beside an image ("oc adm verify-image-signature --save") is what somebody once
 said, not enforced by any runtime, and wrong as soon as a key is revoked.`,
@@ -33,6 +35,14 @@ said, not enforced by any runtime, and wrong as soon as a key is revoked.`,
 			verify.Isolate()
 			if len(keys) == 0 {
 				return usagef("--key is missing")
+			}
+			if expected != "" {
+				if want.Reference != "" {
+					return usagef("--expected-identity and --reference both name a reference")
+				}
+				if want.Reference = expected; want.Identity == "" {
+					want.Identity = "matchExact"
+				}
 			}
 			blob, err := readLimited(args[0], verify.MaxSignatureSize)
 			if err != nil {
@@ -57,7 +67,10 @@ said, not enforced by any runtime, and wrong as soon as a key is revoked.`,
 	cmd.Flags().StringArrayVar(&keys, "key", nil, "public key `FILE`, one of which must have signed (repeatable)")
 	cmd.Flags().StringVar(&want.Digest, "digest", "", "manifest `DIGEST` that must have been signed")
 	cmd.Flags().StringVar(&want.Reference, "reference", "", "image `REFERENCE` that must have been signed")
+	cmd.Flags().StringVar(&expected, "expected-identity", "", "image `REFERENCE` that must have been signed, exactly")
 	cmd.Flags().StringVar(&want.Identity, "identity", "", "`RULE` that --reference is compared by: matchExact, matchRepoDigestOrExact or matchRepository")
+	rules := []cobra.Completion{"matchExact", "matchRepoDigestOrExact", "matchRepository"}
+	_ = cmd.RegisterFlagCompletionFunc("identity", cobra.FixedCompletions(rules, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
 }
 
