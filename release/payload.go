@@ -156,15 +156,16 @@ func parseReferences(b []byte) (payload, error) {
 	}
 	p := payload{name: stream.Metadata.Name}
 	for _, t := range tags {
-		repository, d, _ := strings.Cut(t.From.Name, "@")
+		_, d, _ := strings.Cut(t.From.Name, "@")
 		parsed, err := digest.Parse(d)
 		if t.From.Kind != "DockerImage" || err != nil || parsed.Algorithm() != digest.SHA256 {
 			return payload{}, noRelease("%s: %q is not named by digest", referencesFile, t.Name)
 		}
-		if err := verify.CheckImage(t.From.Name, ""); err != nil {
+		name, err := verify.Canonical(t.From.Name)
+		if err != nil {
 			return payload{}, noRelease("%s: %q: %w", referencesFile, t.Name, err)
 		}
-		p.images = append(p.images, Image{Name: t.Name, Image: repository + "@" + d, Digest: d})
+		p.images = append(p.images, Image{Name: t.Name, Image: name, Digest: d})
 	}
 	slices.SortFunc(p.images, func(a, b Image) int { return strings.Compare(a.Name, b.Name) })
 	return p, nil
