@@ -239,6 +239,7 @@ spec:
 		"registries-conf":       {host("etc/containers/registries.conf", "[[registry\n"), conf(mirrored)},
 		"registry-insecure":     {conf(mirrored + "insecure = true\n"), conf(mirrored + "insecure = false\n")},
 		"registry-blocked":      {conf("[[registry]]\nlocation = \"example.com\"\nblocked = true\n"), conf("[[registry]]\nlocation = \"example.com/team/app\"\nblocked = true\n")},
+		"sigstore-disabled":     {host("etc/containers/policy.json", cosigned, "etc/os-release", "ID=debian\nVERSION_ID=\"12\"\n"), host("etc/containers/policy.json", cosigned, "etc/os-release", "ID=debian\nVERSION_ID=\"13\"\n")},
 		"namespaced-policy":     {host("etc/crio/policies/apps.json", signedPolicy), host("etc/crio/policies/apps.txt", signedPolicy)},
 		"namespaced-weaker":     {host("etc/crio/policies/apps.json", `{"default":`+accept+`}`), host("etc/crio/policies/apps.json", `{"default":`+reject+`}`)},
 		"unreadable":            {host("etc/containers/policy.json", "", "etc/containers/policy.json/x", "y"), host()},

@@ -100,6 +100,29 @@ func (r *runner) hostView() {
 		r.mirrors(system, regs, r.registriesConf())
 	}
 	r.namespaced(system, f, regs, crio.Policies)
+	r.withoutSigstore(system)
+}
+
+// withoutSigstore warns of sigstore signatures on Debian 12, whose own podman and skopeo are built without what judges them.
+func (r *runner) withoutSigstore(system *policy) {
+	release, err := verify.ReadHostFile(r.Root, "/etc/os-release", maxUnit)
+	if err != nil || system == nil {
+		return
+	}
+	var debian, twelve bool
+	for line := range strings.Lines(string(release)) {
+		name, value, _ := strings.Cut(strings.TrimSpace(line), "=")
+		value = strings.Trim(value, `"'`)
+		debian = debian || name == "ID" && value == "debian"
+		twelve = twelve || name == "VERSION_ID" && value == "12"
+	}
+	if line, used := system.features[trust.FeatureSigstore]; used && debian && twelve {
+		r.add(Finding{
+			Severity: Warning, Code: "sigstore-disabled", File: system.file, Line: line,
+			Message: "asks for sigstore signatures: Debian 12's own podman and skopeo are built without them and refuse every image of the scope",
+			Hint:    "CRI-O judges them, as does a podman that is not Debian's",
+		})
+	}
 }
 
 func (r *runner) hostPolicy() (file, error) {
