@@ -73,17 +73,17 @@ func unsigned(m *Image, need, are func(kind, of, text string) group) group {
 	where := place(m)
 	switch m.Cause {
 	case verdict.OnlyIndexSigned:
-		return need("instance", where, "signatures of their instances, not only of the image index, for "+where)
+		return need("instance", where, "signatures of the instances, not only of the image index, for "+where)
 	case verdict.WrongRegistriesKey:
 		return need("registriesd", where, "a key of registries.d that nodes read for "+where)
 	case verdict.AttachmentsOff:
 		return need("attachments", where, "use-sigstore-attachments in registries.d for "+where)
 	case verdict.MirrorUnsigned:
-		return need("mirror", base(m), "their signatures copied to the mirror's lookaside "+base(m))
+		return need("mirror", base(m), "signatures in the mirror's lookaside "+base(m))
 	case verdict.BundleFormat:
 		return need("format", where, "signatures in the format that nodes read (not sigstore bundles) for "+where)
 	case verdict.OtherKind:
-		return need("kind", where, "the other kind of signature (GPG or sigstore), or a policy that takes the one they have, for "+where)
+		return need("kind", where, "the other kind of signature (GPG or sigstore), or a policy that takes what there is, for "+where)
 	case verdict.RegistryServesNone:
 		return need("signature", host(m.name), "a signature that "+host(m.name)+" serves")
 	case verdict.NoLookaside:
