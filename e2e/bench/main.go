@@ -38,6 +38,7 @@ func (b *bench) sections() []section {
 		{"agent", false, b.agent},
 		{"render", false, b.render},
 		{"verify", false, b.verify},
+		{"audit", false, b.audit},
 		{"startup", true, b.startOfLab},
 		{"pod", true, b.pod},
 		{"thousand", true, b.thousand},
