@@ -27,10 +27,7 @@ func TestImage_cause(t *testing.T) {
 	// An image with a cosign signature, one with a bundle, one with both GPG and nothing else.
 	cosigned := w.push("team/cosigned", "v1")
 	payload, annotations := cosign.sign(t, cosigned, w.ref("team/cosigned"))
-	img, err := mutate.Append(mutate.ConfigMediaType(mutate.MediaType(empty.Image, ocitypes.OCIManifestSchema1), ocitypes.OCIConfigJSON),
-		mutate.Addendum{Layer: static.NewLayer(payload, cosignType), Annotations: annotations})
-	check(t, err)
-	w.tag("team/cosigned", strings.Replace(cosigned, ":", "-", 1)+".sig", img)
+	w.attach("team/cosigned", cosigned, payload, annotations)
 	bundled := w.push("team/bundled", "v1")
 	w.referrers("team/bundled", bundled, "application/vnd.dev.sigstore.bundle.v0.3+json")
 	gpgSigned := w.push("team/gpg", "v1")
@@ -179,6 +176,16 @@ func (w *world) tag(repo, tag string, img remote.Taggable) {
 	ref, err := name.NewTag(w.ref(repo)+":"+tag, name.Insecure)
 	check(w.T, err)
 	check(w.T, remote.Put(ref, img))
+}
+
+// attach stores a sigstore signature of an image as cosign does.
+func (w *world) attach(repo, digest string, payload []byte, annotations map[string]string) {
+	w.Helper()
+	img, err := mutate.Append(mutate.ConfigMediaType(mutate.MediaType(empty.Image, ocitypes.OCIManifestSchema1), ocitypes.OCIConfigJSON),
+		mutate.Addendum{Layer: static.NewLayer(payload, cosignType), Annotations: annotations})
+	check(w.T, err)
+	_, err = w.registry.PushImage(repo, strings.Replace(digest, ":", "-", 1)+".sig", img)
+	check(w.T, err)
 }
 
 // referrers stores a list of one referrer as the tag that stands for the API in registries without it.

@@ -282,7 +282,7 @@ func (e *evaluation) concludeSignature(s *verdict.Signature, own sig, r *require
 	case verdict.WrongKey:
 		switch {
 		case own.sigstore != nil:
-			s.Message = "no accepted key or certificate made the signature"
+			s.Message = fmt.Sprintf("no accepted key or certificate made the signature: %v", err)
 		case known:
 			s.Message = fmt.Sprintf("the signature names key %s but does not verify with it: it was altered", s.Signer)
 		default:
