@@ -1,6 +1,7 @@
 package sources
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -113,20 +114,35 @@ func (l *criListing) read(ctx context.Context) error {
 	return nil
 }
 
-// references are what a container's image is to be judged as: the name that its pod gave it, or the names of its image where
-// the runtime keeps no more than an ID.
+// references are what a container's image is to be judged as: the name that its pod gave it, where the runtime keeps that.
+// CRI-O keeps only what it pulled, by digest: its pod may also have named a tag of it, so the tags that the store has for the
+// image in this repository are given too. Of an ID alone the names of the image are given.
 func (l *criListing) references(c *runtimeapi.Container) []cluster.PodImage {
-	for _, name := range []string{c.GetImage().GetUserSpecifiedImage(), c.GetImage().GetImage()} {
-		if l.byID(name) == nil && strings.ContainsAny(name, "/:.") && !strings.HasPrefix(name, "sha256:") {
-			return []cluster.PodImage{{Reference: name, Digest: l.digest(name)}}
+	if name := c.GetImage().GetUserSpecifiedImage(); isName(name) {
+		return []cluster.PodImage{{Reference: name, Digest: l.digest(name)}}
+	}
+	stored := l.byID(cmp.Or(c.GetImageId(), c.GetImage().GetImage(), c.GetImageRef()))
+	name := c.GetImage().GetImage()
+	if l.byID(name) != nil || !isName(name) {
+		if stored != nil {
+			return cluster.References(append(stored.GetRepoTags(), stored.GetRepoDigests()...))
+		}
+		return []cluster.PodImage{{Reference: c.GetImageRef()}}
+	}
+	out := []cluster.PodImage{{Reference: name, Digest: l.digest(name)}}
+	if repository, digest, ok := strings.Cut(name, "@"); ok {
+		for _, tag := range stored.GetRepoTags() {
+			if t, ok := strings.CutPrefix(tag, repository+":"); ok && !strings.Contains(t, "/") {
+				out = append(out, cluster.PodImage{Reference: tag, Digest: digest})
+			}
 		}
 	}
-	for _, id := range []string{c.GetImageId(), c.GetImage().GetImage(), c.GetImageRef()} {
-		if i := l.byID(id); i != nil {
-			return cluster.References(append(i.GetRepoTags(), i.GetRepoDigests()...))
-		}
-	}
-	return []cluster.PodImage{{Reference: c.GetImageRef()}}
+	return out
+}
+
+// isName tells the name of an image from its ID.
+func isName(s string) bool {
+	return strings.ContainsAny(s, "/:.") && !strings.HasPrefix(s, "sha256:")
 }
 
 func (l *criListing) byID(id string) *runtimeapi.Image {

@@ -199,19 +199,27 @@ func TestCRI(t *testing.T) {
 			{PodSandboxId: "s1", Labels: labels("etcd-n1", "kube-system"), Image: &runtimeapi.ImageSpec{Image: id}, ImageId: id},
 			{PodSandboxId: "s2", Labels: labels("agent-x", "nodetrust"), Image: &runtimeapi.ImageSpec{Image: id, UserSpecifiedImage: "q.io/agent@" + digestB}},
 			{PodSandboxId: "gone", Labels: labels("web-x", "shop"), Image: &runtimeapi.ImageSpec{Image: "q.io/web:1"}},
+			// As CRI-O has a pod that names q.io/etcd:1.
+			{PodSandboxId: "s3", Labels: labels("db-x", "shop"), Image: &runtimeapi.ImageSpec{Image: "q.io/etcd@" + digestA}, ImageId: id, ImageRef: id},
+			{PodSandboxId: "s3", Labels: labels("odd-x", "shop"), Image: &runtimeapi.ImageSpec{Image: "sha256:" + digestB}, ImageRef: "q.io/gone@" + digestB},
 		},
 		images: []*runtimeapi.Image{
-			{Id: "sha256:" + id, RepoTags: []string{"q.io/etcd:1"}, RepoDigests: []string{"q.io/etcd@" + digestA}},
+			{Id: "sha256:" + id, RepoTags: []string{"q.io/etcd:1", "other.io/etcd:1"}, RepoDigests: []string{"q.io/etcd@" + digestA}},
 			{Id: "x", RepoDigests: []string{"quay.io/openshift-release-dev/ocp@" + digestB}},
 		},
 	}
 	socket := r.serve(t)
 	wantUses(t, CRI, Options{CRISocket: socket},
 		"q.io/etcd:1 a kube-system/static-pod/etcd@n1 control-plane",
+		"other.io/etcd:1  kube-system/static-pod/etcd@n1 control-plane",
 		"q.io/agent@"+digestB+" b nodetrust/pod/agent-x@n1 agent",
 		"q.io/web:1  shop/pod/web-x@n1 ",
+		"q.io/etcd@"+digestA+" a shop/pod/db-x@n1 ",
+		"q.io/etcd:1 a shop/pod/db-x@n1 ",
+		"q.io/gone@"+digestB+"  shop/pod/odd-x@n1 ",
 		"q.io/sandbox:1  cri@n1 pause",
 		"q.io/etcd:1 a cri@n1 ",
+		"other.io/etcd:1  cri@n1 ",
 		"quay.io/openshift-release-dev/ocp@"+digestB+" b cri@n1 release",
 	)
 	wantError(t, CRI, Options{CRISocket: filepath.Join(t.TempDir(), "none")}, "asking the runtime at")
