@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/BurntSushi/toml"
 	"go.yaml.in/yaml/v3"
 
 	"github.com/nodetrust/nodetrust/trust"
@@ -75,6 +76,8 @@ type runner struct {
 	// policies and registryFiles were named as paths, and are looked at together at the end.
 	policies      []file
 	registryFiles []file
+	confFiles     []file // registries.conf
+	crioFiles     []file
 	loadables     []loadable
 	readers       []trust.Reader // of Options.Readers
 	view          *view          // of a host
@@ -136,6 +139,8 @@ const (
 	kindKey
 	kindTrust
 	kindDesired
+	kindRegistriesConf
+	kindCRIO
 )
 
 func (r *runner) path(p string) error {
@@ -170,8 +175,12 @@ func (r *runner) path(p string) error {
 		r.trustConfig(p, data)
 	case kindDesired:
 		return r.desired(p)
+	case kindRegistriesConf:
+		r.confFiles = append(r.confFiles, file{p, data})
+	case kindCRIO:
+		r.crioFiles = append(r.crioFiles, file{p, data})
 	default:
-		return inputErrorf("%s: is no trust.yaml, policy.json, registries.d file, key file, MachineConfig or Ignition config", p)
+		return inputErrorf("%s: is no trust.yaml, policy.json, registries.d file, registries.conf, crio.conf, key file, MachineConfig or Ignition config", p)
 	}
 	return nil
 }
@@ -203,6 +212,8 @@ func detect(name string, data []byte) kind {
 		return detectJSON(name, trimmed)
 	case ext == ".json":
 		return kindPolicy
+	case ext == ".conf":
+		return detectTOML(name, data)
 	}
 	if k := detectYAML(trimmed); k != kindUnknown {
 		return k
@@ -239,6 +250,21 @@ func detectJSON(name string, data []byte) kind {
 		return kindRegistries
 	}
 	return kindPolicy
+}
+
+// detectTOML tells the configuration of CRI-O from registries.conf, by names where they are broken.
+func detectTOML(name string, data []byte) kind {
+	var conf map[string]any
+	err := toml.Unmarshal(data, &conf)
+	base := filepath.Base(name)
+	switch {
+	case err == nil && conf["crio"] != nil, err != nil && strings.HasPrefix(base, "crio"):
+		return kindCRIO
+	case err == nil && (conf["registry"] != nil || conf["unqualified-search-registries"] != nil || conf["short-name-mode"] != nil || conf["aliases"] != nil),
+		strings.HasPrefix(base, "registries"):
+		return kindRegistriesConf
+	}
+	return kindUnknown
 }
 
 func detectYAML(data []byte) kind {
@@ -325,8 +351,13 @@ func (r *runner) pathSet() {
 			r.loadables = append(r.loadables, loadable{registries: regs})
 		}
 	}
+	r.crio(r.crioFiles)
+	entries := r.registryConfs(r.confFiles)
 	for _, f := range r.policies {
-		r.onePolicy(f, regs, hostSource(r.Root), false)
+		p := r.onePolicy(f, regs, hostSource(r.Root), false)
+		if !p.broken && (regs == nil || !regs.broken) {
+			r.mirrors(p, regs, entries)
+		}
 	}
 }
 

@@ -475,6 +475,40 @@ func TestReaders(t *testing.T) {
 	}
 }
 
+// TestPathSet: files that are named together are looked at together.
+func TestPathSet(t *testing.T) {
+	dir := write(t, t.TempDir(), map[string]string{
+		"policy.json": signedPolicy, "registries.d/a.yaml": lookaside,
+		"registries.conf": "[[registry]]\nlocation = \"example.com\"\n[[registry.mirror]]\nlocation = \"mirror.corp\"\ninsecure = true\n",
+		"mirrors.conf":    "[[registry]]\nlocation = \"example.com\"\n", "crio.conf": "[crio.image]\nsignature_policy = \"/p.json\"\n",
+		"registries-x.conf": "[[registry", "crio-x.conf": "[crio", "other.conf": "a = 1\n",
+	})
+	for _, tt := range []struct{ paths, want string }{
+		{"policy.json registries.d registries.conf", "warning registries.conf:4 registry-insecure\nwarning registries.conf:4 mirror-no-lookaside"},
+		{"registries.conf", ""},
+		{"policy.json registries.d mirrors.conf", ""},
+		{"policy.json registries.d registries.conf mirrors.conf", ""}, // the later one counts
+		{"crio.conf policy.json", "error crio.conf:2 crio-policy"},
+		{"registries-x.conf", "warning registries-x.conf:0 registries-conf"},
+		{"crio-x.conf", "warning crio-x.conf:0 crio-conf"},
+		{"other.conf", "is no trust.yaml"},
+	} {
+		t.Run(tt.paths, func(t *testing.T) {
+			var paths []string
+			for p := range strings.FieldsSeq(tt.paths) {
+				paths = append(paths, filepath.Join(dir, p))
+			}
+			r, err := Run(paths, Options{Now: time.Now()})
+			switch {
+			case err != nil && (!strings.Contains(err.Error(), "is no ") || !strings.Contains(err.Error(), tt.want)):
+				t.Error(err)
+			case err == nil && summary(r, dir) != tt.want:
+				t.Errorf("got\n%s\nwant\n%s\n%+v", summary(r, dir), tt.want, r.Findings)
+			}
+		})
+	}
+}
+
 func TestInput(t *testing.T) {
 	dir := write(t, t.TempDir(), map[string]string{
 		"big.json": "{" + strings.Repeat(" ", MaxPolicy), "text": "hello\n", "empty/x": "", "host/etc/containers/policy.json": "{}",

@@ -22,10 +22,10 @@ func newLintCommand() *cobra.Command {
 reject, so that every pull on the node fails, and what it would load without doing what was meant. Says for each reader whether
 it loads the files; for the current library by really loading them.
 
-PATH is a trust.yaml, a policy.json, a registries.d directory or file, a key file, a MachineConfig, the output of
-` + "`oc get mc -o yaml`" + `, an Ignition config or a directory with desired.ign; told apart by content. Several paths are looked at together. --root DIR lints a whole host: the
-files that are in effect there, with what masks them, namespaced policies and key files. With paths, --root is where
-key files are looked up. docs/lint.md explains the codes.`,
+PATH is a trust.yaml, a policy.json, a registries.d directory or file, a registries.conf, a crio.conf, a key file, a MachineConfig,
+the output of ` + "`oc get mc -o yaml`" + `, an Ignition config or a directory with desired.ign; told apart by content. Several paths are
+looked at together. --root DIR lints a whole host: the files that are in effect there for each reader, with what masks them,
+namespaced policies and key files. With paths, --root is where key files are looked up. docs/lint.md explains the codes.`,
 		Example: `  nodetrust lint trust.yaml
   nodetrust lint /etc/containers/policy.json /etc/containers/registries.d
   nodetrust lint --root /host --reader openshift-4.16 -o json`,
@@ -52,6 +52,7 @@ key files are looked up. docs/lint.md explains the codes.`,
 	out.add(cmd)
 	cmd.Flags().StringVar(&o.Root, "root", "", "root `DIR` of a host")
 	cmd.Flags().StringArrayVar(&o.Readers, "reader", nil, "`NAME` of a reader to ask, see nodetrust readers (repeatable; default the current library)")
+	completeReaders(cmd)
 	return cmd
 }
 

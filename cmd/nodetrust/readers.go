@@ -122,3 +122,14 @@ func dash(s string) string {
 	}
 	return s
 }
+
+// completeReaders completes --reader of a command with the rows of the table.
+func completeReaders(cmd *cobra.Command) {
+	_ = cmd.RegisterFlagCompletionFunc("reader", func(*cobra.Command, []string, string) ([]cobra.Completion, cobra.ShellCompDirective) {
+		var names []cobra.Completion
+		for _, r := range trust.Readers() {
+			names = append(names, cobra.CompletionWithDesc(r.Name, strings.TrimSpace("containers-image "+r.Library.String()+" "+r.Note)))
+		}
+		return names, cobra.ShellCompDirectiveNoFileComp
+	})
+}

@@ -80,6 +80,7 @@ Status 3 if a pool is Shadowed, Degraded, NotEnforced or Outdated, 4 if one is n
 	f.StringVar(&o.pool, "pool", "", "look at this pool only")
 	f.StringVar(&o.config, "config", "", "trust config whose MachineConfigs are looked for")
 	f.StringArrayVar(&o.readers, "reader", nil, "with --config: who reads the files, as for render (repeatable)")
+	completeReaders(cmd)
 	f.StringVar(&o.desired, "desired", "", "rendered MachineConfig that is looked for")
 	f.StringVar(&o.agents, "agents", cluster.AgentsPods, "where the agents run: pods or elsewhere")
 	f.BoolVar(&o.wait, "wait", false, "wait until all pools are rolled out or one is bad")
