@@ -23,6 +23,9 @@ import (
 // MaxDump is the size of a dump, decompressed. A rendered MachineConfig has about 250 KiB, and the MCO keeps old ones.
 const MaxDump = 64 << 20
 
+// ErrTooLarge says that a dump has more than MaxDump bytes.
+var ErrTooLarge = fmt.Errorf("is larger than %d bytes", MaxDump)
+
 // Dump is what `oc get mc,mcp -o yaml` knows of a cluster. The zero value is empty; see Add.
 type Dump struct {
 	// Configs are in the order of the dump; Pools may be empty.
@@ -133,7 +136,7 @@ func ParseDump(data []byte) (*Dump, error) {
 		}
 	}
 	if len(data) > MaxDump {
-		return nil, fmt.Errorf("is larger than %d bytes", MaxDump)
+		return nil, ErrTooLarge
 	}
 	docs, err := documents(data)
 	if err != nil {

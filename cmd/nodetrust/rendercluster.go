@@ -53,13 +53,16 @@ func readCluster(ctx context.Context, name string, config cluster.Config, notes 
 const dumpCommand = "oc get mc,mcp,clusterversion,images.config,clusterimagepolicies -o yaml"
 
 func readDump(file string) (*mco.Dump, error) {
-	data, err := readLimited(file, mco.MaxDump)
+	data, err := readBounded(file, mco.MaxDump)
 	if err != nil {
 		return nil, usageErr(fmt.Errorf("reading the cluster dump: %w", err))
 	}
 	d, err := mco.ParseDump(data)
-	if err != nil {
-		return nil, usageErr(fmt.Errorf("reading the cluster dump: %s: %w", file, err))
+	switch {
+	case errors.Is(err, mco.ErrTooLarge):
+		return nil, withHint(usageErr(fmt.Errorf("reading the cluster dump: %s: %w", file, err)), "--cluster live reads a page at a time")
+	case err != nil:
+		return nil, withHint(usageErr(fmt.Errorf("reading the cluster dump: %s: %w", file, err)), "make it by "+dumpCommand)
 	}
 	return d, nil
 }
