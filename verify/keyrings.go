@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"runtime"
 	"slices"
 	"sync"
@@ -30,18 +29,23 @@ type keyrings struct {
 	mu     sync.Mutex
 	rings  map[[sha256.Size]byte]*keyring
 	closed bool
+	gone   chan struct{}  // closed when closed becomes true
 	busy   sync.WaitGroup // imports and verifications under way
 }
 
 // keyring is one set of keys. A mechanism is used by one goroutine at a time, so there may be several with the same keys.
 type keyring struct {
-	data  []byte
-	free  chan *mechanism
-	slots chan struct{} // one for each mechanism there may be
+	data []byte
+	free chan *mechanism
+	// useless is closed when the mechanism imports none of the keys: the library is to say so.
+	useless chan struct{}
 
-	mu      sync.Mutex
-	useless bool            // the mechanism imports none of the keys: the library is to say so
-	subkeys map[string]bool // fingerprints under which the library has accepted a signature
+	mu        sync.Mutex
+	made      int // mechanisms that there are, or will be
+	importing int // of these
+	waiting   int // for one
+	failed    bool
+	subkeys   map[string]bool // fingerprints under which the library has accepted a signature
 }
 
 type mechanism struct {
@@ -53,7 +57,7 @@ type mechanism struct {
 const closeTimeout = 2 * time.Second
 
 func newKeyrings(around func() (stop func())) *keyrings {
-	return &keyrings{around: around, rings: map[[sha256.Size]byte]*keyring{}}
+	return &keyrings{around: around, rings: map[[sha256.Size]byte]*keyring{}, gone: make(chan struct{})}
 }
 
 // get returns the keyring for key data, nil if there is none to be had.
@@ -69,8 +73,7 @@ func (k *keyrings) get(data []byte) *keyring {
 	}
 	r, ok := k.rings[sum]
 	if !ok {
-		n := max(2, runtime.GOMAXPROCS(0))
-		r = &keyring{data: data, free: make(chan *mechanism, n), slots: make(chan struct{}, n), subkeys: map[string]bool{}}
+		r = &keyring{data: data, free: make(chan *mechanism, mechanisms()), useless: make(chan struct{}), subkeys: map[string]bool{}}
 		k.rings[sum] = r
 	}
 	return r
@@ -86,30 +89,46 @@ func (k *keyrings) start() bool {
 	return !k.closed
 }
 
+// mechanisms is how many of one keyring there may be: gpg computes, so more than cores are of no use.
+func mechanisms() int { return max(2, runtime.GOMAXPROCS(0)) }
+
 // warm imports the keys now, for a signature that may come: while a registry is asked that costs no time.
 func (k *keyrings) warm(data []byte) {
 	r := k.get(data)
 	if r == nil {
 		return
 	}
-	select {
-	case r.slots <- struct{}{}:
-	default:
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.made == 0 {
+		k.fill(r)
+	}
+}
+
+// fill starts to import the keys once more. The caller holds the keyring's lock.
+func (k *keyrings) fill(r *keyring) {
+	if r.failed || r.made == mechanisms() || !k.start() {
 		return
 	}
-	if len(r.slots) > 1 || !k.start() { // one is there, or on its way
-		<-r.slots
-		return
-	}
+	r.made++
+	r.importing++
 	go func() {
 		defer k.busy.Done()
-		if m := k.imported(r); m != nil {
+		m := k.imported(r)
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.importing--
+		switch {
+		case m != nil:
 			r.free <- m
+		case !r.failed:
+			r.failed = true
+			close(r.useless)
 		}
 	}()
 }
 
-// imported makes a mechanism for a slot that the caller has taken; nil if the keys are of no use.
+// imported makes a mechanism; nil if the keys are of no use.
 func (k *keyrings) imported(r *keyring) *mechanism {
 	defer k.around()()
 	m, ids, err := signature.NewEphemeralGPGSigningMechanism(r.data)
@@ -117,10 +136,6 @@ func (k *keyrings) imported(r *keyring) *mechanism {
 		err = errors.Join(noKeyImported, m.Close())
 	}
 	if err != nil {
-		r.mu.Lock()
-		r.useless = true
-		r.mu.Unlock()
-		<-r.slots
 		return nil
 	}
 	return &mechanism{SigningMechanism: m, ids: ids}
@@ -134,16 +149,23 @@ func (k *keyrings) take(ctx context.Context, r *keyring) *mechanism {
 	default:
 	}
 	r.mu.Lock()
-	useless := r.useless
-	r.mu.Unlock()
-	if useless {
-		return nil
+	r.waiting++
+	if r.waiting > r.importing {
+		k.fill(r)
 	}
+	r.mu.Unlock()
+	defer func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.waiting--
+	}()
 	select {
 	case m := <-r.free:
 		return m
-	case r.slots <- struct{}{}:
-		return k.imported(r)
+	case <-r.useless:
+		return nil
+	case <-k.gone:
+		return nil
 	case <-ctx.Done():
 		return nil
 	}
@@ -187,7 +209,10 @@ func (k *keyrings) verify(ctx context.Context, r *keyring, blob []byte) (content
 // close removes all keyrings. A gpg that hangs is not waited for longer than closeTimeout.
 func (k *keyrings) close() {
 	k.mu.Lock()
-	k.closed = true
+	if !k.closed {
+		k.closed = true
+		close(k.gone)
+	}
 	k.mu.Unlock()
 	done := make(chan struct{})
 	go func() { k.busy.Wait(); close(done) }()
@@ -306,6 +331,3 @@ func (p *Policy) only(scope verdict.Scope, reqs ...signature.PolicyRequirement) 
 	}
 	return out
 }
-
-// String names the keyring in a debugger, never its keys.
-func (r *keyring) String() string { return fmt.Sprintf("keyring of %d bytes", len(r.data)) }
