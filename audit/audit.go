@@ -65,7 +65,7 @@ func Run(ctx context.Context, inv *Inventory, j Judge, o Options) *Report {
 	for i, l := range list {
 		a.out[i] = Image{
 			Verdict: verdict.Verdict{Image: l.image, Verdict: verdict.Unknown, Reason: verdict.Timeout, Message: "not judged: the audit was interrupted"},
-			UsedBy:  append([]string{}, l.usedBy...), Role: l.role, name: l.name,
+			UsedBy:  append([]string{}, l.usedBy...), Role: l.role, Interrupted: true, name: l.name,
 		}
 		queues[host(l.name)] = append(queues[host(l.name)], i)
 	}
@@ -134,7 +134,7 @@ func (a *audit) one(ctx context.Context, l *listed, m *Image, b *breaker) {
 	if !ok {
 		return
 	}
-	m.Verdict, m.Cached, m.Judged = v, cached, true
+	m.Verdict, m.Cached, m.Interrupted = v, cached, false
 	m.Image, m.Message, m.Hint = l.image, printable(m.Message), printable(m.Hint)
 	if !byDigest(l.name) && v.Digest != "" {
 		for _, d := range l.digests {

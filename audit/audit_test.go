@@ -194,7 +194,7 @@ func TestRun_deadRegistry(t *testing.T) {
 			t.Errorf("%+v", s)
 		}
 		last := r.Images[len(r.Images)-2]
-		if !last.Judged && last.Reason != verdict.Timeout {
+		if last.Interrupted || last.Reason != verdict.Timeout {
 			t.Errorf("%+v", last)
 		}
 	})

@@ -21,7 +21,7 @@ func groupOf(m *Image) group {
 	}
 	where := place(m)
 	switch {
-	case !m.Judged:
+	case m.Interrupted:
 		return are("interrupted", "", "not judged: the audit was interrupted")
 	case m.Canary:
 		return are("canary", "", "the refuse-canary of the policy and in use: choose another image as the canary")

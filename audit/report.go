@@ -109,8 +109,8 @@ type Image struct {
 	VouchedBy string `json:"vouchedBy,omitempty"`
 	// Cached is true for the answer of an earlier audit.
 	Cached bool `json:"cached,omitempty"`
-	// Judged is false if the audit ended before.
-	Judged bool `json:"judged"`
+	// Interrupted is true if the audit ended before.
+	Interrupted bool `json:"interrupted,omitempty"`
 
 	name string
 }

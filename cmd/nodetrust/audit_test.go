@@ -133,6 +133,16 @@ func (w *auditWorld) audit(list string, args ...string) (code int, r audit.Repor
 	return code, r, byImage, errs.String()
 }
 
+// manifests is how many were read since the last call, attached signatures left aside.
+func (w *auditWorld) manifests() (n int) {
+	for _, r := range w.registry.Requests() {
+		if _, name, ok := strings.Cut(r, "/manifests/"); ok && !strings.HasPrefix(name, "sha256-") {
+			n++
+		}
+	}
+	return n
+}
+
 // TestAudit judges what a cluster may hold, each kind once, and looks at what an admin and a program see.
 func TestAudit(t *testing.T) {
 	w := newAuditWorld(t)
@@ -261,32 +271,29 @@ func TestAudit_once(t *testing.T) {
 	signed := w.push("team/app", "v1", w.corp)
 	w.push("team/app", "unsigned", nil)
 	byDigest := host + "/team/app@" + signed
+	_, instances, err := w.registry.PushIndex("team/multi", "v1", "m", "amd64", "arm64")
+	w.must(err)
+	for _, d := range instances {
+		w.sign("team/multi", d, host+"/team/multi:v1", w.corp)
+	}
 	list := ""
 	for i := range 40 {
-		list += fmt.Sprintf("%s by=pod%d\n%s/team/app:unsigned\n%s/team/app:v1\n", byDigest, i, host, host)
+		list += fmt.Sprintf("%[1]s by=pod%[2]d\n%[3]s/team/app:unsigned\n%[3]s/team/app:v1\n%[3]s/team/multi:v1\n", byDigest, i, host)
 	}
-	manifests := func() (n int) {
-		for _, r := range w.registry.Requests() {
-			if strings.Contains(r, "/manifests/") {
-				n++
-			}
-		}
-		return n
-	}
-	manifests()
-	if code, r, _, _ := w.audit(list); code != exitRefused || r.Summary.Images != 3 || r.Summary.Cached != 0 {
+	w.manifests()
+	if code, r, _, _ := w.audit(list); code != exitRefused || r.Summary.Images != 4 || r.Summary.Cached != 0 {
 		t.Fatalf("exit status %d: %+v", code, r.Summary)
 	}
-	if n := manifests(); n > 3 {
-		t.Errorf("%d manifests read for 3 references", n)
+	if n := w.manifests(); n > 5 {
+		t.Errorf("%d manifests read for 4 references, one of them of an index", n)
 	}
 	w.lookaside.Requests()
 	code, r, images, _ := w.audit(list)
-	if code != exitRefused || r.Summary.Cached != 2 || !images[byDigest].Cached || !images[host+"/team/app:v1"].Cached || images[host+"/team/app:unsigned"].Cached {
+	if code != exitRefused || r.Summary.Cached != 3 || !images[byDigest].Cached || !images[host+"/team/app:v1"].Cached || images[host+"/team/app:unsigned"].Cached {
 		t.Errorf("second audit: exit status %d: %+v", code, r.Summary)
 	}
-	if n := manifests(); n > 2 {
-		t.Errorf("second audit: %d manifests read: one for the tag that was accepted, one for what was refused", n)
+	if n := w.manifests(); n > 3 {
+		t.Errorf("second audit: %d manifests read: one for each tag that was accepted, one for what was refused", n)
 	}
 
 	// What was missing is there now: no refusal outlives its cause.
@@ -296,7 +303,7 @@ func TestAudit_once(t *testing.T) {
 		t.Errorf("after signing: exit status %d", code)
 	}
 	// A tag is moved to an image that nobody signed.
-	_, err := w.registry.Push("team/app", "v1", "evil")
+	_, err = w.registry.Push("team/app", "v1", "evil")
 	w.must(err)
 	code, _, images, _ = w.audit(list + host + "/team/app:v1 digest=" + signed)
 	if m := images[host+"/team/app:v1"]; code != exitRefused || m.Verdict.Verdict != verdict.Refuse || !slices.Equal(m.InUse, []string{signed}) {
@@ -371,25 +378,19 @@ func TestAudit_interrupted(t *testing.T) {
 	}
 	judged := s.Accept + s.Refuse
 	for _, m := range r.Images {
-		if m.Judged != (m.Verdict.Verdict != verdict.Unknown) {
-			t.Errorf("interrupted: %s is %s, judged %t", m.Image, m.Verdict.Verdict, m.Judged)
+		if m.Interrupted != (m.Verdict.Verdict == verdict.Unknown) {
+			t.Errorf("interrupted: %s is %s, interrupted %t", m.Image, m.Verdict.Verdict, m.Interrupted)
 		}
 	}
 
 	w.registry.Fault(nil)
-	w.registry.Requests()
+	w.manifests()
 	code, r, _, _ = w.audit(list)
 	if code != exitRefused || !r.Summary.Complete || r.Summary.Cached != judged || r.Summary.Accept != n || r.Summary.Refuse != 1 {
 		t.Errorf("after %d judged: exit status %d: %+v", judged, code, r.Summary)
 	}
-	manifests := 0
-	for _, r := range w.registry.Requests() {
-		if strings.Contains(r, "/manifests/") {
-			manifests++
-		}
-	}
-	if want := n + 1 - judged; manifests != want {
-		t.Errorf("%d manifests read, want %d", manifests, want)
+	if got, want := w.manifests(), n+1-judged; got != want {
+		t.Errorf("%d manifests read, want %d", got, want)
 	}
 }
 
