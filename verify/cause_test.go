@@ -151,7 +151,7 @@ func TestImage_cause(t *testing.T) {
 				}
 			},
 			"500":    func(rw http.ResponseWriter, _ *http.Request) { rw.WriteHeader(500) },
-			"no end": func(rw http.ResponseWriter, r *http.Request) { http.Redirect(rw, r, "/again", 302) },
+			"no end": func(rw http.ResponseWriter, r *http.Request) { http.Redirect(rw, r, "/again", http.StatusFound) },
 			"JSON":   func(rw http.ResponseWriter, _ *http.Request) { _, _ = rw.Write([]byte(`{"manifests":null}`)) },
 		} {
 			asked := false
