@@ -43,7 +43,9 @@ func (r *Result) TrustConfig() ([]byte, error) {
 			doc.Spec.Registries = append(doc.Spec.Registries, entry{scope, "accept", because})
 		}
 	}
-	add(r.repository+"@"+r.Digest, fmt.Sprintf("release %s, whose signature was verified", r.Version))
+	for _, repository := range r.repositories {
+		add(repository+"@"+r.Digest, fmt.Sprintf("release %s, whose signature was verified", r.Version))
+	}
 	for _, i := range r.Images {
 		add(i.Image, fmt.Sprintf("%s of release %s", i.Name, r.Version))
 	}

@@ -71,7 +71,7 @@ type Result struct {
 	// Images are what the release vouches for; none unless the verdict is accept.
 	Images []Image `json:"images,omitempty"`
 
-	repository string // of the release image
+	repositories []string // under which nodes may pull the release image
 }
 
 // Vouches names the release if it was verified and vouches for the digest, be it its own; else it is empty.
@@ -98,9 +98,8 @@ func Verify(ctx context.Context, release string, o Options) (Result, error) {
 		ctx, cancel = context.WithTimeout(ctx, o.Image.Timeout)
 		defer cancel()
 	}
-	r.repository, r.Digest, _ = strings.Cut(r.Release, "@")
-	if local(r.Release) {
-		r.repository, r.Digest = "", ""
+	if !local(r.Release) {
+		_, r.Digest, _ = strings.Cut(r.Release, "@")
 	}
 	var content *verify.Content
 	var unread error
@@ -114,12 +113,10 @@ func Verify(ctx context.Context, release string, o Options) (Result, error) {
 		}
 		if unread == nil {
 			defer content.Close()
-			r.Digest, r.repository = content.Digest, content.Repository
+			r.Digest = content.Digest
 		}
 	}
-	if r.repository == "" {
-		r.repository = Repository
-	}
+	r.repositories = repositories(r.Release, want.Reference)
 	if r.Digest == "" {
 		return r.unknown(unread, "the release image could not be read"), nil
 	}
@@ -141,6 +138,24 @@ func Verify(ctx context.Context, release string, o Options) (Result, error) {
 	}
 	r.Message = fmt.Sprintf("%s; it vouches for %d images", r.Message, len(r.Images))
 	return r, nil
+}
+
+// repositories are those of the references that are docker references, without tag and digest.
+func repositories(references ...string) (out []string) {
+	for _, ref := range references {
+		name, err := verify.Canonical(ref)
+		if err != nil || local(ref) {
+			continue
+		}
+		name, _, _ = strings.Cut(name, "@")
+		if i := strings.LastIndexByte(name, ':'); i > strings.LastIndexByte(name, '/') {
+			name = name[:i]
+		}
+		if !slices.Contains(out, name) {
+			out = append(out, name)
+		}
+	}
+	return out
 }
 
 func local(release string) bool {

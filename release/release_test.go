@@ -19,6 +19,7 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/layout"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 
@@ -625,5 +626,68 @@ func TestVerify_interrupted(t *testing.T) {
 	check(t, err)
 	if r.Verdict != verdict.Unknown || r.Reason != verdict.Timeout {
 		t.Errorf("%s %s %s", r.Verdict, r.Reason, r.Message)
+	}
+}
+
+// TestVerify_local: a copy on this machine is judged by the same signatures, as the release that it is a copy of.
+func TestVerify_local(t *testing.T) {
+	w := newWorld(t)
+	img := w.image(w.layer(file(referencesFile, w.references())))
+	dir, oci := t.TempDir(), t.TempDir()
+	put := func(name string, b []byte, err error) {
+		t.Helper()
+		check(t, err)
+		check(t, os.WriteFile(filepath.Join(dir, name), b, 0o644))
+	}
+	b, err := img.RawManifest()
+	put("manifest.json", b, err)
+	put("version", []byte("Directory Transport Version: 1.1\n"), nil)
+	b, err = img.RawConfigFile()
+	check(t, err)
+	name, err := img.ConfigName()
+	put(name.Hex, b, err)
+	layers, err := img.Layers()
+	check(t, err)
+	for _, l := range layers {
+		d, err := l.Digest()
+		check(t, err)
+		r, err := l.Compressed()
+		check(t, err)
+		b, err := io.ReadAll(r)
+		put(d.Hex, b, err)
+	}
+	path, err := layout.Write(oci, empty.Index)
+	check(t, err)
+	check(t, path.AppendImage(img))
+
+	o := w.options(key("release", w.key))
+	for _, release := range []string{"dir:" + dir, "oci:" + oci} {
+		r, err := Verify(t.Context(), release, o)
+		check(t, err)
+		if r.Verdict != verdict.Refuse || r.Reason != verdict.WrongIdentity {
+			t.Errorf("%s: %s %s", release, r.Verdict, r.Message)
+		}
+		named := o
+		named.As = w.registry.Host + "/" + repository
+		r, err = Verify(t.Context(), release, named)
+		check(t, err)
+		if r.Verdict != verdict.Accept || r.Digest != w.digest || len(r.Images) != 2 {
+			t.Errorf("%s: %s %s", release, r.Verdict, r.Message)
+		}
+		policy, err := r.TrustConfig()
+		check(t, err)
+		if want := named.As + "@" + w.digest; !bytes.Contains(policy, []byte(want)) {
+			t.Errorf("%s: the release image is not %s in\n%s", release, want, policy)
+		}
+	}
+	// A layer that was exchanged is noticed.
+	d, err := layers[1].Digest()
+	check(t, err)
+	put(d.Hex, w.layer(file(referencesFile, []byte("{}"))), nil)
+	o.As = w.registry.Host + "/" + repository
+	r, err := Verify(t.Context(), "dir:"+dir, o)
+	check(t, err)
+	if r.Verdict != verdict.Unknown || len(r.Images) != 0 {
+		t.Errorf("%+v", r)
 	}
 }
