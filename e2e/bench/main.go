@@ -38,6 +38,7 @@ func (b *bench) sections() []section {
 		{"agent", false, b.agent},
 		{"render", false, b.render},
 		{"verify", false, b.verify},
+		{"parts", false, b.verifyParts},
 		{"audit", false, b.audit},
 		{"startup", true, b.startOfLab},
 		{"pod", true, b.pod},
