@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"os/user"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -63,6 +64,9 @@ func (s podmanSource) caller() (u podmanUser, ok bool, err error) {
 	if err != nil {
 		return u, false, fmt.Errorf("looking for the user of sudo: %w", err)
 	}
+	if !hasStore(who.HomeDir) {
+		return u, false, nil
+	}
 	uid, err := strconv.ParseUint(who.Uid, 10, 32)
 	if err != nil {
 		return u, false, err
@@ -79,6 +83,16 @@ func (s podmanSource) caller() (u podmanUser, ok bool, err error) {
 		}
 	}
 	return u, true, nil
+}
+
+// hasStore is false for a user who has never used podman: asking it would make them a store.
+func hasStore(home string) bool {
+	for _, name := range []string{".local/share/containers/storage", ".config/containers/storage.conf"} {
+		if _, err := os.Stat(filepath.Join(home, name)); err == nil {
+			return true
+		}
+	}
+	return false
 }
 
 // podmanImage and podmanContainer are what is used of podman's lists.

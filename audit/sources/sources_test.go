@@ -398,3 +398,38 @@ func TestPodman_fails(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestPodman_sudo: the store of the user who called sudo is listed as that user, if there is one.
+func TestPodman_sudo(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: it becomes another user")
+	}
+	s := podmanSource{environ: []string{"SUDO_UID=65534"}, host: "h"}
+	if _, ok, err := s.caller(); ok || err != nil {
+		t.Errorf("nobody, who has no home, has a store: %v", err)
+	}
+	if _, ok, err := (podmanSource{environ: []string{"SUDO_UID=4294967294"}}).caller(); ok || err == nil {
+		t.Error("a user that there isn't is no error")
+	}
+	home := t.TempDir()
+	if hasStore(home) {
+		t.Error("an empty home has a store")
+	}
+	check(t, os.MkdirAll(filepath.Join(home, ".local/share/containers/storage"), 0o755))
+	if !hasStore(home) {
+		t.Error("a home with a store has none")
+	}
+	dir, err := os.MkdirTemp("", "nt-") // which another user may enter
+	check(t, err)
+	defer os.RemoveAll(dir)
+	check(t, os.Chmod(dir, 0o755))
+	write(t, filepath.Join(dir, "podman"), "#!/bin/sh\n[ $1 = images ] || exec echo '[]'\necho '[{\"Id\":\"'$1'\",\"Names\":[\"q.io/'$(id -u)-$(id -g)-$HOME'\"]}]'\n")
+	check(t, os.Chmod(filepath.Join(dir, "podman"), 0o755))
+	t.Setenv("PATH", dir+":/usr/bin:/bin")
+	u := podmanUser{name: "nobody", environ: []string{"PATH=/usr/bin:/bin", "HOME=x"}, credential: &syscall.Credential{Uid: 65534, Gid: 65533}}
+	var got []string
+	check(t, s.store(t.Context(), u, func(u audit.Use) error { got = append(got, u.Image+" "+u.By); return nil }))
+	if want := []string{"q.io/65534-65533-x podman:nobody@h"}; !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
