@@ -278,7 +278,7 @@ func (b *bench) thousand(ctx context.Context, w *bytes.Buffer) (err error) {
 			err = end
 		}
 	}()
-	ctx, cancel := context.WithTimeout(ctx, 6*time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Minute)
 	defer cancel()
 	if err := f.Provision(c.Trust("")); err != nil {
 		return err

@@ -21,7 +21,7 @@ func TestSimulated(t *testing.T) {
 	f, err := c.NewFleet(simulatedAgents)
 	must(t, err)
 	t.Cleanup(func() { must(t, f.Close()) })
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	defer cancel()
 	must(t, f.Provision(c.Trust("")))
 	digest, err := f.Desire(c.Trust(""))
