@@ -271,7 +271,10 @@ func (r *runner) desired(p string) error {
 				prefix = state.Name + ": "
 			}
 		}
-		r.desiredState(p, prefix, state, err)
+		found := err == nil && r.units(prefix, doc)
+		if !found || len(state.Files) > 0 {
+			r.desiredState(p, prefix, state, err)
+		}
 	}
 	return nil
 }

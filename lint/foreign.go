@@ -7,6 +7,8 @@ import (
 	"path"
 	"strings"
 
+	"go.yaml.in/yaml/v3"
+
 	"github.com/nodetrust/nodetrust/cluster/mco"
 	"github.com/nodetrust/nodetrust/desired"
 	"github.com/nodetrust/nodetrust/trust"
@@ -84,4 +86,39 @@ func judged(p string) bool {
 func ofRoot(p string) bool {
 	p = strings.Replace(p, "/var/roothome/", "/root/", 1)
 	return p == userPolicy || path.Dir(p) == userDir && strings.HasSuffix(p, ".yaml")
+}
+
+// ignitionUnits are the units of an Ignition config.
+type ignitionUnits struct {
+	Units []struct {
+		Name     string
+		Mask     bool
+		Contents string
+		Dropins  []struct{ Name, Contents string }
+	}
+}
+
+// units looks for units in a MachineConfig or Ignition config that have the runtime read another policy.json, and reports whether
+// there was one.
+func (r *runner) units(prefix string, doc []byte) bool {
+	var config struct {
+		Systemd ignitionUnits
+		Spec    struct {
+			Config struct{ Systemd ignitionUnits }
+		}
+	}
+	if yaml.Unmarshal(doc, &config) != nil {
+		return false
+	}
+	before := len(r.findings) + r.dropped
+	for _, u := range append(config.Systemd.Units, config.Spec.Config.Systemd.Units...) {
+		if u.Mask {
+			continue
+		}
+		r.unitText(prefix+"unit "+u.Name, u.Name, []byte(u.Contents))
+		for _, d := range u.Dropins {
+			r.unitText(prefix+"unit "+u.Name+"/"+d.Name, u.Name, []byte(d.Contents))
+		}
+	}
+	return len(r.findings)+r.dropped > before
 }

@@ -156,3 +156,32 @@ func TestForeignFiles(t *testing.T) {
 		})
 	}
 }
+
+// TestForeignUnits: units of a MachineConfig that have CRI-O read another policy.
+func TestForeignUnits(t *testing.T) {
+	for _, tt := range []struct{ name, units, want string }{
+		{"drop-in", "{name: crio.service, dropins: [{name: 10-x.conf, contents: \"[Service]\\nEnvironment=CONTAINERS_POLICY_JSON=/p.json\\n\"}]}", "error unit crio.service/10-x.conf:2 policy-environment"},
+		{"flag", "{name: crio.service, contents: \"[Service]\\nExecStart=/usr/bin/crio --signature-policy /p.json\\n\"}", "error unit crio.service:2 policy-environment"},
+		{"masked", "{name: crio.service, mask: true, contents: \"Environment=HOME=/x\\n\"}", ""},
+		{"home of another", "{name: x.service, contents: \"[Service]\\nEnvironment=HOME=/x\\n\"}", ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			mc := strings.Replace(foreignConfig("51-x", signedPolicy), "{name: x.service, enabled: true}", tt.units, 1)
+			alone := mc[:strings.Index(mc, "    storage:\n")]
+			dir := write(t, t.TempDir(), map[string]string{"mc.yaml": mc, "alone.yaml": alone})
+			for _, f := range []string{"mc.yaml", "alone.yaml"} {
+				r, err := Run([]string{filepath.Join(dir, f)}, Options{Now: time.Now()})
+				if err != nil {
+					t.Fatal(err)
+				}
+				want := tt.want
+				if want == "" && f == "alone.yaml" {
+					want = "warning alone.yaml:0 nothing-to-judge"
+				}
+				if got := summary(r, dir); got != want {
+					t.Errorf("%s: got\n%s\nwant\n%s\n%+v", f, got, want, r.Findings)
+				}
+			}
+		})
+	}
+}

@@ -93,7 +93,12 @@ func (r *runner) unit(p, unit string, seen map[string]bool) {
 		r.skipped(p, err)
 		return
 	}
-	runtime := slices.Contains([]string{"crio.service", "podman.service", "kubelet.service"}, unit)
+	r.unitText(p, unit, data)
+}
+
+// unitText looks at what a unit or a drop-in of it says; file is named in findings.
+func (r *runner) unitText(file, unit string, data []byte) {
+	runtime := unit == "crio.service" || unit == "podman.service"
 	continued := false
 	for i, line := range strings.Split(string(data), "\n") {
 		text := strings.TrimSpace(line)
@@ -103,12 +108,12 @@ func (r *runner) unit(p, unit string, seen map[string]bool) {
 				value = text
 			}
 			for _, word := range strings.Fields(strings.TrimSuffix(value, `\`)) {
-				r.assignment(p, i+1, strings.Trim(word, `"'`), runtime)
+				r.assignment(file, i+1, strings.Trim(word, `"'`), runtime)
 			}
 			continued = strings.HasSuffix(text, `\`)
 		}
 		if unit == "crio.service" && !strings.HasPrefix(text, "#") && !strings.HasPrefix(text, ";") {
-			r.flags(p, i+1, text)
+			r.flags(file, i+1, text)
 		}
 	}
 }
