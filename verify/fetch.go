@@ -142,6 +142,10 @@ func (f *fetcher) openAt(ctx context.Context, e *evaluation, s sysregistriesv2.P
 	if err != nil || found != nil && found.Blocked {
 		return nil, irregular("registries.conf blocks the mirror")
 	}
+	base, _, _ := e.policy.registries.lookup(scopesOf(physical))
+	if _, err := url.Parse(base); err != nil {
+		return nil, irregular("lookaside: %w", err)
+	}
 	src := &fetchedSource{fetcher: f, e: e, physical: physical}
 	sys := e.sys
 	if reference.Domain(s.Reference) != reference.Domain(e.target.content.DockerReference()) {

@@ -34,6 +34,7 @@ const (
 	gpgBadSignature = 8
 	gpgNoPublicKey  = 9
 	gpgNoData       = 58
+	gpgBadData      = 89
 	gpgRevoked      = 94
 	gpgKeyExpired   = 153
 	gpgSigExpired   = 154
@@ -46,8 +47,8 @@ var gpgStatus = regexp.MustCompile(`Status:gpgme\.Error\{err:0x([0-9a-f]+)\}`)
 func mechanismReason(err error, invalid bool, c claims, keys keySet) (verdict.Answer, verdict.Reason) {
 	if !invalid {
 		var e gpgme.Error
-		if errors.As(err, &e) && int(e.Code()) == gpgNoData {
-			// gpg found no single signed message, or bytes after it.
+		if errors.As(err, &e) && (int(e.Code()) == gpgNoData || int(e.Code()) == gpgBadData) {
+			// gpg found no signed message, more than one, or bytes after it.
 			return verdict.Refuse, verdict.WeakOrUnsupported
 		}
 		return verdict.Unknown, verdict.MechanismCannotTell // gpg itself didn't work

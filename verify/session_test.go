@@ -218,6 +218,11 @@ func TestSession_likeImageWhereItIsUnusual(t *testing.T) {
 			w.likeImage(w.policy(`{"type":"reject"}`), image, testOptions())
 		})
 	}
+	t.Run("lookaside/no URL", func(t *testing.T) {
+		w := *w
+		w.T = t
+		w.likeImage(w.open(w.write("policy.json", `{"default":[`+keyPath("/nowhere/key")+`]}`), "127.0.0.1:99", Settings{}), image, testOptions())
+	})
 	t.Run("mirrors", func(t *testing.T) {
 		mirror, err := fixture.NewRegistry("127.0.0.1:0")
 		check(t, err)

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 )
 
@@ -41,14 +42,9 @@ func (c Case) String() string {
 	return fmt.Sprintf("case %d: %s\n  %s\n  policy.json: %s\n  registries.d: %s\n  signatures: %s", c.N, c.Image, strings.Join(c.About, ", "), c.Policy, files, sigs)
 }
 
-// has is true if the case is about word.
-func (c Case) has(word string) bool {
-	for _, a := range c.About {
-		if a == word {
-			return true
-		}
-	}
-	return false
+// mentions is true if one of the things that the case is about has text in its words.
+func (c Case) mentions(text string) bool {
+	return slices.ContainsFunc(c.About, func(a string) bool { return strings.Contains(a, text) })
 }
 
 // weighted is something to choose, as often as its weight says.

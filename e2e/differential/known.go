@@ -12,23 +12,27 @@ var known = []struct {
 	// holds is true if the difference is this one.
 	holds func(c Case, a Answers, difference string) bool
 }{
-	{"Signatures by a subkey", func(c Case, a Answers, d string) bool {
-		return bySubkey(a) && (strings.HasPrefix(d, "CRI-O") && strings.Contains(a.CRIO, "Signature by key") || strings.HasPrefix(d, "podman") && strings.Contains(a.Podman, "Signature by key"))
+	{"Signatures by a subkey", func(_ Case, a Answers, d string) bool {
+		return a.Verify.Verdict == verdict.Accept && (strings.HasPrefix(d, "CRI-O") && strings.Contains(a.CRIO, "Signature by key") || strings.HasPrefix(d, "podman") && strings.Contains(a.Podman, "Signature by key"))
 	}},
-	{"A missing key file", func(c Case, a Answers, d string) bool {
-		return a.Verify.Reason == verdict.KeyMissing && d == "CRI-O refuse, verify unknown" && strings.Contains(a.CRIO, "A signature was required, but no signature exists")
+	{"A missing key file", func(_ Case, a Answers, d string) bool {
+		return a.Verify.Reason == verdict.KeyMissing && d == "CRI-O refuse, verify unknown" &&
+			(strings.Contains(a.CRIO, "A signature was required, but no signature exists") || strings.Contains(a.CRIO, "reasons: open /etc/pki"))
 	}},
-	{"A key file without a key", func(c Case, a Answers, d string) bool {
+	{"A key file without a key", func(_ Case, a Answers, d string) bool {
 		return a.Verify.Reason == verdict.KeyUnreadable && d == "CRI-O unknown, verify refuse"
 	}},
-	{"Refusals that CRI-O doesn't call so", func(c Case, a Answers, d string) bool {
-		return d == "CRI-O unknown, verify refuse" && a.Verify.Reason == verdict.WeakOrUnsupported && strings.HasSuffix(a.CRIO, "Source image rejected: No data")
+	{"Refusals that CRI-O doesn't call so", func(_ Case, a Answers, d string) bool {
+		return d == "CRI-O unknown, verify refuse" && a.Verify.Reason == verdict.WeakOrUnsupported &&
+			(strings.HasSuffix(a.CRIO, "Source image rejected: No data") || strings.HasSuffix(a.CRIO, "Source image rejected: Bad data"))
 	}},
-}
-
-// bySubkey is true if verify accepted, and one of the signatures by a subkey.
-func bySubkey(a Answers) bool {
-	return a.Verify.Verdict == verdict.Accept
+	{"The first of several requirements", func(_ Case, a Answers, d string) bool {
+		return d == "CRI-O unknown, verify refuse" && len(a.Verify.Requirements) > 1 && a.Verify.Requirements[0].Verdict == verdict.Unknown &&
+			strings.Contains(a.CRIO, "Source image rejected: open /etc/pki")
+	}},
+	{"Signatures above 64 KiB", func(c Case, a Answers, _ string) bool {
+		return a.Verify.Reason == verdict.LookasideNotSignature && strings.Contains(a.Verify.Message, "more than 65536") && c.mentions(": large,")
+	}},
 }
 
 // explain names the known difference that this one is; "" if it is none.
