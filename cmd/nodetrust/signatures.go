@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -143,6 +144,9 @@ func (b *signaturesBundle) run(cmd *cobra.Command, args []string) error {
 		Progress: func(done, total int) { bar.show(audit.Progress{Done: done, Total: total}) },
 	})
 	bar.clear()
+	if errors.Is(err, context.Canceled) {
+		err = errors.New("interrupted")
+	}
 	if err != nil {
 		return withHint(err, "the same command goes on with what is in "+b.to)
 	}
