@@ -143,6 +143,9 @@ func (a *audit) one(ctx context.Context, l *listed, m *Image, b *breaker) {
 			}
 		}
 	}
+	if l.short() {
+		m.Message += "; it was judged as " + l.name + ": nodes may take a short name elsewhere"
+	}
 	m.Canary = a.carved(v)
 	a.vouch(m)
 	a.done(m)

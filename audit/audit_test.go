@@ -86,6 +86,24 @@ func collect(t *testing.T, sources ...audit.Source) *audit.Inventory {
 	return inv
 }
 
+// TestRun_short: of a name without a registry it is said what it was taken for.
+func TestRun_short(t *testing.T) {
+	dockerIO := func(image string) (string, error) {
+		return "docker.io/library/" + strings.TrimPrefix(image, "docker.io/library/"), nil
+	}
+	for image, short := range map[string]bool{"nginx:v1": true, "library/nginx:v1": true, "docker.io/library/nginx:v1": false} {
+		inv, err := audit.Collect(t.Context(), dockerIO, audit.Named{Name: "x", Source: uses{{Image: image, By: "x"}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		j := &judge{answer: func(context.Context, string) verdict.Verdict { return verdict.Verdict{Verdict: verdict.Accept} }}
+		r := audit.Run(t.Context(), inv, j, audit.Options{})
+		if got := strings.Contains(r.Images[0].Message, "nodes may take a short name elsewhere"); got != short {
+			t.Errorf("%s: %q", image, r.Images[0].Message)
+		}
+	}
+}
+
 func TestRun_once(t *testing.T) {
 	inv := collect(t, uses{
 		{Image: "h.example/a:v1", By: "ns/pod/x@n1", Digest: "sha256:old"},

@@ -38,6 +38,12 @@ type listed struct {
 	invalid error
 }
 
+// short is true for a reference without a registry, which nodes complete by their registries.conf.
+func (l *listed) short() bool {
+	first, _, several := strings.Cut(l.image, "/")
+	return l.invalid == nil && host(l.name) == "docker.io" && (!several || !strings.Contains(first, "."))
+}
+
 // Collect reads all sources. References that a runtime would pull as the same are one image; canonical says which, or
 // that it isn't one. What a source gives before it fails is kept, and the inventory is not complete then; the error joins
 // those of all sources.
