@@ -30,6 +30,9 @@ var known = []struct {
 		return d == "CRI-O unknown, verify refuse" && len(a.Verify.Requirements) > 1 && a.Verify.Requirements[0].Verdict == verdict.Unknown &&
 			strings.Contains(a.CRIO, "Source image rejected: open /etc/pki")
 	}},
+	{"Images whose content is missing", func(c Case, a Answers, _ string) bool {
+		return a.Verify.Verdict == verdict.Accept && c.Registry == "other manifest" && strings.Contains(a.CRIO, "fetching blob") && strings.Contains(a.Podman, "fetching blob")
+	}},
 	{"Signatures above 64 KiB", func(c Case, a Answers, _ string) bool {
 		return a.Verify.Reason == verdict.LookasideNotSignature && strings.Contains(a.Verify.Message, "more than 65536") && c.mentions(": large,")
 	}},
