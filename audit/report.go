@@ -25,6 +25,8 @@ type Summary struct {
 	Accept  int `json:"accept"`
 	Refuse  int `json:"refuse"`
 	Unknown int `json:"unknown"`
+	// ByTag are images that are named by tag, and Images less these by digest.
+	ByTag int `json:"byTag"`
 	// Complete is false when a source could not be read to its end, or the audit was interrupted: then not even the number
 	// of images says what it seems to. Problems are why.
 	Complete bool     `json:"complete"`
@@ -101,6 +103,8 @@ type Image struct {
 	Role   Role     `json:"role,omitempty"`
 	// Fix is the ID of the group of the summary.
 	Fix string `json:"fix,omitempty"`
+	// ByTag is true for a name that may be another image tomorrow.
+	ByTag bool `json:"byTag,omitempty"`
 	// InUse are digests that runtimes have for a tag, and that it doesn't point to now: a pull takes another image.
 	InUse []string `json:"inUse,omitempty"`
 	// Canary is true for the digest of a refuse-canary: it is refused because the policy carves it out.
@@ -125,6 +129,9 @@ func (r *Report) finish() {
 	for i := range r.Images {
 		m := &r.Images[i]
 		s.Uses += len(m.UsedBy)
+		if m.ByTag = !byDigest(m.name); m.ByTag {
+			s.ByTag++
+		}
 		if m.Cached {
 			s.Cached++
 		}

@@ -90,6 +90,9 @@ func (t *auditText) summary(s audit.Summary) {
 	}
 	t.b.WriteString(fmt.Sprintf("%s: %s\n", images(s.Images), strings.Join(parts, ", ")))
 	about := fmt.Sprintf("%d uses; policy %s, %s", s.Uses, printable(s.Policy), s.CheckedAt.Format(time.RFC3339))
+	if s.ByTag > 0 {
+		about += fmt.Sprintf("; %d named by tag, %d by digest", s.ByTag, s.Images-s.ByTag)
+	}
 	if s.Cached > 0 {
 		about += fmt.Sprintf("; %d answers are those of an earlier audit", s.Cached)
 	}
