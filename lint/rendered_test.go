@@ -1,13 +1,17 @@
 package lint
 
 import (
+	"bytes"
+	"encoding/json"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/nodetrust/nodetrust/templates"
 	"github.com/nodetrust/nodetrust/trust"
 	"github.com/nodetrust/nodetrust/verify"
 )
@@ -124,4 +128,47 @@ func TestRenderedAgreesWithLibrary(t *testing.T) {
 		t.Errorf("only %d of %d configs could be rendered", rendered, files)
 	}
 	t.Logf("%d of %d configs could be rendered", rendered, files)
+}
+
+// renderedRow is the policy that is rendered for RHEL 7, as a row of features.json, so that old versions of the library are recorded
+// loading just these bytes.
+func renderedRow(t *testing.T) featureRow {
+	t.Helper()
+	text, err := os.ReadFile("testdata/rhel7.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg, err := trust.Parse("rhel7.yaml", text, func(string) ([]byte, error) { return templates.CanaryKey, nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	reader, err := trust.LookupReader("rhel7")
+	if err != nil {
+		t.Fatal(err)
+	}
+	files, err := cfg.Files([]trust.Reader{reader})
+	if err != nil {
+		t.Fatal(err)
+	}
+	policy, _ := files.Get(trust.PolicyPath)
+	var b bytes.Buffer
+	if err := json.Compact(&b, policy.Data); err != nil {
+		t.Fatal(err)
+	}
+	return featureRow{Name: "rendered for RHEL 7", Policy: b.Bytes()}
+}
+
+// TestRenderedIsRecorded: what is rendered today for RHEL 7 is what old versions were seen to load.
+func TestRenderedIsRecorded(t *testing.T) {
+	want := renderedRow(t)
+	for _, row := range featureRows(t) {
+		if row.Name != want.Name {
+			continue
+		}
+		if !bytes.Equal(row.Policy, want.Policy) || row.Feature != "" || row.Rejected {
+			t.Errorf("testdata/features.json has another policy. Put this into it, and run make readers:\n%s", want.Policy)
+		}
+		return
+	}
+	t.Errorf("testdata/features.json has no such row:\n%s", want.Policy)
 }

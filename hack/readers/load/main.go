@@ -82,11 +82,10 @@ func write(path, text string) {
 // image is as much of an image as a policy needs that asks for no signature.
 type image struct{ ref types.ImageReference }
 
-func (i image) Reference() types.ImageReference { return i.ref }
+func (i image) Reference() types.ImageReference                  { return i.ref }
 func (i image) Manifest(context.Context) ([]byte, string, error) { return nil, "", fmt.Errorf("none") }
 
-func (i image) Signatures(context.Context) ([][]byte, error)                { return nil, fmt.Errorf("none") }
-func (i image) LayerInfosForCopy(context.Context) ([]types.BlobInfo, error) { return nil, nil }
+func (i image) Signatures(context.Context) ([][]byte, error) { return nil, fmt.Errorf("none") }
 
 // wildcard reports whether a wildcard scope matches an image of a host that it covers.
 func wildcard() bool {
