@@ -40,7 +40,7 @@ func TestAgentStaysSmall(t *testing.T) {
 }
 
 func TestPureCore(t *testing.T) {
-	for _, pkg := range []string{"trust", "trust/key", "render", "verify", "judge", "verdict", "desired", "lint", "strength", "cluster/mco", "audit", "audit/cache", "audit/page"} {
+	for _, pkg := range []string{"trust", "trust/key", "render", "verify", "judge", "verdict", "desired", "lint", "strength", "cluster/mco", "audit", "audit/cache", "audit/page", "release", "lookaside"} {
 		forbid(t, pkg, deps(t, pkg), "k8s.io/client-go")
 	}
 	for _, pkg := range []string{"trust", "trust/key", "render", "judge", "verdict", "desired", "strength", "cluster/mco", "audit", "audit/cache", "audit/page"} {
