@@ -62,11 +62,14 @@ func Collect(ctx context.Context, canonical func(image string) (string, error), 
 		if err != nil {
 			err = fmt.Errorf("listing images of %s: %w", s.Name, err)
 			problems = append(problems, err)
-			inv.problems = append(inv.problems, printable(err.Error()))
+			inv.Lacks(err.Error())
 		}
 	}
 	return inv, errors.Join(problems...)
 }
+
+// Lacks notes why the inventory is not all that is in use: a report of it is not complete.
+func (inv *Inventory) Lacks(why string) { inv.problems = append(inv.problems, printable(why)) }
 
 // Len is the number of different images.
 func (inv *Inventory) Len() int { return len(inv.images) }

@@ -468,4 +468,21 @@ func TestAudit_default(t *testing.T) {
 	if code := run(t.Context(), args, strings.NewReader(""), &out, &errs); code != exitFailed || !strings.Contains(errs.String(), "note: images of podman on this host") {
 		t.Errorf("with a podman that fails: exit status %d\n%s", code, &errs)
 	}
+
+	// A cluster that is known and doesn't answer: what this host runs is not all.
+	kubeconfig := filepath.Join(dir, "kubeconfig")
+	if err := os.WriteFile(kubeconfig, []byte("apiVersion: v1\nkind: Config\ncurrent-context: c\ncontexts: [{name: c, context: {cluster: c, user: u}}]\nclusters: [{name: c, cluster: {server: 'http://127.0.0.1:1'}}]\nusers: [{name: u}]\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("KUBECONFIG", kubeconfig)
+	if err := os.WriteFile(podman, []byte("#!/bin/sh\necho '[]'\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	out.Reset()
+	if code := run(t.Context(), args, strings.NewReader(""), &out, &errs); code != exitUnknown || !strings.Contains(out.String(), "the cluster of the kubeconfig didn't answer") {
+		t.Errorf("with a silent cluster: exit status %d\n%s%s", code, &out, &errs)
+	}
+	if code := run(t.Context(), append(args, "--kubeconfig", kubeconfig), strings.NewReader(""), &out, &errs); code != exitFailed {
+		t.Errorf("with a silent cluster that was asked for: exit status %d\n%s", code, &errs)
+	}
 }

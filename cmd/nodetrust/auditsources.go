@@ -153,15 +153,16 @@ func checkReference(image string) error {
 // collectDefault takes the cluster if there is one, else what this host runs. It says on stderr which.
 func (f *sourceFlags) collectDefault(cmd *cobra.Command, root string) (*audit.Inventory, error) {
 	ctx, notes := cmd.Context(), cmd.ErrOrStderr()
-	inventory, err := f.collectOne(ctx, listing.Cluster, root)
+	configured, inventory, err := f.collectOne(ctx, listing.Cluster, root)
 	if err == nil || inventory.Len() > 0 {
 		fmt.Fprintln(notes, "nodetrust: note: images of the cluster; others with --images-from")
 		warn(cmd, err)
 		return inventory, nil
 	}
-	if cluster.IsForbidden(err) || ctx.Err() != nil {
+	if cluster.IsForbidden(err) || ctx.Err() != nil || f.cluster != (cluster.Config{}) {
 		return nil, sourceErr(err)
 	}
+	unanswered := err
 	fmt.Fprintf(notes, "nodetrust: note: no cluster: %v\n", err)
 	source := ""
 	if _, err := os.Stat(cri.SocketPath(f.criSocket)); err == nil {
@@ -173,20 +174,25 @@ func (f *sourceFlags) collectDefault(cmd *cobra.Command, root string) (*audit.In
 		return nil, withHint(usagef("no cluster, no %s and no podman here: nothing says which images are in use", cri.SocketPath(f.criSocket)), "name them with --images-from")
 	}
 	fmt.Fprintf(notes, "nodetrust: note: images of %s on this host; others with --images-from\n", source)
-	inventory, err = f.collectOne(ctx, source, root)
+	_, inventory, err = f.collectOne(ctx, source, root)
 	if err != nil && inventory.Len() == 0 {
 		return nil, err
+	}
+	if configured { // its images may be in use here, too
+		inventory.Lacks("the cluster of the kubeconfig didn't answer: " + unanswered.Error())
 	}
 	warn(cmd, err)
 	return inventory, nil
 }
 
-func (f *sourceFlags) collectOne(ctx context.Context, name, root string) (*audit.Inventory, error) {
+// collectOne reads one source. It is opened if it could be asked at all.
+func (f *sourceFlags) collectOne(ctx context.Context, name, root string) (opened bool, _ *audit.Inventory, _ error) {
 	s, err := listing.Open(name, f.options(root))
 	if err != nil {
-		return &audit.Inventory{}, err
+		return false, &audit.Inventory{}, err
 	}
-	return audit.Collect(ctx, verify.Canonical, audit.Named{Name: name, Source: s})
+	inventory, err := audit.Collect(ctx, verify.Canonical, audit.Named{Name: name, Source: s})
+	return true, inventory, err
 }
 
 // warn tells of sources that failed beside others.
