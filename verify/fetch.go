@@ -18,8 +18,10 @@ import (
 
 	"github.com/docker/distribution/registry/client/auth/challenge"
 	"github.com/opencontainers/go-digest"
+	"go.podman.io/image/v5/directory"
 	"go.podman.io/image/v5/docker"
 	"go.podman.io/image/v5/docker/reference"
+	"go.podman.io/image/v5/image"
 	"go.podman.io/image/v5/manifest"
 	"go.podman.io/image/v5/pkg/docker/config"
 	"go.podman.io/image/v5/pkg/sysregistriesv2"
@@ -99,6 +101,8 @@ type fetchedSource struct {
 	manifest []byte
 	mime     string
 	auth     types.DockerAuthConfig
+	attached map[digest.Digest][]sigstore // that were read
+	dir      string                       // of the image with its attachments; "" if there is none
 
 	// err is the first error. The evaluation that it happened in is worth nothing.
 	err error
@@ -418,8 +422,15 @@ func (s *fetchedSource) fail(err error) error {
 }
 
 func (s *fetchedSource) Reference() types.ImageReference { return s.e.target.content }
-func (s *fetchedSource) Close() error                    { return nil }
 func (s *fetchedSource) HasThreadSafeGetBlob() bool      { return false }
+
+// Close removes the image's directory, if there is one.
+func (s *fetchedSource) Close() error {
+	if s.dir == "" {
+		return nil
+	}
+	return os.RemoveAll(s.dir)
+}
 
 // GetManifest returns the image's manifest, or that of an instance.
 func (s *fetchedSource) GetManifest(ctx context.Context, instance *digest.Digest) ([]byte, string, error) {
@@ -444,15 +455,16 @@ func (s *fetchedSource) signatures(ctx context.Context, instance *digest.Digest)
 	if err != nil {
 		return nil, err
 	}
+	if attached, err := s.attachments(ctx, d); err != nil || len(attached) > 0 {
+		return nil, errors.Join(irregular("sigstore attachments where complete wasn't asked for them"), err)
+	}
+	return s.simple(ctx, d)
+}
+
+// simple returns the signatures at the lookaside.
+func (s *fetchedSource) simple(ctx context.Context, d digest.Digest) ([][]byte, error) {
 	at := s.e.lookaside(s.physical).URL
-	sigs, err := s.fetcher.lists.do(ctx, at+"@"+d.String(), func() ([][]byte, error) { return s.lookaside(ctx, at, d) })
-	if err != nil {
-		return nil, err
-	}
-	if _, _, attachments := s.e.policy.registries.lookup(scopesOf(s.physical)); attachments {
-		return sigs, s.noAttachments(ctx, d)
-	}
-	return sigs, nil
+	return s.fetcher.lists.do(ctx, at+"@"+d.String(), func() ([][]byte, error) { return s.lookaside(ctx, at, d) })
 }
 
 // digest is the one that signatures are looked up by.
@@ -483,11 +495,24 @@ func (s *fetchedSource) lookaside(ctx context.Context, at string, d digest.Diges
 			return sigs, nil
 		case err != nil:
 			return nil, err
-		case i > s.e.maxSignatures, len(blob) == 0, blob[0] < 0x80: // too many, or no binary OpenPGP
+		case i > s.e.maxSignatures || !startsLikeSimple(blob):
 			return nil, irregular("signatures of another kind")
 		}
 		sigs = append(sigs, blob)
 	}
+}
+
+// startsLikeSimple is true for what the library takes for a simple signature without looking further: its first OpenPGP
+// packet is compressed data, a one-pass signature or a signature.
+func startsLikeSimple(blob []byte) bool {
+	if len(blob) == 0 {
+		return false
+	}
+	switch blob[0] {
+	case 0xa0, 0xa1, 0xa2, 0xa3, 0xc8, 0x90, 0x91, 0x92, 0xc4, 0x88, 0x89, 0x8a, 0x8b, 0xc2:
+		return true
+	}
+	return false
 }
 
 func (s *fetchedSource) signature(ctx context.Context, u *url.URL) ([]byte, error) {
@@ -501,17 +526,97 @@ func (s *fetchedSource) signature(ctx context.Context, u *url.URL) ([]byte, erro
 	return nil, irregular("lookaside with scheme %q", u.Scheme)
 }
 
-// noAttachments is nil if the registry has no sigstore attachments of the manifest.
-func (s *fetchedSource) noAttachments(ctx context.Context, d digest.Digest) error {
-	_, _, err := s.readManifest(ctx, strings.Replace(d.String(), ":", "-", 1)+".sig")
+// complete returns un with the sigstore attachments that it has. The library takes these from sources of its own only, so
+// an image that has some becomes a directory, whose reference isn't the image's.
+func (s *fetchedSource) complete(ctx context.Context, un *image.UnparsedImage, blob []byte) (*image.UnparsedImage, error) {
+	d := digest.Digest(s.e.v.Digest)
+	attached, err := s.attachments(ctx, d)
+	if err != nil || len(attached) == 0 {
+		return un, s.fail(err)
+	}
+	simple, err := s.simple(ctx, d)
+	if err != nil {
+		return un, s.fail(err)
+	}
+	if s.dir, err = os.MkdirTemp(s.e.policy.tmp, "image-"); err != nil {
+		return un, s.fail(err)
+	}
+	files := append([][]byte{}, simple...)
+	for _, a := range attached {
+		b, err := json.Marshal(a)
+		if err != nil {
+			return un, s.fail(err)
+		}
+		files = append(files, append([]byte("\x00sigstore-json\n"), b...))
+	}
+	err = os.WriteFile(filepath.Join(s.dir, "manifest.json"), blob, 0o600)
+	for i, b := range files {
+		err = errors.Join(err, os.WriteFile(filepath.Join(s.dir, fmt.Sprintf("signature-%d", i+1)), b, 0o600))
+	}
+	if err != nil {
+		return un, s.fail(err)
+	}
+	ref, err := directory.NewReference(s.dir)
+	if err != nil {
+		return un, s.fail(err)
+	}
+	src, err := ref.NewImageSource(ctx, &s.e.sys)
+	if err != nil {
+		return un, s.fail(err)
+	}
+	return image.UnparsedInstance(src, nil), nil
+}
+
+// attachments reads the sigstore attachments of a manifest, if registries.d has runtimes look for them.
+func (s *fetchedSource) attachments(ctx context.Context, d digest.Digest) ([]sigstore, error) {
+	if known, ok := s.attached[d]; ok {
+		return known, nil
+	}
+	if _, _, on := s.e.policy.registries.lookup(scopesOf(s.physical)); !on {
+		return nil, nil
+	}
+	var out []sigstore
+	blob, mimeType, err := s.readManifest(ctx, strings.Replace(d.String(), ":", "-", 1)+".sig")
 	var missing *statusError
-	if errors.As(err, &missing) && missing.status == http.StatusNotFound && missing.unknownManifest() {
-		return nil
+	switch {
+	case errors.As(err, &missing) && missing.status == http.StatusNotFound && missing.unknownManifest():
+	case err != nil:
+		return nil, err
+	default:
+		if out, err = s.layers(ctx, blob, mimeType); err != nil {
+			return nil, err
+		}
 	}
-	if err == nil {
-		return irregular("sigstore attachments")
+	if s.attached == nil {
+		s.attached = map[digest.Digest][]sigstore{}
 	}
-	return err
+	s.attached[d] = out
+	return out, nil
+}
+
+// layers reads what an attachment's manifest lists.
+func (s *fetchedSource) layers(ctx context.Context, blob []byte, mimeType string) (out []sigstore, err error) {
+	if mimeType != "application/vnd.oci.image.manifest.v1+json" {
+		return nil, irregular("attachments of type %q", mimeType)
+	}
+	m, err := manifest.OCI1FromManifest(blob)
+	if err != nil || len(m.Layers) > s.e.maxSignatures {
+		return nil, irregular("attachments that are none")
+	}
+	for _, l := range m.Layers {
+		if l.Digest.Validate() != nil || !l.Digest.Algorithm().Available() || l.Size > int64(s.e.maxSize) {
+			return nil, irregular("an attachment of another kind")
+		}
+		payload, _, err := s.api(ctx, "blobs/"+l.Digest.String(), s.e.maxSize, http.Header{})
+		if err != nil {
+			return nil, err
+		}
+		if l.Digest.Algorithm().FromBytes(payload) != l.Digest {
+			return nil, irregular("an attachment with another digest")
+		}
+		out = append(out, sigstore{MIMEType: l.MediaType, Payload: payload, Annotations: l.Annotations})
+	}
+	return out, nil
 }
 
 // unknownManifest is true for a 404 that the library takes for "no such manifest", whatever else it may take for it.

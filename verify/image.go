@@ -287,6 +287,9 @@ func (e *evaluation) judge(ctx context.Context) {
 		return
 	}
 	blob, _, err := un.Manifest(ctx)
+	if err == nil && e.fetched != nil {
+		un, err = e.fetched.complete(ctx, un, blob)
+	}
 	e.tellManifest(physical, err)
 	if err != nil {
 		e.stop(registryReason(err), "reading manifest: %v", err)
@@ -420,7 +423,7 @@ func (e *evaluation) instance(ctx context.Context, src types.ImageSource) (*imag
 
 // judged is un under the reference whose scope and identity count.
 func (e *evaluation) judged(un types.UnparsedImage) types.UnparsedImage {
-	if e.target.logical == e.target.content {
+	if un.Reference() == e.target.logical {
 		return un
 	}
 	return image.UnparsedInstanceWithReference(un, e.target.logical)

@@ -91,6 +91,7 @@ func TestSession_likeImage(t *testing.T) {
 		put("three", by(other, w.ref("three:v1")), by(w.key, w.ref("else:v1")), by(w.key, w.ref("three:v1"))),
 		put("subkey", by(subkey, w.ref("subkey:v1"))),
 		put("garbage", func(string) ([]byte, error) { return []byte("\x90garbage"), nil }),
+		put("key", func(string) ([]byte, error) { return w.key.Binary, nil }),
 		put("html", func(string) ([]byte, error) { return []byte("<html>"), nil }),
 		put("large", func(string) ([]byte, error) { return append([]byte{0x90}, make([]byte, MaxSignatureSize)...), nil }),
 		put("no-json", func(string) ([]byte, error) { return w.key.SignBytes([]byte(`{"critical":{}}`)) }),

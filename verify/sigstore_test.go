@@ -89,27 +89,36 @@ func TestImage_sigstore(t *testing.T) {
 	}
 	const attachments = "    use-sigstore-attachments: true\n"
 	p := open(key.requirement(t), attachments)
-	w.want(w.judge(p, repo+":v1"), verdict.Refuse, verdict.NoSignature)
+	w.want(w.likeImage(p, repo+":v1", testOptions()), verdict.Refuse, verdict.NoSignature)
 	attach(by(key, d, repo))
-	v := w.judge(p, repo+":v1")
+	v := w.likeImage(p, repo+":v1", testOptions())
 	w.want(v, verdict.Accept, "")
 	if s := v.Requirements[0].Signatures; len(s) != 1 || s[0].Digest != d || s[0].Reference != repo || !strings.Contains(s[0].Source, ".sig layer 1") {
 		t.Errorf("%+v", s)
 	}
-	v = w.judge(open(key.requirement(t), ""), repo+":v1")
+	s := NewSession(p, testOptions(), SessionOptions{})
+	w.registry.Requests()
+	v, err := s.Image(t.Context(), repo+":v1")
+	check(t, err)
+	w.want(v, verdict.Accept, "")
+	if r := w.registry.Requests(); len(r) != 4 { // ping, manifest, the attachments' manifest, one of them
+		t.Errorf("a session made the requests %q", r)
+	}
+	check(t, s.Close())
+	v = w.likeImage(open(key.requirement(t), ""), repo+":v1", testOptions())
 	w.want(v, verdict.Refuse, verdict.NoSignature)
 	if !strings.Contains(v.Message, "use-sigstore-attachments") {
 		t.Error(v.Message)
 	}
 	zero := "sha256:" + strings.Repeat("0", 64)
 	attach(by(other, d, repo))
-	w.want(w.judge(p, repo+":v1"), verdict.Refuse, verdict.WrongKey)
+	w.want(w.likeImage(p, repo+":v1", testOptions()), verdict.Refuse, verdict.WrongKey)
 	attach(by(key, zero, repo))
-	w.want(w.judge(p, repo+":v1"), verdict.Refuse, verdict.WrongDigest)
+	w.want(w.likeImage(p, repo+":v1", testOptions()), verdict.Refuse, verdict.WrongDigest)
 	attach(by(key, d, w.ref("team/else")))
-	w.want(w.judge(p, repo+":v1"), verdict.Refuse, verdict.WrongIdentity)
+	w.want(w.likeImage(p, repo+":v1", testOptions()), verdict.Refuse, verdict.WrongIdentity)
 	attach(by(other, d, repo), by(key, zero, repo), by(key, d, w.ref("team/else")))
-	v = w.judge(p, repo+":v1")
+	v = w.likeImage(p, repo+":v1", testOptions())
 	w.want(v, verdict.Refuse, verdict.WrongIdentity)
 	var reasons []string
 	for _, s := range v.Requirements[0].Signatures {
@@ -119,12 +128,12 @@ func TestImage_sigstore(t *testing.T) {
 		t.Error(reasons)
 	}
 	attach(by(other, d, repo), by(key, d, repo))
-	w.want(w.judge(p, repo+":v1"), verdict.Accept, "")
+	w.want(w.likeImage(p, repo+":v1", testOptions()), verdict.Accept, "")
 	// The two kinds of signature don't count for each other.
-	w.want(w.judge(open(signedBy(w.key), attachments), repo+":v1"), verdict.Refuse, verdict.NoSignature)
+	w.want(w.likeImage(open(signedBy(w.key), attachments), repo+":v1", testOptions()), verdict.Refuse, verdict.NoSignature)
 	w.sign(w.key, "team/app", d, repo+":v1", 1)
-	w.want(w.judge(open(signedBy(w.key)+","+key.requirement(t), attachments), repo+":v1"), verdict.Accept, "")
-	w.want(w.judge(open(signedBy(w.key)+","+newCosignKey(t).requirement(t), attachments), repo+":v1"), verdict.Refuse, verdict.WrongKey)
+	w.want(w.likeImage(open(signedBy(w.key)+","+key.requirement(t), attachments), repo+":v1", testOptions()), verdict.Accept, "")
+	w.want(w.likeImage(open(signedBy(w.key)+","+newCosignKey(t).requirement(t), attachments), repo+":v1", testOptions()), verdict.Refuse, verdict.WrongKey)
 
 	// In a directory.
 	dir := t.TempDir()
@@ -158,13 +167,13 @@ func TestImage_extension(t *testing.T) {
 		w.registry.Serve(rw, r)
 	})
 	p := w.policy(signedBy(w.key))
-	v := w.judge(p, w.ref("team/app:v1"))
+	v := w.likeImage(p, w.ref("team/app:v1"), testOptions())
 	w.want(v, verdict.Refuse, verdict.NoSignature)
 	if !strings.Contains(v.Message, "X-Registry-Supports-Signatures") {
 		t.Error(v.Message)
 	}
 	list = `{"signatures":[{"schemaVersion":2,"name":"` + d + `@` + strings.Repeat("a", 32) + `","type":"atomic","content":"` + base64.StdEncoding.EncodeToString(sig) + `"}]}`
-	v = w.judge(p, w.ref("team/app:v1"))
+	v = w.likeImage(p, w.ref("team/app:v1"), testOptions())
 	w.want(v, verdict.Accept, "")
 	if s := v.Requirements[0].Signatures[0]; !strings.HasPrefix(s.Source, w.ref("team/app")+": signature 1") {
 		t.Error(s.Source)
