@@ -56,7 +56,7 @@ func TestReasons(t *testing.T) {
 		if !slices.Contains(reasons, string(r)) {
 			t.Errorf("docs/reasons.md has no row for reason %s", r)
 		}
-		if r != verdict.TrustedByRelease && !slices.ContainsFunc(cases, func(c provoked) bool { return c.reason == r }) {
+		if !slices.ContainsFunc(cases, func(c provoked) bool { return c.reason == r }) {
 			t.Errorf("no case provokes reason %s", r)
 		}
 	}
@@ -458,6 +458,26 @@ func reasonCases() []provoked {
 			must(w.T, err)
 			return []string{"verify-checksums", "--key", w.write("corp.asc", string(corp.Armored)), w.write("sha256sum.txt.gpg", string(b))}
 		}, 4},
+		{"a release vouches", verdict.TrustedByRelease, "", func(w *reasonWorld) []string {
+			// A payload image that nobody asks a signature of, and the signed release that names its digest.
+			_, d := w.image()
+			image := w.registry.Host + "/" + w.repo() + "@" + d
+			release, err := fixture.ImageOf("amd64", nil, fixture.File{Name: "release-manifests/image-references", Data: fmt.Appendf(nil,
+				`{"kind":"ImageStream","apiVersion":"image.openshift.io/v1","metadata":{"name":"4.99.1"},"spec":{"tags":[{"name":"etcd","from":{"kind":"DockerImage","name":%q}}]}}`, image)})
+			must(w.T, err)
+			const repo = "openshift-release-dev/ocp-release"
+			digest, err := w.registry.PushImage(repo, "4.99.1-x86_64", release)
+			must(w.T, err)
+			b, err := corp.Sign(digest, w.registry.Host+"/"+repo+":4.99.1-x86_64")
+			must(w.T, err)
+			w.write("store/"+strings.Replace(digest, ":", "=", 1)+"/signature-1", string(b))
+			conf := w.write("registries.conf", fmt.Sprintf("[[registry]]\nlocation = %q\ninsecure = true\n", w.registry.Host))
+			return []string{
+				"audit", "--policy", w.write("policy.json", `{"default":[{"type":"insecureAcceptAnything"}]}`), "--registries-conf", conf, "--platform", "linux/amd64",
+				"--cache-dir", filepath.Join(w.dir, "cache"), "--images-from", w.write("images.txt", image+"\n"),
+				"--release", w.registry.Host + "/" + repo + "@" + digest, "--release-key", w.write("release.asc", string(corp.Armored)), "--store", filepath.Join(w.dir, "store"),
+			}
+		}, 0},
 		{"no runtime", verdict.RuntimeFailed, "", func(w *reasonWorld) []string {
 			canaries := w.write("canaries.json", `[{"image":"127.0.0.1:1/a@sha256:`+strings.Repeat("0", 64)+`","expect":"accept"}]`)
 			return []string{"probe", "--canaries", canaries, "--runtime", "cri", "--cri-socket", filepath.Join(w.dir, "no.sock"), "--root", w.dir}

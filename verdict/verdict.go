@@ -95,8 +95,8 @@ const (
 // Causes is the closed set, in order.
 func Causes() []Cause {
 	return []Cause{
-		NotInLayout, OnlyIndexSigned, WrongRegistriesKey, AttachmentsOff, MirrorUnsigned, BundleFormat, OtherKind,
-		RegistryServesNone, NoLookaside, NotSigned,
+		NotInLayout, OnlyIndexSigned, RegistryServesNone, WrongRegistriesKey, AttachmentsOff, BundleFormat, MirrorUnsigned,
+		NoLookaside, OtherKind, NotSigned,
 	}
 }
 
