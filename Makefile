@@ -53,7 +53,7 @@ test-pure: build-pure ## the pure-Go build and what it answers
 	CGO_ENABLED=0 $(GO) test -json -tags '$(PURE_TAGS)' ./verify/... | $(BRIEF)
 
 e2e: deps-test ## the tests of the whole, with real runtimes (root; CRI-O is built once and cached)
-	cd e2e && $(GO) vet ./... && $(GO) test -v -count=1 -timeout 25m $(E2EFLAGS) . ./lab
+	cd e2e && $(GO) vet ./... && $(GO) test -v -count=1 -timeout 25m $(E2EFLAGS) . ./lab ./differential
 
 cluster: deps-test ## the tests on a real cluster of two nodes (root on Debian; Kubernetes is built once and cached)
 	cd e2e && $(GO) vet ./cluster && $(GO) test -v -count=1 -timeout 40m $(CLUSTERFLAGS) ./cluster
@@ -80,8 +80,8 @@ demo: build ## the main job on this machine, without root or cluster
 bench: build ## the figures of docs/benchmarks.md
 	cd e2e && $(GO) run ./bench -o ../docs/benchmarks.md
 
-soak: build ## lint against the library on mutated files (FILES=10000), then every fuzz test (SOAK=1m each)
-	GO='$(GO)' FILES='$(or $(FILES),10000)' hack/soak.sh $(or $(SOAK),1m) '$(TAGS)'
+soak: build ## nodetrust against CRI-O and podman (CASES=1000, root) and lint against the library (FILES=10000), then every fuzz test (SOAK=1m each)
+	GO='$(GO)' FILES='$(or $(FILES),10000)' CASES='$(or $(CASES),1000)' hack/soak.sh $(or $(SOAK),1m) '$(TAGS)'
 
 readers: ## record anew what old versions of the image library load (lint/testdata/readers.json; from the module proxy)
 	$(GO) run ./hack/readers
