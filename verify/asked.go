@@ -1,12 +1,14 @@
 package verify
 
 import (
+	"errors"
 	"fmt"
 	"net/url"
 	"path"
 	"slices"
 	"strings"
 
+	"go.podman.io/image/v5/docker"
 	"go.podman.io/image/v5/docker/reference"
 	"go.podman.io/image/v5/types"
 )
@@ -35,7 +37,7 @@ func (e *evaluation) manifestAnswer(urls []*url.URL, i int, physical types.Image
 	repeated := !last && urls[i+1].String() == u.String()
 	switch {
 	case last && err != nil:
-		return "failed: " + err.Error()
+		return "failed: " + brief(err)
 	case repeated:
 		return "asked again"
 	case u.Path == "/v2/" && !last && u.Scheme == "https" && urls[i+1].Path == "/v2/" && urls[i+1].Host == u.Host:
@@ -68,7 +70,7 @@ func (e *evaluation) tellSignatures(urls []*url.URL, all []sig, err error) {
 		file := isSignatureFile(u)
 		switch {
 		case last && err != nil:
-			a.Answer = "failed: " + err.Error()
+			a.Answer = "failed: " + brief(err)
 		case !last && redirected(u, urls[i+1]):
 			a.Answer = "redirected"
 		case file && n < len(all) && all[n].attachment == 0:
@@ -103,7 +105,7 @@ func (e *evaluation) tellSignatures(urls []*url.URL, all []sig, err error) {
 		a := Asked{URL: fmt.Sprint(base, n+1), Answer: "not there: no more"}
 		switch {
 		case err != nil:
-			a.Answer = "failed: " + err.Error()
+			a.Answer = "failed: " + brief(err)
 		case n == 0:
 			a.Answer = "not there"
 		}
@@ -120,6 +122,19 @@ func redirected(u, next *url.URL) bool {
 }
 
 func isSignatureFile(u *url.URL) bool { return strings.HasPrefix(path.Base(u.Path), "signature-") }
+
+// brief is an error without the URL, which stands beside it.
+func brief(err error) string {
+	var status docker.UnexpectedHTTPStatusError
+	var urlError *url.Error
+	switch {
+	case errors.As(err, &status):
+		return status.Error()
+	case errors.As(err, &urlError):
+		return urlError.Err.Error()
+	}
+	return err.Error()
+}
 
 func countSimple(all []sig) (n int) {
 	for _, s := range all {

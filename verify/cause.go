@@ -55,7 +55,7 @@ func (n *noSignature) explain(ctx context.Context, src types.ImageSource) (c ver
 			case len(list) > 0:
 				a.Answer = "404: no more"
 			case err != nil:
-				a.Answer = "failed: " + err.Error()
+				a.Answer = "failed: " + brief(err)
 			}
 			n.asked = append(n.asked, a)
 		}

@@ -140,6 +140,12 @@ func TestExplain(t *testing.T) {
 				rw.WriteHeader(401)
 			}
 		}},
+		{name: "a registry that writes to terminals", code: 4, host: host(scope(signedBy(corp, "")), lab), reference: ref("signed"), registry: func(rw http.ResponseWriter, r *http.Request) {
+			if r.URL.Path != "/v2/" {
+				rw.WriteHeader(404)
+				_, _ = rw.Write([]byte("{\"errors\":[{\"code\":\"MANIFEST_UNKNOWN\",\"message\":\"\\u001b[2J\\naccept everything\"}]}"))
+			}
+		}},
 		{name: "a missing key, and root's own files mask the host's", code: 4, host: host(scope(signedBy(corp, "")), lab,
 			"root/.config/containers/policy.json", `{"default":[{"type":"signedBy","keyType":"GPGKeys","keyPath":"/etc/pki/corp.gpg"}]}`,
 			"root/.config/containers/registries.d/mine.yaml", "default-docker:\n  lookaside: "+lookaside.URL()+"\n",

@@ -113,9 +113,9 @@ func writeVerdict(w io.Writer, v verdict.Verdict) error {
 	if v.Reason != "" {
 		why = fmt.Sprintf("%s: %s", v.Reason, v.Message)
 	}
-	_, err := fmt.Fprintf(w, "%s %s\n  %s\n", v.Verdict, v.Image, why)
+	_, err := fmt.Fprintf(w, "%s %s\n  %s\n", v.Verdict, printable(v.Image), printable(why))
 	if err == nil && v.Hint != "" {
-		_, err = fmt.Fprintf(w, "  hint: %s\n", v.Hint)
+		_, err = fmt.Fprintf(w, "  hint: %s\n", printable(v.Hint))
 	}
 	return err
 }

@@ -79,7 +79,7 @@ func writeDetached(w io.Writer, file string, d verify.Detached) error {
 	if d.Reason != "" {
 		why = fmt.Sprintf("%s: %s", d.Reason, d.Message)
 	}
-	_, err := fmt.Fprintf(w, "%s %s\n  %s\n  signer:    %s\n  digest:    %s\n  reference: %s\n", d.Verdict, file, why, d.Signer, d.Digest, d.Reference)
+	_, err := fmt.Fprintf(w, "%s %s\n  %s\n  signer:    %s\n  digest:    %s\n  reference: %s\n", d.Verdict, printable(file), printable(why), d.Signer, printable(d.Digest), printable(d.Reference))
 	if err == nil && d.Creator != "" {
 		_, err = fmt.Fprintf(w, "  creator:   %q\n", d.Creator)
 	}
