@@ -61,7 +61,7 @@ func groupOf(m *Image) group {
 	case verdict.ImageNotFound:
 		return are("absent", host(m.name), "not to be had from "+host(m.name))
 	case verdict.PolicyInvalid, verdict.RegistriesDInvalid:
-		return need("policy", "", "a policy that loads")
+		return need("policy", "", "a policy that loads: "+m.Message)
 	case verdict.MechanismCannotTell:
 		return need("mechanism", "", "another OpenPGP mechanism to be judged")
 	}

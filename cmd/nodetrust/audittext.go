@@ -89,7 +89,7 @@ func (t *auditText) summary(s audit.Summary) {
 		t.count(verdict.Accept, s.Accept, "accepted"),
 	}
 	t.b.WriteString(fmt.Sprintf("%s: %s\n", images(s.Images), strings.Join(parts, ", ")))
-	about := fmt.Sprintf("%d uses; policy %s, %s", s.Uses, printable(s.Policy), s.CheckedAt.Format(time.RFC3339))
+	about := fmt.Sprintf("%s; policy %s, %s", uses(s.Uses), printable(s.Policy), s.CheckedAt.Format(time.RFC3339))
 	if s.ByTag > 0 {
 		about += fmt.Sprintf("; %d named by tag, %d by digest", s.ByTag, s.Images-s.ByTag)
 	}
@@ -118,6 +118,13 @@ func images(n int) string {
 		return "1 image"
 	}
 	return fmt.Sprintf("%d images", n)
+}
+
+func uses(n int) string {
+	if n == 1 {
+		return "1 use"
+	}
+	return fmt.Sprintf("%d uses", n)
 }
 
 func (t *auditText) lockout(list []audit.Lockout) {
