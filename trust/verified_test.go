@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -115,10 +116,17 @@ func (w *world) config(spec string) string {
 // open renders a config, and has verify take it as a node would that pulls from mirrors too.
 func (w *world) open(t *testing.T, config string) *verify.Policy {
 	t.Helper()
+	policy, registries, s := w.render(t, config, "containers-image-5.42.0")
+	p := must[*verify.Policy](t)(verify.Rendered(policy, registries, s))
+	t.Cleanup(func() { p.Close() })
+	return p
+}
+
+// render returns the files, and settings with the keys that they name by path and with a registries.conf.
+func (w *world) render(t *testing.T, config, reader string) (policy verify.File, registries []verify.File, s verify.Settings) {
+	t.Helper()
 	c := must[*trust.Config](t)(trust.Parse("trust.yaml", []byte(config), func(p string) ([]byte, error) { return os.ReadFile(filepath.Join(w.dir, p)) }))
-	files := must[trust.FileSet](t)(c.Files([]trust.Reader{must[trust.Reader](t)(trust.LookupReader("containers-image-5.42.0"))}))
-	policy := verify.File{}
-	var registries []verify.File
+	files := must[trust.FileSet](t)(c.Files([]trust.Reader{must[trust.Reader](t)(trust.LookupReader(reader))}))
 	for _, f := range files {
 		if f.Path == trust.PolicyPath {
 			policy = verify.File{Path: f.Path, Data: f.Data}
@@ -126,29 +134,34 @@ func (w *world) open(t *testing.T, config string) *verify.Policy {
 			registries = append(registries, verify.File{Path: f.Path, Data: f.Data})
 		}
 	}
-	s := verify.Settings{Keys: map[string]string{}, RegistriesConf: w.write("registries.conf",
+	s = verify.Settings{Keys: map[string]string{}, RegistriesConf: w.write("registries.conf",
 		"[[registry]]\nlocation = \"logical.example.com/team\"\n[[registry.mirror]]\nlocation = \""+w.registry.Host+"/copy\"\ninsecure = true\n")}
 	for _, name := range []string{"a", "b"} {
 		s.Keys["/keys/gpg-"+name] = filepath.Join(w.dir, "gpg-"+name+".asc")
 		s.Keys["/keys/cosign-"+name] = filepath.Join(w.dir, "cosign-"+name+".pub")
 	}
-	p := must[*verify.Policy](t)(verify.Rendered(policy, registries, s))
-	t.Cleanup(func() { p.Close() })
-	return p
+	return policy, registries, s
 }
 
-// TestVerified renders each thing that policy.json and registries.d can say, and has real images judged by it: those that are listed
-// are accepted, the others are refused.
-func TestVerified(t *testing.T) {
-	w := newWorld(t)
+// verifiedRow is a trust config, and the images of a world that it accepts; it refuses the others.
+type verifiedRow struct{ name, spec, accepted string }
+
+func (row verifiedRow) want(image string) verdict.Answer {
+	if slices.Contains(strings.Fields(row.accepted), image) {
+		return verdict.Accept
+	}
+	return verdict.Refuse
+}
+
+// verifiedRows are all that policy.json and registries.d can say, as far as it can be judged without Fulcio, Rekor and certificates.
+func verifiedRows() []verifiedRow {
 	reg := func(scope, rest string) string {
 		return "  default: reject\n  registries:\n  - scope: " + scope + "\n    lookaside: LOOKASIDE\n    attachments: true\n" + rest
 	}
 	team := func(require string) string { return reg("HOST/team", "    require: "+require+"\n") }
 	identity := func(require, id string) string { return team("[{" + require + ", identity: " + id + "}]") }
 	const gpgA, cosignA = "signedBy: [gpg-a]", "sigstore: {keys: [cosign-a]}"
-	type row struct{ name, spec, accepted string }
-	rows := []row{
+	rows := []verifiedRow{
 		{"accept", team("accept"), "team/a team/b team/both team/none team/latest team/moved"},
 		{"reject", team("reject"), ""},
 		{"default reject", reg("HOST/team/a", "    require: accept\n"), "team/a"},
@@ -180,22 +193,33 @@ func TestVerified(t *testing.T) {
 		name, _, _ := strings.Cut(by, ":")
 		// Signatures of cosign carry a tag here too: the library compares them alike.
 		rows = append(rows,
-			row{name + " default identity", team("[{" + by + "}]"), "team/a team/both"},
-			row{name + " matchRepoDigestOrExact", identity(by, "matchRepoDigestOrExact"), "team/a team/both"},
-			row{name + " matchExact", identity(by, "matchExact"), "team/a team/both"},
-			row{name + " matchRepository", identity(by, "matchRepository"), "team/a team/both team/latest"},
-			row{name + " exactReference", identity(by, "{type: exactReference, dockerReference: 'HOST/team/latest:stable'}"), "team/latest"},
-			row{name + " exactRepository", identity(by, "{type: exactRepository, dockerRepository: build.example.com/src/moved}"), "team/moved"},
-			row{name + " remapIdentity", identity(by, "{type: remapIdentity, prefix: HOST/team, signedPrefix: build.example.com/src}"), "team/moved"})
+			verifiedRow{name + " default identity", team("[{" + by + "}]"), "team/a team/both"},
+			verifiedRow{name + " matchRepoDigestOrExact", identity(by, "matchRepoDigestOrExact"), "team/a team/both"},
+			verifiedRow{name + " matchExact", identity(by, "matchExact"), "team/a team/both"},
+			verifiedRow{name + " matchRepository", identity(by, "matchRepository"), "team/a team/both team/latest"},
+			verifiedRow{name + " exactReference", identity(by, "{type: exactReference, dockerReference: 'HOST/team/latest:stable'}"), "team/latest"},
+			verifiedRow{name + " exactRepository", identity(by, "{type: exactRepository, dockerRepository: build.example.com/src/moved}"), "team/moved"},
+			verifiedRow{name + " remapIdentity", identity(by, "{type: remapIdentity, prefix: HOST/team, signedPrefix: build.example.com/src}"), "team/moved"})
 	}
-	references := map[string]string{"logical": "logical.example.com/team/app:v1", "team/a@": w.registry.Host + "/team/a@" + w.digests["team/a"]}
+	return rows
+}
+
+// references are the names under which the images of the world are pulled.
+func (w *world) references() map[string]string {
+	out := map[string]string{"logical": "logical.example.com/team/app:v1", "team/a@": w.registry.Host + "/team/a@" + w.digests["team/a"]}
 	for repo := range w.digests {
-		references[repo] = w.registry.Host + "/" + repo + ":v1"
+		out[repo] = w.registry.Host + "/" + repo + ":v1"
 	}
-	for _, tt := range rows {
+	return out
+}
+
+// TestVerified renders each thing, and has real images judged by it.
+func TestVerified(t *testing.T) {
+	w := newWorld(t)
+	for _, tt := range verifiedRows() {
 		t.Run(tt.name, func(t *testing.T) {
 			p := w.open(t, w.config(tt.spec))
-			for name, reference := range references {
+			for name, reference := range w.references() {
 				if name == "team/a@" && !strings.Contains(tt.accepted, "@") {
 					continue // a digest is another question where identities are asked for: see the rows that name it
 				}
@@ -204,14 +228,66 @@ func TestVerified(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				want := verdict.Refuse
-				for accepted := range strings.FieldsSeq(tt.accepted) {
-					if accepted == name {
-						want = verdict.Accept
-					}
-				}
-				if v.Verdict != want {
+				if want := tt.want(name); v.Verdict != want {
 					t.Errorf("%s: got %s/%s, want %s: %s", name, v.Verdict, v.Reason, want, v.Message)
+				}
+			}
+		})
+	}
+}
+
+// TestVerified_skopeo has Debian's skopeo copy the images by the same rendered files, where they ask for GPG signatures only: it is
+// built without sigstore.
+func TestVerified_skopeo(t *testing.T) {
+	have, err := exec.Command("skopeo", "--version").Output()
+	if err != nil || !strings.Contains(string(have), " 1.9.3") {
+		t.Skip("skopeo 1.9.3 is not installed")
+	}
+	w := newWorld(t)
+	for _, tt := range verifiedRows() {
+		if strings.Contains(tt.spec, "sigstore:") || strings.Contains(tt.spec, "mirrors:") && strings.Contains(tt.name, "attachments") {
+			continue
+		}
+		t.Run(tt.name, func(t *testing.T) {
+			spec := strings.ReplaceAll(strings.ReplaceAll(tt.spec, "    attachments: true\n", ""), "    attachments: false\n", "")
+			policy, registries, s := w.render(t, w.config(spec), "skopeo-1.9")
+			text := string(policy.Data)
+			for path, file := range s.Keys {
+				text = strings.ReplaceAll(text, `"`+path+`"`, `"`+file+`"`)
+			}
+			dir := t.TempDir()
+			for name, data := range map[string]string{"policy.json": text, "registries.d/none": ""} {
+				if err := os.MkdirAll(filepath.Join(dir, filepath.Dir(name)), 0o755); err != nil {
+					t.Fatal(err)
+				}
+				if err := os.WriteFile(filepath.Join(dir, name), []byte(data), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for _, f := range registries {
+				if err := os.WriteFile(filepath.Join(dir, "registries.d", filepath.Base(f.Path)), f.Data, 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for name, reference := range w.references() {
+				if name == "team/a@" && !strings.Contains(tt.accepted, "@") {
+					continue
+				}
+				cmd := exec.CommandContext(t.Context(), "skopeo", "--policy", dir+"/policy.json", "--registries.d", dir+"/registries.d", "--registries-conf", s.RegistriesConf, "copy", "--src-tls-verify=false",
+					"docker://"+reference, "dir:"+filepath.Join(dir, "out", strings.NewReplacer("/", "_", ":", "_", "@", "_").Replace(name)))
+				if err := os.MkdirAll(filepath.Join(dir, "out"), 0o755); err != nil {
+					t.Fatal(err)
+				}
+				out, err := cmd.CombinedOutput()
+				got := verdict.Accept
+				switch {
+				case err != nil && strings.Contains(string(out), "Source image rejected"):
+					got = verdict.Refuse
+				case err != nil:
+					t.Fatalf("%s: %s", name, out)
+				}
+				if want := tt.want(name); got != want {
+					t.Errorf("%s: skopeo says %s, want %s: %s", name, got, want, out)
 				}
 			}
 		})
