@@ -99,6 +99,7 @@ func (m *maker) about(format string, args ...any) {
 
 // target is what is pulled: asked as a reference, judged by its instance's digest.
 type target struct {
+	kind            string
 	host, repo, tag string // the name asked for
 	physical        string // host/repository that the content comes from
 	asked           string
@@ -110,9 +111,9 @@ func (t target) name() string   { return t.host + "/" + t.repo }
 func (t target) tagged() string { return t.name() + ":" + t.tag }
 
 func (m *maker) target() target {
-	kind := choose(m.r, []weighted[string]{{5, "single"}, {2, "list"}, {2, "mirrored"}, {1, "mirror lacks it"}})
+	kind := choose(m.r, []weighted[string]{{5, "single"}, {2, "list"}, {2, "mirrored"}, {1, "mirror lacks it"}, {2, "cosigned"}})
 	img := m.w.images[kind][m.r.IntN(len(m.w.images[kind]))]
-	t := target{host: m.w.registry.Host, repo: img.repo, tag: "v1", physical: img.physical, digest: img.judged, others: img.others}
+	t := target{kind: kind, host: m.w.registry.Host, repo: img.repo, tag: "v1", physical: img.physical, digest: img.judged, others: img.others}
 	how := choose(m.r, []weighted[string]{{8, "tag"}, {5, "digest"}, {1, "tag and digest"}, {1, "other instance"}, {1, "missing tag"}, {1, "missing repository"}})
 	if m.calm && strings.HasPrefix(how, "missing") {
 		how = "tag"
@@ -201,8 +202,14 @@ func (m *maker) policy(t target) []string {
 
 // requirement returns one of the scope's requirements, and the names of the keys that it takes.
 func (m *maker) requirement(t target) (any, []string) {
-	switch kind := choose(m.r, []weighted[string]{{20, "signedBy"}, {1, "insecureAcceptAnything"}, {1, "reject"}}); kind {
+	kinds := []weighted[string]{{20, "signedBy"}, {1, "insecureAcceptAnything"}, {1, "reject"}, {1, "sigstoreSigned"}}
+	if t.kind == "cosigned" {
+		kinds = []weighted[string]{{2, "signedBy"}, {8, "sigstoreSigned"}}
+	}
+	switch kind := choose(m.r, kinds); kind {
 	case "signedBy":
+	case "sigstoreSigned":
+		return m.cosigned(t), nil
 	default:
 		m.about("%s", kind)
 		return map[string]string{"type": kind}, nil
@@ -223,6 +230,24 @@ func (m *maker) requirement(t target) (any, []string) {
 		r["signedIdentity"] = id
 	}
 	return r, signers
+}
+
+// cosigned returns a requirement of a sigstore signature.
+func (m *maker) cosigned(t target) any {
+	who := choose(m.r, []weighted[string]{{4, "corp"}, {1, "stranger"}})
+	r := map[string]any{"type": "sigstoreSigned"}
+	if m.r.IntN(2) == 0 {
+		r["keyData"] = base64.StdEncoding.EncodeToString(m.w.cosign[who].PEM)
+	} else {
+		name := fmt.Sprintf("COSIGN-%d", len(m.c.Keys))
+		m.c.Keys[name] = m.w.cosign[who].PEM
+		r["keyPath"] = "/etc/pki/rpm-gpg/" + name
+	}
+	m.about("sigstore signature by %s", who)
+	if id := m.identity(t); id != nil {
+		r["signedIdentity"] = id
+	}
+	return r
 }
 
 // keys gives a requirement its keys in one of the ways that there are.
@@ -333,6 +358,10 @@ func (m *maker) registries(t target) string {
 	m.about("registries.d: %s", kind)
 	file := func(name, format string, args ...any) { m.c.Registries[name] = fmt.Sprintf(format, args...) }
 	both := fmt.Sprintf("docker:\n  %s:\n    lookaside: %s\n  %s:\n    lookaside: %s\n", m.w.registry.Host, url, m.w.mirror.Host, mirrorURL)
+	if t.kind == "cosigned" && m.r.IntN(6) > 0 || m.r.IntN(10) == 0 {
+		both += fmt.Sprintf("  %s/signed:\n    use-sigstore-attachments: true\n  %s/team:\n    use-sigstore-attachments: true\n", m.w.registry.Host, m.w.registry.Host)
+		m.about("attachments on")
+	}
 	switch kind {
 	case "hosts":
 		file("lab.yaml", "%s", both)

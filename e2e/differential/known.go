@@ -15,6 +15,9 @@ var known = []struct {
 	{"Signatures by a subkey", func(_ Case, a Answers, d string) bool {
 		return a.Verify.Verdict == verdict.Accept && (strings.HasPrefix(d, "CRI-O") && strings.Contains(a.CRIO, "Signature by key") || strings.HasPrefix(d, "podman") && strings.Contains(a.Podman, "Signature by key"))
 	}},
+	{"Sigstore on Debian", func(_ Case, a Answers, d string) bool {
+		return strings.HasPrefix(d, "podman pulled: false") && strings.Contains(a.Podman, "Debian-local change: sigstore disabled")
+	}},
 	{"A missing key file", func(_ Case, a Answers, d string) bool {
 		return a.Verify.Reason == verdict.KeyMissing && d == "CRI-O refuse, verify unknown" &&
 			(strings.Contains(a.CRIO, "A signature was required, but no signature exists") || strings.Contains(a.CRIO, "reasons: open /etc/pki"))

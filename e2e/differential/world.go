@@ -20,6 +20,7 @@ type world struct {
 	lookaside        *fixture.Lookaside
 	node             *lab.Node
 	keys             map[string]*fixture.Key
+	cosign           map[string]*fixture.CosignKey
 	images           map[string][]pushed
 	made             map[[sha256.Size]byte][]byte // signatures that were made already
 }
@@ -34,7 +35,7 @@ type pushed struct {
 const past = "20210101T000000" // when keys were made that may have expired since
 
 func newWorld(l *lab.Lab, gpg *fixture.GPG, dir string) (w *world, err error) {
-	w = &world{keys: map[string]*fixture.Key{}, images: map[string][]pushed{}, made: map[[sha256.Size]byte][]byte{}}
+	w = &world{keys: map[string]*fixture.Key{}, cosign: map[string]*fixture.CosignKey{}, images: map[string][]pushed{}, made: map[[sha256.Size]byte][]byte{}}
 	defer func() {
 		if err != nil {
 			w.close()
@@ -110,6 +111,13 @@ func (w *world) makeKeys(gpg *fixture.GPG) error {
 		}
 		w.keys[name] = k
 	}
+	for _, name := range []string{"corp", "stranger"} {
+		k, err := fixture.NewCosignKey()
+		if err != nil {
+			return err
+		}
+		w.cosign[name] = k
+	}
 	sub, err := w.keys["subkey"].Subkey()
 	if err != nil {
 		return err
@@ -184,6 +192,23 @@ func (w *world) push() error {
 		w.images["list"] = append(w.images["list"], pushed{
 			repo: repo, physical: w.registry.Host + "/" + repo, judged: instances[0], index: index, others: []string{index, instances[1]},
 		})
+	}
+	for _, c := range []struct {
+		repo, as string
+		by       []*fixture.CosignKey
+	}{
+		{"signed/app", "signed/app:v1", []*fixture.CosignKey{w.cosign["corp"]}},
+		{"signed/other", "signed/other:v1", []*fixture.CosignKey{w.cosign["stranger"]}},
+		{"signed/both", "signed/both:v1", []*fixture.CosignKey{w.cosign["stranger"], w.cosign["corp"]}},
+		{"signed/renamed", "signed/app:v1", []*fixture.CosignKey{w.cosign["corp"]}},
+	} {
+		if err := push("cosigned", w.registry, c.repo, w.registry.Host+"/"+c.repo, c.repo); err != nil {
+			return err
+		}
+		images := w.images["cosigned"]
+		if err := w.registry.Attach(c.repo, images[len(images)-1].judged, w.registry.Host+"/"+c.as, c.by...); err != nil {
+			return err
+		}
 	}
 	for _, images := range w.images {
 		for i := range images {
