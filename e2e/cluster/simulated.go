@@ -78,9 +78,11 @@ func (c *Cluster) NewFleet(n int) (f *Fleet, err error) {
 	if err != nil {
 		return f, err
 	}
-	if f.base, err = c.kustomize(filepath.Join(root, "deploy/kustomize/base"), ""); err != nil {
+	base, err := c.Kubectl("kustomize", filepath.Join(root, "deploy/kustomize/base"))
+	if err != nil {
 		return f, err
 	}
+	f.base = []byte(base)
 	if err := c.Apply(f.base); err != nil {
 		return f, err
 	}
