@@ -60,18 +60,19 @@ func main() {
 	defer stop()
 	page, err := measure(ctx, *root, options{idle: *idle, runs: *runs, tampers: *tampers}, *only)
 	switch {
-	case err != nil:
+	case page == nil:
 	case *out == "-":
-		_, err = os.Stdout.Write(page)
+		_, werr := os.Stdout.Write(page)
+		err = errors.Join(err, werr)
 	default:
-		err = os.WriteFile(*out, page, 0o644)
+		err = errors.Join(err, os.WriteFile(*out, page, 0o644))
 	}
 	if err != nil {
 		fatal(err)
 	}
 }
 
-// measure runs the sections and returns the page.
+// measure runs the sections and returns the page. With an error it may be there as well: it names the sections that it lacks.
 func measure(ctx context.Context, root string, o options, only string) (page []byte, err error) {
 	began := time.Now()
 	b, err := newBench(root, o)
@@ -88,6 +89,7 @@ func measure(ctx context.Context, root string, o options, only string) (page []b
 			return nil, fmt.Errorf("there is no section %q", name)
 		}
 	}
+	var missing []string
 	unfit := cluster.Unfit()
 	for _, s := range sections {
 		switch {
@@ -98,15 +100,29 @@ func measure(ctx context.Context, root string, o options, only string) (page []b
 			continue
 		}
 		b.progress("%s", s.name)
-		if err := s.run(ctx, &w); err != nil {
-			return nil, fmt.Errorf("measuring %s: %w", s.name, err)
+		var part bytes.Buffer
+		if failed := s.run(ctx, &part); failed != nil {
+			if ctx.Err() != nil {
+				return nil, ctx.Err()
+			}
+			// The others are still worth their time.
+			b.progress("%s: error: %v", s.name, failed)
+			missing = append(missing, s.name)
+			continue
 		}
+		w.Write(part.Bytes())
+	}
+	if len(missing) > 0 {
+		fmt.Fprintf(&w, "Not measured in this run, for an error: %s.\n\n", strings.Join(missing, ", "))
 	}
 	if unfit != "" {
 		fmt.Fprintf(&w, "The figures of the cluster are left out: %s.\n", unfit)
 	}
 	b.progress("done after %s", time.Since(began).Round(time.Second))
-	return append(bytes.TrimRight(w.Bytes(), "\n"), '\n'), nil
+	if len(missing) > 0 {
+		err = fmt.Errorf("not measured: %s", strings.Join(missing, ", "))
+	}
+	return append(bytes.TrimRight(w.Bytes(), "\n"), '\n'), err
 }
 
 // progress says on standard error what is being measured.

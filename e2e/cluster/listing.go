@@ -33,16 +33,13 @@ func (c *Cluster) FillPods(n int, images ...string) (remove func() error, err er
 			err = errors.Join(err, remove())
 		}
 	}()
-	named := func(name string) map[string]any { return map[string]any{"name": name} }
-	if err := c.post("/api/v1/nodes", map[string]any{"metadata": named(crowd)}, nil); err != nil {
-		return remove, err
-	}
-	if err := c.post("/api/v1/namespaces", map[string]any{"metadata": named(crowd)}, nil); err != nil {
-		return remove, err
-	}
-	account := map[string]any{"metadata": named("pods")}
-	if err := c.post("/api/v1/namespaces/"+crowd+"/serviceaccounts", account, nil); err != nil {
-		return remove, err
+	for _, o := range []struct{ path, kind, name string }{
+		{"/api/v1/nodes", "Node", crowd}, {"/api/v1/namespaces", "Namespace", crowd}, {"/api/v1/namespaces/" + crowd + "/serviceaccounts", "ServiceAccount", "pods"},
+	} {
+		object := map[string]any{"apiVersion": "v1", "kind": o.kind, "metadata": map[string]string{"name": o.name}}
+		if err := c.post(o.path, object, nil); err != nil {
+			return remove, fmt.Errorf("making the %s %s: %w", o.kind, o.name, err)
+		}
 	}
 	margin := map[string]string{"example.com/size": strings.Repeat("x", podMargin)}
 	var all errgroup.Group
@@ -50,6 +47,7 @@ func (c *Cluster) FillPods(n int, images ...string) (remove func() error, err er
 	for i := range n {
 		all.Go(func() error {
 			return c.post("/api/v1/namespaces/"+crowd+"/pods", map[string]any{
+				"apiVersion": "v1", "kind": "Pod",
 				"metadata": map[string]any{"name": fmt.Sprintf("pod-%05d", i), "annotations": margin},
 				"spec": map[string]any{
 					"nodeName": crowd, "serviceAccountName": "pods", "automountServiceAccountToken": false, "terminationGracePeriodSeconds": 0,
