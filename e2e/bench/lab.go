@@ -487,7 +487,7 @@ func (b *bench) listing(ctx context.Context, w *bytes.Buffer) (err error) {
 		return errors.New("no resource usage of the audit")
 	}
 	fmt.Fprintf(w, "## %d pods\n\nPods of 8 KiB each on the lab's API server, read as `nodetrust audit` does.\n\n| | |\n|---|---|\n", l.Pods)
-	fmt.Fprintf(w, "| pages | %d |\n| sent by the API server | %.1f MiB |\n| held at most at a time | %.1f MiB |\n", l.Pages, mib(l.Sent), mib(l.Live))
+	fmt.Fprintf(w, "| pages | %d |\n| sent by the API server, compressed | %.1f MiB |\n| held at most at a time | %.1f MiB |\n", l.Pages, mib(l.Sent), mib(l.Live))
 	fmt.Fprintf(w, "| `nodetrust audit --images-from cluster`, %d images with %d uses, all judged | %.1f s, at most %.0f MiB resident (goal ≤ 300 MiB) |\n\n",
 		len(report.Images), used, took.Seconds(), mib(usage.Maxrss<<10))
 	return nil

@@ -2,6 +2,8 @@ package cluster
 
 import (
 	"context"
+	"crypto/rand"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"net/http"
@@ -14,10 +16,11 @@ import (
 	read "github.com/nodetrust/nodetrust/cluster"
 )
 
-const (
-	crowd     = "simulated-pods" // node, label and namespace of the pods that nobody runs
-	podMargin = 6 << 10
-)
+// crowd is the node and the namespace of pods that nobody runs.
+const crowd = "simulated-pods"
+
+// PodMargin is how many bytes of each pod of FillPods nobody needs.
+const PodMargin = 6 << 10
 
 // FillPods makes n pods on a node that no kubelet is behind, and returns what removes them. Each is about as large as a real one,
 // 8 KiB, and runs one of the images in turn.
@@ -41,14 +44,15 @@ func (c *Cluster) FillPods(n int, images ...string) (remove func() error, err er
 			return remove, fmt.Errorf("making the %s %s: %w", o.kind, o.name, err)
 		}
 	}
-	margin := map[string]string{"example.com/size": strings.Repeat("x", podMargin)}
 	var all errgroup.Group
 	all.SetLimit(atOnce)
 	for i := range n {
 		all.Go(func() error {
+			margin := make([]byte, PodMargin*3/4)
+			_, _ = rand.Read(margin) // never fails, and can't be compressed
 			return c.post("/api/v1/namespaces/"+crowd+"/pods", map[string]any{
 				"apiVersion": "v1", "kind": "Pod",
-				"metadata": map[string]any{"name": fmt.Sprintf("pod-%05d", i), "annotations": margin},
+				"metadata": map[string]any{"name": fmt.Sprintf("pod-%05d", i), "annotations": map[string]string{"example.com/size": base64.StdEncoding.EncodeToString(margin)}},
 				"spec": map[string]any{
 					"nodeName": crowd, "serviceAccountName": "pods", "automountServiceAccountToken": false, "terminationGracePeriodSeconds": 0,
 					"containers": []any{map[string]string{"name": "c", "image": images[i%len(images)]}},
@@ -62,7 +66,7 @@ func (c *Cluster) FillPods(n int, images ...string) (remove func() error, err er
 // Listing is what it took to read all pods of the cluster.
 type Listing struct {
 	Pods, Pages int
-	// Sent is how many bytes the API server has sent, as it says itself.
+	// Sent is how many bytes the API server has sent, compressed, as it says itself.
 	Sent int64
 	// Live is the most memory that was reachable at any time, in bytes above what was so before.
 	Live int64
