@@ -5,8 +5,8 @@ import "testing"
 // TestListing: all pods of a large cluster are read in pages, and hardly more than one page is held at any time.
 func TestListing(t *testing.T) {
 	const (
-		pods     = 5000
-		page     = 500
+		pods = 5000
+		page = 500
 		// mostLive is a quarter of what is read and not needed.
 		mostLive = pods * PodMargin / 4
 	)
