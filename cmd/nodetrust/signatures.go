@@ -140,7 +140,7 @@ func (b *signaturesBundle) run(cmd *cobra.Command, args []string) error {
 	defer tree.Close()
 	bar := newAuditBar(cmd.ErrOrStderr())
 	result, found, err := lookaside.Collect(cmd.Context(), tree, lookaside.Options{
-		Images: images, Policy: p, Image: b.image.options(), Places: places, Releases: releases, IsRelease: isRelease, Refresh: b.refresh,
+		Images: images, Policy: p, Image: b.image.options(), Places: places, Releases: releases, IsRelease: b.isRelease, Refresh: b.refresh,
 		Progress: func(done, total int) { bar.show(audit.Progress{Done: done, Total: total}) },
 	})
 	bar.clear()
@@ -278,8 +278,15 @@ func configMirrors(cfg *trust.Config, name string) (out []string) {
 	return out
 }
 
-// isRelease tells repositories of OpenShift releases, as Red Hat and the tools for mirroring name them.
-func isRelease(repository string) bool {
+// isRelease tells repositories of OpenShift releases: Red Hat's or, where somebody says where their signatures are, those
+// that tools for mirroring name so. Red Hat's stores are not asked for what others name "release".
+func (b *signaturesBundle) isRelease(repository string) bool {
+	if repository == release.Repository {
+		return true
+	}
+	if len(b.release.stores)+len(b.release.signaturesFrom) == 0 {
+		return false
+	}
 	switch repository[strings.LastIndexByte(repository, '/')+1:] {
 	case "ocp-release", "release", "release-images":
 		return true
