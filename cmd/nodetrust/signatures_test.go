@@ -113,3 +113,19 @@ spec:
 	bundle(4, registry.Host+"/team/absent:v1")
 	bundle(1, "--to-configmaps", "maps.yaml", image+":v1")
 }
+
+// TestSignaturesBundle_isRelease: Red Hat's stores are asked for nothing but Red Hat's releases.
+func TestSignaturesBundle_isRelease(t *testing.T) {
+	var plain, stores signaturesBundle
+	stores.release.stores = []string{"store"}
+	for repository, want := range map[string][2]bool{
+		"quay.io/openshift-release-dev/ocp-release": {true, true},
+		"mirror.corp:5000/ocp/release":              {false, true},
+		"mirror.corp/openshift/release-images":      {false, true},
+		"quay.io/corp/app":                          {false, false},
+	} {
+		if got := [2]bool{plain.isRelease(repository), stores.isRelease(repository)}; got != want {
+			t.Errorf("%s: %v, want %v", repository, got, want)
+		}
+	}
+}
