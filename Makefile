@@ -22,7 +22,7 @@ BRIEF := $(GO) run ./hack/brief
 
 export NODETRUST_REALDATA
 
-.PHONY: help deps deps-build deps-test build build-pure test test-unit test-pure e2e cluster lab lab-down image sbom manifests demo bench soak readers lint fmt clean
+.PHONY: help deps deps-build deps-test build build-pure test test-unit test-pure e2e cluster lab lab-build lab-down image sbom manifests demo bench soak readers lint fmt clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,7 +43,7 @@ build: deps-build ## bin/nodetrust (cgo, gpgme) and bin/nodetrust-agent (static)
 build-pure: ## bin/nodetrust-pure, without cgo: answers unknown where only gpgme could judge
 	CGO_ENABLED=0 $(BUILD) -tags '$(PURE_TAGS)' -o bin/nodetrust-pure ./cmd/nodetrust
 
-test: test-unit test-pure e2e ## all tests; as root they include a real CRI-O and podman
+test: test-unit test-pure e2e $(if $(filter all,$(NODETRUST_E2E)),cluster) ## all tests; as root they include a real CRI-O and podman, with NODETRUST_E2E=all a real cluster
 
 test-unit: deps-test ## unit tests; the agent's with the race detector
 	CGO_ENABLED=1 $(GO) test -race -json ./agent/... | $(BRIEF)
@@ -56,10 +56,13 @@ e2e: deps-test ## the tests of the whole, with real runtimes (root; CRI-O is bui
 	cd e2e && $(GO) vet ./... && $(GO) test -v -count=1 -timeout 25m $(E2EFLAGS) . ./lab ./differential
 
 cluster: deps-test ## the tests on a real cluster of two nodes (root on Debian; Kubernetes is built once and cached)
-	cd e2e && $(GO) vet ./cluster && $(GO) test -v -count=1 -timeout 40m $(CLUSTERFLAGS) ./cluster
+	cd e2e && $(GO) vet ./cluster && $(GO) test -v -count=1 -parallel 4 -timeout 40m $(CLUSTERFLAGS) ./cluster
 
 lab: deps-test ## bring up the tests' cluster and say how to use kubectl on it; ^C or lab-down ends it
 	@mkdir -p bin && cd e2e && $(GO) build -o ../bin/lab ./cmd/lab && exec ../bin/lab up
+
+lab-build: deps-test ## build what the lab keeps: CRI-O, Kubernetes, and the roots of Debian packages that the image is made from
+	cd e2e && $(GO) run ./cmd/lab build
 
 lab-down: ## end the cluster that `make lab` brought up, and sweep what a killed one left
 	@mkdir -p bin && cd e2e && $(GO) build -o ../bin/lab ./cmd/lab && exec ../bin/lab down

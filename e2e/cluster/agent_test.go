@@ -8,7 +8,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/nodetrust/nodetrust/e2e/lab"
 )
@@ -170,27 +169,29 @@ func (r *reports) all() []report {
 // mark is a point in the history.
 func (r *reports) mark() int { return len(r.all()) }
 
-// await waits until a report after mark is as ok wants it, and returns it.
-func (a *agent) await(t *testing.T, what string, mark int, ok func(report) bool) report {
+// await waits until a report of a Node after mark is as ok wants it, and returns it.
+func (r *reports) await(t *testing.T, node, what string, mark int, ok func(report) bool) report {
 	t.Helper()
 	var found report
-	err := lab.Poll(time.Minute, func() error {
-		all := a.all()
-		for _, r := range all[min(mark, len(all)):] {
-			if ok(r) {
-				found = r
+	err := lab.Poll(patience, func() error {
+		all := r.all()
+		for _, one := range all[min(mark, len(all)):] {
+			if ok(one) {
+				found = one
 				return nil
 			}
-		}
-		if a.Exited() {
-			return fmt.Errorf("the agent has ended")
 		}
 		return fmt.Errorf("the Node says %q", all[min(mark, len(all)):])
 	})
 	if err != nil {
-		t.Fatalf("waiting for %s on %s: %v", what, a.node.Name, err)
+		t.Fatalf("waiting for %s on %s: %v", what, node, err)
 	}
 	return found
+}
+
+func (a *agent) await(t *testing.T, what string, mark int, ok func(report) bool) report {
+	t.Helper()
+	return a.reports.await(t, a.node.Name, what, mark, ok)
 }
 
 func state(want string) func(report) bool {
@@ -201,7 +202,7 @@ func state(want string) func(report) bool {
 func settle(t *testing.T, on *reports, node, want string) report {
 	t.Helper()
 	var last report
-	err := lab.Poll(time.Minute, func() error {
+	err := lab.Poll(patience, func() error {
 		all := on.all()
 		if len(all) > 0 {
 			last = all[len(all)-1]
@@ -215,109 +216,4 @@ func settle(t *testing.T, on *reports, node, want string) report {
 		t.Fatalf("waiting for %s on %s: %v", want, node, err)
 	}
 	return last
-}
-
-// TestEnforced: agents on both nodes turn enforcement on and say so on the Node objects; pods are judged accordingly.
-func TestEnforced(t *testing.T) {
-	c := need(t)
-	a := startAgents(t, c, c.Trust(""), agentOptions{})
-	for _, n := range c.Nodes {
-		r := settle(t, a.on[n.Name].reports, n.Name, "Enforced")
-		if r.Desired == "" || r.Desired != r.Observed {
-			t.Errorf("%s: desired %q, observed %q: want the same digest", n.Name, r.Desired, r.Observed)
-		}
-	}
-	signed, unsigned := daemonSet("enforced-signed", c.Signed), daemonSet("enforced-unsigned", c.Unsigned)
-	t.Cleanup(func() { must(t, c.Delete(signed)); must(t, c.Delete(unsigned)) })
-	must(t, c.Apply(signed))
-	must(t, c.Apply(unsigned))
-	onEveryNode(t, c, "enforced-signed", ready)
-	onEveryNode(t, c, "enforced-unsigned", refused)
-
-	t.Run("tampering", func(t *testing.T) { tampering(t, c, a) })
-	t.Run("another policy", func(t *testing.T) {
-		one := a.on["node1"]
-		must(t, os.WriteFile(one.node.Path("etc/crio/loose.json"), []byte(acceptAnything), 0o644))
-		mark := one.mark()
-		must(t, one.node.StartCRIO("/etc/crio/loose.json"))
-		r := one.await(t, "NotEnforced", mark, state("NotEnforced"))
-		if r.Desired != r.Observed {
-			t.Errorf("the files are as desired, yet the Node says %q", r)
-		}
-		mark = one.mark()
-		must(t, one.node.StartCRIO(""))
-		one.await(t, "Enforced again", mark, state("Enforced"))
-	})
-	t.Run("dead lookaside", func(t *testing.T) {
-		marks := map[string]int{}
-		for name, one := range a.on {
-			marks[name] = one.mark()
-		}
-		c.Lookaside.Stop()
-		for name, one := range a.on {
-			if r := one.await(t, "Unknown", marks[name], state("Unknown")); r.Reason != "LookasideUnreachable" {
-				t.Errorf("%s: reason %s, want LookasideUnreachable: %q", name, r.Reason, r)
-			}
-			marks[name] = one.mark()
-		}
-		must(t, c.StartServer(c.Lookaside.Server))
-		for name, one := range a.on {
-			one.await(t, "Enforced again", marks[name], state("Enforced"))
-			for _, r := range one.all()[marks[name]:] {
-				if r.State == "NotEnforced" || r.State == "Blocked" || r.State == "RolledBack" {
-					t.Errorf("%s: an outage made the Node say %q", name, r)
-				}
-			}
-		}
-	})
-}
-
-// tampering is done on node1, live; node2 must not notice.
-func tampering(t *testing.T, c *Cluster, a *agents) {
-	one, two := a.on["node1"], a.on["node2"]
-	policy := one.node.Path("etc/containers/policy.json")
-	want, err := os.ReadFile(policy)
-	must(t, err)
-	quiet := two.mark()
-	for _, tt := range []struct {
-		name string
-		do   func() error
-	}{
-		{"policy.json overwritten in place", func() error { return os.WriteFile(policy, []byte(acceptAnything), 0o644) }},
-		{"policy.json deleted", func() error { return os.Remove(policy) }},
-		{"policy.json replaced by rename", func() error {
-			if err := os.WriteFile(policy+".new", []byte(acceptAnything), 0o644); err != nil {
-				return err
-			}
-			return os.Rename(policy+".new", policy)
-		}},
-		{"policy.json chmod 0666", func() error { return os.Chmod(policy, 0o666) }},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			mark := one.mark()
-			must(t, tt.do())
-			err := lab.Poll(20*time.Second, func() error {
-				info, err := os.Lstat(policy)
-				if err != nil {
-					return err
-				}
-				got, err := os.ReadFile(policy)
-				if err != nil {
-					return err
-				}
-				if string(got) != string(want) || info.Mode() != 0o644 {
-					return fmt.Errorf("mode %v, %d bytes", info.Mode(), len(got))
-				}
-				return nil
-			})
-			if err != nil {
-				t.Fatalf("not healed: %v", err)
-			}
-			one.await(t, "Drifted", mark, func(r report) bool { return r.State == "Drifted" && strings.Contains(r.Message, "policy.json") })
-			settle(t, one.reports, one.node.Name, "Enforced")
-		})
-	}
-	if news := two.all()[quiet:]; len(news) > 0 {
-		t.Errorf("node2 was not touched, yet its Node says %q", news)
-	}
 }

@@ -28,11 +28,13 @@ func (c *Cluster) dial(ctx context.Context, network, addr string) (conn net.Conn
 
 // listen opens a port of this machine's loopback that leads to the API server, and makes the client and the kubeconfig for it.
 func (c *Cluster) listen() (err error) {
-	if c.forward, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
 		return err
 	}
-	go c.forwardAll(c.forward)
-	c.server = "https://" + c.forward.Addr().String()
+	c.forwards = append(c.forwards, l)
+	go c.forwardAll(l, serviceAddress+":443")
+	c.server = "https://" + l.Addr().String()
 	if err := c.pki.kubeconfig(c.Kubeconfig, "admin", c.server); err != nil {
 		return err
 	}
@@ -44,13 +46,26 @@ func (c *Cluster) listen() (err error) {
 	return nil
 }
 
+// ForwardRegistry opens a port of this machine's loopback that leads to the registry, and returns its address. Pods name the
+// images that are pushed there by Registry.Host.
+func (c *Cluster) ForwardRegistry() (string, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	c.forwards = append(c.forwards, l)
+	go c.forwardAll(l, c.Registry.Host)
+	return l.Addr().String(), nil
+}
+
 func (c *Cluster) clientWith(t *tls.Config) *http.Client {
 	t.RootCAs = x509.NewCertPool()
 	t.RootCAs.AddCert(c.pki.ca)
 	return &http.Client{Transport: &http.Transport{TLSClientConfig: t, ForceAttemptHTTP2: true}, Timeout: 30 * time.Second}
 }
 
-func (c *Cluster) forwardAll(l net.Listener) {
+// forwardAll leads a listener's connections to an address in the cluster's network until it is closed.
+func (c *Cluster) forwardAll(l net.Listener, address string) {
 	for {
 		conn, err := l.Accept()
 		if err != nil {
@@ -59,7 +74,7 @@ func (c *Cluster) forwardAll(l net.Listener) {
 		go func() {
 			defer conn.Close()
 			ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-			to, err := c.dial(ctx, "tcp", serviceAddress+":443")
+			to, err := c.dial(ctx, "tcp", address)
 			cancel()
 			if err != nil {
 				return
@@ -213,7 +228,7 @@ func (c *Cluster) Delete(manifests []byte) error {
 }
 
 func (c *Cluster) kubectl(stdin []byte, args ...string) (string, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	cmd := c.KubectlCommand(ctx, args...)
 	var stdout, stderr bytes.Buffer

@@ -3,6 +3,9 @@ package cluster
 import (
 	"fmt"
 	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -10,10 +13,10 @@ import (
 )
 
 const (
-	// idle is how long nothing may be asked of the API server when nothing happens: fifteen looks, ten rounds of canaries.
-	idle = 30 * time.Second
+	// idle is how long nothing may be asked of the API server when nothing happens: sixty looks, forty rounds of canaries.
+	idle = 2 * time.Minute
 	// outage is the API server's; in production it may take as long as it likes (agent/node tests a day).
-	outage = 15 * time.Second
+	outage = time.Minute
 )
 
 // another is a trust config that differs by one rejected scope.
@@ -25,7 +28,7 @@ func (c *Cluster) another(scope string) string {
 func applied(t *testing.T, on *reports, node, old string) string {
 	t.Helper()
 	var last report
-	err := lab.Poll(2*time.Minute, func() error {
+	err := lab.Poll(patience, func() error {
 		all := on.all()
 		last = all[len(all)-1]
 		if last.State != "Enforced" || last.Desired == old || last.Desired != last.Observed {
@@ -39,7 +42,79 @@ func applied(t *testing.T, on *reports, node, old string) string {
 	return last.Desired
 }
 
-// TestChange: what the agents do when the world around them changes, and that they leave the API server alone when it doesn't.
+// TestIdle: when nothing happens, agents ask nothing of the API server. It waits together with other tests that leave agents alone.
+func TestIdle(t *testing.T) {
+	t.Parallel()
+	c := need(t)
+	d := deploy(t, c)
+	t.Run("manifests", func(t *testing.T) {
+		t.Parallel()
+		manifests(t, c)
+	})
+	t.Run("no requests", func(t *testing.T) {
+		t.Parallel()
+		time.Sleep(settling) // what was under way
+		since, marks := c.audited(t), map[string]int{}
+		for _, n := range c.Nodes {
+			marks[n.Name] = d.on[n.Name].mark()
+		}
+		time.Sleep(idle)
+		for node, requests := range c.requests(t, since) {
+			t.Errorf("%s asked in %s of quiet: %v; the Node said %q", node, idle, requests, d.on[node].all()[marks[node]:])
+		}
+	})
+}
+
+// settling is how long an agent may take to write what it knows: it writes within ten seconds of its start.
+const settling = 15 * time.Second
+
+// traffic is what an agent has asked of the API server.
+type traffic struct{ requests, writes, bytes int }
+
+// frugal fails the test if an agent has written more than four times, or much, and says what it has.
+func frugal(t *testing.T, node string, requests []Request) traffic {
+	t.Helper()
+	var is traffic
+	for _, r := range requests {
+		is.requests++
+		if r.Verb == "get" {
+			continue
+		}
+		is.writes++
+		is.bytes += r.Body
+		if r.Verb != "patch" || r.Body == 0 || r.Body > 1024 {
+			t.Errorf("%s: %s of %d bytes, want patches of up to 1,024", node, r, r.Body)
+		}
+	}
+	if is.writes > 4 {
+		t.Errorf("%s: %d writes, want at most 4: %v", node, is.writes, requests)
+	}
+	t.Logf("%s: %d requests, %d of them writes, %d bytes", node, is.requests, is.writes, is.bytes)
+	return is
+}
+
+// manifests has the API server judge everything in deploy/, as the tests there do it.
+func manifests(t *testing.T, c *Cluster) {
+	dir, err := openshiftAPI(t.Context())
+	must(t, err)
+	const scc = "0000_03_config-operator_01_securitycontextconstraints.crd.yaml"
+	_, err = c.Kubectl("apply", "--server-side", "-f", filepath.Join(dir, "payload-manifests/crds", scc))
+	must(t, err)
+	_, err = c.Kubectl("wait", "--for=condition=Established", "--timeout=2m", "crd", "securitycontextconstraints.security.openshift.io")
+	must(t, err)
+	cmd := exec.CommandContext(t.Context(), "go", "test", "-count=1", "-v", "-run", "^TestServerTakesManifests$", ".")
+	cmd.Dir = "../../deploy/test"
+	cmd.Env = append(os.Environ(), "NODETRUST_TEST_KUBECONFIG="+c.Kubeconfig)
+	out, err := cmd.CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "--- PASS: TestServerTakesManifests") {
+		t.Errorf("%v\n%s", err, out)
+	}
+	if strings.Contains(string(out), "the cluster has no SecurityContextConstraints") {
+		t.Errorf("not everything was judged:\n%s", out)
+	}
+}
+
+// TestChange: what the agents do when the world around them changes.
 func TestChange(t *testing.T) {
 	c := need(t)
 	d := deploy(t, c)
@@ -51,16 +126,8 @@ func TestChange(t *testing.T) {
 	}
 	one := c.Nodes[0]
 
-	t.Run("idle", func(t *testing.T) {
-		time.Sleep(5 * time.Second) // what was under way
-		since := c.audited(t)
-		time.Sleep(idle)
-		for node, requests := range c.requests(t, since) {
-			t.Errorf("%s asked in %s of quiet: %v", node, idle, requests)
-		}
-	})
-
 	t.Run("ConfigMap", func(t *testing.T) {
+		time.Sleep(settling) // what was under way
 		since, marks, old := c.audited(t), map[string]int{}, map[string]string{}
 		for _, n := range c.Nodes {
 			all := d.on[n.Name].all()
@@ -74,9 +141,10 @@ func TestChange(t *testing.T) {
 		if len(digests) != 1 {
 			t.Errorf("the nodes have %d different digests", len(digests))
 		}
-		time.Sleep(5 * time.Second) // for writes that are too many
+		time.Sleep(settling) // for writes that are too many
 		requests := c.requests(t, since)
 		for _, n := range c.Nodes {
+			frugal(t, n.Name, requests[n.Name])
 			if news := d.on[n.Name].all()[marks[n.Name]:]; len(news) != 1 || len(requests[n.Name]) != 1 {
 				t.Errorf("%s: one write was enough, there were %v: the Node said %q", n.Name, requests[n.Name], news)
 			}
@@ -98,9 +166,10 @@ func TestChange(t *testing.T) {
 		}
 		c.StopAPIServer()
 		began := time.Now()
-		for range 3 {
-			must(t, os.WriteFile(policy, []byte(acceptAnything), 0o644))
-			err = lab.Poll(10*time.Second, func() error {
+		for heals := 0; heals < 3 || time.Since(began) < outage-10*time.Second; heals++ {
+			// Other bytes each time: the same ones again and again are contested.
+			must(t, os.WriteFile(policy, []byte(acceptAnything+strings.Repeat("\n", heals)), 0o644))
+			err = lab.Poll(patience, func() error {
 				got, err := os.ReadFile(policy)
 				if err == nil && string(got) != string(want) {
 					err = fmt.Errorf("policy.json has %d bytes", len(got))
@@ -109,7 +178,9 @@ func TestChange(t *testing.T) {
 			})
 			if err != nil {
 				t.Errorf("not healed without an API server: %v", err)
+				break
 			}
+			time.Sleep(5 * time.Second)
 		}
 		c.Lookaside.Stop() // a state that stays
 		time.Sleep(time.Until(began.Add(outage)))

@@ -27,6 +27,8 @@ const (
 	etcdURL        = "http://127.0.0.1:2379"
 )
 
+const patience = lab.Patience
+
 // Cluster is a running cluster of two nodes, node1 and node2.
 type Cluster struct {
 	// Lab has the built programs.
@@ -48,7 +50,7 @@ type Cluster struct {
 	apiserver *lab.Process
 	client    *http.Client
 	server    string // URL of the API server for programs of this machine
-	forward   net.Listener
+	forwards  []net.Listener
 	begin     time.Time
 }
 
@@ -66,7 +68,8 @@ type mark struct {
 	GPG     string       `json:"gpg"` // home
 }
 
-// Start makes a cluster; what isn't built yet is built first. The nodes accept every image until they are provisioned.
+// Start makes a cluster; what isn't built yet is built first. The nodes accept every image until they are provisioned. Where ctx
+// ends in between, nothing is left of it.
 func Start(ctx context.Context) (*Cluster, error) {
 	if reason := Unfit(); reason != "" {
 		return nil, errors.New(reason)
@@ -77,7 +80,10 @@ func Start(ctx context.Context) (*Cluster, error) {
 	}
 	c := &Cluster{Lab: l, dir: l.Dir, Kubeconfig: filepath.Join(l.Dir, "kubeconfig"), AuditLog: filepath.Join(l.Dir, "audit.log")}
 	if err := c.start(ctx); err != nil {
-		return nil, errors.Join(err, c.Close())
+		if left := c.Close(); left != nil {
+			err = errors.Join(err, left)
+		}
+		return nil, err
 	}
 	return c, nil
 }
@@ -118,6 +124,9 @@ func (c *Cluster) start(ctx context.Context) (err error) {
 		return err
 	}
 	c.step("network")
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	if err := c.certificates(); err != nil {
 		return err
 	}
@@ -142,6 +151,9 @@ func (c *Cluster) start(ctx context.Context) (err error) {
 		return c.makeNodes(pinns)
 	})
 	if err := both.Wait(); err != nil {
+		return err
+	}
+	if err := ctx.Err(); err != nil {
 		return err
 	}
 	if err := c.startControllers(); err != nil {
@@ -186,7 +198,7 @@ ip route add default dev lab0
 	for i := range nodeCount {
 		script += "ip addr add " + nodeAddress(i) + "/24 dev lab0\n"
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	if out, err := c.plane.Command(ctx, "sh", "-c", script).CombinedOutput(); err != nil {
 		return fmt.Errorf("making the network: %w: %s", err, out)
@@ -252,7 +264,7 @@ func (c *Cluster) StopAPIServer() { c.apiserver.Kill() }
 
 // WaitReady waits until the API server says that it is ready.
 func (c *Cluster) WaitReady() error {
-	err := lab.Poll(time.Minute, func() error {
+	err := lab.Poll(patience, func() error {
 		if c.apiserver.Exited() {
 			return errors.New("it has ended")
 		}
@@ -306,8 +318,8 @@ func (c *Cluster) makeNodes(pinns string) error {
 
 // Close ends the cluster and removes all that it made.
 func (c *Cluster) Close() error {
-	if c.forward != nil {
-		c.forward.Close()
+	for _, l := range c.forwards {
+		l.Close()
 	}
 	var errs []error
 	for _, n := range c.Nodes {
@@ -330,7 +342,7 @@ func (c *Cluster) Close() error {
 
 // removeCgroup waits for the kernel to let go of processes that have ended.
 func removeCgroup(g lab.Cgroup) error {
-	return lab.Poll(5*time.Second, g.Remove)
+	return lab.Poll(30*time.Second, g.Remove)
 }
 
 func tail(s string) string {

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/nodetrust/nodetrust/e2e/lab"
+	"github.com/nodetrust/nodetrust/internal/fixture"
 )
 
 // mayProtect tells whether this machine lets a process be protected from running out of memory: a pod of high priority can't
@@ -32,14 +33,21 @@ func mayProtect() (bool, error) {
 // AgentManifests pushes the agents' image as the Dockerfile makes it, signed by Corp, and returns deploy/ for it, with further
 // arguments for the agent. The ConfigMap is Desire's.
 func (c *Cluster) AgentManifests(args ...string) ([]byte, error) {
-	image, err := c.Lab.Image(context.Background())
+	root, err := lab.ModuleRoot()
 	if err != nil {
 		return nil, err
 	}
-	digest, err := c.PushLayout("team/nodetrust", "v1", image, c.Corp)
+	return c.agentManifests(filepath.Join(root, "deploy/kustomize/overlays/kubernetes"), args...)
+}
+
+// agentManifests is AgentManifests for another overlay, a directory.
+func (c *Cluster) agentManifests(overlay string, args ...string) ([]byte, error) {
+	_, image, err := c.pushAgent("team/nodetrust", c.Corp)
 	if err != nil {
 		return nil, err
 	}
+	c.Agent = image
+	name, digest, _ := strings.Cut(image, "@")
 	var patch strings.Builder
 	for _, a := range args {
 		fmt.Fprintf(&patch, "    - {op: add, path: /spec/template/spec/containers/0/args/-, value: %q}\n", a)
@@ -55,21 +63,26 @@ func (c *Cluster) AgentManifests(args ...string) ([]byte, error) {
 	if patch.Len() > 0 {
 		patches = "patches:\n- target: {kind: DaemonSet}\n  patch: |-\n" + patch.String()
 	}
-	return c.kustomize("overlays/kubernetes", fmt.Sprintf("images: [{name: nodetrust, newName: %s/team/nodetrust, digest: %q}]\n%s", c.Registry.Host, digest, patches))
+	return c.kustomize(overlay, fmt.Sprintf("images: [{name: nodetrust, newName: %q, digest: %q}]\n%s", name, digest, patches))
 }
 
-// kustomize builds a directory of deploy/kustomize with more added.
-func (c *Cluster) kustomize(dir, more string) ([]byte, error) {
-	root, err := lab.ModuleRoot()
+// pushAgent pushes the agents' image, signed by key unless that is nil.
+func (c *Cluster) pushAgent(repo string, key *fixture.Key) (byTag, byDigest string, err error) {
+	dir, err := c.Lab.Image(context.Background())
 	if err != nil {
-		return nil, err
+		return "", "", err
 	}
+	return c.PushLayout(repo, "v1", dir, key)
+}
+
+// kustomize builds a directory with more added.
+func (c *Cluster) kustomize(dir, more string) ([]byte, error) {
 	tmp, err := os.MkdirTemp(c.dir, "kustomize-")
 	if err != nil {
 		return nil, err
 	}
 	defer os.RemoveAll(tmp)
-	resource, err := filepath.Rel(tmp, filepath.Join(root, "deploy/kustomize", dir))
+	resource, err := filepath.Rel(tmp, dir)
 	if err != nil {
 		return nil, err
 	}

@@ -17,8 +17,22 @@ type deployment struct {
 // deploy runs the agents in pods, under a policy that covers their own image, and waits for Enforced on every Node.
 func deploy(t *testing.T, c *Cluster) *deployment {
 	t.Helper()
-	manifests, err := c.AgentManifests("--resync=2s", "--probe-interval=3s")
+	manifests, err := c.AgentManifests(brisk...)
 	must(t, err)
+	d := deployManifests(t, c, manifests)
+	d.desire(t, c.Trust(""))
+	for _, n := range c.Nodes {
+		settle(t, d.on[n.Name], n.Name, "Enforced")
+	}
+	return d
+}
+
+// brisk arguments make agents look often enough for tests.
+var brisk = []string{"--resync=2s", "--probe-interval=3s"}
+
+// deployManifests runs agents in pods till the end of the test, on nodes that accept every image.
+func deployManifests(t *testing.T, c *Cluster, manifests []byte) *deployment {
+	t.Helper()
 	d := &deployment{Cluster: c, on: map[string]*reports{}}
 	for _, n := range c.Nodes {
 		must(t, n.Reset())
@@ -47,10 +61,6 @@ func deploy(t *testing.T, c *Cluster) *deployment {
 		}
 	})
 	must(t, c.Apply(manifests))
-	d.desire(t, c.Trust(""))
-	for _, n := range c.Nodes {
-		settle(t, d.on[n.Name], n.Name, "Enforced")
-	}
 	return d
 }
 

@@ -26,6 +26,8 @@ type Images struct {
 	// digest.
 	Pause, Signed, Unsigned    string
 	AcceptCanary, RefuseCanary string
+	// Agent is the agents' own image by digest, once AgentManifests has pushed it.
+	Agent string
 
 	dir     string // of the lookaside server
 	gpg     *fixture.GPG
@@ -113,25 +115,24 @@ func (i *Images) PushImage(repo, tag string, img v1.Image, key *fixture.Key) (by
 	return byTag, byDigest, i.Sign(key, repo, tag, digest)
 }
 
-// PushLayout is Push of the image in a directory with an OCI layout, and returns its digest.
-func (i *Images) PushLayout(repo, tag, dir string, key *fixture.Key) (string, error) {
+// PushLayout is Push of the one image in a directory with an OCI layout.
+func (i *Images) PushLayout(repo, tag, dir string, key *fixture.Key) (byTag, byDigest string, err error) {
 	index, err := layout.ImageIndexFromPath(dir)
 	if err != nil {
-		return "", fmt.Errorf("reading the image in %s: %w", dir, err)
+		return "", "", fmt.Errorf("reading the image in %s: %w", dir, err)
 	}
 	manifest, err := index.IndexManifest()
 	if err != nil {
-		return "", fmt.Errorf("reading the image in %s: %w", dir, err)
+		return "", "", fmt.Errorf("reading the image in %s: %w", dir, err)
 	}
 	if len(manifest.Manifests) != 1 {
-		return "", fmt.Errorf("%s has %d images, want one", dir, len(manifest.Manifests))
+		return "", "", fmt.Errorf("%s has %d images, want one", dir, len(manifest.Manifests))
 	}
 	img, err := index.Image(manifest.Manifests[0].Digest)
 	if err != nil {
-		return "", fmt.Errorf("reading the image in %s: %w", dir, err)
+		return "", "", fmt.Errorf("reading the image in %s: %w", dir, err)
 	}
-	_, _, err = i.PushImage(repo, tag, img, key)
-	return manifest.Manifests[0].Digest.String(), err
+	return i.PushImage(repo, tag, img, key)
 }
 
 // Sign signs a stored image's digest as repo:tag, unless key is nil.

@@ -5,23 +5,30 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/layout"
+
 	"github.com/nodetrust/nodetrust/e2e/lab"
+	"github.com/nodetrust/nodetrust/internal/fixture"
 )
 
 // footprint is what a cluster could leave on this machine.
 type footprint map[string]bool
 
-func machine() (footprint, error) {
+// machine looks at all of it, but for what the cluster of the name has.
+func machine(but string) (footprint, error) {
 	f := footprint{}
 	mounts, err := os.ReadFile("/proc/self/mounts")
 	if err != nil {
@@ -63,9 +70,16 @@ func machine() (footprint, error) {
 			f["path "+p] = true
 		}
 	}
-	procs, err := processes("nt-lab-", "/pause")
+	words := []string{"nt-lab-", "/pause"}
+	if but != "" {
+		words = words[:1] // its own run it too
+	}
+	procs, err := processes(words...)
 	for _, p := range procs {
 		f["process "+p] = true
+	}
+	if but != "" {
+		maps.DeleteFunc(f, func(what string, _ bool) bool { return strings.Contains(what, but) })
 	}
 	return f, err
 }
@@ -90,10 +104,10 @@ func processes(words ...string) ([]string, error) {
 	return found, nil
 }
 
-// left waits until the machine has nothing that it hadn't before.
-func left(before footprint) error {
-	return lab.Poll(10*time.Second, func() error {
-		after, err := machine()
+// left waits until the machine has nothing that it hadn't before, but for what the cluster of the name has.
+func left(before footprint, but string) error {
+	return lab.Poll(30*time.Second, func() error {
+		after, err := machine(but)
 		if err != nil {
 			return err
 		}
@@ -113,7 +127,8 @@ func left(before footprint) error {
 // TestKilled: a lab that is killed takes its cluster along, and `lab down` sweeps what the kernel doesn't: empty cgroups and files.
 // One that is interrupted leaves nothing by itself.
 func TestKilled(t *testing.T) {
-	need(t)
+	t.Parallel()
+	other := filepath.Base(need(t).dir)
 	program := filepath.Join(t.TempDir(), "lab")
 	if out, err := exec.Command("go", "build", "-o", program, "../cmd/lab").CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
@@ -121,9 +136,9 @@ func TestKilled(t *testing.T) {
 	for _, sig := range []syscall.Signal{syscall.SIGINT, syscall.SIGKILL} {
 		t.Run(sig.String(), func(t *testing.T) {
 			tmp := t.TempDir()
-			before, err := machine()
+			before, err := machine(other)
 			must(t, err)
-			ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 			defer cancel()
 			up := exec.CommandContext(ctx, program, "up")
 			up.Env = append(os.Environ(), "TMPDIR="+tmp)
@@ -136,6 +151,9 @@ func TestKilled(t *testing.T) {
 			if !strings.Contains(said, "export KUBECONFIG=") {
 				_ = up.Wait()
 				t.Fatalf("lab up says\n%s\n%s", said, &stderr)
+			}
+			if sig == syscall.SIGINT {
+				documented(t, said)
 			}
 			must(t, up.Process.Signal(sig))
 			_, _ = io.Copy(io.Discard, stdout)
@@ -156,10 +174,47 @@ func TestKilled(t *testing.T) {
 			if procs, err := processes(tmp); err != nil || len(procs) > 0 {
 				t.Errorf("left running: %v %v", procs, err)
 			}
-			if err := left(before); err != nil {
+			if err := left(before, other); err != nil {
 				t.Error(err)
 			}
 		})
+	}
+}
+
+// documented runs the commands of docs/lab.md with what `make lab` has printed.
+func documented(t *testing.T, said string) {
+	t.Helper()
+	page, err := os.ReadFile("../../docs/lab.md")
+	must(t, err)
+	_, commands, _ := strings.Cut(string(page), "```sh\n")
+	commands, _, _ = strings.Cut(commands, "```\n")
+	var variables []string
+	for word := range strings.FieldsSeq(said) {
+		if strings.HasPrefix(word, "KUBECONFIG=") || strings.HasPrefix(word, "REGISTRY=") {
+			variables = append(variables, word)
+		}
+	}
+	if len(variables) != 2 || !strings.Contains(commands, "kubectl run") {
+		t.Fatalf("lab up says %q, docs/lab.md %q", said, commands)
+	}
+	kubeconfig := strings.TrimPrefix(variables[0], "KUBECONFIG=")
+	dir := t.TempDir()
+	img, err := fixture.ImageOf(runtime.GOARCH, []string{"/pause"}, fixture.File{Name: "pause", Data: shared.program})
+	must(t, err)
+	app, err := layout.Write(filepath.Join(dir, "app"), empty.Index)
+	must(t, err)
+	must(t, app.AppendImage(img, layout.WithAnnotations(map[string]string{"org.opencontainers.image.ref.name": "v1"})))
+	cmd := exec.CommandContext(t.Context(), "sh", "-exc", commands)
+	cmd.Dir = dir
+	cmd.Env = append(os.Environ(), append(variables, "PATH="+filepath.Dir(kubeconfig)+":"+os.Getenv("PATH"), "HOME="+dir, "TMPDIR="+dir)...)
+	out, err := cmd.CombinedOutput()
+	if err != nil || strings.Count(string(out), " Ready ") != nodeCount {
+		t.Errorf("docs/lab.md: %v\n%s", err, out)
+	}
+	refused := exec.CommandContext(t.Context(), "timeout", "180", "sh", "-c", "until kubectl get pods | grep -E '^unsigned .*(SignatureValidationFailed|ImagePullBackOff)'; do sleep 1; done")
+	refused.Env = cmd.Env
+	if out, err := refused.CombinedOutput(); err != nil {
+		t.Errorf("waiting for the unsigned image to be refused: %v\n%s", err, out)
 	}
 }
 

@@ -10,7 +10,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/nodetrust/nodetrust/e2e/lab"
 )
@@ -103,7 +102,7 @@ type Metadata struct {
 
 // WaitReady waits until the node's object says that it is ready.
 func (n *Node) WaitReady() error {
-	return lab.Poll(time.Minute, func() error {
+	return lab.Poll(patience, func() error {
 		o, err := n.Object()
 		if err != nil {
 			return err
@@ -129,7 +128,7 @@ func (n *Node) Render(trust string, args ...string) ([]byte, error) {
 	if err := os.WriteFile(file, []byte(trust), 0o644); err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	cmd := n.Command(ctx, n.cluster.Lab.Programs.Nodetrust, slices.Concat([]string{"render"}, args, []string{file})...)
 	var stderr bytes.Buffer
@@ -151,7 +150,7 @@ func (n *Node) Provision(trust string) error {
 	if _, err := n.Render(trust, "--to", "files", "-o", filepath.Join(dir, "files")); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	if out, err := n.Command(ctx, "cp", "-R", filepath.Join(dir, "files/etc/containers")+"/.", "/etc/containers/").CombinedOutput(); err != nil {
 		return fmt.Errorf("provisioning %s: %w: %s", n.Name, err, out)

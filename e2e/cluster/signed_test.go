@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/nodetrust/nodetrust/e2e/lab"
 )
@@ -62,7 +61,7 @@ func (c *Cluster) pods(app string) (map[string]pod, error) {
 // onEveryNode waits until the pod of a DaemonSet is as ok wants it on every node.
 func onEveryNode(t *testing.T, c *Cluster, app string, ok func(pod) error) {
 	t.Helper()
-	err := lab.Poll(30*time.Second, func() error {
+	err := lab.Poll(patience, func() error {
 		pods, err := c.pods(app)
 		if err != nil {
 			return err

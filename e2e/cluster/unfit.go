@@ -10,7 +10,6 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -37,6 +36,11 @@ func Unfit() string {
 	}
 	if _, err := os.Stat("/usr/lib/cni/bridge"); err != nil {
 		return "the CNI plugins are not installed (make deps)"
+	}
+	if missing, err := lab.MissingControllers(); err != nil {
+		return err.Error()
+	} else if len(missing) > 0 {
+		return "the machine's cgroups lack the controllers " + strings.Join(missing, ", ") + ": in version 2 their root hands them down in cgroup.subtree_control"
 	}
 	if free := freeInotify(inotifyInstances); free < inotifyInstances {
 		return fmt.Sprintf("only %d inotify instances are free for root, the lab wants %d: end what holds them, or raise fs.inotify.max_user_instances", free, inotifyInstances)
@@ -109,7 +113,7 @@ func down(path string) error {
 		if err := syscall.Kill(m.PID, syscall.SIGTERM); err != nil {
 			return fmt.Errorf("ending the lab: %w", err)
 		}
-		err := lab.Poll(30*time.Second, func() error {
+		err := lab.Poll(patience, func() error {
 			if alive() {
 				return fmt.Errorf("process %d goes on", m.PID)
 			}

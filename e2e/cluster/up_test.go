@@ -7,15 +7,11 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
-	"time"
 )
 
+// TestStartUp: the cluster is what it says it is. How long it took is told by TestMain, and by `make bench`.
 func TestStartUp(t *testing.T) {
 	c := need(t)
-	last := c.Started[len(c.Started)-1]
-	if last.After > 15*time.Second {
-		t.Errorf("%s after %s, want at most 15 s", last.Name, last.After)
-	}
 	var version struct{ GitVersion string }
 	must(t, c.Get("/version", &version))
 	if version.GitVersion != "v1.36.3" {

@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"time"
 )
 
 // StartCRIO starts CRI-O in the node and waits until it answers. An empty signaturePolicy leaves the setting at its default,
@@ -27,7 +26,7 @@ func (n *Node) StartCRIO(signaturePolicy string) error {
 	if err != nil {
 		return err
 	}
-	err = Poll(20*time.Second, func() error {
+	err = Poll(Patience, func() error {
 		if p.Exited() {
 			return errors.New("it has ended")
 		}

@@ -16,7 +16,6 @@ import (
 	"runtime"
 	"slices"
 	"strings"
-	"sync"
 
 	"golang.org/x/sync/errgroup"
 )
@@ -260,7 +259,10 @@ func (l *Lab) podmanDir() (string, error) {
 		return "", err
 	}
 	storage := fmt.Sprintf("[storage]\ndriver = \"overlay\"\ngraphroot = %q\nrunroot = %q\n", filepath.Join(dir, "storage"), filepath.Join(dir, "run"))
+	// Podman's own defaults would leave locks in /dev/shm and directories in /run.
+	engine := fmt.Sprintf("[engine]\ntmp_dir = %q\nlock_type = \"file\"\nevents_logger = \"none\"\n", filepath.Join(dir, "tmp/libpod"))
 	return dir, errors.Join(
+		os.WriteFile(filepath.Join(dir, "containers.conf"), []byte(engine), 0o644),
 		os.Mkdir(filepath.Join(dir, "containers"), 0o755), os.Mkdir(filepath.Join(dir, "tmp"), 0o755),
 		os.WriteFile(filepath.Join(dir, "storage.conf"), []byte(storage), 0o644),
 		os.WriteFile(filepath.Join(dir, "containers/policy.json"), []byte(`{"default":[{"type":"insecureAcceptAnything"}]}`), 0o644),
@@ -271,8 +273,8 @@ func (l *Lab) podmanDir() (string, error) {
 // podman runs a script that calls podman, in namespaces of its own.
 func (l *Lab) podman(ctx context.Context, dir, script string, env []string, args ...string) error {
 	cmd := exec.CommandContext(ctx, "unshare", slices.Concat(namespaces(), []string{"sh", "-c", script, "sh"}, args)...)
-	cmd.Env = append(without(os.Environ(), "MAKEFLAGS", "MAKELEVEL", "MFLAGS", "CONTAINERS_CONF", "CONTAINERS_REGISTRIES_CONF", "VERSION"),
-		append(env, "CONTAINERS_STORAGE_CONF="+filepath.Join(dir, "storage.conf"), "TMPDIR="+filepath.Join(dir, "tmp"), "HOME="+filepath.Join(dir, "tmp"))...)
+	cmd.Env = append(without(os.Environ(), "MAKEFLAGS", "MAKELEVEL", "MFLAGS", "CONTAINERS_REGISTRIES_CONF", "VERSION"),
+		append(env, "CONTAINERS_CONF="+filepath.Join(dir, "containers.conf"), "CONTAINERS_STORAGE_CONF="+filepath.Join(dir, "storage.conf"), "TMPDIR="+filepath.Join(dir, "tmp"), "HOME="+filepath.Join(dir, "tmp"))...)
 	return l.run(cmd)
 }
 
@@ -289,13 +291,9 @@ func (l *Lab) run(cmd *exec.Cmd) error {
 	return nil
 }
 
-var making sync.Mutex // of the roots of Debian packages
-
 // debianRoots makes those that aren't there yet, as archives in the user's cache directory, from the mirrors of Debian with the
 // settings of the machine's apt. The key stands for all of them.
 func debianRoots(ctx context.Context) (roots map[string]string, key string, err error) {
-	making.Lock()
-	defer making.Unlock()
 	release, err := os.ReadFile("/etc/os-release")
 	if err != nil {
 		return nil, "", err
@@ -315,6 +313,11 @@ func debianRoots(ctx context.Context) (roots map[string]string, key string, err 
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, "", err
 	}
+	unlock, err := lock(dir)
+	if err != nil {
+		return nil, "", err
+	}
+	defer unlock()
 	tmp, err := os.MkdirTemp(dir, "new-")
 	if err != nil {
 		return nil, "", err

@@ -227,7 +227,7 @@ func (n *Node) enter() error {
 	if line, err := bufio.NewReader(stdout).ReadString('\n'); line != "ready\n" {
 		return errors.Join(fmt.Errorf("starting the node: %w: %s", err, stderr.String()), n.Close())
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), Patience)
 	defer cancel()
 	if n.init, err = childOf(ctx, n.holder.Process.Pid); err == nil && n.options.Inside != nil {
 		n.init, err = childOf(ctx, n.init) // nsenter forks as well
@@ -265,7 +265,7 @@ func (n *Node) Start(name string, args ...string) (*Process, error) {
 		_ = p.cmd.Wait()
 		close(p.done)
 	}()
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), Patience)
 	defer cancel()
 	var err error
 	if p.pid, err = childOf(ctx, p.cmd.Process.Pid); err != nil {
@@ -278,7 +278,7 @@ func (n *Node) Start(name string, args ...string) (*Process, error) {
 
 // Podman runs podman with a store of the node's own and returns what it says.
 func (n *Node) Podman(args ...string) (string, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), Patience)
 	defer cancel()
 	dir := filepath.Join(n.dir, "podman")
 	cmd := n.Command(ctx, "podman", append([]string{
@@ -294,7 +294,7 @@ func (n *Node) Path(host string) string { return filepath.Join(n.Root, host) }
 
 // Rebind lays the scratch root's /etc/containers over the node's again: a mount keeps the directory that was there first.
 func (n *Node) Rebind() error {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), Patience)
 	defer cancel()
 	out, err := n.Command(ctx, "mount", "--bind", n.Path("etc/containers"), "/etc/containers").CombinedOutput()
 	if err != nil {

@@ -119,6 +119,47 @@ func NewCgroups(name string) ([]Cgroup, error) {
 	return all, nil
 }
 
+// MissingControllers returns the controllers that pods need and that this machine's cgroups can't give them: in version 1 each has a
+// hierarchy, in version 2 the root hands them down by name.
+func MissingControllers() ([]string, error) {
+	mounts, err := os.ReadFile("/proc/self/mounts")
+	if err != nil {
+		return nil, err
+	}
+	return missingControllers(string(mounts), os.ReadFile)
+}
+
+func missingControllers(mounts string, read func(string) ([]byte, error)) ([]string, error) {
+	there := map[string]bool{}
+	for line := range strings.Lines(mounts) {
+		f := strings.Fields(line)
+		if len(f) < 4 {
+			continue
+		}
+		var names []string
+		switch f[2] {
+		case "cgroup":
+			names = strings.Split(f[3], ",")
+		case "cgroup2":
+			b, err := read(filepath.Join(f[1], "cgroup.subtree_control"))
+			if err != nil {
+				return nil, fmt.Errorf("looking for controllers: %w", err)
+			}
+			names = strings.Fields(string(b))
+		}
+		for _, name := range names {
+			there[name] = true
+		}
+	}
+	var missing []string
+	for _, name := range []string{"cpu", "memory", "pids"} {
+		if !there[name] {
+			missing = append(missing, name)
+		}
+	}
+	return missing, nil
+}
+
 // enable makes the controllers of the hierarchy usable below the directory: without cpus and memory nodes a cpuset takes no
 // process, and in version 2 controllers are handed down by name.
 func (c Cgroup) enable() error {

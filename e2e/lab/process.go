@@ -189,6 +189,9 @@ func pause(ctx context.Context, d time.Duration) error {
 	}
 }
 
+// Patience is how long to wait for what takes seconds. Machines of CI are slow at times, and wrong is only what never comes.
+const Patience = 3 * time.Minute
+
 // Poll looks every few milliseconds until ok says yes; after the deadline it returns what ok last complained of.
 func Poll(deadline time.Duration, ok func() error) error {
 	ctx, cancel := context.WithTimeout(context.Background(), deadline)

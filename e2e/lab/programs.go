@@ -11,6 +11,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // Programs are the built programs, as absolute paths in a directory that every user of the machine can read: the agent's
@@ -136,6 +138,14 @@ func (m module) build(ctx context.Context) (string, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return "", err
 	}
+	unlock, err := lock(filepath.Dir(path))
+	if err != nil {
+		return "", err
+	}
+	defer unlock()
+	if _, err := os.Stat(path); err == nil {
+		return path, nil // built by another process meanwhile
+	}
 	tmp, err := os.MkdirTemp(filepath.Dir(path), "build-")
 	if err != nil {
 		return "", err
@@ -149,6 +159,30 @@ func (m module) build(ctx context.Context) (string, error) {
 		return "", fmt.Errorf("building %s: %w\n%s", m.name, err, out)
 	}
 	return path, os.Rename(filepath.Join(tmp, m.name), path)
+}
+
+// lock waits until no other process works in a directory of the cache.
+func lock(dir string) (unlock func(), err error) {
+	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o644)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("locking %s: %w", dir, err)
+	}
+	return func() { f.Close() }, nil
+}
+
+// Prepare builds what takes long and is kept for all labs: CRI-O, Kubernetes and the roots of Debian packages.
+func Prepare(ctx context.Context) error {
+	for _, m := range []module{crioModule, kubeModule} {
+		if _, err := m.build(ctx); err != nil {
+			return err
+		}
+	}
+	_, _, err := debianRoots(ctx)
+	return err
 }
 
 // key is a hash of the module's files, the flags, and the version of Go.

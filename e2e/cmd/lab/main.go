@@ -1,6 +1,6 @@
 // Command lab runs the cluster of the tests in the foreground, or ends it:
 //
-//	lab up|down
+//	lab build|up|down
 package main
 
 import (
@@ -10,26 +10,28 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"syscall"
 
 	"github.com/nodetrust/nodetrust/e2e/cluster"
+	"github.com/nodetrust/nodetrust/e2e/lab"
 )
 
 func main() {
-	if len(os.Args) != 2 {
-		fmt.Fprintln(os.Stderr, "usage: lab up|down")
+	if len(os.Args) != 2 || !slices.Contains([]string{"build", "up", "down"}, os.Args[1]) {
+		fmt.Fprintln(os.Stderr, "usage: lab build|up|down")
 		os.Exit(2)
 	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	defer stop()
 	var err error
 	switch os.Args[1] {
+	case "build":
+		err = lab.Prepare(ctx)
 	case "up":
-		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 		err = up(ctx)
-		stop()
 	case "down":
 		err = down()
-	default:
-		err = fmt.Errorf("unknown command %q: want up or down", os.Args[1])
 	}
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "lab: error: %v\n", err)
@@ -43,16 +45,23 @@ func up(ctx context.Context) error {
 	}
 	fmt.Println("lab: building what isn't built yet: CRI-O and Kubernetes take ten minutes the first time")
 	c, err := cluster.Start(ctx)
-	if err != nil {
-		return err
+	if err == nil {
+		err = serve(ctx, c)
+		fmt.Println("lab: ending")
+		err = errors.Join(err, c.Close())
 	}
-	err = serve(ctx, c)
-	fmt.Println("lab: ending")
-	return errors.Join(err, c.Close())
+	if err == context.Canceled {
+		return nil // as asked for, and nothing is left
+	}
+	return err
 }
 
 func serve(ctx context.Context, c *cluster.Cluster) error {
-	if err := c.InstallCRDs(ctx); err != nil {
+	err := c.InstallCRDs(ctx)
+	if ctx.Err() != nil {
+		return nil
+	}
+	if err != nil {
 		return err
 	}
 	for _, n := range c.Nodes {
@@ -65,16 +74,21 @@ func serve(ctx context.Context, c *cluster.Cluster) error {
 	if err := os.Symlink("kube", kubectl); err != nil {
 		return err
 	}
+	registry, err := c.ForwardRegistry()
+	if err != nil {
+		return err
+	}
 	fmt.Printf(`lab: %d nodes are ready after %s
 
-  export KUBECONFIG=%s
+  export KUBECONFIG=%s REGISTRY=%s
   %s get nodes        # or any kubectl
 
   %-44s signed, runs
   %-44s unsigned, is refused
+  %-44s not asked for a signature; push to $REGISTRY/open/…
 
-^C or make lab-down ends it.
-`, len(c.Nodes), c.Started[len(c.Started)-1].After, c.Kubeconfig, kubectl, c.Signed, c.Unsigned)
+See docs/lab.md. ^C or make lab-down ends it.
+`, len(c.Nodes), c.Started[len(c.Started)-1].After, c.Kubeconfig, registry, kubectl, c.Signed, c.Unsigned, c.Registry.Host+"/open/…")
 	<-ctx.Done()
 	return nil
 }
