@@ -17,8 +17,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-containerregistry/pkg/v1/empty"
-	"github.com/google/go-containerregistry/pkg/v1/layout"
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/v1/tarball"
 
 	"github.com/nodetrust/nodetrust/e2e/lab"
 	"github.com/nodetrust/nodetrust/internal/fixture"
@@ -201,9 +201,7 @@ func documented(t *testing.T, said string) {
 	dir := t.TempDir()
 	img, err := fixture.ImageOf(runtime.GOARCH, []string{"/pause"}, fixture.File{Name: "pause", Data: shared.program})
 	must(t, err)
-	app, err := layout.Write(filepath.Join(dir, "app"), empty.Index)
-	must(t, err)
-	must(t, app.AppendImage(img, layout.WithAnnotations(map[string]string{"org.opencontainers.image.ref.name": "v1"})))
+	must(t, tarball.WriteToFile(filepath.Join(dir, "app.tar"), name.MustParseReference("app:v1"), img))
 	cmd := exec.CommandContext(t.Context(), "sh", "-exc", commands)
 	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), append(variables, "PATH="+filepath.Dir(kubeconfig)+":"+os.Getenv("PATH"), "HOME="+dir, "TMPDIR="+dir)...)
