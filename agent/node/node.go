@@ -107,7 +107,9 @@ type busyError struct {
 	after  time.Duration
 }
 
-func (e *busyError) Error() string { return fmt.Sprintf("the server says %s, try again after %s", e.status, e.after) }
+func (e *busyError) Error() string {
+	return fmt.Sprintf("the server says %s, try again after %s", e.status, e.after)
+}
 
 func (u untried) RoundTrip(req *http.Request) (*http.Response, error) {
 	res, err := u.RoundTripper.RoundTrip(req)
