@@ -40,6 +40,8 @@ has_library() { pkg-config --exists "$1"; }
 has_libc() { echo '#include <stdlib.h>' | gcc -E - ; }
 has_oci_runtime() { have runc || have crun; }
 
+is_debian() { [ -r /etc/os-release ] && grep -qx 'ID=debian' /etc/os-release; }
+
 has_cni() { [ -x /usr/lib/cni/bridge ] || [ -x /usr/libexec/cni/bridge ]; }
 
 need_build() {
@@ -61,6 +63,8 @@ need_test() {
 	need strace strace have strace
 	# The lab is for Debian alone.
 	[ $family != deb ] || need mmdebstrap - have mmdebstrap
+	# The audit's page is tried in it; elsewhere it is no plain package.
+	! is_debian || need chromium - have chromium
 	need util-linux util-linux have unshare
 }
 
