@@ -20,10 +20,11 @@ const (
 	namespacedDir = "/etc/crio/policies"
 )
 
-// view is a host as some of the readers see it: these look at the same places.
+// view is a host as some of the readers see it: these look at the same places, and skip the same files.
 type view struct {
-	places  trust.Places
-	readers []string
+	places        trust.Places
+	skipsDangling bool
+	readers       []string
 }
 
 // views groups the readers. A reader's own policy counts, so hosts that are the same for all have one view.
@@ -31,11 +32,11 @@ func (r *runner) views() []*view {
 	var out []*view
 	for i, reader := range r.readers {
 		j := slices.IndexFunc(out, func(v *view) bool {
-			return v.places.Since == reader.Places().Since
+			return v.places.Since == reader.Places().Since && v.skipsDangling == reader.SkipsDangling()
 		})
 		if j < 0 {
 			j = len(out)
-			out = append(out, &view{places: reader.Places()})
+			out = append(out, &view{places: reader.Places(), skipsDangling: reader.SkipsDangling()})
 		}
 		out[j].readers = append(out[j].readers, r.Readers[i])
 	}
@@ -173,7 +174,7 @@ func (r *runner) hostRegistries() (*registries, error) {
 		for _, e := range entries {
 			p := path.Join(dir, e.Name())
 			switch {
-			case e.IsDir():
+			case e.IsDir() && (r.view.places.Merges || !strings.HasSuffix(e.Name(), ".yaml")):
 				continue
 			case !strings.HasSuffix(e.Name(), ".yaml"):
 				r.ignored(p)
@@ -181,6 +182,9 @@ func (r *runner) hostRegistries() (*registries, error) {
 			}
 			data, err := verify.ReadHostFile(r.Root, p, MaxPolicy)
 			switch {
+			case errors.Is(err, fs.ErrNotExist) && !r.view.skipsDangling:
+				r.add(Finding{Severity: Error, Code: "dangling-link", File: p, Message: "is a link to nothing: readers before containers-image 5.34 fail at it", Hint: "every pull on the node fails; remove it"})
+				failed = errors.Join(failed, fmt.Errorf("reading %s: it is a link to nothing", p))
 			case errors.Is(err, fs.ErrNotExist):
 				r.add(Finding{Severity: Warning, Code: "dangling-link", File: p, Message: "is a link to nothing: readers skip it"})
 			case err != nil:

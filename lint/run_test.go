@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/base64"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -296,6 +297,50 @@ func TestKeys(t *testing.T) {
 			}
 			if got := summary(r, dir); got != tt.want || len(r.Readers) != 0 {
 				t.Errorf("got\n%s\nwant\n%s\n%+v", got, tt.want, r)
+			}
+		})
+	}
+}
+
+// TestHostOldReaders: what stands in registries.d and is no file stops all pulls of older readers. Debian's skopeo says so too.
+func TestHostOldReaders(t *testing.T) {
+	k := newKey(t, fixture.KeyOptions{})
+	for _, tt := range []struct {
+		name   string
+		change func(root string) error
+		want   string
+		loads  map[string]bool
+	}{
+		{
+			"dangling link", func(root string) error { return os.Symlink("/nowhere", root+"/etc/containers/registries.d/z.yaml") },
+			"error /etc/containers/registries.d/z.yaml:0 dangling-link\nwarning /etc/containers/registries.d/z.yaml:0 dangling-link",
+			map[string]bool{"containers-image-5.23.1": false, "cri-o-1.32": true, CurrentLibrary: true},
+		},
+		{
+			"directory", func(root string) error { return os.Mkdir(root+"/etc/containers/registries.d/z.yaml", 0o755) },
+			"error /etc/containers/registries.d/z.yaml:0 unreadable",
+			map[string]bool{"containers-image-5.23.1": false, "cri-o-1.32": false, CurrentLibrary: true},
+		},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			root := t.TempDir()
+			write(t, root, map[string]string{
+				"etc/containers/policy.json": signedPolicy, "etc/containers/registries.d/corp.yaml": lookaside, "etc/pki/corp.gpg": string(k.Binary),
+			})
+			if err := tt.change(root); err != nil {
+				t.Fatal(err)
+			}
+			rep, err := Run(nil, Options{Root: root, Readers: slices.Sorted(maps.Keys(tt.loads)), Now: time.Now()})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := summary(rep, root); got != tt.want {
+				t.Errorf("got %s\nwant %s", got, tt.want)
+			}
+			for _, v := range rep.Readers {
+				if v.Loads != tt.loads[v.Reader] {
+					t.Errorf("%s: loads %v: %s", v.Reader, v.Loads, v.Error)
+				}
 			}
 		})
 	}

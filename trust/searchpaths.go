@@ -53,6 +53,10 @@ func (r Reader) Places() Places {
 // VendorDirs reports whether the reader takes files of /usr/share/containers and of registries.rootful.d directories too.
 func (r Reader) VendorDirs() bool { return r.Places().Merges }
 
+// SkipsDangling reports whether the reader takes a link to nothing in registries.d for a file that was just removed. Older ones can't read
+// their configuration, and pull nothing. Read in the source of 5.33.1 and 5.34.0, and seen with skopeo 1.9.3.
+func (r Reader) SkipsDangling() bool { return !r.Library.Less(Version{5, 34, 0}) }
+
 // LookasideKey is the key of registries.d under which the reader looks for signatures. Readers that know lookaside take sigstore
 // where there is no lookaside.
 func (r Reader) LookasideKey() string {
