@@ -63,7 +63,40 @@ func (r *runner) trustConfig(name string, data []byte) {
 		}
 	}
 	r.rendered(&l, files)
+	r.trustScopes(cfg, l)
 	r.loadables = append(r.loadables, l)
+}
+
+// trustScopes tells of entries of cfg what is only known of the rendered files: l.
+func (r *runner) trustScopes(cfg *trust.Config, l loadable) {
+	if l.policy.broken || l.registries.broken {
+		return
+	}
+	entries := map[string]int{}
+	for i, reg := range cfg.Registries {
+		entries[reg.Scope] = i
+	}
+	quiet := &runner{}
+	quiet.lookups(l.policy, l.registries)
+	missing := map[int]bool{}
+	for _, f := range quiet.findings {
+		missing[f.Line] = f.Code == "no-lookaside"
+	}
+	for _, s := range l.policy.scopes {
+		i, ok := entries[s.name]
+		if !ok {
+			continue // a canary's
+		}
+		warn := func(code, msg, hint string) {
+			r.add(Finding{Severity: Warning, Code: code, File: cfg.File, Line: cfg.Registries[i].Line, Message: fmt.Sprintf("spec.registries[%d]: %s", i, msg), Hint: hint})
+		}
+		if missing[s.line] {
+			warn("no-lookaside", "asks for GPG signatures, and nothing names a lookaside for it: they are looked for in /var/lib/containers/sigstore of the node only", "write lookaside:")
+		}
+		if official(s.name) {
+			warn("library-missing", libraryMissing, libraryHint(s.name))
+		}
+	}
 }
 
 // shipped lints a key that is rendered into policy.json: of OpenPGP what trust writes there, the keys that GnuPG 2.2 can load.
@@ -213,13 +246,18 @@ func byGPG(reg trust.Registry) bool {
 	return slices.ContainsFunc(reg.Requirements, func(r trust.Requirement) bool { return len(r.SignedBy) > 0 })
 }
 
-// trustLookasides finds places of images that need GPG signatures without a place of these.
+// trustLookasides finds mirrors of images that need signatures without a place of these.
 func (r *runner) trustLookasides(file, at string, reg trust.Registry) {
-	if !byGPG(reg) {
-		return
-	}
+	cosigned := slices.ContainsFunc(reg.Requirements, func(r trust.Requirement) bool { return r.Sigstore != nil })
 	for i, m := range reg.Mirrors {
-		if m.Lookaside == "" {
+		if cosigned && m.Attachments != nil && !*m.Attachments {
+			r.add(Finding{
+				Severity: Warning, Code: "mirror-no-attachments", File: file, Line: m.Line,
+				Message: fmt.Sprintf("%s.mirrors[%d]: has no attachments, and sigstore signatures are asked for: what is pulled from %s is refused", at, i, m.Scope),
+				Hint:    "signatures are looked for at the mirror, never at the registry that it mirrors",
+			})
+		}
+		if byGPG(reg) && m.Lookaside == "" {
 			r.add(Finding{
 				Severity: Warning, Code: "mirror-no-lookaside", File: file, Line: m.Line,
 				Message: fmt.Sprintf("%s.mirrors[%d]: has no lookaside, and GPG signatures are asked for: what is pulled from %s is refused", at, i, m.Scope),

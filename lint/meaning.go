@@ -42,7 +42,7 @@ func (w *policyWalk) scopeMeaning(s policyScope, byName map[string]policyScope) 
 		return
 	}
 	if official(s.name) {
-		w.report(Warning, "library-missing", s.line, s.path, "is a namespace of Docker Hub and not the image of that name: images without a namespace are in docker.io/library", fmt.Sprintf("write %q", "docker.io/library/"+strings.TrimPrefix(s.name, dockerHub)))
+		w.report(Warning, "library-missing", s.line, s.path, libraryMissing, libraryHint(s.name))
 	}
 	if isTagScope(s.name) {
 		w.report(Warning, "tag-scope", s.line, s.path, "a pull by digest never matches it, and node runtimes often pull by digest", "name the repository, without the tag")
@@ -81,6 +81,13 @@ func (w *policyWalk) scopeMeaning(s policyScope, byName map[string]policyScope) 
 }
 
 const dockerHub = "docker.io/"
+
+// libraryMissing is said of a scope that is official.
+const libraryMissing = "is a namespace of Docker Hub and not the image of that name: images without a namespace are in docker.io/library"
+
+func libraryHint(scope string) string {
+	return fmt.Sprintf("write %q", "docker.io/library/"+strings.TrimPrefix(scope, dockerHub))
+}
 
 // official reports whether the scope has the name that people write for one of Docker Hub's widely used images. Most names
 // could as well be meant as a namespace, so only a few are looked for.

@@ -302,6 +302,34 @@ func TestKeys(t *testing.T) {
 	}
 }
 
+// TestTrustScopes: what makes a scope of policy.json useless does so in trust.yaml.
+func TestTrustScopes(t *testing.T) {
+	const head = "apiVersion: nodetrust.io/v1alpha1\nkind: TrustConfig\nmetadata: {name: t}\nspec:\n  default: reject\n  keys:\n" +
+		"  - {name: corp, file: corp.asc}\n  - {name: cosign, file: cosign.pub}\n  registries:\n"
+	for _, tt := range []struct{ name, registries, want string }{
+		{"no lookaside", "  - scope: quay.io/corp\n    require: [{signedBy: [corp]}]\n", "warning trust.yaml:10 no-lookaside"},
+		{"lookaside of a parent", "  - {scope: quay.io, require: reject, lookaside: 'https://a.example'}\n  - scope: quay.io/corp\n    require: [{signedBy: [corp]}]\n", ""},
+		{"library missing", "  - scope: docker.io/nginx\n    require: reject\n", "warning trust.yaml:10 library-missing"},
+		{
+			"mirror without attachments", "  - scope: quay.io/corp\n    require: [{sigstore: {keys: [cosign]}}]\n    attachments: true\n    mirrors:\n    - {location: m.example, attachments: false}\n",
+			"warning trust.yaml:14 mirror-no-attachments",
+		},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			dir := t.TempDir()
+			write(t, dir, map[string]string{"trust.yaml": head + tt.registries, "corp.asc": string(newKey(t, fixture.KeyOptions{}).Armored), "cosign.pub": pemKey})
+			rep, err := Run([]string{dir + "/trust.yaml"}, Options{Now: time.Now()})
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, _ := strings.CutPrefix(summary(rep, dir), "warning trust.yaml:0 canary-side-missing")
+			if got = strings.TrimSpace(got); got != tt.want {
+				t.Errorf("got %s\nwant %s", got, tt.want)
+			}
+		})
+	}
+}
+
 // TestHostOldReaders: what stands in registries.d and is no file stops all pulls of older readers. Debian's skopeo says so too.
 func TestHostOldReaders(t *testing.T) {
 	k := newKey(t, fixture.KeyOptions{})
