@@ -104,7 +104,7 @@ func (f *sourceFlags) collect(cmd *cobra.Command, root string) (*audit.Inventory
 	defer closeAll()
 	inventory, err := audit.Collect(cmd.Context(), verify.Canonical, list...)
 	switch {
-	case err != nil && f.onlyFiles():
+	case err != nil && f.onlyFiles() && cmd.Context().Err() == nil:
 		return nil, usageErr(err)
 	case err != nil && inventory.Len() == 0:
 		return nil, sourceErr(err)

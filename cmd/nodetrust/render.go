@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -374,6 +375,9 @@ func loadTrust(file string, stdin io.Reader) (*trust.Config, error) {
 		data, err = io.ReadAll(io.LimitReader(stdin, trust.MaxConfig+1))
 	} else {
 		data, err = readBounded(file, trust.MaxConfig)
+	}
+	if errors.Is(err, context.Canceled) {
+		return nil, fmt.Errorf("reading the trust config: %w", err)
 	}
 	if err != nil {
 		return nil, usageErr(fmt.Errorf("reading the trust config: %w", err))
