@@ -40,16 +40,24 @@ func (l *linter) key(data []byte, file string, line int, where string) *key.File
 		add(Warning, "key-preamble", "there is text before the key", "readers skip it so far")
 	}
 	l.v6(f, add)
-	usable := 0
+	usable, strong := 0, 0
 	for _, k := range f.Keys {
 		if !k.Revoked && !k.Expired(l.now) {
 			usable++
+			if !breakable(k) {
+				strong++
+			}
 		}
 	}
 	for _, k := range f.Keys {
-		l.oneKey(k, usable > 0, add)
+		l.oneKey(k, usable > 0, strong > 0, add)
 	}
 	return f
+}
+
+// breakable reports whether the key is so short that it may be forged.
+func breakable(k key.Key) bool {
+	return (k.Algorithm == "RSA" || k.Algorithm == "DSA") && k.Bits > 0 && k.Bits < 2048
 }
 
 // PolicyKeys returns the OpenPGP keys that a policy.json names, each once, with paths looked up below root. What can't be
@@ -82,10 +90,10 @@ func PolicyKeys(data []byte, root string) []key.Key {
 	return out
 }
 
-// oneKey checks a key. A dead key beside usable ones is only a warning.
-func (l *linter) oneKey(k key.Key, others bool, add func(sev Severity, code, msg, hint string)) {
+// oneKey checks a key. A dead key beside usable ones is only a warning, and so is a breakable one beside strong ones.
+func (l *linter) oneKey(k key.Key, usable, strong bool, add func(sev Severity, code, msg, hint string)) {
 	dead := Error
-	if others {
+	if usable {
 		dead = Warning
 	}
 	name := "key " + k.Fingerprint
@@ -108,8 +116,8 @@ func (l *linter) oneKey(k key.Key, others bool, add func(sev Severity, code, msg
 	}
 	if rsa := k.Algorithm == "RSA" || k.Algorithm == "DSA"; rsa && k.Bits < 3072 && k.Bits > 0 {
 		sev := Warning
-		if k.Bits < 2048 {
-			sev = dead
+		if breakable(k) && !strong {
+			sev = Error
 		}
 		add(sev, "key-weak", fmt.Sprintf("%s is %s-%d; at least 3072 bits are recommended", name, k.Algorithm, k.Bits), "")
 	}

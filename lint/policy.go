@@ -389,6 +389,8 @@ func (w *policyWalk) keyMaterial(n *jsonNode, at jsonPath, gpg bool) {
 			place := at.key(m.key)
 			if m.value.kind == '[' {
 				place = place.index(i)
+			} else if s, _ := v.text(); isPath && s == "" {
+				continue // the library says so, but not of one in a list
 			}
 			w.oneKey(v, place, isPath, gpg)
 		}
@@ -402,9 +404,6 @@ func (w *policyWalk) oneKey(v *jsonNode, at jsonPath, isPath, gpg bool) {
 	}
 	k := policyKey{line: v.line, at: at, gpg: gpg}
 	if isPath {
-		if s == "" {
-			return
-		}
 		if !filepath.IsAbs(s) {
 			w.report(Error, "relative-key-path", v.line, at, fmt.Sprintf("%q is looked up in the working directory of whoever pulls", s), "use an absolute path")
 			return

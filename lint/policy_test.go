@@ -70,6 +70,7 @@ func TestPolicy(t *testing.T) {
 		{"empty path", docker(`"example.com/a":` + signedBy(`"keyPath":""`)), "3 bad-requirement"},
 		{"no paths", docker(`"example.com/a":` + signedBy(`"keyPaths":[]`)), "3 empty-key-paths"},
 		{"relative path", docker(`"example.com/a":` + signedBy(`"keyPath":"k"`)), "3 relative-key-path"},
+		{"empty path in a list", docker(`"example.com/a":` + signedBy(`"keyPaths":["/k",""]`)), "3 relative-key-path"},
 		{"bad base64", docker(`"example.com/a":` + signedBy(`"keyData":"!"`)), "3 bad-requirement"},
 		{"base layer", docker(`"example.com/a":[{"type":"signedBaseLayer","baseLayerIdentity":{"type":"matchExact"}}]`), "3 signed-base-layer"},
 		{"identity", docker(`"example.com/a":` + signedBy(key+`,"signedIdentity":{"type":"matchRepo"}`)), "3 unknown-identity"},

@@ -284,6 +284,8 @@ func TestKeys(t *testing.T) {
 		{"later", k.Armored, now.AddDate(0, 0, -15), ""},
 		{"two blocks", append(append([]byte{}, k.Armored...), newKey(t, fixture.KeyOptions{Algo: "rsa2048"}).Armored...), now, "warning k.gpg:0 key-several-blocks\nwarning k.gpg:0 key-expires-soon\nwarning k.gpg:0 key-weak"},
 		{"one of two expired", append(append([]byte{}, k.Binary...), newKey(t, fixture.KeyOptions{Algo: "ed25519"}).Binary...), now.AddDate(0, 1, 0), "warning k.gpg:0 key-expired"},
+		{"breakable", newKey(t, fixture.KeyOptions{Algo: "rsa1024"}).Binary, now, "error k.gpg:0 key-weak"},
+		{"breakable beside a strong one", append(newKey(t, fixture.KeyOptions{Algo: "rsa1024"}).Binary, newKey(t, fixture.KeyOptions{Algo: "ed25519"}).Binary...), now, "warning k.gpg:0 key-weak"},
 		{"nothing", []byte("hello"), now, "error k.gpg:0 key-unreadable"},
 		{"empty", nil, now, "error k.gpg:0 key-unreadable"},
 		{"cut", k.Binary[:len(k.Binary)/2], now, "error k.gpg:0 key-unreadable"},
