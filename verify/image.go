@@ -151,7 +151,7 @@ func newEvaluation(image string, p *Policy, o Options) (*evaluation, error) {
 	scope := e.sec.scope
 	e.v = verdict.Verdict{Image: t.name, Judged: judged, Mechanism: Mechanism, Scope: &scope}
 	if t.logical.DockerReference() != nil {
-		e.v.Lookaside = e.lookaside(t.logical)
+		e.v.Lookaside = shown(e.lookaside(t.logical))
 	}
 	for _, r := range e.sec.requirements {
 		out := verdict.Requirement{Type: r.Type, Keys: r.keys.names(), Identity: r.SignedIdentity.Type, Verdict: verdict.Unknown, Reason: verdict.RegistryUnreachable}
@@ -216,6 +216,14 @@ func (e *evaluation) lookaside(ref types.ImageReference) *verdict.Lookaside {
 	if u, err := url.Parse(base); err == nil { // put together as the library does it
 		u.Path += repo
 		l.URL = u.String()
+	}
+	return l
+}
+
+// shown is a lookaside as verdicts have it: without the password that its URL may hold.
+func shown(l *verdict.Lookaside) *verdict.Lookaside {
+	if u, err := url.Parse(l.URL); err == nil && u.User != nil {
+		l.URL = u.Redacted()
 	}
 	return l
 }
@@ -297,7 +305,7 @@ func (e *evaluation) judge(ctx context.Context) {
 	}
 	e.physical = physical
 	if physical != nil {
-		e.v.Lookaside = e.lookaside(physical)
+		e.v.Lookaside = shown(e.lookaside(physical))
 	}
 
 	asked := len(e.requests.since(0))
