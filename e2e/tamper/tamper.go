@@ -86,7 +86,10 @@ func Deeds(h Host) ([]Deed, error) {
 		}},
 		{Name: "registries.d file emptied", Path: lookasides, Kind: "content", Do: func() error { return os.Truncate(at(lookasides), 0) }},
 		{Name: "registries.d file deleted", Path: lookasides, Kind: "missing", Do: func() error { return os.Remove(at(lookasides)) }},
-		{Name: "registries.d deleted", Path: lookasides, Kind: "missing", Do: func() error { return os.RemoveAll(filepath.Dir(at(lookasides))) }},
+		{Name: "registries.d deleted", Path: lookasides, Kind: "missing", Do: func() error {
+			gone := at(containers + "/registries.gone") // in one step: the agent would put a file back before the directory is empty
+			return errors.Join(os.Rename(filepath.Dir(at(lookasides)), gone), os.RemoveAll(gone))
+		}},
 		{Name: "/etc/containers replaced", Path: policy, Kind: "content", Do: func() error {
 			next := containers + ".next"
 			registries, err := os.ReadFile(at(containers + "/registries.conf"))
