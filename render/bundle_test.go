@@ -292,6 +292,28 @@ func TestBundle(t *testing.T) {
 				h.same(before, "a file in the way")
 			})
 
+			t.Run("links out of the root", func(t *testing.T) {
+				for _, dir := range []string{"etc", "etc/containers", "etc/containers/registries.d", "var/lib/nodetrust"} {
+					h, outside := newHost(t, in, argv), scratch(t)
+					link := filepath.Join(h.root, dir)
+					if err := errors.Join(os.RemoveAll(link), os.MkdirAll(filepath.Dir(link), 0o755), os.Symlink(outside, link)); err != nil {
+						t.Fatal(err)
+					}
+					if out := h.run(1, "--apply"); !strings.Contains(out, "leads out of "+h.root) || !strings.Contains(out, "nothing was changed") {
+						t.Errorf("%s: --apply says\n%s", dir, out)
+					}
+					if found, err := os.ReadDir(outside); err != nil || len(found) > 0 {
+						t.Errorf("%s: %v was written outside (%v)", dir, found, err)
+					}
+				}
+				h := newHost(t, in, argv)
+				if err := errors.Join(os.MkdirAll(filepath.Join(h.root, "etc/real"), 0o755), os.Symlink("real", filepath.Join(h.root, "etc/containers"))); err != nil {
+					t.Fatal(err)
+				}
+				h.run(0, "--apply")
+				h.has(in.Files)
+			})
+
 			t.Run("undo keeps what others wrote", func(t *testing.T) {
 				h := newHost(t, in, argv)
 				h.run(0, "--apply")

@@ -138,8 +138,31 @@ shared() {
 
 ours() { paths | while IFS= read -r p; do [ "$p" != "$1" ] || echo yes; done; }
 
+# outside lists the directories that are links out of the root that was given: what is below them is another system's.
+outside() {
+	[ -n "$root" ] || return 0
+	top=$(cd -P "$root" && pwd -P) || return 0
+	top=${top%/}
+	for d in /etc /etc/containers /etc/containers/registries.d /var /var/lib /var/lib/nodetrust "$backups"; do
+		[ -d "$root$d" ] || continue
+		to=$(cd -P "$root$d" && pwd -P) || to=nowhere
+		case $to in
+		"$top"/*) ;;
+		*) say "$d leads out of $root, to $to" ;;
+		esac
+	done
+}
+
+# refuse ends the script if there are obstacles: one a line.
+refuse() {
+	[ -n "$1" ] || return 0
+	say "$1" | while IFS= read -r line; do complain "$line"; done
+	die "nothing was changed"
+}
+
 # obstacles lists what keeps the files from having the effect that they should have.
 obstacles() {
+	outside
 	for d in /root/.config/containers/policy.json /root/.config/containers/registries.d; do
 		[ ! -e "$root$d" ] || say "$d is read instead of the file in /etc/containers by every process of root"
 	done
@@ -233,11 +256,7 @@ keep() {
 }
 
 apply() {
-	o=$(obstacles)
-	if [ -n "$o" ]; then
-		say "$o" | while IFS= read -r line; do complain "$line"; done
-		die "nothing was changed"
-	fi
+	refuse "$(obstacles)"
 	todo=
 	for p in $(paths); do
 		s=$(state "$p")
@@ -279,6 +298,7 @@ newest() {
 }
 
 undo() {
+	refuse "$(outside)"
 	backup=$(newest)
 	[ -n "$backup" ] || die "there is no backup below $backups"
 	trap discard_undo EXIT
