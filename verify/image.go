@@ -5,6 +5,7 @@ package verify
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/url"
@@ -189,8 +190,12 @@ func (e *evaluation) options(o Options) error {
 	}
 	e.maxSignatures, e.maxSize = cmp.Or(o.MaxSignatures, MaxSignatures), cmp.Or(o.MaxSignatureSize, MaxSignatureSize)
 	if o.AuthFile != "" {
-		if _, err := os.Stat(o.AuthFile); err != nil {
+		b, err := hostFS{}.readFile(o.AuthFile, maxConfigFile)
+		if err != nil {
 			return fmt.Errorf("reading credentials: %w", err)
+		}
+		if !json.Valid(b) {
+			return fmt.Errorf("reading credentials: %s is no JSON", o.AuthFile)
 		}
 		e.sys.AuthFilePath = o.AuthFile
 	} else {

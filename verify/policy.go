@@ -43,6 +43,9 @@ type InvalidError struct {
 func (e *InvalidError) Error() string { return e.Err.Error() }
 func (e *InvalidError) Unwrap() error { return e.Err }
 
+// ErrNoTemp says that a policy can't be opened for want of a temporary directory; it is not the policy's fault.
+var ErrNoTemp = errors.New("making a temporary directory")
+
 // Settings change where a Policy finds what it names. The zero value reads this machine.
 type Settings struct {
 	// Root is the root directory of the host whose policy is judged: key files, file: lookasides and certs.d are read below
@@ -259,7 +262,7 @@ func (p *Policy) open(policy []byte, files []configFile) (_ *Policy, err error) 
 	}()
 
 	if p.tmp, p.untmp, err = scratch(); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w: %w", ErrNoTemp, err)
 	}
 	defer func() {
 		if err != nil {

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/url"
 	"regexp"
+	"strings"
 
 	"github.com/docker/distribution/registry/api/errcode"
 	v2 "github.com/docker/distribution/registry/api/v2"
@@ -70,6 +71,9 @@ func registryReason(err error) verdict.Reason {
 	}
 	if r := httpReason(err); r != "" {
 		return r
+	}
+	if strings.Contains(err.Error(), "Invalid signature storage URL") { // the library parses it before it asks the registry
+		return verdict.LookasideUnreachable
 	}
 	return verdict.RegistryUnreachable
 }

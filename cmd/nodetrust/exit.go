@@ -35,8 +35,14 @@ func usagef(format string, args ...any) error {
 	return &exitError{code: exitUsage, err: fmt.Errorf(format, args...)}
 }
 
-// usageErr wraps err as bad usage or invalid input: exit status 2. Errors that join several are printed one a line.
-func usageErr(err error) error { return &exitError{code: exitUsage, err: err} }
+// usageErr wraps err as bad usage or invalid input: exit status 2, unless it has a status already. Errors that join
+// several are printed one a line.
+func usageErr(err error) error {
+	if e := (*exitError)(nil); errors.As(err, &e) {
+		return err
+	}
+	return &exitError{code: exitUsage, err: err}
+}
 
 // withHint adds a line "nodetrust: hint: …" below the error.
 func withHint(err error, hint string) error {

@@ -70,6 +70,9 @@ func (f *policyFlags) check() error {
 // comes with a temporary directory for gpg.
 func (f *policyFlags) source() (*verify.Policy, error) {
 	p, err := f.open()
+	if errors.Is(err, verify.ErrNoTemp) {
+		return nil, &exitError{code: exitFailed, err: err}
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -114,3 +114,25 @@ spec:
 		})
 	}
 }
+
+// TestVerify_noTemporaryDirectory is a failure of the operation: neither bad usage, nor a verdict.
+func TestVerify_noTemporaryDirectory(t *testing.T) {
+	policy := filepath.Join(t.TempDir(), "policy.json")
+	if err := os.WriteFile(policy, []byte(`{"default":[{"type":"reject"}]}`), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("TMPDIR", filepath.Join(t.TempDir(), "none"))
+	for _, args := range [][]string{{"verify"}, {"explain", "--offline"}, {"audit", "--no-cache", "--images-from", "-"}} {
+		var out, errs bytes.Buffer
+		args = append(args, "--policy", policy)
+		if args[0] != "audit" {
+			args = append(args, "127.0.0.1:1/app:v1")
+		}
+		if code := run(t.Context(), args, strings.NewReader("127.0.0.1:1/app:v1\n"), &out, &errs); code != exitFailed {
+			t.Errorf("%v: exit status %d, %s", args, code, errs.String())
+		}
+		if !strings.Contains(errs.String(), "making a temporary directory") || out.Len() > 0 {
+			t.Errorf("%v: stdout %q, stderr %q", args, out.String(), errs.String())
+		}
+	}
+}
