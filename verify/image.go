@@ -183,6 +183,8 @@ func (e *evaluation) options(o Options) error {
 		e.sys.VariantChoice = platform[2]
 	}
 	switch {
+	case o.Timeout < 0:
+		return fmt.Errorf("timeout of %s: must not be negative", o.Timeout)
 	case o.MaxSignatures < 0 || o.MaxSignatures > MaxSignatures:
 		return fmt.Errorf("limit of %d signatures: must be 1 to %d", o.MaxSignatures, MaxSignatures)
 	case o.MaxSignatureSize < 0 || o.MaxSignatureSize > librarySignatureSize:
