@@ -322,9 +322,12 @@ func signedMessages(sig, text []byte) (messages [][]byte, textMode bool, err err
 		return nil, false, fmt.Errorf("signature or list are larger than %d bytes", MaxChecksums)
 	}
 	if isClearsigned(sig) {
-		block, _ := clearsign.Decode(sig)
+		block, rest := clearsign.Decode(sig)
 		if block == nil {
 			return nil, false, errors.New("the clear-signed message is damaged")
+		}
+		if len(bytes.TrimSpace(rest)) > 0 { // who reads the file as a list would take these lines for signed
+			return nil, false, errors.New("there is more after the clear-signed message, which nobody signed with it")
 		}
 		b, err := io.ReadAll(block.ArmoredSignature.Body)
 		if err != nil {

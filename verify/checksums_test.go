@@ -170,10 +170,11 @@ func TestVerifyChecksums_hostile(t *testing.T) {
 	if len(bomb) > MaxChecksums {
 		t.Fatalf("%d bytes are no bomb", len(bomb))
 	}
-	clear := gpgSign(w, w.key, "text\n", "--clearsign")
+	clear := gpgSign(w, w.key, checksums(t, w.dir, "c"), "--clearsign")
 	for name, sig := range map[string][]byte{
 		"empty": nil, "text": []byte("0000  a\n"), "a key": w.key.Binary, "an armored key": w.key.Armored, "bomb": bomb,
 		"cut off": clear[:len(clear)/2], "two megabytes": make([]byte, 2*MaxChecksums),
+		"lines after it": []byte(string(clear) + "0000  d\n"), "twice": []byte(string(clear) + "\n" + string(clear)),
 	} {
 		if c, err := VerifyChecksums(t.Context(), ChecksumFile{Signature: sig, Keys: [][]byte{w.key.Binary}, Dir: dir}); err == nil {
 			t.Errorf("%s: no error, %+v", name, c)
