@@ -122,3 +122,38 @@ func leftBehind(dir string) []string {
 		}
 	}
 }
+
+// TestInterrupted_pipe: a command that opens a pipe to which nobody writes ends all the same.
+func TestInterrupted_pipe(t *testing.T) {
+	t.Parallel()
+	pipe := filepath.Join(t.TempDir(), "trust.yaml")
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(os.Args[0])
+	cmd.Args = []string{"nodetrust", "render", "--to", "butane", pipe}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan struct{})
+	go func() {
+		_ = cmd.Wait()
+		close(ended)
+	}()
+	time.Sleep(2 * time.Second) // a signal that comes before anybody listens ends it anyway
+	for deadline := time.After(time.Minute); ; {
+		_ = cmd.Process.Signal(syscall.SIGTERM)
+		select {
+		case <-ended:
+			if cmd.ProcessState.Success() {
+				t.Error("it succeeded")
+			}
+			return
+		case <-deadline:
+			_ = cmd.Process.Kill()
+			<-ended
+			t.Fatal("it waits for the pipe in spite of the signal")
+		case <-time.After(time.Second):
+		}
+	}
+}

@@ -1,15 +1,12 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"flag"
 	"os"
 	"os/exec"
-	"os/signal"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -19,13 +16,7 @@ var update = flag.Bool("update", false, "rewrite the golden files of testdata/sc
 
 // TestMain makes the test binary serve as the command "nodetrust" in scripts: the same run as in main.
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){
-		"nodetrust": func() {
-			ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-			defer stop()
-			os.Exit(run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
-		},
-	})
+	testscript.Main(m, map[string]func(){"nodetrust": main})
 }
 
 // TestScript runs testdata/script/*.txtar. Beside testscript's own commands there is
