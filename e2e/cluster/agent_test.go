@@ -88,8 +88,10 @@ current-context: lab
 			o.prepare(n)
 		}
 		one := &agent{node: n, status: filepath.Join(dir, n.Name+".json"), reports: c.watchReports(n.Name)}
-		one.Process, err = n.Start(c.Lab.Programs.Agent, "--host-root", o.root(n), "--desired", a.desired, "--node-name", n.Name, "--kubeconfig", kubeconfig,
-			"--status-file", one.status, "--runtime", "cri", "--resync", "2s", "--probe-interval", "3s")
+		one.Process, err = n.Start(c.Lab.Programs.Agent, append([]string{
+			"--host-root", o.root(n), "--desired", a.desired, "--node-name", n.Name, "--kubeconfig", kubeconfig,
+			"--status-file", one.status, "--runtime", "cri",
+		}, brisk...)...)
 		must(t, err)
 		a.on[n.Name] = one
 	}

@@ -65,8 +65,9 @@ func TestIdle(t *testing.T) {
 	})
 }
 
-// settling is how long an agent may take to write what it knows: 2 s, and 20 s over which is spread what all have to write at the same moment.
-const settling = 25 * time.Second
+// settling is how long an agent may take to write what it knows: 2 s, and 2 s over which is spread what all have to write at the same
+// moment; the rest is patience.
+const settling = 8 * time.Second
 
 // traffic is what an agent has asked of the API server.
 type traffic struct{ requests, writes, bytes int }

@@ -27,8 +27,8 @@ func deploy(t *testing.T, c *Cluster) *deployment {
 	return d
 }
 
-// brisk arguments make agents look often enough for tests.
-var brisk = []string{"--resync=2s", "--probe-interval=3s"}
+// brisk arguments make agents look, and write, often enough for tests. TestSimulated is about the spread that they have else.
+var brisk = []string{"--resync=2s", "--probe-interval=3s", "--report-spread=2s"}
 
 // deployManifests runs agents in pods till the end of the test, on nodes that accept every image.
 func deployManifests(t *testing.T, c *Cluster, manifests []byte) *deployment {

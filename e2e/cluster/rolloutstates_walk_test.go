@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -38,6 +39,7 @@ func gunzip(t *testing.T, b []byte) []byte {
 type rolloutOf struct {
 	State, Reason, Message string
 	ShadowedBy, On         []string
+	Outdated               []string
 	Updated, Enforced      int
 }
 
@@ -192,7 +194,7 @@ func TestRolloutStates(t *testing.T) {
 		}
 	})
 	w.o.render()
-	startAgents(t, c, c.Trust(""), agentOptions{prepare: w.o.boot})
+	a := startAgents(t, c, c.Trust(""), agentOptions{prepare: w.o.boot, root: func(n *Node) string { return n.Root }})
 	w.o.sync()
 	w.updatedSays("True")
 
@@ -311,7 +313,7 @@ func TestRolloutStates(t *testing.T) {
 		w.o.generate(machineConfig(generated, "worker", "Image", map[string]string{policyPath: theirPolicy("quay.io/else")}))
 		w.is("RolledOut", 0, "", "") // true as yet: the pool's rendered MachineConfig has ours
 	})
-	step("shadowed, and Updated=True", func(w *walk) {
+	shadowed := func(w *walk) {
 		w.rollOut()
 		w.updatedSays("True")
 		got, code := w.status()
@@ -321,5 +323,70 @@ func TestRolloutStates(t *testing.T) {
 		if text := nodetrust(w.T, c, "rollout", "status", "--agents", "elsewhere"); text.code != 3 || !strings.HasPrefix(text.stdout, "pool worker: Shadowed by "+generated+": "+policyPath) {
 			w.Errorf("exit status %d, %s%s", text.code, text.stdout, text.stderr)
 		}
+	}
+	step("shadowed, and Updated=True", func(w *walk) {
+		shadowed(w)
+		for _, n := range c.Nodes {
+			settle(w.T, a.on[n.Name].reports, n.Name, "Shadowed")
+		}
+	})
+	step("shadowed, and a scope of ours is in two files", func(w *walk) {
+		w.o.generate(machineConfig(generated, "worker", "Image", map[string]string{
+			policyPath: theirPolicy("quay.io/else"), sigstorePath: fmt.Sprintf("docker:\n  quay.io/else:\n    use-sigstore-attachments: true\n  %s/team:\n    use-sigstore-attachments: true\n", c.Registry.Host),
+		}))
+		shadowed(w)
+	})
+	step("merged", func(w *walk) {
+		merged := nodetrust(w.T, c, "render", "--to", "machineconfig", "--cluster", "live", "--merge", write(w.T, "trust.yaml", []byte(c.Trust(""))))
+		if merged.code != 0 || !strings.Contains(merged.stderr, "51-worker-lab is no longer needed") {
+			w.Fatalf("exit status %d, %s", merged.code, merged.stderr)
+		}
+		must(w.T, os.WriteFile(w.mc, []byte(merged.stdout), 0o644))
+		must(w.T, os.WriteFile(a.desired+".tmp", []byte(merged.stdout), 0o644))
+		must(w.T, os.Rename(a.desired+".tmp", a.desired))
+		must(w.T, c.Apply([]byte(merged.stdout)))
+		w.is("Progressing", 4, "NotRendered", "99-worker-zz-lab")
+		w.rollOut()
+		w.becomes("RolledOut", 0)
+		diff := nodetrust(w.T, c, "diff", "--pool", "worker", w.mc, "live")
+		if diff.code != 0 || !strings.Contains(diff.stdout, "b is equal to a") {
+			w.Errorf("diff: exit status %d, %s%s", diff.code, diff.stdout, diff.stderr)
+		}
+		_, err := c.Kubectl("delete", "machineconfig", "51-worker-lab")
+		must(w.T, err)
+		w.rollOut()
+		w.becomes("RolledOut", 0)
+	})
+	step("outdated: the MCO has another policy now", func(w *walk) {
+		w.o.generate(machineConfig(generated, "worker", "Image", map[string]string{policyPath: theirPolicy("quay.io/other")}))
+		w.rollOut() // ours is still what the nodes get
+		got := w.becomes("Outdated", 3)
+		if text := strings.Join(got.Outdated, "; "); !strings.Contains(text, generated+" has another "+policyPath) || !strings.Contains(text, sigstorePath+" of "+generated+" is gone") {
+			w.Errorf("got %+v", got)
+		}
+		w.ends(w.wait(), 3, "pool worker: Outdated: ")
+		again := nodetrust(w.T, c, "render", "--to", "machineconfig", "--cluster", "live", "--merge", write(w.T, "trust.yaml", []byte(c.Trust(""))))
+		if again.code != 0 || !strings.Contains(again.stderr, "99-worker-zz-lab is outdated: ") || !strings.Contains(again.stdout, "name: 99-worker-zz-lab") {
+			w.Fatalf("exit status %d, %s", again.code, again.stderr)
+		}
+		must(w.T, os.WriteFile(w.mc, []byte(again.stdout), 0o644))
+		must(w.T, os.WriteFile(a.desired+".tmp", []byte(again.stdout), 0o644))
+		must(w.T, os.Rename(a.desired+".tmp", a.desired))
+		must(w.T, c.Apply([]byte(again.stdout)))
+		w.is("Progressing", 4, "NotRendered", "")
+	})
+	step("interrupted", func(w *walk) {
+		x := w.wait()
+		time.Sleep(2 * time.Second) // it has looked once
+		w.running(x)
+		must(w.T, x.Process.Signal(syscall.SIGINT))
+		w.ends(x, 4, "pool worker: Progressing: ")
+		if !strings.Contains(x.stderr.String(), "interrupted") {
+			w.Errorf("stderr: %s", x.stderr.String())
+		}
+	})
+	step("merged again", func(w *walk) {
+		w.rollOut()
+		w.becomes("RolledOut", 0)
 	})
 }
