@@ -467,7 +467,7 @@ func (b *bench) listing(ctx context.Context, w *bytes.Buffer) (err error) {
 		err = nil
 	}
 	if err != nil {
-		return fmt.Errorf("auditing: %w: %s", err, &stderr)
+		return fmt.Errorf("auditing: %w: %s%.2000s", err, &stderr, out)
 	}
 	var report struct {
 		Images []struct{ UsedBy []string }

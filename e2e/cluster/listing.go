@@ -124,5 +124,5 @@ func reachable() int64 {
 // Audit is `nodetrust audit` of all pods by a trust config file, as a program on node1.
 func (c *Cluster) Audit(ctx context.Context, trust string) *exec.Cmd {
 	return c.Nodes[0].Command(ctx, c.Lab.Programs.Nodetrust, "audit", "--config", trust, "--images-from", "cluster",
-		"--kubeconfig", c.pki.path("admin.kubeconfig"), "--no-cache", "-o", "json")
+		"--kubeconfig", c.pki.path("admin.kubeconfig"), "--tls-verify=false", "--no-cache", "-o", "json")
 }
