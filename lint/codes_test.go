@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"fmt"
+	"io"
 	"maps"
 	"os"
 	"path/filepath"
@@ -315,40 +316,30 @@ func documentedCodes(t *testing.T) []string {
 // v6Key is an OpenPGP v6 key, which gpg can't make.
 func v6Key(t *testing.T) []byte {
 	t.Helper()
-	e, err := openpgp.NewEntity("x", "", "x@example.com", &packet.Config{V6Keys: true, Algorithm: packet.PubKeyAlgoEd25519})
-	if err != nil {
-		t.Fatal(err)
-	}
-	var b bytes.Buffer
-	if err := e.Serialize(&b); err != nil {
-		t.Fatal(err)
-	}
-	return b.Bytes()
+	return openpgpKey(t, packet.Config{V6Keys: true, Algorithm: packet.PubKeyAlgoEd25519}, (*openpgp.Entity).Serialize)
 }
 
 // v4Key is a key that is made faster than gpg makes one.
 func v4Key(t *testing.T) []byte {
 	t.Helper()
-	e, err := openpgp.NewEntity("x", "", "x@example.com", &packet.Config{Algorithm: packet.PubKeyAlgoEdDSA})
-	if err != nil {
-		t.Fatal(err)
-	}
-	var b bytes.Buffer
-	if err := e.Serialize(&b); err != nil {
-		t.Fatal(err)
-	}
-	return b.Bytes()
+	return openpgpKey(t, packet.Config{Algorithm: packet.PubKeyAlgoEdDSA}, (*openpgp.Entity).Serialize)
 }
 
 // secretKey is a private key.
 func secretKey(t *testing.T) []byte {
 	t.Helper()
-	e, err := openpgp.NewEntity("x", "", "x@example.com", &packet.Config{Algorithm: packet.PubKeyAlgoEdDSA})
+	return openpgpKey(t, packet.Config{Algorithm: packet.PubKeyAlgoEdDSA}, func(e *openpgp.Entity, w io.Writer) error { return e.SerializePrivate(w, nil) })
+}
+
+// openpgpKey makes a key and writes the part of it that write chooses.
+func openpgpKey(t *testing.T, c packet.Config, write func(*openpgp.Entity, io.Writer) error) []byte {
+	t.Helper()
+	e, err := openpgp.NewEntity("x", "", "x@example.com", &c)
 	if err != nil {
 		t.Fatal(err)
 	}
 	var b bytes.Buffer
-	if err := e.SerializePrivate(&b, nil); err != nil {
+	if err := write(e, &b); err != nil {
 		t.Fatal(err)
 	}
 	return b.Bytes()
