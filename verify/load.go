@@ -54,25 +54,22 @@ func loadRegistriesD(files []configFile, dir string) error {
 	}
 	_, err = docker.SignatureStorageBaseURL(&types.SystemContext{RegistriesDirPath: dir}, ref, false)
 	if err != nil {
-		return &loadError{err: err, from: dir, files: files}
+		var originals []string
+		for _, f := range files {
+			originals = append(originals, filepath.Join(dir, filepath.Base(f.path)), f.path)
+		}
+		return &loadError{err: err, originals: originals}
 	}
 	return nil
 }
 
 // loadError is the library's error with the paths of the copies that it read replaced by those of the originals.
 type loadError struct {
-	err   error
-	from  string
-	files []configFile
+	err       error
+	originals []string // pairs of a copy and its original; of copies that begin alike the longer one first
 }
 
-func (e *loadError) Error() string {
-	s := e.err.Error()
-	for _, f := range e.files {
-		s = strings.ReplaceAll(s, filepath.Join(e.from, filepath.Base(f.path)), f.path)
-	}
-	return s
-}
+func (e *loadError) Error() string { return strings.NewReplacer(e.originals...).Replace(e.err.Error()) }
 
 func (e *loadError) Unwrap() error { return e.err }
 

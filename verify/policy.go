@@ -308,7 +308,10 @@ func (p *Policy) open(policy []byte, files []configFile) (_ *Policy, err error) 
 	}
 	if _, err := sysregistriesv2.TryUpdatingCache(&p.sys); err != nil {
 		err = fmt.Errorf("loading registries.conf: %w", err)
-		return nil, &InvalidError{verdict.RegistriesDInvalid, &loadError{err: err, from: p.tmp, files: []configFile{{path: p.RegistriesConf}}}}
+		return nil, &InvalidError{verdict.RegistriesDInvalid, &loadError{err: err, originals: []string{
+			p.sys.SystemRegistriesConfDirPath, registriesConfD,
+			p.sys.SystemRegistriesConfPath, p.RegistriesConf,
+		}}}
 	}
 	return p, p.linkCerts()
 }

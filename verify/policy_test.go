@@ -256,6 +256,25 @@ func TestImage_index(t *testing.T) {
 	w.want(w.judgeWith(p, image, Options{Platform: "linux/s390x"}), verdict.Unknown, verdict.ImageNotFound)
 }
 
+// TestRegistriesConf_broken: the error names the file that is broken, not the copy that the library reads.
+func TestRegistriesConf_broken(t *testing.T) {
+	const broken = "[[registry]]\nprefix = 1\n"
+	w := newWorld(t)
+	policy := w.write("policy.json", `{"default":[{"type":"reject"}]}`)
+	mine := w.write("mine.conf", broken)
+	check(t, os.MkdirAll(w.path("root/etc/containers/registries.conf.d"), 0o755))
+	w.write("root/etc/containers/registries.conf.d/mine.conf", broken)
+	for name, s := range map[string]Settings{
+		mine:                           {RegistriesConf: mine},
+		registriesConfD + "/mine.conf": {Root: w.path("root"), HostRegistries: true},
+	} {
+		_, err := Files(policy, nil, s)
+		if err == nil || !strings.Contains(err.Error(), quote(name)) || strings.Contains(err.Error(), "registries.conf\"") {
+			t.Errorf("got %v, want %s named", err, name)
+		}
+	}
+}
+
 // Policy and identity go by the name asked for, the lookaside by the mirror that served the image.
 func TestImage_mirror(t *testing.T) {
 	w := newWorld(t)
