@@ -231,7 +231,7 @@ func TestCRI(t *testing.T) {
 func TestStaticPods(t *testing.T) {
 	root := t.TempDir()
 	dir := filepath.Join(root, ManifestsDir)
-	wantError(t, StaticPods, Options{Root: root}, "static pods")
+	wantError(t, StaticPods, Options{Root: root}, "static pods: openat /etc/kubernetes/manifests: no such file")
 	write(t, filepath.Join(dir, "etcd.yaml"), `
 apiVersion: v1
 kind: Pod

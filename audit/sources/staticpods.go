@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -54,15 +55,15 @@ func (s staticSource) Uses(ctx context.Context, yield func(audit.Use) error) err
 	defer host.Close()
 	root, err := host.OpenRoot(ManifestsDir)
 	if err != nil {
-		return fmt.Errorf("reading static pods: %w", err)
+		return fmt.Errorf("reading static pods: %w", onHost(err, ""))
 	}
 	defer root.Close()
 	entries, err := fs.ReadDir(root.FS(), ".")
 	if err != nil {
-		return fmt.Errorf("reading static pods: %w", err)
+		return fmt.Errorf("reading static pods: %w", onHost(err, ""))
 	}
 	if len(entries) > maxManifests {
-		return fmt.Errorf("reading static pods: more than %d files in %s", maxManifests, ManifestsDir)
+		return fmt.Errorf("reading static pods: more than %d files in /%s", maxManifests, ManifestsDir)
 	}
 	for _, e := range entries {
 		// As the kubelet does it.
@@ -77,13 +78,21 @@ func (s staticSource) Uses(ctx context.Context, yield func(audit.Use) error) err
 			continue // gone since, or a link to nothing or a directory
 		}
 		if err != nil {
-			return fmt.Errorf("reading static pods: %w", err)
+			return fmt.Errorf("reading static pods: %w", onHost(err, e.Name()))
 		}
 		if err := s.file(b, yield); err != nil {
 			return fmt.Errorf("reading static pod %s: %w", printable(e.Name()), err)
 		}
 	}
 	return nil
+}
+
+// onHost gives an error about a file of ManifestsDir, or the directory itself, the path that the host knows.
+func onHost(err error, name string) error {
+	if e, ok := err.(*fs.PathError); ok {
+		return &fs.PathError{Op: e.Op, Path: path.Join("/", ManifestsDir, printable(name)), Err: e.Err}
+	}
+	return err
 }
 
 func (s staticSource) file(b []byte, yield func(audit.Use) error) error {
