@@ -2,6 +2,7 @@ package judge
 
 import (
 	"fmt"
+	"path"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -76,7 +77,7 @@ func judge(in Input) (State, string, string) {
 	case len(c.pulled) > 0 && len(in.Differences) == 0:
 		return NotEnforced, ReasonRefuseCanaryPulled, c.pulled[0].describe("was pulled") + c.notes()
 	case len(c.blocked) > 0:
-		return Blocked, string(c.blocked[0].Reason), c.blocked[0].describe("was refused: "+c.blocked[0].Message) + c.notes()
+		return Blocked, string(c.blocked[0].Reason), c.blocked[0].mask(files) + c.blocked[0].describe("was refused: "+c.blocked[0].Message) + c.notes()
 	case in.RolledBack != nil:
 		return RolledBack, in.RolledBack.Reason, in.RolledBack.Message
 	case len(files) > 0 && in.Held == nil:
@@ -270,6 +271,21 @@ func (e entry) describe(what string) string {
 		where += " in namespace " + e.Namespace
 	}
 	return fmt.Sprintf("%s-canary %s through %s %s", e.Expect, e.Image, where, what)
+}
+
+// namespacedPolicies is where CRI-O has policies of single namespaces.
+const namespacedPolicies = "/etc/crio/policies"
+
+// mask names the file that is read instead of ours where the canary was pulled: it goes before the rest of a message, and is empty if there
+// is none.
+func (e entry) mask(files []Difference) string {
+	for _, d := range files {
+		ofNamespace := path.Dir(d.Path) == namespacedPolicies
+		if d.Kind == Masks && ofNamespace == (e.Namespace != "") && (!ofNamespace || path.Base(d.Path) == e.Namespace+".json") {
+			return describeDifference(d) + "; "
+		}
+	}
+	return ""
 }
 
 func unknownReason(e entry) string {

@@ -46,6 +46,9 @@ func TestJudge(t *testing.T) {
 	key := []judge.Difference{{Path: "/etc/pki/k", Kind: judge.KeyMissing}}
 	pulled := canary("refuse", "accept", "", "cri")
 	blocked := canary("accept", "refuse", verdict.NoSignature, "cri")
+	policies := []judge.Difference{{Path: "/etc/crio/policies/other.json", Kind: judge.Masks}, {Path: "/etc/crio/policies/ns.json", Kind: judge.Masks}}
+	long := blocked
+	long.Message = strings.Repeat("a long story ", 100)
 	down := canary("accept", "unknown", verdict.RegistryUnreachable, "cri")
 	problem := func(r string) *judge.Problem { return &judge.Problem{Reason: r, Message: "because " + r} }
 
@@ -91,6 +94,9 @@ func TestJudge(t *testing.T) {
 		{"drift", judge.Input{Canaries: good("cri"), Differences: drift}, judge.Drifted, "Content", policy},
 		{"drift before unknown", judge.Input{Differences: drift}, judge.Drifted, "Content", policy},
 		{"blocked before drift", judge.Input{Canaries: []judge.Canary{blocked, good("cri")[1]}, Differences: drift}, judge.Blocked, "NoSignature", ""},
+		{"blocked by a mask", judge.Input{Canaries: []judge.Canary{long, good("cri")[1]}, Differences: with2(drift, mask)}, judge.Blocked, "NoSignature", "/root/.config/containers/policy.json is read instead of our files; accept-canary "},
+		{"blocked in a namespace", judge.Input{Canaries: with(good("cri"), inNamespace(blocked, "ns")), Differences: with2(mask, policies)}, judge.Blocked, "NoSignature", "/etc/crio/policies/ns.json is read instead of our files; accept-canary "},
+		{"blocked beside a namespace's policy", judge.Input{Canaries: []judge.Canary{blocked, good("cri")[1]}, Differences: with2(policies, mask)}, judge.Blocked, "NoSignature", "/root/.config/containers/policy.json is read instead of our files; accept-canary "},
 		{"key missing", judge.Input{Canaries: good("cri"), Differences: key}, judge.Unknown, "KeyMissing", "/etc/pki/k"},
 		{"key missing and drift", judge.Input{Differences: with2(key, drift)}, judge.Drifted, "Content", policy},
 		{"held back", judge.Input{Differences: drift, Held: problem("KeyMissing")}, judge.Unknown, "KeyMissing", "because"},
