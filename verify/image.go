@@ -32,8 +32,8 @@ const (
 	MaxSignatures    = 128
 	MaxSignatureSize = 64 << 10
 	maxManifest      = 4 << 20
-	// librarySignatureSize is the library's own limit; that of their number is MaxSignatures.
-	librarySignatureSize = 4 << 20
+	// LibrarySignatureSize is the library's own limit; that of their number is MaxSignatures.
+	LibrarySignatureSize = 4 << 20
 )
 
 // Options say how an image is reached.
@@ -187,8 +187,8 @@ func (e *evaluation) options(o Options) error {
 		return fmt.Errorf("timeout of %s: must not be negative", o.Timeout)
 	case o.MaxSignatures < 0 || o.MaxSignatures > MaxSignatures:
 		return fmt.Errorf("limit of %d signatures: must be 1 to %d", o.MaxSignatures, MaxSignatures)
-	case o.MaxSignatureSize < 0 || o.MaxSignatureSize > librarySignatureSize:
-		return fmt.Errorf("limit of %d bytes for a signature: must be 1 to %d", o.MaxSignatureSize, librarySignatureSize)
+	case o.MaxSignatureSize < 0 || o.MaxSignatureSize > LibrarySignatureSize:
+		return fmt.Errorf("limit of %d bytes for a signature: must be 1 to %d", o.MaxSignatureSize, LibrarySignatureSize)
 	}
 	e.maxSignatures, e.maxSize = cmp.Or(o.MaxSignatures, MaxSignatures), cmp.Or(o.MaxSignatureSize, MaxSignatureSize)
 	if o.AuthFile != "" {

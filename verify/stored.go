@@ -203,7 +203,7 @@ func (p *Policy) readStored(i storedImage) (manifestBlob []byte, signatures [][]
 	if len(meta.SignatureSizes) == 0 {
 		return manifestBlob, nil, nil
 	}
-	all, err := p.host.readFile(filepath.Join(i.dir, "signatures"), MaxSignatures*librarySignatureSize)
+	all, err := p.host.readFile(filepath.Join(i.dir, "signatures"), MaxSignatures*LibrarySignatureSize)
 	if err != nil {
 		return nil, nil, fmt.Errorf("reading the storage: %w", err)
 	}

@@ -180,20 +180,14 @@ func (f *imageFlags) add(cmd *cobra.Command) {
 	fl.StringVar(&f.certDir, "cert-dir", "", "`DIR` with certificates for registry and lookaside (default the host's certs.d)")
 	fl.BoolVar(&f.tlsVerify, "tls-verify", true, "demand HTTPS with valid certificates (default as registries.conf says)")
 	fl.StringVar(&f.platform, "platform", "", "`OS/ARCH[/VARIANT]` whose instance of a multi-arch image is judged (default this host's)")
-	fl.DurationVar(&f.timeout, "timeout", 30*time.Second, "deadline of one image")
-	fl.IntVar(&f.maxSignatures, "max-signatures", verify.MaxSignatures, "with more signatures than `N` (at most 128) the answer is unknown")
-	fl.IntVar(&f.maxSignatureSize, "max-signature-size", verify.MaxSignatureSize, "with a signature of more than `N` bytes (at most 4194304) the answer is unknown")
+	f.timeout, f.maxSignatures, f.maxSignatureSize = 30*time.Second, verify.MaxSignatures, verify.MaxSignatureSize
+	fl.Var(&deadlineFlag{&f.timeout}, "timeout", "deadline of one image")
+	fl.Var(&limitFlag{&f.maxSignatures, verify.MaxSignatures}, "max-signatures", "with more signatures than `N` (at most 128) the answer is unknown")
+	fl.Var(&limitFlag{&f.maxSignatureSize, verify.LibrarySignatureSize}, "max-signature-size", "with a signature of more than `N` bytes (at most 4194304) the answer is unknown")
 }
 
 func (f *imageFlags) options() verify.Options {
 	o := verify.Options{As: f.as, AuthFile: f.authfile, CertDir: f.certDir, Platform: f.platform, Timeout: f.timeout, MaxSignatures: f.maxSignatures, MaxSignatureSize: f.maxSignatureSize}
-	// 0 is the default for the package, and out of range for a flag.
-	if f.maxSignatures == 0 {
-		o.MaxSignatures = -1
-	}
-	if f.maxSignatureSize == 0 {
-		o.MaxSignatureSize = -1
-	}
 	if f.flags.Changed("tls-verify") {
 		o.TLSVerify = &f.tlsVerify
 	}
