@@ -10,6 +10,7 @@ import "C"
 
 import (
 	"errors"
+	"os/exec"
 	"regexp"
 	"strconv"
 
@@ -28,6 +29,14 @@ func skipGPGConf() { C.nt_disable_gpgconf() }
 // warmUp makes gpgme look for its engines now, which takes several short processes, one after the other: while the registry
 // is asked that costs no time. Whoever uses gpgme meanwhile waits for it.
 func warmUp() { _ = gpgme.EngineCheckVersion(gpgme.ProtocolOpenPGP) }
+
+// noProgram says which program is missing that judges signatures; "" if none is.
+func noProgram() string {
+	if _, err := exec.LookPath("gpg"); err != nil {
+		return "there is no program gpg in $PATH"
+	}
+	return ""
+}
 
 // Error codes of libgpg-error.
 const (

@@ -19,6 +19,8 @@ func warmUp() {}
 
 func skipGPGConf() {}
 
+func noProgram() string { return "" }
+
 // mechanismReason says why the mechanism didn't accept a signature, when neither digest nor identity were the cause.
 // Where gpg might have accepted it the answer is unknown.
 func mechanismReason(err error, invalid bool, c claims, keys keySet) (verdict.Answer, verdict.Reason) {

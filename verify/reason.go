@@ -194,6 +194,12 @@ func hint(r verdict.Reason) string {
 	case verdict.RejectedByPolicy:
 		return "a more specific scope of policy.json can make an exception: the first one of the image's reference, its repository, the parents of that and its host is used alone"
 	case verdict.MechanismCannotTell:
+		switch {
+		case noProgram() != "":
+			return "install gpg, or put it into $PATH: nodetrust judges signatures with it, and so do runtimes"
+		case Mechanism == "gpgme":
+			return "see whether gpg works here: gpg --version"
+		}
 		return "judge with a build of nodetrust that has gpgme (see nodetrust version)"
 	case verdict.LookasideUnreachable:
 		return "check the lookaside URL, its TLS and the way to it: runtimes need it for every pull of this scope"

@@ -341,6 +341,9 @@ func cannotTell(own sig, err error) string {
 	if own.claims.packet == 3 && Mechanism != "gpgme" {
 		return "it is an OpenPGP v3 packet"
 	}
+	if why := noProgram(); why != "" {
+		return why
+	}
 	return err.Error()
 }
 
