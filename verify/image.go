@@ -229,9 +229,7 @@ func (e *evaluation) lookaside(ref types.ImageReference) *verdict.Lookaside {
 
 // shown is a lookaside as verdicts have it: without the password that its URL may hold.
 func shown(l *verdict.Lookaside) *verdict.Lookaside {
-	if u, err := url.Parse(l.URL); err == nil && u.User != nil {
-		l.URL = u.Redacted()
-	}
+	l.URL = withoutPassword(l.URL)
 	return l
 }
 
@@ -354,6 +352,7 @@ func (e *evaluation) source(ctx context.Context) (src types.ImageSource, physica
 	before := throttleCount(e.hosts(pulled))
 	src, err := e.target.content.NewImageSource(ctx, &e.sys)
 	if err != nil {
+		err = e.policy.registries.discreet(err)
 		reason := registryReason(err)
 		if reason == verdict.Timeout && throttleCount(e.hosts(pulled)) > before {
 			reason = verdict.RateLimited

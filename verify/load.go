@@ -54,6 +54,9 @@ func loadRegistriesD(files []configFile, dir string) error {
 	}
 	_, err = docker.SignatureStorageBaseURL(&types.SystemContext{RegistriesDirPath: dir}, ref, false)
 	if err != nil {
+		if merged, bad := mergeRegistriesD(files); bad == nil {
+			err = merged.discreet(err)
+		}
 		var originals []string
 		for _, f := range files {
 			originals = append(originals, filepath.Join(dir, filepath.Base(f.path)), f.path)

@@ -3,6 +3,7 @@ package verify
 import (
 	"fmt"
 	"net/url"
+	"strconv"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -124,3 +125,70 @@ func (r registriesD) lookup(scopes []string) (base, file string, attachments boo
 	}
 	return base, file, att != nil && *att
 }
+
+// withoutPassword is a lookaside's URL as it may be shown. In one that doesn't parse, or has its password in another place
+// than URLs have, all that could be one is left out: from the first colon behind the scheme to the last @.
+func withoutPassword(s string) string {
+	u, err := url.Parse(s)
+	switch {
+	case err == nil && u.User != nil:
+		return u.Redacted()
+	case err == nil && (u.Host != "" || u.Scheme == "file"):
+		return s
+	}
+	at := strings.LastIndex(s, "@")
+	if at < 0 {
+		return s
+	}
+	from := 0
+	if scheme, _, ok := strings.Cut(s[:at], "://"); ok && !strings.Contains(scheme, ":") {
+		from = len(scheme) + len("://")
+	}
+	colon := strings.Index(s[from:at], ":")
+	if colon < 0 {
+		return s
+	}
+	return s[:from+colon] + ":xxxxx" + s[at:]
+}
+
+// discreet is an error of the library without the passwords of lookasides: it tells that of a URL which doesn't parse, or
+// has it in another place than URLs have.
+func (r registriesD) discreet(err error) error {
+	text := err.Error()
+	hide := func(n namespace) {
+		s := n.url()
+		safe := withoutPassword(s)
+		if safe == s {
+			return
+		}
+		forms := []string{s}
+		if u, bad := url.Parse(s); bad == nil {
+			forms = append(forms, u.String())
+		} else { // which tells parts of it too
+			text = strings.ReplaceAll(text, s+": "+bad.Error(), safe+": is no URL")
+		}
+		for _, form := range forms {
+			text = strings.ReplaceAll(text, form, safe)
+			text = strings.ReplaceAll(text, strings.Trim(strconv.Quote(form), `"`), safe)
+		}
+	}
+	if r.DefaultDocker != nil {
+		hide(*r.DefaultDocker)
+	}
+	for _, ns := range r.Docker {
+		hide(ns)
+	}
+	if text == err.Error() {
+		return err
+	}
+	return &discreetError{text, err}
+}
+
+// discreetError is an error with another text.
+type discreetError struct {
+	text string
+	err  error
+}
+
+func (e *discreetError) Error() string { return e.text }
+func (e *discreetError) Unwrap() error { return e.err }

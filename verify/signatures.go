@@ -77,7 +77,7 @@ func (e *evaluation) signatures(ctx context.Context, un *image.UnparsedImage) ([
 		if errors.As(err, &many) {
 			return nil, verdict.LookasideNotSignature, many
 		}
-		return nil, lookasideReason(err), err
+		return nil, lookasideReason(err), e.policy.registries.discreet(err)
 	}
 	if len(list) > e.maxSignatures {
 		return nil, verdict.LookasideNotSignature, fmt.Errorf("more than %d signatures", e.maxSignatures)
