@@ -60,6 +60,13 @@ func (r *runner) host() error {
 		r.dropped += one.dropped
 		seen[i] = one.findings
 	}
+	r.asSeen(views, seen)
+	r.environment()
+	return nil
+}
+
+// asSeen adds what the readers of each view find; what only some of them do is said to be theirs.
+func (r *runner) asSeen(views []*view, seen [][]Finding) {
 	for i, findings := range seen {
 		for _, f := range findings {
 			var by []string
@@ -79,8 +86,6 @@ func (r *runner) host() error {
 			r.add(f)
 		}
 	}
-	r.environment()
-	return nil
 }
 
 func (r *runner) hostView() {
@@ -171,28 +176,18 @@ func (r *runner) hostRegistries() (*registries, error) {
 			}
 			continue
 		}
-		for _, e := range entries {
-			p := path.Join(dir, e.Name())
-			switch {
-			case e.IsDir() && (r.view.places.Merges || !strings.HasSuffix(e.Name(), ".yaml")):
-				continue
-			case !strings.HasSuffix(e.Name(), ".yaml"):
-				r.ignored(p)
+		for _, e := range r.registriesEntries(r.Root, dir, entries) {
+			if e.readable() {
+				files = append(files, e.file)
+			}
+			if e.err == nil {
 				continue
 			}
-			data, err := verify.ReadHostFile(r.Root, p, MaxPolicy)
-			switch {
-			case errors.Is(err, fs.ErrNotExist) && !r.view.skipsDangling:
-				r.add(Finding{Severity: Error, Code: "dangling-link", File: p, Message: "is a link to nothing: readers before containers-image 5.34 fail at it", Hint: "every pull on the node fails; remove it"})
-				failed = errors.Join(failed, fmt.Errorf("reading %s: it is a link to nothing", p))
-			case errors.Is(err, fs.ErrNotExist):
-				r.add(Finding{Severity: Warning, Code: "dangling-link", File: p, Message: "is a link to nothing: readers skip it"})
-			case err != nil:
-				r.add(Finding{Severity: Error, Code: "unreadable", File: p, Message: err.Error()})
-				failed = errors.Join(failed, fmt.Errorf("reading %s: %w", p, err))
-			default:
-				files = append(files, file{p, data})
+			f, err := r.view.unread(e)
+			if f != nil {
+				r.add(*f)
 			}
+			failed = errors.Join(failed, err)
 		}
 		if dir == userDir {
 			does := "is read before /etc/containers/registries.d: readers before containers-image 5.40, CRI-O up to 1.35 among them, read nothing else"

@@ -76,6 +76,7 @@ type runner struct {
 	// policies and registryFiles were named as paths, and are looked at together at the end.
 	policies      []file
 	registryFiles []file
+	unread        bool   // what a file of registries.d that was named holds is not known
 	confFiles     []file // registries.conf
 	crioFiles     []file
 	loadables     []loadable
@@ -307,23 +308,7 @@ func (r *runner) directory(dir string) error {
 	if len(entries) > maxFiles {
 		return inputErrorf("%s: holds more than %d files", dir, maxFiles)
 	}
-	found := false
-	for _, e := range entries {
-		p := filepath.Join(dir, e.Name())
-		switch {
-		case e.IsDir():
-		case strings.HasSuffix(e.Name(), ".yaml"):
-			found = true
-			data, err := readFile(p, maxRegistries)
-			if err != nil {
-				return err
-			}
-			r.registryFiles = append(r.registryFiles, file{p, data})
-		default:
-			found = r.ignored(p) || found
-		}
-	}
-	if !found {
+	if !r.registriesDir(dir, entries) {
 		hint := ""
 		if _, err := os.Stat(filepath.Join(dir, "etc/containers")); err == nil {
 			hint = " (a host's root directory is given with --root)"
@@ -331,15 +316,6 @@ func (r *runner) directory(dir string) error {
 		return inputErrorf("%s: holds no registries.d files (*.yaml) and no desired.ign%s", dir, hint)
 	}
 	return nil
-}
-
-// ignored adds a finding for a file in registries.d that looks as if it was meant to be read.
-func (l *linter) ignored(p string) bool {
-	if ext := path.Ext(p); ext == ".yaml" || !strings.EqualFold(ext, ".yml") && !strings.EqualFold(ext, ".yaml") {
-		return false
-	}
-	l.add(Finding{Severity: Error, Code: "ignored-file", File: p, Message: "only names that end in .yaml are read: this file has no effect", Hint: "rename it"})
-	return true
 }
 
 // pathSet lints the policies and registries.d files that were named as paths.
@@ -353,6 +329,9 @@ func (r *runner) pathSet() {
 	}
 	r.crio(r.crioFiles)
 	entries := r.registryConfs(r.confFiles)
+	if r.unread {
+		regs = nil
+	}
 	for _, f := range r.policies {
 		p := r.onePolicy(f, regs, hostSource(r.Root), false)
 		if !p.broken && (regs == nil || !regs.broken) {

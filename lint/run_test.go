@@ -8,11 +8,15 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
+	imagedocker "go.podman.io/image/v5/docker"
 	"go.podman.io/image/v5/signature"
+	"go.podman.io/image/v5/types"
 
 	"github.com/nodetrust/nodetrust/internal/fixture"
 )
@@ -373,6 +377,95 @@ func TestHostOldReaders(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestRegistriesDir: a folder of registries.d that is named is judged as the one of a host is.
+func TestRegistriesDir(t *testing.T) {
+	const old, newer = "containers-image-5.33.1", "cri-o-1.34"
+	all := []string{old, newer, CurrentLibrary}
+	for _, tt := range []struct {
+		name  string
+		spoil func(path string) error
+		want  string
+		loads string // of all
+	}{
+		{
+			"a link to nothing", func(p string) error { return os.Symlink("/nowhere", p) },
+			"error z.yaml:0 dangling-link for " + old + "\nwarning z.yaml:0 dangling-link for " + newer + ", " + CurrentLibrary, "false true true",
+		},
+		{"a directory", func(p string) error { return os.Mkdir(p, 0o755) }, "error z.yaml:0 unreadable for " + old + ", " + newer, "false false true"},
+		{
+			"a link to a directory", func(p string) error { return os.Symlink("/", p) },
+			"error z.yaml:0 unreadable", "false false false",
+		},
+		{"a pipe", func(p string) error { return syscall.Mkfifo(p, 0o644) }, "error z.yaml:0 unreadable", "false false false"},
+		{"a link to /dev/null", func(p string) error { return os.Symlink("/dev/null", p) }, "", "true true true"},
+		{"a loop", func(p string) error { return os.Symlink("z.yaml", p) }, "error z.yaml:0 unreadable", "false false false"},
+		{"a large file", func(p string) error { return os.WriteFile(p, make([]byte, MaxPolicy+1), 0o644) }, "error z.yaml:0 unreadable", "false false false"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			root := t.TempDir()
+			write(t, root, map[string]string{
+				"etc/containers/policy.json": `{"default":[{"type":"reject"}]}`, "etc/containers/registries.d/a.yaml": lookaside,
+			})
+			dir := root + "/etc/containers/registries.d"
+			if err := tt.spoil(dir + "/z.yaml"); err != nil {
+				t.Fatal(err)
+			}
+			if tt.name != "a pipe" { // the library waits for one that writes into it
+				ref, err := imagedocker.ParseReference("//example.com/team/app")
+				if err != nil {
+					t.Fatal(err)
+				}
+				_, err = imagedocker.SignatureStorageBaseURL(&types.SystemContext{RegistriesDirPath: dir}, ref, false)
+				if (err == nil) != strings.HasSuffix(tt.loads, "true") {
+					t.Errorf("the library says %v", err)
+				}
+			}
+			for name, in := range map[string]struct {
+				paths []string
+				root  string
+			}{"the folder": {paths: []string{dir}}, "with a policy": {paths: []string{root + "/etc/containers/policy.json", dir}}, "the host": {root: root}} {
+				r, err := Run(in.paths, Options{Root: in.root, Readers: all, Now: time.Now()})
+				if err != nil {
+					t.Fatalf("%s: %v", name, err)
+				}
+				var got, loads []string
+				for _, f := range r.Findings {
+					line := fmt.Sprintf("%s %s:%d %s", f.Severity, filepath.Base(f.File), f.Line, f.Code)
+					if by, _, ok := strings.Cut(f.Message, ": "); ok && strings.HasPrefix(by, "for ") {
+						line += " " + by
+					}
+					got = append(got, line)
+				}
+				for _, v := range r.Readers {
+					loads = append(loads, strconv.FormatBool(v.Loads))
+				}
+				if strings.Join(got, "\n") != tt.want || strings.Join(loads, " ") != tt.loads {
+					t.Errorf("%s: got\n%s\n%v\nwant\n%s\n%s\n%+v", name, strings.Join(got, "\n"), loads, tt.want, tt.loads, r)
+				}
+			}
+		})
+	}
+}
+
+// TestMaskedByDangling: a link to nothing hides the file of its name in the vendor's directory, as it does for the library.
+func TestMaskedByDangling(t *testing.T) {
+	root := t.TempDir()
+	write(t, root, map[string]string{
+		"etc/containers/policy.json": signedPolicy, "etc/containers/registries.d/a.yaml": "docker: {}\n", "usr/share/containers/registries.d/corp.yaml": lookaside,
+		"etc/pki/corp.gpg": string(newKey(t, fixture.KeyOptions{}).Binary),
+	})
+	if err := os.Symlink("/nowhere", root+"/etc/containers/registries.d/corp.yaml"); err != nil {
+		t.Fatal(err)
+	}
+	r, err := Run(nil, Options{Root: root, Now: time.Now()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := summary(r, root), "warning /etc/containers/policy.json:3 no-lookaside\nwarning /etc/containers/registries.d/corp.yaml:0 dangling-link\nwarning /usr/share/containers/registries.d/corp.yaml:0 masked-file"; got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
 }
 

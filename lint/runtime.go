@@ -4,9 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path"
-	"path/filepath"
 	"slices"
 	"strings"
 
@@ -85,7 +83,7 @@ func (r *runner) unit(p, unit string, seen map[string]bool) {
 		return
 	}
 	seen[id] = true
-	if to, err := os.Readlink(filepath.Join(r.Root, p)); err == nil && to == os.DevNull {
+	if nulled(r.Root, p) {
 		return // masked
 	}
 	data, err := verify.ReadHostFile(r.Root, p, maxUnit)

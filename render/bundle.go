@@ -31,12 +31,16 @@ func Bundle(in Input) ([]byte, error) {
 		Source, Readers, Digest, Mark string
 		Files                         []bundleFile
 		Scopes, Keys                  []string
-		Vendor                        bool
+		// Vendor says that some reader looks into /usr/share and registries.rootful.d, Dangling and Directories that one
+		// fails at a link to nothing and at a directory in registries.d.
+		Vendor, Dangling, Directories bool
 	}{Source: in.Config.Name, Digest: in.Files.Digest(), Keys: in.Config.KeyPaths(), Mark: "NODETRUST_END"}
 	var names []string
 	for _, r := range in.Readers {
 		names = append(names, r.Name)
 		data.Vendor = data.Vendor || r.VendorDirs()
+		data.Dangling = data.Dangling || !r.SkipsDangling()
+		data.Directories = data.Directories || !r.Places().Merges
 	}
 	data.Readers = strings.Join(names, ", ")
 	scopes := map[string]bool{}

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/nodetrust/nodetrust/render"
@@ -254,6 +255,52 @@ func TestBundle(t *testing.T) {
 						t.Errorf("%s: --apply says\n%s", tt.path, out)
 					}
 					h.same(before, tt.path)
+				}
+			})
+
+			// What lint says of registries.d on a host, the script says too: what readers fail at is in the way.
+			t.Run("no files", func(t *testing.T) {
+				const dir = "etc/containers/registries.d/"
+				link := func(to string) func(string) error { return func(p string) error { return os.Symlink(to, p) } }
+				mkdir := func(p string) error { return os.Mkdir(p, 0o755) }
+				pipe := func(p string) error { return syscall.Mkfifo(p, 0o644) }
+				all := []string{"rhel7", "cri-o-1.34", "containers-image-5.42.0"}
+				for _, tt := range []struct {
+					path    string
+					spoil   func(string) error
+					want    string
+					readers []string // that fail
+				}{
+					{dir + "z.yaml", link("/nowhere"), "is a link to nothing", all[:1]},
+					{dir + "z.yaml", mkdir, "is a directory", all[:2]},
+					{dir + "z.yaml", link("/etc"), "is no readable file", all},
+					{dir + "z.yaml", link("z.yaml"), "leads in a circle", all},
+					{dir + "z.yaml", pipe, "is no readable file", all},
+					{dir + ".z.yaml", pipe, "is no readable file", all},
+					{"usr/share/containers/registries.d/z.yaml", pipe, "is no readable file", all[2:]},
+					{dir + "z.yaml", link("/etc/target"), "z.yaml has the scope mirror.corp/x too", all},
+					{dir + "z.yaml", link("../../other"), "", nil},
+					{dir + "z.yaml", link("/dev/null"), "", nil},
+					{dir + "z.yml", link("/nowhere"), "", nil},
+					{dir + "mirror.corp.yml", mkdir, "", nil},
+					{"usr/share/containers/registries.d/mirror.corp.yaml", pipe, "", nil}, // ours masks it
+				} {
+					for _, reader := range all {
+						h := newHost(t, input(t, reader), argv)
+						h.write("etc/target", "docker: {mirror.corp/x: {}}\n")
+						h.write("etc/other", "docker: {}\n")
+						p := filepath.Join(h.root, tt.path)
+						if err := errors.Join(os.MkdirAll(filepath.Dir(p), 0o755), tt.spoil(p)); err != nil {
+							t.Fatal(err)
+						}
+						want := 0
+						if slices.Contains(tt.readers, reader) {
+							want = 1
+						}
+						if out := h.run(want, "--apply"); want == 1 && !strings.Contains(out, tt.want) {
+							t.Errorf("%s, %s: --apply says\n%s", tt.path, reader, out)
+						}
+					}
 				}
 			})
 

@@ -136,6 +136,38 @@ shared() {
 		}' - "$1"
 }
 
+# leads FILE: where a link leads to, seen from the root. It is a link itself if it leads in a circle.
+leads() {
+	to=$1 n=0
+	while [ -h "$to" ] && [ "$n" -lt 40 ]; do
+		# shellcheck disable=SC2012 # readlink is not in POSIX
+		at=$(ls -ld "$to")
+		at=${at#*"$to -> "}
+		case $at in
+		/*) to=$root$at ;;
+		*) to=${to%/*}/$at ;;
+		esac
+		n=$((n + 1))
+	done
+	say "$to"
+}
+
+# odd FILE says why readers fail at what has the name of a file of registries.d, if they do.
+odd() {
+	t=$(leads "$1")
+	if [ "$t" = "$root/dev/null" ]; then
+		: # readers find an empty file
+	elif [ -h "$t" ]; then
+		say "is a link that leads in a circle: every pull fails"
+	elif [ ! -e "$t" ]; then
+		{{if .Dangling}}say "is a link to nothing: readers before containers-image 5.34 fail at it"{{else}}:{{end}}
+	elif [ -d "$1" ] && [ ! -h "$1" ]; then
+		{{if .Directories}}say "is a directory: readers before containers-image 5.40 fail at it"{{else}}:{{end}}
+	elif [ ! -f "$t" ] || [ ! -r "$t" ]; then
+		say "is no readable file: every pull fails"
+	fi
+}
+
 ours() { paths | while IFS= read -r p; do [ "$p" != "$1" ] || echo yes; done; }
 
 # outside lists the directories that are links out of the root that was given: what is below them is another system's.
@@ -178,11 +210,15 @@ obstacles() {
 		m=$root/etc/containers/registries.rootful.d/${p##*/}
 		[ ! -e "$m" ] || say "${m#"$root"} has the name of $p and is read instead"
 	done
-	for f in "$root"/etc/containers/registries.d/*.yaml "$root"/etc/containers/registries.rootful.d/*.yaml{{if .Vendor}} "$root"/usr/share/containers/registries.d/*.yaml "$root"/usr/share/containers/registries.rootful.d/*.yaml{{end}}; do
-		[ -f "$f" ] || continue
+	for f in "$root"/etc/containers/registries.d/*.yaml "$root"/etc/containers/registries.d/.*.yaml "$root"/etc/containers/registries.rootful.d/*.yaml{{if .Vendor}} "$root"/usr/share/containers/registries.d/*.yaml "$root"/usr/share/containers/registries.rootful.d/*.yaml{{end}}; do
+		[ -e "$f" ] || [ -h "$f" ] || continue
 		[ -z "$(ours "${f#"$root"}")" ] || continue
 		[ -z "$(ours "/etc/containers/registries.d/${f##*/}")" ] || continue # masked by ours
-		shared "$f" | while IFS= read -r s; do
+		o=$(odd "$f")
+		[ -z "$o" ] || say "${f#"$root"} $o"
+		t=$(leads "$f")
+		[ -f "$t" ] || continue
+		shared "$t" | while IFS= read -r s; do
 			say "${f#"$root"} has the scope $s too: a scope in two files stops every pull"
 		done
 	done
