@@ -3,15 +3,21 @@ package cluster
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strings"
 
 	"github.com/nodetrust/nodetrust/e2e/lab"
+)
+
+// The modules whose custom resource definitions the lab takes, by version as e2e/crds says.
+const (
+	openshiftAPI       = "github.com/openshift/api"
+	prometheusOperator = "github.com/prometheus-operator/prometheus-operator"
 )
 
 // crds are OpenShift's custom resources that nodetrust deals with, each with the default feature set: names and files in the module.
@@ -28,7 +34,7 @@ var crds = map[string]string{
 // InstallCRDs installs OpenShift's custom resource definitions and waits until objects of them can be made. No operator works
 // on these.
 func (c *Cluster) InstallCRDs(ctx context.Context) error {
-	dir, err := openshiftAPI(ctx)
+	dir, err := crdModule(ctx, openshiftAPI)
 	if err != nil {
 		return err
 	}
@@ -44,22 +50,24 @@ func (c *Cluster) InstallCRDs(ctx context.Context) error {
 	return err
 }
 
-// openshiftAPI is the directory of the module github.com/openshift/api, which the go command fetches if need be.
-func openshiftAPI(ctx context.Context) (string, error) {
+// crdModule is the directory of a module that e2e/crds requires, which the go command fetches if need be.
+func crdModule(ctx context.Context, path string) (string, error) {
 	root, err := lab.ModuleRoot()
 	if err != nil {
 		return "", err
 	}
-	var dir []byte
-	for _, args := range [][]string{{"mod", "download"}, {"list", "-mod=readonly", "-m", "-f", "{{.Dir}}", "github.com/openshift/api"}} {
-		cmd := exec.CommandContext(ctx, "go", args...)
-		cmd.Dir = filepath.Join(root, "e2e", "crds")
-		cmd.Env = append(os.Environ(), "GOFLAGS=", "GOWORK=off")
-		var stderr bytes.Buffer
-		cmd.Stderr = &stderr
-		if dir, err = cmd.Output(); err != nil {
-			return "", fmt.Errorf("finding the module of OpenShift's API: %w: %s", err, stderr.String())
-		}
+	cmd := exec.CommandContext(ctx, "go", "mod", "download", "-json", path)
+	cmd.Dir = filepath.Join(root, "e2e", "crds")
+	cmd.Env = append(os.Environ(), "GOFLAGS=", "GOWORK=off")
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		return "", fmt.Errorf("finding the module %s: %w: %s%s", path, err, out, stderr.String())
 	}
-	return strings.TrimSpace(string(dir)), nil
+	var module struct{ Dir string }
+	if err := json.Unmarshal(out, &module); err != nil {
+		return "", fmt.Errorf("finding the module %s: %w", path, err)
+	}
+	return module.Dir, nil
 }

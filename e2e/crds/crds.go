@@ -1,5 +1,5 @@
-// Package crds pins the version of github.com/openshift/api whose CustomResourceDefinitions the lab installs. They are
-// read from the module cache: payload-manifests/crds, and config/v1/zz_generated.crd-manifests.
+// Package crds pins the versions of the modules whose CustomResourceDefinitions the lab installs: github.com/openshift/api and
+// github.com/prometheus-operator/prometheus-operator. They are read as files, from the module cache.
 package crds
 
 // Any package of the module keeps the requirement; this one has no code.
