@@ -131,3 +131,35 @@ func TestTextfile(t *testing.T) {
 		})
 	}
 }
+
+// TestTextfile_symlink lets the owner of the collector's directory win every race: wherever the script makes a file by a
+// name, that name is a link to a file of root by the time that it is opened.
+func TestTextfile_symlink(t *testing.T) {
+	dir, victim := t.TempDir(), filepath.Join(t.TempDir(), "shadow")
+	status, out := filepath.Join(dir, "status.json"), filepath.Join(dir, "nodetrust.prom")
+	for p, text := range map[string]string{status: `{}`, victim: "secret"} {
+		if err := os.WriteFile(p, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// The directory's owner is quicker than the script: after mktemp and after rm.
+	bin := t.TempDir()
+	for name, text := range map[string]string{
+		"mktemp": "p=$(/usr/bin/mktemp \"$@\") && ln -sf " + victim + " \"$p\" && echo \"$p\"\n",
+		"rm":     "/bin/rm \"$@\"; ln -sf " + victim + " " + out + ".new\n",
+	} {
+		if err := os.WriteFile(filepath.Join(bin, name), []byte("#!/bin/sh\n"+text), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cmd := exec.Command("../systemd/textfile", status, out)
+	cmd.Env = append(os.Environ(), "LC_ALL=C", "PATH="+bin+":"+os.Getenv("PATH"))
+	_ = cmd.Run() // that it fails is fine
+	info, err := os.Stat(victim)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if b, err := os.ReadFile(victim); err != nil || string(b) != "secret" || info.Mode().Perm() != 0o600 {
+		t.Errorf("the script wrote through a link: %v %q, %v", info.Mode(), b, err)
+	}
+}
