@@ -120,10 +120,14 @@ func setLabel(f *os.File, context string) error {
 	if context == "" {
 		return nil
 	}
-	if has := label(int(f.Fd())); has != "" && sameType(has, context) {
+	has := label(int(f.Fd()))
+	if has != "" && sameType(has, context) {
 		return nil
 	}
-	if err := unix.Fsetxattr(int(f.Fd()), labelXattr, []byte(context), 0); err != nil && !errors.Is(err, unix.ENOTSUP) {
+	err := unix.Fsetxattr(int(f.Fd()), labelXattr, []byte(context), 0)
+	// A new file without a context: SELinux is off, and what the directory has is of a time when it was on. The kernel lets
+	// only CAP_SYS_ADMIN write the attribute then, and nobody reads it. Where SELinux is on every new file has one.
+	if off := has == "" && errors.Is(err, unix.EPERM); err != nil && !off && !errors.Is(err, unix.ENOTSUP) {
 		return fmt.Errorf("setting the label: %w", err)
 	}
 	return nil
