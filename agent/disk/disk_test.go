@@ -419,6 +419,37 @@ func TestObsoleteFilesCollideWithNothing(t *testing.T) {
 	}
 }
 
+// TestForeignFilesAreBounded: who may write registries.d, a pod with that hostPath for example, must not be able to take the
+// agent's memory or time.
+func TestForeignFilesAreBounded(t *testing.T) {
+	const dir = "/etc/containers/registries.d/"
+	t.Run("one large file", func(t *testing.T) {
+		h := newRight(t)
+		h.write(dir+"large.yaml", strings.Repeat("# some comment\n", 1<<20/15)+"docker: {}\n")
+		got := disk.Compare(h.root, wanted())
+		if len(got) != 1 || got[0].Kind != judge.Invalid || !strings.Contains(got[0].Got, "larger than") {
+			t.Errorf("got %v", short(got))
+		}
+	})
+	t.Run("many files", func(t *testing.T) {
+		h := newRight(t)
+		const each = 200 << 10
+		for i := range 64 {
+			h.write(fmt.Sprintf("%sf%d.yaml", dir, i), strings.Repeat("#", each-1)+"\n")
+		}
+		var c disk.Comparer
+		invalid := 0
+		for _, d := range c.Compare(h.root, wanted(), nil) {
+			if d.Kind == judge.Invalid {
+				invalid++
+			}
+		}
+		if parsed := 64 - invalid; parsed*each > 4<<20 {
+			t.Errorf("%d bytes were parsed and are remembered", parsed*each)
+		}
+	})
+}
+
 func TestComparerForgets(t *testing.T) {
 	h := newRight(t)
 	const extra = "/etc/containers/registries.d/extra.yaml"

@@ -22,6 +22,11 @@ const (
 	policyPath   = "/etc/containers/policy.json"
 	crioPolicies = "/etc/crio/policies"
 	mainDir      = "/etc/containers/registries.d"
+
+	// Foreign files in registries.d are parsed and remembered, which takes a hundred times their size for a moment. Vendors'
+	// have some kilobytes.
+	maxRegistriesFile = 256 << 10
+	maxRegistries     = 2 << 20 // bytes of all of them together
 )
 
 // RegistriesDirs are the directories of registries.d files in the order in which newer readers take them: a file hides
@@ -160,6 +165,18 @@ func homes(root *os.Root) []string {
 	return out
 }
 
+// budget counts what may still be read of foreign registries.d files.
+type budget struct{ left int }
+
+// take reports whether n more bytes may be read.
+func (b *budget) take(n int) bool {
+	if n > maxRegistriesFile || n > b.left {
+		return false
+	}
+	b.left -= n
+	return true
+}
+
 // registries is what a registries.d file says, as far as collisions go.
 type registries struct {
 	scopes  []string // as a collision names them: `scope "x"` or default-docker
@@ -183,8 +200,9 @@ func (c *Comparer) registries(root *os.Root, want trust.FileSet, obsolete []stri
 	var ds []judge.Difference
 	all := map[string][]source{} // by directory, sorted by name
 	memory := map[string]parsedFile{}
+	rest := &budget{left: maxRegistries}
 	for _, dir := range RegistriesDirs() {
-		sources, bad := c.readRegistries(root, dir, want, obsolete, memory)
+		sources, bad := c.readRegistries(root, dir, want, obsolete, memory, rest)
 		all[dir] = sources
 		ds = append(ds, bad...)
 	}
@@ -192,9 +210,11 @@ func (c *Comparer) registries(root *os.Root, want trust.FileSet, obsolete []stri
 
 	masked, merged := merge(all)
 	ds = append(ds, masked...)
+	named := map[judge.Difference]bool{}
 	for _, view := range [][]source{all[mainDir], merged} {
 		for _, d := range collisions(view) {
-			if !slices.Contains(ds, d) {
+			if !named[d] {
+				named[d] = true
 				ds = append(ds, d)
 			}
 		}
@@ -203,7 +223,7 @@ func (c *Comparer) registries(root *os.Root, want trust.FileSet, obsolete []stri
 }
 
 // readRegistries reads one directory, with the files of want as if they were in place.
-func (c *Comparer) readRegistries(root *os.Root, dir string, want trust.FileSet, obsolete []string, memory map[string]parsedFile) ([]source, []judge.Difference) {
+func (c *Comparer) readRegistries(root *os.Root, dir string, want trust.FileSet, obsolete []string, memory map[string]parsedFile, rest *budget) ([]source, []judge.Difference) {
 	var sources []source
 	for _, w := range want {
 		if path.Dir(w.Path) == dir && strings.HasSuffix(w.Path, ".yaml") {
@@ -221,7 +241,7 @@ func (c *Comparer) readRegistries(root *os.Root, dir string, want trust.FileSet,
 				if _, ours := want.Get(p); ours || !strings.HasSuffix(n, ".yaml") || slices.Contains(obsolete, p) {
 					continue
 				}
-				r := c.parseFound(root, d, p, memory)
+				r := c.parseFound(root, d, p, memory, rest)
 				if r.invalid != "" {
 					ds = append(ds, judge.Difference{Path: p, Kind: judge.Invalid, Want: "a registries.d file", Got: r.invalid})
 					continue
@@ -254,8 +274,9 @@ func (c *Comparer) parseWanted(w trust.File) registries {
 	return r
 }
 
-func (c *Comparer) parseFound(root *os.Root, d *folder, p string, memory map[string]parsedFile) registries {
-	got := d.read(path.Base(p))
+// parseFound reads a foreign file. What is too large to be parsed here is no registries.d file: a doubt like any other.
+func (c *Comparer) parseFound(root *os.Root, d *folder, p string, memory map[string]parsedFile, rest *budget) registries {
+	got := d.readUpTo(path.Base(p), min(maxRegistriesFile, rest.left))
 	if got.kind == "symlink" {
 		if got = readFollowing(root, p); got.missing() {
 			return registries{invalid: "dangling symlink"}
@@ -268,6 +289,8 @@ func (c *Comparer) parseFound(root *os.Root, d *folder, p string, memory map[str
 		return registries{invalid: cause(got.err)}
 	case got.kind != "file":
 		return registries{invalid: got.kind}
+	case !rest.take(len(got.data)):
+		return registries{invalid: "too large"}
 	}
 	old, ok := c.parsed[p]
 	if !ok || !bytes.Equal(old.data, got.data) {

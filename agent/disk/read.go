@@ -22,6 +22,7 @@ const (
 	maxFile    = 4 << 20 // bytes read of one file
 	maxEntries = 4096    // names read of one directory
 	maxLinks   = 40      // symlinks followed to one key file, as many as Linux follows
+	maxOthers  = 8 << 20 // bytes of all registries.d files together
 	labelXattr = "security.selinux"
 )
 
@@ -97,7 +98,10 @@ func (d *folder) stat(base string) stat {
 func (f found) missing() bool { return errors.Is(f.err, fs.ErrNotExist) }
 
 // read reads one regular file of the directory; of anything else it tells the kind without opening it.
-func (d *folder) read(base string) found {
+func (d *folder) read(base string) found { return d.readUpTo(base, maxFile) }
+
+// readUpTo is read for a file of at most limit bytes.
+func (d *folder) readUpTo(base string, limit int) found {
 	fd := int(d.f.Fd())
 	var st unix.Stat_t
 	if err := unix.Fstatat(fd, base, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
@@ -117,11 +121,11 @@ func (d *folder) read(base string) found {
 		return out
 	}
 	defer unix.Close(file)
-	return readFD(file)
+	return readFD(file, limit)
 }
 
-// readFD reads the open file fd from its start.
-func readFD(fd int) found {
+// readFD reads the open file fd from its start, if it has no more than limit bytes.
+func readFD(fd, limit int) found {
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
 		return found{err: err}
@@ -132,8 +136,8 @@ func readFD(fd int) found {
 	}
 	out.stat = statOf(&st)
 	out.label = label(fd)
-	if st.Size > maxFile {
-		out.err = fmt.Errorf("larger than %d bytes", maxFile)
+	if st.Size > int64(limit) {
+		out.err = fmt.Errorf("larger than %d bytes", limit)
 		return out
 	}
 	// One byte more than the size tells the end of the file in the same call.
@@ -154,8 +158,8 @@ func readFD(fd int) found {
 			return out
 		}
 		if n == len(buf) {
-			if n > maxFile {
-				out.err = fmt.Errorf("larger than %d bytes", maxFile)
+			if n > limit {
+				out.err = fmt.Errorf("larger than %d bytes", limit)
 				return out
 			}
 			buf = append(buf, make([]byte, len(buf))...)
@@ -280,6 +284,7 @@ func Read(root *os.Root, p string) (trust.File, error) {
 // Others returns the registries.d files of the host in all directories that a reader may look into.
 func Others(root *os.Root) (trust.FileSet, error) {
 	var out trust.FileSet
+	total := 0
 	for _, dir := range RegistriesDirs() {
 		names, err := list(root, dir)
 		if err != nil {
@@ -295,6 +300,9 @@ func Others(root *os.Root) (trust.FileSet, error) {
 			}
 			if err != nil {
 				return nil, err
+			}
+			if total += len(f.Data); total > maxOthers {
+				return nil, fmt.Errorf("files in %s are larger than %d bytes together", strings.Join(RegistriesDirs(), ", "), maxOthers)
 			}
 			out = append(out, f)
 		}
