@@ -878,6 +878,59 @@ func TestProbeFails(t *testing.T) {
 	}
 }
 
+// TestForgedAnswers: a child that was taken over, or one of another version, says what it likes. What was not asked for is
+// neither believed nor kept.
+func TestForgedAnswers(t *testing.T) {
+	other := "evil.example.com/x@sha256:" + strings.Repeat("c", 64)
+	swapped := canary("accept", "accept", "", "cri")
+	swapped.Image = refuseImage
+	foreign := canary("refuse", "refuse", verdict.WrongKey, "cri")
+	foreign.Image = other
+	for _, tt := range []struct {
+		name    string
+		answers []judge.Canary
+	}{
+		{"another image", []judge.Canary{good("cri")[0], foreign}},
+		{"another expectation", []judge.Canary{good("cri")[0], swapped, good("cri")[1]}},
+		{"another runtime", append(good("cri"), canary("accept", "accept", "", "docker\nx 1"))},
+		{"a fourth answer", append(good("cri"), canary("accept", "perhaps", "", "cri"))},
+		{"one of two through podman", append(good("cri"), good("podman")[0])},
+		{"one left out", good("cri")[:1]},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			w := newWorld(t)
+			w.answers(tt.answers)
+			w.desire(files(), canaries)
+			w.start()
+			s := w.await(0, judge.Unknown, judge.ReasonProbeFailed)
+			if len(s.Canaries) != 0 {
+				t.Errorf("kept %v", s.Canaries)
+			}
+			w.never(0, judge.Enforced, judge.NotEnforced, judge.Blocked)
+		})
+	}
+	t.Run("images to be removed", func(t *testing.T) {
+		w := newWorld(t)
+		w.must(os.WriteFile(w.script(), []byte(strings.Replace(fmt.Sprintf(nodetrust, w.tool), `{"absent":["`, `{"absent":["`+other+`","`, 1)), 0o755))
+		w.enforced()
+		w.stop()
+		calls := w.calls()
+		if last := calls[len(calls)-1]; !strings.HasSuffix(last, "--owned "+acceptImage) || strings.Contains(last, "evil") {
+			t.Errorf("at the end: %q", last)
+		}
+	})
+	t.Run("a long reason", func(t *testing.T) {
+		w := newWorld(t)
+		w.put("lint.json", fmt.Appendf(nil, `{"readers":[{"reader":"current","loads":false,"error":%q}]}`, strings.Repeat("x", 500<<10)))
+		w.desire(files(), canaries)
+		w.start()
+		w.await(0, judge.Unknown, judge.ReasonDoesNotLoad)
+		if n := len(w.read(stateFile)); n > 4<<10 {
+			t.Errorf("%d bytes were remembered", n)
+		}
+	})
+}
+
 func TestAuthfile(t *testing.T) {
 	w := newWorld(t)
 	auth := filepath.Join(w.dir, "auth.json")

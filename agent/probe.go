@@ -19,6 +19,7 @@ import (
 	"github.com/nodetrust/nodetrust/agent/disk"
 	"github.com/nodetrust/nodetrust/judge"
 	"github.com/nodetrust/nodetrust/trust"
+	"github.com/nodetrust/nodetrust/verdict"
 )
 
 const (
@@ -26,6 +27,7 @@ const (
 	lintTime   = 30 * time.Second
 	removeTime = 10 * time.Second
 	maxAuth    = 1 << 20
+	maxWhy     = 512 // bytes of the child's text that are kept
 )
 
 // bucket limits the probes that heals ask for: canaries are pulled from registries that count requests.
@@ -210,14 +212,21 @@ func (a *Agent) probeJob(s *set, owned []string) func(context.Context) answer {
 				var first struct {
 					Absent []string `json:"absent"`
 				}
-				if json.Unmarshal(line, &first) == nil && len(first.Absent) > 0 {
-					absent = append(slices.Clone(absent), first.Absent...)
-					a.announced <- first.Absent
+				if json.Unmarshal(line, &first) != nil {
+					return
+				}
+				// What is remembered and removed later are images that were asked for, whatever the child says.
+				ours := slices.DeleteFunc(first.Absent, func(image string) bool {
+					return !slices.ContainsFunc(canaries, func(c trust.Canary) bool { return c.Image == image })
+				})
+				if len(ours) > 0 {
+					absent = append(slices.Clone(absent), ours...)
+					a.announced <- ours
 				}
 			},
 		})
 		if err == nil {
-			*ans.probe, err = parseProbe(res, a.Runtime)
+			*ans.probe, err = parseProbe(res, a.Runtime, canaries)
 		}
 		if err == nil {
 			return ans
@@ -277,8 +286,9 @@ func (a *Agent) authfile() ([]child.File, string, error) {
 	return []child.File{{Path: "auth.json", Data: b, Secret: true}}, "auth.json", nil
 }
 
-// parseProbe reads the last JSON document of the child's output.
-func parseProbe(res child.Result, runtime string) (probeAnswer, error) {
+// parseProbe reads the last JSON document of the child's output, which must answer the canaries that were asked for, all of
+// them through each runtime that decides, and no others.
+func parseProbe(res child.Result, runtime string, asked []trust.Canary) (probeAnswer, error) {
 	if res.Exit != 0 && res.Exit != 3 && res.Exit != 4 {
 		return probeAnswer{}, childError(res)
 	}
@@ -299,6 +309,9 @@ func parseProbe(res child.Result, runtime string) (probeAnswer, error) {
 	if err := dec.Decode(&p); err != nil {
 		return probeAnswer{}, fmt.Errorf("reading the child's output: %w", err)
 	}
+	if err := checkAnswers(p.Canaries, asked); err != nil {
+		return probeAnswer{}, fmt.Errorf("reading the child's output: %w", err)
+	}
 	out := probeAnswer{canaries: p.Canaries}
 	for _, k := range p.Keys {
 		out.keys = append(out.keys, judge.Key{Fingerprint: k.Fingerprint, Expires: expiry(k.Expires)})
@@ -307,6 +320,39 @@ func parseProbe(res child.Result, runtime string) (probeAnswer, error) {
 		out.problem = &judge.Problem{Reason: judge.ReasonNoRuntime, Message: "no container runtime to ask: nothing here enforces a policy"}
 	}
 	return out, nil
+}
+
+// checkAnswers reports what makes the answers none to the canaries that were asked for.
+func checkAnswers(got []judge.Canary, asked []trust.Canary) error {
+	answered := map[string]int{} // by runtime: canaries that were answered in the system's policy
+	seen := map[string]bool{}
+	for _, c := range got {
+		switch c.Runtime {
+		case "cri", "podman", "verify":
+		default:
+			return errors.New("an answer is of no known runtime")
+		}
+		switch c.Verdict.Verdict {
+		case verdict.Accept, verdict.Refuse, verdict.Unknown:
+		default:
+			return errors.New("an answer is neither accept, refuse nor unknown")
+		}
+		if !slices.Contains(asked, trust.Canary{Image: c.Image, Expect: c.Expect}) {
+			return errors.New("an answer is to no canary that was asked for")
+		}
+		answered[c.Runtime] += 0 // a runtime that answers in namespaces only has answered none
+		if key := c.Runtime + " " + c.Image; c.Namespace == "" && !seen[key] {
+			seen[key] = true
+			answered[c.Runtime]++
+		}
+	}
+	for runtime, n := range answered {
+		// What verify says besides decides nothing.
+		if n != len(asked) && (runtime != "verify" || len(answered) == 1) {
+			return fmt.Errorf("%d of %d canaries were answered through %s", n, len(asked), runtime)
+		}
+	}
+	return nil
 }
 
 // expiry takes Unix seconds or a time in RFC 3339; 0 is never.
@@ -381,6 +427,14 @@ func (a *Agent) keyFiles(s *set) trust.FileSet {
 	return out
 }
 
+// cut bounds a text of the child that is kept.
+func cut(s string) string {
+	if len(s) > maxWhy {
+		s = s[:maxWhy]
+	}
+	return strings.ToValidUTF8(s, "?")
+}
+
 // parseLint reads whether the reader loads the files. No reader means no answer.
 func parseLint(res child.Result) (loads bool, why string, err error) {
 	if res.Exit != 0 && res.Exit != 3 {
@@ -404,7 +458,7 @@ func parseLint(res child.Result) (loads bool, why string, err error) {
 		case r.Loads == nil:
 			return false, "", fmt.Errorf("reading the child's output: reader %q did not answer", r.Reader)
 		case !*r.Loads:
-			return false, r.Error, nil
+			return false, cut(r.Error), nil
 		}
 	}
 	return true, "", nil
