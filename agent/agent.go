@@ -77,6 +77,7 @@ type Agent struct {
 	compare disk.Comparer
 	watch   *watch.Watcher
 	contest contest
+	failed  failures
 	limit   bucket
 
 	desiredStamp string
@@ -91,10 +92,10 @@ type Agent struct {
 	compared    []judge.Difference // those of the active set at the last look
 	healed      []judge.Difference // since the last probe that began after them
 	probed      *probeAnswer       // nil while there is no answer for the files as they are
-	problem     *judge.Problem
 	last        Status
 
-	generation int // counts changes of files; an answer of an older one is no answer
+	unsaved    bool // the memory could not be written
+	generation int  // counts changes of files; an answer of an older one is no answer
 	probeAt    time.Time
 	quiet      time.Time     // events before it wait until then
 	vain       *rate.Limiter // of looks for events that led to nothing
@@ -125,7 +126,7 @@ func Run(ctx context.Context, o Options) (Status, error) {
 	}
 	defer root.Close()
 	a := &Agent{
-		Options: o, root: root, contest: contest{after: o.ContestedAfter},
+		Options: o, root: root, contest: contest{after: o.ContestedAfter}, failed: failures{},
 		answers: make(chan answer, 1), announced: make(chan []string, 1),
 		vain: rate.NewLimiter(rate.Every(settle), vainLooks),
 	}
@@ -243,6 +244,9 @@ func (a *Agent) sleep(t *time.Timer) {
 			earlier(now.Add(w))
 		}
 	}
+	for _, f := range a.failed {
+		earlier(f.until)
+	}
 	if a.waiting || a.busy > 0 {
 		earlier(a.quiet)
 	}
@@ -251,15 +255,18 @@ func (a *Agent) sleep(t *time.Timer) {
 
 // begin takes up where the last agent has ended.
 func (a *Agent) begin() {
-	m := &a.store.memory
-	if m.LastGood == nil {
+	saved := a.store.Trial
+	if saved == nil {
+		saved = a.store.LastGood
+	}
+	if saved == nil {
 		return
 	}
-	last, err := m.LastGood.set()
+	s, err := saved.set()
 	if err != nil { // openStore has checked it
 		return
 	}
-	a.active = adopt(last)
+	a.active = adopt(s)
 	if !a.readOnly() {
 		a.sweep(a.active)
 	}
@@ -351,9 +358,11 @@ func desiredStamp(p string) string {
 // those that seem unchanged are not read again.
 func (a *Agent) look(full bool) {
 	a.load(full)
+	if full && a.unsaved {
+		a.remember()
+	}
 	event := a.event || a.waiting
 	a.event, a.waiting = false, false
-	a.problem = nil
 	switch {
 	case a.readOnly():
 		if a.target != nil {
@@ -363,6 +372,7 @@ func (a *Agent) look(full bool) {
 			a.active = a.target
 		}
 		a.trial = trial{}
+		clear(a.failed)
 	case a.target != nil:
 		a.advance()
 	}
@@ -449,10 +459,13 @@ func (a *Agent) changed() {
 	a.probeNow()
 }
 
+// remember writes the memory. What fails is tried again at the next full look.
 func (a *Agent) remember() {
-	if err := a.store.write(); err != nil {
+	err := a.store.write()
+	if err != nil && !a.unsaved {
 		a.Log.Error("remembering", "path", stateFile, "err", err)
 	}
+	a.unsaved = err != nil
 }
 
 // end waits for the child and takes back what it has left in the runtime's store.

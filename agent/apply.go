@@ -3,6 +3,7 @@ package agent
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"syscall"
@@ -33,8 +34,6 @@ func (a *Agent) advance() {
 	if a.trial.held != nil {
 		return
 	}
-	// A predecessor has got further already: to restore the last good set meanwhile would be a step back.
-	a.trial.loads = a.trial.loads || a.store.Loads == a.target.digest
 	if a.trial.failed != nil && time.Now().Before(a.trial.retryAt) {
 		a.trial.held = a.trial.failed
 		return
@@ -101,50 +100,93 @@ func (a *Agent) activate(s *set) {
 	a.trial.held = nil
 	a.healed = nil
 	a.changed()
-	if !slices.Equal(a.store.Obsolete, obsolete) || a.store.Loads != s.digest {
-		a.store.Obsolete, a.store.Loads = obsolete, s.digest
-		// Before the first write: whatever happens, the files of the other set are known to be ours.
+	var trial *savedSet
+	if !a.confirmed() {
+		trial = save(s)
+	}
+	if !slices.Equal(a.store.Obsolete, obsolete) || digestOf(a.store.Trial) != digestOf(trial) {
+		a.store.Obsolete, a.store.Trial = obsolete, trial
+		// Before the first write: whatever happens, the files of both sets are known to be ours.
 		a.remember()
 	}
 	a.sweep(s)
 	a.Log.Info("writing the desired files", "digest", s.digest)
-	a.removeColliding(s, obsolete)
-	ok := true
-	for _, f := range inOrder(s.files) {
+	wrong := map[string]string{}
+	for _, f := range s.files {
 		if len(a.compare.Files(a.root, trust.FileSet{f})) > 0 {
-			ok = a.replace(f) && ok
+			wrong[f.Path] = ""
 		}
 	}
-	if !ok {
-		return // the next look heals what is missing, and only then removes what is obsolete
-	}
-	a.removeObsolete()
+	if len(a.write(wrong, time.Now())) == len(wrong) {
+		a.removeObsolete()
+	} // else the next looks heal what is missing, and only then remove what is obsolete
 }
 
-// removeColliding removes those obsolete files that repeat a scope of the new ones: both together would fail every pull.
-func (a *Agent) removeColliding(s *set, obsolete []string) {
-	for _, d := range a.compare.Compare(a.root, s.files, nil) {
-		if d.Kind == judge.Duplicate && slices.Contains(obsolete, d.Path) {
-			if err := disk.Remove(a.root, d.Path); err != nil {
-				a.Log.Error("removing an obsolete file", "path", d.Path, "err", err)
-			}
+// confirmed reports whether the active set was proven by its canaries before.
+func (a *Agent) confirmed() bool { return a.active.digest == a.lastGoodDigest() }
+
+// write puts those files of the active set in place that are wrong and due, and returns them. It never writes one beside
+// another file that has one of its scopes: both together fail every pull. Nor does it write the policy of a set on trial
+// while one of the files that the policy relies on is not in place: the policy that is there goes on working.
+func (a *Agent) write(wrong map[string]string, now time.Time) []string {
+	var written []string
+	blocked := a.makeWay()
+	sound := true
+	for _, f := range inOrder(a.active.files) {
+		_, is := wrong[f.Path]
+		switch {
+		case !is:
+		case isPolicy(f.Path) && !sound && !a.confirmed():
+		case a.contest.wait(f.Path, now) > 0, a.failed.wait(f.Path, now) > 0, blocked[f.Path]:
+			sound = false
+		case a.replace(f):
+			written = append(written, f.Path)
+		default:
+			sound = false
 		}
 	}
+	return written
+}
+
+// makeWay removes those obsolete files that repeat a scope of the active set, and returns the set's files that must not be
+// written, because another file has one of their scopes still.
+func (a *Agent) makeWay() map[string]bool {
+	blocked := map[string]bool{}
+	removed := map[string]bool{}
+	ds := a.compare.CompareChanged(a.root, a.active.files, nil)
+	for _, d := range ds {
+		if d.Kind != judge.Duplicate && d.Kind != judge.Masks {
+			continue
+		}
+		if d.Kind == judge.Duplicate && slices.Contains(a.store.Obsolete, d.Path) && (removed[d.Path] || a.removeFile(d.Path)) {
+			removed[d.Path] = true
+			continue
+		}
+		blocked[d.Want] = blocked[d.Want] || !isPolicy(d.Want) && !onDisk(ds, d.Want)
+	}
+	return blocked
+}
+
+// removeFile removes an obsolete file and reports whether it is gone.
+func (a *Agent) removeFile(p string) bool {
+	err := disk.Remove(a.root, p)
+	if err != nil && !errors.Is(err, disk.ErrNotDurable) {
+		a.fail(p, err, false)
+		return false
+	}
+	delete(a.failed, p)
+	a.Log.Info("removed obsolete file", "path", p)
+	return true
 }
 
 func (a *Agent) removeObsolete() {
-	if len(a.store.Obsolete) == 0 {
+	now := time.Now()
+	left := slices.DeleteFunc(slices.Clone(a.store.Obsolete), func(p string) bool {
+		return a.failed.wait(p, now) == 0 && a.removeFile(p)
+	})
+	if len(left) == len(a.store.Obsolete) {
 		return
 	}
-	left := slices.DeleteFunc(slices.Clone(a.store.Obsolete), func(p string) bool {
-		err := disk.Remove(a.root, p)
-		if err != nil && !errors.Is(err, disk.ErrNotDurable) {
-			a.Log.Warn("removing an obsolete file", "path", p, "err", err)
-			return false
-		}
-		a.Log.Info("removed obsolete file", "path", p)
-		return true
-	})
 	a.store.Obsolete = left
 	a.remember()
 }
@@ -167,47 +209,57 @@ func inOrder(files trust.FileSet) trust.FileSet {
 // heal puts right what of ds is ours to put right, and reports whether it did anything.
 func (a *Agent) heal(ds []judge.Difference, now time.Time) bool {
 	wrong := map[string]string{}
-	var collides []string
 	for _, d := range ds {
-		if d.Kind == judge.Duplicate || d.Kind == judge.Masks {
-			collides = append(collides, d.Want)
-		}
 		if _, ours := a.active.files.Get(d.Path); ours && d.Kind != judge.Duplicate {
 			wrong[d.Path] += string(d.Kind) + " " + d.Got + "\n"
 		}
 	}
+	maps.DeleteFunc(a.failed, func(p string, x *failure) bool {
+		_, is := wrong[p]
+		_, ours := a.active.files.Get(p)
+		return !is && !(x.inPlace && ours) && !slices.Contains(a.store.Obsolete, p)
+	})
 	if len(wrong) == 0 {
-		if len(a.store.Obsolete) > 0 {
-			a.removeObsolete()
-		}
+		a.secure(now)
+		a.removeObsolete()
 		return false
 	}
-	did := false
-	for _, f := range inOrder(a.active.files) {
-		what, is := wrong[f.Path]
-		if !is || a.contest.wait(f.Path, now) > 0 {
-			continue
-		}
-		if !isPolicy(f.Path) && slices.Contains(collides, f.Path) && !onDisk(ds, f.Path) {
-			// Ours beside the other would fail every pull.
-			continue
-		}
-		if a.replace(f) {
-			did = true
-			a.contest.note(f.Path, what, now)
-		}
-	}
-	if !did {
+	written := a.write(wrong, now)
+	if len(written) == 0 {
 		return false
+	}
+	for _, p := range written {
+		a.contest.note(p, wrong[p], now)
 	}
 	a.Metrics.drifted()
 	for _, d := range ds {
-		if !slices.Contains(a.healed, d) {
-			a.healed = append(a.healed, d)
-		}
+		a.tell(d)
 	}
 	a.changed()
 	return true
+}
+
+// tell remembers a difference that is gone, until canaries have answered for the files without it. Of one file the latest
+// of a kind is enough: who keeps writing other bytes must not fill the memory.
+func (a *Agent) tell(d judge.Difference) {
+	for i, old := range a.healed {
+		if old.Path == d.Path && old.Kind == d.Kind && old.Want == d.Want {
+			a.healed[i] = d
+			return
+		}
+	}
+	if len(a.healed) < maxTold {
+		a.healed = append(a.healed, d)
+	}
+}
+
+// secure writes the files again that are right, but that a loss of power might take back.
+func (a *Agent) secure(now time.Time) {
+	for _, f := range a.active.files {
+		if x := a.failed[f.Path]; x != nil && x.inPlace && a.failed.wait(f.Path, now) == 0 {
+			a.replace(f)
+		}
+	}
 }
 
 // onDisk reports whether our file is there with the right content, so that replacing it adds nothing.
@@ -230,16 +282,12 @@ func (a *Agent) replace(f trust.File) bool {
 	if aside != "" {
 		a.Log.Warn("a directory was in the way and has been renamed", "path", f.Path, "aside", aside)
 	}
-	if errors.Is(err, disk.ErrNotDurable) {
-		a.Log.Error("healed file, but it may not outlive a loss of power", "path", f.Path, "err", err)
-		a.problem = &judge.Problem{Reason: judge.ReasonWriteFailed, Message: err.Error()}
-		return true
-	}
 	if err != nil {
-		a.Log.Error("writing", "path", f.Path, "err", err)
-		a.problem = &judge.Problem{Reason: judge.ReasonWriteFailed, Message: err.Error()}
-		return false
+		inPlace := errors.Is(err, disk.ErrNotDurable)
+		a.fail(f.Path, err, inPlace)
+		return inPlace
 	}
+	delete(a.failed, f.Path)
 	a.Log.Info("healed file", "path", f.Path)
 	a.Metrics.healed()
 	return true
@@ -255,9 +303,14 @@ func (a *Agent) reject(s *set, reason, why string) {
 		why += "; nothing was written"
 	}
 	a.store.Rejected = &rejection{Digest: s.digest, Reason: reason, Message: why}
+	back := last != nil && (a.active == nil || a.active.digest != last.digest)
+	if back {
+		// In one step with the rejection: an agent that starts now goes on from here.
+		a.store.Obsolete, a.store.Trial = a.replacing(last), nil
+	}
 	a.remember()
 	a.trial = trial{}
-	if last != nil && (a.active == nil || a.active.digest != last.digest) {
+	if back {
 		a.activate(last)
 	}
 }
@@ -270,17 +323,14 @@ func (a *Agent) confirm(accepted []string) {
 	if a.lastGoodDigest() != a.active.digest {
 		a.Log.Info("desired state is confirmed", "digest", a.active.digest)
 	}
-	s := *a.active
-	s.files = disown(s.files)
-	a.store.LastGood = save(&s)
+	a.store.LastGood, a.store.Trial = save(a.active), nil
 	a.store.Accepted = accepted
 	a.remember()
 }
 
 // judgeTrial draws the consequence of a round of canaries: confirmed, taken back, or neither.
 func (a *Agent) judgeTrial(canaries []judge.Canary) {
-	confirmed := a.active.digest == a.lastGoodDigest()
-	if !confirmed && a.store.LastGood != nil {
+	if !a.confirmed() && a.store.LastGood != nil {
 		for _, c := range judge.BlockedCanaries(canaries) {
 			if slices.Contains(a.store.Accepted, c.Image) {
 				a.reject(a.active, judge.ReasonAcceptCanaryRefused,

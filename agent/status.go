@@ -29,6 +29,9 @@ type Status struct {
 	Canaries    []judge.Canary     `json:"canaries"`
 }
 
+// maxTold bounds the differences of a status: somebody else's files can make up any number.
+const maxTold = 256
+
 // publish reports the status if it differs from the last, and refreshes the status file in any case if always is set.
 func (a *Agent) publish(always bool) {
 	a.emit(a.status(), always)
@@ -113,6 +116,7 @@ func (a *Agent) status() Status {
 		}
 	}
 	s.State, s.Reason, s.Message = judge.Judge(in)
+	s.Differences = s.Differences[:min(len(s.Differences), maxTold)]
 	return s
 }
 
@@ -135,8 +139,8 @@ func (a *Agent) worst() *judge.Problem {
 	switch {
 	case a.desiredErr != nil:
 		return &judge.Problem{Reason: judge.ReasonDesiredInvalid, Message: a.desiredErr.Error()}
-	case a.problem != nil:
-		return a.problem
+	case len(a.failed) > 0:
+		return &judge.Problem{Reason: judge.ReasonWriteFailed, Message: a.failed.first()}
 	case a.probed != nil && a.probed.problem != nil:
 		return a.probed.problem
 	case a.probeDue():
@@ -149,8 +153,8 @@ func (a *Agent) worst() *judge.Problem {
 
 func (a *Agent) advice() string {
 	switch {
-	case a.problem != nil:
-		return a.problem.Message
+	case len(a.failed) > 0:
+		return a.failed.first()
 	case a.target != nil && !a.Observe && a.readOnly():
 		return applyAdvice(a.target.name)
 	case len(a.differences) == 0 && len(a.healed) > 0:

@@ -23,7 +23,8 @@ const (
 	stateFile = stateDir + "/state.json"
 	lockFile  = stateDir + "/lock"
 
-	maxState = 16 << 20
+	// maxState holds two of the largest sets in base64.
+	maxState = 32 << 20
 	// lockTime is how long a predecessor may take to end.
 	lockTime = 5 * time.Second
 )
@@ -41,8 +42,9 @@ type memory struct {
 	LastGood *savedSet `json:"lastGood,omitempty"`
 	// Accepted are the accept-canaries that were accepted under LastGood.
 	Accepted []string `json:"accepted,omitempty"`
-	// Loads is the set that was found to load and written since, confirmed or not.
-	Loads string `json:"loads,omitempty"`
+	// Trial is the set that was found to load and is on disk since, neither confirmed nor rejected. It is what an agent that
+	// starts goes on with: to restore LastGood instead would be a step back that nothing calls for.
+	Trial *savedSet `json:"trial,omitempty"`
 	// Rejected is the set that was rolled back last.
 	Rejected *rejection `json:"rejected,omitempty"`
 	// Obsolete are files of earlier sets that are still to be removed.
@@ -74,10 +76,18 @@ type rejection struct {
 
 func save(s *set) *savedSet {
 	out := &savedSet{Digest: s.digest, Name: s.name, Canaries: s.canaries}
-	for _, f := range s.files {
+	for _, f := range disown(s.files) {
 		out.Files = append(out.Files, savedFile(f))
 	}
 	return out
+}
+
+// digestOf is empty for no set.
+func digestOf(s *savedSet) string {
+	if s == nil {
+		return ""
+	}
+	return s.Digest
 }
 
 // set returns the saved set if its content is still what its digest says.
@@ -87,7 +97,7 @@ func (s *savedSet) set() (*set, error) {
 		out.files = append(out.files, trust.File(f))
 	}
 	if got := out.files.Digest(); got != s.Digest {
-		return nil, fmt.Errorf("last good set has digest %s, not %s", got, s.Digest)
+		return nil, fmt.Errorf("a remembered set has digest %s, not %s", got, s.Digest)
 	}
 	return out, nil
 }
@@ -168,10 +178,15 @@ func (s *store) read() error {
 	if err := json.Unmarshal(b, &s.memory); err != nil {
 		return errors.New("no valid JSON")
 	}
-	if s.LastGood != nil {
-		_, err = s.LastGood.set()
+	for _, saved := range []*savedSet{s.LastGood, s.Trial} {
+		if saved == nil {
+			continue
+		}
+		if _, err := saved.set(); err != nil {
+			return err
+		}
 	}
-	return err
+	return nil
 }
 
 func (s *store) write() error {

@@ -32,7 +32,7 @@ var ErrNotDurable = errors.New("change is in place, durability unknown")
 func Replace(root *os.Root, f trust.File) (aside string, err error) {
 	defer func() {
 		if err != nil {
-			err = fmt.Errorf("replacing %s: %w", f.Path, err)
+			err = fmt.Errorf("replacing %s: %w", f.Path, plain(err))
 		}
 	}()
 	dirName, base := path.Dir(f.Path), path.Base(f.Path)
@@ -75,6 +75,22 @@ func Replace(root *os.Root, f trust.File) (aside string, err error) {
 		return aside, fmt.Errorf("%w: %w", ErrNotDurable, err)
 	}
 	return aside, nil
+}
+
+// plain leaves the names of temporary files out of an error, so that the same failure has the same text each time.
+func plain(err error) error {
+	var (
+		pe *fs.PathError
+		le *os.LinkError
+	)
+	switch {
+	case errors.Is(err, ErrNotDurable):
+	case errors.As(err, &pe):
+		return fmt.Errorf("%s: %w", pe.Op, pe.Err)
+	case errors.As(err, &le):
+		return fmt.Errorf("%s: %w", le.Op, le.Err)
+	}
+	return err
 }
 
 // fill gives the temporary file everything but its name, and reads back what was written.
