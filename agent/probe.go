@@ -33,7 +33,10 @@ const (
 // bucket limits the probes that heals ask for: canaries are pulled from registries that count requests.
 type bucket struct{ *rate.Limiter }
 
-func newBucket() bucket { return bucket{rate.NewLimiter(rate.Every(10*time.Second), 20)} }
+// probeSpacing is between them once there were many. It is no debt: after any number of heals the next ones are this far away.
+const probeSpacing = 10 * time.Second
+
+func newBucket() bucket { return bucket{rate.NewLimiter(rate.Every(probeSpacing), 20)} }
 
 // job is a child at work.
 type job struct {
@@ -65,7 +68,10 @@ func (a *Agent) probeNow() {
 	if a.limit.Limiter == nil {
 		a.limit = newBucket()
 	}
-	at := time.Now().Add(a.limit.Reserve().Delay())
+	at := time.Now()
+	if !a.limit.Allow() {
+		at = at.Add(probeSpacing)
+	}
 	if a.probeAt.IsZero() || a.probeAt.After(at) {
 		a.probeAt = at
 	}
@@ -143,7 +149,7 @@ func (a *Agent) takeLint(ans answer) {
 func (a *Agent) takeProbe(ans answer) {
 	p := ans.probe
 	if ans.generation != a.generation || errors.Is(ans.err, context.Canceled) {
-		a.probeAt = time.Now()
+		a.probeNow()
 		return
 	}
 	if ans.err != nil {

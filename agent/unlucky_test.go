@@ -300,3 +300,17 @@ func TestNotDurable(t *testing.T) {
 		t.Errorf("it was not written again: %v", a.failed)
 	}
 }
+
+// TestProbesAreNoDebt: after many heals canaries run less often, not hours later.
+func TestProbesAreNoDebt(t *testing.T) {
+	a := &Agent{}
+	for range 1000 {
+		a.probeNow()
+	}
+	a.probeAt = time.Time{}
+	before := time.Now()
+	a.probeNow()
+	if d := a.probeAt.Sub(before); d <= 0 || d > time.Minute {
+		t.Errorf("the next canaries run in %v", d)
+	}
+}
