@@ -79,6 +79,8 @@ type Agent struct {
 	contest contest
 	failed  failures
 	limit   bucket
+	dirs    []string          // what is looked at, as the watch has it
+	mounts  map[string]string // what is mounted below the host root, by mount ID
 
 	desiredStamp string
 	desiredErr   error
@@ -213,6 +215,11 @@ func (a *Agent) loop(ctx context.Context) error {
 			full = ans.probe != nil
 			a.take(ans)
 			a.look(false)
+		}
+		if full {
+			if err := a.checkMounts(a.dirs); err != nil {
+				return err
+			}
 		}
 		a.publish(full)
 		a.startJob(ctx)
@@ -438,6 +445,7 @@ func (a *Agent) rewatch() {
 		filepath.Clean(a.HostRoot):   dirs,
 		filepath.Dir(a.desiredDir()): {a.desiredDir()},
 	})
+	a.dirs = dirs
 }
 
 // desiredDir is the directory in which the desired state changes.

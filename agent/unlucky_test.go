@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -266,6 +267,50 @@ func TestManyDifferences(t *testing.T) {
 	w.start()
 	if s := w.await(0, judge.Drifted, "Duplicate"); len(s.Differences) > 256 {
 		t.Errorf("%d differences are told", len(s.Differences))
+	}
+}
+
+// TestHostDirectoryReplaced: a mount is of a directory, not of its name.
+func TestHostDirectoryReplaced(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		do   func(dir string) error
+	}{
+		{"renamed", func(dir string) error { return os.Rename(dir, dir+".old") }},
+		{"removed", func(dir string) error {
+			err := os.RemoveAll(dir)
+			for range 100 { // the agent puts back what is in it
+				if err == nil {
+					break
+				}
+				err = os.RemoveAll(dir)
+			}
+			return err
+		}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if os.Geteuid() != 0 {
+				t.Skip("needs root")
+			}
+			w := newWorld(t)
+			real, at := filepath.Join(w.dir, "real"), w.path("/etc/containers")
+			w.must(errors.Join(os.Mkdir(real, 0o755), os.MkdirAll(at, 0o755)))
+			if err := unix.Mount(real, at, "", unix.MS_BIND, ""); err != nil {
+				t.Skipf("can't mount: %v", err)
+			}
+			t.Cleanup(func() { _ = unix.Unmount(at, unix.MNT_DETACH) })
+			w.enforced(func(o *Options) { o.Resync = 200 * time.Millisecond })
+			w.must(tt.do(real))
+			w.must(os.Mkdir(real, 0o755))
+			select {
+			case <-w.done:
+			case <-time.After(20 * time.Second):
+				t.Fatal("the agent goes on looking at a directory that the host has put aside")
+			}
+			if w.err == nil || !strings.Contains(w.err.Error(), at) {
+				t.Errorf("ended with %v", w.err)
+			}
+		})
 	}
 }
 
