@@ -137,6 +137,9 @@ spec:
 		}
 		return given{files: map[string]string{"trust.yaml": s, "root/etc/pki/corp.gpg": string(good.Binary)}, paths: []string{"trust.yaml"}}
 	}
+	remapped := func(prefix string) given {
+		return trust("{signedBy: [corp]}", "{signedBy: [corp], identity: {type: remapIdentity, prefix: "+prefix+", signedPrefix: build.example.com}}")
+	}
 	withKey := func(g given, key []byte) given {
 		g.files = maps.Clone(g.files)
 		delete(g.files, "root/etc/pki/corp.gpg")
@@ -195,6 +198,7 @@ spec:
 		"accepts-everything":     {aPolicy(`{"default":` + accept + `}`), aPolicy(`{"default":` + reject + `}`)},
 		"both-signatures":        {scope(`[{"type":"signedBy","keyType":"GPGKeys",` + key + `},{"type":"sigstoreSigned",` + key + `}]`), ok},
 		"all-must-sign":          {scope(`[{"type":"signedBy","keyType":"GPGKeys","keyPath":"/k"},{"type":"signedBy","keyType":"GPGKeys","keyPath":"/l"}]`), scope(signed(`"keyPaths":["/k","/l"]`))},
+		"remap-is-idle":          {remapped("mirror.corp/team"), remapped("example.com")},
 		"accept-is-idle":         {scope(`[{"type":"insecureAcceptAnything"},{"type":"signedBy","keyType":"GPGKeys",` + key + `}]`), scope(accept)},
 		"reject-wins":            {scope(`[{"type":"reject"},{"type":"signedBy","keyType":"GPGKeys",` + key + `}]`), scope(reject)},
 

@@ -215,6 +215,12 @@ func (r *runner) trustMeaning(cfg *trust.Config) {
 			r.add(Finding{Severity: Error, Code: "release-payload", File: cfg.File, Line: reg.Line, Message: at + ".scope: " + payloadAsked, Hint: payloadHint})
 		}
 		r.trustLookasides(cfg.File, at, reg)
+		for j, q := range reg.Requirements {
+			if _, _, some := covered(q.Identity.Prefix, reg.Scope); q.Identity.Type == trust.RemapIdentity && !some {
+				warn("remap-is-idle", q.Line, fmt.Sprintf("%s.require[%d].identity: no image of the scope %s begins with the prefix %s: signatures must name what is pulled", at, j, reg.Scope, q.Identity.Prefix),
+					"a mirror of registries.conf is judged by the name that it stands for; one that is pulled by its own name needs an entry of its own")
+			}
+		}
 		if isTagScope(reg.Scope) {
 			warn("tag-scope", reg.Line, at+".scope: a pull by digest never matches it, and node runtimes often pull by digest", "name the repository, without the tag")
 		}
@@ -228,6 +234,9 @@ func (r *runner) trustMeaning(cfg *trust.Config) {
 				}
 			}
 		}
+	}
+	if !cfg.Reject && !slices.ContainsFunc(cfg.Registries, func(reg trust.Registry) bool { return reg.Rule != trust.RuleAccept }) {
+		warn("accepts-everything", 0, "spec.default: accepts every image, and no entry of spec.registries asks for a signature or rejects: nothing is enforced", "")
 	}
 	sides := map[string]bool{}
 	for _, c := range cfg.Canaries {

@@ -336,6 +336,45 @@ func TestTrustScopes(t *testing.T) {
 	}
 }
 
+// TestTrustIdle: what is valid and changes nothing.
+func TestTrustIdle(t *testing.T) {
+	signed := func(scope, prefix string) string {
+		return "  - scope: " + scope + "\n    require: [{signedBy: [corp], identity: {type: remapIdentity, prefix: " + prefix + ", signedPrefix: b.example}}]\n    lookaside: https://a.example\n"
+	}
+	nothing := "  canaries:\n  - {image: 'a.example/a@sha256:" + strings.Repeat("1", 64) + "', expect: refuse}\n"
+	for _, tt := range []struct{ name, def, rest, want string }{
+		{"no entry", "accept", nothing, "warning trust.yaml:0 accepts-everything"},
+		{"accepting entries", "accept", "  registries:\n  - {scope: a.example, require: accept}\n", "warning trust.yaml:0 accepts-everything"},
+		{"an entry rejects", "accept", "  registries:\n  - {scope: a.example, require: reject}\n", ""},
+		{"the default rejects", "reject", "  registries:\n  - {scope: a.example, require: accept}\n", ""},
+		{"remapped from elsewhere", "reject", "  registries:\n" + signed("a.example/x", "m.example"), "warning trust.yaml:10 remap-is-idle"},
+		{"remapped from beside", "reject", "  registries:\n" + signed("a.example/x", "a.example/y"), "warning trust.yaml:10 remap-is-idle"},
+		{"remapped from above", "reject", "  registries:\n" + signed("a.example/x", "a.example"), ""},
+		{"remapped from below", "reject", "  registries:\n" + signed("a.example/x", "a.example/x/y"), ""},
+		{"remapped below a wildcard", "reject", "  registries:\n" + signed("'*.example'", "a.example/x"), ""},
+		{"remapped beside a wildcard", "reject", "  registries:\n" + signed("'*.example'", "a.other/x"), "warning trust.yaml:10 remap-is-idle"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			dir := t.TempDir()
+			write(t, dir, map[string]string{"k.asc": string(v4Key(t)), "trust.yaml": "apiVersion: nodetrust.io/v1alpha1\nkind: TrustConfig\nmetadata: {name: t}\nspec:\n  default: " + tt.def + "\n" +
+				"  keys:\n  - {name: corp, file: k.asc}\n" + tt.rest})
+			rep, err := Run([]string{dir + "/trust.yaml"}, Options{Now: time.Now()})
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got []string
+			for line := range strings.Lines(summary(rep, dir)) {
+				if line = strings.TrimSpace(line); !strings.HasSuffix(line, " canary-side-missing") && !strings.Contains(line, " key-") {
+					got = append(got, line)
+				}
+			}
+			if strings.Join(got, "\n") != tt.want {
+				t.Errorf("got %s\nwant %s", got, tt.want)
+			}
+		})
+	}
+}
+
 // TestHostOldReaders: what stands in registries.d and is no file stops all pulls of older readers. Debian's skopeo says so too.
 func TestHostOldReaders(t *testing.T) {
 	k := newKey(t, fixture.KeyOptions{})
