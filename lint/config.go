@@ -310,7 +310,7 @@ func (r *runner) desired(p string) error {
 		return nil
 	}
 	for i, doc := range docs {
-		state, err := readDesired(doc)
+		state, err := ReadDesired(doc)
 		prefix := ""
 		if len(docs) > 1 {
 			prefix = fmt.Sprintf("document %d: ", i+1)

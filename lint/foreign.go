@@ -63,9 +63,9 @@ func (r *runner) dump(p string, data []byte) {
 	}
 }
 
-// readDesired reads a MachineConfig or Ignition config. What nodetrust rendered is read as strictly as the agent would; of what
+// ReadDesired reads a MachineConfig or Ignition config. What nodetrust rendered is read as strictly as the agent would; of what
 // others wrote only the files count that decide about images.
-func readDesired(doc []byte) (*desired.State, error) {
+func ReadDesired(doc []byte) (*desired.State, error) {
 	state, err := desired.Parse(doc)
 	if err == nil || bytes.Contains(doc, []byte(desired.DigestAnnotation)) || !bytes.Contains(doc, []byte("MachineConfig")) {
 		return state, err

@@ -78,6 +78,23 @@ func (l loadable) loads(reader trust.Reader) error {
 	return nil
 }
 
+// LoadPolicy returns why runtimes don't load a policy.json: the image library's word, or, for transports that this program's library
+// lacks, that of a finding.
+func LoadPolicy(data []byte, name string) error {
+	if err := verify.LoadPolicy(data, name); err != nil {
+		return err
+	}
+	l := linter{}
+	p := l.policy(data, name)
+	if i := slices.IndexFunc(l.findings, func(f Finding) bool { return f.Severity == Error }); p.broken && i >= 0 {
+		return fmt.Errorf("invalid policy in %q: line %d: %s", name, l.findings[i].Line, l.findings[i].Message)
+	}
+	return nil
+}
+
+// LoadRegistries returns why runtimes don't load the registries.d files of a set.
+func LoadRegistries(files trust.FileSet) error { return loadRegistries(registriesOf(files)) }
+
 func (l loadable) seenBy(reader string) bool {
 	return l.readers == nil || slices.Contains(l.readers, reader)
 }

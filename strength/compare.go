@@ -40,9 +40,9 @@ type Report struct {
 	Relation Relation `json:"relation"`
 }
 
-// Weaker reports whether the second policy is weaker at some scope.
-func (r Report) Weaker() bool {
-	return slices.ContainsFunc(r.Scopes, func(s Scope) bool { return s.Relation == Weaker })
+// Has reports whether the relation holds at some scope.
+func (r Report) Has(relation Relation) bool {
+	return slices.ContainsFunc(r.Scopes, func(s Scope) bool { return s.Relation == relation })
 }
 
 // Compare compares b with a, at the policies' default and at every scope that one of them names. So each image is

@@ -72,8 +72,8 @@ func TestCompare(t *testing.T) {
 			if r.Relation != tt.want {
 				t.Errorf("overall %s", r.Relation)
 			}
-			if r.Weaker() != (tt.want == Weaker) {
-				t.Errorf("Weaker is %v", r.Weaker())
+			if r.Has(Weaker) != (tt.want == Weaker) {
+				t.Errorf("Has(Weaker) is %v", r.Has(Weaker))
 			}
 		})
 	}
@@ -96,7 +96,7 @@ func TestCompare_missing(t *testing.T) {
 	if strings.Join(got, "\n") != strings.Join(want, "\n") {
 		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
-	if r.Relation != Incomparable || !r.Weaker() {
+	if r.Relation != Incomparable || !r.Has(Weaker) {
 		t.Errorf("got %s", r.Relation)
 	}
 }

@@ -8,7 +8,9 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 
@@ -18,6 +20,7 @@ import (
 	"github.com/nodetrust/nodetrust/cluster"
 	"github.com/nodetrust/nodetrust/cluster/mco"
 	"github.com/nodetrust/nodetrust/desired"
+	"github.com/nodetrust/nodetrust/lint"
 	"github.com/nodetrust/nodetrust/strength"
 	"github.com/nodetrust/nodetrust/trust"
 	"github.com/nodetrust/nodetrust/verify"
@@ -43,13 +46,15 @@ func newDiffCommand() *cobra.Command {
 		Short: "Compare what two policies demand, scope by scope",
 		Long: `Says for every scope whether B is weaker or stronger than A, equal, or incomparable, and why. Weaker means that B accepts all that
 A does, and more. A scope that only one of them has is compared with what covers it in the other: the most specific scope is used
-alone. Keys are compared by their fingerprints where the key file is at hand, else by its path.
+alone. Keys are compared by their fingerprints where the key file is at hand, else by its path, which is taken to be the same file on
+the nodes. At hand are the files below a host's root, those that come with a config, and for a policy.json those of this machine.
 
 A and B may be a trust.yaml, a policy.json, a MachineConfig or Ignition config, a directory with desired.ign, the root
 directory of a host, a cluster dump with --pool, made by oc get mc,mcp,clusterversion -o yaml, or, with --pool as well, live:
 the cluster that the kubeconfig names.
 
-The exit status is 3 if B is weaker at any scope, and else 0.`,
+The exit status is 3 if B is weaker at any scope; 4 if at none, but incomparable at some: B may accept there what A refuses. Else
+it is 0: whatever B accepts, A does. What lint says doesn't load can't be compared: 2.`,
 		Example: `  nodetrust diff /etc/containers/policy.json trust.yaml
   nodetrust diff /host trust.yaml -o json
   nodetrust diff --pool worker dump.yaml.gz trust.yaml
@@ -73,8 +78,11 @@ The exit status is 3 if B is weaker at any scope, and else 0.`,
 			if err := out.write(cmd.OutOrStdout(), r, func(w io.Writer) error { return writeDiff(w, r, o.all) }); err != nil {
 				return err
 			}
-			if r.Weaker() {
+			switch {
+			case r.Has(strength.Weaker):
 				return silent(exitRefused)
+			case r.Has(strength.Incomparable):
+				return silent(exitUnknown)
 			}
 			return nil
 		},
@@ -122,7 +130,7 @@ func (o diffOptions) load(ctx context.Context, name string) (*strength.Policy, e
 		}
 		return nil, usageErr(fmt.Errorf("reading %s: %w", name, err))
 	}
-	if err := verify.LoadPolicy(data, name); err != nil {
+	if err := lint.LoadPolicy(data, name); err != nil {
 		return nil, usageErr(err)
 	}
 	p, err := strength.Parse(data, read)
@@ -174,7 +182,13 @@ func (o diffOptions) policy(ctx context.Context, name string) ([]byte, strength.
 		}
 		return fromFiles(files)
 	case kind == "policy":
-		return data, nil, nil
+		return data, ofThisMachine, nil
+	case kind == machineConfigKind:
+		s, err := lint.ReadDesired(data)
+		if err != nil {
+			return nil, nil, err
+		}
+		return fromFiles(s.Files)
 	case kind == "ignition":
 		s, err := desired.Extract(data, func(string) bool { return true })
 		if err != nil {
@@ -185,7 +199,17 @@ func (o diffOptions) policy(ctx context.Context, name string) ([]byte, strength.
 	return o.dumped(data)
 }
 
-// kindOf is the kind of a Kubernetes object, policy, ignition, or empty for several objects and everything else.
+// ofThisMachine reads a key file that a policy.json names, where verify reads it too.
+func ofThisMachine(path string) ([]byte, error) {
+	if !filepath.IsAbs(path) {
+		return nil, fs.ErrNotExist
+	}
+	return verify.ReadHostFile("/", path, trust.MaxKeyFile)
+}
+
+const machineConfigKind = "MachineConfig"
+
+// kindOf is the kind of a Kubernetes object, policy, ignition, or empty for several MachineConfigs and everything else.
 func kindOf(data []byte) string {
 	if bytes.HasPrefix(data, []byte{0x1f, 0x8b}) || len(data) > maxPolicy {
 		return ""
@@ -195,16 +219,18 @@ func kindOf(data []byte) string {
 		Default  any    `json:"default" yaml:"default"`
 		Ignition any    `json:"ignition" yaml:"ignition"`
 	}
-	var err error
-	if bytes.HasPrefix(bytes.TrimSpace(data), []byte("{")) {
-		if err = json.NewDecoder(bytes.NewReader(data)).Decode(&top); err != nil {
-			return "policy" // the image library says what is wrong with it
-		}
-	} else {
-		err = yaml.NewDecoder(bytes.NewReader(data)).Decode(&top)
+	var dec interface{ Decode(any) error } = yaml.NewDecoder(bytes.NewReader(data))
+	inJSON := bytes.HasPrefix(bytes.TrimSpace(data), []byte("{"))
+	if inJSON {
+		dec = json.NewDecoder(bytes.NewReader(data))
 	}
+	err := dec.Decode(&top)
 	switch {
+	case err != nil && inJSON:
+		return "policy" // the image library says what is wrong with it
 	case err != nil:
+		return ""
+	case top.Kind == machineConfigKind && !errors.Is(dec.Decode(new(any)), io.EOF):
 		return ""
 	case top.Kind == "" && top.Default != nil:
 		return "policy"
@@ -218,6 +244,9 @@ func fromFiles(files trust.FileSet) ([]byte, strength.ReadKey, error) {
 	p, ok := files.Get(trust.PolicyPath)
 	if !ok {
 		return nil, nil, fmt.Errorf("it has no %s", trust.PolicyPath)
+	}
+	if err := lint.LoadRegistries(files); err != nil {
+		return nil, nil, err
 	}
 	return p.Data, func(path string) ([]byte, error) {
 		if f, ok := files.Get(path); ok {
@@ -274,18 +303,17 @@ func (o diffOptions) ofPool(d *mco.Dump) ([]byte, strength.ReadKey, error) {
 	return fromConfigs(files)
 }
 
-func fromConfigs(files map[string]mco.Owned) ([]byte, strength.ReadKey, error) {
-	p, ok := files[trust.PolicyPath]
-	if !ok {
-		return nil, nil, fmt.Errorf("it has no %s", trust.PolicyPath)
-	}
-	if p.Err != nil {
-		return nil, nil, fmt.Errorf("%s of %s: %w", trust.PolicyPath, p.Owner.Name, p.Err)
-	}
-	return p.Data, func(path string) ([]byte, error) {
-		if f, ok := files[path]; ok {
-			return f.Data, f.Err
+// fromConfigs is fromFiles of those that MachineConfigs write.
+func fromConfigs(owned map[string]mco.Owned) ([]byte, strength.ReadKey, error) {
+	var files trust.FileSet
+	for _, p := range slices.Sorted(maps.Keys(owned)) {
+		f := owned[p]
+		switch {
+		case f.Err == nil:
+			files = append(files, trust.File{Path: p, Data: f.Data})
+		case p == trust.PolicyPath || path.Dir(p) == trust.RegistriesDir:
+			return nil, nil, fmt.Errorf("%s of %s: %w", p, f.Owner.Name, f.Err)
 		}
-		return nil, fs.ErrNotExist
-	}, nil
+	}
+	return fromFiles(files)
 }

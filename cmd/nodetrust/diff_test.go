@@ -132,3 +132,51 @@ func TestDiff_forms(t *testing.T) {
 		}
 	}
 }
+
+// TestDiff_refused: what lint doesn't take for a MachineConfig that loads, diff compares with nothing, and says why in the same words.
+func TestDiff_refused(t *testing.T) {
+	dir := t.TempDir()
+	good := forms(t, dir, "  default: reject\n")
+	rendered, err := os.ReadFile(good["MachineConfig"][0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	object := func(files map[string]string) []byte {
+		var list []any
+		for path, data := range files {
+			list = append(list, map[string]any{"path": path, "mode": 420, "contents": map[string]any{"source": "data:," + url.PathEscape(data)}})
+		}
+		b, err := json.Marshal(machineConfig("51-x", "worker", map[string]any{"ignition": map[string]any{"version": "3.4.0"}, "storage": map[string]any{"files": list}}, nil))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	const policy, registries = "/etc/containers/policy.json", "/etc/containers/registries.d/x.yaml"
+	const reject = `{"default":[{"type":"reject"}]`
+	for _, tt := range []struct {
+		name string
+		data []byte
+		want string
+	}{
+		{"edited", bytes.Replace(rendered, []byte("sha256:"), []byte("sha256:0"), 1), "one of them was edited"},
+		{"no policy", object(map[string]string{policy: "{"}), "unexpected end of JSON input"},
+		{"unknown key", object(map[string]string{policy: reject + `,"x":1}`}), `Unknown key "x"`},
+		{"a scope that only runtimes refuse", object(map[string]string{policy: reject + `,"transports":{"containers-storage":{"x":[{"type":"reject"}]}}}`}), "must begin with [driver@/root] or [/root]"},
+		{"registries.d", object(map[string]string{policy: reject + "}", registries: "docker: ["}), "did not find expected node content"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			mc := filepath.Join(t.TempDir(), "mc.yaml")
+			if err := os.WriteFile(mc, tt.data, 0o644); err != nil {
+				t.Fatal(err)
+			}
+			for want, args := range map[int][]string{3: {"lint", mc}, 2: {"diff", good["policy.json"][0], mc}} {
+				var out, errs bytes.Buffer
+				code := run(t.Context(), args, strings.NewReader(""), &out, &errs)
+				if text := out.String() + errs.String(); code != want || !strings.Contains(text, tt.want) {
+					t.Errorf("%s: exit status %d, want %d\n%s", args[0], code, want, text)
+				}
+			}
+		})
+	}
+}
