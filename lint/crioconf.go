@@ -10,7 +10,7 @@ import (
 	"github.com/BurntSushi/toml"
 
 	"github.com/nodetrust/nodetrust/trust"
-	"github.com/nodetrust/nodetrust/verify"
+	"github.com/nodetrust/nodetrust/verify/hostfs"
 )
 
 // Where CRI-O's configuration lies. All files of the directory are read, in the order of their names, and the last word counts.
@@ -29,7 +29,7 @@ type crioPolicy struct {
 func (r *runner) crioConf() crioPolicy {
 	var files []file
 	read := func(p string) {
-		data, err := verify.ReadHostFile(r.Root, p, maxRegistries)
+		data, err := hostfs.Root(r.Root).ReadFile(p, maxRegistries)
 		switch {
 		case err == nil:
 			files = append(files, file{p, data})
@@ -38,7 +38,7 @@ func (r *runner) crioConf() crioPolicy {
 		}
 	}
 	read(crioConf)
-	entries, err := verify.ReadHostDir(r.Root, crioConfDir)
+	entries, err := hostfs.Root(r.Root).ReadDir(crioConfDir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		r.crioUnreadable(crioConfDir, err)
 	}

@@ -10,7 +10,7 @@ import (
 
 	"github.com/nodetrust/nodetrust/strength"
 	"github.com/nodetrust/nodetrust/trust"
-	"github.com/nodetrust/nodetrust/verify"
+	"github.com/nodetrust/nodetrust/verify/hostfs"
 )
 
 // Where a root process of a host looks for what is its own. trust.Places says which places count for which reader.
@@ -45,7 +45,7 @@ func (r *runner) views() []*view {
 
 // host lints the whole host below r.Root, as each of the readers sees it. What only some of them see is said to be theirs.
 func (r *runner) host() error {
-	if _, err := verify.ReadHostDir(r.Root, "/"); err != nil {
+	if _, err := hostfs.Root(r.Root).ReadDir("/"); err != nil {
 		return &InputError{fmt.Errorf("reading %s: %w", r.Root, err)}
 	}
 	views := r.views()
@@ -111,7 +111,7 @@ func (r *runner) hostView() {
 
 // withoutSigstore warns of sigstore signatures on Debian 12, whose own podman and skopeo are built without what judges them.
 func (r *runner) withoutSigstore(system *policy) {
-	release, err := verify.ReadHostFile(r.Root, "/etc/os-release", maxUnit)
+	release, err := hostfs.Root(r.Root).ReadFile("/etc/os-release", maxUnit)
 	if err != nil || system == nil {
 		return
 	}
@@ -135,7 +135,7 @@ func (r *runner) hostPolicy() (file, error) {
 	var found []file
 	paths := r.view.places.Policy
 	for _, p := range paths {
-		data, err := verify.ReadHostFile(r.Root, p, MaxPolicy)
+		data, err := hostfs.Root(r.Root).ReadFile(p, MaxPolicy)
 		switch {
 		case err == nil:
 			found = append(found, file{p, data})
@@ -161,7 +161,7 @@ func (r *runner) hostRegistries() (*registries, error) {
 	var files []file
 	var failed error
 	for _, dir := range r.view.places.Registries {
-		entries, err := verify.ReadHostDir(r.Root, dir)
+		entries, err := hostfs.Root(r.Root).ReadDir(dir)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
@@ -205,7 +205,7 @@ func (r *runner) hostRegistries() (*registries, error) {
 
 // namespaced lints the policies that CRI-O takes for single namespaces instead of the system's.
 func (r *runner) namespaced(system *policy, systemFile file, regs *registries, dir string) {
-	entries, err := verify.ReadHostDir(r.Root, dir)
+	entries, err := hostfs.Root(r.Root).ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return
 	}
@@ -219,7 +219,7 @@ func (r *runner) namespaced(system *policy, systemFile file, regs *registries, d
 		if !ok || i >= maxFiles {
 			continue
 		}
-		data, err := verify.ReadHostFile(r.Root, p, MaxPolicy)
+		data, err := hostfs.Root(r.Root).ReadFile(p, MaxPolicy)
 		if err != nil {
 			r.add(Finding{Severity: Error, Code: "unreadable", File: p, Message: err.Error()})
 			continue

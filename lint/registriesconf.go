@@ -10,7 +10,7 @@ import (
 
 	"github.com/BurntSushi/toml"
 
-	"github.com/nodetrust/nodetrust/verify"
+	"github.com/nodetrust/nodetrust/verify/hostfs"
 )
 
 // Where registries.conf lies on a host, first found, and its drop-ins.
@@ -45,7 +45,7 @@ type registryConf struct {
 func (r *runner) registriesConf() map[string]registryConf {
 	var files []file
 	read := func(p string) bool {
-		data, err := verify.ReadHostFile(r.Root, p, maxRegistries)
+		data, err := hostfs.Root(r.Root).ReadFile(p, maxRegistries)
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
 			return false
@@ -62,7 +62,7 @@ func (r *runner) registriesConf() map[string]registryConf {
 		}
 	}
 	for _, dir := range registriesConfDirs {
-		entries, err := verify.ReadHostDir(r.Root, dir)
+		entries, err := hostfs.Root(r.Root).ReadDir(dir)
 		if err != nil {
 			continue
 		}

@@ -9,7 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/nodetrust/nodetrust/verify"
+	"github.com/nodetrust/nodetrust/verify/hostfs"
 )
 
 // entry is what has the name of a registries.d file, and why it can't be read as one.
@@ -39,7 +39,7 @@ func (r *runner) registriesEntries(root, dir string, entries []fs.DirEntry) []en
 		case nulled(root, p):
 			out = append(out, entry{file: file{path: p}})
 		default:
-			data, err := verify.ReadHostFile(root, p, MaxPolicy)
+			data, err := hostfs.Root(root).ReadFile(p, MaxPolicy)
 			out = append(out, entry{file{p, data}, err})
 		}
 	}

@@ -17,7 +17,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/nodetrust/nodetrust/trust"
-	"github.com/nodetrust/nodetrust/verify"
+	"github.com/nodetrust/nodetrust/verify/hostfs"
 )
 
 // CurrentLibrary is the reader that is judged by really loading the files.
@@ -114,7 +114,7 @@ func (h hostSource) read(p string, limit int64) ([]byte, error) {
 	if h == "" {
 		return nil, errUnknowable
 	}
-	return verify.ReadHostFile(string(h), p, limit)
+	return hostfs.Root(h).ReadFile(p, limit)
 }
 
 // filesSource is a FileSet, with a host behind it.

@@ -9,7 +9,7 @@ import (
 	"strings"
 
 	"github.com/nodetrust/nodetrust/trust"
-	"github.com/nodetrust/nodetrust/verify"
+	"github.com/nodetrust/nodetrust/verify/hostfs"
 )
 
 // unitDirs hold systemd units and, below NAME.d, their drop-ins.
@@ -28,7 +28,7 @@ const maxUnit = 256 << 10
 func (r *runner) environment() {
 	seen := map[string]bool{} // /lib is often a link to /usr/lib
 	for _, dir := range unitDirs {
-		entries, err := verify.ReadHostDir(r.Root, dir)
+		entries, err := hostfs.Root(r.Root).ReadDir(dir)
 		if err != nil {
 			r.skipped(dir, err)
 			continue
@@ -45,7 +45,7 @@ func (r *runner) environment() {
 		}
 	}
 	for _, p := range environmentFiles {
-		data, err := verify.ReadHostFile(r.Root, p, maxUnit)
+		data, err := hostfs.Root(r.Root).ReadFile(p, maxUnit)
 		if err != nil {
 			r.skipped(p, err)
 			continue
@@ -64,7 +64,7 @@ func (r *runner) skipped(p string, err error) {
 }
 
 func (r *runner) dropIns(dir, unit string, seen map[string]bool) {
-	entries, err := verify.ReadHostDir(r.Root, dir)
+	entries, err := hostfs.Root(r.Root).ReadDir(dir)
 	if err != nil {
 		r.skipped(dir, err)
 		return
@@ -86,7 +86,7 @@ func (r *runner) unit(p, unit string, seen map[string]bool) {
 	if nulled(r.Root, p) {
 		return // masked
 	}
-	data, err := verify.ReadHostFile(r.Root, p, maxUnit)
+	data, err := hostfs.Root(r.Root).ReadFile(p, maxUnit)
 	if err != nil {
 		r.skipped(p, err)
 		return

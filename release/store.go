@@ -16,6 +16,7 @@ import (
 
 	"github.com/nodetrust/nodetrust/verdict"
 	"github.com/nodetrust/nodetrust/verify"
+	"github.com/nodetrust/nodetrust/verify/hostfs"
 )
 
 // DefaultStores are those that the Cluster Version Operator of a release of Red Hat asks, in its order.
@@ -115,7 +116,7 @@ func (s *Store) Signatures(ctx context.Context, d string) ([]Blob, error) {
 }
 
 func (s *Store) file(_ context.Context, path string) (Blob, error) {
-	b, err := verify.ReadHostFile("/", path, verify.MaxSignatureSize)
+	b, err := hostfs.ThisMachine.ReadFile(path, verify.MaxSignatureSize)
 	switch {
 	case err == nil:
 		return Blob{Source: path, Data: b}, nil

@@ -212,7 +212,7 @@ func (n *noSignature) unread() string {
 		}
 	}
 	for _, dir := range n.policy.registriesDirs {
-		entries, err := n.policy.registriesHost.readDir(dir)
+		entries, err := n.policy.registriesHost.ReadDir(dir)
 		if err != nil {
 			continue
 		}
@@ -221,7 +221,7 @@ func (n *noSignature) unread() string {
 				continue
 			}
 			path := filepath.Join(dir, e.Name())
-			data, err := n.policy.registriesHost.readFile(path, maxConfigFile)
+			data, err := n.policy.registriesHost.ReadFile(path, maxConfigFile)
 			if err != nil {
 				continue
 			}

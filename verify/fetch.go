@@ -27,6 +27,8 @@ import (
 	"go.podman.io/image/v5/pkg/sysregistriesv2"
 	"go.podman.io/image/v5/pkg/tlsclientconfig"
 	"go.podman.io/image/v5/types"
+
+	"github.com/nodetrust/nodetrust/verify/hostfs"
 )
 
 // irregularError says that an image can't be read in the simple way that a fetcher knows. It decides nothing: the library
@@ -480,7 +482,7 @@ func (s *fetchedSource) digest(instance *digest.Digest) (digest.Digest, error) {
 
 // lookaside reads all signatures of a manifest, to the one that isn't there.
 func (s *fetchedSource) lookaside(ctx context.Context, at string, d digest.Digest) ([][]byte, error) {
-	base, err := url.Parse(s.e.policy.host.lookaside(at))
+	base, err := url.Parse(onThisMachine(s.e.policy.host, at))
 	if err != nil {
 		return nil, irregular("lookaside: %w", err)
 	}
@@ -521,7 +523,7 @@ func (s *fetchedSource) signature(ctx context.Context, u *url.URL) ([]byte, erro
 		blob, _, err := s.registry.get(ctx, u.String(), s.e.maxSize, http.Header{})
 		return blob, err
 	case "file":
-		return hostFS{}.readFile(u.Path, int64(s.e.maxSize))
+		return hostfs.ThisMachine.ReadFile(u.Path, int64(s.e.maxSize))
 	}
 	return nil, irregular("lookaside with scheme %q", u.Scheme)
 }

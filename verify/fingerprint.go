@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/nodetrust/nodetrust/trust/key"
+	"github.com/nodetrust/nodetrust/verify/hostfs"
 )
 
 // Fingerprint is a hash of all that verdicts depend on and that can be known beforehand: policy.json, registries.d,
@@ -104,7 +105,7 @@ func (f *hashing) options(o Options) error {
 	f.add("limits", fmt.Sprint(e.maxSignatures), fmt.Sprint(e.maxSize))
 	f.add("tls", fmt.Sprint(e.sys.DockerInsecureSkipTLSVerify))
 	if o.AuthFile != "" {
-		b, err := hostFS{}.readFile(o.AuthFile, maxConfigFile)
+		b, err := hostfs.ThisMachine.ReadFile(o.AuthFile, maxConfigFile)
 		if err != nil {
 			return err
 		}

@@ -24,6 +24,7 @@ import (
 	"go.podman.io/image/v5/types"
 
 	"github.com/nodetrust/nodetrust/verdict"
+	"github.com/nodetrust/nodetrust/verify/hostfs"
 )
 
 // Limits on what is read for one image; beyond them the answer is unknown. The library itself reads at most 4 MiB of
@@ -192,7 +193,7 @@ func (e *evaluation) options(o Options) error {
 	}
 	e.maxSignatures, e.maxSize = cmp.Or(o.MaxSignatures, MaxSignatures), cmp.Or(o.MaxSignatureSize, MaxSignatureSize)
 	if o.AuthFile != "" {
-		b, err := hostFS{}.readFile(o.AuthFile, maxConfigFile)
+		b, err := hostfs.ThisMachine.ReadFile(o.AuthFile, maxConfigFile)
 		if err != nil {
 			return fmt.Errorf("reading credentials: %w", err)
 		}

@@ -12,6 +12,8 @@ import (
 	"go.podman.io/image/v5/docker"
 	"go.podman.io/image/v5/signature"
 	"go.podman.io/image/v5/types"
+
+	"github.com/nodetrust/nodetrust/verify/hostfs"
 )
 
 // LoadPolicy asks the image library whether a policy.json with this content loads. Nil means that a runtime with this
@@ -28,7 +30,7 @@ func LoadPolicy(data []byte, file string) error {
 // it; a directory that doesn't exist is empty. An error means that every pull of a docker image fails, and names the
 // files as they are below dirs.
 func LoadRegistriesD(dirs ...string) error {
-	files, err := readRegistriesD(hostFS{}, dirs)
+	files, err := readRegistriesD(hostfs.ThisMachine, dirs)
 	if err != nil {
 		return err
 	}
@@ -38,6 +40,21 @@ func LoadRegistriesD(dirs ...string) error {
 	}
 	defer os.RemoveAll(tmp)
 	return loadRegistriesD(files, tmp)
+}
+
+// LoadRegistries asks the image library whether registries.d files with this content load together. They must have
+// different base names. An error means that every pull of a docker image fails, and names the files by their paths.
+func LoadRegistries(files []File) error {
+	tmp, err := os.MkdirTemp("", "nodetrust-registries.d-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(tmp)
+	in := make([]configFile, len(files))
+	for i, f := range files {
+		in[i] = configFile{path: f.Path, data: f.Data}
+	}
+	return loadRegistriesD(in, tmp)
 }
 
 // loadRegistriesD writes files into the empty directory dir and has the library load it.
@@ -88,11 +105,11 @@ type configFile struct {
 // readRegistriesD returns the effective registries.d files of dirs, sorted by base name: those ending in .yaml, a file
 // of an earlier directory instead of one of the same base name in a later one. Dangling links are skipped, as the
 // library skips them.
-func readRegistriesD(host hostFS, dirs []string) ([]configFile, error) {
+func readRegistriesD(host hostfs.Root, dirs []string) ([]configFile, error) {
 	byName := map[string]string{}
 	var names []string
 	for _, dir := range dirs {
-		entries, err := host.readDir(dir)
+		entries, err := host.ReadDir(dir)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
@@ -112,7 +129,7 @@ func readRegistriesD(host hostFS, dirs []string) ([]configFile, error) {
 	slices.Sort(names)
 	var files []configFile
 	for _, name := range names {
-		data, err := host.readFile(byName[name], maxConfigFile)
+		data, err := host.ReadFile(byName[name], maxConfigFile)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}

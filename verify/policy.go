@@ -19,6 +19,7 @@ import (
 
 	"github.com/nodetrust/nodetrust/trust"
 	"github.com/nodetrust/nodetrust/verdict"
+	"github.com/nodetrust/nodetrust/verify/hostfs"
 )
 
 // Where a root process of a host finds its configuration, as paths of that host.
@@ -89,14 +90,14 @@ type Policy struct {
 	RegistriesConf string
 
 	settings   Settings
-	host       hostFS
+	host       hostfs.Root
 	library    *signature.Policy
 	doc        policyDoc
 	registries registriesD
 	// registriesFiles are what registries was made of, and registriesDirs where they were read, for explaining.
 	registriesFiles []configFile
 	registriesDirs  []string
-	registriesHost  hostFS
+	registriesHost  hostfs.Root
 	tmp             string // holds the copies that the library reads; untmp removes it
 	untmp           func() error
 	sys             types.SystemContext
@@ -114,11 +115,11 @@ type Policy struct {
 // as a whole, as it does for readers before image library 5.40, which all CRI-O up to 1.35 are; without it the
 // directories below /etc and /usr/share are merged, a file hiding that of the same base name in a later one.
 func Host(s Settings) (*Policy, error) {
-	host := hostFS{root: s.Root}
+	host := hostfs.Root(s.Root)
 	p := &Policy{settings: s, host: host}
 	var data []byte
 	for _, path := range []string{userPolicy, etcPolicy, vendorPolicy} {
-		b, err := host.readFile(path, maxConfigFile)
+		b, err := host.ReadFile(path, maxConfigFile)
 		switch {
 		case p.File != "":
 			if err == nil {
@@ -148,7 +149,7 @@ func (p *Policy) hostRegistriesD() ([]configFile, error) {
 		"/etc/containers/registries.rootful.d", etcRegistriesD,
 		"/usr/share/containers/registries.rootful.d", "/usr/share/containers/registries.d",
 	}
-	if _, err := p.host.readDir(userRegistriesD); err == nil {
+	if _, err := p.host.ReadDir(userRegistriesD); err == nil {
 		for _, dir := range dirs {
 			if files, err := readRegistriesD(p.host, []string{dir}); err == nil {
 				for _, f := range files {
@@ -171,7 +172,7 @@ func (p *Policy) hostRegistriesD() ([]configFile, error) {
 // before 5.40, or from it on, read otherwise.
 func (p *Policy) noteRegistriesD(files []configFile) {
 	for _, dir := range p.registriesDirs {
-		entries, _ := p.host.readDir(dir)
+		entries, _ := p.host.ReadDir(dir)
 		for _, e := range entries {
 			path := filepath.Join(dir, e.Name())
 			i := slices.IndexFunc(files, func(f configFile) bool { return filepath.Base(f.path) == e.Name() })
@@ -197,7 +198,7 @@ func (p *Policy) noteRegistriesD(files []configFile) {
 // Files opens the policy.json at policyFile and the registries.d directories, the first of the highest priority, all of
 // them on this machine. Without directories no lookaside is configured.
 func Files(policyFile string, registriesDirs []string, s Settings) (*Policy, error) {
-	data, err := hostFS{}.readFile(policyFile, maxConfigFile)
+	data, err := hostfs.ThisMachine.ReadFile(policyFile, maxConfigFile)
 	if err != nil {
 		return nil, &InvalidError{verdict.PolicyInvalid, fmt.Errorf("reading policy: %w", err)}
 	}
@@ -208,11 +209,11 @@ func Files(policyFile string, registriesDirs []string, s Settings) (*Policy, err
 			return nil, &InvalidError{verdict.RegistriesDInvalid, fmt.Errorf("reading registries.d: %s is no directory", dir)}
 		}
 	}
-	files, err := readRegistriesD(hostFS{}, registriesDirs)
+	files, err := readRegistriesD(hostfs.ThisMachine, registriesDirs)
 	if err != nil {
 		return nil, &InvalidError{verdict.RegistriesDInvalid, err}
 	}
-	p := &Policy{File: policyFile, settings: s, host: hostFS{root: s.Root}, registriesDirs: registriesDirs}
+	p := &Policy{File: policyFile, settings: s, host: hostfs.Root(s.Root), registriesDirs: registriesDirs}
 	return p.open(data, files)
 }
 
@@ -223,7 +224,7 @@ func Rendered(policy File, registries []File, s Settings) (*Policy, error) {
 	for i, f := range registries {
 		files[i] = configFile{path: f.Path, data: f.Data}
 	}
-	p := &Policy{File: policy.Path, settings: s, host: hostFS{root: s.Root}}
+	p := &Policy{File: policy.Path, settings: s, host: hostfs.Root(s.Root)}
 	return p.open(policy.Data, files)
 }
 
@@ -321,7 +322,7 @@ func (p *Policy) copyRegistriesConf() error {
 	to := filepath.Join(p.tmp, "registries.conf")
 	switch {
 	case p.settings.RegistriesConf != "":
-		data, err := hostFS{}.readFile(p.settings.RegistriesConf, maxConfigFile)
+		data, err := hostfs.ThisMachine.ReadFile(p.settings.RegistriesConf, maxConfigFile)
 		if err != nil {
 			return fmt.Errorf("reading registries.conf: %w", err)
 		}
@@ -330,7 +331,7 @@ func (p *Policy) copyRegistriesConf() error {
 	case !p.settings.HostRegistries:
 		return os.WriteFile(to, nil, 0o600)
 	}
-	data, err := p.host.readFile(registriesConf, maxConfigFile)
+	data, err := p.host.ReadFile(registriesConf, maxConfigFile)
 	switch {
 	case err == nil:
 		p.RegistriesConf = registriesConf
@@ -340,7 +341,7 @@ func (p *Policy) copyRegistriesConf() error {
 	if err := writeRegistriesConf(to, data); err != nil {
 		return err
 	}
-	entries, err := p.host.readDir(registriesConfD)
+	entries, err := p.host.ReadDir(registriesConfD)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -351,7 +352,7 @@ func (p *Policy) copyRegistriesConf() error {
 		if e.IsDir() || filepath.Ext(e.Name()) != ".conf" {
 			continue
 		}
-		data, err := p.host.readFile(filepath.Join(registriesConfD, e.Name()), maxConfigFile)
+		data, err := p.host.ReadFile(filepath.Join(registriesConfD, e.Name()), maxConfigFile)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
@@ -387,16 +388,16 @@ func writeRegistriesConf(to string, data []byte) error {
 
 // linkCerts makes one certs.d directory out of the host's two, the first one that has a directory for a registry.
 func (p *Policy) linkCerts() error {
-	if !p.settings.HostRegistries && p.host.isThisMachine() {
+	if !p.settings.HostRegistries && p.host.IsThisMachine() {
 		return nil
 	}
 	for _, dir := range []string{"/etc/containers/certs.d", "/etc/docker/certs.d"} {
-		entries, err := p.host.readDir(dir)
+		entries, err := p.host.ReadDir(dir)
 		if err != nil {
 			continue
 		}
 		for _, e := range entries {
-			real, err := p.host.real(filepath.Join(dir, e.Name()))
+			real, err := p.host.Real(filepath.Join(dir, e.Name()))
 			if err != nil {
 				continue
 			}
@@ -413,11 +414,11 @@ func (p *Policy) linkCerts() error {
 
 // FileOnHost opens a policy.json of this machine that judges for the host below Root: with the host's registries.d.
 func FileOnHost(policyFile string, s Settings) (*Policy, error) {
-	data, err := hostFS{}.readFile(policyFile, maxConfigFile)
+	data, err := hostfs.ThisMachine.ReadFile(policyFile, maxConfigFile)
 	if err != nil {
 		return nil, &InvalidError{verdict.PolicyInvalid, fmt.Errorf("reading policy: %w", err)}
 	}
-	p := &Policy{File: policyFile, settings: s, host: hostFS{root: s.Root}}
+	p := &Policy{File: policyFile, settings: s, host: hostfs.Root(s.Root)}
 	files, err := p.hostRegistriesD()
 	if err != nil {
 		return nil, err

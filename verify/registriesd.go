@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/nodetrust/nodetrust/verify/hostfs"
 )
 
 // defaultLookaside is what the image library reads for root when no registries.d file names a lookaside.
@@ -56,9 +58,9 @@ func mergeRegistriesD(files []configFile) (registriesD, error) {
 // below returns a copy for the library in which the host's file: lookasides, the built-in default among them, are
 // where they lie on this machine. The default is spelled out always, because the library would take another one for
 // users that are not root, and nodes pull as root.
-func (r registriesD) below(host hostFS) registriesD {
+func (r registriesD) below(host hostfs.Root) registriesD {
 	move := func(n namespace) namespace {
-		n.Lookaside, n.SigStore = host.lookaside(n.Lookaside), host.lookaside(n.SigStore)
+		n.Lookaside, n.SigStore = onThisMachine(host, n.Lookaside), onThisMachine(host, n.SigStore)
 		return n
 	}
 	out := registriesD{Docker: make(map[string]namespace, len(r.Docker))}
@@ -79,16 +81,16 @@ func (r registriesD) below(host hostFS) registriesD {
 
 func (r registriesD) marshal() ([]byte, error) { return yaml.Marshal(r) }
 
-// lookaside moves a file: URL of the host to where its tree lies on this machine.
-func (h hostFS) lookaside(s string) string {
-	if h.isThisMachine() || !strings.HasPrefix(s, "file:") {
+// onThisMachine moves a file: URL of a host to where its tree lies on this machine.
+func onThisMachine(host hostfs.Root, s string) string {
+	if host.IsThisMachine() || !strings.HasPrefix(s, "file:") {
 		return s
 	}
 	u, err := url.Parse(s)
 	if err != nil || u.Host != "" {
 		return s
 	}
-	path, err := h.real(u.Path)
+	path, err := host.Real(u.Path)
 	if err != nil {
 		return s
 	}

@@ -14,6 +14,7 @@ import (
 	"go.podman.io/image/v5/types"
 
 	"github.com/nodetrust/nodetrust/verdict"
+	"github.com/nodetrust/nodetrust/verify/hostfs"
 )
 
 // policyDoc is policy.json as far as looking up a scope needs it. The library's own types are opaque.
@@ -344,9 +345,9 @@ func (p *Policy) copyKeys(contents [][]byte) (paths []string, err error) {
 func (p *Policy) readKey(path string) ([]byte, error) {
 	host, name := p.host, path
 	if other, ok := p.settings.Keys[path]; ok {
-		host, name = hostFS{}, other
+		host, name = hostfs.ThisMachine, other
 	}
-	data, err := host.readFile(name, maxConfigFile)
+	data, err := host.ReadFile(name, maxConfigFile)
 	switch {
 	case err == nil:
 		return data, nil

@@ -166,7 +166,7 @@ func (e *evaluation) checkSignatureFiles() error {
 			return &url.Error{Op: "Get", URL: e.v.Lookaside.URL, Err: fmt.Errorf("unsupported scheme %q", u.Scheme)}
 		}
 		name = func(i int) string {
-			s := e.policy.host.lookaside(fmt.Sprintf("%s@%s/signature-%d", e.v.Lookaside.URL, strings.Replace(e.v.Digest, ":", "=", 1), i+1))
+			s := onThisMachine(e.policy.host, fmt.Sprintf("%s@%s/signature-%d", e.v.Lookaside.URL, strings.Replace(e.v.Digest, ":", "=", 1), i+1))
 			if u, err := url.Parse(s); err == nil {
 				return u.Path
 			}

@@ -115,7 +115,7 @@ func (i storedImage) named(name string) bool { return slices.Contains(i.Names, n
 // findStored looks an image up. An error says that the storage can't be read, or has no such image.
 func (p *Policy) findStored(name, normalized string) (storedImage, error) {
 	root := p.graphRoot()
-	entries, err := p.host.readDir(root)
+	entries, err := p.host.ReadDir(root)
 	if err != nil {
 		return storedImage{}, fmt.Errorf("reading the storage: %w", err)
 	}
@@ -149,7 +149,7 @@ func (p *Policy) findStored(name, normalized string) (storedImage, error) {
 }
 
 func (p *Policy) storedImages(dir string) (images []storedImage, err error) {
-	b, err := p.host.readFile(filepath.Join(dir, "images.json"), maxImagesJSON)
+	b, err := p.host.ReadFile(filepath.Join(dir, "images.json"), maxImagesJSON)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -170,7 +170,7 @@ func (p *Policy) storedImages(dir string) (images []storedImage, err error) {
 // graphRoot is where storage.conf has root's images.
 func (p *Policy) graphRoot() string {
 	for _, path := range []string{"/etc/containers/storage.conf", "/usr/share/containers/storage.conf"} {
-		b, err := p.host.readFile(path, maxConfigFile)
+		b, err := p.host.ReadFile(path, maxConfigFile)
 		if err != nil {
 			continue
 		}
@@ -189,7 +189,7 @@ func (p *Policy) graphRoot() string {
 
 // readStored reads manifest and signatures of a stored image.
 func (p *Policy) readStored(i storedImage) (manifestBlob []byte, signatures [][]byte, err error) {
-	if manifestBlob, err = p.host.readFile(filepath.Join(i.dir, "manifest"), maxManifest); err != nil {
+	if manifestBlob, err = p.host.ReadFile(filepath.Join(i.dir, "manifest"), maxManifest); err != nil {
 		return nil, nil, fmt.Errorf("reading the storage: %w", err)
 	}
 	var meta struct {
@@ -203,7 +203,7 @@ func (p *Policy) readStored(i storedImage) (manifestBlob []byte, signatures [][]
 	if len(meta.SignatureSizes) == 0 {
 		return manifestBlob, nil, nil
 	}
-	all, err := p.host.readFile(filepath.Join(i.dir, "signatures"), MaxSignatures*LibrarySignatureSize)
+	all, err := p.host.ReadFile(filepath.Join(i.dir, "signatures"), MaxSignatures*LibrarySignatureSize)
 	if err != nil {
 		return nil, nil, fmt.Errorf("reading the storage: %w", err)
 	}

@@ -24,6 +24,7 @@ import (
 	"github.com/nodetrust/nodetrust/strength"
 	"github.com/nodetrust/nodetrust/trust"
 	"github.com/nodetrust/nodetrust/verify"
+	"github.com/nodetrust/nodetrust/verify/hostfs"
 )
 
 // maxPolicy bounds a policy.json on a host.
@@ -259,11 +260,11 @@ func fromFiles(files trust.FileSet) ([]byte, strength.ReadKey, error) {
 // hostPolicy is the policy.json that root's processes read on a host.
 func hostPolicy(root string) ([]byte, strength.ReadKey, error) {
 	for _, p := range []string{"/root/.config/containers/policy.json", trust.PolicyPath, "/usr/share/containers/policy.json"} {
-		data, err := verify.ReadHostFile(root, p, maxPolicy)
+		data, err := hostfs.Root(root).ReadFile(p, maxPolicy)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
-		return data, func(path string) ([]byte, error) { return verify.ReadHostFile(root, path, trust.MaxKeyFile) }, err
+		return data, func(path string) ([]byte, error) { return hostfs.Root(root).ReadFile(path, trust.MaxKeyFile) }, err
 	}
 	return nil, nil, fmt.Errorf("a host's root directory has etc/containers/policy.json, which is missing")
 }

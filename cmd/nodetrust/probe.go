@@ -20,6 +20,7 @@ import (
 	"github.com/nodetrust/nodetrust/trust"
 	"github.com/nodetrust/nodetrust/verdict"
 	"github.com/nodetrust/nodetrust/verify"
+	"github.com/nodetrust/nodetrust/verify/hostfs"
 )
 
 // verifyTimeout bounds the library's judgement of one canary.
@@ -236,7 +237,7 @@ func (o *secondOpinion) keys() []judge.Key {
 		return nil
 	}
 	root := cmp.Or(o.root, "/")
-	data, err := verify.ReadHostFile(root, o.File, lint.MaxPolicy)
+	data, err := hostfs.Root(root).ReadFile(o.File, lint.MaxPolicy)
 	if err != nil {
 		return nil
 	}

@@ -1,4 +1,5 @@
-package verify
+// Package hostfs reads files of a host whose root directory may lie anywhere on this machine, as a process of that host would.
+package hostfs
 
 import (
 	"fmt"
@@ -10,17 +11,21 @@ import (
 	"syscall"
 )
 
-// hostFS reads files of a host whose root directory is root; "" and "/" are this machine as it is. Paths are those that
-// a process of the host would use. Symbolic links are followed as that process would follow them: an absolute target is
-// taken below root, and ".." stops there. The os.Root of the standard library refuses absolute links instead, which real
+// Root is the root directory of a host; "" and "/" are this machine as it is. Paths are those that a process of the host
+// would use, and errors name them so. Symbolic links are followed as that process would follow them: an absolute target is
+// taken below the root, and ".." stops there. The os.Root of the standard library refuses absolute links instead, which real
 // hosts have.
-type hostFS struct{ root string }
+type Root string
 
-func (h hostFS) isThisMachine() bool { return h.root == "" || h.root == "/" }
+// ThisMachine is the machine that this program runs on.
+const ThisMachine Root = ""
 
-// real returns where path lies on this machine. It exists only for paths whose directories exist; the result may not.
-func (h hostFS) real(path string) (string, error) {
-	if h.isThisMachine() {
+// IsThisMachine is true if paths of the host are those of this machine.
+func (r Root) IsThisMachine() bool { return r == ThisMachine || r == "/" }
+
+// Real returns where path lies on this machine. It exists only for paths whose directories exist; the result may not.
+func (r Root) Real(path string) (string, error) {
+	if r.IsThisMachine() {
 		return path, nil
 	}
 	const maxLinks = 40 // as Linux
@@ -37,7 +42,7 @@ func (h hostFS) real(path string) (string, error) {
 			continue
 		}
 		next := filepath.Join(done, name)
-		target, err := os.Readlink(filepath.Join(h.root, next))
+		target, err := os.Readlink(filepath.Join(string(r), next))
 		if err != nil { // no link, or nothing there: opening it will say
 			done = next
 			continue
@@ -50,12 +55,12 @@ func (h hostFS) real(path string) (string, error) {
 		}
 		rest = append(strings.Split(target, "/"), rest...)
 	}
-	return filepath.Join(h.root, done), nil
+	return filepath.Join(string(r), done), nil
 }
 
-// readFile reads a regular file of at most limit bytes. Anything else, a pipe for example, is an error and never waited for.
-func (h hostFS) readFile(path string, limit int64) ([]byte, error) {
-	name, err := h.real(path)
+// ReadFile reads a regular file of at most limit bytes. Anything else, a pipe for example, is an error and never waited for.
+func (r Root) ReadFile(path string, limit int64) ([]byte, error) {
+	name, err := r.Real(path)
 	if err != nil {
 		return nil, err
 	}
@@ -81,8 +86,9 @@ func (h hostFS) readFile(path string, limit int64) ([]byte, error) {
 	return b, nil
 }
 
-func (h hostFS) readDir(path string) ([]fs.DirEntry, error) {
-	name, err := h.real(path)
+// ReadDir lists a directory, sorted by name.
+func (r Root) ReadDir(path string) ([]fs.DirEntry, error) {
+	name, err := r.Real(path)
 	if err != nil {
 		return nil, err
 	}
