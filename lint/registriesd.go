@@ -13,7 +13,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/nodetrust/nodetrust/trust"
-	"github.com/nodetrust/nodetrust/verify"
+	"github.com/nodetrust/nodetrust/verify/registriesd"
 )
 
 // file is a file to lint: its name for findings and its content.
@@ -73,11 +73,11 @@ func (l *linter) registries(files []file) *registries {
 
 // loadRegistries is the library's word on files together.
 func loadRegistries(files []file) error {
-	in := make([]verify.File, len(files))
+	in := make([]registriesd.File, len(files))
 	for i, f := range files {
-		in[i] = verify.File{Path: f.path, Data: f.data}
+		in[i] = registriesd.File{Path: f.path, Data: f.data}
 	}
-	return verify.LoadRegistries(in)
+	return registriesd.Load(in)
 }
 
 var yamlLine = regexp.MustCompile(`line (\d+): `)

@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/nodetrust/nodetrust/verify"
+	"github.com/nodetrust/nodetrust/verify/registriesd"
 )
 
 func TestRegistries(t *testing.T) {
@@ -75,7 +75,7 @@ func registriesAgree(t *testing.T, files []file, r *registries, l *linter) {
 			t.Fatal(err)
 		}
 	}
-	err := verify.LoadRegistriesD(dir)
+	err := registriesd.LoadDirs(dir)
 	if (err != nil) != r.broken {
 		t.Fatalf("broken is %v, the library says %v\n%q\n%v", r.broken, err, files, l.findings)
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/nodetrust/nodetrust/templates"
 	"github.com/nodetrust/nodetrust/trust"
 	"github.com/nodetrust/nodetrust/verify"
+	"github.com/nodetrust/nodetrust/verify/registriesd"
 )
 
 // randomConfig is a trust.yaml that uses what there is, not all of it validly: scopes may be there twice, and readers lack features.
@@ -89,7 +90,7 @@ func TestRenderedAgreesWithLibrary(t *testing.T) {
 			continue
 		}
 		rendered++
-		var registries []verify.File
+		var registries []registriesd.File
 		out := map[string]string{}
 		for _, f := range set {
 			out[strings.TrimPrefix(f.Path, "/")] = string(f.Data)
@@ -99,9 +100,9 @@ func TestRenderedAgreesWithLibrary(t *testing.T) {
 				}
 				continue
 			}
-			registries = append(registries, verify.File{Path: f.Path, Data: f.Data})
+			registries = append(registries, registriesd.File{Path: f.Path, Data: f.Data})
 		}
-		if err := verify.LoadRegistries(registries); err != nil {
+		if err := registriesd.Load(registries); err != nil {
 			t.Fatalf("%v\n%s", err, text)
 		}
 		root := write(t, filepath.Join(dir, fmt.Sprint(rendered)), out)

@@ -11,9 +11,9 @@ import (
 	"go.podman.io/image/v5/docker/reference"
 	"go.podman.io/image/v5/image"
 	"go.podman.io/image/v5/types"
-	"go.yaml.in/yaml/v3"
 
 	"github.com/nodetrust/nodetrust/verdict"
+	"github.com/nodetrust/nodetrust/verify/registriesd"
 )
 
 // explainNoSignature says why there is no signature where one was looked for, as far as that can be told: the verdict
@@ -72,7 +72,7 @@ func (n *noSignature) explain(ctx context.Context, src types.ImageSource) (c ver
 		return verdict.RegistryServesNone, "the registry serves signatures itself (X-Registry-Supports-Signatures) and has none for the image; " + n.v.Lookaside.URL + " is not asked then",
 			"the registry must not send X-Registry-Supports-Signatures: 1 unless it keeps the signatures"
 	}
-	_, file, attachments := n.policy.registries.lookup(scopesOf(n.physical))
+	_, file, attachments := n.policy.registries.Lookup(scopesOf(n.physical))
 	configured := attachments
 	if n.wantsGPG() {
 		configured = file != ""
@@ -114,7 +114,7 @@ func (n *noSignature) explain(ctx context.Context, src types.ImageSource) (c ver
 		if s := n.nearScope(); s != "" {
 			hint = fmt.Sprintf("registries.d names %s; scopes there are compared with their port: this one is %s", s, host)
 		}
-		return verdict.NoLookaside, fmt.Sprintf("no lookaside is configured for %s: only the built-in default %s was looked at%s", host, defaultLookaside, n.others()), hint
+		return verdict.NoLookaside, fmt.Sprintf("no lookaside is configured for %s: only the built-in default %s was looked at%s", host, registriesd.DefaultLookaside, n.others()), hint
 	}
 	return n.otherKind()
 }
@@ -205,9 +205,9 @@ func (n *noSignature) nearScope() string {
 // none.
 func (n *noSignature) unread() string {
 	for _, f := range n.policy.registriesFiles {
-		for _, k := range unreadKeys(f.data) {
+		for _, k := range registriesd.UnreadKeys(f.Data) {
 			if n.meant(k) {
-				return fmt.Sprintf("%s:%d has the key %q, which nothing reads%s", f.path, k.line, k.key, k.why)
+				return fmt.Sprintf("%s:%d has the key %q, which nothing reads%s", f.Path, k.Line, k.Key, k.Why)
 			}
 		}
 	}
@@ -225,11 +225,11 @@ func (n *noSignature) unread() string {
 			if err != nil {
 				continue
 			}
-			one, err := mergeRegistriesD([]configFile{{path, data}})
+			one, err := registriesd.Merge([]registriesd.File{{Path: path, Data: data}})
 			if err != nil {
 				continue
 			}
-			if _, file, attachments := one.lookup(scopesOf(n.physical)); n.wantsGPG() && file != "" || !n.wantsGPG() && attachments {
+			if _, file, attachments := one.Lookup(scopesOf(n.physical)); n.wantsGPG() && file != "" || !n.wantsGPG() && attachments {
 				return path + " is meant for it, but only files whose name ends in .yaml are read"
 			}
 		}
@@ -238,64 +238,9 @@ func (n *noSignature) unread() string {
 }
 
 // meant is true if the key stands where it would count for the image, and may be meant for this kind of signature.
-func (n *noSignature) meant(k unreadKey) bool {
-	if strings.Contains(strings.ToLower(k.key), "attach") == n.wantsGPG() && k.scope != "" {
+func (n *noSignature) meant(k registriesd.UnreadKey) bool {
+	if strings.Contains(strings.ToLower(k.Key), "attach") == n.wantsGPG() && k.Scope != "" {
 		return false
 	}
-	return k.scope == "" || k.scope == "default-docker" || slices.Contains(scopesOf(n.physical), k.scope)
-}
-
-// unreadKey is a key of a registries.d file that the image library doesn't know.
-type unreadKey struct {
-	key   string
-	scope string // "default-docker", or that of docker; "" at the top
-	line  int
-	why   string
-}
-
-// unreadKeys finds them. What isn't a mapping has none.
-func unreadKeys(data []byte) (out []unreadKey) {
-	var doc yaml.Node
-	if yaml.Unmarshal(data, &doc) != nil || len(doc.Content) == 0 {
-		return nil
-	}
-	section := func(scope string, n *yaml.Node) {
-		keys := map[string]bool{}
-		eachPair(n, func(key, _ *yaml.Node) { keys[key.Value] = true })
-		eachPair(n, func(key, _ *yaml.Node) {
-			switch key.Value {
-			case "lookaside", "sigstore", "use-sigstore-attachments":
-			case "lookaside-staging", "sigstore-staging":
-				if !keys["lookaside"] && !keys["sigstore"] {
-					out = append(out, unreadKey{key.Value, scope, key.Line, " when signatures are looked up: it is for signing only"})
-				}
-			default:
-				out = append(out, unreadKey{key.Value, scope, key.Line, ""})
-			}
-		})
-	}
-	eachPair(doc.Content[0], func(key, value *yaml.Node) {
-		switch key.Value {
-		case "docker":
-			eachPair(value, func(scope, entry *yaml.Node) { section(scope.Value, entry) })
-		case "default-docker":
-			section("default-docker", value)
-		default:
-			out = append(out, unreadKey{key.Value, "", key.Line, ""})
-		}
-	})
-	return out
-}
-
-// eachPair calls f for the pairs of a mapping.
-func eachPair(n *yaml.Node, f func(key, value *yaml.Node)) {
-	if n.Kind == yaml.AliasNode {
-		n = n.Alias
-	}
-	if n.Kind != yaml.MappingNode {
-		return
-	}
-	for i := 0; i+1 < len(n.Content); i += 2 {
-		f(n.Content[i], n.Content[i+1])
-	}
+	return k.Scope == "" || k.Scope == "default-docker" || slices.Contains(scopesOf(n.physical), k.Scope)
 }

@@ -29,6 +29,7 @@ import (
 	"go.podman.io/image/v5/types"
 
 	"github.com/nodetrust/nodetrust/verify/hostfs"
+	"github.com/nodetrust/nodetrust/verify/registriesd"
 )
 
 // irregularError says that an image can't be read in the simple way that a fetcher knows. It decides nothing: the library
@@ -148,7 +149,7 @@ func (f *fetcher) openAt(ctx context.Context, e *evaluation, s sysregistriesv2.P
 	if err != nil || found != nil && found.Blocked {
 		return nil, irregular("registries.conf blocks the mirror")
 	}
-	base, _, _ := e.policy.registries.lookup(scopesOf(physical))
+	base, _, _ := e.policy.registries.Lookup(scopesOf(physical))
 	if _, err := url.Parse(base); err != nil {
 		return nil, irregular("lookaside: %w", err)
 	}
@@ -482,7 +483,7 @@ func (s *fetchedSource) digest(instance *digest.Digest) (digest.Digest, error) {
 
 // lookaside reads all signatures of a manifest, to the one that isn't there.
 func (s *fetchedSource) lookaside(ctx context.Context, at string, d digest.Digest) ([][]byte, error) {
-	base, err := url.Parse(onThisMachine(s.e.policy.host, at))
+	base, err := url.Parse(registriesd.OnThisMachine(s.e.policy.host, at))
 	if err != nil {
 		return nil, irregular("lookaside: %w", err)
 	}
@@ -574,7 +575,7 @@ func (s *fetchedSource) attachments(ctx context.Context, d digest.Digest) ([]sig
 	if known, ok := s.attached[d]; ok {
 		return known, nil
 	}
-	if _, _, on := s.e.policy.registries.lookup(scopesOf(s.physical)); !on {
+	if _, _, on := s.e.policy.registries.Lookup(scopesOf(s.physical)); !on {
 		return nil, nil
 	}
 	var out []sigstore

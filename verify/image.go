@@ -25,6 +25,7 @@ import (
 
 	"github.com/nodetrust/nodetrust/verdict"
 	"github.com/nodetrust/nodetrust/verify/hostfs"
+	"github.com/nodetrust/nodetrust/verify/registriesd"
 )
 
 // Limits on what is read for one image; beyond them the answer is unknown. The library itself reads at most 4 MiB of
@@ -218,7 +219,7 @@ func (e *evaluation) options(o Options) error {
 
 // lookaside is where signatures of ref are looked up, as the host sees it.
 func (e *evaluation) lookaside(ref types.ImageReference) *verdict.Lookaside {
-	base, file, _ := e.policy.registries.lookup(scopesOf(ref))
+	base, file, _ := e.policy.registries.Lookup(scopesOf(ref))
 	repo := "/" + reference.Path(ref.DockerReference())
 	l := &verdict.Lookaside{URL: base + repo, File: file}
 	if u, err := url.Parse(base); err == nil { // put together as the library does it
@@ -230,7 +231,7 @@ func (e *evaluation) lookaside(ref types.ImageReference) *verdict.Lookaside {
 
 // shown is a lookaside as verdicts have it: without the password that its URL may hold.
 func shown(l *verdict.Lookaside) *verdict.Lookaside {
-	l.URL = withoutPassword(l.URL)
+	l.URL = registriesd.WithoutPassword(l.URL)
 	return l
 }
 
@@ -353,7 +354,7 @@ func (e *evaluation) source(ctx context.Context) (src types.ImageSource, physica
 	before := throttleCount(e.hosts(pulled))
 	src, err := e.target.content.NewImageSource(ctx, &e.sys)
 	if err != nil {
-		err = e.policy.registries.discreet(err)
+		err = e.policy.registries.Discreet(err)
 		reason := registryReason(err)
 		if reason == verdict.Timeout && throttleCount(e.hosts(pulled)) > before {
 			reason = verdict.RateLimited

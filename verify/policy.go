@@ -20,6 +20,7 @@ import (
 	"github.com/nodetrust/nodetrust/trust"
 	"github.com/nodetrust/nodetrust/verdict"
 	"github.com/nodetrust/nodetrust/verify/hostfs"
+	"github.com/nodetrust/nodetrust/verify/registriesd"
 )
 
 // Where a root process of a host finds its configuration, as paths of that host.
@@ -63,6 +64,9 @@ type Settings struct {
 	HiddenHome bool
 }
 
+// maxConfigFile bounds policy.json, registries.conf and a key file, in bytes.
+const maxConfigFile = 4 << 20
+
 // Masked is a file that isn't read because of another, or of a directory.
 type Masked struct {
 	Path string `json:"path"`
@@ -93,9 +97,9 @@ type Policy struct {
 	host       hostfs.Root
 	library    *signature.Policy
 	doc        policyDoc
-	registries registriesD
+	registries registriesd.Config
 	// registriesFiles are what registries was made of, and registriesDirs where they were read, for explaining.
-	registriesFiles []configFile
+	registriesFiles []registriesd.File
 	registriesDirs  []string
 	registriesHost  hostfs.Root
 	tmp             string // holds the copies that the library reads; untmp removes it
@@ -144,23 +148,23 @@ func Host(s Settings) (*Policy, error) {
 }
 
 // hostRegistriesD reads the host's effective registries.d files.
-func (p *Policy) hostRegistriesD() ([]configFile, error) {
+func (p *Policy) hostRegistriesD() ([]registriesd.File, error) {
 	dirs := []string{
 		"/etc/containers/registries.rootful.d", etcRegistriesD,
 		"/usr/share/containers/registries.rootful.d", "/usr/share/containers/registries.d",
 	}
 	if _, err := p.host.ReadDir(userRegistriesD); err == nil {
 		for _, dir := range dirs {
-			if files, err := readRegistriesD(p.host, []string{dir}); err == nil {
+			if files, err := registriesd.Read(p.host, []string{dir}); err == nil {
 				for _, f := range files {
-					p.Masked = append(p.Masked, Masked{f.path, userRegistriesD})
+					p.Masked = append(p.Masked, Masked{f.Path, userRegistriesD})
 				}
 			}
 		}
 		dirs = []string{userRegistriesD}
 	}
 	p.registriesDirs, p.registriesHost = dirs, p.host
-	files, err := readRegistriesD(p.host, dirs)
+	files, err := registriesd.Read(p.host, dirs)
 	if err != nil {
 		return nil, &InvalidError{verdict.RegistriesDInvalid, err}
 	}
@@ -170,14 +174,14 @@ func (p *Policy) hostRegistriesD() ([]configFile, error) {
 
 // noteRegistriesD says which files are hidden by those of the same base name, and what runtimes with an image library
 // before 5.40, or from it on, read otherwise.
-func (p *Policy) noteRegistriesD(files []configFile) {
+func (p *Policy) noteRegistriesD(files []registriesd.File) {
 	for _, dir := range p.registriesDirs {
 		entries, _ := p.host.ReadDir(dir)
 		for _, e := range entries {
 			path := filepath.Join(dir, e.Name())
-			i := slices.IndexFunc(files, func(f configFile) bool { return filepath.Base(f.path) == e.Name() })
-			if i >= 0 && files[i].path != path {
-				p.Masked = append(p.Masked, Masked{path, files[i].path})
+			i := slices.IndexFunc(files, func(f registriesd.File) bool { return filepath.Base(f.Path) == e.Name() })
+			if i >= 0 && files[i].Path != path {
+				p.Masked = append(p.Masked, Masked{path, files[i].Path})
 			}
 		}
 	}
@@ -189,8 +193,8 @@ func (p *Policy) noteRegistriesD(files []configFile) {
 		p.Notes = append(p.Notes, fmt.Sprintf("%s don't read %s: they find no policy and pull nothing", older, vendorPolicy))
 	}
 	for _, f := range files {
-		if dir := filepath.Dir(f.path); dir != etcRegistriesD && dir != userRegistriesD {
-			p.Notes = append(p.Notes, fmt.Sprintf("%s don't read %s", older, f.path))
+		if dir := filepath.Dir(f.Path); dir != etcRegistriesD && dir != userRegistriesD {
+			p.Notes = append(p.Notes, fmt.Sprintf("%s don't read %s", older, f.Path))
 		}
 	}
 }
@@ -209,7 +213,7 @@ func Files(policyFile string, registriesDirs []string, s Settings) (*Policy, err
 			return nil, &InvalidError{verdict.RegistriesDInvalid, fmt.Errorf("reading registries.d: %s is no directory", dir)}
 		}
 	}
-	files, err := readRegistriesD(hostfs.ThisMachine, registriesDirs)
+	files, err := registriesd.Read(hostfs.ThisMachine, registriesDirs)
 	if err != nil {
 		return nil, &InvalidError{verdict.RegistriesDInvalid, err}
 	}
@@ -220,9 +224,9 @@ func Files(policyFile string, registriesDirs []string, s Settings) (*Policy, err
 // Rendered opens files that are on no host yet: policy.json and the registries.d files. Paths of key files are read
 // below Root or as Keys says.
 func Rendered(policy File, registries []File, s Settings) (*Policy, error) {
-	files := make([]configFile, len(registries))
+	files := make([]registriesd.File, len(registries))
 	for i, f := range registries {
-		files[i] = configFile{path: f.Path, data: f.Data}
+		files[i] = registriesd.File(f)
 	}
 	p := &Policy{File: policy.Path, settings: s, host: hostfs.Root(s.Root)}
 	return p.open(policy.Data, files)
@@ -238,7 +242,7 @@ func (p *Policy) Close() error {
 	return p.untmp()
 }
 
-func (p *Policy) open(policy []byte, files []configFile) (_ *Policy, err error) {
+func (p *Policy) open(policy []byte, files []registriesd.File) (_ *Policy, err error) {
 	p.library, err = signature.NewPolicyFromBytes(policy)
 	if err != nil {
 		return nil, &InvalidError{verdict.PolicyInvalid, fmt.Errorf("invalid policy in %q: %w", p.File, err)}
@@ -275,17 +279,17 @@ func (p *Policy) open(policy []byte, files []configFile) (_ *Policy, err error) 
 			return nil, err
 		}
 	}
-	if err := loadRegistriesD(files, filepath.Join(p.tmp, "registries.d")); err != nil {
+	if err := registriesd.LoadIn(filepath.Join(p.tmp, "registries.d"), files); err != nil {
 		return nil, &InvalidError{verdict.RegistriesDInvalid, err}
 	}
-	if p.registries, err = mergeRegistriesD(files); err != nil {
+	if p.registries, err = registriesd.Merge(files); err != nil {
 		return nil, &InvalidError{verdict.RegistriesDInvalid, err}
 	}
 	p.registriesFiles = files
 	for _, f := range files {
-		p.RegistriesD = append(p.RegistriesD, f.path)
+		p.RegistriesD = append(p.RegistriesD, f.Path)
 	}
-	merged, err := p.registries.below(p.host).marshal()
+	merged, err := p.registries.Below(p.host).Marshal()
 	if err != nil {
 		return nil, err
 	}
@@ -309,10 +313,10 @@ func (p *Policy) open(policy []byte, files []configFile) (_ *Policy, err error) 
 	}
 	if _, err := sysregistriesv2.TryUpdatingCache(&p.sys); err != nil {
 		err = fmt.Errorf("loading registries.conf: %w", err)
-		return nil, &InvalidError{verdict.RegistriesDInvalid, &loadError{err: err, originals: []string{
+		return nil, &InvalidError{verdict.RegistriesDInvalid, registriesd.Reworded(err,
 			p.sys.SystemRegistriesConfDirPath, registriesConfD,
 			p.sys.SystemRegistriesConfPath, p.RegistriesConf,
-		}}}
+		)}
 	}
 	return p, p.linkCerts()
 }
@@ -451,4 +455,13 @@ func Invalid(image string, err *InvalidError) verdict.Verdict {
 		Image: strings.TrimPrefix(image, "docker://"), Verdict: verdict.Unknown, Reason: err.Reason, Message: err.Error(),
 		Hint: hint(err.Reason), Mechanism: Mechanism,
 	}
+}
+
+// LoadPolicy asks the image library whether a policy.json with this content loads. Nil means that a runtime with this
+// library reads the file; it says nothing of the keys that the policy names. file is named in the error.
+func LoadPolicy(data []byte, file string) error {
+	if _, err := signature.NewPolicyFromBytes(data); err != nil {
+		return fmt.Errorf("invalid policy in %q: %w", file, err)
+	}
+	return nil
 }

@@ -17,14 +17,7 @@ import (
 	"github.com/nodetrust/nodetrust/verdict"
 )
 
-func TestLoad(t *testing.T) {
-	dir := t.TempDir()
-	write := func(name, content string) {
-		t.Helper()
-		path := filepath.Join(dir, name)
-		check(t, os.MkdirAll(filepath.Dir(path), 0o755))
-		check(t, os.WriteFile(path, []byte(content), 0o644))
-	}
+func TestLoadPolicy(t *testing.T) {
 	for _, tt := range []struct{ name, policy, want string }{
 		{"good", `{"default":[{"type":"reject"}]}`, ""},
 		{"duplicate", `{"default":[{"type":"reject"}],"default":[{"type":"reject"}]}`, `Duplicate key "default"`},
@@ -37,28 +30,6 @@ func TestLoad(t *testing.T) {
 				t.Errorf("got %v, want %q", err, tt.want)
 			}
 		})
-	}
-	a, b := filepath.Join(dir, "a"), filepath.Join(dir, "b")
-	write("a/one.yaml", "docker: {h/x: {lookaside: https://one}}\n")
-	write("b/two.yaml", "docker: {h/x: {lookaside: https://two}}\n")
-	if err := LoadRegistriesD(a); err != nil {
-		t.Error(err)
-	}
-	if err := LoadRegistriesD(a, filepath.Join(dir, "none")); err != nil {
-		t.Error(err)
-	}
-	want := `"docker" namespace "h/x" defined both in "` + a + `/one.yaml" and "` + b + `/two.yaml"`
-	if err := LoadRegistriesD(a, b); err == nil || !strings.Contains(err.Error(), want) {
-		t.Errorf("got %v, want %s", err, want)
-	}
-	// A file hides the one of the same name in a later directory.
-	write("a/two.yaml", "default-docker: {lookaside: https://default}\n")
-	if err := LoadRegistriesD(a, b); err != nil {
-		t.Error(err)
-	}
-	write("b/broken.yaml", "docker: [\n")
-	if err := LoadRegistriesD(a, b); err == nil || !strings.Contains(err.Error(), b+"/broken.yaml") {
-		t.Errorf("got %v, want the name of the broken file", err)
 	}
 }
 

@@ -20,6 +20,7 @@ import (
 	"go.podman.io/image/v5/types"
 
 	"github.com/nodetrust/nodetrust/verdict"
+	"github.com/nodetrust/nodetrust/verify/registriesd"
 )
 
 // sig is one signature of an image as it was read.
@@ -77,7 +78,7 @@ func (e *evaluation) signatures(ctx context.Context, un *image.UnparsedImage) ([
 		if errors.As(err, &many) {
 			return nil, verdict.LookasideNotSignature, many
 		}
-		return nil, lookasideReason(err), e.policy.registries.discreet(err)
+		return nil, lookasideReason(err), e.policy.registries.Discreet(err)
 	}
 	if len(list) > e.maxSignatures {
 		return nil, verdict.LookasideNotSignature, fmt.Errorf("more than %d signatures", e.maxSignatures)
@@ -166,7 +167,7 @@ func (e *evaluation) checkSignatureFiles() error {
 			return &url.Error{Op: "Get", URL: e.v.Lookaside.URL, Err: fmt.Errorf("unsupported scheme %q", u.Scheme)}
 		}
 		name = func(i int) string {
-			s := onThisMachine(e.policy.host, fmt.Sprintf("%s@%s/signature-%d", e.v.Lookaside.URL, strings.Replace(e.v.Digest, ":", "=", 1), i+1))
+			s := registriesd.OnThisMachine(e.policy.host, fmt.Sprintf("%s@%s/signature-%d", e.v.Lookaside.URL, strings.Replace(e.v.Digest, ":", "=", 1), i+1))
 			if u, err := url.Parse(s); err == nil {
 				return u.Path
 			}

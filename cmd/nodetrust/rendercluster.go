@@ -15,6 +15,7 @@ import (
 	"github.com/nodetrust/nodetrust/render"
 	"github.com/nodetrust/nodetrust/trust"
 	"github.com/nodetrust/nodetrust/verify"
+	"github.com/nodetrust/nodetrust/verify/registriesd"
 )
 
 // clusterDump is what --cluster names, nil without it.
@@ -271,13 +272,13 @@ func merged(t mco.Target, in render.Input, own []string) (render.Input, []string
 
 // loads proves that the registries.d files of the pool load together: of two with one scope every pull fails.
 func loads(files map[string]mco.Owned) error {
-	var all []verify.File
+	var all []registriesd.File
 	for _, p := range slices.Sorted(maps.Keys(files)) {
 		if f := files[p]; path.Dir(p) == trust.RegistriesDir && f.Err == nil {
-			all = append(all, verify.File{Path: p, Data: f.Data})
+			all = append(all, registriesd.File{Path: p, Data: f.Data})
 		}
 	}
-	if err := verify.LoadRegistries(all); err != nil {
+	if err := registriesd.Load(all); err != nil {
 		return fmt.Errorf("the registries.d files of the pool don't load together: %w", err)
 	}
 	return nil

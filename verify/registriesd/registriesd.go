@@ -1,4 +1,6 @@
-package verify
+// Package registriesd knows what registries.d directories say: where the signatures of an image are looked up, and whether
+// the image library loads the files at all.
+package registriesd
 
 import (
 	"fmt"
@@ -11,11 +13,11 @@ import (
 	"github.com/nodetrust/nodetrust/verify/hostfs"
 )
 
-// defaultLookaside is what the image library reads for root when no registries.d file names a lookaside.
-const defaultLookaside = "file:///var/lib/containers/sigstore"
+// DefaultLookaside is what the image library reads for root when no registries.d file names a lookaside.
+const DefaultLookaside = "file:///var/lib/containers/sigstore"
 
-// registriesD is what registries.d files say, merged as the image library merges them.
-type registriesD struct {
+// Config is what registries.d files say, merged as the image library merges them.
+type Config struct {
 	DefaultDocker *namespace           `yaml:"default-docker,omitempty"`
 	Docker        map[string]namespace `yaml:"docker,omitempty"`
 
@@ -37,33 +39,33 @@ func (n namespace) url() string {
 	return n.SigStore
 }
 
-// mergeRegistriesD merges files that the library has loaded: no scope is in two of them.
-func mergeRegistriesD(files []configFile) (registriesD, error) {
-	out := registriesD{Docker: map[string]namespace{}, files: map[string]string{}}
+// Merge merges files that the library has loaded: no scope is in two of them.
+func Merge(files []File) (Config, error) {
+	out := Config{Docker: map[string]namespace{}, files: map[string]string{}}
 	for _, f := range files {
-		var one registriesD
-		if err := yaml.Unmarshal(f.data, &one); err != nil {
-			return out, fmt.Errorf("parsing %s: %w", f.path, err)
+		var one Config
+		if err := yaml.Unmarshal(f.Data, &one); err != nil {
+			return out, fmt.Errorf("parsing %s: %w", f.Path, err)
 		}
 		if one.DefaultDocker != nil {
-			out.DefaultDocker, out.defaultFile = one.DefaultDocker, f.path
+			out.DefaultDocker, out.defaultFile = one.DefaultDocker, f.Path
 		}
 		for scope, ns := range one.Docker {
-			out.Docker[scope], out.files[scope] = ns, f.path
+			out.Docker[scope], out.files[scope] = ns, f.Path
 		}
 	}
 	return out, nil
 }
 
-// below returns a copy for the library in which the host's file: lookasides, the built-in default among them, are
+// Below returns a copy for the library in which the host's file: lookasides, the built-in default among them, are
 // where they lie on this machine. The default is spelled out always, because the library would take another one for
 // users that are not root, and nodes pull as root.
-func (r registriesD) below(host hostfs.Root) registriesD {
+func (r Config) Below(host hostfs.Root) Config {
 	move := func(n namespace) namespace {
-		n.Lookaside, n.SigStore = onThisMachine(host, n.Lookaside), onThisMachine(host, n.SigStore)
+		n.Lookaside, n.SigStore = OnThisMachine(host, n.Lookaside), OnThisMachine(host, n.SigStore)
 		return n
 	}
-	out := registriesD{Docker: make(map[string]namespace, len(r.Docker))}
+	out := Config{Docker: make(map[string]namespace, len(r.Docker))}
 	for scope, ns := range r.Docker {
 		out.Docker[scope] = move(ns)
 	}
@@ -72,17 +74,18 @@ func (r registriesD) below(host hostfs.Root) registriesD {
 		def = *r.DefaultDocker
 	}
 	if def.url() == "" {
-		def.Lookaside = defaultLookaside
+		def.Lookaside = DefaultLookaside
 	}
 	def = move(def)
 	out.DefaultDocker = &def
 	return out
 }
 
-func (r registriesD) marshal() ([]byte, error) { return yaml.Marshal(r) }
+// Marshal is the form in which the library reads it.
+func (r Config) Marshal() ([]byte, error) { return yaml.Marshal(r) }
 
-// onThisMachine moves a file: URL of a host to where its tree lies on this machine.
-func onThisMachine(host hostfs.Root, s string) string {
+// OnThisMachine moves a file: URL of a host to where its tree lies on this machine.
+func OnThisMachine(host hostfs.Root, s string) string {
 	if host.IsThisMachine() || !strings.HasPrefix(s, "file:") {
 		return s
 	}
@@ -98,9 +101,9 @@ func onThisMachine(host hostfs.Root, s string) string {
 	return u.String()
 }
 
-// lookup returns the lookaside base for an image, given the scopes to try in the library's order, and the file that
+// Lookup returns the lookaside base for an image, given the scopes to try in the library's order, and the file that
 // names it; and whether sigstore attachments are read. Each key is inherited alone.
-func (r registriesD) lookup(scopes []string) (base, file string, attachments bool) {
+func (r Config) Lookup(scopes []string) (base, file string, attachments bool) {
 	var att *bool
 	for _, scope := range scopes {
 		ns, ok := r.Docker[scope]
@@ -123,14 +126,14 @@ func (r registriesD) lookup(scopes []string) (base, file string, attachments boo
 		}
 	}
 	if base == "" {
-		base = defaultLookaside
+		base = DefaultLookaside
 	}
 	return base, file, att != nil && *att
 }
 
-// withoutPassword is a lookaside's URL as it may be shown. In one that doesn't parse, or has its password in another place
+// WithoutPassword is a lookaside's URL as it may be shown. In one that doesn't parse, or has its password in another place
 // than URLs have, all that could be one is left out: from the first colon behind the scheme to the last @.
-func withoutPassword(s string) string {
+func WithoutPassword(s string) string {
 	u, err := url.Parse(s)
 	switch {
 	case err == nil && u.User != nil:
@@ -153,13 +156,13 @@ func withoutPassword(s string) string {
 	return s[:from+colon] + ":xxxxx" + s[at:]
 }
 
-// discreet is an error of the library without the passwords of lookasides: it tells that of a URL which doesn't parse, or
+// Discreet is an error of the library without the passwords of lookasides: it tells that of a URL which doesn't parse, or
 // has it in another place than URLs have.
-func (r registriesD) discreet(err error) error {
-	text := err.Error()
+func (r Config) Discreet(err error) error {
+	var pairs []string
 	hide := func(n namespace) {
 		s := n.url()
-		safe := withoutPassword(s)
+		safe := WithoutPassword(s)
 		if safe == s {
 			return
 		}
@@ -167,11 +170,10 @@ func (r registriesD) discreet(err error) error {
 		if u, bad := url.Parse(s); bad == nil {
 			forms = append(forms, u.String())
 		} else { // which tells parts of it too
-			text = strings.ReplaceAll(text, s+": "+bad.Error(), safe+": is no URL")
+			pairs = append(pairs, s+": "+bad.Error(), safe+": is no URL")
 		}
 		for _, form := range forms {
-			text = strings.ReplaceAll(text, form, safe)
-			text = strings.ReplaceAll(text, strings.Trim(strconv.Quote(form), `"`), safe)
+			pairs = append(pairs, form, safe, strings.Trim(strconv.Quote(form), `"`), safe)
 		}
 	}
 	if r.DefaultDocker != nil {
@@ -180,17 +182,5 @@ func (r registriesD) discreet(err error) error {
 	for _, ns := range r.Docker {
 		hide(ns)
 	}
-	if text == err.Error() {
-		return err
-	}
-	return &discreetError{text, err}
+	return Reworded(err, pairs...)
 }
-
-// discreetError is an error with another text.
-type discreetError struct {
-	text string
-	err  error
-}
-
-func (e *discreetError) Error() string { return e.text }
-func (e *discreetError) Unwrap() error { return e.err }

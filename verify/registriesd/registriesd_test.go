@@ -1,0 +1,55 @@
+package registriesd
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func check(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestLoadDirs(t *testing.T) {
+	dir := t.TempDir()
+	write := func(name, content string) {
+		t.Helper()
+		path := filepath.Join(dir, name)
+		check(t, os.MkdirAll(filepath.Dir(path), 0o755))
+		check(t, os.WriteFile(path, []byte(content), 0o644))
+	}
+	a, b := filepath.Join(dir, "a"), filepath.Join(dir, "b")
+	write("a/one.yaml", "docker: {h/x: {lookaside: https://one}}\n")
+	write("b/two.yaml", "docker: {h/x: {lookaside: https://two}}\n")
+	if err := LoadDirs(a); err != nil {
+		t.Error(err)
+	}
+	if err := LoadDirs(a, filepath.Join(dir, "none")); err != nil {
+		t.Error(err)
+	}
+	want := `"docker" namespace "h/x" defined both in "` + a + `/one.yaml" and "` + b + `/two.yaml"`
+	if err := LoadDirs(a, b); err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("got %v, want %s", err, want)
+	}
+	// A file hides the one of the same name in a later directory.
+	write("a/two.yaml", "default-docker: {lookaside: https://default}\n")
+	if err := LoadDirs(a, b); err != nil {
+		t.Error(err)
+	}
+	write("b/broken.yaml", "docker: [\n")
+	if err := LoadDirs(a, b); err == nil || !strings.Contains(err.Error(), b+"/broken.yaml") {
+		t.Errorf("got %v, want the name of the broken file", err)
+	}
+}
+
+func TestWithoutPassword(t *testing.T) {
+	for _, fine := range []string{"https://sigs.example/a@b", "https://user@sigs.example/x", "file:///a:b@c", "https://sigs.example:1/x"} {
+		if got := WithoutPassword(fine); got != fine {
+			t.Errorf("%s is shown as %s", fine, got)
+		}
+	}
+}
