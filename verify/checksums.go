@@ -6,7 +6,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/sha512"
-	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -19,23 +18,17 @@ import (
 	"strings"
 	"syscall"
 
-	"github.com/ProtonMail/go-crypto/openpgp/armor"
-	"github.com/ProtonMail/go-crypto/openpgp/clearsign"
-	"github.com/ProtonMail/go-crypto/openpgp/packet"
-
 	"github.com/nodetrust/nodetrust/verdict"
+	"github.com/nodetrust/nodetrust/verify/openpgp"
 )
 
 // MaxChecksums bounds a checksum file and its signature, in bytes, compressed or not.
-const MaxChecksums = 1 << 20
-
-// maxDetached bounds the signatures in one file.
-const maxDetached = 16
+const MaxChecksums = openpgp.MaxMessage
 
 // ChecksumFile is a signed list of checksums, and where the files are that it names.
 type ChecksumFile struct {
 	// Signature is a clear-signed or otherwise signed message with the list inside, binary or armored, or a detached
-	// signature of Text: see IsDetached.
+	// signature of Text: see openpgp.IsDetached.
 	Signature []byte
 	Text      []byte
 	// Keys are the contents of key files; one key of them must have signed.
@@ -73,15 +66,6 @@ type CheckedFile struct {
 	size int64
 }
 
-// IsDetached reports whether a signature file has no list inside, but is for another file.
-func IsDetached(sig []byte) bool {
-	if isClearsigned(sig) {
-		return false
-	}
-	b, err := unarmor(sig)
-	return err == nil && detachedSignatures(b) != nil
-}
-
 // VerifyChecksums judges a signed list of checksums and then the files that it names. The signature comes first: names of
 // a list that nobody signed are not used. A file with another hash is a refusal (WrongDigest). A file that isn't there, or
 // can't be read, is unknown (FileMissing): nothing is known against it, and nothing for it; an incomplete download is not a
@@ -89,7 +73,10 @@ func IsDetached(sig []byte) bool {
 // as a whole, whoever signed it. An error means that the input is too large or no signature at all.
 func VerifyChecksums(ctx context.Context, f ChecksumFile) (Checksums, error) {
 	c := Checksums{Files: []CheckedFile{}}
-	messages, textMode, err := signedMessages(f.Signature, f.Text)
+	if len(f.Signature) > MaxChecksums || len(f.Text) > MaxChecksums {
+		return c, fmt.Errorf("signature or list are larger than %d bytes", MaxChecksums)
+	}
+	messages, textMode, err := openpgp.SignedMessages(f.Signature, f.Text)
 	if err != nil {
 		return c, err
 	}
@@ -117,20 +104,20 @@ func (c *Checksums) set(a verdict.Answer, r verdict.Reason, format string, args 
 
 // signature judges one signed message and returns what was signed.
 func (c *Checksums) signature(ctx context.Context, message []byte, files [][]byte, textMode bool) []byte {
-	claims, keys := readClaims(message), parseKeys(files)
-	primary, known := keys.byID[claims.signer]
-	c.Signer = claims.signer
+	claims, keys := openpgp.ReadClaims(message), openpgp.ParseKeys(files)
+	primary, known := keys.ByID[claims.Signer]
+	c.Signer = claims.Signer
 	if known {
 		c.Signer = primary
 	}
-	if len(keys.primary) == 0 {
+	if len(keys.Primary) == 0 {
 		c.set(verdict.Refuse, verdict.KeyUnreadable, "no public key inside the key files")
 		return nil
 	}
 	content, err := verified(ctx, message, files, keys)
 	if err == nil {
-		if !known && len(keys.primary) == 1 {
-			c.Signer = keys.primary[0]
+		if !known && len(keys.Primary) == 1 {
+			c.Signer = keys.Primary[0]
 		}
 		c.set(verdict.Accept, "", "signed by %s", c.Signer)
 		return content
@@ -312,170 +299,4 @@ func parseChecksums(text []byte) ([]CheckedFile, error) {
 		return nil, errors.New("it names no file")
 	}
 	return list, nil
-}
-
-// signedMessages turns a signature file into binary signed messages, each with one signature, which is what mechanisms
-// judge: a detached signature and its text consist of the same packets. textMode is true for a detached signature of text,
-// whose line ends don't count. The result is as trustworthy as the input.
-func signedMessages(sig, text []byte) (messages [][]byte, textMode bool, err error) {
-	if len(sig) > MaxChecksums || len(text) > MaxChecksums {
-		return nil, false, fmt.Errorf("signature or list are larger than %d bytes", MaxChecksums)
-	}
-	if isClearsigned(sig) {
-		block, rest := clearsign.Decode(sig)
-		if block == nil {
-			return nil, false, errors.New("the clear-signed message is damaged")
-		}
-		if len(bytes.TrimSpace(rest)) > 0 { // who reads the file as a list would take these lines for signed
-			return nil, false, errors.New("there is more after the clear-signed message, which nobody signed with it")
-		}
-		b, err := io.ReadAll(block.ArmoredSignature.Body)
-		if err != nil {
-			return nil, false, fmt.Errorf("reading the clear-signed message: %w", err)
-		}
-		messages = join(detachedSignatures(b), func(*packet.OpaquePacket) []byte { return block.Bytes })
-	} else {
-		b, err := unarmor(sig)
-		if err != nil {
-			return nil, false, err
-		}
-		packets := detachedSignatures(b)
-		if packets == nil {
-			return [][]byte{b}, false, nil
-		}
-		messages = join(packets, func(p *packet.OpaquePacket) []byte {
-			if signatureType(p.Contents) != 1 {
-				return text
-			}
-			textMode = true
-			return bytes.ReplaceAll(bytes.ReplaceAll(text, []byte("\r\n"), []byte("\n")), []byte("\n"), []byte("\r\n"))
-		})
-	}
-	if len(messages) == 0 {
-		return nil, false, errors.New("no OpenPGP signature inside")
-	}
-	return messages, textMode, nil
-}
-
-func isClearsigned(b []byte) bool {
-	return bytes.HasPrefix(bytes.TrimLeft(b, " \t\r\n"), []byte("-----BEGIN PGP SIGNED MESSAGE-----"))
-}
-
-// unarmor is the binary form of an OpenPGP message or signature, and of a compressed message its content.
-func unarmor(b []byte) ([]byte, error) {
-	if t := bytes.TrimLeft(b, " \t\r\n"); bytes.HasPrefix(t, []byte("-----BEGIN PGP ")) {
-		block, err := armor.Decode(bytes.NewReader(t))
-		if err != nil {
-			return nil, fmt.Errorf("reading the armor: %w", err)
-		}
-		if b, err = io.ReadAll(block.Body); err != nil {
-			return nil, fmt.Errorf("reading the armor: %w", err)
-		}
-	}
-	p, err := packet.NewOpaqueReader(bytes.NewReader(b)).Next()
-	if err != nil {
-		return nil, errors.New("no OpenPGP signature inside")
-	}
-	switch p.Tag {
-	case tagSignature, tagOnePass:
-		return b, nil
-	case tagCompressed: // gpg would decompress without a limit
-		parsed, err := p.Parse()
-		if err != nil {
-			return nil, fmt.Errorf("reading the compressed message: %w", err)
-		}
-		z, ok := parsed.(*packet.Compressed)
-		if !ok {
-			return nil, errors.New("no OpenPGP signature inside")
-		}
-		in, err := io.ReadAll(io.LimitReader(z.Body, MaxChecksums+1))
-		if err != nil {
-			return nil, fmt.Errorf("reading the compressed message: %w", err)
-		}
-		if len(in) > MaxChecksums {
-			return nil, fmt.Errorf("the compressed message is larger than %d bytes", MaxChecksums)
-		}
-		if len(in) > 0 && packetTag(in[0]) == tagCompressed {
-			return nil, errors.New("the message is compressed twice")
-		}
-		return in, nil
-	}
-	return nil, errors.New("no OpenPGP signature inside")
-}
-
-// packetTag reads the first byte of a packet.
-func packetTag(b byte) int {
-	if b&0x40 != 0 {
-		return int(b & 0x3f)
-	}
-	return int(b & 0x3f >> 2)
-}
-
-// detachedSignatures are the packets of a detached signature; nil if anything else is inside.
-func detachedSignatures(b []byte) (out []*packet.OpaquePacket) {
-	r := packet.NewOpaqueReader(bytes.NewReader(b))
-	for {
-		p, err := r.Next()
-		if err == io.EOF {
-			return out
-		}
-		if err != nil || p.Tag != tagSignature || len(out) == maxDetached {
-			return nil
-		}
-		out = append(out, p)
-	}
-}
-
-// join makes a signed message of each signature and its text.
-func join(signatures []*packet.OpaquePacket, text func(*packet.OpaquePacket) []byte) (out [][]byte) {
-	for _, s := range signatures {
-		t := text(s)
-		var b bytes.Buffer
-		onePass := onePassFor(s)
-		writeHeader(&b, tagOnePass, len(onePass))
-		b.Write(onePass)
-		writeHeader(&b, tagLiteral, 6+len(t))
-		b.Write([]byte{'b', 0, 0, 0, 0, 0})
-		b.Write(t)
-		writeHeader(&b, tagSignature, len(s.Contents))
-		b.Write(s.Contents)
-		out = append(out, b.Bytes())
-	}
-	return out
-}
-
-func writeHeader(b *bytes.Buffer, tag byte, length int) {
-	b.Write(binary.BigEndian.AppendUint32([]byte{0xc0 | tag, 0xff}, uint32(length)))
-}
-
-// onePassFor is the packet that announces a signature: version, type, hash, algorithm, key ID, 1 for the last one.
-func onePassFor(p *packet.OpaquePacket) []byte {
-	b := p.Contents
-	out := []byte{3, signatureType(b), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1}
-	switch {
-	case len(b) >= 17 && b[0] == 3:
-		out[2], out[3] = b[16], b[15]
-		copy(out[4:12], b[7:15])
-	case len(b) >= 4 && b[0] == 4:
-		out[2], out[3] = b[3], b[2]
-		if parsed, err := p.Parse(); err == nil {
-			if s, ok := parsed.(*packet.Signature); ok && s.IssuerKeyId != nil {
-				binary.BigEndian.PutUint64(out[4:12], *s.IssuerKeyId)
-			} else if ok && len(s.IssuerFingerprint) == 20 {
-				copy(out[4:12], s.IssuerFingerprint[12:])
-			}
-		}
-	}
-	return out
-}
-
-// signatureType is 0 for a signature of bytes and 1 for one of text.
-func signatureType(b []byte) byte {
-	switch {
-	case len(b) > 2 && b[0] == 3:
-		return b[2]
-	case len(b) > 1:
-		return b[1]
-	}
-	return 0
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/nodetrust/nodetrust/internal/fixture"
 	"github.com/nodetrust/nodetrust/verdict"
+	"github.com/nodetrust/nodetrust/verify/openpgp"
 )
 
 // gpgSign runs gpg on text with these arguments and returns what it writes.
@@ -72,7 +73,7 @@ func TestVerifyChecksums_forms(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			sig := gpgSign(w, w.key, list, tt.args...)
-			if got := IsDetached(sig); got != tt.detached {
+			if got := openpgp.IsDetached(sig); got != tt.detached {
 				t.Fatalf("IsDetached is %v", got)
 			}
 			f := ChecksumFile{Signature: sig, Keys: [][]byte{other.Armored, w.key.Armored}, Dir: openRoot(t, w.dir)}
@@ -201,12 +202,12 @@ func FuzzChecksums(f *testing.F) {
 	f.Add([]byte{0xc2, 4, 4, 1, 1, 8}, []byte("SHA256 (../a) = "+strings.Repeat("0", 64)))
 	f.Add([]byte{0x88, 0}, []byte("#"))
 	f.Fuzz(func(t *testing.T, sig, text []byte) {
-		messages, _, err := signedMessages(sig, text)
+		messages, _, err := openpgp.SignedMessages(sig, text)
 		if err == nil && len(messages) == 0 {
 			t.Error("neither message nor error")
 		}
 		for _, m := range messages {
-			readClaims(m)
+			openpgp.ReadClaims(m)
 		}
 		list, _ := parseChecksums(text)
 		for _, file := range list {

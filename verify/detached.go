@@ -15,6 +15,7 @@ import (
 	"go.podman.io/image/v5/signature"
 
 	"github.com/nodetrust/nodetrust/verdict"
+	"github.com/nodetrust/nodetrust/verify/openpgp"
 )
 
 // Detached is the answer on one signature file that was judged without an image.
@@ -59,19 +60,19 @@ func Signature(ctx context.Context, blob []byte, keys [][]byte, w Wanted) (Detac
 			return Detached{}, fmt.Errorf("digest %q: %w", w.Digest, err)
 		}
 	}
-	c := readClaims(blob)
-	r := requirement{keys: parseKeys(keys)}
+	c := openpgp.ReadClaims(blob)
+	r := requirement{keys: openpgp.ParseKeys(keys)}
 	own := sig{simple: blob, claims: c}
 	report := own.report(&r, "")
-	d := Detached{Signer: report.Signer, Digest: c.digest, Reference: c.reference}
+	d := Detached{Signer: report.Signer, Digest: c.Digest, Reference: c.Reference}
 	answer := func(a verdict.Answer, reason verdict.Reason, format string, args ...any) (Detached, error) {
 		d.Verdict, d.Reason, d.Message = a, reason, fmt.Sprintf(format, args...)
 		return d, nil
 	}
-	if len(r.keys.primary) == 0 {
+	if len(r.keys.Primary) == 0 {
 		return answer(verdict.Refuse, verdict.KeyUnreadable, "no public key inside the key files")
 	}
-	if err := checkUnpacked(blob, maxUnpacked); err != nil {
+	if err := openpgp.CheckUnpacked(blob, openpgp.MaxUnpacked); err != nil {
 		return answer(verdict.Unknown, verdict.LookasideNotSignature, "the file is %v: that is no signature", err)
 	}
 	signed, err := verified(ctx, blob, keys, r.keys)
@@ -153,15 +154,9 @@ func (w Wanted) matches(want reference.Named, signed string) bool {
 	return true
 }
 
-// verified is the signed content, if one of the keys made the signature. The mechanism takes one key file: armored
-// blocks are joined as binary, keys of version 6 last, because gpg 2.2 drops what follows them.
-func verified(ctx context.Context, blob []byte, files [][]byte, keys keySet) ([]byte, error) {
-	var rings [][]byte
-	for _, f := range files {
-		rings = append(rings, dearmor(f)...)
-	}
-	slices.SortStableFunc(rings, func(a, b []byte) int { return maxVersion(a) - maxVersion(b) })
-	mech, ids, err := signature.NewEphemeralGPGSigningMechanism(bytes.Join(rings, nil))
+// verified is the signed content, if one of the keys made the signature.
+func verified(ctx context.Context, blob []byte, files [][]byte, keys openpgp.Keys) ([]byte, error) {
+	mech, ids, err := signature.NewEphemeralGPGSigningMechanism(openpgp.Ring(files))
 	if err != nil {
 		return nil, err
 	}
@@ -177,23 +172,10 @@ func verified(ctx context.Context, blob []byte, files [][]byte, keys keySet) ([]
 		return nil, err
 	}
 	// The mechanism knows no other keys than these; the signer may be a subkey.
-	if _, ok := keys.byID[signer]; !ok && !slices.Contains(ids, signer) {
+	if _, ok := keys.ByID[signer]; !ok && !slices.Contains(ids, signer) {
 		return nil, fmt.Errorf("signed by key %s, which is none of those given", signer)
 	}
 	return content, nil
-}
-
-// maxVersion is the highest key version in a binary key file.
-func maxVersion(ring []byte) int {
-	k := keySet{byID: map[string]string{}, kinds: map[string]string{}}
-	k.add(ring)
-	v := 0
-	for _, fpr := range k.primary {
-		if len(fpr) == 64 {
-			v = 6
-		}
-	}
-	return v
 }
 
 // payload is the signed JSON. The library's strict reader of it is reachable only together with a manifest.

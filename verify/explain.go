@@ -97,8 +97,8 @@ func (r *requirement) detail() Detail {
 	if r.SignedIdentity.Type != "" {
 		d.Identity = r.identity()
 	}
-	for _, name := range r.keys.names() {
-		if kind := r.keys.kinds[name]; kind != "" {
+	for _, name := range r.keyNames() {
+		if kind := r.keys.Kinds[name]; kind != "" {
 			name += "  " + kind + ", in " + r.keySource()
 		}
 		d.Keys = append(d.Keys, name)

@@ -157,7 +157,7 @@ func newEvaluation(image string, p *Policy, o Options) (*evaluation, error) {
 		e.v.Lookaside = shown(e.lookaside(t.logical))
 	}
 	for _, r := range e.sec.requirements {
-		out := verdict.Requirement{Type: r.Type, Keys: r.keys.names(), Identity: r.SignedIdentity.Type, Verdict: verdict.Unknown, Reason: verdict.RegistryUnreachable}
+		out := verdict.Requirement{Type: r.Type, Keys: r.keyNames(), Identity: r.SignedIdentity.Type, Verdict: verdict.Unknown, Reason: verdict.RegistryUnreachable}
 		e.v.Requirements = append(e.v.Requirements, out)
 	}
 	return e, nil
@@ -595,7 +595,7 @@ func (e *evaluation) conclude() {
 	}
 	q := e.v.Requirements[decided]
 	e.set(q.Verdict, q.Reason, e.message(q, e.sec.requirements[decided]))
-	if q.Reason == verdict.KeyUnreadable && e.sec.requirements[decided].keys.unusual() != "" {
+	if q.Reason == verdict.KeyUnreadable && e.sec.requirements[decided].keys.Unusual() != "" {
 		e.v.Hint = "name a file with the signer's key of version 4, as runtimes with gpg 2.2 refuse every image while they have only this one"
 	}
 	if q.Reason == verdict.WrongKey && slices.ContainsFunc(e.v.Requirements, func(q verdict.Requirement) bool { return q.Verdict == verdict.Accept }) {

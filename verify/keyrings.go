@@ -3,7 +3,6 @@ package verify
 import (
 	"context"
 	"crypto/sha256"
-	"encoding/json"
 	"errors"
 	"runtime"
 	"slices"
@@ -14,6 +13,7 @@ import (
 	"go.podman.io/image/v5/types"
 
 	"github.com/nodetrust/nodetrust/verdict"
+	"github.com/nodetrust/nodetrust/verify/openpgp"
 )
 
 // keyrings are imported sets of keys, each used for many signatures. The library imports the keys anew for every signature
@@ -291,11 +291,8 @@ func (e *evaluation) signed(ctx context.Context, un types.UnparsedImage, r *requ
 // accepts is true if the library accepts what was signed for this image: its own reading of the content, its comparison
 // of the digest, and its choice of the scope; only of identities it gives nothing to call (see matchesIdentity).
 func (e *evaluation) accepts(ctx context.Context, un types.UnparsedImage, r *requirement, sig, blob []byte, mech onceVerified, ids []string) bool {
-	var claimed payload
-	if json.Unmarshal(mech.content, &claimed) != nil || claimed.Critical == nil {
-		return false
-	}
-	s, _, err := signature.VerifyImageManifestSignatureUsingKeyIdentityList(sig, blob, claimed.Critical.Identity.Reference, mech, ids)
+	claimed := openpgp.PayloadClaims(mech.content)
+	s, _, err := signature.VerifyImageManifestSignatureUsingKeyIdentityList(sig, blob, claimed.Reference, mech, ids)
 	if err != nil {
 		return false
 	}

@@ -17,6 +17,7 @@ import (
 	"github.com/proglottis/gpgme"
 
 	"github.com/nodetrust/nodetrust/verdict"
+	"github.com/nodetrust/nodetrust/verify/openpgp"
 )
 
 // Mechanism is the OpenPGP mechanism this program judges signatures with.
@@ -53,7 +54,7 @@ const (
 var gpgStatus = regexp.MustCompile(`Status:gpgme\.Error\{err:0x([0-9a-f]+)\}`)
 
 // mechanismReason says why the mechanism didn't accept a signature, when neither digest nor identity were the cause.
-func mechanismReason(err error, invalid bool, c claims, keys keySet) (verdict.Answer, verdict.Reason) {
+func mechanismReason(err error, invalid bool, c openpgp.Claims, keys openpgp.Keys) (verdict.Answer, verdict.Reason) {
 	if !invalid {
 		var e gpgme.Error
 		if errors.As(err, &e) && (int(e.Code()) == gpgNoData || int(e.Code()) == gpgBadData) {
@@ -74,14 +75,14 @@ func mechanismReason(err error, invalid bool, c claims, keys keySet) (verdict.An
 	case gpgRevoked:
 		return verdict.Refuse, verdict.KeyRevoked
 	case gpgNoPublicKey:
-		if _, ok := keys.byID[c.signer]; ok {
+		if _, ok := keys.ByID[c.Signer]; ok {
 			return verdict.Refuse, verdict.WeakOrUnsupported // there, but gpg can't use it
 		}
 		return verdict.Refuse, verdict.WrongKey
 	case gpgBadSignature:
 		return verdict.Refuse, verdict.WrongKey
 	}
-	if _, ok := keys.byID[c.signer]; !ok && c.signer != "" {
+	if _, ok := keys.ByID[c.Signer]; !ok && c.Signer != "" {
 		return verdict.Refuse, verdict.WrongKey
 	}
 	return verdict.Refuse, verdict.WeakOrUnsupported

@@ -9,6 +9,7 @@ import (
 	pgperrors "github.com/ProtonMail/go-crypto/openpgp/errors"
 
 	"github.com/nodetrust/nodetrust/verdict"
+	"github.com/nodetrust/nodetrust/verify/openpgp"
 )
 
 // Mechanism is the OpenPGP mechanism this program judges signatures with. The pure-Go one refuses OpenPGP v3 signature
@@ -23,12 +24,12 @@ func noProgram() string { return "" }
 
 // mechanismReason says why the mechanism didn't accept a signature, when neither digest nor identity were the cause.
 // Where gpg might have accepted it the answer is unknown.
-func mechanismReason(err error, invalid bool, c claims, keys keySet) (verdict.Answer, verdict.Reason) {
-	_, ours := keys.byID[c.signer]
+func mechanismReason(err error, invalid bool, c openpgp.Claims, keys openpgp.Keys) (verdict.Answer, verdict.Reason) {
+	_, ours := keys.ByID[c.Signer]
 	var bad pgperrors.SignatureError
 	var weak pgperrors.WeakAlgorithmError
 	switch {
-	case c.packet == 3 || c.hash == hashRIPEMD:
+	case c.Packet == 3 || c.Hash == openpgp.HashRIPEMD:
 		return verdict.Unknown, verdict.MechanismCannotTell
 	case errors.Is(err, pgperrors.ErrKeyExpired):
 		return verdict.Refuse, verdict.KeyExpired
@@ -36,15 +37,15 @@ func mechanismReason(err error, invalid bool, c claims, keys keySet) (verdict.An
 		return verdict.Refuse, verdict.SignatureExpired
 	case errors.Is(err, pgperrors.ErrKeyRevoked):
 		return verdict.Refuse, verdict.KeyRevoked
-	case errors.As(err, &weak), c.hash == hashMD5:
+	case errors.As(err, &weak), c.Hash == openpgp.HashMD5:
 		return verdict.Refuse, verdict.WeakOrUnsupported
 	case errors.As(err, &bad):
 		return verdict.Refuse, verdict.WrongKey
-	case c.packet == 0, errors.Is(err, io.ErrUnexpectedEOF):
+	case c.Packet == 0, errors.Is(err, io.ErrUnexpectedEOF):
 		return verdict.Refuse, verdict.WeakOrUnsupported // truncated: no mechanism reads it
 	case invalid && !ours:
 		return verdict.Refuse, verdict.WrongKey
-	case invalid && c.digest == "":
+	case invalid && c.Digest == "":
 		return verdict.Refuse, verdict.WeakOrUnsupported // well signed, but no container signature
 	}
 	return verdict.Unknown, verdict.MechanismCannotTell

@@ -19,6 +19,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/nodetrust/nodetrust/verdict"
+	"github.com/nodetrust/nodetrust/verify/openpgp"
 )
 
 // noKeyImported is what the library says of key files in which the mechanism finds nothing to use.
@@ -27,7 +28,7 @@ const noKeyImported = signature.PolicyRequirementError("No public keys imported"
 // signatureReason says why the library didn't accept one simple signature of an image with this manifest. By the type
 // of err, and only where that leaves several causes by what the signature claims: the library compares the digest and
 // then the identity after the cryptographic check, so at that point the claims are proven.
-func signatureReason(err error, c claims, keys keySet, manifestBlob []byte) (verdict.Answer, verdict.Reason) {
+func signatureReason(err error, c openpgp.Claims, keys openpgp.Keys, manifestBlob []byte) (verdict.Answer, verdict.Reason) {
 	if timedOut(err) {
 		return verdict.Unknown, verdict.Timeout
 	}
@@ -36,7 +37,7 @@ func signatureReason(err error, c claims, keys keySet, manifestBlob []byte) (ver
 		if requirement == noKeyImported {
 			return verdict.Refuse, verdict.KeyUnreadable
 		}
-		if !digestMatches(manifestBlob, c.digest) {
+		if !digestMatches(manifestBlob, c.Digest) {
 			return verdict.Refuse, verdict.WrongDigest
 		}
 		return verdict.Refuse, verdict.WrongIdentity

@@ -15,6 +15,7 @@ import (
 
 	"github.com/nodetrust/nodetrust/verdict"
 	"github.com/nodetrust/nodetrust/verify/hostfs"
+	"github.com/nodetrust/nodetrust/verify/openpgp"
 )
 
 // policyDoc is policy.json as far as looking up a scope needs it. The library's own types are opaque.
@@ -81,7 +82,9 @@ type section struct {
 type requirement struct {
 	requirementDoc
 	library signature.PolicyRequirement
-	keys    keySet
+	keys    openpgp.Keys
+	// keyFiles are reported instead of fingerprints when the files couldn't be read.
+	keyFiles []string
 	// ringData is the content of the one key file of a signedBy requirement; nil if there are several.
 	ringData []byte
 	// reason is set if the requirement can't be evaluated because of its configuration: KeyMissing, KeyUnreadable or
@@ -176,9 +179,9 @@ func (p *Policy) prepare(raw json.RawMessage) (*requirement, error) {
 	switch {
 	case errors.As(err, &bad):
 		r.reason, r.message = bad.reason, bad.Error()
-		r.keys.paths = append([]string{}, r.KeyPaths...)
+		r.keyFiles = append([]string{}, r.KeyPaths...)
 		if r.KeyPath != "" {
-			r.keys.paths = []string{r.KeyPath}
+			r.keyFiles = []string{r.KeyPath}
 		}
 		return r, nil
 	case err != nil:
@@ -188,8 +191,8 @@ func (p *Policy) prepare(raw json.RawMessage) (*requirement, error) {
 		if len(r.KeyData) > 0 {
 			blobs = [][]byte{r.KeyData}
 		}
-		r.keys = parseKeys(blobs)
-		if len(r.keys.primary) == 0 {
+		r.keys = openpgp.ParseKeys(blobs)
+		if len(r.keys.Primary) == 0 {
 			r.reason, r.message = verdict.KeyUnreadable, "no public key inside "+r.keySource()
 			return r, nil
 		}
@@ -198,9 +201,9 @@ func (p *Policy) prepare(raw json.RawMessage) (*requirement, error) {
 		}
 	}
 	if r.Type == "sigstoreSigned" {
-		r.keys.paths = r.KeyPaths
+		r.keyFiles = r.KeyPaths
 		if r.KeyPath != "" {
-			r.keys.paths = []string{r.KeyPath}
+			r.keyFiles = []string{r.KeyPath}
 		}
 		for _, b := range blobs {
 			if block, _ := pem.Decode(b); block == nil {
@@ -219,6 +222,14 @@ func (p *Policy) prepare(raw json.RawMessage) (*requirement, error) {
 	}
 	r.library = one.Default[0]
 	return r, nil
+}
+
+// keyNames are the fingerprints, or the paths where no fingerprint is known.
+func (r *requirement) keyNames() []string {
+	if len(r.keys.Primary) > 0 {
+		return r.keys.Primary
+	}
+	return r.keyFiles
 }
 
 func (r *requirement) keySource() string {

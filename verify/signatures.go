@@ -20,6 +20,7 @@ import (
 	"go.podman.io/image/v5/types"
 
 	"github.com/nodetrust/nodetrust/verdict"
+	"github.com/nodetrust/nodetrust/verify/openpgp"
 	"github.com/nodetrust/nodetrust/verify/registriesd"
 )
 
@@ -29,7 +30,7 @@ type sig struct {
 	attachment int       // number of the sigstore signature, from 1; 0 for a simple one
 	simple     []byte    // an OpenPGP message; nil for a sigstore signature
 	sigstore   *sigstore // nil for a simple signature
-	claims     claims
+	claims     openpgp.Claims
 }
 
 // size is in bytes, without annotations.
@@ -94,10 +95,10 @@ func (e *evaluation) signatures(ctx context.Context, un *image.UnparsedImage) ([
 			size = len(one.simple)
 			one.index = i
 			if size <= e.maxSize {
-				if err := checkUnpacked(one.simple, max(maxUnpacked, e.maxSize)); err != nil {
+				if err := openpgp.CheckUnpacked(one.simple, max(openpgp.MaxUnpacked, e.maxSize)); err != nil {
 					return nil, verdict.LookasideNotSignature, fmt.Errorf("%s is %w: that is no signature", e.sourceOf(one), err)
 				}
-				one.claims = readClaims(one.simple)
+				one.claims = openpgp.ReadClaims(one.simple)
 			}
 		case sigstoreSignature:
 			one.sigstore = &sigstore{s.UntrustedMIMEType(), s.UntrustedPayload(), s.UntrustedAnnotations()}
@@ -105,7 +106,7 @@ func (e *evaluation) signatures(ctx context.Context, un *image.UnparsedImage) ([
 			one.attachment = attached
 			size = len(one.sigstore.Payload)
 			if size <= e.maxSize {
-				one.claims.payload(append(make([]byte, 6), one.sigstore.Payload...))
+				one.claims = openpgp.PayloadClaims(one.sigstore.Payload)
 			}
 		default:
 			return nil, verdict.LookasideNotSignature, fmt.Errorf("signature %d has an unknown form", i+1)
@@ -216,13 +217,13 @@ func sigsFor(r *requirement, all []sig) []sig {
 
 // report is the signature as it claims to be.
 func (s sig) report(r *requirement, source string) verdict.Signature {
-	signer := s.claims.signer
-	if primary, ok := r.keys.byID[signer]; ok {
+	signer := s.claims.Signer
+	if primary, ok := r.keys.ByID[signer]; ok {
 		signer = primary
 	}
 	return verdict.Signature{
-		Source: source, Verdict: verdict.Unknown, Signer: signer, Packet: s.claims.packet,
-		Digest: s.claims.digest, Reference: s.claims.reference,
+		Source: source, Verdict: verdict.Unknown, Signer: signer, Packet: s.claims.Packet,
+		Digest: s.claims.Digest, Reference: s.claims.Reference,
 	}
 }
 
@@ -236,7 +237,7 @@ func (s sig) reason(err error, r *requirement, blob []byte) (verdict.Answer, ver
 	switch {
 	case timedOut(err):
 		return verdict.Unknown, verdict.Timeout
-	case errors.As(err, &requirement) && !digestMatches(blob, s.claims.digest):
+	case errors.As(err, &requirement) && !digestMatches(blob, s.claims.Digest):
 		return verdict.Refuse, verdict.WrongDigest
 	case errors.As(err, &requirement):
 		return verdict.Refuse, verdict.WrongIdentity
@@ -274,11 +275,11 @@ func (s sig) open(e *evaluation, blob []byte) (types.ImageSource, error) {
 // conclude fills in the answer on one signature; err is the library's.
 func (e *evaluation) concludeSignature(s *verdict.Signature, own sig, r *requirement, a verdict.Answer, reason verdict.Reason, err error) {
 	s.Verdict, s.Reason = a, reason
-	_, known := r.keys.byID[own.claims.signer]
+	_, known := r.keys.ByID[own.claims.Signer]
 	switch reason {
 	case "":
-		if !known && len(r.keys.primary) == 1 {
-			s.Signer = r.keys.primary[0]
+		if !known && len(r.keys.Primary) == 1 {
+			s.Signer = r.keys.Primary[0]
 		}
 	case verdict.WrongKey:
 		switch {
@@ -304,12 +305,12 @@ func (e *evaluation) concludeSignature(s *verdict.Signature, own sig, r *require
 		s.Message = fmt.Sprintf("key %s was revoked", orUnknown(s.Signer))
 	case verdict.KeyUnreadable:
 		s.Message = fmt.Sprintf("no public key that %s can use inside %s", Mechanism, r.keySource())
-		if u := r.keys.unusual(); u != "" {
+		if u := r.keys.Unusual(); u != "" {
 			s.Message += fmt.Sprintf(": it holds %s, which gpg 2.2 can't read", u)
 		}
 	case verdict.WeakOrUnsupported:
 		s.Message = "no usable container signature: " + unusable(own, err)
-		if kind := r.keys.kinds[s.Signer]; len(s.Signer) == 64 && kind != "" {
+		if kind := r.keys.Kinds[s.Signer]; len(s.Signer) == 64 && kind != "" {
 			s.Message = fmt.Sprintf("signed by key %s (%s), which %s can't use", s.Signer, kind, Mechanism)
 		}
 	case verdict.MechanismCannotTell:
@@ -326,11 +327,11 @@ func orUnknown(s string) string {
 
 func unusable(own sig, err error) string {
 	switch {
-	case own.claims.hash == hashMD5:
+	case own.claims.Hash == openpgp.HashMD5:
 		return "it was made with MD5"
-	case own.simple != nil && own.claims.packet == 0:
+	case own.simple != nil && own.claims.Packet == 0:
 		return "it is cut off or holds no signature"
-	case own.simple != nil && own.claims.digest == "":
+	case own.simple != nil && own.claims.Digest == "":
 		return "it does not hold the JSON of a container signature"
 	}
 	// gpgme's state of a signature is of no use to a reader.
@@ -339,7 +340,7 @@ func unusable(own sig, err error) string {
 }
 
 func cannotTell(own sig, err error) string {
-	if own.claims.packet == 3 && Mechanism != "gpgme" {
+	if own.claims.Packet == 3 && Mechanism != "gpgme" {
 		return "it is an OpenPGP v3 packet"
 	}
 	if why := noProgram(); why != "" {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/nodetrust/nodetrust/trust"
 	"github.com/nodetrust/nodetrust/verify"
+	"github.com/nodetrust/nodetrust/verify/openpgp"
 )
 
 func newVerifyChecksumsCommand() *cobra.Command {
@@ -46,7 +47,7 @@ out, and one must be there. SHA-256, SHA-384 and SHA-512 count; a list with name
 			if f.Keys, err = readKeys(keys); err != nil {
 				return err
 			}
-			if verify.IsDetached(f.Signature) {
+			if openpgp.IsDetached(f.Signature) {
 				if list == "" {
 					if list = signedFile(args[0]); list == "" {
 						return usagef("%s is a detached signature, and its name ends in neither .sig, .gpg nor .asc: name the list with --list", args[0])

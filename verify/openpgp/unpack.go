@@ -1,4 +1,4 @@
-package verify
+package openpgp
 
 import (
 	"bytes"
@@ -8,17 +8,17 @@ import (
 	"github.com/ProtonMail/go-crypto/openpgp/packet"
 )
 
-// maxUnpacked bounds what compressed packets of a signature hold together, in bytes, and maxNested how many are inside
-// of each other. Container signatures have some hundred bytes of JSON.
-const (
-	maxUnpacked = 1 << 20
-	maxNested   = 8
-)
+// MaxUnpacked bounds what compressed packets of a signature hold together, in bytes. Container signatures have some hundred
+// bytes of JSON.
+const MaxUnpacked = 1 << 20
 
-// checkUnpacked reports a signature that holds more than limit bytes when it is unpacked: the mechanism would unpack all
+// maxNested bounds how many compressed packets are inside of each other.
+const maxNested = 8
+
+// CheckUnpacked reports a signature that holds more than limit bytes when it is unpacked: the mechanism would unpack all
 // of it into memory, which can be a thousand times as much, and for bzip2 a million times. Nothing else is judged; bytes
 // that are no packets are left to the mechanism, which stops at them too.
-func checkUnpacked(sig []byte, limit int) error {
+func CheckUnpacked(sig []byte, limit int) error {
 	left := int64(limit)
 	return unpack(sig, &left, limit, 0)
 }
@@ -42,11 +42,11 @@ func unpack(b []byte, left *int64, limit, depth int) error {
 			return nil
 		}
 		if depth == maxNested {
-			return &tooMuchError{fmt.Errorf("compressed more than %d times", maxNested)}
+			return fmt.Errorf("compressed more than %d times", maxNested)
 		}
 		in, _ := io.ReadAll(io.LimitReader(z.Body, *left+1)) // a damaged end is the mechanism's to find
 		if *left -= int64(len(in)); *left < 0 {
-			return &tooMuchError{fmt.Errorf("compressed, and more than %d bytes inside", limit)}
+			return fmt.Errorf("compressed, and more than %d bytes inside", limit)
 		}
 		if err := unpack(in, left, limit, depth+1); err != nil {
 			return err

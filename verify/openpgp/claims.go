@@ -1,0 +1,122 @@
+package openpgp
+
+import (
+	"bytes"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/ProtonMail/go-crypto/openpgp/packet"
+)
+
+// Claims is what a container signature says of itself. Nothing of it is proven.
+type Claims struct {
+	Packet int    // version of the signature packet, 0 if there is none
+	Hash   byte   // OpenPGP's number of the hash algorithm
+	Signer string // fingerprint, or 16-digit key ID; "" if not said
+	// Digest is that of the manifest that was signed, and Reference its name; "" if not said.
+	Digest    string
+	Reference string
+}
+
+// OpenPGP's numbers of weak hash algorithms.
+const (
+	HashMD5    = 1
+	HashRIPEMD = 3
+)
+
+// ReadClaims reads a signature without judging it. Compressed data is read up to 1 MiB.
+func ReadClaims(sig []byte) Claims {
+	var c Claims
+	c.read(bytes.NewReader(sig), 0)
+	return c
+}
+
+func (c *Claims) read(r io.Reader, depth int) {
+	packets := packet.NewOpaqueReader(io.LimitReader(r, 1<<20))
+	for {
+		p, err := packets.Next()
+		if err != nil {
+			return
+		}
+		switch p.Tag {
+		case tagCompressed:
+			if parsed, err := p.Parse(); err == nil && depth < 2 {
+				if z, ok := parsed.(*packet.Compressed); ok {
+					c.read(z.Body, depth+1)
+				}
+			}
+		case tagOnePass: // version, type, hash, algorithm, key ID
+			if b := p.Contents; c.Signer == "" && len(b) >= 12 && b[0] == 3 {
+				c.Signer = keyID(b[4:12])
+			}
+		case tagLiteral:
+			c.literal(p.Contents)
+		case tagSignature:
+			c.signature(p)
+		}
+	}
+}
+
+func keyID(b []byte) string { return fmt.Sprintf("%016X", b) }
+
+// literal reads a literal data packet: format, length of the file name, file name, date, data.
+func (c *Claims) literal(b []byte) {
+	if len(b) >= 2 && len(b) >= 6+int(b[1]) {
+		c.payload(b[6+int(b[1]):])
+	}
+}
+
+// PayloadClaims is what the JSON says that was, or is to be, signed.
+func PayloadClaims(payload []byte) Claims {
+	var c Claims
+	c.payload(payload)
+	return c
+}
+
+func (c *Claims) payload(b []byte) {
+	var doc struct {
+		Critical struct {
+			Image struct {
+				Digest string `json:"docker-manifest-digest"`
+			} `json:"image"`
+			Identity struct {
+				Reference string `json:"docker-reference"`
+			} `json:"identity"`
+		} `json:"critical"`
+	}
+	if json.Unmarshal(b, &doc) == nil {
+		c.Digest, c.Reference = doc.Critical.Image.Digest, doc.Critical.Identity.Reference
+	}
+}
+
+func (c *Claims) signature(p *packet.OpaquePacket) {
+	b := p.Contents
+	if c.Packet != 0 || len(b) == 0 {
+		return
+	}
+	c.Packet = int(b[0])
+	if c.Packet == 3 { // version, 5, type, date (4), key ID (8), algorithm, hash
+		if len(b) >= 17 {
+			c.Signer, c.Hash = keyID(b[7:15]), b[16]
+		}
+		return
+	}
+	if len(b) >= 4 { // version, type, algorithm, hash
+		c.Hash = b[3]
+	}
+	parsed, err := p.Parse()
+	if err != nil {
+		return
+	}
+	if s, ok := parsed.(*packet.Signature); ok {
+		switch {
+		case len(s.IssuerFingerprint) > 0:
+			c.Signer = strings.ToUpper(hex.EncodeToString(s.IssuerFingerprint))
+		case s.IssuerKeyId != nil:
+			c.Signer = fmt.Sprintf("%016X", *s.IssuerKeyId)
+		}
+	}
+}
