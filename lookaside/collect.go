@@ -14,6 +14,7 @@ import (
 	"github.com/nodetrust/nodetrust/release"
 	"github.com/nodetrust/nodetrust/verdict"
 	"github.com/nodetrust/nodetrust/verify"
+	"github.com/nodetrust/nodetrust/verify/mechanism"
 )
 
 // parallel is how many images are collected at a time.
@@ -130,7 +131,7 @@ func (c *collector) finished(total int) {
 
 // image collects one image. Only what makes all others pointless is an error.
 func (c *collector) image(ctx context.Context, name string) (Image, error) {
-	out := Image{Verdict: verdict.Verdict{Image: name, Verdict: verdict.Unknown, Mechanism: verify.Mechanism}, Places: []string{}}
+	out := Image{Verdict: verdict.Verdict{Image: name, Verdict: verdict.Unknown, Mechanism: mechanism.Name}, Places: []string{}}
 	if c.o.Image.Timeout > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, c.o.Image.Timeout)

@@ -19,6 +19,7 @@ import (
 	"syscall"
 
 	"github.com/nodetrust/nodetrust/verdict"
+	"github.com/nodetrust/nodetrust/verify/mechanism"
 	"github.com/nodetrust/nodetrust/verify/openpgp"
 )
 
@@ -114,7 +115,7 @@ func (c *Checksums) signature(ctx context.Context, message []byte, files [][]byt
 		c.set(verdict.Refuse, verdict.KeyUnreadable, "no public key inside the key files")
 		return nil
 	}
-	content, err := verified(ctx, message, files, keys)
+	content, err := mechanism.Verify(ctx, message, files, keys)
 	if err == nil {
 		if !known && len(keys.Primary) == 1 {
 			c.Signer = keys.Primary[0]
@@ -122,7 +123,7 @@ func (c *Checksums) signature(ctx context.Context, message []byte, files [][]byt
 		c.set(verdict.Accept, "", "signed by %s", c.Signer)
 		return content
 	}
-	a, reason := signatureReason(err, claims, keys, nil)
+	a, reason := mechanism.Reason(err, claims, keys)
 	if textMode && reason == verdict.WrongKey && known {
 		// Implementations differ in which white space of a text is signed.
 		a, reason = verdict.Unknown, verdict.MechanismCannotTell
@@ -133,17 +134,10 @@ func (c *Checksums) signature(ctx context.Context, message []byte, files [][]byt
 		if known {
 			c.set(a, reason, "the signature names key %s but does not verify with it: list or signature were altered", c.Signer)
 		}
-	case verdict.KeyExpired:
-		c.set(a, reason, "key %s has expired", orUnknown(c.Signer))
-	case verdict.SignatureExpired:
-		c.set(a, reason, "the signature by key %s has expired", orUnknown(c.Signer))
-	case verdict.KeyRevoked:
-		c.set(a, reason, "key %s was revoked", orUnknown(c.Signer))
-	case verdict.MechanismCannotTell:
-		c.set(a, reason, "the OpenPGP mechanism of this build (%s) cannot judge the signature: %s", Mechanism, cannotTell(sig{simple: message, claims: claims}, err))
+	case verdict.KeyExpired, verdict.SignatureExpired, verdict.KeyRevoked, verdict.MechanismCannotTell:
+		c.set(a, reason, "%s", mechanism.Signature{Claims: claims, Signer: c.Signer, Keys: keys}.Explain(reason, err))
 	default:
-		text, _, _ := strings.Cut(err.Error(), ": gpgme.Signature{")
-		c.set(a, reason, "no usable signature: %s", text)
+		c.set(a, reason, "no usable signature: %s", mechanism.Text(err))
 	}
 	return nil
 }

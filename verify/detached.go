@@ -2,19 +2,19 @@ package verify
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 	"strings"
 
 	"github.com/opencontainers/go-digest"
 	"go.podman.io/image/v5/docker/reference"
-	"go.podman.io/image/v5/signature"
 
 	"github.com/nodetrust/nodetrust/verdict"
+	"github.com/nodetrust/nodetrust/verify/mechanism"
 	"github.com/nodetrust/nodetrust/verify/openpgp"
 )
 
@@ -61,30 +61,26 @@ func Signature(ctx context.Context, blob []byte, keys [][]byte, w Wanted) (Detac
 		}
 	}
 	c := openpgp.ReadClaims(blob)
-	r := requirement{keys: openpgp.ParseKeys(keys)}
-	own := sig{simple: blob, claims: c}
-	report := own.report(&r, "")
-	d := Detached{Signer: report.Signer, Digest: c.Digest, Reference: c.Reference}
+	known := openpgp.ParseKeys(keys)
+	d := Detached{Signer: c.Signer, Digest: c.Digest, Reference: c.Reference}
+	if primary, ok := known.ByID[c.Signer]; ok {
+		d.Signer = primary
+	}
 	answer := func(a verdict.Answer, reason verdict.Reason, format string, args ...any) (Detached, error) {
 		d.Verdict, d.Reason, d.Message = a, reason, fmt.Sprintf(format, args...)
 		return d, nil
 	}
-	if len(r.keys.Primary) == 0 {
+	if len(known.Primary) == 0 {
 		return answer(verdict.Refuse, verdict.KeyUnreadable, "no public key inside the key files")
 	}
 	if err := openpgp.CheckUnpacked(blob, openpgp.MaxUnpacked); err != nil {
 		return answer(verdict.Unknown, verdict.LookasideNotSignature, "the file is %v: that is no signature", err)
 	}
-	signed, err := verified(ctx, blob, keys, r.keys)
+	signed, err := mechanism.Verify(ctx, blob, keys, known)
 	if err != nil {
-		a, reason := signatureReason(err, c, r.keys, nil)
-		e := evaluation{}
-		r.KeyPaths = []string{"given"}
-		e.concludeSignature(&report, own, &r, a, reason, err)
-		if report.Message == "" {
-			report.Message = err.Error()
-		}
-		return answer(a, reason, "%s", report.Message)
+		a, reason := mechanism.Reason(err, c, known)
+		message := mechanism.Signature{Claims: c, Signer: d.Signer, Keys: known, Source: "key files given"}.Explain(reason, err)
+		return answer(a, reason, "%s", cmp.Or(message, err.Error()))
 	}
 	payload, err := strictPayload(signed)
 	if err != nil {
@@ -152,30 +148,6 @@ func (w Wanted) matches(want reference.Named, signed string) bool {
 		return ok && t.Tag() == tagged.Tag()
 	}
 	return true
-}
-
-// verified is the signed content, if one of the keys made the signature.
-func verified(ctx context.Context, blob []byte, files [][]byte, keys openpgp.Keys) ([]byte, error) {
-	mech, ids, err := signature.NewEphemeralGPGSigningMechanism(openpgp.Ring(files))
-	if err != nil {
-		return nil, err
-	}
-	defer mech.Close()
-	if len(ids) == 0 {
-		return nil, noKeyImported
-	}
-	if err := ctx.Err(); err != nil {
-		return nil, err
-	}
-	content, signer, err := mech.Verify(blob)
-	if err != nil {
-		return nil, err
-	}
-	// The mechanism knows no other keys than these; the signer may be a subkey.
-	if _, ok := keys.ByID[signer]; !ok && !slices.Contains(ids, signer) {
-		return nil, fmt.Errorf("signed by key %s, which is none of those given", signer)
-	}
-	return content, nil
 }
 
 // payload is the signed JSON. The library's strict reader of it is reachable only together with a manifest.

@@ -19,6 +19,7 @@ import (
 
 	"github.com/nodetrust/nodetrust/trust/key"
 	"github.com/nodetrust/nodetrust/verify/hostfs"
+	"github.com/nodetrust/nodetrust/verify/mechanism"
 )
 
 // Fingerprint is a hash of all that verdicts depend on and that can be known beforehand: policy.json, registries.d,
@@ -77,14 +78,14 @@ func (f *hashing) json(what string, v any) error {
 
 // program is this program, and the gpg that judges for it.
 func (f *hashing) program() {
-	f.add("mechanism", Mechanism)
+	f.add("mechanism", mechanism.Name)
 	if info, ok := debug.ReadBuildInfo(); ok {
 		f.add("build", info.String())
 	}
 	if exe, err := os.Executable(); err == nil {
 		f.file("program", exe)
 	}
-	if gpg, err := exec.LookPath("gpg"); err == nil && Mechanism == "gpgme" {
+	if gpg, err := exec.LookPath("gpg"); err == nil && mechanism.Name == "gpgme" {
 		f.file("gpg", gpg)
 	}
 }

@@ -25,6 +25,7 @@ import (
 
 	"github.com/nodetrust/nodetrust/verdict"
 	"github.com/nodetrust/nodetrust/verify/hostfs"
+	"github.com/nodetrust/nodetrust/verify/mechanism"
 	"github.com/nodetrust/nodetrust/verify/registriesd"
 )
 
@@ -63,7 +64,7 @@ type Options struct {
 // returned before it is cleared.
 func Isolate() (registriesConf string) {
 	quietLog()
-	skipGPGConf()
+	mechanism.SkipGPGConf()
 	registriesConf = os.Getenv("CONTAINERS_REGISTRIES_CONF")
 	for _, kv := range os.Environ() {
 		name, _, _ := strings.Cut(kv, "=")
@@ -152,7 +153,7 @@ func newEvaluation(image string, p *Policy, o Options) (*evaluation, error) {
 		return nil, err
 	}
 	scope := e.sec.scope
-	e.v = verdict.Verdict{Image: t.name, Judged: judged, Mechanism: Mechanism, Scope: &scope}
+	e.v = verdict.Verdict{Image: t.name, Judged: judged, Mechanism: mechanism.Name, Scope: &scope}
 	if t.logical.DockerReference() != nil {
 		e.v.Lookaside = shown(e.lookaside(t.logical))
 	}

@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"github.com/nodetrust/nodetrust/verify/mechanism"
 )
 
 // Enclose gives this process a temporary directory of its own, in which the image library makes its gpg keyrings, and
@@ -12,7 +14,7 @@ import (
 // of an import, and outlives a process that is killed. Close undoes it, and removes what a gpg that hangs may hold on to.
 // It changes the environment, so only one policy of a process may be enclosed, and a program does it, not a library.
 func (p *Policy) Enclose() error {
-	if Mechanism != "gpgme" {
+	if mechanism.Name != "gpgme" {
 		return nil
 	}
 	dir := filepath.Join(p.tmp, "gpg")

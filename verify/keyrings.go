@@ -13,6 +13,7 @@ import (
 	"go.podman.io/image/v5/types"
 
 	"github.com/nodetrust/nodetrust/verdict"
+	"github.com/nodetrust/nodetrust/verify/mechanism"
 	"github.com/nodetrust/nodetrust/verify/openpgp"
 )
 
@@ -36,7 +37,7 @@ type keyrings struct {
 // keyring is one set of keys. A mechanism is used by one goroutine at a time, so there may be several with the same keys.
 type keyring struct {
 	data []byte
-	free chan *mechanism
+	free chan *loaded
 	// useless is closed when the mechanism imports none of the keys: the library is to say so.
 	useless chan struct{}
 
@@ -48,7 +49,8 @@ type keyring struct {
 	subkeys   map[string]bool // fingerprints under which the library has accepted a signature
 }
 
-type mechanism struct {
+// loaded is a mechanism with keys.
+type loaded struct {
 	signature.SigningMechanism
 	ids []string // the keys that were imported
 }
@@ -73,7 +75,7 @@ func (k *keyrings) get(data []byte) *keyring {
 	}
 	r, ok := k.rings[sum]
 	if !ok {
-		r = &keyring{data: data, free: make(chan *mechanism, mechanisms()), useless: make(chan struct{}), subkeys: map[string]bool{}}
+		r = &keyring{data: data, free: make(chan *loaded, mechanisms()), useless: make(chan struct{}), subkeys: map[string]bool{}}
 		k.rings[sum] = r
 	}
 	return r
@@ -129,20 +131,20 @@ func (k *keyrings) fill(r *keyring) {
 }
 
 // imported makes a mechanism; nil if the keys are of no use.
-func (k *keyrings) imported(r *keyring) *mechanism {
+func (k *keyrings) imported(r *keyring) *loaded {
 	defer k.around()()
 	m, ids, err := signature.NewEphemeralGPGSigningMechanism(r.data)
 	if err == nil && len(ids) == 0 {
-		err = errors.Join(noKeyImported, m.Close())
+		err = errors.Join(mechanism.ErrNoKey, m.Close())
 	}
 	if err != nil {
 		return nil
 	}
-	return &mechanism{SigningMechanism: m, ids: ids}
+	return &loaded{SigningMechanism: m, ids: ids}
 }
 
 // take waits for a mechanism; nil means that the library is to be asked.
-func (k *keyrings) take(ctx context.Context, r *keyring) *mechanism {
+func (k *keyrings) take(ctx context.Context, r *keyring) *loaded {
 	select {
 	case m := <-r.free:
 		return m

@@ -20,6 +20,7 @@ import (
 	"github.com/nodetrust/nodetrust/trust"
 	"github.com/nodetrust/nodetrust/verdict"
 	"github.com/nodetrust/nodetrust/verify/hostfs"
+	"github.com/nodetrust/nodetrust/verify/mechanism"
 	"github.com/nodetrust/nodetrust/verify/registriesd"
 )
 
@@ -257,7 +258,7 @@ func (p *Policy) open(policy []byte, files []registriesd.File) (_ *Policy, err e
 	go func() {
 		defer close(p.warm)
 		if bytes.Contains(policy, []byte(`"signedBy"`)) {
-			warmUp()
+			mechanism.WarmUp()
 		}
 	}()
 	defer func() {
@@ -453,7 +454,7 @@ func RenderedFiles(files trust.FileSet, s Settings) (*Policy, error) {
 func Invalid(image string, err *InvalidError) verdict.Verdict {
 	return verdict.Verdict{
 		Image: strings.TrimPrefix(image, "docker://"), Verdict: verdict.Unknown, Reason: err.Reason, Message: err.Error(),
-		Hint: hint(err.Reason), Mechanism: Mechanism,
+		Hint: hint(err.Reason), Mechanism: mechanism.Name,
 	}
 }
 

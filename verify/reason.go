@@ -19,31 +19,22 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/nodetrust/nodetrust/verdict"
+	"github.com/nodetrust/nodetrust/verify/mechanism"
 	"github.com/nodetrust/nodetrust/verify/openpgp"
 )
-
-// noKeyImported is what the library says of key files in which the mechanism finds nothing to use.
-const noKeyImported = signature.PolicyRequirementError("No public keys imported")
 
 // signatureReason says why the library didn't accept one simple signature of an image with this manifest. By the type
 // of err, and only where that leaves several causes by what the signature claims: the library compares the digest and
 // then the identity after the cryptographic check, so at that point the claims are proven.
 func signatureReason(err error, c openpgp.Claims, keys openpgp.Keys, manifestBlob []byte) (verdict.Answer, verdict.Reason) {
-	if timedOut(err) {
-		return verdict.Unknown, verdict.Timeout
-	}
 	var requirement signature.PolicyRequirementError
-	if errors.As(err, &requirement) {
-		if requirement == noKeyImported {
-			return verdict.Refuse, verdict.KeyUnreadable
-		}
+	if errors.As(err, &requirement) && requirement != mechanism.ErrNoKey && !timedOut(err) {
 		if !digestMatches(manifestBlob, c.Digest) {
 			return verdict.Refuse, verdict.WrongDigest
 		}
 		return verdict.Refuse, verdict.WrongIdentity
 	}
-	var invalid signature.InvalidSignatureError
-	return mechanismReason(err, errors.As(err, &invalid), c, keys)
+	return mechanism.Reason(err, c, keys)
 }
 
 func digestMatches(manifestBlob []byte, d string) bool {
@@ -196,9 +187,9 @@ func hint(r verdict.Reason) string {
 		return "a more specific scope of policy.json can make an exception: the first one of the image's reference, its repository, the parents of that and its host is used alone"
 	case verdict.MechanismCannotTell:
 		switch {
-		case noProgram() != "":
+		case mechanism.Missing() != "":
 			return "install gpg, or put it into $PATH: nodetrust judges signatures with it, and so do runtimes"
-		case Mechanism == "gpgme":
+		case mechanism.Name == "gpgme":
 			return "see whether gpg works here: gpg --version"
 		}
 		return "judge with a build of nodetrust that has gpgme (see nodetrust version)"

@@ -13,10 +13,11 @@ import (
 
 	"github.com/nodetrust/nodetrust/internal/fixture"
 	"github.com/nodetrust/nodetrust/verdict"
+	"github.com/nodetrust/nodetrust/verify/mechanism"
 )
 
 // pure is true when gpg doesn't judge.
-const pure = Mechanism != "gpgme"
+const pure = mechanism.Name != "gpgme"
 
 func TestImage_signatures(t *testing.T) {
 	w := newWorld(t)

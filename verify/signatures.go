@@ -1,6 +1,7 @@
 package verify
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -20,6 +21,7 @@ import (
 	"go.podman.io/image/v5/types"
 
 	"github.com/nodetrust/nodetrust/verdict"
+	"github.com/nodetrust/nodetrust/verify/mechanism"
 	"github.com/nodetrust/nodetrust/verify/openpgp"
 	"github.com/nodetrust/nodetrust/verify/registriesd"
 )
@@ -275,79 +277,28 @@ func (s sig) open(e *evaluation, blob []byte) (types.ImageSource, error) {
 // conclude fills in the answer on one signature; err is the library's.
 func (e *evaluation) concludeSignature(s *verdict.Signature, own sig, r *requirement, a verdict.Answer, reason verdict.Reason, err error) {
 	s.Verdict, s.Reason = a, reason
-	_, known := r.keys.ByID[own.claims.Signer]
-	switch reason {
-	case "":
-		if !known && len(r.keys.Primary) == 1 {
+	switch {
+	case reason == "":
+		if _, known := r.keys.ByID[own.claims.Signer]; !known && len(r.keys.Primary) == 1 {
 			s.Signer = r.keys.Primary[0]
 		}
-	case verdict.WrongKey:
-		switch {
-		case own.sigstore != nil:
-			s.Message = fmt.Sprintf("no accepted key or certificate made the signature: %v", err)
-		case known:
-			s.Message = fmt.Sprintf("the signature names key %s but does not verify with it: it was altered", s.Signer)
-		default:
-			s.Message = fmt.Sprintf("signed by key %s, which is none of the scope's", orUnknown(s.Signer))
-		}
-	case verdict.WrongIdentity:
+	case reason == verdict.WrongIdentity:
 		s.Message = fmt.Sprintf("signed as %s, which %s does not accept for %s", orUnknown(s.Reference), r.identity(), e.logicalName())
 		if want := r.wanted(e.target.logical.DockerReference()); want != "" && want != e.logicalName() {
 			s.Message += "; it accepts " + want
 		}
-	case verdict.WrongDigest:
+	case reason == verdict.WrongDigest:
 		s.Message = fmt.Sprintf("signed for %s, the image is %s", orUnknown(s.Digest), e.v.Digest)
-	case verdict.KeyExpired:
-		s.Message = fmt.Sprintf("key %s has expired", orUnknown(s.Signer))
-	case verdict.SignatureExpired:
-		s.Message = fmt.Sprintf("the signature by key %s has expired", orUnknown(s.Signer))
-	case verdict.KeyRevoked:
-		s.Message = fmt.Sprintf("key %s was revoked", orUnknown(s.Signer))
-	case verdict.KeyUnreadable:
-		s.Message = fmt.Sprintf("no public key that %s can use inside %s", Mechanism, r.keySource())
-		if u := r.keys.Unusual(); u != "" {
-			s.Message += fmt.Sprintf(": it holds %s, which gpg 2.2 can't read", u)
-		}
-	case verdict.WeakOrUnsupported:
-		s.Message = "no usable container signature: " + unusable(own, err)
-		if kind := r.keys.Kinds[s.Signer]; len(s.Signer) == 64 && kind != "" {
-			s.Message = fmt.Sprintf("signed by key %s (%s), which %s can't use", s.Signer, kind, Mechanism)
-		}
-	case verdict.MechanismCannotTell:
-		s.Message = fmt.Sprintf("the OpenPGP mechanism of this build (%s) cannot judge the signature: %s", Mechanism, cannotTell(own, err))
+	case own.simple != nil:
+		s.Message = mechanism.Signature{Claims: own.claims, Signer: s.Signer, Keys: r.keys, Source: r.keySource()}.Explain(reason, err)
+	case reason == verdict.WrongKey:
+		s.Message = fmt.Sprintf("no accepted key or certificate made the signature: %v", err)
+	case reason == verdict.WeakOrUnsupported:
+		s.Message = "no usable container signature: " + mechanism.Text(err)
 	}
 }
 
-func orUnknown(s string) string {
-	if s == "" {
-		return "(not said)"
-	}
-	return s
-}
-
-func unusable(own sig, err error) string {
-	switch {
-	case own.claims.Hash == openpgp.HashMD5:
-		return "it was made with MD5"
-	case own.simple != nil && own.claims.Packet == 0:
-		return "it is cut off or holds no signature"
-	case own.simple != nil && own.claims.Digest == "":
-		return "it does not hold the JSON of a container signature"
-	}
-	// gpgme's state of a signature is of no use to a reader.
-	text, _, _ := strings.Cut(err.Error(), ": gpgme.Signature{")
-	return text
-}
-
-func cannotTell(own sig, err error) string {
-	if own.claims.Packet == 3 && Mechanism != "gpgme" {
-		return "it is an OpenPGP v3 packet"
-	}
-	if why := noProgram(); why != "" {
-		return why
-	}
-	return err.Error()
-}
+func orUnknown(s string) string { return cmp.Or(s, "(not said)") }
 
 // identity says which identities a requirement accepts.
 func (r requirementDoc) identity() string {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/nodetrust/nodetrust/internal/fixture"
 	"github.com/nodetrust/nodetrust/verdict"
+	"github.com/nodetrust/nodetrust/verify/mechanism"
 )
 
 // TestMain gives the tests a temporary directory of their own, and fails if a keyring or a gpg-agent is left in it.
@@ -183,7 +184,7 @@ func (w *world) want(v verdict.Verdict, answer verdict.Answer, reason verdict.Re
 		b, _ := json.MarshalIndent(v, "", "  ")
 		w.Fatalf("got %s/%s, want %s/%s\n%s", v.Verdict, v.Reason, answer, reason, b)
 	}
-	if v.Message == "" || v.Mechanism != Mechanism || (answer != verdict.Accept) != (v.Hint != "") {
+	if v.Message == "" || v.Mechanism != mechanism.Name || (answer != verdict.Accept) != (v.Hint != "") {
 		w.Fatalf("message %q, mechanism %q, hint %q", v.Message, v.Mechanism, v.Hint)
 	}
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/nodetrust/nodetrust/trust/key"
 	"github.com/nodetrust/nodetrust/verdict"
 	"github.com/nodetrust/nodetrust/verify"
+	"github.com/nodetrust/nodetrust/verify/mechanism"
 )
 
 type auditOptions struct {
@@ -112,7 +113,7 @@ func (o *auditOptions) judge(cmd *cobra.Command, inventory *audit.Inventory) (r 
 	defer func() {
 		bar.clear()
 		if err == nil {
-			r.Summary.Policy, r.Summary.Desired, r.Summary.Mechanism = o.policyName(), desiredDigest(o.policy.files), verify.Mechanism
+			r.Summary.Policy, r.Summary.Desired, r.Summary.Mechanism = o.policyName(), desiredDigest(o.policy.files), mechanism.Name
 			r.Summary.Releases = releases
 		}
 	}()

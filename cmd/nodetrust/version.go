@@ -8,7 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/nodetrust/nodetrust/verify"
+	"github.com/nodetrust/nodetrust/verify/mechanism"
 )
 
 // version is set by the Makefile with -ldflags -X.
@@ -34,7 +34,7 @@ build, which cannot judge OpenPGP v3 packets and answers unknown for them) and t
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			v := versionInfo{
 				Version:   version,
-				Mechanism: verify.Mechanism,
+				Mechanism: mechanism.Name,
 				Library:   libraryVersion(),
 				Go:        runtime.Version(),
 				Platform:  runtime.GOOS + "/" + runtime.GOARCH,

@@ -1,6 +1,6 @@
 //go:build !containers_image_openpgp
 
-package verify
+package mechanism
 
 // #cgo pkg-config: gpgme
 // #cgo CPPFLAGS: -D_FILE_OFFSET_BITS=64
@@ -20,19 +20,19 @@ import (
 	"github.com/nodetrust/nodetrust/verify/openpgp"
 )
 
-// Mechanism is the OpenPGP mechanism this program judges signatures with.
-const Mechanism = "gpgme"
+// Name is the OpenPGP mechanism this program judges signatures with.
+const Name = "gpgme"
 
-// skipGPGConf makes gpgme look for gpg in $PATH itself instead of asking gpgconf where it is, which takes three processes
+// SkipGPGConf makes gpgme look for gpg in $PATH itself instead of asking gpgconf where it is, which takes three processes
 // one after the other. What gpg judges is the same. It has effect only before gpgme is used for the first time.
-func skipGPGConf() { C.nt_disable_gpgconf() }
+func SkipGPGConf() { C.nt_disable_gpgconf() }
 
-// warmUp makes gpgme look for its engines now, which takes several short processes, one after the other: while the registry
+// WarmUp makes gpgme look for its engines now, which takes several short processes, one after the other: while the registry
 // is asked that costs no time. Whoever uses gpgme meanwhile waits for it.
-func warmUp() { _ = gpgme.EngineCheckVersion(gpgme.ProtocolOpenPGP) }
+func WarmUp() { _ = gpgme.EngineCheckVersion(gpgme.ProtocolOpenPGP) }
 
-// noProgram says which program is missing that judges signatures; "" if none is.
-func noProgram() string {
+// Missing says which program is missing that judges signatures; "" if none is.
+func Missing() string {
 	if _, err := exec.LookPath("gpg"); err != nil {
 		return "there is no program gpg in $PATH"
 	}
@@ -53,8 +53,8 @@ const (
 // The library prints the state of a signature that gpg judged bad into its error and keeps nothing else of it.
 var gpgStatus = regexp.MustCompile(`Status:gpgme\.Error\{err:0x([0-9a-f]+)\}`)
 
-// mechanismReason says why the mechanism didn't accept a signature, when neither digest nor identity were the cause.
-func mechanismReason(err error, invalid bool, c openpgp.Claims, keys openpgp.Keys) (verdict.Answer, verdict.Reason) {
+// reasonOf says why the mechanism didn't accept a signature, when neither digest nor identity were the cause.
+func reasonOf(err error, invalid bool, c openpgp.Claims, keys openpgp.Keys) (verdict.Answer, verdict.Reason) {
 	if !invalid {
 		var e gpgme.Error
 		if errors.As(err, &e) && (int(e.Code()) == gpgNoData || int(e.Code()) == gpgBadData) {

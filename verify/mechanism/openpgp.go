@@ -1,6 +1,6 @@
 //go:build containers_image_openpgp
 
-package verify
+package mechanism
 
 import (
 	"errors"
@@ -12,19 +12,20 @@ import (
 	"github.com/nodetrust/nodetrust/verify/openpgp"
 )
 
-// Mechanism is the OpenPGP mechanism this program judges signatures with. The pure-Go one refuses OpenPGP v3 signature
+// Name is the OpenPGP mechanism this program judges signatures with. The pure-Go one refuses OpenPGP v3 signature
 // packets, which genuine older Red Hat signatures are; verdicts that hang on that are unknown, never refuse.
-const Mechanism = "openpgp"
+const Name = "openpgp"
 
-func warmUp() {}
+// WarmUp, SkipGPGConf and Missing are about gpg, which is not needed here.
+func WarmUp() {}
 
-func skipGPGConf() {}
+func SkipGPGConf() {}
 
-func noProgram() string { return "" }
+func Missing() string { return "" }
 
-// mechanismReason says why the mechanism didn't accept a signature, when neither digest nor identity were the cause.
+// reasonOf says why the mechanism didn't accept a signature, when neither digest nor identity were the cause.
 // Where gpg might have accepted it the answer is unknown.
-func mechanismReason(err error, invalid bool, c openpgp.Claims, keys openpgp.Keys) (verdict.Answer, verdict.Reason) {
+func reasonOf(err error, invalid bool, c openpgp.Claims, keys openpgp.Keys) (verdict.Answer, verdict.Reason) {
 	_, ours := keys.ByID[c.Signer]
 	var bad pgperrors.SignatureError
 	var weak pgperrors.WeakAlgorithmError
