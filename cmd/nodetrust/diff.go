@@ -205,7 +205,7 @@ func ofThisMachine(path string) ([]byte, error) {
 	if !filepath.IsAbs(path) {
 		return nil, fs.ErrNotExist
 	}
-	return verify.ReadHostFile("/", path, trust.MaxKeyFile)
+	return hostfs.ThisMachine.ReadFile(path, trust.MaxKeyFile)
 }
 
 const machineConfigKind = "MachineConfig"
