@@ -39,25 +39,47 @@ func inContainer(root string, getenv func(string) string) bool {
 
 // podman runs pulls with all state in a directory of its own: the node's store is neither read nor written.
 type podman struct {
-	dir      string
-	authfile string
-	env      []string
+	dir string
+	// flags are those of each pull.
+	flags []string
+	env   []string
 }
 
-func newPodman(authfile string, env []string) (*podman, error) {
+func newPodman(o Options) (*podman, error) {
+	flags, err := pullFlags(o)
+	if err != nil {
+		return nil, err
+	}
 	dir, err := os.MkdirTemp("", "nodetrust-podman-")
 	if err != nil {
 		return nil, fmt.Errorf("making a directory for podman: %w", err)
 	}
-	if authfile != "" {
-		if authfile, err = filepath.Abs(authfile); err != nil {
-			return nil, err
-		}
-	}
+	env := o.Environ
 	if env == nil {
 		env = os.Environ()
 	}
-	return &podman{dir: dir, authfile: authfile, env: env}, nil
+	return &podman{dir: dir, flags: flags, env: env}, nil
+}
+
+// pullFlags are those of podman pull. Paths are absolute, because podman runs in another directory.
+func pullFlags(o Options) (flags []string, err error) {
+	for _, f := range []struct{ name, path string }{{"--authfile", o.Authfile}, {"--cert-dir", o.CertDir}} {
+		if f.path == "" {
+			continue
+		}
+		path, err := filepath.Abs(f.path)
+		if err != nil {
+			return nil, err
+		}
+		flags = append(flags, f.name, path)
+	}
+	if o.TLSVerify != nil {
+		flags = append(flags, "--tls-verify="+strconv.FormatBool(*o.TLSVerify))
+	}
+	if o.Platform != "" {
+		flags = append(flags, "--platform", o.Platform)
+	}
+	return flags, nil
 }
 
 // maxRunroot is the longest --runroot that podman takes.
@@ -72,7 +94,7 @@ func (p *podman) runroot() string {
 }
 
 func runPodman(ctx context.Context, canaries []trust.Canary, o Options) ([]judge.Canary, error) {
-	p, err := newPodman(o.Authfile, o.Environ)
+	p, err := newPodman(o)
 	if err != nil {
 		return nil, err
 	}
@@ -94,10 +116,7 @@ func (p *podman) pull(ctx context.Context, ref string) verdict.Verdict {
 		"--network-config-dir", d("n"), "--storage-driver", "vfs", "--cgroup-manager", "cgroupfs", "--events-backend", "none",
 		"pull", "--quiet",
 	}
-	if p.authfile != "" {
-		args = append(args, "--authfile", p.authfile)
-	}
-	cmd := exec.CommandContext(ctx, "podman", append(args, "docker://"+ref)...)
+	cmd := exec.CommandContext(ctx, "podman", append(append(args, p.flags...), "docker://"+ref)...)
 	cmd.Dir = p.dir
 	cmd.Env = p.environ()
 	stderr := &tail{max: 64 << 10}

@@ -189,6 +189,27 @@ func TestPodman(t *testing.T) {
 	}
 }
 
+// A registry without HTTPS that registries.conf says nothing of is reached only where that was asked for.
+func TestPodmanTLS(t *testing.T) {
+	needPodman(t)
+	w := newWorld(t)
+	w.write(t, "registries.conf", "")
+	insecure := false
+	for _, tt := range []struct {
+		name      string
+		tlsVerify *bool
+		want      verdict.Answer
+	}{{"as configured", nil, verdict.Unknown}, {"insecure", &insecure, verdict.Accept}} {
+		t.Run(tt.name, func(t *testing.T) {
+			out, err := Run(t.Context(), []trust.Canary{{Image: w.signed, Expect: verdict.Accept}}, Options{Runtime: Podman, TLSVerify: tt.tlsVerify, CertDir: w.home, Platform: "linux/amd64"})
+			check(t, err)
+			if out[0].Verdict.Verdict != tt.want {
+				t.Errorf("got %s %s (%s), want %s", out[0].Verdict.Verdict, out[0].Reason, out[0].Message, tt.want)
+			}
+		})
+	}
+}
+
 // A registry that says in its error what podman says of an unsigned image must not pass for a refusal.
 func TestPodmanLyingRegistry(t *testing.T) {
 	needPodman(t)

@@ -48,6 +48,10 @@ type Options struct {
 	CRISocket string
 	// Authfile is a containers-auth.json, or empty.
 	Authfile string
+	// CertDir, TLSVerify and Platform are those of verify.Options, for podman. A CRI runtime takes no more than a reference.
+	CertDir   string
+	TLSVerify *bool
+	Platform  string
 	// Root is the host's root; namespaced policies are listed below it. Empty is "/".
 	Root string
 	// Owned names images that are there only because of an earlier round: they are treated as absent before this one.

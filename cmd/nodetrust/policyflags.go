@@ -157,29 +157,47 @@ func readLimited(path string, limit int64) ([]byte, error) {
 	return b, nil
 }
 
-// imageFlags say how images are reached.
-type imageFlags struct {
-	as        string
-	authfile  string
+// reachFlags say how registries and lookasides are reached, and which instance of an image is meant.
+type reachFlags struct {
 	certDir   string
 	tlsVerify bool
 	platform  string
-	timeout   time.Duration
-
-	maxSignatures    int
-	maxSignatureSize int
 
 	flags *pflag.FlagSet
 }
 
-func (f *imageFlags) add(cmd *cobra.Command) {
+func (f *reachFlags) add(cmd *cobra.Command) {
 	fl := cmd.Flags()
 	f.flags = fl
-	fl.StringVar(&f.as, "as", "", "judge dir:, oci: or containers-storage: content as this `REFERENCE`")
-	fl.StringVar(&f.authfile, "authfile", "", "containers-auth.json `FILE` with logins for registries (none are used without it)")
 	fl.StringVar(&f.certDir, "cert-dir", "", "`DIR` with certificates for registry and lookaside (default the host's certs.d)")
 	fl.BoolVar(&f.tlsVerify, "tls-verify", true, "demand HTTPS with valid certificates (default as registries.conf says)")
 	fl.StringVar(&f.platform, "platform", "", "`OS/ARCH[/VARIANT]` whose instance of a multi-arch image is judged (default this host's)")
+}
+
+func (f *reachFlags) options() verify.Options {
+	o := verify.Options{CertDir: f.certDir, Platform: f.platform}
+	if f.flags.Changed("tls-verify") {
+		o.TLSVerify = &f.tlsVerify
+	}
+	return o
+}
+
+// imageFlags say how images are reached and judged.
+type imageFlags struct {
+	reachFlags
+	as       string
+	authfile string
+	timeout  time.Duration
+
+	maxSignatures    int
+	maxSignatureSize int
+}
+
+func (f *imageFlags) add(cmd *cobra.Command) {
+	f.reachFlags.add(cmd)
+	fl := cmd.Flags()
+	fl.StringVar(&f.as, "as", "", "judge dir:, oci: or containers-storage: content as this `REFERENCE`")
+	fl.StringVar(&f.authfile, "authfile", "", "containers-auth.json `FILE` with logins for registries (none are used without it)")
 	f.timeout, f.maxSignatures, f.maxSignatureSize = 30*time.Second, verify.MaxSignatures, verify.MaxSignatureSize
 	fl.Var(&deadlineFlag{&f.timeout}, "timeout", "deadline of one image")
 	fl.Var(&limitFlag{&f.maxSignatures, verify.MaxSignatures}, "max-signatures", "with more signatures than `N` (at most 128) the answer is unknown")
@@ -187,10 +205,8 @@ func (f *imageFlags) add(cmd *cobra.Command) {
 }
 
 func (f *imageFlags) options() verify.Options {
-	o := verify.Options{As: f.as, AuthFile: f.authfile, CertDir: f.certDir, Platform: f.platform, Timeout: f.timeout, MaxSignatures: f.maxSignatures, MaxSignatureSize: f.maxSignatureSize}
-	if f.flags.Changed("tls-verify") {
-		o.TLSVerify = &f.tlsVerify
-	}
+	o := f.reachFlags.options()
+	o.As, o.AuthFile, o.Timeout, o.MaxSignatures, o.MaxSignatureSize = f.as, f.authfile, f.timeout, f.maxSignatures, f.maxSignatureSize
 	return o
 }
 

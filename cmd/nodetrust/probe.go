@@ -35,6 +35,7 @@ type probeFlags struct {
 	announce bool
 	remove   bool
 	opts     probe.Options
+	reach    reachFlags
 }
 
 func newProbeCommand() *cobra.Command {
@@ -62,12 +63,18 @@ if it is installed and this is no container. Images that were not there before a
 	fl.StringVar(&f.canaries, "canaries", "", "JSON `FILE` with a list of {\"image\",\"expect\"}, - for stdin")
 	fl.StringVar(&f.opts.Runtime, "runtime", probe.Auto, "auto, cri, podman or verify")
 	fl.StringVar(&f.opts.CRISocket, "cri-socket", probe.DefaultCRISocket, "socket of the CRI runtime")
-	fl.StringVar(&f.opts.Authfile, "authfile", "", "containers-auth.json with logins for registries")
+	fl.StringVar(&f.opts.Authfile, "authfile", "", "containers-auth.json `FILE` with logins for registries")
+	f.reach.add(cmd)
+	for _, name := range []string{"cert-dir", "tls-verify", "platform"} {
+		fl.Lookup(name).Usage = "for podman and verify: " + fl.Lookup(name).Usage
+	}
 	fl.DurationVar(&f.timeout, "timeout", 100*time.Second, "deadline of the whole round; canaries that are not through by then are unknown")
 	fl.BoolVar(&f.announce, "announce", false, "first write the line {\"absent\":[…]}: the images that the round may leave behind if it is killed; results are compact JSON")
 	fl.StringArrayVar(&f.opts.Owned, "owned", nil, "`IMAGE` that an earlier round left behind: counts as absent (repeatable)")
 	fl.BoolVar(&f.opts.KeepAccepted, "keep-accepted", false, "leave the images of accept-canaries in the store")
 	fl.BoolVar(&f.remove, "remove", false, "do not probe: remove the --owned images from the CRI store")
+	runtimes := []cobra.Completion{probe.Auto, probe.CRI, probe.Podman, probe.Verify}
+	_ = cmd.RegisterFlagCompletionFunc("runtime", cobra.FixedCompletions(runtimes, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
 }
 
@@ -86,17 +93,22 @@ func (f *probeFlags) run(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
+	stdout := cmd.OutOrStdout()
+	if len(canaries) == 0 && f.canaries == "" {
+		return f.finish(stdout, judgeNone(cmp.Or(f.desired, f.policy.config)))
+	}
 	if err := probe.CheckCanaries(canaries); err != nil {
 		return usageErr(err)
 	}
 	f.opts.Environ = os.Environ()
+	reach := f.reach.options()
+	f.opts.CertDir, f.opts.TLSVerify, f.opts.Platform = reach.CertDir, reach.TLSVerify, reach.Platform
 	judgement, err := f.openPolicy()
 	if err != nil {
 		return err
 	}
 	defer judgement.Close()
 	f.opts.Root, f.opts.Verify = f.policy.root, judgement.verdict
-	stdout := cmd.OutOrStdout()
 	if f.announce {
 		f.opts.Announce = func(absent []string) error {
 			return json.NewEncoder(stdout).Encode(map[string][]string{"absent": absent})
@@ -108,15 +120,28 @@ func (f *probeFlags) run(cmd *cobra.Command) error {
 	}
 	res := judgeProbe(f.opts.Runtime, results)
 	res.Keys = judgement.keys()
+	return f.finish(stdout, res)
+}
+
+// finish writes the result and ends with its exit status.
+func (f *probeFlags) finish(w io.Writer, res judge.Probe) error {
+	var err error
 	if f.announce {
-		err = json.NewEncoder(stdout).Encode(res)
+		err = json.NewEncoder(w).Encode(res)
 	} else {
-		err = f.out.write(stdout, res, func(w io.Writer) error { return writeProbe(w, res) })
+		err = f.out.write(w, res, func(w io.Writer) error { return writeProbe(w, res) })
 	}
 	if err != nil {
 		return err
 	}
 	return silent(stateExit(res.State))
+}
+
+// judgeNone is the result where file is well and names no canaries: nothing can be proven with it.
+func judgeNone(file string) judge.Probe {
+	p := judge.Probe{Canaries: []judge.Canary{}}
+	p.State, p.Reason, p.Message = judge.Judge(judge.Input{Problem: &judge.Problem{Reason: judge.ReasonNoCanary, Message: file + " names no canaries"}})
+	return p
 }
 
 // judgeProbe turns the answers into a state. Files are not looked at here: that is the agent's part.
@@ -188,10 +213,10 @@ func parseCanaries(b []byte) ([]trust.Canary, error) {
 // secondOpinion is the library's view of the policy: never deciding where a runtime answers.
 type secondOpinion struct {
 	*verify.Policy
-	invalid  *verify.InvalidError
-	root     string
-	onHost   bool
-	authfile string
+	invalid *verify.InvalidError
+	root    string
+	onHost  bool
+	options verify.Options
 }
 
 // openPolicy opens the policy that verify judges by: --policy, else the host below --root, else what --config renders
@@ -203,7 +228,11 @@ func (f *probeFlags) openPolicy() (*secondOpinion, error) {
 	}
 	// The agent's child may not look into root's home; the agent itself does.
 	flags.hiddenHome = f.announce
-	o := &secondOpinion{root: flags.root, onHost: flags.policy == "" && flags.config == "", authfile: f.opts.Authfile}
+	o := &secondOpinion{root: flags.root, onHost: flags.policy == "" && flags.config == "", options: f.reach.options()}
+	o.options.AuthFile, o.options.Timeout = f.opts.Authfile, verifyTimeout
+	if err := verify.CheckOptions(o.options); err != nil {
+		return nil, usageErr(err)
+	}
 	p, err := flags.source()
 	switch {
 	case errors.As(err, &o.invalid):
@@ -224,7 +253,7 @@ func (o *secondOpinion) verdict(ctx context.Context, image string) verdict.Verdi
 	if o.invalid != nil {
 		return verify.Invalid(image, o.invalid)
 	}
-	v, err := verify.Image(ctx, image, o.Policy, verify.Options{AuthFile: o.authfile, Timeout: verifyTimeout})
+	v, err := verify.Image(ctx, image, o.Policy, o.options)
 	if err != nil {
 		return verdict.Verdict{Image: image, Verdict: verdict.Unknown, Reason: verdict.RuntimeFailed, Message: err.Error()}
 	}
@@ -260,7 +289,11 @@ func writeProbe(w io.Writer, r judge.Probe) error {
 	if r.Message != "" {
 		fmt.Fprintf(w, ": %s", r.Message)
 	}
-	fmt.Fprint(w, "\n\n")
+	fmt.Fprint(w, "\n")
+	if len(r.Canaries) == 0 {
+		return nil
+	}
+	fmt.Fprint(w, "\n")
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(tw, "\tRUNTIME\tEXPECT\tVERDICT\tREASON\tIMAGE")
 	for _, c := range r.Canaries {
