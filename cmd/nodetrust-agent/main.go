@@ -8,6 +8,9 @@ import (
 	"syscall"
 )
 
+// version is set by the Makefile with -ldflags -X.
+var version = "devel"
+
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)

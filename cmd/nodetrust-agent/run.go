@@ -131,6 +131,7 @@ func parse(args []string, stdout io.Writer) (*config, error) {
 	fs.IntVar(&c.ContestedAfter, "contested-after", 10, "call a file contested when the same foreign bytes came back `N` times in 10 minutes")
 	fs.DurationVar(&c.spread, "report-spread", node.Spread, "spread over `D` the reports that all agents of a pool have at the same moment")
 	fs.StringVar(&c.logLevel, "log-level", "info", "debug, info, warn or error")
+	tellVersion := fs.Bool("version", false, "print the version and end")
 	if err := fs.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
 			fmt.Fprint(stdout, usage)
@@ -139,6 +140,10 @@ func parse(args []string, stdout io.Writer) (*config, error) {
 			fmt.Fprint(stdout, usageEnd)
 		}
 		return nil, err
+	}
+	if *tellVersion {
+		fmt.Fprintf(stdout, "nodetrust-agent %s\n", version)
+		return nil, flag.ErrHelp
 	}
 	return c, c.check(fs.Args())
 }

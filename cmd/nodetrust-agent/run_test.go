@@ -57,6 +57,13 @@ func TestHelp(t *testing.T) {
 	}
 }
 
+func TestVersion(t *testing.T) {
+	code, stdout, stderr := try(t, "--version")
+	if code != exitOK || stderr != "" || stdout != "nodetrust-agent "+version+"\n" {
+		t.Errorf("exit %d, %q, %q", code, stderr, stdout)
+	}
+}
+
 // TestOnceObserve: a host without anything, a desired state without canaries.
 func TestOnceObserve(t *testing.T) {
 	dir, host := t.TempDir(), t.TempDir()
