@@ -261,6 +261,9 @@ func (e *evaluation) finish(ctx context.Context, o Options) verdict.Verdict {
 			}
 		}
 	}
+	if e.v.Hint == "" && errors.Is(ctx.Err(), context.Canceled) {
+		e.v.Hint = "run it again"
+	}
 	if e.v.Hint == "" {
 		e.v.Hint = hint(e.v.Reason)
 	}

@@ -100,6 +100,19 @@ func TestImage_interrupted(t *testing.T) {
 	}
 }
 
+// Who interrupted is not told to have more patience.
+func TestImage_interruptedHint(t *testing.T) {
+	w := newWorld(t)
+	p := w.policy(signedBy(w.key))
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	v, err := Image(ctx, w.ref("team/app:v1"), p, Options{})
+	check(t, err)
+	if v.Verdict != verdict.Unknown || v.Reason != verdict.Timeout || v.Message != "interrupted" || v.Hint != "run it again" {
+		t.Errorf("got %s/%s: %s; hint %q", v.Verdict, v.Reason, v.Message, v.Hint)
+	}
+}
+
 // In an enclosed process the verdicts are the same, and keyrings are told to do without a gpg-agent.
 func TestEnclose(t *testing.T) {
 	if pure {
