@@ -187,7 +187,7 @@ func (f *auditFormat) write(w io.Writer, r *audit.Report) error {
 	if f.html {
 		return page.Write(w, r)
 	}
-	return f.outputFlag.write(w, r, func(w io.Writer) error { return writeAudit(w, r) })
+	return f.outputFlag.write(w, r, func(to io.Writer) error { return writeAudit(to, newScreen(w), r) })
 }
 
 // policyName is what was judged by, as the user named it.

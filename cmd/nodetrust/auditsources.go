@@ -134,15 +134,37 @@ func (f *sourceFlags) open(cmd *cobra.Command, root string) (list []audit.Named,
 			files = append(files, file)
 			s, err = audit.List{Name: from, Reader: file, Check: checkReference}, openErr
 		default:
-			s, err = listing.Open(from, f.options(root))
+			if err = isDir(from, root); err == nil {
+				s, err = listing.Open(from, f.options(root))
+			}
 		}
 		if err != nil {
 			closeAll()
-			return nil, nil, usageErr(fmt.Errorf("--images-from %s: %w", from, err))
+			err = usageErr(fmt.Errorf("--images-from %s: %w", from, err))
+			if from == listing.Cluster {
+				err = withHint(err, kubeconfigHint)
+			}
+			return nil, nil, err
 		}
 		list = append(list, audit.Named{Name: from, Source: s})
 	}
 	return list, closeAll, nil
+}
+
+// isDir returns why what a source is to be read of is no directory, or nil.
+func isDir(from, root string) error {
+	dir, catalog := strings.CutPrefix(from, listing.Catalog)
+	switch {
+	case from == listing.StaticPods && root != "":
+		dir = root
+	case !catalog || dir == "":
+		return nil
+	}
+	info, err := os.Stat(dir)
+	if err == nil && !info.IsDir() {
+		err = fmt.Errorf("%s is no directory", dir)
+	}
+	return err
 }
 
 func checkReference(image string) error {

@@ -21,8 +21,8 @@ type auditText struct {
 	width  int // 0: no limit
 }
 
-func writeAudit(w io.Writer, r *audit.Report) error {
-	s := newScreen(w)
+// writeAudit writes what fits the screen, where that is a terminal, to w.
+func writeAudit(w io.Writer, s *screen, r *audit.Report) error {
 	t := &auditText{screen: s, width: s.width()}
 	t.summary(r.Summary)
 	t.lockout(r.Summary.Lockout)
@@ -58,18 +58,7 @@ func (t *auditText) wrapped(indent, text string) {
 		t.line("%s%s", indent, text)
 		return
 	}
-	line := indent
-	for _, word := range strings.Fields(text) {
-		if line != indent && utf8.RuneCountInString(line)+1+utf8.RuneCountInString(word) > t.width {
-			t.line("%s", line)
-			line = indent
-		}
-		if line != indent {
-			line += " "
-		}
-		line += word
-	}
-	if line != indent {
+	for _, line := range wrap(indent, indent, text, t.width) {
 		t.line("%s", line)
 	}
 }

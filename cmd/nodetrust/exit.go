@@ -14,6 +14,9 @@ const (
 	exitUnknown = 4 // could not tell
 )
 
+// kubeconfigHint goes with a cluster that isn't named.
+const kubeconfigHint = "name a cluster with --kubeconfig, $KUBECONFIG or --context"
+
 // exitError ends a command with a status. A nil err means that the command has said all there is to say.
 type exitError struct {
 	code int

@@ -17,7 +17,7 @@ func newLintCommand() *cobra.Command {
 	o := lint.Options{}
 	cmd := &cobra.Command{
 		Use:   "lint PATH… | --root DIR",
-		Short: "Find what is wrong with trust.yaml, policy.json, registries.d, keys or a whole host",
+		Short: "Find what is wrong with policies, keys or a whole host",
 		Long: `Finds what is wrong with the files that decide which images a node accepts, with file and line: what a reader would
 reject, so that every pull on the node fails, and what it would load without doing what was meant. Says for each reader whether
 it loads the files; for the current library by really loading them.

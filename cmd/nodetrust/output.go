@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -30,7 +31,8 @@ func (o *outputFlag) Set(s string) error {
 	return fmt.Errorf("must be text, json or yaml")
 }
 
-// write writes v as JSON or YAML (with the JSON field names), or calls text.
+// write writes v as JSON or YAML (with the JSON field names), or what text writes; w gets all of it at once. An error of w is
+// returned: a result that nobody got must not end as one that somebody did.
 func (o *outputFlag) write(w io.Writer, v any, text func(io.Writer) error) error {
 	switch *o {
 	case "json":
@@ -41,7 +43,12 @@ func (o *outputFlag) write(w io.Writer, v any, text func(io.Writer) error) error
 	case "yaml":
 		return writeYAML(w, v)
 	}
-	return text(w)
+	var b bytes.Buffer
+	if err := text(&b); err != nil {
+		return err
+	}
+	_, err := w.Write(b.Bytes())
+	return err
 }
 
 func writeYAML(w io.Writer, v any) error {

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"io"
 	"strings"
-	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
@@ -47,7 +46,8 @@ skopeo and containers-image take any version: one between two rows counts as the
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			v := readersTable()
-			return out.write(cmd.OutOrStdout(), v, func(w io.Writer) error { return writeReaders(w, v) })
+			stdout := cmd.OutOrStdout()
+			return out.write(stdout, v, func(w io.Writer) error { return writeReaders(w, newScreen(stdout), v) })
 		},
 	}
 	out.add(cmd)
@@ -77,22 +77,36 @@ func readersTable() readersOutput {
 	return out
 }
 
-func writeReaders(w io.Writer, v readersOutput) error {
-	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(tw, "FEATURE\tSINCE LIBRARY\tOLDER READERS")
+// writeReaders writes what fits the screen, where that is a terminal, to w.
+func writeReaders(w io.Writer, s *screen, v readersOutput) error {
+	feature, since, older := column{head: "FEATURE"}, column{head: "SINCE LIBRARY"}, column{head: "OLDER READERS", cut: true, least: 20}
 	for _, f := range v.Features {
-		fmt.Fprintf(tw, "%s\t%s\t%s\n", f.Feature, f.Library, f.Older)
+		feature.cells = append(feature.cells, string(f.Feature))
+		since.cells = append(since.cells, f.Library)
+		older.cells = append(older.cells, f.Older)
 	}
-	fmt.Fprintln(tw, "\t\t")
-	fmt.Fprintln(tw, "READER\tLIBRARY\tIGNITION\tBUTANE\tKEY\tLACKS\tNOTE\tSOURCE")
+	if err := s.table(w, []column{feature, since, older}); err != nil {
+		return err
+	}
+	fmt.Fprintln(w)
+	name, library := column{head: "READER"}, column{head: "LIBRARY"}
+	ignition, butane, key := column{head: "IGNITION", drop: 4}, column{head: "BUTANE", drop: 3}, column{head: "KEY", drop: 5}
+	lack, note, source := column{head: "LACKS"}, column{head: "NOTE", drop: 2, cut: true, least: 12}, column{head: "SOURCE", drop: 1, cut: true, least: 20}
 	for _, r := range v.Readers {
-		name := r.Name
+		n := r.Name
 		if r.Default {
-			name += " *"
+			n += " *"
 		}
-		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", name, r.Library, dash(r.Ignition), dash(r.Butane), r.Key, dash(lacks(r.Lacks)), dash(r.Note), r.Source)
+		name.cells = append(name.cells, n)
+		library.cells = append(library.cells, r.Library)
+		ignition.cells = append(ignition.cells, dash(r.Ignition))
+		butane.cells = append(butane.cells, dash(r.Butane))
+		key.cells = append(key.cells, r.Key)
+		lack.cells = append(lack.cells, dash(lacks(r.Lacks)))
+		note.cells = append(note.cells, dash(r.Note))
+		source.cells = append(source.cells, r.Source)
 	}
-	if err := tw.Flush(); err != nil {
+	if err := s.table(w, []column{name, library, ignition, butane, key, lack, note, source}); err != nil {
 		return err
 	}
 	for _, p := range v.Places {

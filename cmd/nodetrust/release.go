@@ -29,13 +29,6 @@ func newReleaseCommand() *cobra.Command {
 		Use:     "release",
 		Short:   "Judge OpenShift releases",
 		Example: `  nodetrust release verify --key RPM-GPG-KEY-redhat-release quay.io/openshift-release-dev/ocp-release@sha256:…`,
-		Args: func(_ *cobra.Command, args []string) error {
-			if len(args) > 0 {
-				return fmt.Errorf("unknown command %q", "release "+args[0])
-			}
-			return nil
-		},
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(newReleaseVerifyCommand())
 	return cmd
@@ -95,7 +88,7 @@ func (f *releaseFlags) configMaps(ctx context.Context, from string) (*release.Co
 	}
 	client, err := cluster.New(f.cluster)
 	if err != nil {
-		return nil, withHint(usageErr(err), "name a cluster with --kubeconfig, $KUBECONFIG or --context")
+		return nil, withHint(usageErr(err), kubeconfigHint)
 	}
 	list, err := client.ConfigMaps(ctx, release.ConfigMapNamespace, release.ConfigMapLabel)
 	if err != nil {
@@ -135,7 +128,7 @@ func newReleaseVerifyCommand() *cobra.Command {
 	var r releaseVerify
 	cmd := &cobra.Command{
 		Use:   "verify --key FILE RELEASE",
-		Short: "Judge an OpenShift release by its signatures, and list what it vouches for",
+		Short: "Judge a release by its signatures, and list what it vouches for",
 		Long: `Judges a release image as the Cluster Version Operator does it before an update: signatures of its digest are looked for in
 signature stores (STORE/sha256=HEX/signature-N) and in ConfigMaps, and every --key must have signed; a file with several keys
 is satisfied by any of them. What the operator doesn't look at is compared too: the signed reference must be that of the
@@ -150,12 +143,7 @@ RELEASE is REFERENCE, dir:PATH or oci:PATH. A release in a mirror of another nam
 		Example: `  nodetrust release verify --key RPM-GPG-KEY-redhat-release quay.io/openshift-release-dev/ocp-release:4.15.0-x86_64
   nodetrust release verify --key RPM-GPG-KEY-redhat-release --to-policy release.yaml quay.io/openshift-release-dev/ocp-release@sha256:…
   nodetrust release verify --key RPM-GPG-KEY-redhat-release --signatures-from live --as quay.io/openshift-release-dev/ocp-release mirror.corp:5000/ocp/release@sha256:…`,
-		Args: func(cmd *cobra.Command, args []string) error {
-			if err := cobra.ExactArgs(1)(cmd, args); err != nil {
-				return usageError{err}
-			}
-			return nil
-		},
+		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error { return r.run(cmd, args[0]) },
 	}
 	fl := cmd.Flags()

@@ -34,7 +34,7 @@ func readCluster(ctx context.Context, name string, config cluster.Config, notes 
 	}
 	client, err := cluster.New(config)
 	if err != nil {
-		return nil, withHint(usageErr(err), "name a cluster with --kubeconfig, $KUBECONFIG or --context")
+		return nil, withHint(usageErr(err), kubeconfigHint)
 	}
 	d, unread, err := client.Dump(ctx)
 	switch {

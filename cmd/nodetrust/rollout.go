@@ -32,15 +32,8 @@ type rolloutOptions struct {
 func newRolloutCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "rollout",
-		Short:   "Tell how far MachineConfigs of nodetrust have come on OpenShift",
+		Short:   "Tell how far MachineConfigs have come on OpenShift",
 		Example: `  nodetrust rollout status --config trust.yaml --wait`,
-		Args: func(_ *cobra.Command, args []string) error {
-			if len(args) > 0 {
-				return usageError{fmt.Errorf("unknown command %q", "rollout "+args[0])}
-			}
-			return nil
-		},
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(newRolloutStatusCommand())
 	return cmd
@@ -50,7 +43,7 @@ func newRolloutStatusCommand() *cobra.Command {
 	var o rolloutOptions
 	cmd := &cobra.Command{
 		Use:   "status [--pool P] [--config trust.yaml | --desired PATH]",
-		Short: "Show whether MachineConfigs are rolled out, and enforced on every node",
+		Short: "Show whether MachineConfigs are rolled out and enforced",
 		Long: `Says of each pool RolledOut, Progressing, Paused, Shadowed by the MachineConfig that replaces a file of ours, Degraded, NotEnforced
 on some nodes, Outdated, or Unknown. A pool is RolledOut when our MachineConfig is among its sources, the rendered one has our bytes, the Machine
 Config Operator has seen the pool's latest change and says Updated, every node is Done at the rendered one, and the agent of
@@ -68,12 +61,7 @@ Status 3 if a pool is Shadowed, Degraded, NotEnforced or Outdated, 4 if one is n
 		Example: `  nodetrust rollout status
   nodetrust rollout status --config trust.yaml --reader openshift-4.18 --wait
   nodetrust rollout status --desired merged.yaml -o json`,
-		Args: func(cmd *cobra.Command, args []string) error {
-			if err := cobra.NoArgs(cmd, args); err != nil {
-				return usageError{err}
-			}
-			return nil
-		},
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return runRolloutStatus(cmd, o) },
 	}
 	f := cmd.Flags()
@@ -99,7 +87,7 @@ func runRolloutStatus(cmd *cobra.Command, o rolloutOptions) error {
 	}
 	client, err := cluster.New(o.cluster)
 	if err != nil {
-		return withHint(usageErr(err), "name a cluster with --kubeconfig, $KUBECONFIG or --context")
+		return withHint(usageErr(err), kubeconfigHint)
 	}
 	w := &rolloutWait{
 		read: func(ctx context.Context) (rolloutReport, error) { return readRollout(ctx, client, ask) },

@@ -46,7 +46,13 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	root.SetIn(stdinReader{ctx, stdin})
 	root.SetOut(stdout)
 	root.SetErr(stderr)
-	err := root.ExecuteContext(ctx)
+	root.InitDefaultHelpCmd()
+	root.InitDefaultCompletionCmd()
+	checkArgs(root)
+	if width := newScreen(stdout).width(); width > 0 {
+		fitHelp(root, width)
+	}
+	cmd, err := root.ExecuteContextC(ctx)
 	if err == nil {
 		return exitOK
 	}
@@ -57,7 +63,10 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		code, hint, err = e.code, e.hint, e.err
 	case isUsage(err):
 		code = exitUsage
-		hint = "see nodetrust --help"
+		hint = "see " + cmd.CommandPath() + " --help"
+	}
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		err = errors.New("interrupted") // what was under way then is no news
 	}
 	if err != nil {
 		for line := range strings.SplitSeq(err.Error(), "\n") {
@@ -75,7 +84,7 @@ type usageError struct{ error }
 
 func isUsage(err error) bool {
 	var u usageError
-	return errors.As(err, &u) || strings.HasPrefix(err.Error(), "unknown command")
+	return errors.As(err, &u)
 }
 
 // programName is how help texts call the program: as kubectl does when it runs as a plug-in.
@@ -99,14 +108,9 @@ says beforehand which images a node would refuse, and why, and proves on a node 
 		Annotations:   map[string]string{cobra.CommandDisplayNameAnnotation: programName()},
 		SilenceErrors: true,
 		SilenceUsage:  true,
-		Args: func(cmd *cobra.Command, args []string) error {
-			if len(args) > 0 {
-				return usageError{fmt.Errorf("unknown command %q", args[0])}
-			}
-			return nil
-		},
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		Version:       version,
 	}
+	root.SetVersionTemplate("nodetrust {{.Version}}\n")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.AddCommand(
 		newInitCommand(),
@@ -127,16 +131,50 @@ says beforehand which images a node would refuse, and why, and proves on a node 
 		newRolloutCommand(),
 	)
 	root.SetUsageTemplate(usageTemplate)
-	for _, c := range root.Commands() {
-		if c.Args != nil {
-			args := c.Args
-			c.Args = func(cmd *cobra.Command, a []string) error {
-				if err := args(cmd, a); err != nil {
-					return usageError{err}
-				}
-				return nil
-			}
-		}
-	}
 	return root
+}
+
+// checkArgs makes what c and the commands below it have to say of their arguments bad usage. A command that only has others below
+// it prints its help when it is alone.
+func checkArgs(c *cobra.Command) {
+	for _, sub := range c.Commands() {
+		checkArgs(sub)
+	}
+	check := c.Args
+	switch {
+	case c.HasSubCommands():
+		check = knownCommand
+		c.RunE = func(c *cobra.Command, _ []string) error { return c.Help() }
+	case c.Name() == "help":
+		check = func(c *cobra.Command, args []string) error {
+			of, rest, err := c.Root().Find(args)
+			if err != nil || len(rest) == 0 {
+				return err
+			}
+			return knownCommand(of, rest)
+		}
+	case check == nil:
+		return
+	}
+	c.Args = func(c *cobra.Command, args []string) error {
+		err := check(c, args)
+		if e := (*exitError)(nil); err == nil || errors.As(err, &e) {
+			return err
+		}
+		return usageError{err}
+	}
+}
+
+// knownCommand says that there is no command args[0] below c, and which may have been meant.
+func knownCommand(c *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	_, below, _ := strings.Cut(c.CommandPath()+" ", c.Root().CommandPath()+" ")
+	err := fmt.Errorf("unknown command %q", below+args[0])
+	c.SuggestionsMinimumDistance = 2
+	if names := c.SuggestionsFor(args[0]); len(names) > 0 {
+		return withHint(usageErr(err), "did you mean "+c.CommandPath()+" "+strings.Join(names, " or ")+"?")
+	}
+	return err
 }

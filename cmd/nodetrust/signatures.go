@@ -26,13 +26,6 @@ func newSignaturesCommand() *cobra.Command {
 		Use:     "signatures",
 		Short:   "Collect signatures for sites without a network",
 		Example: `  nodetrust signatures bundle --config trust.yaml --images-from images.txt --to bundle`,
-		Args: func(_ *cobra.Command, args []string) error {
-			if len(args) > 0 {
-				return fmt.Errorf("unknown command %q", "signatures "+args[0])
-			}
-			return nil
-		},
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(newSignaturesBundleCommand())
 	return cmd
@@ -64,7 +57,7 @@ func newSignaturesBundleCommand() *cobra.Command {
 	var b signaturesBundle
 	cmd := &cobra.Command{
 		Use:   "bundle --to DIR [IMAGE…]",
-		Short: "Collect the signatures of images into a directory that nodes use as a lookaside",
+		Short: "Collect signatures of images for nodes to use as a lookaside",
 		Long: `Reads the signatures of images from the lookasides of a policy, and writes them to DIR as a lookaside of files: for every
 platform of an image, and under the path of every place from which nodes may pull it: its own repository, and mirrors, which
 are those of trust.yaml and of --mirrors, a registries.conf of the nodes. Copied to the nodes, DIR serves as file:// lookaside

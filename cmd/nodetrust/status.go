@@ -25,7 +25,7 @@ func newStatusCommand() *cobra.Command {
 	var o statusOptions
 	cmd := &cobra.Command{
 		Use:   "status [--pool P]",
-		Short: "Show the state of each node of a cluster, and a summary per pool",
+		Short: "Show the state of each node, and a summary per pool",
 		Long: `Shows what the agents say of their nodes: state, reason, desired and observed digest (shortened) and how long ago the state
 was reported. A node without a report, of a state that can't be known, or whose report may not hold any more counts as Unknown:
 its agent's pod is missing or not ready, the agent has not reported since it started, or the node is not ready. Agents write on
@@ -58,7 +58,7 @@ func runStatus(cmd *cobra.Command, o statusOptions) error {
 	}
 	client, err := cluster.New(o.cluster)
 	if err != nil {
-		return withHint(usageErr(err), "name a cluster with --kubeconfig, $KUBECONFIG or --context")
+		return withHint(usageErr(err), kubeconfigHint)
 	}
 	s := newScreen(cmd.OutOrStdout())
 	if o.watch {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"io"
 	"os"
 	"os/exec"
@@ -27,6 +28,8 @@ func TestStdin_interrupted(t *testing.T) {
 	} {
 		cmd := exec.Command(os.Args[0])
 		cmd.Args = append([]string{"nodetrust"}, strings.Fields(tt.args)...)
+		var stderr bytes.Buffer
+		cmd.Stderr = &stderr
 		stdin, err := cmd.StdinPipe()
 		if err != nil {
 			t.Fatal(err)
@@ -50,6 +53,9 @@ func TestStdin_interrupted(t *testing.T) {
 		case <-ended:
 			if code := cmd.ProcessState.ExitCode(); code != tt.want {
 				t.Errorf("%s: exit status %d, want %d", tt.args, code, tt.want)
+			}
+			if said := stderr.String(); !strings.HasPrefix(said, "nodetrust: error: interrupted") {
+				t.Errorf("%s: says %q", tt.args, said)
 			}
 		case <-time.After(20 * time.Second):
 			_ = cmd.Process.Kill()

@@ -66,8 +66,11 @@ func (c *judgingCommand) run(
 	cmd *cobra.Command, ref string, judge func(context.Context, *verify.Policy, verify.Options) (judged, error),
 ) error {
 	o := c.image.options()
-	if err := verify.CheckImage(ref, o.As); err != nil {
+	if err := verify.CheckImage(ref, ""); err != nil {
 		return usageErr(err)
+	}
+	if err := verify.CheckImage(ref, o.As); err != nil {
+		return usageErr(fmt.Errorf("--as %s: %w", o.As, err))
 	}
 	p, err := c.policy.source()
 	if err != nil {

@@ -23,7 +23,7 @@ func newVerifyChecksumsCommand() *cobra.Command {
 	var ignoreMissing bool
 	cmd := &cobra.Command{
 		Use:   "verify-checksums --key FILE [--dir DIR] SIGNATURE",
-		Short: "Judge a signed list of checksums, then the files that it names",
+		Short: "Judge a signed list of checksums, and the files it names",
 		Long: `Judges a signed list of checksums as sha256sum writes it, for example that of a distribution's client binaries, and then
 the files in it. SIGNATURE is the list itself, clear-signed or as a signed message, or a detached signature of the list, which
 then is the file of the same name without .sig, .gpg or .asc.
