@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -36,13 +37,15 @@ const lastReport = 10 * time.Second
 // maxSpread is an hour: 100,000 nodes at 28 requests a second.
 const maxSpread = time.Hour
 
-const usage = `Keeps the image signature policy of one host as desired, proves with canaries that it is enforced, and reports.
+const usage = `Keeps the image signature policy of one host as desired, proves with canaries
+that it is enforced, and reports.
 
 Usage:
   nodetrust-agent --host-root DIR --desired PATH [flags]
 
-PATH is an Ignition config, a MachineConfig, or a directory with desired.ign and canaries.json: what nodetrust render
-writes. It is read again when it changes. On a node of the Machine Config Operator nothing is written.
+PATH is an Ignition config, a MachineConfig, or a directory with desired.ign and
+canaries.json: what nodetrust render writes. It is read again when it changes.
+On a node of the Machine Config Operator nothing is written.
 
 Flags:
 `
@@ -56,7 +59,7 @@ EXIT STATUS
   4  with --once: the state is Unknown
 
 EXAMPLE
-  nodetrust-agent --host-root / --desired /etc/nodetrust --status-file /run/nodetrust/status.json
+  nodetrust-agent --host-root / --desired /etc/nodetrust --once
 `
 
 type config struct {
@@ -128,15 +131,14 @@ func parse(args []string, stdout io.Writer) (*config, error) {
 	fs.StringVar(&c.Authfile, "authfile", "", "`FILE` with logins for the canaries' registries")
 	fs.DurationVar(&c.Resync, "resync", 30*time.Second, "compare everything every `D`, event or not")
 	fs.DurationVar(&c.ProbeInterval, "probe-interval", 15*time.Minute, "run the canaries every `D`")
-	fs.IntVar(&c.ContestedAfter, "contested-after", 10, "call a file contested when the same foreign bytes came back `N` times in 10 minutes")
-	fs.DurationVar(&c.spread, "report-spread", node.Spread, "spread over `D` the reports that all agents of a pool have at the same moment")
+	fs.IntVar(&c.ContestedAfter, "contested-after", 10, "same foreign bytes `N` times in 10 minutes: contested")
+	fs.DurationVar(&c.spread, "report-spread", node.Spread, "spread over `D` what all agents report at once")
 	fs.StringVar(&c.logLevel, "log-level", "info", "debug, info, warn or error")
 	tellVersion := fs.Bool("version", false, "print the version and end")
 	if err := fs.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
 			fmt.Fprint(stdout, usage)
-			fs.SetOutput(stdout)
-			fs.PrintDefaults()
+			printFlags(stdout, fs)
 			fmt.Fprint(stdout, usageEnd)
 		}
 		return nil, err
@@ -146,6 +148,19 @@ func parse(args []string, stdout io.Writer) (*config, error) {
 		return nil, flag.ErrHelp
 	}
 	return c, c.check(fs.Args())
+}
+
+// printFlags is fs.PrintDefaults with the two dashes that all documents use.
+func printFlags(w io.Writer, fs *flag.FlagSet) {
+	fs.VisitAll(func(f *flag.Flag) {
+		value, does := flag.UnquoteUsage(f)
+		switch f.DefValue {
+		case "", "false":
+		default:
+			does += fmt.Sprintf(" (default %s)", f.DefValue)
+		}
+		fmt.Fprintf(w, "  --%s\n        %s\n", strings.TrimSpace(f.Name+" "+value), does)
+	})
 }
 
 func (c *config) check(rest []string) error {

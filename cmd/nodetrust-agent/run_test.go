@@ -52,8 +52,13 @@ func TestUsage(t *testing.T) {
 
 func TestHelp(t *testing.T) {
 	code, stdout, stderr := try(t, "--help")
-	if code != exitOK || stderr != "" || !strings.Contains(stdout, "EXIT STATUS") || !strings.Contains(stdout, "-contested-after") {
+	if code != exitOK || stderr != "" || !strings.Contains(stdout, "EXIT STATUS") || !strings.Contains(stdout, "\n  --contested-after N\n        same foreign bytes") || !strings.Contains(stdout, "\n  --once\n") {
 		t.Errorf("exit %d, %q, %s", code, stderr, stdout)
+	}
+	for line := range strings.SplitSeq(stdout, "\n") {
+		if len(line) > 80 {
+			t.Errorf("%d columns: %s", len(line), line)
+		}
 	}
 }
 
