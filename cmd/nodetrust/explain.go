@@ -31,6 +31,9 @@ JSON is that of verify, with more fields; the exit status is the same.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return judging.run(cmd, args[0], func(ctx context.Context, p *verify.Policy, o verify.Options) (judged, error) {
 				s, err := verify.Explain(ctx, args[0], p, o, offline)
+				if config := judging.policy.config; config != "" {
+					s.Files.Notes = append(s.Files.Notes, "these are what "+config+" renders to, not files of a host")
+				}
 				return judged{s.Verdict.Verdict, s, func(w io.Writer) error { return writeStory(w, s) }}, err
 			})
 		},

@@ -171,6 +171,7 @@ func (f *reachFlags) add(cmd *cobra.Command) {
 	f.flags = fl
 	fl.StringVar(&f.certDir, "cert-dir", "", "`DIR` with certificates for registry and lookaside (default the host's certs.d)")
 	fl.BoolVar(&f.tlsVerify, "tls-verify", true, "demand HTTPS with valid certificates (default as registries.conf says)")
+	fl.Lookup("tls-verify").DefValue = "" // not true: as registries.conf says
 	fl.StringVar(&f.platform, "platform", "", "`OS/ARCH[/VARIANT]` whose instance of a multi-arch image is judged (default this host's)")
 }
 

@@ -84,6 +84,9 @@ func (f *probeFlags) run(cmd *cobra.Command) error {
 	default:
 		return usagef("--runtime must be auto, cri, podman or verify")
 	}
+	if f.timeout <= 0 {
+		return usagef("--timeout %s: must be more than 0", f.timeout)
+	}
 	ctx, cancel := context.WithTimeout(cmd.Context(), f.timeout)
 	defer cancel()
 	if f.remove {
