@@ -49,16 +49,8 @@ func newKey(t *testing.T, o fixture.KeyOptions) *fixture.Key {
 	if testing.Short() {
 		t.Skip("makes gpg keys")
 	}
-	g, err := fixture.NewGPG()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(g.Close)
-	k, err := g.NewKey("corp", o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return k
+	p := fixture.Parts{TB: t}
+	return p.Key(p.GPG(), "corp", o)
 }
 
 func TestHost(t *testing.T) {

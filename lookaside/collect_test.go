@@ -45,23 +45,13 @@ type world struct {
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	w := &world{t: t, dir: filepath.Join(t.TempDir(), "bundle")}
-	gpg, err := fixture.NewGPG()
-	check(t, err)
-	t.Cleanup(gpg.Close)
-	w.key, err = gpg.NewKey("signer", fixture.KeyOptions{})
-	check(t, err)
-	w.other, err = gpg.NewKey("other", fixture.KeyOptions{})
-	check(t, err)
-	w.registry, err = fixture.NewRegistry("127.0.0.1:0")
-	check(t, err)
-	t.Cleanup(w.registry.Stop)
-	w.mirror, err = fixture.NewRegistry("127.0.0.1:0")
-	check(t, err)
-	t.Cleanup(w.mirror.Stop)
-	w.lookaside, err = fixture.NewLookaside("127.0.0.1:0", t.TempDir())
-	check(t, err)
-	t.Cleanup(w.lookaside.Stop)
+	p := fixture.Parts{TB: t}
+	gpg := p.GPG()
+	w := &world{
+		t: t, dir: filepath.Join(t.TempDir(), "bundle"),
+		key: p.Key(gpg, "signer", fixture.KeyOptions{}), other: p.Key(gpg, "other", fixture.KeyOptions{}),
+		registry: p.Registry(), mirror: p.Registry(), lookaside: p.Lookaside(t.TempDir()),
+	}
 	w.policy = w.open(w.lookaside.URL(), w.insecure(w.registry.Host))
 	return w
 }
@@ -84,38 +74,28 @@ func (w *world) files(lookaside string) (policy, registries []byte) {
 
 // insecure is a registries.conf for registries without TLS.
 func (w *world) insecure(hosts ...string) string {
-	text := ""
-	for _, h := range hosts {
-		text += fmt.Sprintf("[[registry]]\nlocation = %q\ninsecure = true\n", h)
-	}
-	return w.write("registries.conf", text)
+	return w.write("registries.conf", fixture.Insecure(hosts...))
 }
 
 // mirrored is a registries.conf of nodes: everything comes from below rh/ of the mirror.
 func (w *world) mirrored() string {
-	return w.write("mirrored.conf", fmt.Sprintf("[[registry]]\nlocation = %q\ninsecure = true\n[[registry.mirror]]\nlocation = %q\ninsecure = true\n",
-		w.registry.Host, w.mirror.Host+"/rh"))
+	return w.write("mirrored.conf", fixture.Insecure(w.registry.Host)+fmt.Sprintf("[[registry.mirror]]\nlocation = %q\ninsecure = true\n", w.mirror.Host+"/rh"))
 }
 
 func (w *world) write(name, text string) string {
 	w.t.Helper()
-	path := filepath.Join(w.t.TempDir(), name)
-	check(w.t, os.WriteFile(path, []byte(text), 0o644))
-	return path
+	return fixture.Parts{TB: w.t}.Write(filepath.Join(w.t.TempDir(), name), []byte(text))
 }
 
 func (w *world) sign(k *fixture.Key, repo, digest string, n int) {
 	w.t.Helper()
-	sig, err := k.Sign(digest, w.registry.Host+"/"+repo+":v1")
-	check(w.t, err)
-	check(w.t, w.lookaside.Put(repo, digest, n, sig))
+	fixture.Parts{TB: w.t}.Sign(w.lookaside, k, repo, digest, w.registry.Host+"/"+repo+":v1", n)
 }
 
 // push makes an image and signs it.
 func (w *world) push(repo string, keys ...*fixture.Key) (digest string) {
 	w.t.Helper()
-	digest, err := w.registry.Push(repo, "v1", repo)
-	check(w.t, err)
+	digest = fixture.Parts{TB: w.t}.Push(w.registry, repo, "v1", repo)
 	for i, k := range keys {
 		w.sign(k, repo, digest, i+1)
 	}

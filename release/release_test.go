@@ -57,29 +57,17 @@ const repository = "openshift-release-dev/ocp-release"
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	w := &world{t: t}
+	p := fixture.Parts{TB: t}
+	w := &world{t: t, gpg: p.GPG(), registry: p.Registry(), store: p.Lookaside(t.TempDir())}
+	w.key, w.other = p.Key(w.gpg, "release", fixture.KeyOptions{}), p.Key(w.gpg, "other", fixture.KeyOptions{})
 	var err error
-	w.gpg, err = fixture.NewGPG()
-	check(t, err)
-	t.Cleanup(w.gpg.Close)
-	w.key, err = w.gpg.NewKey("release", fixture.KeyOptions{})
-	check(t, err)
-	w.other, err = w.gpg.NewKey("other", fixture.KeyOptions{})
-	check(t, err)
-	w.registry, err = fixture.NewRegistry("127.0.0.1:0")
-	check(t, err)
-	t.Cleanup(w.registry.Stop)
-	w.store, err = fixture.NewLookaside("127.0.0.1:0", t.TempDir())
-	check(t, err)
-	t.Cleanup(w.store.Stop)
 	w.policy, err = verify.AcceptAll(verify.Settings{RegistriesConf: w.registriesConf()})
 	check(t, err)
 	t.Cleanup(func() { check(t, w.policy.Close()) })
 
 	push := func(name string) string {
-		d, err := w.registry.Push("openshift-release-dev/ocp-v4.0-art-dev", name, name)
-		check(t, err)
-		return w.registry.Host + "/openshift-release-dev/ocp-v4.0-art-dev@" + d
+		const repo = "openshift-release-dev/ocp-v4.0-art-dev"
+		return w.registry.Host + "/" + repo + "@" + p.Push(w.registry, repo, name, name)
 	}
 	w.etcd, w.console = push("etcd"), push("console")
 	w.push(w.layer(file(referencesFile, w.references())))
@@ -88,9 +76,7 @@ func newWorld(t *testing.T) *world {
 }
 
 func (w *world) registriesConf() string {
-	path := filepath.Join(w.t.TempDir(), "registries.conf")
-	check(w.t, os.WriteFile(path, fmt.Appendf(nil, "[[registry]]\nlocation = %q\ninsecure = true\n", w.registry.Host), 0o644))
-	return path
+	return fixture.Parts{TB: w.t}.Write(filepath.Join(w.t.TempDir(), "registries.conf"), []byte(fixture.Insecure(w.registry.Host)))
 }
 
 // references is the list of the payload.

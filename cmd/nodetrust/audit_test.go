@@ -31,23 +31,11 @@ type auditWorld struct {
 }
 
 func newAuditWorld(t *testing.T) *auditWorld {
-	w := &auditWorld{T: t, dir: t.TempDir()}
-	gpg, err := fixture.NewGPG()
-	w.must(err)
-	t.Cleanup(gpg.Close)
-	w.corp, err = gpg.NewKey("corp", fixture.KeyOptions{Algo: "rsa2048"})
-	w.must(err)
-	w.other, err = gpg.NewKey("other", fixture.KeyOptions{Algo: "rsa2048"})
-	w.must(err)
-	w.registry, err = fixture.NewRegistry("127.0.0.1:0")
-	w.must(err)
-	t.Cleanup(w.registry.Stop)
-	w.mirror, err = fixture.NewRegistry("127.0.0.1:0")
-	w.must(err)
-	t.Cleanup(w.mirror.Stop)
-	w.lookaside, err = fixture.NewLookaside("127.0.0.1:0", filepath.Join(w.dir, "sigs"))
-	w.must(err)
-	t.Cleanup(w.lookaside.Stop)
+	p := fixture.Parts{TB: t}
+	w := &auditWorld{T: t, dir: t.TempDir(), registry: p.Registry(), mirror: p.Registry()}
+	gpg := p.GPG()
+	w.corp, w.other = p.Key(gpg, "corp", fixture.KeyOptions{Algo: "rsa2048"}), p.Key(gpg, "other", fixture.KeyOptions{Algo: "rsa2048"})
+	w.lookaside = p.Lookaside(filepath.Join(w.dir, "sigs"))
 	digest := w.push("team/canary", "v1", w.corp)
 	w.canary = w.registry.Host + "/team/canary@" + digest
 	w.write("corp.asc", string(w.corp.Armored))
@@ -89,22 +77,17 @@ insecure = true
 
 func (w *auditWorld) must(err error) {
 	w.Helper()
-	if err != nil {
-		w.Fatal(err)
-	}
+	fixture.Parts{TB: w.T}.Must(err)
 }
 
 func (w *auditWorld) write(name, content string) string {
-	path := filepath.Join(w.dir, name)
-	w.must(os.WriteFile(path, []byte(content), 0o644))
-	return path
+	return fixture.Parts{TB: w.T}.Write(filepath.Join(w.dir, name), []byte(content))
 }
 
 // push stores an image and, with a key, its signature.
 func (w *auditWorld) push(repo, tag string, key *fixture.Key) string {
 	w.Helper()
-	digest, err := w.registry.Push(repo, tag, repo+tag)
-	w.must(err)
+	digest := fixture.Parts{TB: w.T}.Push(w.registry, repo, tag, repo+tag)
 	if key != nil {
 		w.sign(repo, digest, w.registry.Host+"/"+repo+":"+tag, key)
 	}
@@ -113,9 +96,7 @@ func (w *auditWorld) push(repo, tag string, key *fixture.Key) string {
 
 func (w *auditWorld) sign(repo, digest, reference string, key *fixture.Key) {
 	w.Helper()
-	sig, err := key.Sign(digest, reference)
-	w.must(err)
-	w.must(w.lookaside.Put(repo, digest, 1, sig))
+	fixture.Parts{TB: w.T}.Sign(w.lookaside, key, repo, digest, reference, 1)
 }
 
 // audit runs with a list on stdin and more arguments, and returns the report by image.
@@ -401,17 +382,7 @@ func TestAudit_release(t *testing.T) {
 	host := w.registry.Host
 	etcd := w.push("ocp/payload", "etcd", nil)
 	image := host + "/ocp/payload@" + etcd
-	img, err := fixture.ImageOf("amd64", nil, fixture.File{Name: "release-manifests/image-references", Data: fmt.Appendf(nil,
-		`{"kind":"ImageStream","metadata":{"name":"4.99.1"},"spec":{"tags":[{"name":"etcd","from":{"kind":"DockerImage","name":%q}}]}}`, image)})
-	w.must(err)
-	digest, err := w.registry.PushImage("ocp/release", "4.99.1", img)
-	w.must(err)
-	release := host + "/ocp/release@" + digest
-	store := filepath.Join(w.dir, "store", strings.Replace(digest, ":", "=", 1))
-	w.must(os.MkdirAll(store, 0o755))
-	sig, err := w.corp.Sign(digest, host+"/ocp/release:4.99.1")
-	w.must(err)
-	w.must(os.WriteFile(filepath.Join(store, "signature-1"), sig, 0o644))
+	release := host + "/ocp/release@" + pushRelease(fixture.Parts{TB: t}, w.registry, image, w.corp, filepath.Join(w.dir, "store"))
 	list := image + "\n" + w.canary
 	vouch := []string{"--platform", "linux/amd64", "--release", release, "--release-key", filepath.Join(w.dir, "corp.asc"), "--store", filepath.Join(w.dir, "store")}
 

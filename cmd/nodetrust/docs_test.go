@@ -26,17 +26,9 @@ func TestDocs(t *testing.T) {
 		t.Fatal(err)
 	}
 	pages = append(pages, "../../README.md")
-	g, err := fixture.NewGPG()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer g.Close()
-	keys := map[string]*fixture.Key{}
-	for _, name := range []string{"corp", "next"} {
-		if keys[name], err = g.NewKey(name, fixture.KeyOptions{}); err != nil {
-			t.Fatal(err)
-		}
-	}
+	p := fixture.Parts{TB: t}
+	g := p.GPG()
+	keys := map[string]*fixture.Key{"corp": p.Key(g, "corp", fixture.KeyOptions{}), "next": p.Key(g, "next", fixture.KeyOptions{})}
 	ran := 0
 	for _, page := range pages {
 		text, err := os.ReadFile(page)

@@ -38,28 +38,11 @@ type story struct {
 
 // TestExplain tells the story of many images and compares with golden texts; go test -update rewrites them.
 func TestExplain(t *testing.T) {
-	must := func(err error) {
-		t.Helper()
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	gpg, err := fixture.NewGPG()
-	must(err)
-	defer gpg.Close()
-	corp, err := gpg.NewKey("corp", fixture.KeyOptions{})
-	must(err)
-	other, err := gpg.NewKey("other", fixture.KeyOptions{})
-	must(err)
-	registry, err := fixture.NewRegistry("127.0.0.1:0")
-	must(err)
-	defer registry.Stop()
-	mirror, err := fixture.NewRegistry("127.0.0.1:0")
-	must(err)
-	defer mirror.Stop()
-	lookaside, err := fixture.NewLookaside("127.0.0.1:0", t.TempDir())
-	must(err)
-	defer lookaside.Stop()
+	p := fixture.Parts{TB: t}
+	must := p.Must
+	gpg := p.GPG()
+	corp, other := p.Key(gpg, "corp", fixture.KeyOptions{}), p.Key(gpg, "other", fixture.KeyOptions{})
+	registry, mirror, lookaside := p.Registry(), p.Registry(), p.Lookaside(t.TempDir())
 	names := []string{corp.Fingerprint, "CORP-KEY", other.Fingerprint, "OTHER-KEY", registry.Host, "registry:5000", mirror.Host, "mirror:5000", lookaside.Host, "lookaside"}
 	digest := func(d, name string) string {
 		names = append(names, d, "sha256:"+name, strings.Replace(d, ":", "=", 1), "sha256="+name, strings.Replace(d, ":", "-", 1), "sha256-"+name)
@@ -67,12 +50,9 @@ func TestExplain(t *testing.T) {
 	}
 	push := func(repo string, keys ...*fixture.Key) string {
 		t.Helper()
-		d, err := registry.Push(repo, "v1", repo)
-		must(err)
+		d := p.Push(registry, repo, "v1", repo)
 		for i, k := range keys {
-			b, err := k.Sign(d, registry.Host+"/"+repo+":v1")
-			must(err)
-			must(lookaside.Put(repo, d, i+1, b))
+			p.Sign(lookaside, k, repo, d, registry.Host+"/"+repo+":v1", i+1)
 		}
 		return digest(d, strings.ToUpper(strings.ReplaceAll(repo, "/", "-")))
 	}
@@ -84,16 +64,12 @@ func TestExplain(t *testing.T) {
 	must(err)
 	digest(index, "INDEX")
 	digest(instances[0], "AMD64")
-	b, err := corp.Sign(index, registry.Host+"/team/multi:v1")
-	must(err)
-	must(lookaside.Put("team/multi", index, 1, b))
+	p.Sign(lookaside, corp, "team/multi", index, registry.Host+"/team/multi:v1", 1)
 	cosigned := push("team/cosigned")
 	tag, err := name.NewTag(registry.Host+"/team/cosigned:"+strings.Replace(cosigned, ":", "-", 1)+".sig", name.Insecure)
 	must(err)
 	must(remote.Write(tag, mutate.MediaType(empty.Image, types.OCIManifestSchema1)))
-	d, err := mirror.Push("copy/app", "v1", "mirrored")
-	must(err)
-	digest(d, "MIRRORED")
+	digest(p.Push(mirror, "copy/app", "v1", "mirrored"), "MIRRORED")
 
 	signedBy := func(k *fixture.Key, more string) string {
 		return fmt.Sprintf(`{"type":"signedBy","keyType":"GPGKeys","keyData":%q%s}`, base64.StdEncoding.EncodeToString(k.Binary), more)
@@ -101,7 +77,7 @@ func TestExplain(t *testing.T) {
 	scope := func(requirements ...string) string {
 		return fmt.Sprintf(`{"default":[{"type":"reject"}],"transports":{"docker":{%q:[%s],"":[{"type":"insecureAcceptAnything"}]}}}`, registry.Host+"/team", strings.Join(requirements, ","))
 	}
-	insecure := fmt.Sprintf("[[registry]]\nlocation = %q\ninsecure = true\n", registry.Host)
+	insecure := fixture.Insecure(registry.Host)
 	host := func(policy, registriesD string, more ...string) map[string]string {
 		h := map[string]string{
 			"etc/containers/policy.json": policy, "etc/containers/registries.conf": insecure,
@@ -156,8 +132,7 @@ func TestExplain(t *testing.T) {
 		root := filepath.Join(t.TempDir(), fmt.Sprint(i))
 		for path, content := range s.host {
 			path = filepath.Join(root, path)
-			must(os.MkdirAll(filepath.Dir(path), 0o755))
-			must(os.WriteFile(path, []byte(content), 0o644))
+			p.Write(path, []byte(content))
 		}
 		lookaside.Fault(s.lookaside)
 		registry.Fault(s.registry)

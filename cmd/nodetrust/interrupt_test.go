@@ -18,50 +18,18 @@ import (
 // TestVerify_interrupted sends SIGINT to a verify that waits for its lookaside, or for gpg: it ends soon, with exit
 // status 4, 0 when the signal came too late, and leaves no file and no process.
 func TestVerify_interrupted(t *testing.T) {
-	gpg, err := fixture.NewGPG()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer gpg.Close()
-	key, err := gpg.NewKey("signer", fixture.KeyOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	registry, err := fixture.NewRegistry("127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer registry.Stop()
+	p := fixture.Parts{TB: t}
+	key := p.Key(p.GPG(), "signer", fixture.KeyOptions{})
 	dir := t.TempDir()
-	lookaside, err := fixture.NewLookaside("127.0.0.1:0", filepath.Join(dir, "sigs"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer lookaside.Stop()
-	digest, err := registry.Push("team/app", "v1", "one")
-	if err != nil {
-		t.Fatal(err)
-	}
+	registry, lookaside := p.Registry(), p.Lookaside(filepath.Join(dir, "sigs"))
 	image := registry.Host + "/team/app:v1"
-	sig, err := key.Sign(digest, image)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := lookaside.Put("team/app", digest, 1, sig); err != nil {
-		t.Fatal(err)
-	}
+	p.Sign(lookaside, key, "team/app", p.Push(registry, "team/app", "v1", "one"), image, 1)
 	files := map[string]string{
 		"policy.json": fmt.Sprintf(`{"default":[{"type":"signedBy","keyType":"GPGKeys","keyData":%q}]}`, base64.StdEncoding.EncodeToString(key.Binary)),
 		"d/lab.yaml":  fmt.Sprintf("docker: {%q: {lookaside: %q}}\n", registry.Host, lookaside.URL()),
 	}
 	for name, content := range files {
-		path := filepath.Join(dir, name)
-		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
-			t.Fatal(err)
-		}
+		p.Write(filepath.Join(dir, name), []byte(content))
 	}
 	for _, after := range []time.Duration{-1, 0, 5, 10, 20, 30, 45} {
 		tmp, err := os.MkdirTemp("", "nt-")

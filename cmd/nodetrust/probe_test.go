@@ -28,45 +28,23 @@ func newNode(t *testing.T) *node {
 	if testing.Short() {
 		t.Skip("makes gpg keys")
 	}
-	must := func(err error) {
-		t.Helper()
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	g, err := fixture.NewGPG()
-	must(err)
-	t.Cleanup(g.Close)
-	k, err := g.NewKey("signer", fixture.KeyOptions{Expire: "20d"})
-	must(err)
-	n := &node{root: t.TempDir(), home: t.TempDir()}
-	n.registry, err = fixture.NewRegistry("127.0.0.1:0")
-	must(err)
-	t.Cleanup(n.registry.Stop)
-	n.lookaside, err = fixture.NewLookaside("127.0.0.1:0", t.TempDir())
-	must(err)
-	t.Cleanup(n.lookaside.Stop)
-	d, err := n.registry.Push("team/signed", "v1", "signed")
-	must(err)
-	sig, err := k.Sign(d, n.registry.Host+"/team/signed:v1")
-	must(err)
-	must(n.lookaside.Put("team/signed", d, 1, sig))
+	p := fixture.Parts{TB: t}
+	k := p.Key(p.GPG(), "signer", fixture.KeyOptions{Expire: "20d"})
+	n := &node{root: t.TempDir(), home: t.TempDir(), registry: p.Registry(), lookaside: p.Lookaside(t.TempDir())}
+	d := p.Push(n.registry, "team/signed", "v1", "signed")
+	p.Sign(n.lookaside, k, "team/signed", d, n.registry.Host+"/team/signed:v1", 1)
 	n.signed = n.registry.Host + "/team/signed@" + d
-	d, err = n.registry.Push("team/unsigned", "v1", "unsigned")
-	must(err)
-	n.unsigned = n.registry.Host + "/team/unsigned@" + d
+	n.unsigned = n.registry.Host + "/team/unsigned@" + p.Push(n.registry, "team/unsigned", "v1", "unsigned")
 
 	key := base64.StdEncoding.EncodeToString(k.Binary)
 	files := map[string]string{
 		"policy.json":           `{"default":[{"type":"reject"}],"transports":{"docker":{"` + n.registry.Host + `/team":[{"type":"signedBy","keyType":"GPGKeys","keyData":"` + key + `"}]}}}`,
 		"registries.d/lab.yaml": "docker:\n  " + n.registry.Host + ":\n    lookaside: " + n.lookaside.URL() + "\n",
-		"registries.conf":       "unqualified-search-registries = []\n[[registry]]\nlocation = \"" + n.registry.Host + "\"\ninsecure = true\n",
+		"registries.conf":       "unqualified-search-registries = []\n" + fixture.Insecure(n.registry.Host),
 	}
 	for name, content := range files {
 		for _, dir := range []string{filepath.Join(n.root, "etc/containers"), filepath.Join(n.home, ".config/containers")} {
-			p := filepath.Join(dir, name)
-			must(os.MkdirAll(filepath.Dir(p), 0o755))
-			must(os.WriteFile(p, []byte(content), 0o644))
+			p.Write(filepath.Join(dir, name), []byte(content))
 		}
 	}
 	return n

@@ -14,47 +14,46 @@ import (
 	"github.com/nodetrust/nodetrust/verdict"
 )
 
-// TestReleaseVerify judges a release and lets the policies written for it judge its images, by the commands.
-func TestReleaseVerify(t *testing.T) {
-	must := func(err error) {
-		t.Helper()
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	t.Chdir(t.TempDir())
-	gpg, err := fixture.NewGPG()
-	must(err)
-	defer gpg.Close()
-	key, err := gpg.NewKey("release", fixture.KeyOptions{})
-	must(err)
-	must(os.WriteFile("key.asc", key.Armored, 0o644))
-	registry, err := fixture.NewRegistry("127.0.0.1:0")
-	must(err)
-	defer registry.Stop()
-	must(os.WriteFile("registries.conf", fmt.Appendf(nil, "[[registry]]\nlocation = %q\ninsecure = true\n", registry.Host), 0o644))
-	etcd, err := registry.Push("ocp/payload", "etcd", "etcd")
-	must(err)
-	image := registry.Host + "/ocp/payload@" + etcd
+// pushRelease stores ocp/release:4.99.1 with one image in its payload, and below store its signature.
+func pushRelease(p fixture.Parts, r *fixture.Registry, image string, key *fixture.Key, store string) (digest string) {
+	p.Helper()
 	img, err := fixture.ImageOf("amd64", nil, fixture.File{Name: "release-manifests/image-references", Data: fmt.Appendf(nil,
 		`{"kind":"ImageStream","metadata":{"name":"4.99.1"},"spec":{"tags":[{"name":"etcd","from":{"kind":"DockerImage","name":%q}}]}}`, image)})
-	must(err)
-	digest, err := registry.PushImage("ocp/release", "4.99.1", img)
-	must(err)
+	p.Must(err)
+	digest, err = r.PushImage("ocp/release", "4.99.1", img)
+	p.Must(err)
+	sig, err := key.Sign(digest, r.Host+"/ocp/release:4.99.1")
+	p.Must(err)
+	p.Write(filepath.Join(store, strings.Replace(digest, ":", "=", 1), "signature-1"), sig)
+	return digest
+}
+
+// nodetrustOutput runs the program, wants this exit status, and returns what was written to the standard output.
+func nodetrustOutput(t *testing.T, want int, args ...string) []byte {
+	t.Helper()
+	var stdout, stderr bytes.Buffer
+	if got := run(t.Context(), args, strings.NewReader(""), &stdout, &stderr); got != want {
+		t.Errorf("nodetrust %s: status %d, want %d\n%s%s", strings.Join(args, " "), got, want, stdout.String(), stderr.String())
+	}
+	return stdout.Bytes()
+}
+
+// TestReleaseVerify judges a release and lets the policies written for it judge its images, by the commands.
+func TestReleaseVerify(t *testing.T) {
+	t.Chdir(t.TempDir())
+	p := fixture.Parts{TB: t}
+	must := p.Must
+	key := p.Key(p.GPG(), "release", fixture.KeyOptions{})
+	p.Write("key.asc", key.Armored)
+	registry := p.Registry()
+	p.Write("registries.conf", []byte(fixture.Insecure(registry.Host)))
+	image := registry.Host + "/ocp/payload@" + p.Push(registry, "ocp/payload", "etcd", "etcd")
+	digest := pushRelease(p, registry, image, key, "store")
 	name := registry.Host + "/ocp/release"
-	store := filepath.Join("store", strings.Replace(digest, ":", "=", 1))
-	must(os.MkdirAll(store, 0o755))
-	sig, err := key.Sign(digest, name+":4.99.1")
-	must(err)
-	must(os.WriteFile(filepath.Join(store, "signature-1"), sig, 0o644))
 
 	nodetrust := func(want int, args ...string) []byte {
 		t.Helper()
-		var stdout, stderr bytes.Buffer
-		if got := run(t.Context(), args, strings.NewReader(""), &stdout, &stderr); got != want {
-			t.Errorf("nodetrust %s: status %d, want %d\n%s%s", strings.Join(args, " "), got, want, stdout.String(), stderr.String())
-		}
-		return stdout.Bytes()
+		return nodetrustOutput(t, want, args...)
 	}
 	verify := func(want int, args ...string) (r release.Result) {
 		t.Helper()

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -15,41 +14,18 @@ import (
 // TestSignaturesBundle makes a bundle for a mirror, and lets what it says to write into trust.yaml judge the images with
 // nothing else.
 func TestSignaturesBundle(t *testing.T) {
-	must := func(err error) {
-		t.Helper()
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
 	t.Chdir(t.TempDir())
-	gpg, err := fixture.NewGPG()
-	must(err)
-	defer gpg.Close()
-	key, err := gpg.NewKey("signer", fixture.KeyOptions{})
-	must(err)
-	must(os.WriteFile("key.asc", key.Armored, 0o644))
-	registry, err := fixture.NewRegistry("127.0.0.1:0")
-	must(err)
-	defer registry.Stop()
-	mirror, err := fixture.NewRegistry("127.0.0.1:0")
-	must(err)
-	defer mirror.Stop()
-	lookaside, err := fixture.NewLookaside("127.0.0.1:0", t.TempDir())
-	must(err)
-	defer lookaside.Stop()
-	digest, err := registry.Push("team/app", "v1", "app")
-	must(err)
-	_, err = mirror.Push("rh/team/app", "v1", "app")
-	must(err)
-	_, err = registry.Push("team/unsigned", "v1", "unsigned")
-	must(err)
+	p := fixture.Parts{TB: t}
+	must := p.Must
+	key := p.Key(p.GPG(), "signer", fixture.KeyOptions{})
+	p.Write("key.asc", key.Armored)
+	registry, mirror, lookaside := p.Registry(), p.Registry(), p.Lookaside(t.TempDir())
+	digest := p.Push(registry, "team/app", "v1", "app")
+	p.Push(mirror, "rh/team/app", "v1", "app")
+	p.Push(registry, "team/unsigned", "v1", "unsigned")
 	image := registry.Host + "/team/app"
-	sig, err := key.Sign(digest, image+":v1")
-	must(err)
-	must(lookaside.Put("team/app", digest, 1, sig))
-	conf := func(name, more string) {
-		must(os.WriteFile(name, fmt.Appendf(nil, "[[registry]]\nlocation = %q\ninsecure = true\n%s", registry.Host, more), 0o644))
-	}
+	p.Sign(lookaside, key, "team/app", digest, image+":v1", 1)
+	conf := func(name, more string) { p.Write(name, []byte(fixture.Insecure(registry.Host)+more)) }
 	conf("direct.conf", "")
 	conf("nodes.conf", fmt.Sprintf("[[registry.mirror]]\nlocation = \"%s/rh\"\ninsecure = true\n", mirror.Host))
 	config := func(name, entry string) {
@@ -63,21 +39,14 @@ spec:
   - require: [{signedBy: [k]}]
 %s`, entry), 0o644))
 	}
-	canary, err := registry.Push("team/canary", "v1", "canary")
-	must(err)
-	sig, err = key.Sign(canary, registry.Host+"/team/canary:v1")
-	must(err)
-	must(lookaside.Put("team/canary", canary, 1, sig))
+	canary := p.Push(registry, "team/canary", "v1", "canary")
+	p.Sign(lookaside, key, "team/canary", canary, registry.Host+"/team/canary:v1", 1)
 	config("trust.yaml", fmt.Sprintf("    scope: %s\n    lookaside: %s\n  canaries: [{image: %s/team/canary@%s, expect: accept}]\n", registry.Host, lookaside.URL(), registry.Host, canary))
 	must(os.WriteFile("images.txt", []byte(image+":v1 by=shop\n"+image+"@"+digest+"\n"), 0o644))
 
 	nodetrust := func(want int, args ...string) []byte {
 		t.Helper()
-		var stdout, stderr bytes.Buffer
-		if got := run(t.Context(), args, strings.NewReader(""), &stdout, &stderr); got != want {
-			t.Errorf("nodetrust %s: status %d, want %d\n%s%s", strings.Join(args, " "), got, want, stdout.String(), stderr.String())
-		}
-		return stdout.Bytes()
+		return nodetrustOutput(t, want, args...)
 	}
 	bundle := func(want int, args ...string) []byte {
 		t.Helper()

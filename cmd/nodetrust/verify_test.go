@@ -16,42 +16,22 @@ import (
 
 // TestVerify_exit runs verify, explain and verify-signature against a real registry: exit status and JSON.
 func TestVerify_exit(t *testing.T) {
-	must := func(err error) {
-		t.Helper()
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	gpg, err := fixture.NewGPG()
-	must(err)
-	defer gpg.Close()
-	key, err := gpg.NewKey("signer", fixture.KeyOptions{})
-	must(err)
-	registry, err := fixture.NewRegistry("127.0.0.1:0")
-	must(err)
-	defer registry.Stop()
+	p := fixture.Parts{TB: t}
+	must := p.Must
+	key := p.Key(p.GPG(), "signer", fixture.KeyOptions{})
 	dir := t.TempDir()
-	lookaside, err := fixture.NewLookaside("127.0.0.1:0", filepath.Join(dir, "sigs"))
-	must(err)
-	defer lookaside.Stop()
-	digest, err := registry.Push("team/app", "v1", "one")
-	must(err)
+	registry, lookaside := p.Registry(), p.Lookaside(filepath.Join(dir, "sigs"))
+	digest := p.Push(registry, "team/app", "v1", "one")
 	image := registry.Host + "/team/app"
 	sig, err := key.Sign(digest, image+":v1")
 	must(err)
 	must(lookaside.Put("team/app", digest, 1, sig))
-	_, err = registry.Push("team/app", "unsigned", "two")
-	must(err)
-	write := func(name, content string) string {
-		path := filepath.Join(dir, name)
-		must(os.MkdirAll(filepath.Dir(path), 0o755))
-		must(os.WriteFile(path, []byte(content), 0o644))
-		return path
-	}
+	p.Push(registry, "team/app", "unsigned", "two")
+	write := func(name, content string) string { return p.Write(filepath.Join(dir, name), []byte(content)) }
 	requirement := fmt.Sprintf(`{"type":"signedBy","keyType":"GPGKeys","keyData":%q}`, base64.StdEncoding.EncodeToString(key.Binary))
 	write("host/etc/containers/policy.json", fmt.Sprintf(`{"default":[{"type":"reject"}],"transports":{"docker":{%q:[%s]}}}`, registry.Host, requirement))
 	write("host/etc/containers/registries.d/lab.yaml", fmt.Sprintf("docker: {%q: {lookaside: %q}}\n", registry.Host, lookaside.URL()))
-	write("host/etc/containers/registries.conf", fmt.Sprintf("[[registry]]\nlocation = %q\ninsecure = true\n", registry.Host))
+	write("host/etc/containers/registries.conf", fixture.Insecure(registry.Host))
 	host := filepath.Join(dir, "host")
 	trust := write("trust.yaml", fmt.Sprintf(`apiVersion: nodetrust.io/v1alpha1
 kind: TrustConfig

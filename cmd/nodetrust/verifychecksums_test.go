@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"encoding/json"
 	"fmt"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -17,26 +16,12 @@ import (
 )
 
 func TestVerifyChecksums_exit(t *testing.T) {
-	must := func(err error) {
-		t.Helper()
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	gpg, err := fixture.NewGPG()
-	must(err)
-	defer gpg.Close()
-	key, err := gpg.NewKey("signer", fixture.KeyOptions{})
-	must(err)
-	other, err := gpg.NewKey("other", fixture.KeyOptions{})
-	must(err)
+	p := fixture.Parts{TB: t}
+	must := p.Must
+	gpg := p.GPG()
+	key, other := p.Key(gpg, "signer", fixture.KeyOptions{}), p.Key(gpg, "other", fixture.KeyOptions{})
 	dir := t.TempDir()
-	write := func(name string, content []byte) string {
-		path := filepath.Join(dir, name)
-		must(os.MkdirAll(filepath.Dir(path), 0o755))
-		must(os.WriteFile(path, content, 0o644))
-		return path
-	}
+	write := func(name string, content []byte) string { return p.Write(filepath.Join(dir, name), content) }
 	sign := func(name, list string) string {
 		sig, err := key.SignBytes([]byte(list))
 		must(err)
