@@ -47,9 +47,10 @@ type Runner struct {
 	before map[int]bool
 }
 
-// Harden gives the whole process no_new_privs and makes it the reaper of its orphaned descendants. It is called once at
-// start, before any other thread matters.
+// Harden gives the whole process no_new_privs, makes it the reaper of its orphaned descendants, and keeps from its children
+// the files that it was started with. It is called once at start, before any other thread matters.
 func Harden() error {
+	closeOnExec()
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		return fmt.Errorf("becoming the reaper of descendants: %w", err)
 	}
@@ -59,6 +60,20 @@ func Harden() error {
 		return fmt.Errorf("setting no_new_privs: %w", errno)
 	}
 	return nil
+}
+
+// closeOnExec marks all open files but the standard ones. Go does that to those that it opens, not to those that a shell or a
+// container runtime has left open.
+func closeOnExec() {
+	fds, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return
+	}
+	for _, f := range fds {
+		if n, err := strconv.Atoi(f.Name()); err == nil && n > 2 {
+			unix.CloseOnExec(n)
+		}
+	}
 }
 
 // New returns a Runner of the program at path. Directories of runs that died with their agent are removed.
@@ -127,12 +142,16 @@ func (r *Runner) run(ctx context.Context, c Command) (res Result, err error) {
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
 		return res, fmt.Errorf("setting no_new_privs: %w", err)
 	}
+	// What an earlier run could not end must not meet this one: it may do to the child's files what the child may.
+	if err := r.reap(); err != nil {
+		return res, err
+	}
 	tmp, err := os.MkdirTemp("", fmt.Sprintf("%s%d-", tmpPrefix, os.Getpid()))
 	if err != nil {
 		return res, fmt.Errorf("making the child's directory: %w", err)
 	}
 	defer func() {
-		if rerr := os.RemoveAll(tmp); rerr != nil && err == nil {
+		if rerr := removeTree(tmp); rerr != nil && err == nil {
 			err = fmt.Errorf("removing the child's directory: %w", rerr)
 		}
 	}()
@@ -144,6 +163,11 @@ func (r *Runner) run(ctx context.Context, c Command) (res Result, err error) {
 		return res, fmt.Errorf("opening the child's input: %w", err)
 	}
 	defer stdin.Close()
+	if r.asRoot {
+		if err := os.Chown(tmp, UID, GID); err != nil {
+			return res, fmt.Errorf("filling the child's directory: %w", err)
+		}
+	}
 
 	cmd := exec.Command(r.path, c.Args(tmp)...)
 	cmd.Dir = tmp
@@ -171,10 +195,13 @@ func (r *Runner) run(ctx context.Context, c Command) (res Result, err error) {
 	}
 	out.start()
 	errs.start()
+	// Should memory run out, the child goes first, not the agent. A shared limit of a container may end both all the same.
+	_ = os.WriteFile(fmt.Sprintf("/proc/%d/oom_score_adj", cmd.Process.Pid), []byte("1000"), 0)
 
 	waited := make(chan error, 1)
 	go func() { waited <- cmd.Wait() }()
 	var werr, why error
+	gone := true
 	select {
 	case werr = <-waited:
 	case <-ctx.Done():
@@ -184,11 +211,22 @@ func (r *Runner) run(ctx context.Context, c Command) (res Result, err error) {
 	}
 	if why != nil {
 		_ = unix.Kill(-cmd.Process.Pid, unix.SIGKILL)
-		werr = <-waited
+		select {
+		case werr = <-waited:
+		case <-time.After(reapTime): // in a call that nothing interrupts, or frozen
+			gone = false
+		}
 	}
 	rerr := r.reap()
-	stdout, stderr := out.finish(), errs.finish()
-	res = Result{Stdout: stdout, Exit: cmd.ProcessState.ExitCode(), Stderr: lastLine(stderr)}
+	wait := reapTime
+	if !gone || rerr != nil {
+		wait = 0 // somebody holds the pipes and goes on doing so
+	}
+	stdout, stderr := out.finish(wait), errs.finish(wait)
+	res = Result{Stdout: stdout, Stderr: lastLine(stderr)}
+	if gone {
+		res.Exit = cmd.ProcessState.ExitCode()
+	}
 	var exit *exec.ExitError
 	switch {
 	case why != nil:
@@ -205,7 +243,7 @@ func (r *Runner) run(ctx context.Context, c Command) (res Result, err error) {
 	return res, nil
 }
 
-// fill makes the content of the child's directory, which then belongs to the child.
+// fill makes the content of the child's directory.
 func (r *Runner) fill(tmp string, c Command) error {
 	files := append([]File{{Path: "stdin", Data: c.Stdin, Secret: true}}, c.Files...)
 	for _, f := range files {
@@ -226,13 +264,11 @@ func (r *Runner) fill(tmp string, c Command) error {
 			}
 		}
 	}
-	if r.asRoot {
-		return os.Chown(tmp, UID, GID)
-	}
 	return nil
 }
 
-// sweep removes the directories of agents that are no more. One of our own process ID is a predecessor's, too.
+// sweep removes the directories of agents that are no more. One of our own process ID is a predecessor's, too. What
+// somebody else has made under such a name in a shared directory is theirs.
 func sweep() {
 	dirs, err := filepath.Glob(filepath.Join(os.TempDir(), tmpPrefix+"*"))
 	if err != nil {
@@ -244,7 +280,11 @@ func sweep() {
 		if err != nil || (n != os.Getpid() && unix.Kill(n, 0) == nil) {
 			continue
 		}
-		_ = os.RemoveAll(d)
+		var st unix.Stat_t
+		if unix.Lstat(d, &st) != nil || st.Uid != UID && int(st.Uid) != os.Geteuid() {
+			continue
+		}
+		_ = removeTree(d)
 	}
 }
 
@@ -312,11 +352,11 @@ func (p *pipe) start() {
 	}()
 }
 
-// finish waits for the end of the output. All writers have been killed; should one have survived, it is not waited for.
-func (p *pipe) finish() []byte {
+// finish waits for the end of the output, no longer than wait: all writers have been killed, but one may have survived.
+func (p *pipe) finish(wait time.Duration) []byte {
 	select {
 	case <-p.done:
-	case <-time.After(reapTime):
+	case <-time.After(wait):
 		_ = p.r.SetReadDeadline(time.Now())
 		<-p.done
 	}
