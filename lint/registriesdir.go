@@ -67,7 +67,11 @@ func (v *view) unread(e entry) (*Finding, error) {
 	case errors.Is(e.err, fs.ErrNotExist):
 		return &Finding{Severity: Error, Code: "dangling-link", File: e.path, Message: "is a link to nothing: readers before containers-image 5.34 fail at it", Hint: hint}, fmt.Errorf("reading %s: it is a link to nothing", e.path)
 	}
-	return &Finding{Severity: Error, Code: "unreadable", File: e.path, Message: e.err.Error(), Hint: hint}, fmt.Errorf("reading %s: %w", e.path, e.err)
+	cause := e.err
+	if pathErr := (*fs.PathError)(nil); errors.As(cause, &pathErr) {
+		cause = pathErr.Err // the path is said anyway
+	}
+	return &Finding{Severity: Error, Code: "unreadable", File: e.path, Message: fmt.Sprintf("can't be read: %v", cause), Hint: hint}, fmt.Errorf("reading %s: %w", e.path, cause)
 }
 
 // ignored adds a finding for a file in registries.d that looks as if it was meant to be read.
