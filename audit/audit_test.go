@@ -292,6 +292,27 @@ func TestReport_order(t *testing.T) {
 	}
 }
 
+// TestFixes_accepted: what only newer runtimes accept is accepted, and told apart all the same.
+func TestFixes_accepted(t *testing.T) {
+	j := &judge{answer: func(_ context.Context, image string) verdict.Verdict {
+		v := verdict.Verdict{Verdict: verdict.Accept, Scope: &verdict.Scope{Transport: "docker", Name: "h.example", Matched: "host"}}
+		if !strings.Contains(image, "primary") {
+			v.Hint = "have the primary key sign"
+		}
+		return v
+	}}
+	r := audit.Run(t.Context(), collect(t, uses{
+		{Image: "h.example/primary:v1", By: "x"}, {Image: "h.example/a:v1", By: "x"}, {Image: "h.example/b:v1", By: "x"},
+	}), j, audit.Options{})
+	s := r.Summary
+	if s.Accept != 3 || r.Answer() != verdict.Accept || len(s.Lockout) != 0 {
+		t.Errorf("%+v", s)
+	}
+	if len(s.Fixes) != 1 || s.Fixes[0].Images != 2 || s.Fixes[0].Hint == "" || s.Fixes[0].Title != "2 images are signed by a subkey only, which older runtimes refuse" {
+		t.Errorf("fixes %+v", s.Fixes)
+	}
+}
+
 // TestFixes: every reason and cause has a group, which names what it is about.
 func TestFixes(t *testing.T) {
 	scope := &verdict.Scope{Transport: "docker", Name: "h.example/team", Matched: "namespace"}

@@ -6,7 +6,7 @@ import (
 	"github.com/nodetrust/nodetrust/verdict"
 )
 
-// groupOf says what an image that isn't accepted needs, and which others need the same.
+// groupOf says what an image needs that isn't accepted, or not by every runtime, and which others need the same.
 func groupOf(m *Image) group {
 	g := group{verdict: m.Verdict.Verdict, reason: m.Reason, hint: m.Hint}
 	need := func(kind, of, text string) group {
@@ -21,6 +21,8 @@ func groupOf(m *Image) group {
 	}
 	where := place(m)
 	switch {
+	case m.Verdict.Verdict == verdict.Accept:
+		return are("subkey", scope(m), "signed by a subkey only, which older runtimes refuse")
 	case m.Interrupted:
 		return are("interrupted", "", "not judged: the audit was interrupted")
 	case m.Canary:

@@ -66,7 +66,7 @@ type Lockout struct {
 	Message string         `json:"message"`
 }
 
-// Fix is one thing to do that helps all images of a group.
+// Fix is one thing to do that helps all images of a group. That of accepted images is for the sake of older runtimes.
 type Fix struct {
 	// ID is what the images of the group have in their field fix.
 	ID      string         `json:"id"`
@@ -152,10 +152,11 @@ func (r *Report) finish() {
 			reg.Unknown++
 		}
 		reasons[Reason{Verdict: m.Verdict.Verdict, Reason: m.Reason}]++
-		if m.Verdict.Verdict == verdict.Accept {
+		accepted := m.Verdict.Verdict == verdict.Accept
+		if accepted && m.Hint == "" {
 			continue
 		}
-		if m.Role != "" {
+		if m.Role != "" && !accepted {
 			s.Lockout = append(s.Lockout, Lockout{Role: m.Role, Image: m.Image, Verdict: m.Verdict.Verdict, Reason: m.Reason, Message: m.Message})
 		}
 		g := groupOf(m)
@@ -165,7 +166,7 @@ func (r *Report) finish() {
 		}
 		g.images++
 		g.uses += len(m.UsedBy)
-		g.lockout = g.lockout || m.Role != ""
+		g.lockout = g.lockout || m.Role != "" && !accepted
 		fixes[g.id] = &g
 	}
 	for _, g := range fixes {

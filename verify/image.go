@@ -595,6 +595,9 @@ func (e *evaluation) conclude() {
 	}
 	if decided < 0 {
 		e.set(verdict.Accept, "", e.accepted())
+		if slices.ContainsFunc(e.v.Requirements, onlySubkeys) {
+			e.v.Hint = "have the primary key sign: it was a subkey that did, and image libraries before 5.37 (CRI-O up to 1.34, podman up to 5.6) refuse that"
+		}
 		return
 	}
 	q := e.v.Requirements[decided]
@@ -605,6 +608,13 @@ func (e *evaluation) conclude() {
 	if q.Reason == verdict.WrongKey && slices.ContainsFunc(e.v.Requirements, func(q verdict.Requirement) bool { return q.Verdict == verdict.Accept }) {
 		e.v.Hint = "all entries of a scope must hold; where one of several signers is enough, put their keys into one entry (keyPaths)"
 	}
+}
+
+// onlySubkeys is true of a requirement that holds by no other signatures than those of subkeys, which are the accepted ones
+// that have a message.
+func onlySubkeys(q verdict.Requirement) bool {
+	accepted := slices.DeleteFunc(slices.Clone(q.Signatures), func(s verdict.Signature) bool { return s.Verdict != verdict.Accept })
+	return len(accepted) > 0 && !slices.ContainsFunc(accepted, func(s verdict.Signature) bool { return s.Message == "" })
 }
 
 func (e *evaluation) accepted() string {

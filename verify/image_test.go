@@ -49,6 +49,32 @@ func TestImage_accept(t *testing.T) {
 	w.want(w.judge(p, w.ref("team/app:other@"+d)), verdict.Accept, "")
 }
 
+// A subkey's signature is accepted as current libraries do it, and it is said that older ones refuse; not so where the
+// primary key has signed too.
+func TestImage_subkey(t *testing.T) {
+	w := newWorld(t)
+	primary, err := w.gpg.NewKey("with-subkey", fixture.KeyOptions{})
+	check(t, err)
+	both := w.push("team/both", "v1")
+	w.sign(primary, "team/both", both, w.ref("team/both:v1"), 1)
+	subkey, err := primary.Subkey()
+	check(t, err)
+	w.sign(subkey, "team/both", both, w.ref("team/both:v1"), 2)
+	d := w.push("team/app", "v1")
+	w.sign(subkey, "team/app", d, w.ref("team/app:v1"), 1)
+
+	p := w.policy(signedBy(subkey))
+	v := w.judge(p, w.ref("team/app:v1"))
+	if v.Verdict != verdict.Accept || !strings.Contains(v.Hint, "libraries before 5.37") {
+		t.Fatalf("%s, hint %q", v.Verdict, v.Hint)
+	}
+	s := v.Requirements[0].Signatures[0]
+	if maker, ok := strings.CutPrefix(s.Message, "made by subkey "); !ok || maker == "" || s.Signer != primary.Fingerprint || strings.HasSuffix(s.Signer, maker) {
+		t.Errorf("signature %+v", s)
+	}
+	w.want(w.judge(p, w.ref("team/both:v1")), verdict.Accept, "")
+}
+
 // Limits may be lower than ours, or as high as the library's, for the lookaside and for directories.
 func TestImage_limits(t *testing.T) {
 	w := newWorld(t)

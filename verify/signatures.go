@@ -282,6 +282,9 @@ func (e *evaluation) concludeSignature(s *verdict.Signature, own sig, r *require
 		if _, known := r.keys.ByID[own.claims.Signer]; !known && len(r.keys.Primary) == 1 {
 			s.Signer = r.keys.Primary[0]
 		}
+		if bySubkey(own, r) {
+			s.Message = "made by subkey " + own.claims.Signer
+		}
 	case reason == verdict.WrongIdentity:
 		s.Message = fmt.Sprintf("signed as %s, which %s does not accept for %s", orUnknown(s.Reference), r.identity(), e.logicalName())
 		if want := r.wanted(e.target.logical.DockerReference()); want != "" && want != e.logicalName() {
@@ -296,6 +299,12 @@ func (e *evaluation) concludeSignature(s *verdict.Signature, own sig, r *require
 	case reason == verdict.WeakOrUnsupported:
 		s.Message = "no usable container signature: " + mechanism.Text(err)
 	}
+}
+
+// bySubkey is true if the signature names a subkey of one of the requirement's keys as its maker.
+func bySubkey(own sig, r *requirement) bool {
+	primary, known := r.keys.ByID[own.claims.Signer]
+	return known && own.simple != nil && primary != own.claims.Signer && !strings.HasSuffix(primary, own.claims.Signer)
 }
 
 func orUnknown(s string) string { return cmp.Or(s, "(not said)") }

@@ -143,7 +143,11 @@ func (t *auditText) lockout(list []audit.Lockout) {
 func (t *auditText) group(f audit.Fix, list []audit.Image) {
 	t.line("")
 	t.b.WriteString(t.paint(f.Verdict, string(f.Verdict)) + ": ")
-	t.wrappedAfter(len(f.Verdict)+2, fmt.Sprintf("%s (%s)", printable(f.Title), f.Reason))
+	title := printable(f.Title)
+	if f.Reason != "" {
+		title += fmt.Sprintf(" (%s)", f.Reason)
+	}
+	t.wrappedAfter(len(f.Verdict)+2, title)
 	if f.Hint != "" {
 		t.wrapped("  ", "hint: "+printable(f.Hint))
 	}
