@@ -13,6 +13,7 @@ import (
 
 	"github.com/nodetrust/nodetrust/verdict"
 	"github.com/nodetrust/nodetrust/verify"
+	"github.com/nodetrust/nodetrust/verify/detached"
 )
 
 // Repository is where Red Hat's releases are: what their signatures are for, wherever a copy was taken from.
@@ -163,20 +164,20 @@ func local(release string) bool {
 }
 
 // wanted is what the signatures must be for.
-func (o Options) wanted(release string) (verify.Wanted, error) {
+func (o Options) wanted(release string) (detached.Wanted, error) {
 	if err := verify.CheckImage(release, ""); err != nil {
-		return verify.Wanted{}, err
+		return detached.Wanted{}, err
 	}
 	switch {
 	case len(o.Keys) == 0:
-		return verify.Wanted{}, errors.New("no key is given")
+		return detached.Wanted{}, errors.New("no key is given")
 	case o.As != "":
 		if err := verify.CheckImage(o.As, ""); err != nil || local(o.As) {
-			return verify.Wanted{}, fmt.Errorf("reference %q: is no docker reference", o.As)
+			return detached.Wanted{}, fmt.Errorf("reference %q: is no docker reference", o.As)
 		}
-		return verify.Wanted{Reference: o.As}, nil
+		return detached.Wanted{Reference: o.As}, nil
 	case local(release):
-		return verify.Wanted{Reference: Repository}, nil
+		return detached.Wanted{Reference: Repository}, nil
 	}
 	name, _, byDigest := strings.Cut(release, "@")
 	if byDigest { // its tag, if there is one, is not looked at by runtimes either
@@ -184,7 +185,7 @@ func (o Options) wanted(release string) (verify.Wanted, error) {
 			name = name[:i]
 		}
 	}
-	return verify.Wanted{Reference: name}, nil
+	return detached.Wanted{Reference: name}, nil
 }
 
 // unknown ends with what could not be read.
@@ -201,7 +202,7 @@ func (r Result) unknown(err error, what string) Result {
 }
 
 // signatures asks the sources until every key is satisfied, and concludes.
-func (r *Result) signatures(ctx context.Context, want verify.Wanted, o Options) {
+func (r *Result) signatures(ctx context.Context, want detached.Wanted, o Options) {
 	var blobs []Blob
 	var missed []error
 	open := make([]Verifier, len(o.Keys))
@@ -241,13 +242,13 @@ func (r *Result) signatures(ctx context.Context, want verify.Wanted, o Options) 
 }
 
 // judge lets a key see one more signature. The nearest to an accept is kept.
-func (v *Verifier) judge(ctx context.Context, b Blob, k Key, want verify.Wanted) {
+func (v *Verifier) judge(ctx context.Context, b Blob, k Key, want detached.Wanted) {
 	if v.Verdict == verdict.Accept {
 		return
 	}
-	d, err := verify.Signature(ctx, b.Data, [][]byte{k.Data}, want)
+	d, err := detached.Verify(ctx, b.Data, [][]byte{k.Data}, want)
 	if err != nil { // of what is wanted, which was checked
-		d = verify.Detached{Verdict: verdict.Unknown, Reason: verdict.MechanismCannotTell, Message: err.Error()}
+		d = detached.Answer{Verdict: verdict.Unknown, Reason: verdict.MechanismCannotTell, Message: err.Error()}
 	}
 	if v.Source == "" || d.Verdict == verdict.Accept || d.Verdict == verdict.Unknown || v.Verdict == verdict.Refuse && v.Reason == verdict.WrongKey {
 		v.Verdict, v.Reason, v.Message, v.Signer, v.Source = d.Verdict, d.Reason, d.Message, d.Signer, b.Source

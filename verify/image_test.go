@@ -160,7 +160,7 @@ func TestEnclose(t *testing.T) {
 		cmd := exec.Command("gpg", "--homedir", keyring, "--batch", "--quiet", "--import")
 		cmd.Stdin = bytes.NewReader(w.key.Binary)
 		check(t, cmd.Run())
-		return processesIn(keyring)
+		return fixture.ProcessesIn(keyring)
 	}
 	plain := filepath.Join(p.tmp, "plain")
 	check(t, os.Mkdir(plain, 0o700))

@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
+
+	"github.com/nodetrust/nodetrust/internal/fixture"
 )
 
 // TestPolicy_killed: what a process leaves that is killed while it judges, the next one removes; and it does so only then.
@@ -79,12 +81,12 @@ func orphansEnd(t *testing.T, dir string) {
 	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(20 * time.Millisecond) {
 		if lock := lockDir(dir); lock != nil {
 			check(t, lock.Close())
-			if len(processesIn(dir)) == 0 {
+			if len(fixture.ProcessesIn(dir)) == 0 {
 				return
 			}
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("somebody still uses %s: %v", dir, processesIn(dir))
+			t.Fatalf("somebody still uses %s: %v", dir, fixture.ProcessesIn(dir))
 		}
 	}
 }
@@ -92,7 +94,7 @@ func orphansEnd(t *testing.T, dir string) {
 // agentsIn names the processes that were started for a directory, after giving them some time to end.
 func agentsIn(dir string) []string {
 	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(20 * time.Millisecond) {
-		if out := processesIn(dir); len(out) == 0 || time.Now().After(deadline) {
+		if out := fixture.ProcessesIn(dir); len(out) == 0 || time.Now().After(deadline) {
 			return out
 		}
 	}

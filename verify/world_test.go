@@ -17,45 +17,9 @@ import (
 	"github.com/nodetrust/nodetrust/verify/mechanism"
 )
 
-// TestMain gives the tests a temporary directory of their own, and fails if a keyring or a gpg-agent is left in it.
 func TestMain(m *testing.M) {
 	Isolate()
-	tmp, err := os.MkdirTemp("", "nt-")
-	if err != nil {
-		panic(err)
-	}
-	os.Setenv("TMPDIR", tmp)
-	code := m.Run()
-	if left := leftIn(tmp); code == 0 && len(left) > 0 {
-		fmt.Println("left behind:", left)
-		code = 1
-	}
-	os.RemoveAll(tmp)
-	os.Exit(code)
-}
-
-// leftIn names what is in a directory, and the processes that were started for something in it. Agents are given some
-// seconds to see that their keyring is gone.
-func leftIn(dir string) []string {
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(50 * time.Millisecond) {
-		left, _ := filepath.Glob(filepath.Join(dir, "*"))
-		left = append(left, processesIn(dir)...)
-		if len(left) == 0 || time.Now().After(deadline) {
-			return left
-		}
-	}
-}
-
-// processesIn names the processes with an argument that is dir or below it.
-func processesIn(dir string) []string {
-	var out []string
-	procs, _ := filepath.Glob("/proc/[0-9]*/cmdline")
-	for _, p := range procs {
-		if b, err := os.ReadFile(p); err == nil && (strings.Contains(string(b), dir+"/") || strings.Contains(string(b), dir+"\x00")) {
-			out = append(out, p+": "+strings.ReplaceAll(string(b), "\x00", " "))
-		}
-	}
-	return out
+	fixture.Main(m)
 }
 
 // world is a registry, a lookaside and a gpg home, with an image that is signed.

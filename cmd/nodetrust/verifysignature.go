@@ -8,12 +8,13 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/nodetrust/nodetrust/verify"
+	"github.com/nodetrust/nodetrust/verify/detached"
 )
 
 func newVerifySignatureCommand() *cobra.Command {
 	var out outputFlag
 	var keys []string
-	var want verify.Wanted
+	var want detached.Wanted
 	var expected string
 	cmd := &cobra.Command{
 		Use:   "verify-signature --key FILE [--digest DIGEST] [--reference REFERENCE] SIGNATURE",
@@ -52,7 +53,7 @@ said, not enforced by any runtime, and wrong as soon as a key is revoked.`,
 			if err != nil {
 				return err
 			}
-			d, err := verify.Signature(cmd.Context(), blob, files, want)
+			d, err := detached.Verify(cmd.Context(), blob, files, want)
 			if err != nil {
 				return usageErr(err)
 			}
@@ -74,7 +75,7 @@ said, not enforced by any runtime, and wrong as soon as a key is revoked.`,
 	return cmd
 }
 
-func writeDetached(w io.Writer, file string, d verify.Detached) error {
+func writeDetached(w io.Writer, file string, d detached.Answer) error {
 	why := d.Message
 	if d.Reason != "" {
 		why = fmt.Sprintf("%s: %s", d.Reason, d.Message)

@@ -1,4 +1,5 @@
-package verify
+// Package detached judges signature files without an image: one container signature, made by one of the keys, for what is wanted.
+package detached
 
 import (
 	"bytes"
@@ -18,8 +19,8 @@ import (
 	"github.com/nodetrust/nodetrust/verify/openpgp"
 )
 
-// Detached is the answer on one signature file that was judged without an image.
-type Detached struct {
+// Answer is that on one signature file.
+type Answer struct {
 	Verdict verdict.Answer `json:"verdict"`
 	Reason  verdict.Reason `json:"reason"`
 	Message string         `json:"message"`
@@ -47,26 +48,26 @@ type Wanted struct {
 	Identity string
 }
 
-// Signature judges one simple signature: made by one of the keys (each the content of a key file), for what is
+// Verify judges one simple signature: made by one of the keys (each the content of a key file), for what is
 // wanted. An error means that what is wanted can't be used. Nothing is said of the image, and nothing of a key that isn't
 // given.
-func Signature(ctx context.Context, blob []byte, keys [][]byte, w Wanted) (Detached, error) {
+func Verify(ctx context.Context, blob []byte, keys [][]byte, w Wanted) (Answer, error) {
 	want, err := w.reference()
 	if err != nil {
-		return Detached{}, err
+		return Answer{}, err
 	}
 	if w.Digest != "" {
 		if _, err := digest.Parse(w.Digest); err != nil {
-			return Detached{}, fmt.Errorf("digest %q: %w", w.Digest, err)
+			return Answer{}, fmt.Errorf("digest %q: %w", w.Digest, err)
 		}
 	}
 	c := openpgp.ReadClaims(blob)
 	known := openpgp.ParseKeys(keys)
-	d := Detached{Signer: c.Signer, Digest: c.Digest, Reference: c.Reference}
+	d := Answer{Signer: c.Signer, Digest: c.Digest, Reference: c.Reference}
 	if primary, ok := known.ByID[c.Signer]; ok {
 		d.Signer = primary
 	}
-	answer := func(a verdict.Answer, reason verdict.Reason, format string, args ...any) (Detached, error) {
+	answer := func(a verdict.Answer, reason verdict.Reason, format string, args ...any) (Answer, error) {
 		d.Verdict, d.Reason, d.Message = a, reason, fmt.Sprintf(format, args...)
 		return d, nil
 	}
