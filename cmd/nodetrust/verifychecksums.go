@@ -13,6 +13,7 @@ import (
 
 	"github.com/nodetrust/nodetrust/trust"
 	"github.com/nodetrust/nodetrust/verify"
+	"github.com/nodetrust/nodetrust/verify/checksums"
 	"github.com/nodetrust/nodetrust/verify/openpgp"
 )
 
@@ -36,12 +37,12 @@ out, and one must be there. SHA-256, SHA-384 and SHA-512 count; a list with name
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			verify.Isolate()
-			f := verify.ChecksumFile{IgnoreMissing: ignoreMissing}
+			f := checksums.List{IgnoreMissing: ignoreMissing}
 			if len(keys) == 0 {
 				return usagef("--key is missing")
 			}
 			var err error
-			if f.Signature, err = readLimited(args[0], verify.MaxChecksums); err != nil {
+			if f.Signature, err = readLimited(args[0], checksums.MaxSize); err != nil {
 				return usageErr(fmt.Errorf("reading signature: %w", err))
 			}
 			if f.Keys, err = readKeys(keys); err != nil {
@@ -53,7 +54,7 @@ out, and one must be there. SHA-256, SHA-384 and SHA-512 count; a list with name
 						return usagef("%s is a detached signature, and its name ends in neither .sig, .gpg nor .asc: name the list with --list", args[0])
 					}
 				}
-				if f.Text, err = readLimited(list, verify.MaxChecksums); err != nil {
+				if f.Text, err = readLimited(list, checksums.MaxSize); err != nil {
 					return usageErr(fmt.Errorf("reading the signed list: %w", err))
 				}
 			} else if list != "" {
@@ -68,7 +69,7 @@ out, and one must be there. SHA-256, SHA-384 and SHA-512 count; a list with name
 			defer f.Dir.Close()
 			bar := newBar(cmd.ErrOrStderr())
 			f.Progress = bar.show
-			c, err := verify.VerifyChecksums(cmd.Context(), f)
+			c, err := checksums.Verify(cmd.Context(), f)
 			bar.clear()
 			if err != nil {
 				return usageErr(fmt.Errorf("%s: %w", args[0], err))
@@ -109,7 +110,7 @@ func signedFile(signature string) string {
 	return signature[:len(signature)-len(ext)]
 }
 
-func writeChecksums(w io.Writer, file string, c verify.Checksums) error {
+func writeChecksums(w io.Writer, file string, c checksums.Answer) error {
 	why := c.Message
 	if c.Reason != "" {
 		why = fmt.Sprintf("%s: %s", c.Reason, c.Message)

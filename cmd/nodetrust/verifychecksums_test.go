@@ -12,7 +12,7 @@ import (
 
 	"github.com/nodetrust/nodetrust/internal/fixture"
 	"github.com/nodetrust/nodetrust/verdict"
-	"github.com/nodetrust/nodetrust/verify"
+	"github.com/nodetrust/nodetrust/verify/checksums"
 )
 
 func TestVerifyChecksums_exit(t *testing.T) {
@@ -71,7 +71,7 @@ func TestVerifyChecksums_exit(t *testing.T) {
 			args := append([]string{"verify-checksums"}, tt.args...)
 			var stdout, stderr bytes.Buffer
 			code := run(t.Context(), append(args, "-o", "json"), strings.NewReader(""), &stdout, &stderr)
-			var c verify.Checksums
+			var c checksums.Answer
 			if err := json.Unmarshal(stdout.Bytes(), &c); err != nil {
 				t.Fatalf("%v: %s %s", err, &stdout, &stderr)
 			}

@@ -1,8 +1,10 @@
-package verify
+// Package checksums judges signed lists of checksums, as clients are published with them, and then the files that they name.
+package checksums
 
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"crypto/sha512"
@@ -23,11 +25,11 @@ import (
 	"github.com/nodetrust/nodetrust/verify/openpgp"
 )
 
-// MaxChecksums bounds a checksum file and its signature, in bytes, compressed or not.
-const MaxChecksums = openpgp.MaxMessage
+// MaxSize bounds a checksum file and its signature, in bytes, compressed or not.
+const MaxSize = openpgp.MaxMessage
 
-// ChecksumFile is a signed list of checksums, and where the files are that it names.
-type ChecksumFile struct {
+// List is a signed list of checksums, and where the files are that it names.
+type List struct {
 	// Signature is a clear-signed or otherwise signed message with the list inside, binary or armored, or a detached
 	// signature of Text: see openpgp.IsDetached.
 	Signature []byte
@@ -42,20 +44,20 @@ type ChecksumFile struct {
 	Progress func(name string, done, total int64)
 }
 
-// Checksums is the answer on a signed list of checksums and on the files that it names. Accept means: one of the keys
+// Answer is that on a signed list of checksums and on the files that it names. Accept means: one of the keys
 // signed the list, and every file in Files has the signed content.
-type Checksums struct {
+type Answer struct {
 	Verdict verdict.Answer `json:"verdict"`
 	Reason  verdict.Reason `json:"reason"`
 	Message string         `json:"message"`
 	// Signer is a full fingerprint, or a 16-digit key ID where only that is known: a claim, unless Files are there.
 	Signer string `json:"signer"`
 	// Files are in the order of the list. There are none if the list itself wasn't accepted: nothing is read then.
-	Files []CheckedFile `json:"files"`
+	Files []File `json:"files"`
 }
 
-// CheckedFile is the answer on one file.
-type CheckedFile struct {
+// File is the answer on one file.
+type File struct {
 	Name    string         `json:"name"`
 	Verdict verdict.Answer `json:"verdict"`
 	Reason  verdict.Reason `json:"reason"`
@@ -67,15 +69,15 @@ type CheckedFile struct {
 	size int64
 }
 
-// VerifyChecksums judges a signed list of checksums and then the files that it names. The signature comes first: names of
+// Verify judges a signed list of checksums and then the files that it names. The signature comes first: names of
 // a list that nobody signed are not used. A file with another hash is a refusal (WrongDigest). A file that isn't there, or
 // can't be read, is unknown (FileMissing): nothing is known against it, and nothing for it; an incomplete download is not a
 // forgery, and must not be taken for a complete one either. A list with names that point out of the directory is refused
 // as a whole, whoever signed it. An error means that the input is too large or no signature at all.
-func VerifyChecksums(ctx context.Context, f ChecksumFile) (Checksums, error) {
-	c := Checksums{Files: []CheckedFile{}}
-	if len(f.Signature) > MaxChecksums || len(f.Text) > MaxChecksums {
-		return c, fmt.Errorf("signature or list are larger than %d bytes", MaxChecksums)
+func Verify(ctx context.Context, f List) (Answer, error) {
+	c := Answer{Files: []File{}}
+	if len(f.Signature) > MaxSize || len(f.Text) > MaxSize {
+		return c, fmt.Errorf("signature or list are larger than %d bytes", MaxSize)
 	}
 	messages, textMode, err := openpgp.SignedMessages(f.Signature, f.Text)
 	if err != nil {
@@ -90,7 +92,7 @@ func VerifyChecksums(ctx context.Context, f ChecksumFile) (Checksums, error) {
 	if c.Verdict != verdict.Accept {
 		return c, nil
 	}
-	list, err := parseChecksums(content)
+	list, err := parse(content)
 	if err != nil {
 		c.set(verdict.Refuse, verdict.WeakOrUnsupported, "well signed, but no list of checksums: %v", err)
 		return c, nil
@@ -99,12 +101,12 @@ func VerifyChecksums(ctx context.Context, f ChecksumFile) (Checksums, error) {
 	return c, nil
 }
 
-func (c *Checksums) set(a verdict.Answer, r verdict.Reason, format string, args ...any) {
+func (c *Answer) set(a verdict.Answer, r verdict.Reason, format string, args ...any) {
 	c.Verdict, c.Reason, c.Message = a, r, fmt.Sprintf(format, args...)
 }
 
 // signature judges one signed message and returns what was signed.
-func (c *Checksums) signature(ctx context.Context, message []byte, files [][]byte, textMode bool) []byte {
+func (c *Answer) signature(ctx context.Context, message []byte, files [][]byte, textMode bool) []byte {
 	claims, keys := openpgp.ReadClaims(message), openpgp.ParseKeys(files)
 	primary, known := keys.ByID[claims.Signer]
 	c.Signer = claims.Signer
@@ -130,7 +132,7 @@ func (c *Checksums) signature(ctx context.Context, message []byte, files [][]byt
 	}
 	switch reason {
 	case verdict.WrongKey:
-		c.set(a, reason, "signed by key %s, which is none of those given", orUnknown(c.Signer))
+		c.set(a, reason, "signed by key %s, which is none of those given", cmp.Or(c.Signer, "(not said)"))
 		if known {
 			c.set(a, reason, "the signature names key %s but does not verify with it: list or signature were altered", c.Signer)
 		}
@@ -143,7 +145,7 @@ func (c *Checksums) signature(ctx context.Context, message []byte, files [][]byt
 }
 
 // check reads the files of a list that was accepted.
-func (c *Checksums) check(ctx context.Context, f ChecksumFile, list []CheckedFile) {
+func (c *Answer) check(ctx context.Context, f List, list []File) {
 	var total, done int64
 	for _, file := range list {
 		if st, err := f.Dir.Stat(file.Name); err == nil && st.Mode().IsRegular() {
@@ -175,8 +177,8 @@ func (c *Checksums) check(ctx context.Context, f ChecksumFile, list []CheckedFil
 			unknown++
 		}
 	}
-	first := func(a verdict.Answer) CheckedFile {
-		return c.Files[slices.IndexFunc(c.Files, func(f CheckedFile) bool { return f.Verdict == a })]
+	first := func(a verdict.Answer) File {
+		return c.Files[slices.IndexFunc(c.Files, func(f File) bool { return f.Verdict == a })]
 	}
 	switch {
 	case refused > 0:
@@ -190,11 +192,11 @@ func (c *Checksums) check(ctx context.Context, f ChecksumFile, list []CheckedFil
 }
 
 // check reads the file and compares.
-func (f *CheckedFile) check(ctx context.Context, dir *os.Root, read func(n int)) {
+func (f *File) check(ctx context.Context, dir *os.Root, read func(n int)) {
 	algorithm, _, _ := strings.Cut(f.Want, ":")
 	sum, err := hashFile(ctx, dir, f.Name, algorithm, read)
 	switch {
-	case timedOut(err):
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		f.Verdict, f.Reason, f.Message = verdict.Unknown, verdict.Timeout, "interrupted"
 	case errors.Is(err, os.ErrNotExist):
 		f.Verdict, f.Reason, f.Message = verdict.Unknown, verdict.FileMissing, "the file is not there"
@@ -246,15 +248,15 @@ func hashes() map[string]hash.Hash {
 	return map[string]hash.Hash{"sha256": sha256.New(), "sha384": sha512.New384(), "sha512": sha512.New()}
 }
 
-// parseChecksums reads the lines of sha256sum (also with --tag), sha384sum or sha512sum. Each name is below the
+// parse reads the lines of sha256sum (also with --tag), sha384sum or sha512sum. Each name is below the
 // directory, and named once.
-func parseChecksums(text []byte) ([]CheckedFile, error) {
+func parse(text []byte) ([]File, error) {
 	gnu := regexp.MustCompile(`^([0-9a-fA-F]{8,}) [ *](.+)$`)
 	bsd := regexp.MustCompile(`^([A-Z0-9]+) \((.+)\) = ([0-9a-fA-F]{8,})$`)
-	var list []CheckedFile
+	var list []File
 	seen := map[string]string{}
 	lines := bufio.NewScanner(bytes.NewReader(text))
-	lines.Buffer(nil, MaxChecksums+1)
+	lines.Buffer(nil, MaxSize+1)
 	for n := 1; lines.Scan(); n++ {
 		line := strings.TrimRight(lines.Text(), "\r")
 		if line == "" || line[0] == '#' {
@@ -284,7 +286,7 @@ func parseChecksums(text []byte) ([]CheckedFile, error) {
 			continue
 		}
 		seen[clean] = want
-		list = append(list, CheckedFile{Name: name, Want: want})
+		list = append(list, File{Name: name, Want: want})
 	}
 	if err := lines.Err(); err != nil {
 		return nil, err

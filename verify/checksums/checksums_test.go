@@ -1,4 +1,4 @@
-package verify
+package checksums
 
 import (
 	"bytes"
@@ -16,6 +16,33 @@ import (
 	"github.com/nodetrust/nodetrust/verdict"
 	"github.com/nodetrust/nodetrust/verify/openpgp"
 )
+
+func TestMain(m *testing.M) { fixture.Main(m) }
+
+func check(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// world is a key, and a directory for files.
+type world struct {
+	*testing.T
+	gpg *fixture.GPG
+	key *fixture.Key
+	dir string
+}
+
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	gpg, err := fixture.NewGPG()
+	check(t, err)
+	t.Cleanup(gpg.Close)
+	key, err := gpg.NewKey("signer", fixture.KeyOptions{})
+	check(t, err)
+	return &world{T: t, gpg: gpg, key: key, dir: t.TempDir()}
+}
 
 // gpgSign runs gpg on text with these arguments and returns what it writes.
 func gpgSign(w *world, k *fixture.Key, text string, args ...string) []byte {
@@ -51,7 +78,7 @@ func openRoot(t *testing.T, dir string) *os.Root {
 }
 
 // Every form in which lists are signed, made by gpg itself.
-func TestVerifyChecksums_forms(t *testing.T) {
+func TestVerify_forms(t *testing.T) {
 	w := newWorld(t)
 	other, err := w.gpg.NewKey("other", fixture.KeyOptions{})
 	check(t, err)
@@ -76,11 +103,11 @@ func TestVerifyChecksums_forms(t *testing.T) {
 			if got := openpgp.IsDetached(sig); got != tt.detached {
 				t.Fatalf("IsDetached is %v", got)
 			}
-			f := ChecksumFile{Signature: sig, Keys: [][]byte{other.Armored, w.key.Armored}, Dir: openRoot(t, w.dir)}
+			f := List{Signature: sig, Keys: [][]byte{other.Armored, w.key.Armored}, Dir: openRoot(t, w.dir)}
 			if tt.detached {
 				f.Text = []byte(list)
 			}
-			c, err := VerifyChecksums(t.Context(), f)
+			c, err := Verify(t.Context(), f)
 			check(t, err)
 			if c.Verdict != verdict.Accept || c.Signer != w.key.Fingerprint || len(c.Files) != 3 {
 				t.Fatalf("%+v", c)
@@ -91,7 +118,7 @@ func TestVerifyChecksums_forms(t *testing.T) {
 				}
 			}
 			f.Keys = [][]byte{other.Armored}
-			if c, err = VerifyChecksums(t.Context(), f); err != nil || c.Verdict != verdict.Refuse || c.Reason != verdict.WrongKey || len(c.Files) != 0 {
+			if c, err = Verify(t.Context(), f); err != nil || c.Verdict != verdict.Refuse || c.Reason != verdict.WrongKey || len(c.Files) != 0 {
 				t.Errorf("another key: %+v %v", c, err)
 			}
 			if tt.detached {
@@ -101,14 +128,14 @@ func TestVerifyChecksums_forms(t *testing.T) {
 			} else {
 				return
 			}
-			if c, err = VerifyChecksums(t.Context(), f); err != nil || c.Verdict == verdict.Accept || len(c.Files) != 0 {
+			if c, err = Verify(t.Context(), f); err != nil || c.Verdict == verdict.Accept || len(c.Files) != 0 {
 				t.Errorf("altered: %+v %v", c, err)
 			}
 		})
 	}
 }
 
-func TestVerifyChecksums_files(t *testing.T) {
+func TestVerify_files(t *testing.T) {
 	w := newWorld(t)
 	sum := func(s string) string { return fmt.Sprintf("%x", sha256.Sum256([]byte(s))) }
 	for _, tt := range []struct {
@@ -149,7 +176,7 @@ func TestVerifyChecksums_files(t *testing.T) {
 			var done, total int64
 			sig, err := w.key.SignBytes([]byte(tt.list))
 			check(t, err)
-			c, err := VerifyChecksums(t.Context(), ChecksumFile{
+			c, err := Verify(t.Context(), List{
 				Signature: sig, Keys: [][]byte{w.key.Binary}, Dir: openRoot(t, dir), IgnoreMissing: tt.ignore,
 				Progress: func(_ string, d, t int64) { done, total = d, t },
 			})
@@ -164,34 +191,34 @@ func TestVerifyChecksums_files(t *testing.T) {
 	}
 }
 
-func TestVerifyChecksums_hostile(t *testing.T) {
+func TestVerify_hostile(t *testing.T) {
 	w := newWorld(t)
 	dir := openRoot(t, w.dir)
-	bomb := gpgSign(w, w.key, strings.Repeat("\n", 8*MaxChecksums), "--sign")
-	if len(bomb) > MaxChecksums {
+	bomb := gpgSign(w, w.key, strings.Repeat("\n", 8*MaxSize), "--sign")
+	if len(bomb) > MaxSize {
 		t.Fatalf("%d bytes are no bomb", len(bomb))
 	}
 	clear := gpgSign(w, w.key, checksums(t, w.dir, "c"), "--clearsign")
 	for name, sig := range map[string][]byte{
 		"empty": nil, "text": []byte("0000  a\n"), "a key": w.key.Binary, "an armored key": w.key.Armored, "bomb": bomb,
-		"cut off": clear[:len(clear)/2], "two megabytes": make([]byte, 2*MaxChecksums),
+		"cut off": clear[:len(clear)/2], "two megabytes": make([]byte, 2*MaxSize),
 		"lines after it": []byte(string(clear) + "0000  d\n"), "twice": []byte(string(clear) + "\n" + string(clear)),
 	} {
-		if c, err := VerifyChecksums(t.Context(), ChecksumFile{Signature: sig, Keys: [][]byte{w.key.Binary}, Dir: dir}); err == nil {
+		if c, err := Verify(t.Context(), List{Signature: sig, Keys: [][]byte{w.key.Binary}, Dir: dir}); err == nil {
 			t.Errorf("%s: no error, %+v", name, c)
 		}
 	}
 	list := checksums(t, w.dir, "a")
 	sig := gpgSign(w, w.key, list, "--sign")
-	if c, err := VerifyChecksums(t.Context(), ChecksumFile{Signature: sig[:len(sig)-20], Keys: [][]byte{w.key.Binary}, Dir: dir}); err == nil && c.Verdict == verdict.Accept {
+	if c, err := Verify(t.Context(), List{Signature: sig[:len(sig)-20], Keys: [][]byte{w.key.Binary}, Dir: dir}); err == nil && c.Verdict == verdict.Accept {
 		t.Errorf("cut off: %+v", c)
 	}
-	if c, err := VerifyChecksums(t.Context(), ChecksumFile{Signature: sig, Keys: [][]byte{[]byte("no key")}, Dir: dir}); err != nil || c.Reason != verdict.KeyUnreadable {
+	if c, err := Verify(t.Context(), List{Signature: sig, Keys: [][]byte{[]byte("no key")}, Dir: dir}); err != nil || c.Reason != verdict.KeyUnreadable {
 		t.Errorf("no key: %+v %v", c, err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if c, err := VerifyChecksums(ctx, ChecksumFile{Signature: sig, Keys: [][]byte{w.key.Binary}, Dir: dir}); err != nil || c.Verdict != verdict.Unknown || c.Reason != verdict.Timeout {
+	if c, err := Verify(ctx, List{Signature: sig, Keys: [][]byte{w.key.Binary}, Dir: dir}); err != nil || c.Verdict != verdict.Unknown || c.Reason != verdict.Timeout {
 		t.Errorf("interrupted: %+v %v", c, err)
 	}
 }
@@ -209,7 +236,7 @@ func FuzzChecksums(f *testing.F) {
 		for _, m := range messages {
 			openpgp.ReadClaims(m)
 		}
-		list, _ := parseChecksums(text)
+		list, _ := parse(text)
 		for _, file := range list {
 			if !filepath.IsLocal(file.Name) || strings.Contains(file.Name, "\\") || file.Want == "" {
 				t.Errorf("%+v", file)
