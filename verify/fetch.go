@@ -29,6 +29,7 @@ import (
 	"go.podman.io/image/v5/types"
 
 	"github.com/nodetrust/nodetrust/verify/hostfs"
+	"github.com/nodetrust/nodetrust/verify/polite"
 	"github.com/nodetrust/nodetrust/verify/registriesd"
 )
 
@@ -44,12 +45,12 @@ const maxTokenSize = 1 << 20
 // fetcher reads manifests and signatures as the library does where nothing unusual happens, but over connections and with
 // tokens that are used for many images. It knows registries, mirrors, bearer and basic authentication and web lookasides.
 type fetcher struct {
-	hosts *politeHosts
+	hosts *polite.Hosts
 
 	mu         sync.Mutex
 	registries map[string]*registry
 	// lists are the signatures at a lookaside, by URL and digest.
-	lists shared[[][]byte]
+	lists polite.Shared[[][]byte]
 }
 
 // registry is one registry with the TLS settings that hold for it, and the lookasides that are asked with these.
@@ -57,8 +58,8 @@ type registry struct {
 	host   string // to connect to
 	plain  bool   // HTTP may be tried, certificates aren't checked
 	client *http.Client
-	pings  shared[pong]
-	tokens shared[token]
+	pings  polite.Shared[pong]
+	tokens polite.Shared[token]
 
 	mu     sync.Mutex
 	failed time.Time // when a ping last failed
@@ -76,9 +77,9 @@ type token struct {
 }
 
 func newFetcher(perHost int) *fetcher {
-	f := &fetcher{hosts: newPoliteHosts(perHost), registries: map[string]*registry{}}
-	f.lists.room = 32 << 20
-	f.lists.size = func(sigs [][]byte) (n int) {
+	f := &fetcher{hosts: polite.New(perHost), registries: map[string]*registry{}}
+	f.lists.Room = 32 << 20
+	f.lists.Size = func(sigs [][]byte) (n int) {
 		for _, s := range sigs {
 			n += len(s)
 		}
@@ -111,7 +112,7 @@ type fetchedSource struct {
 	err error
 }
 
-// open reads the image's manifest from the place that a runtime would read it from. An error is a throttledError or says
+// open reads the image's manifest from the place that a runtime would read it from. An error is a *polite.ThrottledError or says
 // that the library is to try.
 func (f *fetcher) open(ctx context.Context, e *evaluation) (*fetchedSource, error) {
 	named := e.target.content.DockerReference()
@@ -207,10 +208,10 @@ func (f *fetcher) registry(sys *types.SystemContext, s sysregistriesv2.PullSourc
 	}
 	tr := tlsclientconfig.NewTransport()
 	tr.TLSClientConfig = conf
-	tr.MaxIdleConnsPerHost = f.hosts.perHost
+	tr.MaxIdleConnsPerHost = f.hosts.PerHost()
 	r := &registry{host: registryHost(s.Reference), plain: plain}
-	r.client = &http.Client{Transport: &politeTransport{hosts: f.hosts, base: tr}, CheckRedirect: checkRedirect}
-	r.tokens.valid = func(t token) bool { return time.Now().Before(t.expires) }
+	r.client = &http.Client{Transport: &polite.Transport{Hosts: f.hosts, Base: tr}, CheckRedirect: checkRedirect}
+	r.tokens.Valid = func(t token) bool { return time.Now().Before(t.expires) }
 	f.registries[key] = r
 	return r, nil
 }
@@ -265,14 +266,14 @@ const pingPause = 10 * time.Second
 
 // ping asks the registry what it is: once for all images.
 func (r *registry) ping(ctx context.Context, agent string) (pong, error) {
-	return r.pings.do(ctx, "", func() (pong, error) {
+	return r.pings.Do(ctx, "", func() (pong, error) {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		if time.Since(r.failed) < pingPause {
 			return pong{}, irregular("the registry didn't answer")
 		}
 		p, err := r.pingScheme(ctx, "https", agent)
-		var throttled *throttledError
+		var throttled *polite.ThrottledError
 		if err != nil && r.plain && !errors.As(err, &throttled) {
 			p, err = r.pingScheme(ctx, "http", agent)
 		}
@@ -343,7 +344,7 @@ func (s *fetchedSource) authorization(ctx context.Context, p pong) (string, erro
 		return "", irregular("authentication of another kind")
 	}
 	scope := "repository:" + reference.Path(s.physical.DockerReference()) + ":pull"
-	t, err := s.registry.tokens.do(ctx, scope+" "+s.auth.Username, func() (token, error) { return s.token(ctx, p, c, scope) })
+	t, err := s.registry.tokens.Do(ctx, scope+" "+s.auth.Username, func() (token, error) { return s.token(ctx, p, c, scope) })
 	return "Bearer " + t.value, err
 }
 
@@ -467,7 +468,7 @@ func (s *fetchedSource) signatures(ctx context.Context, instance *digest.Digest)
 // simple returns the signatures at the lookaside.
 func (s *fetchedSource) simple(ctx context.Context, d digest.Digest) ([][]byte, error) {
 	at := s.e.lookaside(s.physical).URL
-	return s.fetcher.lists.do(ctx, at+"@"+d.String(), func() ([][]byte, error) { return s.lookaside(ctx, at, d) })
+	return s.fetcher.lists.Do(ctx, at+"@"+d.String(), func() ([][]byte, error) { return s.lookaside(ctx, at, d) })
 }
 
 // digest is the one that signatures are looked up by.

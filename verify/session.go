@@ -10,6 +10,7 @@ import (
 	"sync"
 
 	"github.com/nodetrust/nodetrust/verdict"
+	"github.com/nodetrust/nodetrust/verify/polite"
 )
 
 // DefaultPerHost is how many requests to one host a Session has in flight at most, unless told otherwise.
@@ -32,7 +33,7 @@ type Session struct {
 	options Options
 	fetcher *fetcher
 	// verdicts by reference.
-	verdicts shared[verdict.Verdict]
+	verdicts polite.Shared[verdict.Verdict]
 
 	mu       sync.Mutex
 	admitted map[string]chan struct{} // by registry: a place for each image that is being judged
@@ -65,7 +66,7 @@ func (s *Session) Image(ctx context.Context, image string) (verdict.Verdict, err
 		return Image(ctx, image, s.policy, s.options)
 	}
 	named := t.content.DockerReference()
-	v, err := s.verdicts.do(ctx, named.String(), func() (verdict.Verdict, error) {
+	v, err := s.verdicts.Do(ctx, named.String(), func() (verdict.Verdict, error) {
 		leave, err := s.admit(ctx, registryHost(named))
 		if err != nil {
 			return verdict.Verdict{}, err
@@ -107,7 +108,7 @@ func (s *Session) admit(ctx context.Context, host string) (leave func(), err err
 	s.mu.Lock()
 	places, ok := s.admitted[host]
 	if !ok {
-		places = make(chan struct{}, 2*s.fetcher.hosts.perHost)
+		places = make(chan struct{}, 2*s.fetcher.hosts.PerHost())
 		s.admitted[host] = places
 	}
 	s.mu.Unlock()
@@ -150,7 +151,7 @@ func (e *evaluation) askLibrary() bool {
 // throttled is the verdict when a host asked to wait for longer than there is time. The library isn't asked then: it would
 // not wait.
 func (e *evaluation) throttled(ctx context.Context, err error, o Options) (verdict.Verdict, bool) {
-	var t *throttledError
+	var t *polite.ThrottledError
 	if !errors.As(err, &t) {
 		return verdict.Verdict{}, false
 	}
@@ -184,7 +185,7 @@ func (s *Session) byLibrary(ctx context.Context, image string) (verdict.Verdict,
 	}
 	slices.Sort(hosts)
 	for _, h := range slices.Compact(hosts) {
-		leave, err := s.fetcher.hosts.host(h).acquire(ctx)
+		leave, err := s.fetcher.hosts.Host(h).Acquire(ctx)
 		if v, ok := e.throttled(ctx, err, s.options); ok {
 			return v, nil
 		}

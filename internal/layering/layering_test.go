@@ -50,6 +50,7 @@ func TestPureCore(t *testing.T) {
 	for _, pkg := range []string{"verify/hostfs", "verify/openpgp"} {
 		forbid(t, pkg, deps(t, pkg), "go.podman.io/image", "net/http", "os/exec")
 	}
+	forbid(t, "verify/polite", deps(t, "verify/polite"), "go.podman.io/image")
 	// judge and verdict know no clock, no file and no network.
 	for _, pkg := range []string{"judge", "verdict"} {
 		forbid(t, pkg, deps(t, pkg), "net", "os/exec")

@@ -1,16 +1,24 @@
-package verify
+package polite
 
 import (
 	"context"
 	"errors"
 	"io"
 	"net/http"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 )
+
+func check(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
 
 // answers is a host that gives these answers, one after the other, the last for ever.
 type answers struct {
@@ -53,13 +61,13 @@ func answer(status int, retryAfter string) http.Response {
 	return http.Response{StatusCode: status, Header: h}
 }
 
-func TestPoliteTransport(t *testing.T) {
+func TestTransport(t *testing.T) {
 	epoch := time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC) // where synctest's time starts
 	tests := []struct {
 		name     string
 		answers  []http.Response
 		deadline time.Duration
-		status   int // 0: a throttledError
+		status   int // 0: a ThrottledError
 		asked    []time.Duration
 	}{
 		{"fine", []http.Response{answer(200, "")}, time.Minute, 200, []time.Duration{0}},
@@ -78,12 +86,12 @@ func TestPoliteTransport(t *testing.T) {
 				ctx, cancel := context.WithTimeout(context.Background(), tt.deadline)
 				defer cancel()
 				host := &answers{next: tt.answers}
-				polite := &politeTransport{hosts: newPoliteHosts(2), base: host}
+				polite := &Transport{Hosts: New(2), Base: host}
 				start := time.Now()
 				req, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://registry.example/v2/", nil)
 				check(t, err)
 				res, err := polite.RoundTrip(req)
-				var throttled *throttledError
+				var throttled *ThrottledError
 				switch {
 				case tt.status == 0 && !errors.As(err, &throttled), tt.status != 0 && (err != nil || res.StatusCode != tt.status):
 					t.Fatalf("%v, %v", res, err)
@@ -103,7 +111,7 @@ func TestPoliteTransport(t *testing.T) {
 						t.Fatalf("asked at %v, want %v", asked, tt.asked)
 					}
 				}
-				if n := len(polite.hosts.host("registry.example").slots); n != 0 || host.bodies != 0 {
+				if n := len(polite.Hosts.Host("registry.example").slots); n != 0 || host.bodies != 0 {
 					t.Errorf("%d places taken, %d bodies open", n, host.bodies)
 				}
 			})
@@ -112,10 +120,10 @@ func TestPoliteTransport(t *testing.T) {
 }
 
 // A host that asked one to wait is left alone by all, and another isn't.
-func TestPoliteTransport_forAll(t *testing.T) {
+func TestTransport_forAll(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		host := &answers{next: []http.Response{answer(429, "10"), answer(200, "")}}
-		polite := &politeTransport{hosts: newPoliteHosts(2), base: host}
+		polite := &Transport{Hosts: New(2), Base: host}
 		start := time.Now()
 		ask := func(name string) time.Duration {
 			req, err := http.NewRequest(http.MethodGet, "https://"+name+"/", nil)
@@ -143,7 +151,7 @@ func TestPoliteTransport_forAll(t *testing.T) {
 
 func TestShared(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var s shared[int]
+		var s Shared[int]
 		asked := 0
 		late, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
@@ -160,33 +168,33 @@ func TestShared(t *testing.T) {
 		}
 		var wg sync.WaitGroup
 		wg.Go(func() {
-			if _, err := s.do(late, "a", ask(late)); !errors.Is(err, context.DeadlineExceeded) {
+			if _, err := s.Do(late, "a", ask(late)); !errors.Is(err, context.DeadlineExceeded) {
 				t.Error(err)
 			}
 		})
 		synctest.Wait()
 		for range 3 {
 			wg.Go(func() { // they wait for the first, which is out of time, and then for one of themselves
-				if n, err := s.do(context.Background(), "a", ask(context.Background())); n != 2 || err != nil {
+				if n, err := s.Do(context.Background(), "a", ask(context.Background())); n != 2 || err != nil {
 					t.Error(n, err)
 				}
 			})
 		}
 		wg.Wait()
-		s.valid = func(n int) bool { return n > 2 }
-		if n, err := s.do(context.Background(), "a", ask(context.Background())); n != 3 || err != nil {
+		s.Valid = func(n int) bool { return n > 2 }
+		if n, err := s.Do(context.Background(), "a", ask(context.Background())); n != 3 || err != nil {
 			t.Error(n, err)
 		}
 		broken := errors.New("broken")
-		if _, err := s.do(context.Background(), "b", func() (int, error) { return 0, broken }); !errors.Is(err, broken) {
+		if _, err := s.Do(context.Background(), "b", func() (int, error) { return 0, broken }); !errors.Is(err, broken) {
 			t.Error(err)
 		}
-		if n, err := s.do(context.Background(), "b", func() (int, error) { return 5, nil }); n != 5 || err != nil {
+		if n, err := s.Do(context.Background(), "b", func() (int, error) { return 5, nil }); n != 5 || err != nil {
 			t.Error(n, err)
 		}
-		s.size, s.room = func(int) int { return 6 }, 10
+		s.Size, s.Room = func(int) int { return 6 }, 10
 		for want := range 3 { // there is room for the first only
-			n, err := s.do(context.Background(), "c"+itoa(want/2), func() (int, error) { return 100 + want, nil })
+			n, err := s.Do(context.Background(), "c"+strconv.Itoa(want/2), func() (int, error) { return 100 + want, nil })
 			if err != nil || n != []int{100, 100, 102}[want] {
 				t.Error(want, n, err)
 			}
