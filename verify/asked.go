@@ -26,7 +26,7 @@ type Asked struct {
 
 // tellManifest says what came of the requests so far, those for the manifest: err is why there is none.
 func (e *evaluation) tellManifest(physical types.ImageReference, err error) {
-	urls := e.requests.since(0)
+	urls := e.requests.Since(0)
 	for i, u := range urls {
 		e.asked = append(e.asked, Asked{URL: plain(u), Answer: e.manifestAnswer(urls, i, physical, err)})
 	}

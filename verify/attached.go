@@ -97,7 +97,7 @@ func (a *attached) read(body []byte) bool {
 
 // registryURL is where the library reached the registry; nil if it didn't, or not through this evaluation.
 func (e *evaluation) registryURL(named reference.Named) *url.URL {
-	for _, u := range e.requests.since(0) {
+	for _, u := range e.requests.Since(0) {
 		if u.Host == registryHost(named) && strings.HasPrefix(u.Path, "/v2/"+reference.Path(named)+"/manifests/") {
 			return &url.URL{Scheme: u.Scheme, Host: u.Host, Path: "/"}
 		}

@@ -45,9 +45,9 @@ func (n *noSignature) explain(ctx context.Context, src types.ImageSource) (c ver
 			"judge the image in its registry, or a dir: copy, which keeps signatures"
 	}
 	if n.v.Index != "" {
-		before := len(n.requests.since(0))
+		before := len(n.requests.Since(0))
 		list, err := image.UnparsedInstance(src, nil).Signatures(ctx)
-		for i, u := range n.requests.since(before) {
+		for i, u := range n.requests.Since(before) {
 			a := Asked{URL: plain(u), Answer: "404: the index isn't signed either", After: true}
 			switch {
 			case i < len(list):

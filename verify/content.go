@@ -17,6 +17,7 @@ import (
 	"go.podman.io/image/v5/types"
 
 	"github.com/nodetrust/nodetrust/verdict"
+	"github.com/nodetrust/nodetrust/verify/traffic"
 )
 
 // ContentError says why an image, a layer or signatures could not be read. It says nothing of what a policy thinks of them.
@@ -60,10 +61,10 @@ func OpenContent(ctx context.Context, name string, p *Policy, o Options) (*Conte
 	if err := e.checkLocal(); err != nil {
 		return nil, &ContentError{localReason(err), err}
 	}
-	ctx, e.requests = watch(ctx, &e.sys)
+	ctx, e.requests = traffic.Watch(ctx, &e.sys)
 	src, _ := e.source(ctx)
 	if src == nil {
-		e.requests.close()
+		e.requests.Close()
 		return nil, &ContentError{e.v.Reason, errors.New(e.v.Message)}
 	}
 	c := &Content{e: e, src: src}
@@ -112,7 +113,7 @@ func (c *Content) open(ctx context.Context) error {
 
 // Close ends the reading.
 func (c *Content) Close() error {
-	c.e.requests.close()
+	c.e.requests.Close()
 	return c.src.Close()
 }
 
@@ -261,9 +262,9 @@ const maxInstances = 64
 func (c *Content) signed(ctx context.Context, un *image.UnparsedImage, d string, blob []byte) (Signed, error) {
 	s := Signed{Digest: d, Manifest: blob}
 	c.e.v.Digest = d
-	c.e.requests.bound(4*c.e.maxSignatures+64, int64(c.e.maxSignatures)*int64(c.e.maxSize)+1<<20)
+	c.e.requests.Bound(4*c.e.maxSignatures+64, int64(c.e.maxSignatures)*int64(c.e.maxSize)+1<<20)
 	list, reason, err := c.e.signatures(ctx, un)
-	c.e.requests.bound(0, 0)
+	c.e.requests.Bound(0, 0)
 	if err != nil {
 		return s, &ContentError{reason, fmt.Errorf("reading signatures: %w", err)}
 	}

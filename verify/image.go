@@ -27,6 +27,7 @@ import (
 	"github.com/nodetrust/nodetrust/verify/hostfs"
 	"github.com/nodetrust/nodetrust/verify/mechanism"
 	"github.com/nodetrust/nodetrust/verify/registriesd"
+	"github.com/nodetrust/nodetrust/verify/traffic"
 )
 
 // Limits on what is read for one image; beyond them the answer is unknown. The library itself reads at most 4 MiB of
@@ -63,7 +64,7 @@ type Options struct {
 // log. It changes the process's environment, so it belongs at the start of a program; $CONTAINERS_REGISTRIES_CONF is
 // returned before it is cleared.
 func Isolate() (registriesConf string) {
-	quietLog()
+	traffic.QuietLog()
 	mechanism.SkipGPGConf()
 	registriesConf = os.Getenv("CONTAINERS_REGISTRIES_CONF")
 	for _, kv := range os.Environ() {
@@ -87,7 +88,7 @@ type evaluation struct {
 	sec    *section
 	// extension is true when the registry serves signatures itself, so that the lookaside is not asked.
 	extension bool
-	requests  *requests
+	requests  *traffic.Requests
 	// asked are the requests that were made, with what came of them; physical is the place that served the manifest.
 	asked    []Asked
 	physical types.ImageReference
@@ -284,11 +285,11 @@ func (e *evaluation) judge(ctx context.Context) {
 	for _, r := range e.sec.requirements {
 		e.policy.keys.warm(r.ringData)
 	}
-	e.requests = &requests{}
+	e.requests = &traffic.Requests{}
 	if e.fetched == nil {
-		ctx, e.requests = watch(ctx, &e.sys)
+		ctx, e.requests = traffic.Watch(ctx, &e.sys)
 	}
-	defer e.requests.close()
+	defer e.requests.Close()
 	src, physical := e.source(ctx)
 	if src == nil {
 		return
@@ -319,12 +320,12 @@ func (e *evaluation) judge(ctx context.Context) {
 		e.v.Lookaside = shown(e.lookaside(physical))
 	}
 
-	asked := len(e.requests.since(0))
+	asked := len(e.requests.Since(0))
 	// Redirects, tokens, headers and error pages take some more than the signatures themselves.
-	e.requests.bound(4*e.maxSignatures+64, int64(e.maxSignatures)*int64(e.maxSize)+1<<20)
+	e.requests.Bound(4*e.maxSignatures+64, int64(e.maxSignatures)*int64(e.maxSize)+1<<20)
 	signatures, reason, err := e.signatures(ctx, un)
-	e.extension = servedByRegistry(e.requests.since(asked))
-	e.tellSignatures(e.requests.since(asked), signatures, err)
+	e.extension = servedByRegistry(e.requests.Since(asked))
+	e.tellSignatures(e.requests.Since(asked), signatures, err)
 	if err == nil {
 		e.requirements(ctx, un, blob, signatures)
 		e.conclude()
@@ -355,12 +356,12 @@ func (e *evaluation) source(ctx context.Context) (src types.ImageSource, physica
 		return e.fetched, e.fetched.physical
 	}
 	pulled := e.pullSources()
-	before := throttleCount(e.hosts(pulled))
+	before := traffic.Throttled(e.hosts(pulled))
 	src, err := e.target.content.NewImageSource(ctx, &e.sys)
 	if err != nil {
 		err = e.policy.registries.Discreet(err)
 		reason := registryReason(err)
-		if reason == verdict.Timeout && throttleCount(e.hosts(pulled)) > before {
+		if reason == verdict.Timeout && traffic.Throttled(e.hosts(pulled)) > before {
 			reason = verdict.RateLimited
 			err = errors.New("the registry answered 429 until the time was over")
 		}
@@ -368,7 +369,7 @@ func (e *evaluation) source(ctx context.Context) (src types.ImageSource, physica
 		e.stop(reason, "reading manifest: %v", err)
 		return nil, nil
 	}
-	return src, chosenSource(pulled, e.requests.since(0))
+	return src, chosenSource(pulled, e.requests.Since(0))
 }
 
 // withoutSignatures answers the requirements whose answer doesn't hang on signatures.

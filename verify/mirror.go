@@ -1,6 +1,10 @@
 package verify
 
 import (
+	"net/url"
+	"slices"
+	"strings"
+
 	"go.podman.io/image/v5/docker"
 	"go.podman.io/image/v5/docker/reference"
 	"go.podman.io/image/v5/pkg/sysregistriesv2"
@@ -48,4 +52,26 @@ func registryHost(named reference.Named) string {
 		return d
 	}
 	return "registry-1.docker.io"
+}
+
+// chosenSource is the one of several sources whose manifest was asked for last; nil if none was.
+func chosenSource(sources []types.ImageReference, asked []*url.URL) types.ImageReference {
+	if len(sources) == 1 {
+		return sources[0]
+	}
+	for _, u := range slices.Backward(asked) {
+		for _, s := range sources {
+			named := s.DockerReference()
+			if u.Host == registryHost(named) && strings.HasPrefix(u.Path, "/v2/"+reference.Path(named)+"/manifests/") {
+				return s
+			}
+		}
+	}
+	return nil
+}
+
+// servedByRegistry is true if a registry that sends X-Registry-Supports-Signatures was asked for signatures itself; the
+// lookaside isn't then.
+func servedByRegistry(asked []*url.URL) bool {
+	return slices.ContainsFunc(asked, func(u *url.URL) bool { return strings.HasPrefix(u.Path, "/extensions/v2/") })
 }

@@ -24,6 +24,7 @@ import (
 	"github.com/nodetrust/nodetrust/verify/mechanism"
 	"github.com/nodetrust/nodetrust/verify/openpgp"
 	"github.com/nodetrust/nodetrust/verify/registriesd"
+	"github.com/nodetrust/nodetrust/verify/traffic"
 )
 
 // sig is one signature of an image as it was read.
@@ -77,7 +78,7 @@ func (e *evaluation) signatures(ctx context.Context, un *image.UnparsedImage) ([
 	}
 	list, err := un.UntrustedSignatures(ctx)
 	if err != nil {
-		var many *tooMuchError
+		var many *traffic.TooMuchError
 		if errors.As(err, &many) {
 			return nil, verdict.LookasideNotSignature, many
 		}

@@ -1,4 +1,4 @@
-package verify
+package traffic
 
 import (
 	"io"
@@ -28,16 +28,16 @@ func (t *throttled) Fire(e *logrus.Entry) error {
 	return nil
 }
 
-// quietLog has the library's log go nowhere but to one throttled.
-func quietLog() {
+// QuietLog has the library's log go nowhere but to one throttled.
+func QuietLog() {
 	l := logrus.StandardLogger()
 	l.SetOutput(io.Discard)
 	l.SetLevel(logrus.DebugLevel)
 	l.ReplaceHooks(logrus.LevelHooks{logrus.DebugLevel: {&throttled{count: map[string]int{}}}})
 }
 
-// throttleCount is how often one of the hosts answered 429 since the program's start.
-func throttleCount(hosts []string) (n int) {
+// Throttled is how often one of the hosts answered 429 since the program's start.
+func Throttled(hosts []string) (n int) {
 	for _, h := range logrus.StandardLogger().Hooks[logrus.DebugLevel] {
 		t, ok := h.(*throttled)
 		if !ok {
