@@ -5,7 +5,6 @@ import (
 	"compress/gzip"
 	"encoding/base64"
 	"encoding/json"
-	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -148,14 +147,5 @@ func serve(t *testing.T, object func(path string) any) *Client {
 		_ = json.NewEncoder(w).Encode(o)
 	}))
 	t.Cleanup(s.Close)
-	kubeconfig := filepath.Join(t.TempDir(), "kubeconfig")
-	text := fmt.Sprintf("{apiVersion: v1, kind: Config, current-context: c, clusters: [{name: c, cluster: {server: %q}}], contexts: [{name: c, context: {cluster: c}}]}", s.URL)
-	if err := os.WriteFile(kubeconfig, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	c, err := New(Config{Kubeconfig: kubeconfig})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return c
+	return clientOf(t, s.URL)
 }

@@ -276,8 +276,9 @@ func TestUnknownContents(t *testing.T) {
 	}
 }
 
-// TestRealCluster merges the MachineConfigs of a real cluster: the result is what its MCO made of them.
-func TestRealCluster(t *testing.T) {
+// realCluster is what a real cluster of one node has.
+func realCluster(t *testing.T) *Dump {
+	t.Helper()
 	dir := os.Getenv("NODETRUST_REALDATA")
 	if dir == "" {
 		t.Skip("NODETRUST_REALDATA is not set")
@@ -290,6 +291,12 @@ func TestRealCluster(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return d
+}
+
+// TestRealCluster merges the MachineConfigs of a real cluster: the result is what its MCO made of them.
+func TestRealCluster(t *testing.T) {
+	d := realCluster(t)
 	for _, pool := range []string{"master", "worker"} {
 		files, err := d.PoolFiles(pool, 16)
 		if err != nil {

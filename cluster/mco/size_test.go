@@ -3,8 +3,6 @@ package mco
 import (
 	"encoding/json"
 	"fmt"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -40,18 +38,7 @@ func TestCheckSize(t *testing.T) {
 
 // TestRenderedSize_real: the bound holds for what the MCO of a real cluster rendered, and is near.
 func TestRenderedSize_real(t *testing.T) {
-	dir := os.Getenv("NODETRUST_REALDATA")
-	if dir == "" {
-		t.Skip("NODETRUST_REALDATA is not set")
-	}
-	data, err := os.ReadFile(filepath.Join(dir, "machineconfigs/4.16.0-single-node-mc.yaml.gz"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	d, err := ParseDump(data)
-	if err != nil {
-		t.Fatal(err)
-	}
+	d := realCluster(t)
 	for _, pool := range []string{"master", "worker"} {
 		got, err := Target{Dump: d, Pool: pool, Minor: 16}.RenderedSize(mc("51-"+pool+"-empty", pool, "", ""))
 		if err != nil {
