@@ -95,6 +95,7 @@ type Agent struct {
 	healed      []judge.Difference // since the last probe that began after them
 	probed      *probeAnswer       // nil while there is no answer for the files as they are
 	last        Status
+	statusErr   error // of writing the status file last
 
 	unsaved    bool // the memory could not be written
 	generation int  // counts changes of files; an answer of an older one is no answer
@@ -144,6 +145,9 @@ func Run(ctx context.Context, o Options) (Status, error) {
 	}
 	err = a.loop(ctx)
 	a.end()
+	if err == nil && a.Once && a.statusErr != nil {
+		err = fmt.Errorf("writing the status file %s: %w", a.StatusFile, a.statusErr)
+	}
 	return a.last, err
 }
 

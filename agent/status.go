@@ -53,8 +53,8 @@ func (a *Agent) emit(s Status, always bool) {
 	a.last = s
 	a.Metrics.state(s.State)
 	if a.StatusFile != "" {
-		if err := writeStatus(a.StatusFile, s); err != nil {
-			a.Log.Error("writing the status file", "path", a.StatusFile, "err", err)
+		if a.statusErr = writeStatus(a.StatusFile, s); a.statusErr != nil {
+			a.Log.Error("writing the status file", "path", a.StatusFile, "err", a.statusErr)
 		}
 	}
 	if a.Report != nil && !same {

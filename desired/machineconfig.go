@@ -34,13 +34,25 @@ func unwrap(data []byte) (object, json.RawMessage, error) {
 		return o, nil, fmt.Errorf("parsing MachineConfig: %w", err)
 	}
 	if o.Kind != "MachineConfig" || !strings.HasPrefix(o.APIVersion, "machineconfiguration.openshift.io/") {
-		return o, nil, fmt.Errorf("is a %s %s, %w", o.APIVersion, o.Kind, errNotObject)
+		return o, nil, notObject(o)
 	}
 	config, ok := o.Spec["config"]
 	if !ok {
 		return o, nil, errors.New("MachineConfig has no spec.config")
 	}
 	return o, config, nil
+}
+
+// notObject says what o is, and what to do with those of nodetrust's own files that are taken for a desired state.
+func notObject(o object) error {
+	hint := ""
+	switch o.Kind {
+	case trust.ObjectKind:
+		hint = "; render it: nodetrust render --to machineconfig"
+	case "ConfigMap":
+		hint = "; give the directory that it is mounted as"
+	}
+	return fmt.Errorf("%w, but a %s%s", errNotObject, strings.TrimSpace(o.APIVersion+" "+o.Kind), hint)
 }
 
 func machineConfig(data []byte) (*State, error) {

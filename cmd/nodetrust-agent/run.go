@@ -45,7 +45,8 @@ Usage:
 
 PATH is an Ignition config, a MachineConfig, or a directory with desired.ign and
 canaries.json: what nodetrust render writes. It is read again when it changes.
-On a node of the Machine Config Operator nothing is written.
+On a node of the Machine Config Operator nothing is written but the agent's own
+memory in /var/lib/nodetrust.
 
 Flags:
 `

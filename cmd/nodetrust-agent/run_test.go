@@ -62,6 +62,24 @@ func TestHelp(t *testing.T) {
 	}
 }
 
+// rejecting is a desired state.
+const rejecting = `{"ignition":{"version":"3.4.0"},"storage":{"files":[{"path":"/etc/containers/policy.json","mode":420,"overwrite":true,` +
+	`"contents":{"source":"data:,%7B%22default%22%3A%5B%7B%22type%22%3A%22reject%22%7D%5D%7D"}}]}}`
+
+// TestOnceStatusFile: who asks for one status file and gets none is not told that all is well.
+func TestOnceStatusFile(t *testing.T) {
+	dir, host := t.TempDir(), t.TempDir()
+	ign := filepath.Join(dir, "desired.ign")
+	if err := os.WriteFile(ign, []byte(rejecting), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	args := []string{"--host-root", host, "--desired", ign, "--once", "--observe", "--node-name", "", "--status-file", filepath.Join(dir, "gone", "status.json")}
+	code, _, stderr := try(t, args...)
+	if code != exitFailed || !strings.Contains(stderr, "nodetrust-agent: error: writing the status file "+args[len(args)-1]+": ") {
+		t.Errorf("exit %d, %s", code, stderr)
+	}
+}
+
 func TestVersion(t *testing.T) {
 	code, stdout, stderr := try(t, "--version")
 	if code != exitOK || stderr != "" || stdout != "nodetrust-agent "+version+"\n" {
@@ -72,9 +90,7 @@ func TestVersion(t *testing.T) {
 // TestOnceObserve: a host without anything, a desired state without canaries.
 func TestOnceObserve(t *testing.T) {
 	dir, host := t.TempDir(), t.TempDir()
-	ign := `{"ignition":{"version":"3.4.0"},"storage":{"files":[{"path":"/etc/containers/policy.json","mode":420,"overwrite":true,` +
-		`"contents":{"source":"data:,%7B%22default%22%3A%5B%7B%22type%22%3A%22reject%22%7D%5D%7D"}}]}}`
-	if err := os.WriteFile(filepath.Join(dir, "desired.ign"), []byte(ign), 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, "desired.ign"), []byte(rejecting), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	args := []string{"--host-root", host, "--desired", dir, "--once", "--observe", "--node-name", ""}
