@@ -36,12 +36,9 @@ type world struct {
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	gpg, err := fixture.NewGPG()
-	check(t, err)
-	t.Cleanup(gpg.Close)
-	key, err := gpg.NewKey("signer", fixture.KeyOptions{})
-	check(t, err)
-	return &world{T: t, gpg: gpg, key: key, dir: t.TempDir()}
+	p := fixture.Parts{TB: t}
+	gpg := p.GPG()
+	return &world{T: t, gpg: gpg, key: p.Key(gpg, "signer", fixture.KeyOptions{}), dir: t.TempDir()}
 }
 
 // gpgSign runs gpg on text with these arguments and returns what it writes.

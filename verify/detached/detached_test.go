@@ -22,12 +22,9 @@ func check(t *testing.T, err error) {
 
 func newKey(t *testing.T) (*fixture.GPG, *fixture.Key) {
 	t.Helper()
-	gpg, err := fixture.NewGPG()
-	check(t, err)
-	t.Cleanup(gpg.Close)
-	key, err := gpg.NewKey("signer", fixture.KeyOptions{})
-	check(t, err)
-	return gpg, key
+	p := fixture.Parts{TB: t}
+	gpg := p.GPG()
+	return gpg, p.Key(gpg, "signer", fixture.KeyOptions{})
 }
 
 func TestVerify(t *testing.T) {

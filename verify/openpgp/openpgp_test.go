@@ -1,0 +1,124 @@
+package openpgp
+
+import (
+	"bytes"
+	"compress/flate"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/nodetrust/nodetrust/internal/fixture"
+)
+
+func TestMain(m *testing.M) { fixture.Main(m) }
+
+// TestKeys finds the keys of gpg in every form of key file, and who of them claims a signature.
+func TestKeys(t *testing.T) {
+	p := fixture.Parts{TB: t}
+	gpg := p.GPG()
+	a, b := p.Key(gpg, "a", fixture.KeyOptions{}), p.Key(gpg, "b", fixture.KeyOptions{Algo: "rsa2048"})
+	both := []string{a.Fingerprint, b.Fingerprint}
+	for name, files := range map[string][][]byte{
+		"binary":                  {a.Binary, b.Binary},
+		"armored":                 {a.Armored, b.Armored},
+		"armored, in one file":    {slices.Concat([]byte("some text\n"), a.Armored, []byte("more text\n"), b.Armored)},
+		"binary, in one file":     {slices.Concat(a.Binary, b.Binary)},
+		"twice":                   {a.Binary, a.Armored, b.Binary, a.Binary},
+		"beside what is no key":   {[]byte("no key"), a.Binary, nil, b.Armored},
+		"of one, the ring of all": {Ring([][]byte{a.Armored, b.Binary})},
+	} {
+		k := ParseKeys(files)
+		if !slices.Equal(k.Primary, both) || k.ByID[b.Fingerprint[24:]] != b.Fingerprint || k.Unusual() != "" {
+			t.Errorf("%s: %+v", name, k)
+		}
+		if k.Kinds[b.Fingerprint] != "RSA-2048, OpenPGP v4" {
+			t.Errorf("%s: %q", name, k.Kinds)
+		}
+	}
+	if k := ParseKeys([][]byte{[]byte("no key"), a.Armored[:80]}); len(k.Primary) != 0 {
+		t.Errorf("no key, and the head of one: %+v", k)
+	}
+}
+
+func TestReadClaims(t *testing.T) {
+	p := fixture.Parts{TB: t}
+	key := p.Key(p.GPG(), "signer", fixture.KeyOptions{})
+	digest := "sha256:" + strings.Repeat("ab", 32)
+	sig, err := key.Sign(digest, "quay.io/corp/app:v1")
+	p.Must(err)
+	got := ReadClaims(sig)
+	want := Claims{Packet: 4, Hash: got.Hash, Signer: key.Fingerprint, Digest: digest, Reference: "quay.io/corp/app:v1"}
+	if got != want || got.Hash != 8 && got.Hash != 10 { // SHA-256 or SHA-512, as gpg likes
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+	if err := CheckUnpacked(sig, MaxUnpacked); err != nil {
+		t.Error(err)
+	}
+	if got := ReadClaims(sig[:20]); got.Digest != "" || got.Packet != 0 {
+		t.Errorf("cut off: %+v", got)
+	}
+	if IsDetached(sig) {
+		t.Error("a message with its signature is taken for a detached one")
+	}
+}
+
+// compressed is a packet with b inside.
+func compressed(t *testing.T, b []byte) []byte {
+	t.Helper()
+	var out bytes.Buffer
+	out.WriteByte(1) // ZIP
+	w, err := flate.NewWriter(&out, flate.BestCompression)
+	if err == nil {
+		_, err = w.Write(b)
+	}
+	if err == nil {
+		err = w.Close()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	var p bytes.Buffer
+	writeHeader(&p, tagCompressed, out.Len())
+	p.Write(out.Bytes())
+	return p.Bytes()
+}
+
+func TestCheckUnpacked(t *testing.T) {
+	bomb := compressed(t, make([]byte, 1000))
+	if err := CheckUnpacked(bomb, 1000); err != nil {
+		t.Errorf("as much as is allowed: %v", err)
+	}
+	if err := CheckUnpacked(bomb, 999); err == nil {
+		t.Error("more than is allowed: no error")
+	}
+	if err := CheckUnpacked(slices.Concat(bomb, bomb), 1500); err == nil {
+		t.Error("more than is allowed, in two packets: no error")
+	}
+	nested := []byte(nil)
+	for range maxNested + 1 {
+		nested = compressed(t, nested)
+	}
+	if err := CheckUnpacked(nested, MaxUnpacked); err == nil {
+		t.Errorf("%d packets inside of each other: no error", maxNested+1)
+	}
+}
+
+// Whatever is in a file, reading it ends.
+func FuzzRead(f *testing.F) {
+	f.Add([]byte("-----BEGIN PGP PUBLIC KEY BLOCK-----\n\nmQ==\n-----END PGP PUBLIC KEY BLOCK-----\n"))
+	f.Add([]byte{0xc6, 6, 4, 0, 0, 0, 0, 1})
+	f.Add([]byte{0xc8, 3, 1, 3, 0})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		k := ParseKeys([][]byte{b})
+		for _, fpr := range k.Primary {
+			if k.ByID[fpr] != fpr || k.Kinds[fpr] == "" {
+				t.Errorf("%+v", k)
+			}
+		}
+		Ring([][]byte{b, b})
+		ReadClaims(b)
+		if err := CheckUnpacked(b, len(b)/2); err == nil && CheckUnpacked(b, 1<<30) != nil && len(b) < 1<<10 {
+			t.Error("more is allowed, and it is too much")
+		}
+	})
+}
