@@ -8,8 +8,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -217,7 +215,7 @@ func (c *config) work(ctx context.Context) (agent.Status, error) {
 	defer beside.Wait()
 	defer cancel()
 	if c.metricsAddr != "" {
-		stop, err := c.serve()
+		stop, err := c.serve(ctx)
 		if err != nil {
 			return agent.Status{}, err
 		}
@@ -263,26 +261,6 @@ func (c *config) reporter() (*node.Reporter, error) {
 		return nil, err
 	}
 	return node.New(client, c.NodeName, c.spread, c.Log), nil
-}
-
-// serve serves the metrics until stop is called.
-func (c *config) serve() (stop func(), err error) {
-	l, err := net.Listen("tcp", c.metricsAddr)
-	if err != nil {
-		return nil, fmt.Errorf("serving metrics: %w", err)
-	}
-	s := &http.Server{Handler: c.Metrics.Handler(), ReadTimeout: 10 * time.Second, WriteTimeout: 10 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-			c.Log.Error("serving metrics", "err", err)
-		}
-	}()
-	return func() {
-		_ = s.Close()
-		<-done
-	}, nil
 }
 
 // findNodetrust returns where the CLI is. That it is not there is reported when it is needed: files are healed without it.
