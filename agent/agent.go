@@ -187,6 +187,7 @@ func (a *Agent) loop(ctx context.Context) error {
 	defer resync.Stop()
 	defer wake.Stop()
 	a.begin()
+	a.Metrics.expect(a.Resync)
 	for {
 		full := false
 		select {

@@ -24,6 +24,7 @@ type Metrics struct {
 	drifts    int
 	heals     int
 	lastCheck time.Time
+	patience  time.Duration // how old lastCheck may be; zero: any
 }
 
 type probeLabels struct {
@@ -38,15 +39,32 @@ var states = []judge.State{
 // NewMetrics returns metrics of an agent that has seen nothing yet.
 func NewMetrics() *Metrics { return &Metrics{now: judge.Unknown} }
 
-// Handler serves /metrics and /healthz. Healthy means that the process answers.
+// Handler serves /metrics and /healthz. Healthy means that the process answers, and that it has not been stuck in a look at
+// the files, of a file system that hangs for example: then what was reported last stands without anybody behind it.
 func (m *Metrics) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
 		_, _ = w.Write(m.text())
 	})
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ok\n")) })
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
+		if late := m.late(time.Now()); late > 0 {
+			http.Error(w, "the files were compared last "+late.Round(time.Second).String()+" ago", http.StatusServiceUnavailable)
+			return
+		}
+		_, _ = w.Write([]byte("ok\n"))
+	})
 	return mux
+}
+
+// late is how long ago the last look was, if that is too long.
+func (m *Metrics) late(now time.Time) time.Duration {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if ago := now.Sub(m.lastCheck); m.patience > 0 && !m.lastCheck.IsZero() && ago > m.patience {
+		return ago
+	}
+	return 0
 }
 
 func (m *Metrics) text() []byte {
@@ -100,6 +118,9 @@ func (m *Metrics) change(f func()) {
 	f()
 }
 
+func (m *Metrics) expect(every time.Duration) {
+	m.change(func() { m.patience = 3*every + time.Minute })
+}
 func (m *Metrics) state(now judge.State) { m.change(func() { m.now = now }) }
 func (m *Metrics) checked(now time.Time) { m.change(func() { m.lastCheck = now }) }
 func (m *Metrics) drifted()              { m.change(func() { m.drifts++ }) }

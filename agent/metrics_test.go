@@ -63,3 +63,22 @@ nodetrust_last_check_timestamp_seconds 1700000000.500
 		t.Errorf("healthz says %q", got)
 	}
 }
+
+// TestHealthz: an agent that hangs in a look is not healthy, one that has not looked yet is.
+func TestHealthz(t *testing.T) {
+	m := NewMetrics()
+	m.expect(30 * time.Second)
+	for _, tt := range []struct {
+		ago  time.Duration
+		want int
+	}{{0, 200}, {time.Minute, 200}, {time.Hour, 503}} {
+		if tt.ago > 0 {
+			m.checked(time.Now().Add(-tt.ago))
+		}
+		rec := httptest.NewRecorder()
+		m.Handler().ServeHTTP(rec, httptest.NewRequest("GET", "/healthz", nil))
+		if rec.Code != tt.want {
+			t.Errorf("%v after the last look: %d %s", tt.ago, rec.Code, rec.Body)
+		}
+	}
+}
