@@ -169,22 +169,40 @@ func makeDirs(root *os.Root, p string) error {
 	for _, name := range split(p) {
 		parent := at
 		at = path.Join(at, name)
-		err := root.Mkdir(rel(at), 0o755)
-		if errors.Is(err, fs.ErrExist) {
+		if _, err := root.Lstat(rel(at)); err == nil {
 			continue
 		}
-		if err != nil {
-			return err
-		}
-		// Not left to the umask: readers of the files need not be root.
-		if err := root.Chmod(rel(at), 0o755); err != nil {
-			return err
-		}
-		if err := syncDir(root, parent); err != nil {
+		if err := makeDir(root, parent, name); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// makeDir makes one directory. Nothing but a directory gets its mode: who may write the parent may put a link there at any time.
+func makeDir(root *os.Root, parent, name string) error {
+	p, err := openFolder(root, parent)
+	if err != nil {
+		return err
+	}
+	defer p.close()
+	fd := int(p.f.Fd())
+	if err := unix.Mkdirat(fd, name, 0o755); err != nil {
+		if errors.Is(err, fs.ErrExist) {
+			return nil
+		}
+		return &fs.PathError{Op: "mkdirat", Path: path.Join(parent, name), Err: err}
+	}
+	dir, err := unix.Openat(fd, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return &fs.PathError{Op: "openat", Path: path.Join(parent, name), Err: err}
+	}
+	defer unix.Close(dir)
+	// Not left to the umask: readers of the files need not be root.
+	if err := unix.Fchmod(dir, 0o755); err != nil {
+		return &fs.PathError{Op: "fchmod", Path: path.Join(parent, name), Err: err}
+	}
+	return p.f.Sync()
 }
 
 // Remove removes the file at the absolute path p. That there is none is no error; a directory is one.

@@ -1,0 +1,43 @@
+package disk_test
+
+import (
+	"os"
+	"sync"
+	"testing"
+
+	"github.com/nodetrust/nodetrust/agent/disk"
+)
+
+// TestNewDirectoryRace: who may write /etc/containers, a pod with that hostPath for example, puts a link in place of a directory
+// as soon as that is made. Nothing that the link leads to gets another mode.
+func TestNewDirectoryRace(t *testing.T) {
+	h := newRight(t)
+	const victim, dir = "/etc/shadow", "/etc/containers/registries.d"
+	h.write(victim, "secret")
+	h.must(os.Chmod(h.path(victim), 0o600))
+	f, _ := wanted().Get(labPath)
+	stop := make(chan struct{})
+	var attacker sync.WaitGroup
+	attacker.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			if os.Remove(h.path(dir)) == nil { // an empty directory
+				_ = os.Symlink("../shadow", h.path(dir))
+			}
+		}
+	})
+	for range 2000 {
+		_ = os.RemoveAll(h.path(dir))
+		_, _ = disk.Replace(h.root, f)
+		if info, err := os.Stat(h.path(victim)); err != nil || info.Mode().Perm() != 0o600 {
+			t.Errorf("%s is %v, %v", victim, info.Mode(), err)
+			break
+		}
+	}
+	close(stop)
+	attacker.Wait()
+}
