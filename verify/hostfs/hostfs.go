@@ -58,7 +58,8 @@ func (r Root) Real(path string) (string, error) {
 	return filepath.Join(string(r), done), nil
 }
 
-// ReadFile reads a regular file of at most limit bytes. Anything else, a pipe for example, is an error and never waited for.
+// ReadFile reads a regular file of at most limit bytes; what leads to /dev/null is an empty one, as it is for runtimes. Anything else, a
+// pipe for example, is an error and never waited for.
 func (r Root) ReadFile(path string, limit int64) ([]byte, error) {
 	name, err := r.Real(path)
 	if err != nil {
@@ -72,6 +73,9 @@ func (r Root) ReadFile(path string, limit int64) ([]byte, error) {
 	st, err := f.Stat()
 	if err != nil {
 		return nil, hostError(err, path)
+	}
+	if null, err := os.Stat(os.DevNull); err == nil && os.SameFile(st, null) {
+		return nil, nil
 	}
 	if !st.Mode().IsRegular() {
 		return nil, &fs.PathError{Op: "read", Path: path, Err: fmt.Errorf("is no regular file (%s)", st.Mode().Type())}

@@ -57,3 +57,17 @@ func TestRoot(t *testing.T) {
 		t.Errorf("directory: %v, %v", entries, err)
 	}
 }
+
+// TestReadFile_null: people mask a vendor's file with a link to /dev/null, which is an empty file for who reads it.
+func TestReadFile_null(t *testing.T) {
+	link := filepath.Join(t.TempDir(), "masked.yaml")
+	if err := os.Symlink(os.DevNull, link); err != nil {
+		t.Fatal(err)
+	}
+	if b, err := ThisMachine.ReadFile(link, 10); err != nil || len(b) != 0 {
+		t.Errorf("%q, %v", b, err)
+	}
+	if _, err := ThisMachine.ReadFile("/dev/zero", 10); err == nil {
+		t.Error("another device is read")
+	}
+}
