@@ -262,7 +262,7 @@ spec:
 			path := filepath.Join(dir, "z")
 			check(t, spoil(path))
 			defer os.Remove(path)
-			wantError(t, StaticPods, Options{Root: root}, "static pod")
+			wantError(t, StaticPods, Options{Root: root}, " /etc/kubernetes/manifests/z")
 		})
 	}
 }

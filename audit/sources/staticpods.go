@@ -81,7 +81,7 @@ func (s staticSource) Uses(ctx context.Context, yield func(audit.Use) error) err
 			return fmt.Errorf("reading static pods: %w", onHost(err, e.Name()))
 		}
 		if err := s.file(b, yield); err != nil {
-			return fmt.Errorf("reading static pod %s: %w", printable(e.Name()), err)
+			return fmt.Errorf("reading static pod %s: %w", path.Join("/", ManifestsDir, printable(e.Name())), err)
 		}
 	}
 	return nil
@@ -92,7 +92,7 @@ func onHost(err error, name string) error {
 	if e, ok := err.(*fs.PathError); ok {
 		return &fs.PathError{Op: e.Op, Path: path.Join("/", ManifestsDir, printable(name)), Err: e.Err}
 	}
-	return err
+	return fmt.Errorf("/%s/%w", ManifestsDir, err) // it begins with the name
 }
 
 func (s staticSource) file(b []byte, yield func(audit.Use) error) error {
