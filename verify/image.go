@@ -622,8 +622,9 @@ func (e *evaluation) accepted() string {
 	var by []string
 	for _, q := range e.v.Requirements {
 		for _, s := range q.Signatures {
-			if s.Verdict == verdict.Accept && !slices.Contains(by, s.Signer) {
-				by = append(by, s.Signer)
+			signer := cmp.Or(s.Signer, "a sigstore signer that the policy names")
+			if s.Verdict == verdict.Accept && !slices.Contains(by, signer) {
+				by = append(by, signer)
 			}
 		}
 	}

@@ -93,6 +93,9 @@ func TestImage_sigstore(t *testing.T) {
 	attach(by(key, d, repo))
 	v := w.likeImage(p, repo+":v1", testOptions())
 	w.want(v, verdict.Accept, "")
+	if want := "signed by a sigstore signer that the policy names"; v.Message != want {
+		t.Errorf("message %q, want %q", v.Message, want)
+	}
 	if s := v.Requirements[0].Signatures; len(s) != 1 || s[0].Digest != d || s[0].Reference != repo || !strings.Contains(s[0].Source, ".sig layer 1") {
 		t.Errorf("%+v", s)
 	}
