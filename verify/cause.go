@@ -72,7 +72,7 @@ func (n *noSignature) explain(ctx context.Context, src types.ImageSource) (c ver
 		return verdict.RegistryServesNone, "the registry serves signatures itself (X-Registry-Supports-Signatures) and has none for the image; " + n.v.Lookaside.URL + " is not asked then",
 			"the registry must not send X-Registry-Supports-Signatures: 1 unless it keeps the signatures"
 	}
-	_, file, attachments := n.policy.registries.Lookup(scopesOf(n.physical))
+	_, file, attachments := n.policy.registries.Lookup(n.physical)
 	configured := attachments
 	if n.wantsGPG() {
 		configured = file != ""
@@ -188,7 +188,7 @@ func (n *noSignature) nearScope() string {
 	}
 	var near []string
 	for scope := range n.policy.registries.Docker {
-		for _, s := range scopesOf(n.physical) {
+		for _, s := range registriesd.Scopes(n.physical) {
 			if without(s) == without(scope) {
 				near = append(near, scope)
 			}
@@ -229,7 +229,7 @@ func (n *noSignature) unread() string {
 			if err != nil {
 				continue
 			}
-			if _, file, attachments := one.Lookup(scopesOf(n.physical)); n.wantsGPG() && file != "" || !n.wantsGPG() && attachments {
+			if _, file, attachments := one.Lookup(n.physical); n.wantsGPG() && file != "" || !n.wantsGPG() && attachments {
 				return path + " is meant for it, but only files whose name ends in .yaml are read"
 			}
 		}
@@ -242,5 +242,5 @@ func (n *noSignature) meant(k registriesd.UnreadKey) bool {
 	if strings.Contains(strings.ToLower(k.Key), "attach") == n.wantsGPG() && k.Scope != "" {
 		return false
 	}
-	return k.Scope == "" || k.Scope == "default-docker" || slices.Contains(scopesOf(n.physical), k.Scope)
+	return k.Scope == "" || k.Scope == "default-docker" || slices.Contains(registriesd.Scopes(n.physical), k.Scope)
 }

@@ -79,7 +79,7 @@ func Explain(ctx context.Context, image string, p *Policy, o Options, offline bo
 		if e.physical != nil && !sameName(e.physical, e.target.logical) {
 			s.From, physical = e.physical.DockerReference().Name(), e.physical
 		}
-		_, _, s.Attachments = p.registries.Lookup(scopesOf(physical))
+		_, _, s.Attachments = p.registries.Lookup(physical)
 	}
 	for _, r := range e.sec.requirements {
 		s.Details = append(s.Details, r.detail())

@@ -150,7 +150,7 @@ func (f *fetcher) openAt(ctx context.Context, e *evaluation, s sysregistriesv2.P
 	if err != nil || found != nil && found.Blocked {
 		return nil, irregular("registries.conf blocks the mirror")
 	}
-	base, _, _ := e.policy.registries.Lookup(scopesOf(physical))
+	base, _, _ := e.policy.registries.Lookup(physical)
 	if _, err := url.Parse(base); err != nil {
 		return nil, irregular("lookaside: %w", err)
 	}
@@ -576,7 +576,7 @@ func (s *fetchedSource) attachments(ctx context.Context, d digest.Digest) ([]sig
 	if known, ok := s.attached[d]; ok {
 		return known, nil
 	}
-	if _, _, on := s.e.policy.registries.Lookup(scopesOf(s.physical)); !on {
+	if _, _, on := s.e.policy.registries.Lookup(s.physical); !on {
 		return nil, nil
 	}
 	var out []sigstore

@@ -8,7 +8,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net/url"
 	"os"
 	"runtime"
 	"slices"
@@ -221,14 +220,8 @@ func (e *evaluation) options(o Options) error {
 
 // lookaside is where signatures of ref are looked up, as the host sees it.
 func (e *evaluation) lookaside(ref types.ImageReference) *verdict.Lookaside {
-	base, file, _ := e.policy.registries.Lookup(scopesOf(ref))
-	repo := "/" + reference.Path(ref.DockerReference())
-	l := &verdict.Lookaside{URL: base + repo, File: file}
-	if u, err := url.Parse(base); err == nil { // put together as the library does it
-		u.Path += repo
-		l.URL = u.String()
-	}
-	return l
+	at, file := e.policy.registries.Lookaside(ref)
+	return &verdict.Lookaside{URL: at, File: file}
 }
 
 // shown is a lookaside as verdicts have it: without the password that its URL may hold.

@@ -16,17 +16,13 @@ import (
 	"github.com/nodetrust/nodetrust/verdict"
 	"github.com/nodetrust/nodetrust/verify/hostfs"
 	"github.com/nodetrust/nodetrust/verify/openpgp"
+	"github.com/nodetrust/nodetrust/verify/registriesd"
 )
 
 // policyDoc is policy.json as far as looking up a scope needs it. The library's own types are opaque.
 type policyDoc struct {
 	Default    []json.RawMessage                       `json:"default"`
 	Transports map[string]map[string][]json.RawMessage `json:"transports"`
-}
-
-// scopesOf returns the scopes that the library tries for ref, in its order, without the transport's default.
-func scopesOf(ref types.ImageReference) []string {
-	return append([]string{ref.PolicyConfigurationIdentity()}, ref.PolicyConfigurationNamespaces()...)
 }
 
 // lookup finds the section that the library uses alone for ref, and names the more general ones that it hides, in the
@@ -43,7 +39,7 @@ func (d policyDoc) lookup(ref types.ImageReference) (scope verdict.Scope, reqs [
 		scope, reqs, found = s, r, true
 	}
 	if sections, ok := d.Transports[transport]; ok {
-		for i, name := range append(scopesOf(ref), "") {
+		for i, name := range append(registriesd.Scopes(ref), "") {
 			if r, ok := sections[name]; ok {
 				take(name, matchKind(ref, i, name), r)
 			}

@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 
+	"go.podman.io/image/v5/docker/reference"
+	"go.podman.io/image/v5/types"
 	"go.yaml.in/yaml/v3"
 
 	"github.com/nodetrust/nodetrust/verify/hostfs"
@@ -101,11 +103,29 @@ func OnThisMachine(host hostfs.Root, s string) string {
 	return u.String()
 }
 
-// Lookup returns the lookaside base for an image, given the scopes to try in the library's order, and the file that
-// names it; and whether sigstore attachments are read. Each key is inherited alone.
-func (r Config) Lookup(scopes []string) (base, file string, attachments bool) {
+// Scopes are those that the library tries for an image, in its order.
+func Scopes(ref types.ImageReference) []string {
+	return append([]string{ref.PolicyConfigurationIdentity()}, ref.PolicyConfigurationNamespaces()...)
+}
+
+// Lookaside is where the signatures of an image are looked up, as the host sees it, and the file that names it. The URL may be
+// none, and may hold a password: see WithoutPassword.
+func (r Config) Lookaside(ref types.ImageReference) (at, file string) {
+	base, file, _ := r.Lookup(ref)
+	repo := "/" + reference.Path(ref.DockerReference())
+	u, err := url.Parse(base)
+	if err != nil {
+		return base + repo, file
+	}
+	u.Path += repo // put together as the library does it
+	return u.String(), file
+}
+
+// Lookup returns the lookaside base for an image, and the file that names it; and whether sigstore attachments are read. Each
+// key is inherited alone.
+func (r Config) Lookup(ref types.ImageReference) (base, file string, attachments bool) {
 	var att *bool
-	for _, scope := range scopes {
+	for _, scope := range Scopes(ref) {
 		ns, ok := r.Docker[scope]
 		if !ok {
 			continue
