@@ -11,6 +11,8 @@ import (
 	"go.podman.io/image/v5/docker"
 	"go.podman.io/image/v5/docker/reference"
 	"go.podman.io/image/v5/types"
+
+	"github.com/nodetrust/nodetrust/verify/fetch"
 )
 
 // Asked is a request that judging an image took, and what came of it.
@@ -51,7 +53,7 @@ func (e *evaluation) manifestAnswer(urls []*url.URL, i int, physical types.Image
 	}
 	if physical != nil && physical.DockerReference() != nil {
 		named := physical.DockerReference()
-		if u.Host != registryHost(named) || !strings.HasPrefix(u.Path, "/v2/"+reference.Path(named)+"/manifests/") {
+		if u.Host != fetch.Host(named) || !strings.HasPrefix(u.Path, "/v2/"+reference.Path(named)+"/manifests/") {
 			return "failed: not taken from here"
 		}
 	}

@@ -20,6 +20,8 @@ import (
 	"go.podman.io/image/v5/pkg/sysregistriesv2"
 	"go.podman.io/image/v5/pkg/tlsclientconfig"
 	"go.podman.io/image/v5/types"
+
+	"github.com/nodetrust/nodetrust/verify/fetch"
 )
 
 // attached is what a registry has beside an image that could be a signature. It is for explaining only: false may mean
@@ -47,7 +49,9 @@ func (e *evaluation) attachments(ctx context.Context, physical types.ImageRefere
 	defer cancel()
 	var ask func(path ...string) (status int, body []byte, err error)
 	if e.fetched != nil {
-		ask = func(path ...string) (int, []byte, error) { return e.fetched.beside(ctx, path...) }
+		ask = func(path ...string) (int, []byte, error) {
+			return e.fetched.Beside(ctx, maxAttached, acceptAttached, path...)
+		}
 	} else {
 		base := e.registryURL(named)
 		if base == nil {
@@ -98,7 +102,7 @@ func (a *attached) read(body []byte) bool {
 // registryURL is where the library reached the registry; nil if it didn't, or not through this evaluation.
 func (e *evaluation) registryURL(named reference.Named) *url.URL {
 	for _, u := range e.requests.Since(0) {
-		if u.Host == registryHost(named) && strings.HasPrefix(u.Path, "/v2/"+reference.Path(named)+"/manifests/") {
+		if u.Host == fetch.Host(named) && strings.HasPrefix(u.Path, "/v2/"+reference.Path(named)+"/manifests/") {
 			return &url.URL{Scheme: u.Scheme, Host: u.Host, Path: "/"}
 		}
 	}

@@ -273,7 +273,7 @@ func (c *Content) signed(ctx context.Context, un *image.UnparsedImage, d string,
 			s.Simple = append(s.Simple, one.simple)
 			continue
 		}
-		b, err := one.sigstore.file()
+		b, err := one.sigstore.File()
 		if err != nil {
 			return s, err
 		}

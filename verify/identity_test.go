@@ -14,6 +14,7 @@ import (
 	"go.podman.io/image/v5/signature"
 
 	"github.com/nodetrust/nodetrust/internal/fixture"
+	"github.com/nodetrust/nodetrust/verify/fetch"
 )
 
 // oracle asks the library whether an identity matches: it signs in the form of sigstore, which has the same identities
@@ -50,7 +51,7 @@ func (o *oracle) matches(t *testing.T, identity, intended, signed string) (match
 		return false, false
 	}
 	payload, annotations := o.key.sign(t, o.digest, signed)
-	b, err := json.Marshal(sigstore{cosignType, payload, annotations})
+	b, err := json.Marshal(fetch.Attachment{MIMEType: cosignType, Payload: payload, Annotations: annotations})
 	check(t, err)
 	check(t, os.WriteFile(filepath.Join(o.dir, "signature-1"), append([]byte("\x00sigstore-json\n"), b...), 0o644))
 	dir, err := directory.NewReference(o.dir)

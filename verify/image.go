@@ -23,6 +23,7 @@ import (
 	"go.podman.io/image/v5/types"
 
 	"github.com/nodetrust/nodetrust/verdict"
+	"github.com/nodetrust/nodetrust/verify/fetch"
 	"github.com/nodetrust/nodetrust/verify/hostfs"
 	"github.com/nodetrust/nodetrust/verify/mechanism"
 	"github.com/nodetrust/nodetrust/verify/registriesd"
@@ -92,7 +93,7 @@ type evaluation struct {
 	asked    []Asked
 	physical types.ImageReference
 	// fetched is the image as a session read it; nil if the library is to read it.
-	fetched *fetchedSource
+	fetched *fetch.Source
 	// maxSignatures and maxSize are the limits that hold.
 	maxSignatures, maxSize int
 }
@@ -301,7 +302,7 @@ func (e *evaluation) judge(ctx context.Context) {
 	}
 	blob, _, err := un.Manifest(ctx)
 	if err == nil && e.fetched != nil {
-		un, err = e.fetched.complete(ctx, un, blob)
+		un, err = e.fetched.Complete(ctx, un, blob, digest.Digest(e.v.Digest))
 	}
 	e.tellManifest(physical, err)
 	if err != nil {
@@ -346,7 +347,7 @@ func (e *evaluation) judge(ctx context.Context) {
 // source opens the image, and names the place that served the manifest if that is known. Nil: the verdict says why not.
 func (e *evaluation) source(ctx context.Context) (src types.ImageSource, physical types.ImageReference) {
 	if e.fetched != nil {
-		return e.fetched, e.fetched.physical
+		return e.fetched, e.fetched.Physical()
 	}
 	pulled := e.pullSources()
 	before := traffic.Throttled(e.hosts(pulled))

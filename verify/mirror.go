@@ -9,6 +9,8 @@ import (
 	"go.podman.io/image/v5/docker/reference"
 	"go.podman.io/image/v5/pkg/sysregistriesv2"
 	"go.podman.io/image/v5/types"
+
+	"github.com/nodetrust/nodetrust/verify/fetch"
 )
 
 // pullSources are the places that registries.conf makes a runtime try for the image, in order: mirrors, then the
@@ -40,18 +42,10 @@ func (e *evaluation) hosts(sources []types.ImageReference) []string {
 	var out []string
 	for _, s := range append(sources, e.target.content) {
 		if named := s.DockerReference(); named != nil {
-			out = append(out, registryHost(named))
+			out = append(out, fetch.Host(named))
 		}
 	}
 	return out
-}
-
-// registryHost is the host that is connected to for a reference.
-func registryHost(named reference.Named) string {
-	if d := reference.Domain(named); d != "docker.io" {
-		return d
-	}
-	return "registry-1.docker.io"
 }
 
 // chosenSource is the one of several sources whose manifest was asked for last; nil if none was.
@@ -62,7 +56,7 @@ func chosenSource(sources []types.ImageReference, asked []*url.URL) types.ImageR
 	for _, u := range slices.Backward(asked) {
 		for _, s := range sources {
 			named := s.DockerReference()
-			if u.Host == registryHost(named) && strings.HasPrefix(u.Path, "/v2/"+reference.Path(named)+"/manifests/") {
+			if u.Host == fetch.Host(named) && strings.HasPrefix(u.Path, "/v2/"+reference.Path(named)+"/manifests/") {
 				return s
 			}
 		}

@@ -7,6 +7,7 @@ import (
 	"go.podman.io/image/v5/manifest"
 
 	"github.com/nodetrust/nodetrust/verdict"
+	"github.com/nodetrust/nodetrust/verify/fetch"
 )
 
 // Points reports whether an image's reference still leads to the manifest that a verdict is about, at the price of one
@@ -24,7 +25,7 @@ func (s *Session) digest(ctx context.Context, image string) (string, error) {
 	if t.local() {
 		return "", errors.New("local content has no tag")
 	}
-	leave, err := s.admit(ctx, registryHost(t.content.DockerReference()))
+	leave, err := s.admit(ctx, fetch.Host(t.content.DockerReference()))
 	if err != nil {
 		return "", err
 	}
@@ -38,10 +39,10 @@ func (s *Session) digest(ctx context.Context, image string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	src, err := s.fetcher.open(ctx, e)
+	src, err := s.fetcher.Open(ctx, e.image())
 	if err != nil {
 		return "", err
 	}
-	d, err := manifest.Digest(src.manifest)
+	d, err := manifest.Digest(src.Manifest())
 	return d.String(), err
 }

@@ -10,6 +10,7 @@ import (
 	"sync"
 
 	"github.com/nodetrust/nodetrust/verdict"
+	"github.com/nodetrust/nodetrust/verify/fetch"
 	"github.com/nodetrust/nodetrust/verify/polite"
 )
 
@@ -31,7 +32,7 @@ type SessionOptions struct {
 type Session struct {
 	policy  *Policy
 	options Options
-	fetcher *fetcher
+	fetcher *fetch.Fetcher
 	// verdicts by reference.
 	verdicts polite.Shared[verdict.Verdict]
 
@@ -42,13 +43,13 @@ type Session struct {
 // NewSession starts a session. The policy must stay open until the session is closed.
 func NewSession(p *Policy, o Options, s SessionOptions) *Session {
 	return &Session{
-		policy: p, options: o, fetcher: newFetcher(cmp.Or(max(s.PerHost, 0), DefaultPerHost)), admitted: map[string]chan struct{}{},
+		policy: p, options: o, fetcher: fetch.New(cmp.Or(max(s.PerHost, 0), DefaultPerHost)), admitted: map[string]chan struct{}{},
 	}
 }
 
 // Close ends the session's connections.
 func (s *Session) Close() error {
-	s.fetcher.close()
+	s.fetcher.Close()
 	return nil
 }
 
@@ -67,7 +68,7 @@ func (s *Session) Image(ctx context.Context, image string) (verdict.Verdict, err
 	}
 	named := t.content.DockerReference()
 	v, err := s.verdicts.Do(ctx, named.String(), func() (verdict.Verdict, error) {
-		leave, err := s.admit(ctx, registryHost(named))
+		leave, err := s.admit(ctx, fetch.Host(named))
 		if err != nil {
 			return verdict.Verdict{}, err
 		}
@@ -108,7 +109,7 @@ func (s *Session) admit(ctx context.Context, host string) (leave func(), err err
 	s.mu.Lock()
 	places, ok := s.admitted[host]
 	if !ok {
-		places = make(chan struct{}, 2*s.fetcher.hosts.PerHost())
+		places = make(chan struct{}, 2*s.fetcher.Hosts().PerHost())
 		s.admitted[host] = places
 	}
 	s.mu.Unlock()
@@ -130,9 +131,9 @@ func (s *Session) judge(ctx context.Context, image string) (verdict.Verdict, err
 	if err != nil {
 		return verdict.Verdict{}, err
 	}
-	if e.fetched, err = s.fetcher.open(ctx, e); err == nil {
+	if e.fetched, err = s.fetcher.Open(ctx, e.image()); err == nil {
 		e.judge(ctx)
-		err = e.fetched.err
+		err = e.fetched.Err()
 	}
 	if v, ok := e.throttled(ctx, err, s.options); ok {
 		return v, nil
@@ -141,6 +142,14 @@ func (s *Session) judge(ctx context.Context, image string) (verdict.Verdict, err
 		return e.finish(ctx, s.options), nil
 	}
 	return s.byLibrary(ctx, image)
+}
+
+// image is what a fetcher is to read.
+func (e *evaluation) image() fetch.Image {
+	return fetch.Image{
+		Ref: e.target.content, Sys: e.sys, Registries: e.policy.registries, Host: e.policy.host, Temp: e.policy.tmp,
+		MaxSignatures: e.maxSignatures, MaxSize: e.maxSize,
+	}
 }
 
 // askLibrary is true for a verdict that says more of how the image was read than of the image.
@@ -185,7 +194,7 @@ func (s *Session) byLibrary(ctx context.Context, image string) (verdict.Verdict,
 	}
 	slices.Sort(hosts)
 	for _, h := range slices.Compact(hosts) {
-		leave, err := s.fetcher.hosts.Host(h).Acquire(ctx)
+		leave, err := s.fetcher.Hosts().Host(h).Acquire(ctx)
 		if v, ok := e.throttled(ctx, err, s.options); ok {
 			return v, nil
 		}

@@ -3,7 +3,6 @@ package verify
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -21,6 +20,7 @@ import (
 	"go.podman.io/image/v5/types"
 
 	"github.com/nodetrust/nodetrust/verdict"
+	"github.com/nodetrust/nodetrust/verify/fetch"
 	"github.com/nodetrust/nodetrust/verify/mechanism"
 	"github.com/nodetrust/nodetrust/verify/openpgp"
 	"github.com/nodetrust/nodetrust/verify/registriesd"
@@ -29,10 +29,10 @@ import (
 
 // sig is one signature of an image as it was read.
 type sig struct {
-	index      int       // among all of the image, from 0
-	attachment int       // number of the sigstore signature, from 1; 0 for a simple one
-	simple     []byte    // an OpenPGP message; nil for a sigstore signature
-	sigstore   *sigstore // nil for a simple signature
+	index      int               // among all of the image, from 0
+	attachment int               // number of the sigstore signature, from 1; 0 for a simple one
+	simple     []byte            // an OpenPGP message; nil for a sigstore signature
+	sigstore   *fetch.Attachment // nil for a simple signature
 	claims     openpgp.Claims
 }
 
@@ -42,19 +42,6 @@ func (s sig) size() int {
 		return len(s.sigstore.Payload)
 	}
 	return len(s.simple)
-}
-
-// sigstore has the form in which the library stores such a signature in a directory.
-type sigstore struct {
-	MIMEType    string            `json:"mimeType"`
-	Payload     []byte            `json:"payload"`
-	Annotations map[string]string `json:"annotations"`
-}
-
-// file is the signature as a file of a directory image.
-func (s *sigstore) file() ([]byte, error) {
-	b, err := json.Marshal(s)
-	return append([]byte("\x00sigstore-json\n"), b...), err
 }
 
 // The library's signatures have types that it keeps to itself; these are their methods.
@@ -104,7 +91,7 @@ func (e *evaluation) signatures(ctx context.Context, un *image.UnparsedImage) ([
 				one.claims = openpgp.ReadClaims(one.simple)
 			}
 		case sigstoreSignature:
-			one.sigstore = &sigstore{s.UntrustedMIMEType(), s.UntrustedPayload(), s.UntrustedAnnotations()}
+			one.sigstore = &fetch.Attachment{MIMEType: s.UntrustedMIMEType(), Payload: s.UntrustedPayload(), Annotations: s.UntrustedAnnotations()}
 			attached++
 			one.attachment = attached
 			size = len(one.sigstore.Payload)
@@ -260,7 +247,7 @@ func (s sig) open(e *evaluation, blob []byte) (types.ImageSource, error) {
 	if err != nil {
 		return nil, err
 	}
-	b, err := s.sigstore.file()
+	b, err := s.sigstore.File()
 	if err != nil {
 		return nil, err
 	}

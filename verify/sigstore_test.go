@@ -25,6 +25,7 @@ import (
 
 	"github.com/nodetrust/nodetrust/internal/fixture"
 	"github.com/nodetrust/nodetrust/verdict"
+	"github.com/nodetrust/nodetrust/verify/fetch"
 )
 
 const cosignType = "application/vnd.dev.cosign.simplesigning.v1+json"
@@ -146,7 +147,7 @@ func TestImage_sigstore(t *testing.T) {
 	check(t, err)
 	check(t, os.WriteFile(filepath.Join(dir, "manifest.json"), blob, 0o644))
 	payload, annotations := key.sign(t, d, repo)
-	b, err := json.Marshal(sigstore{cosignType, payload, annotations})
+	b, err := json.Marshal(fetch.Attachment{MIMEType: cosignType, Payload: payload, Annotations: annotations})
 	check(t, err)
 	check(t, os.WriteFile(filepath.Join(dir, "signature-1"), append([]byte("\x00sigstore-json\n"), b...), 0o644))
 	w.want(w.judgeWith(p, "dir:"+dir, Options{As: repo + ":v1"}), verdict.Accept, "")

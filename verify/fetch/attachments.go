@@ -1,0 +1,132 @@
+package fetch
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/opencontainers/go-digest"
+	"go.podman.io/image/v5/directory"
+	"go.podman.io/image/v5/image"
+	"go.podman.io/image/v5/manifest"
+)
+
+// Attachment is a sigstore signature in the form in which the library stores one in a directory.
+type Attachment struct {
+	MIMEType    string            `json:"mimeType"`
+	Payload     []byte            `json:"payload"`
+	Annotations map[string]string `json:"annotations"`
+}
+
+// File is the signature as a file of a directory image.
+func (a *Attachment) File() ([]byte, error) {
+	b, err := json.Marshal(a)
+	return append([]byte("\x00sigstore-json\n"), b...), err
+}
+
+// Complete returns un, whose manifest is blob and has this digest, with the sigstore attachments that it has. The library takes
+// these from sources of its own only, so an image that has some becomes a directory, whose reference isn't the image's.
+func (s *Source) Complete(ctx context.Context, un *image.UnparsedImage, blob []byte, d digest.Digest) (*image.UnparsedImage, error) {
+	attached, err := s.attachments(ctx, d)
+	if err != nil || len(attached) == 0 {
+		return un, s.fail(err)
+	}
+	simple, err := s.simple(ctx, d)
+	if err != nil {
+		return un, s.fail(err)
+	}
+	if s.dir, err = os.MkdirTemp(s.image.Temp, "image-"); err != nil {
+		return un, s.fail(err)
+	}
+	files := append([][]byte{}, simple...)
+	for _, a := range attached {
+		b, err := a.File()
+		if err != nil {
+			return un, s.fail(err)
+		}
+		files = append(files, b)
+	}
+	err = os.WriteFile(filepath.Join(s.dir, "manifest.json"), blob, 0o600)
+	for i, b := range files {
+		err = errors.Join(err, os.WriteFile(filepath.Join(s.dir, fmt.Sprintf("signature-%d", i+1)), b, 0o600))
+	}
+	if err != nil {
+		return un, s.fail(err)
+	}
+	ref, err := directory.NewReference(s.dir)
+	if err != nil {
+		return un, s.fail(err)
+	}
+	src, err := ref.NewImageSource(ctx, &s.image.Sys)
+	if err != nil {
+		return un, s.fail(err)
+	}
+	return image.UnparsedInstance(src, nil), nil
+}
+
+// attachments reads the sigstore attachments of a manifest, if registries.d has runtimes look for them.
+func (s *Source) attachments(ctx context.Context, d digest.Digest) ([]Attachment, error) {
+	if known, ok := s.attached[d]; ok {
+		return known, nil
+	}
+	if _, _, on := s.image.Registries.Lookup(s.physical); !on {
+		return nil, nil
+	}
+	var out []Attachment
+	blob, mimeType, err := s.readManifest(ctx, strings.Replace(d.String(), ":", "-", 1)+".sig")
+	var missing *statusError
+	switch {
+	case errors.As(err, &missing) && missing.status == http.StatusNotFound && missing.unknownManifest():
+	case err != nil:
+		return nil, err
+	default:
+		if out, err = s.layers(ctx, blob, mimeType); err != nil {
+			return nil, err
+		}
+	}
+	if s.attached == nil {
+		s.attached = map[digest.Digest][]Attachment{}
+	}
+	s.attached[d] = out
+	return out, nil
+}
+
+// layers reads what an attachment's manifest lists.
+func (s *Source) layers(ctx context.Context, blob []byte, mimeType string) (out []Attachment, err error) {
+	if mimeType != "application/vnd.oci.image.manifest.v1+json" {
+		return nil, irregular("attachments of type %q", mimeType)
+	}
+	m, err := manifest.OCI1FromManifest(blob)
+	if err != nil || len(m.Layers) > s.image.MaxSignatures {
+		return nil, irregular("attachments that are none")
+	}
+	for _, l := range m.Layers {
+		if l.Digest.Validate() != nil || !l.Digest.Algorithm().Available() || l.Size > int64(s.image.MaxSize) {
+			return nil, irregular("an attachment of another kind")
+		}
+		payload, _, err := s.api(ctx, "blobs/"+l.Digest.String(), s.image.MaxSize, http.Header{})
+		if err != nil {
+			return nil, err
+		}
+		if l.Digest.Algorithm().FromBytes(payload) != l.Digest {
+			return nil, irregular("an attachment with another digest")
+		}
+		out = append(out, Attachment{MIMEType: l.MediaType, Payload: payload, Annotations: l.Annotations})
+	}
+	return out, nil
+}
+
+// unknownManifest is true for a 404 that the library takes for "no such manifest", whatever else it may take for it.
+func (e *statusError) unknownManifest() bool {
+	var body struct {
+		Errors []struct {
+			Code string `json:"code"`
+		} `json:"errors"`
+	}
+	return json.Unmarshal(e.body, &body) == nil && len(body.Errors) == 1 && body.Errors[0].Code == "MANIFEST_UNKNOWN"
+}

@@ -1,0 +1,145 @@
+package fetch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/docker/distribution/registry/client/auth/challenge"
+	"go.podman.io/image/v5/docker/reference"
+
+	"github.com/nodetrust/nodetrust/verify/polite"
+)
+
+// Limits in bytes: what a token server answers, and the library's own for a manifest.
+const (
+	maxTokenSize = 1 << 20
+	maxManifest  = 4 << 20
+)
+
+// registry is one registry with the TLS settings that hold for it, and the lookasides that are asked with these.
+type registry struct {
+	host   string // to connect to
+	plain  bool   // HTTP may be tried, certificates aren't checked
+	client *http.Client
+	pings  polite.Shared[pong]
+	tokens polite.Shared[token]
+
+	mu     sync.Mutex
+	failed time.Time // when a ping last failed
+}
+
+// pong is what a registry says of itself.
+type pong struct {
+	scheme     string
+	challenges []challenge.Challenge
+}
+
+type token struct {
+	value   string
+	expires time.Time
+}
+
+// checkRedirect follows no redirect from https to http, and not more than the library does.
+func checkRedirect(req *http.Request, via []*http.Request) error {
+	if last := via[len(via)-1]; last.URL.Scheme == "https" && req.URL.Scheme != "https" {
+		return irregular("redirect from https to %s", req.URL.Scheme)
+	}
+	if len(via) >= 10 {
+		return irregular("more than 10 redirects")
+	}
+	return nil
+}
+
+// statusError is an HTTP status that was not hoped for.
+type statusError struct {
+	status int
+	body   []byte // its beginning
+}
+
+func (e *statusError) Error() string { return fmt.Sprintf("HTTP status %d", e.status) }
+
+// get reads an answer with status 200, of at most limit bytes.
+func (r *registry) get(ctx context.Context, u string, limit int, header http.Header) ([]byte, string, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u, nil)
+	if err != nil {
+		return nil, "", err
+	}
+	req.Header = header
+	res, err := r.client.Do(req)
+	if err != nil {
+		return nil, "", err
+	}
+	defer res.Body.Close()
+	if res.StatusCode != http.StatusOK {
+		body, err := io.ReadAll(io.LimitReader(res.Body, 4<<10))
+		return nil, "", errors.Join(&statusError{res.StatusCode, body}, err)
+	}
+	body, err := io.ReadAll(io.LimitReader(res.Body, int64(limit)+1))
+	switch {
+	case err != nil:
+		return nil, "", err
+	case len(body) > limit:
+		return nil, "", irregular("more than %d bytes", limit)
+	}
+	return body, res.Header.Get("Content-Type"), nil
+}
+
+// pingPause is how long a registry that didn't answer is left alone.
+const pingPause = 10 * time.Second
+
+// ping asks the registry what it is: once for all images.
+func (r *registry) ping(ctx context.Context, agent string) (pong, error) {
+	return r.pings.Do(ctx, "", func() (pong, error) {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		if time.Since(r.failed) < pingPause {
+			return pong{}, irregular("the registry didn't answer")
+		}
+		p, err := r.pingScheme(ctx, "https", agent)
+		var throttled *polite.ThrottledError
+		if err != nil && r.plain && !errors.As(err, &throttled) {
+			p, err = r.pingScheme(ctx, "http", agent)
+		}
+		if err != nil && ctx.Err() == nil {
+			r.failed = time.Now()
+		}
+		return p, err
+	})
+}
+
+func (r *registry) pingScheme(ctx context.Context, scheme, agent string) (pong, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, scheme+"://"+r.host+"/v2/", nil)
+	if err != nil {
+		return pong{}, err
+	}
+	req.Header = apiHeader(agent)
+	res, err := r.client.Do(req)
+	if err != nil {
+		return pong{}, err
+	}
+	defer res.Body.Close()
+	switch {
+	case res.StatusCode != http.StatusOK && res.StatusCode != http.StatusUnauthorized:
+		return pong{}, &statusError{status: res.StatusCode}
+	case res.Header.Get("X-Registry-Supports-Signatures") == "1":
+		return pong{}, irregular("the registry serves signatures itself")
+	}
+	return pong{scheme: scheme, challenges: challenge.ResponseChallenges(res)}, nil
+}
+
+func apiHeader(agent string) http.Header {
+	return http.Header{"Docker-Distribution-Api-Version": {"registry/2.0"}, "User-Agent": {agent}}
+}
+
+// Host is the host that is connected to for a reference.
+func Host(named reference.Named) string {
+	if d := reference.Domain(named); d != "docker.io" {
+		return d
+	}
+	return "registry-1.docker.io"
+}
