@@ -141,8 +141,11 @@ func (f *sourceFlags) open(cmd *cobra.Command, root string) (list []audit.Named,
 		if err != nil {
 			closeAll()
 			err = usageErr(fmt.Errorf("--images-from %s: %w", from, err))
-			if from == listing.Cluster {
+			switch {
+			case from == listing.Cluster:
 				err = withHint(err, kubeconfigHint)
+			case isFile(from):
+				err = withHint(err, "what is none of cluster, cri, static-pods, podman and catalog:DIR is a file of references; - is stdin")
 			}
 			return nil, nil, err
 		}

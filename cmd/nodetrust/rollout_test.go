@@ -436,7 +436,7 @@ func TestRolloutStatus_other(t *testing.T) {
 		{"no such pool", func(*rolloutLab) {}, []string{"--desired", "", "--config", "", "--pool", "infra"}, 1, "no such MachineConfigPool: infra"},
 		{"both", func(*rolloutLab) {}, []string{"--desired", "x"}, 2, "exclude each other"},
 		{"readers of nothing", func(*rolloutLab) {}, []string{"--config", "", "--reader", "rhel9"}, 2, "--reader goes with --config"},
-		{"argument", func(*rolloutLab) {}, []string{"worker"}, 2, "unknown command"},
+		{"argument", func(*rolloutLab) {}, []string{"worker"}, 2, `given "worker", want: nodetrust rollout status `},
 		{"pool that is not rendered", func(*rolloutLab) {}, []string{"--pool", "infra"}, 2, "is not in spec.pools"},
 		{"agents nowhere", func(*rolloutLab) {}, []string{"--agents", "nowhere"}, 2, "must be pods or elsewhere"},
 	} {

@@ -161,8 +161,20 @@ func checkArgs(c *cobra.Command) {
 		if e := (*exitError)(nil); err == nil || errors.As(err, &e) {
 			return err
 		}
+		if !c.HasSubCommands() && c.Name() != "help" {
+			err = wrongArgs(c, args)
+		}
 		return usageError{err}
 	}
+}
+
+// wrongArgs says what a command was given and what it takes.
+func wrongArgs(c *cobra.Command, args []string) error {
+	given := "no argument"
+	if len(args) > 0 {
+		given = strings.Trim(fmt.Sprintf("%q", args), "[]")
+	}
+	return fmt.Errorf("given %s, want: %s", given, c.UseLine())
 }
 
 // knownCommand says that there is no command args[0] below c, and which may have been meant.

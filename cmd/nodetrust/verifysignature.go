@@ -80,7 +80,12 @@ func writeDetached(w io.Writer, file string, d detached.Answer) error {
 	if d.Reason != "" {
 		why = fmt.Sprintf("%s: %s", d.Reason, d.Message)
 	}
-	_, err := fmt.Fprintf(w, "%s %s\n  %s\n  signer:    %s\n  digest:    %s\n  reference: %s\n", d.Verdict, printable(file), printable(why), d.Signer, printable(d.Digest), printable(d.Reference))
+	_, err := fmt.Fprintf(w, "%s %s\n  %s\n", d.Verdict, printable(file), printable(why))
+	for _, f := range []struct{ name, value string }{{"signer", d.Signer}, {"digest", d.Digest}, {"reference", d.Reference}} {
+		if err == nil && f.value != "" {
+			_, err = fmt.Fprintf(w, "  %-10s %s\n", f.name+":", printable(f.value))
+		}
+	}
 	if err == nil && d.Creator != "" {
 		_, err = fmt.Fprintf(w, "  creator:   %q\n", d.Creator)
 	}
