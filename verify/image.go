@@ -277,7 +277,7 @@ func (e *evaluation) judge(ctx context.Context) {
 		return
 	}
 	for _, r := range e.sec.requirements {
-		e.policy.keys.warm(r.ringData)
+		e.policy.keys.Warm(r.ringData)
 	}
 	e.requests = &traffic.Requests{}
 	if e.fetched == nil {
@@ -549,7 +549,7 @@ func (e *evaluation) allowed(ctx context.Context, un types.UnparsedImage, r *req
 	if err != nil {
 		return err
 	}
-	defer e.policy.withoutAgents()()
+	defer mechanism.WithoutAgents(e.policy.keyrings)()
 	done := make(chan error, 1)
 	go func() {
 		ok, err := pc.IsRunningImageAllowed(ctx, un)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/nodetrust/nodetrust/internal/fixture"
 	"github.com/nodetrust/nodetrust/verdict"
+	"github.com/nodetrust/nodetrust/verify/mechanism"
 )
 
 func TestImage_accept(t *testing.T) {
@@ -167,7 +168,7 @@ func TestEnclose(t *testing.T) {
 	if len(importKey(plain)) == 0 {
 		t.Error("gpg starts no agent by itself: this test can't see the difference")
 	}
-	stop := p.withoutAgents()
+	stop := mechanism.WithoutAgents(p.keyrings)
 	keyring, err := os.MkdirTemp("", "containers-ephemeral-gpg-")
 	check(t, err)
 	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {

@@ -107,7 +107,7 @@ type Policy struct {
 	untmp           func() error
 	sys             types.SystemContext
 	keyrings        string // set by Enclose
-	keys            *keyrings
+	keys            *mechanism.Keyrings
 	warm            chan struct{} // closed when gpgme has found its engines
 	unenclose       func()
 
@@ -236,7 +236,7 @@ func Rendered(policy File, registries []File, s Settings) (*Policy, error) {
 // Close removes the temporary copies.
 func (p *Policy) Close() error {
 	<-p.warm
-	p.keys.close()
+	p.keys.Close()
 	if p.unenclose != nil {
 		p.unenclose()
 	}
@@ -253,7 +253,7 @@ func (p *Policy) open(policy []byte, files []registriesd.File) (_ *Policy, err e
 		return nil, &InvalidError{verdict.PolicyInvalid, fmt.Errorf("invalid policy in %q: %w", p.File, err)}
 	}
 	p.sections = map[string]*section{}
-	p.keys = newKeyrings(p.withoutAgents)
+	p.keys = mechanism.NewKeyrings(func() (stop func()) { return mechanism.WithoutAgents(p.keyrings) })
 	p.warm = make(chan struct{})
 	go func() {
 		defer close(p.warm)

@@ -40,8 +40,8 @@ func (w *world) likeImage(p *Policy, image string, o Options) verdict.Verdict {
 	if _, got := judge(func() (verdict.Verdict, error) { return s.Image(context.Background(), image) }); got != want {
 		w.Errorf("%s: the session says\n%s\nImage says\n%s", image, got, want)
 	}
-	p.keys.off = true
-	defer func() { p.keys.off = false }()
+	p.keys.Off = true
+	defer func() { p.keys.Off = false }()
 	if _, got := judge(func() (verdict.Verdict, error) { return Image(context.Background(), image, p, o) }); got != want {
 		w.Errorf("%s: without keyrings that are used again\n%s\nwith them\n%s", image, got, want)
 	}
