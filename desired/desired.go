@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 
 	"github.com/nodetrust/nodetrust/trust"
 )
@@ -110,7 +111,8 @@ func revision(dir string) (string, error) {
 
 // readFile reads a regular file of bounded size.
 func readFile(path string) ([]byte, error) {
-	f, err := os.Open(path)
+	// A pipe without a writer would be waited for.
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, fmt.Errorf("reading desired state: %w", err)
 	}

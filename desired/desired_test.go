@@ -10,7 +10,9 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"go.yaml.in/yaml/v3"
 
@@ -309,4 +311,40 @@ func FuzzParse(f *testing.F) {
 			t.Error("no policy.json")
 		}
 	})
+}
+
+// TestLoad_pipe: nobody writes into it.
+func TestLoad_pipe(t *testing.T) {
+	dir := t.TempDir()
+	fifo := filepath.Join(dir, IgnitionFile)
+	if err := syscall.Mkfifo(fifo, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range []string{dir, fifo} {
+		done := make(chan error, 1)
+		go func() { _, err := Load(p); done <- err }()
+		select {
+		case err := <-done:
+			if err == nil || !strings.Contains(err.Error(), "no regular file") {
+				t.Errorf("%s: %v", p, err)
+			}
+		case <-time.After(10 * time.Second):
+			t.Fatalf("%s: waits for a writer", p)
+		}
+	}
+}
+
+// TestParse_manyValues: who may write the ConfigMap could else take the memory of every agent with one megabyte of nothing.
+func TestParse_manyValues(t *testing.T) {
+	for name, data := range map[string]string{
+		"files":       `{"ignition":{"version":"3.4.0"},"storage":{"files":[` + strings.Repeat("{},", 1<<16) + `{}]}}`,
+		"a list":      `{"x":[` + strings.Repeat("0,", 1<<17) + `0]}`,
+		"YAML, short": "x: [" + strings.Repeat("a,", 1<<18) + "a]",
+		"YAML, lines": "x:\n" + strings.Repeat("- a\n", 1<<18),
+		"YAML, nests": "x: " + strings.Repeat("[", 1<<18),
+	} {
+		if _, err := Parse([]byte(data)); !errors.Is(err, errTooMany) {
+			t.Errorf("%s: %.100v", name, err)
+		}
+	}
 }

@@ -11,7 +11,14 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-const maxDepth = 64
+const (
+	maxDepth = 64
+	// maxValues bounds values and names: a megabyte of empty lists and objects takes half a gigabyte to be parsed. A file of an
+	// Ignition config has about twenty.
+	maxValues = 64 << 10
+)
+
+var errTooMany = fmt.Errorf("holds more than %d values", maxValues)
 
 // toJSON returns one JSON object without duplicate keys, from JSON or YAML.
 func toJSON(data []byte) ([]byte, error) {
@@ -20,13 +27,18 @@ func toJSON(data []byte) ([]byte, error) {
 	} else if t[0] == '{' {
 		dec := json.NewDecoder(bytes.NewReader(t))
 		dec.UseNumber()
-		if err := noDuplicates(dec, 0); err != nil {
+		left := maxValues
+		if err := noDuplicates(dec, 0, &left); err != nil {
 			return nil, fmt.Errorf("parsing JSON: %w", err)
 		}
 		if _, err := dec.Token(); !errors.Is(err, io.EOF) {
 			return nil, errors.New("parsing JSON: text after the object")
 		}
 		return t, nil
+	}
+	// The parser has no limit of its own. Whatever separates values there is one of these.
+	if bytes.Count(data, []byte{','})+bytes.Count(data, []byte{'\n'})+bytes.Count(data, []byte{'\r'})+bytes.Count(data, []byte{'['})+bytes.Count(data, []byte{'{'}) > 2*maxValues {
+		return nil, fmt.Errorf("parsing: %w", errTooMany)
 	}
 	dec := yaml.NewDecoder(bytes.NewReader(data))
 	var doc yaml.Node
@@ -49,9 +61,12 @@ func toJSON(data []byte) ([]byte, error) {
 }
 
 // noDuplicates reads one value. Readers of JSON differ in which of two equal keys they take.
-func noDuplicates(dec *json.Decoder, depth int) error {
+func noDuplicates(dec *json.Decoder, depth int, left *int) error {
 	if depth > maxDepth {
 		return errors.New("is nested too deeply")
+	}
+	if *left--; *left < 0 {
+		return errTooMany
 	}
 	t, err := dec.Token()
 	if err != nil {
@@ -68,13 +83,14 @@ func noDuplicates(dec *json.Decoder, depth int) error {
 			if err != nil {
 				return err
 			}
+			*left--
 			name, _ := k.(string)
 			if seen[name] {
 				return fmt.Errorf("key %q is given twice", name)
 			}
 			seen[name] = true
 		}
-		if err := noDuplicates(dec, depth+1); err != nil {
+		if err := noDuplicates(dec, depth+1, left); err != nil {
 			return err
 		}
 	}
