@@ -318,7 +318,7 @@ func TestStatusFitsTerminals(t *testing.T) {
 		if strings.Contains(b.String(), "\x1b") {
 			t.Errorf("width %d: escape sequences without colour:\n%q", width, b.String())
 		}
-		if width >= 132 && !strings.Contains(head, "RefuseCanaryPulled") {
+		if width >= 80 && !strings.Contains(head, "RefuseCanaryPulled") {
 			t.Errorf("width %d has room for the reason:\n%s", width, head)
 		}
 	}

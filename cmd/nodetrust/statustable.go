@@ -33,9 +33,9 @@ func (c column) width() int {
 
 // status writes the table of nodes and the lines of the pools.
 func (s *screen) status(w io.Writer, st cluster.Status, now time.Time) error {
-	name, pool, state := column{head: "NODE", cut: true, least: 12}, column{head: "POOL", drop: 2}, column{head: "STATE", style: s.paint}
-	reason, message := column{head: "REASON", drop: 3}, column{head: "MESSAGE", drop: 1, cut: true, least: 20}
-	desired, observed, age := column{head: "DESIRED", drop: 5}, column{head: "OBSERVED", drop: 4}, column{head: "REPORTED", drop: 6}
+	name, pool, state := column{head: "NODE", cut: true, least: 20}, column{head: "POOL", drop: 5}, column{head: "STATE", style: s.paint}
+	reason, message := column{head: "REASON", drop: 6}, column{head: "MESSAGE", drop: 3, cut: true, least: 20}
+	desired, observed, age := column{head: "DESIRED", drop: 2}, column{head: "OBSERVED", drop: 1}, column{head: "REPORTED", drop: 4}
 	for _, n := range st.Nodes {
 		name.cells = append(name.cells, printable(n.Name))
 		pool.cells = append(pool.cells, orDash(n.Pool))
