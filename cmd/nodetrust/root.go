@@ -66,7 +66,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		hint = "see " + cmd.CommandPath() + " --help"
 	}
 	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
-		err = errors.New("interrupted") // what was under way then is no news
+		err, hint = errors.New("interrupted"), "" // what was under way then is no news
 	}
 	if err != nil {
 		for line := range strings.SplitSeq(err.Error(), "\n") {

@@ -78,6 +78,9 @@ func Verify(ctx context.Context, blob []byte, keys [][]byte, w Wanted) (Answer, 
 		return answer(verdict.Unknown, verdict.LookasideNotSignature, "the file is %v: that is no signature", err)
 	}
 	signed, err := mechanism.Verify(ctx, blob, keys, known)
+	if errors.Is(err, context.Canceled) {
+		return answer(verdict.Unknown, verdict.Timeout, "interrupted")
+	}
 	if err != nil {
 		a, reason := mechanism.Reason(err, c, known)
 		message := mechanism.Signature{Claims: c, Signer: d.Signer, Keys: known, Source: "key files given"}.Explain(reason, err)

@@ -1,6 +1,7 @@
 package detached
 
 import (
+	"context"
 	"os"
 	"path/filepath"
 	"strings"
@@ -25,6 +26,19 @@ func newKey(t *testing.T) (*fixture.GPG, *fixture.Key) {
 	p := fixture.Parts{TB: t}
 	gpg := p.GPG()
 	return gpg, p.Key(gpg, "signer", fixture.KeyOptions{})
+}
+
+func TestVerify_interrupted(t *testing.T) {
+	_, key := newKey(t)
+	sig, err := key.Sign("sha256:"+strings.Repeat("ab", 32), "quay.io/corp/app:v1")
+	check(t, err)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	d, err := Verify(ctx, sig, [][]byte{key.Binary}, Wanted{})
+	check(t, err)
+	if d.Verdict != verdict.Unknown || d.Reason != verdict.Timeout || d.Message != "interrupted" {
+		t.Errorf("got %+v", d)
+	}
 }
 
 func TestVerify(t *testing.T) {
