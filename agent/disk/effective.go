@@ -278,6 +278,9 @@ func (c *Comparer) parseWanted(w trust.File) registries {
 func (c *Comparer) parseFound(root *os.Root, d *folder, p string, memory map[string]parsedFile, rest *budget) registries {
 	got := d.readUpTo(path.Base(p), min(maxRegistriesFile, rest.left))
 	if got.kind == "symlink" {
+		if nulled(root, p) {
+			return registries{}
+		}
 		if got = readFollowing(root, p); got.missing() {
 			return registries{invalid: "dangling symlink"}
 		}
@@ -298,6 +301,13 @@ func (c *Comparer) parseFound(root *os.Root, d *folder, p string, memory map[str
 	}
 	memory[p] = old
 	return old.registries
+}
+
+// nulled reports whether p is a link to /dev/null: readers find an empty file, with which people mask one of a vendor. What is
+// at /dev below root is of no interest: a pod has nothing there.
+func nulled(root *os.Root, p string) bool {
+	target, err := root.Readlink(rel(p))
+	return err == nil && path.Clean(target) == "/dev/null"
 }
 
 // parseRegistries reads a file as loosely as the runtimes do: unknown keys are no error to them.

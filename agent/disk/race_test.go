@@ -8,6 +8,25 @@ import (
 	"github.com/nodetrust/nodetrust/agent/disk"
 )
 
+// TestNulled: a link to /dev/null is an empty file to the runtimes, whatever a pod sees at /dev.
+func TestNulled(t *testing.T) {
+	const vendor = "/etc/containers/registries.d/vendor.yaml"
+	for _, dev := range []bool{false, true} {
+		h := newRight(t)
+		h.link("/dev/null", vendor)
+		if dev {
+			h.fifo("/dev/null") // a device is as little a file
+		}
+		if got := disk.Compare(h.root, wanted()); len(got) != 0 {
+			t.Errorf("there is a /dev/null: %v: %v", dev, got)
+		}
+		others, err := disk.Others(h.root)
+		if err != nil || len(others) != 1 || others[0].Path != labPath {
+			t.Errorf("there is a /dev/null: %v: %v, %v", dev, others, err)
+		}
+	}
+}
+
 // TestNewDirectoryRace: who may write /etc/containers, a pod with that hostPath for example, puts a link in place of a directory
 // as soon as that is made. Nothing that the link leads to gets another mode.
 func TestNewDirectoryRace(t *testing.T) {

@@ -294,6 +294,9 @@ func Others(root *os.Root) (trust.FileSet, error) {
 			if !strings.HasSuffix(n, ".yaml") {
 				continue
 			}
+			if nulled(root, path.Join(dir, n)) {
+				continue
+			}
 			f, err := Read(root, path.Join(dir, n))
 			if errors.Is(err, fs.ErrNotExist) {
 				continue
