@@ -3,7 +3,6 @@ package cluster
 import (
 	"context"
 	"crypto/x509/pkix"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -60,21 +59,13 @@ type Step struct {
 	After time.Duration
 }
 
-// mark is what `lab-down` finds of a running cluster: the file cluster.json in its directory.
-type mark struct {
-	PID     int          `json:"pid"`
-	Started string       `json:"started"` // of the process, in ticks since boot
-	Cgroups []lab.Cgroup `json:"cgroups"`
-	GPG     string       `json:"gpg"` // home
-}
-
 // Start makes a cluster; what isn't built yet is built first. The nodes accept every image until they are provisioned. Where ctx
 // ends in between, nothing is left of it.
 func Start(ctx context.Context) (*Cluster, error) {
 	if reason := Unfit(); reason != "" {
 		return nil, errors.New(reason)
 	}
-	l, err := lab.New(ctx)
+	l, err := lab.Empty()
 	if err != nil {
 		return nil, err
 	}
@@ -93,6 +84,12 @@ func (c *Cluster) step(name string) {
 }
 
 func (c *Cluster) start(ctx context.Context) (err error) {
+	if err := c.writeMark(); err != nil { // building takes minutes, the first time
+		return err
+	}
+	if err := c.Lab.Build(ctx); err != nil {
+		return err
+	}
 	if c.kube, err = c.Lab.Kube(ctx); err != nil {
 		return err
 	}
@@ -171,18 +168,6 @@ func (c *Cluster) start(ctx context.Context) (err error) {
 		c.step(n.Name + " ready")
 	}
 	return nil
-}
-
-func (c *Cluster) writeMark() error {
-	started, err := startTime(os.Getpid())
-	if err != nil {
-		return err
-	}
-	b, err := json.Marshal(mark{os.Getpid(), started, c.cgroups, c.gpg.Home()})
-	if err != nil {
-		return err
-	}
-	return os.WriteFile(filepath.Join(c.dir, markFile), b, 0o644)
 }
 
 // network gives the control plane its addresses and every node one.

@@ -3,6 +3,7 @@ package cluster
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -178,6 +179,38 @@ func TestKilled(t *testing.T) {
 				t.Error(err)
 			}
 		})
+	}
+}
+
+// TestKilledBuilding: what is killed while it builds is swept too.
+func TestKilledBuilding(t *testing.T) {
+	t.Parallel()
+	need(t)
+	tmp := t.TempDir()
+	program := filepath.Join(tmp, "lab")
+	if out, err := exec.Command("go", "build", "-o", program, "../cmd/lab").CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	up, down := exec.Command(program, "up"), exec.Command(program, "down")
+	up.Env = append(os.Environ(), "TMPDIR="+tmp)
+	down.Env = up.Env
+	up.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // with the compiler that it runs
+	must(t, up.Start())
+	defer func() { _ = up.Wait() }()
+	labs := filepath.Join(tmp, "nt-lab-*")
+	err := lab.Poll(patience, func() error {
+		if found, err := filepath.Glob(filepath.Join(labs, markFile)); err != nil || len(found) != 1 {
+			return fmt.Errorf("marks: %v %v", found, err)
+		}
+		return nil
+	})
+	must(t, errors.Join(syscall.Kill(-up.Process.Pid, syscall.SIGKILL), err))
+	out, err := down.CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "nothing is left") {
+		t.Errorf("lab down: %v\n%s", err, out)
+	}
+	if files, err := filepath.Glob(labs); err != nil || len(files) > 0 {
+		t.Errorf("left in the temporary directory: %v %v", files, err)
 	}
 }
 

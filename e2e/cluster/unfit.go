@@ -1,20 +1,15 @@
 package cluster
 
 import (
-	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/nodetrust/nodetrust/e2e/lab"
-	"github.com/nodetrust/nodetrust/internal/fixture"
 )
 
 // inotifyInstances are what a cluster takes, agents and some room for tests included.
@@ -65,70 +60,4 @@ func freeInotify(want int) int {
 		defer unix.Close(fd)
 	}
 	return want
-}
-
-const markFile = "cluster.json"
-
-// startTime is when the process began, in ticks since boot: with its number it names a process for good.
-func startTime(pid int) (string, error) {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return "", err
-	}
-	f := strings.Fields(string(b[strings.LastIndexByte(string(b), ')')+1:]))
-	if len(f) < 20 {
-		return "", errors.New("stat is not understood")
-	}
-	return f[19], nil
-}
-
-// Down ends the clusters of this machine that `make lab` or a test started, and removes what those left behind that were
-// killed. It returns how many there were.
-func Down() (int, error) {
-	marks, err := filepath.Glob(filepath.Join(os.TempDir(), "nt-lab-*", markFile))
-	if err != nil {
-		return 0, err
-	}
-	var errs []error
-	for _, path := range marks {
-		errs = append(errs, down(path))
-	}
-	return len(marks), errors.Join(errs...)
-}
-
-func down(path string) error {
-	var m mark
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return err
-	}
-	if err := json.Unmarshal(b, &m); err != nil {
-		return fmt.Errorf("reading %s: %w", path, err)
-	}
-	alive := func() bool {
-		started, err := startTime(m.PID)
-		return err == nil && started == m.Started
-	}
-	if alive() {
-		if err := syscall.Kill(m.PID, syscall.SIGTERM); err != nil {
-			return fmt.Errorf("ending the lab: %w", err)
-		}
-		err := lab.Poll(patience, func() error {
-			if alive() {
-				return fmt.Errorf("process %d goes on", m.PID)
-			}
-			return nil
-		})
-		if err != nil {
-			return fmt.Errorf("ending the lab: %w", err)
-		}
-	}
-	if m.GPG != "" {
-		fixture.RemoveGPG(m.GPG)
-	}
-	var errs []error
-	for _, g := range m.Cgroups {
-		errs = append(errs, removeCgroup(g))
-	}
-	return errors.Join(append(errs, os.RemoveAll(filepath.Dir(path)))...)
 }

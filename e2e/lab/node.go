@@ -57,19 +57,37 @@ func ociRuntime() string {
 
 // New makes a lab with built programs. CRI-O is built when the first node wants it.
 func New(ctx context.Context) (*Lab, error) {
+	l, err := Empty()
+	if err != nil {
+		return nil, err
+	}
+	if err := l.Build(ctx); err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
+	return l, nil
+}
+
+// Empty makes a lab that has a directory and no programs yet.
+func Empty() (*Lab, error) {
 	dir, err := os.MkdirTemp("", "nt-lab-")
 	if err != nil {
 		return nil, err
 	}
 	l := &Lab{Dir: dir, start: newStarter()}
-	bin := filepath.Join(dir, "bin")
-	if err := errors.Join(os.Chmod(dir, 0o755), os.Mkdir(bin, 0o755)); err != nil {
-		return nil, errors.Join(err, l.Close())
-	}
-	if l.Programs, err = BuildPrograms(ctx, bin); err != nil {
+	if err := os.Chmod(dir, 0o755); err != nil {
 		return nil, errors.Join(err, l.Close())
 	}
 	return l, nil
+}
+
+// Build builds the lab's programs.
+func (l *Lab) Build(ctx context.Context) (err error) {
+	bin := filepath.Join(l.Dir, "bin")
+	if err := os.Mkdir(bin, 0o755); err != nil {
+		return err
+	}
+	l.Programs, err = BuildPrograms(ctx, bin)
+	return err
 }
 
 // Close removes the lab's directory; the nodes must have been closed.

@@ -95,8 +95,16 @@ See docs/lab.md. ^C or make lab-down ends it.
 
 func down() error {
 	n, err := cluster.Down()
-	if err == nil && n == 0 {
-		fmt.Println("lab: none is up")
+	if err != nil {
+		return err
 	}
-	return err
+	switch n {
+	case 0:
+		fmt.Println("lab: none is up")
+	case 1:
+		fmt.Println("lab: ended, nothing is left")
+	default:
+		fmt.Printf("lab: %d of them ended, nothing is left\n", n)
+	}
+	return nil
 }
