@@ -25,9 +25,6 @@ func (s stdinReader) Read(p []byte) (int, error) {
 	}()
 	select {
 	case r := <-done:
-		if err := s.ctx.Err(); err != nil {
-			return 0, err // ^C ends the other side of a pipe as well: what has come is not all
-		}
 		return copy(p, buf[:r.n]), r.err
 	case <-s.ctx.Done():
 		return 0, s.ctx.Err()

@@ -2,8 +2,6 @@ package main
 
 import (
 	"bytes"
-	"context"
-	"errors"
 	"io"
 	"os"
 	"os/exec"
@@ -13,17 +11,6 @@ import (
 	"testing"
 	"time"
 )
-
-// TestStdin_cut: what comes to an end together with an interrupt is no end.
-func TestStdin_cut(t *testing.T) {
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	for range 100 {
-		if b, err := io.ReadAll(stdinReader{ctx, strings.NewReader("half a trust.yaml")}); !errors.Is(err, context.Canceled) {
-			t.Fatalf("read %q, %v", b, err)
-		}
-	}
-}
 
 // TestStdin_interrupted sends SIGINT to commands that wait for their input, which never comes.
 func TestStdin_interrupted(t *testing.T) {
