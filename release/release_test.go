@@ -318,9 +318,10 @@ func TestOpenStore(t *testing.T) {
 			t.Errorf("OpenStore(%q) is no error", bad)
 		}
 	}
-	_, err := OpenStore("http://user:secret@%zz")
-	if err == nil || strings.Contains(fmt.Sprint(err.Error()), "net/url") {
-		t.Error(err)
+	for _, bad := range []string{"http://user:secret@%zz", "http://user:secret@", "https:user:secret@host/x", "ftp://user:secret@host/x", "file://user:secret@host/x"} {
+		if _, err := OpenStore(bad); err == nil || strings.Contains(err.Error(), "secret") || !strings.Contains(err.Error(), "xxxxx@") {
+			t.Errorf("%s: %v", bad, err)
+		}
 	}
 }
 

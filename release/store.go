@@ -17,6 +17,7 @@ import (
 	"github.com/nodetrust/nodetrust/verdict"
 	"github.com/nodetrust/nodetrust/verify"
 	"github.com/nodetrust/nodetrust/verify/hostfs"
+	"github.com/nodetrust/nodetrust/verify/registriesd"
 )
 
 // DefaultStores are those that the Cluster Version Operator of a release of Red Hat asks, in its order.
@@ -57,20 +58,21 @@ type Store struct {
 // OpenStore makes a Store of a URL or a path. It doesn't ask for anything yet.
 func OpenStore(location string) (*Store, error) {
 	u, err := url.Parse(location)
+	shown := registriesd.WithoutPassword(location)
 	switch {
 	case err != nil:
-		return nil, fmt.Errorf("store %q: is no URL", location) // err would tell a password in it
+		return nil, fmt.Errorf("store %q: is no URL", shown) // err would tell a password in it
 	case u.Scheme == "http" || u.Scheme == "https":
 		if u.Host == "" {
-			return nil, fmt.Errorf("store %q: names no host", location)
+			return nil, fmt.Errorf("store %q: names no host", shown)
 		}
 		return &Store{base: strings.TrimSuffix(location, "/"), web: true, client: &http.Client{CheckRedirect: followed}}, nil
 	case u.Scheme == "file" && (u.Host != "" || !filepath.IsAbs(u.Path)):
-		return nil, fmt.Errorf("store %q: must be file:///PATH", location)
+		return nil, fmt.Errorf("store %q: must be file:///PATH", shown)
 	case u.Scheme == "file":
 		return &Store{base: u.Path}, nil
 	case strings.Contains(location, "://"):
-		return nil, fmt.Errorf("store %q: must be http, https, file or a path", location)
+		return nil, fmt.Errorf("store %q: must be http, https, file or a path", shown)
 	}
 	path, err := filepath.Abs(location)
 	if err != nil {
