@@ -41,7 +41,7 @@ func (r *runner) verdicts() []Reader {
 				continue
 			}
 			if err := l.loads(reader); err != nil {
-				v.Loads, v.Error = false, clean(err.Error())
+				v.Loads, v.Error = false, clean(strings.ReplaceAll(err.Error(), "\n", "; "))
 				break
 			}
 		}
@@ -121,11 +121,11 @@ func (l loadable) load() error {
 	return nil
 }
 
-// silent finds what older readers load and then ignore.
+// silent finds what older readers load and then ignore. Of a trust.yaml nothing of that is rendered for them.
 func (r *runner) silent() {
 	for i, reader := range r.readers {
 		for _, l := range r.loadables {
-			if !l.seenBy(r.Readers[i]) {
+			if l.config != nil || !l.seenBy(r.Readers[i]) {
 				continue
 			}
 			if l.policy != nil && !reader.Supports(trust.FeatureWildcard) {

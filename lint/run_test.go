@@ -633,6 +633,37 @@ func TestKeyData(t *testing.T) {
 	}
 }
 
+// TestTrustReaders: of a trust.yaml that asks for more than a reader can, that is said, and nothing of files that are never rendered.
+func TestTrustReaders(t *testing.T) {
+	dir := write(t, t.TempDir(), map[string]string{"trust.yaml": `apiVersion: nodetrust.io/v1alpha1
+kind: TrustConfig
+metadata: {name: t}
+spec:
+  pools: [worker]
+  default: reject
+  keys:
+  - {name: k, path: /etc/pki/k.gpg, fingerprints: [567E347AD0044ADE55BA8A5F199E2F91FD431D51]}
+  registries:
+  - scope: "*.corp.example"
+    require: [{signedBy: [k]}]
+    lookaside: https://sigs.corp.example/s
+  - scope: "*.other.example"
+    require: [{signedBy: [k]}]
+    lookaside: https://sigs.other.example/s
+`})
+	r, err := Run([]string{dir + "/trust.yaml"}, Options{Readers: []string{"rhel7"}, Now: time.Now()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := "warning trust.yaml:0 canary-side-missing\nerror trust.yaml:10 trust-config\nerror trust.yaml:13 trust-config"
+	if got := summary(r, dir); got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+	if len(r.Readers) != 1 || r.Readers[0].Loads || strings.Count(r.Readers[0].Error, "; ") != 1 {
+		t.Errorf("%+v", r.Readers)
+	}
+}
+
 func TestReaders(t *testing.T) {
 	wildcard := strings.Replace(signedPolicy, "example.com/team", "*.example.com", 1)
 	for _, tt := range []struct {
