@@ -111,8 +111,15 @@ func (e *busyError) Error() string {
 	return fmt.Sprintf("the server says %s, try again after %s", e.status, e.after)
 }
 
+// errUnauthorized is the answer to credentials that are not valid any more.
+var errUnauthorized = errors.New("the server does not accept the credentials")
+
 func (u untried) RoundTrip(req *http.Request) (*http.Response, error) {
 	res, err := u.RoundTripper.RoundTrip(req)
+	if err == nil && res.StatusCode == http.StatusUnauthorized {
+		_ = res.Body.Close()
+		return nil, errUnauthorized
+	}
 	if err != nil || res.StatusCode != http.StatusTooManyRequests && res.StatusCode < 500 {
 		return res, err
 	}
@@ -126,7 +133,9 @@ func (u untried) RoundTrip(req *http.Request) (*http.Response, error) {
 
 // Reporter writes to one Node.
 type Reporter struct {
+	mu    sync.Mutex
 	nodes metadata.ResourceInterface
+	again func() (metadata.Interface, error) // nil: there is no other client
 	name  string
 	log   *slog.Logger
 	// spread is what requests with a common cause are spread over.
@@ -145,9 +154,43 @@ type Reporter struct {
 // second for a common cause and after an outage, without knowing of each other: independent pauses make no crowd denser.
 func New(client metadata.Interface, name string, spread time.Duration, log *slog.Logger) *Reporter {
 	return &Reporter{
-		nodes: client.Resource(schema.GroupVersionResource{Version: "v1", Resource: "nodes"}), name: name, log: log, spread: spread,
+		nodes: client.Resource(nodes()), name: name, log: log, spread: spread,
 		latest: make(chan Report, 1), drift: make(chan Report, 1), mco: make(chan bool, 1),
 	}
+}
+
+func nodes() schema.GroupVersionResource {
+	return schema.GroupVersionResource{Version: "v1", Resource: "nodes"}
+}
+
+func (r *Reporter) resource() metadata.ResourceInterface {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.nodes
+}
+
+// RenewFrom has the Reporter make its client anew, as Client does, when the server does not accept the credentials of the one
+// it has any more: a kubeconfig may have been written anew since it was read. It is called before Run.
+func (r *Reporter) RenewFrom(kubeconfig string) {
+	r.again = func() (metadata.Interface, error) { return Client(kubeconfig) }
+}
+
+// renew takes another client after err, if err says that this one's credentials are void. The next try is made with it.
+func (r *Reporter) renew(err error) {
+	if r.again == nil || !errors.Is(err, errUnauthorized) {
+		return
+	}
+	client, err := r.again()
+	if err == nil && client == nil {
+		return
+	}
+	if err != nil {
+		r.log.Warn("renewing the API client", "err", err)
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.nodes = client.Resource(nodes())
 }
 
 // MCO receives whether the Machine Config Operator manages the node, once that is known, and is closed then.
@@ -256,6 +299,7 @@ func (r *Reporter) write(ctx context.Context, rep Report) (Report, bool) {
 			return rep, false
 		}
 		r.log.Warn("annotations not written, trying again", "node", r.name, "err", err)
+		r.renew(err)
 		if !sleep(ctx, r.backoff(failed, err)) {
 			return rep, false
 		}
@@ -278,7 +322,7 @@ func (r *Reporter) patch(ctx context.Context, rep Report) error {
 	if err != nil {
 		return err
 	}
-	_, err = r.nodes.Patch(ctx, r.name, types.MergePatchType, b, metav1.PatchOptions{FieldManager: "nodetrust-agent"})
+	_, err = r.resource().Patch(ctx, r.name, types.MergePatchType, b, metav1.PatchOptions{FieldManager: "nodetrust-agent"})
 	if err != nil {
 		return fmt.Errorf("patching node %s: %w", r.name, err)
 	}
@@ -289,7 +333,7 @@ func (r *Reporter) patch(ctx context.Context, rep Report) error {
 func (r *Reporter) ask(ctx context.Context) {
 	for failed := 0; ; failed++ {
 		gctx, cancel := context.WithTimeout(ctx, timeout)
-		n, err := r.nodes.Get(gctx, r.name, metav1.GetOptions{})
+		n, err := r.resource().Get(gctx, r.name, metav1.GetOptions{})
 		cancel()
 		if err == nil {
 			_, is := n.GetAnnotations()[mcoKey]
@@ -305,6 +349,7 @@ func (r *Reporter) ask(ctx context.Context) {
 			return
 		}
 		r.log.Debug("reading the node", "node", r.name, "err", err)
+		r.renew(err)
 		if !sleep(ctx, r.backoff(failed, err)) {
 			return
 		}

@@ -229,6 +229,53 @@ func TestServerAway(t *testing.T) {
 	}
 }
 
+// TestKubeconfigIsRenewed: the token in a kubeconfig was replaced, and the server doesn't take the old one any more.
+func TestKubeconfigIsRenewed(t *testing.T) {
+	patched := make(chan string, 10)
+	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		if req.Header.Get("Authorization") != "Bearer new" {
+			w.WriteHeader(http.StatusUnauthorized)
+			fmt.Fprint(w, `{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"Unauthorized","code":401}`)
+			return
+		}
+		if req.Method == http.MethodPatch {
+			patched <- req.URL.Path
+		}
+		fmt.Fprint(w, `{"kind":"PartialObjectMetadata","apiVersion":"meta.k8s.io/v1","metadata":{"name":"node1"}}`)
+	}))
+	defer server.Close()
+	file := filepath.Join(t.TempDir(), "kubeconfig")
+	write := func(token string) {
+		text := fmt.Sprintf(`{"apiVersion":"v1","kind":"Config","current-context":"c","clusters":[{"name":"c","cluster":{"server":%q,"insecure-skip-tls-verify":true}}],`+
+			`"contexts":[{"name":"c","context":{"cluster":"c","user":"u"}}],"users":[{"name":"u","user":{"token":%q}}]}`, server.URL, token)
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("old")
+	c, err := node.Client(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write("new")
+	ctx, cancel := context.WithCancel(t.Context())
+	r := node.New(c, name, 0, slog.New(slog.DiscardHandler))
+	r.RenewFrom(file)
+	done := make(chan struct{})
+	go func() { defer close(done); r.Run(ctx) }()
+	defer func() { cancel(); <-done }()
+	r.Report(report("Enforced"))
+	select {
+	case p := <-patched:
+		if p != "/api/v1/nodes/node1" {
+			t.Errorf("patched %s", p)
+		}
+	case <-time.After(30 * time.Second):
+		t.Error("nothing was written with the new token")
+	}
+}
+
 func TestNoSuchNode(t *testing.T) {
 	c := client(t, nil)
 	c.PrependReactor("*", "*", func(clienttesting.Action) (bool, runtime.Object, error) {

@@ -260,7 +260,9 @@ func (c *config) reporter() (*node.Reporter, error) {
 	if err != nil || client == nil {
 		return nil, err
 	}
-	return node.New(client, c.NodeName, c.spread, c.Log), nil
+	r := node.New(client, c.NodeName, c.spread, c.Log)
+	r.RenewFrom(c.kubeconfig)
+	return r, nil
 }
 
 // findNodetrust returns where the CLI is. That it is not there is reported when it is needed: files are healed without it.
