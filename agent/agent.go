@@ -80,7 +80,7 @@ type Agent struct {
 	failed  failures
 	limit   bucket
 	dirs    []string          // what is looked at, as the watch has it
-	mounts  map[string]string // what is mounted below the host root, by mount ID
+	mounts  map[string]string // what is mounted below the host root, by mount ID and point
 
 	desiredStamp string
 	desiredErr   error

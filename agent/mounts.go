@@ -54,10 +54,11 @@ func (a *Agent) checkMounts(dirs []string) error {
 		if m.at == "/" || !below(m.at, a.HostRoot) || !looksThrough(dirs, m.at) {
 			continue
 		}
-		if was, known := a.mounts[m.id]; known && was != m.shows {
+		key := m.id + " " + m.at // IDs are used again
+		if was, known := a.mounts[key]; known && was != m.shows {
 			return &replacedError{m.at}
 		}
-		next[m.id] = m.shows
+		next[key] = m.shows
 	}
 	a.mounts = next
 	return nil
