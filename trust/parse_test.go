@@ -143,6 +143,8 @@ func TestParse_problems(t *testing.T) {
 		{"lookaside no URL", config(signed + "    lookaside: 'https://a b'\n"), "is no URL"},
 		{"lookaside no host", config(signed + "    lookaside: https:///x\n"), "has no host"},
 		{"lookaside blank", config(signed + "    lookaside: 'https://a.b/c '\n"), "is no URL"},
+		{"lookaside credentials that don't parse", config(signed + "    lookaside: https://u:p%zz@a.b/c\n"), "must not hold credentials"},
+		{"lookaside credentials without a scheme", config(signed + "    lookaside: u:p@a.b/c\n"), "must not hold credentials"},
 		{"lookaside credentials", config(signed + "    lookaside: https://u:p@a.b/c\n"), "must not hold credentials"},
 		{"lookaside query", config(signed + "    lookaside: https://a.b/c?d=e\n"), "must have no query"},
 		{"lookaside file", config(signed + "    lookaside: file://host/x\n"), "must be file:/// and an absolute path"},

@@ -31,10 +31,11 @@ func (p *parser) lookaside(l *Location) func(*yaml.Node, string) {
 func checkLookaside(s string) error {
 	u, err := url.Parse(s)
 	switch {
+	// What stands before an @ may be a password: it is not shown, whatever else is wrong with the URL.
+	case strings.Contains(s, "@") && (err != nil || u.User != nil || u.Opaque != "" || !printable(s)):
+		return fmt.Errorf("must not hold credentials: every user of a node can read it")
 	case err != nil || !printable(s):
 		return fmt.Errorf("%q is no URL", s)
-	case u.User != nil:
-		return fmt.Errorf("must not hold credentials: every user of a node can read it")
 	case u.Scheme != "https" && u.Scheme != "http" && u.Scheme != "file":
 		return fmt.Errorf("must be an https, http or file URL, not %q", s)
 	case u.RawQuery != "" || u.ForceQuery || strings.Contains(s, "#"):

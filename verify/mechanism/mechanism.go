@@ -74,7 +74,7 @@ func (s Signature) Explain(reason verdict.Reason, err error) string {
 		if _, known := s.Keys.ByID[s.Claims.Signer]; known {
 			return fmt.Sprintf("the signature names key %s but does not verify with it: it was altered", signer)
 		}
-		return fmt.Sprintf("signed by key %s, which is none of the scope's", signer)
+		return fmt.Sprintf("signed by key %s, which is none of the accepted keys", signer)
 	case verdict.KeyExpired:
 		return fmt.Sprintf("key %s has expired", signer)
 	case verdict.SignatureExpired:
