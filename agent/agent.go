@@ -79,8 +79,8 @@ type Agent struct {
 	contest contest
 	failed  failures
 	limit   bucket
-	dirs    []string          // what is looked at, as the watch has it
-	mounts  map[string]string // what is mounted below the host root, by mount ID and point
+	dirs    []string         // what is looked at, as the watch has it
+	mounts  map[string]mount // what is mounted below the host root, by mount point
 
 	desiredStamp string
 	desiredErr   error

@@ -49,16 +49,17 @@ func (a *Agent) checkMounts(dirs []string) error {
 		a.Log.Debug("reading mounts", "err", err)
 		return nil
 	}
-	next := map[string]string{}
+	next := map[string]mount{}
 	for _, m := range now {
-		if m.at == "/" || !below(m.at, a.HostRoot) || !looksThrough(dirs, m.at) {
-			continue
+		if m.at != "/" && below(m.at, a.HostRoot) && looksThrough(dirs, m.at) {
+			next[m.at] = m // of several at one place the last is on top
 		}
-		key := m.id + " " + m.at // IDs are used again
-		if was, known := a.mounts[key]; known && was != m.shows {
-			return &replacedError{m.at}
+	}
+	for at, m := range next {
+		// An ID that is new has been mounted by the host on top of what was there: that is what counts then.
+		if was := a.mounts[at]; was.id == m.id && was.shows != m.shows {
+			return &replacedError{at}
 		}
-		next[key] = m.shows
 	}
 	a.mounts = next
 	return nil

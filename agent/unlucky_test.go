@@ -314,6 +314,35 @@ func TestHostDirectoryReplaced(t *testing.T) {
 	}
 }
 
+// TestHostDirectoryCovered: what the host mounts on top of a directory is what counts, whatever becomes of the one below.
+func TestHostDirectoryCovered(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root")
+	}
+	w := newWorld(t)
+	first, second, at := filepath.Join(w.dir, "first"), filepath.Join(w.dir, "second"), w.path("/etc/containers")
+	w.must(errors.Join(os.Mkdir(first, 0o755), os.Mkdir(second, 0o755), os.MkdirAll(at, 0o755)))
+	mount := func(dir string) {
+		if err := unix.Mount(dir, at, "", unix.MS_BIND, ""); err != nil {
+			t.Skipf("can't mount: %v", err)
+		}
+		t.Cleanup(func() { _ = unix.Unmount(at, unix.MNT_DETACH) })
+	}
+	mount(first)
+	w.enforced(func(o *Options) { o.Resync = 500 * time.Millisecond })
+	w.must(os.Rename(first, first+".old"))
+	mount(second) // before the next full look
+	w.until("the files to be in the directory on top", func() bool {
+		_, err := os.Stat(filepath.Join(second, "policy.json"))
+		return err == nil
+	})
+	select {
+	case <-w.done:
+		t.Fatalf("ended with %v", w.err)
+	case <-time.After(2 * time.Second): // some full looks
+	}
+}
+
 // TestMemoryIsWrittenLater: the file system of /var is full or read-only for a while.
 func TestMemoryIsWrittenLater(t *testing.T) {
 	w := newWorld(t)
