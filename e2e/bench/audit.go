@@ -16,7 +16,6 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/nodetrust/nodetrust/internal/fixture"
@@ -88,15 +87,12 @@ func (b *bench) measureAudit(ctx context.Context, args ...string) (auditUsage, e
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	start := time.Now()
-	err := cmd.Run()
-	u := auditUsage{usage: usage{wall: time.Since(start)}}
+	peak, err := runPeak(cmd)
+	u := auditUsage{usage: usage{wall: time.Since(start)}, rss: peak}
 	if err != nil {
 		return u, fmt.Errorf("nodetrust %s: %w\n%s", strings.Join(args, " "), err, &stderr)
 	}
 	u.cpu = cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
-	if r, ok := cmd.ProcessState.SysUsage().(*syscall.Rusage); ok {
-		u.rss = r.Maxrss << 10
-	}
 	var report struct {
 		Images []struct {
 			Verdict string `json:"verdict"`
