@@ -292,13 +292,17 @@ func TestOutputIsBounded(t *testing.T) {
 }
 
 func TestMissingProgram(t *testing.T) {
-	before, _ := filepath.Glob(filepath.Join(os.TempDir(), "nodetrust-child-*"))
+	// only this process's: the tests of other packages have theirs in the same directory
+	mine := filepath.Join(os.TempDir(), tmpPrefix+strconv.Itoa(os.Getpid())+"-*")
 	if _, err := New("/nonexistent/nodetrust").Run(t.Context(), script("")); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("got %v", err)
 	}
-	after, _ := filepath.Glob(filepath.Join(os.TempDir(), "nodetrust-child-*"))
-	if len(after) > len(before) {
-		t.Errorf("left %v", after)
+	left, err := filepath.Glob(mine)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(left) != 0 {
+		t.Errorf("left %v", left)
 	}
 }
 
