@@ -54,7 +54,7 @@ func TestDeps(t *testing.T) {
 		},
 		{
 			name: "nothing missing", args: []string{"build"}, tools: map[string]string{
-				"apt-get": ran, "go": newGo, "gcc": "#!/bin/sh\n", "pkg-config": "#!/bin/sh\n", "gpg": "#!/bin/sh\n",
+				"apt-get": ran, "go": newGo, "make": "#!/bin/sh\n", "gcc": "#!/bin/sh\n", "pkg-config": "#!/bin/sh\n", "gpg": "#!/bin/sh\n",
 			}, code: 0, not: []string{"RAN"},
 		},
 		{name: "unknown group", tools: map[string]string{"apt-get": ran, "go": newGo}, args: []string{"tset"}, code: 1, lines: 1, want: []string{"tset"}},
@@ -107,6 +107,38 @@ func TestDeps(t *testing.T) {
 			}
 			if t.Failed() {
 				t.Logf("output:\n%s", out)
+			}
+		})
+	}
+}
+
+// TestDeps_redHat: RHEL keeps headers in a repository that is off, its base images for containers have one that is on, under
+// another name.
+func TestDeps_redHat(t *testing.T) {
+	needNode(t) // another /etc needs root and namespaces
+	for name, repository := range map[string]string{"redhat.repo": "--enablerepo=codeready-builder-for-rhel-9-", "ubi.repo": ""} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			for file, text := range map[string]string{
+				"etc/os-release": "ID=rhel\nID_LIKE=fedora\nVERSION_ID=9.8\n", "etc/yum.repos.d/" + name: "",
+				"bin/dnf": "#!/bin/sh\necho RAN \"$@\"\n", "bin/go": "#!/bin/sh\necho go version go1.26.7 linux/amd64\n",
+			} {
+				must(t, os.MkdirAll(filepath.Dir(filepath.Join(dir, file)), 0o755))
+				must(t, os.WriteFile(filepath.Join(dir, file), []byte(text), 0o755))
+			}
+			for _, tool := range []string{"sh", "id", "sed", "uname"} {
+				path, err := exec.LookPath(tool)
+				must(t, err)
+				must(t, os.Symlink(path, filepath.Join(dir, "bin", tool)))
+			}
+			script, err := filepath.Abs("../hack/deps.sh")
+			must(t, err)
+			cmd := exec.Command("unshare", "-m", "--propagation", "private", "sh", "-c",
+				`mount -t overlay none -o "lowerdir=$1/etc:/etc" /etc && PATH="$1/bin" exec sh "$2" build`, "sh", dir, script)
+			out, err := cmd.CombinedOutput()
+			if err != nil || !strings.Contains(string(out), " make ") || !strings.Contains(string(out), " gpgme-devel ") ||
+				strings.Contains(string(out), "--enablerepo") != (repository != "") || !strings.Contains(string(out), repository) {
+				t.Errorf("%v\n%s", err, out)
 			}
 		})
 	}

@@ -45,6 +45,7 @@ is_debian() { [ -r /etc/os-release ] && grep -qx 'ID=debian' /etc/os-release; }
 has_cni() { [ -x /usr/lib/cni/bridge ] || [ -x /usr/libexec/cni/bridge ]; }
 
 need_build() {
+	need make make have make
 	need gcc gcc have gcc
 	need libc6-dev glibc-devel has_libc
 	need pkg-config pkgconf-pkg-config have pkg-config
@@ -68,8 +69,10 @@ need_test() {
 	need util-linux util-linux have unshare
 }
 
-# RHEL and its rebuilds keep the -devel packages in a repository that is off by default.
+# RHEL and its rebuilds keep the -devel packages in a repository that is off by default. Red Hat's universal base images call
+# themselves RHEL and have repositories of their own, that one on: dnf ends at the name of one that it doesn't know.
 devel_repository() {
+	[ ! -e /etc/yum.repos.d/ubi.repo ] || return 0
 	major=${VERSION_ID%%.*}
 	case "$ID:$major: $ID_LIKE " in
 	rhel:*) echo "--enablerepo=codeready-builder-for-rhel-$major-$(uname -m)-rpms" ;;
