@@ -62,15 +62,15 @@ func ruleFile(t *testing.T) (path string, all []rule) {
 
 // Series of a node that is well, one sample a minute; a case replaces lines of it by their names.
 var well = map[string]string{
-	"state":  `nodetrust_state{state="Enforced", node="n1", pool="p"} 1x200`,
-	"drift":  `nodetrust_drift_total{node="n1", pool="p"} 0x200`,
-	"check":  `nodetrust_last_check_timestamp_seconds{node="n1", pool="p"} 0+60x200`,
-	"expiry": `nodetrust_key_expiry_timestamp_seconds{node="n1", pool="p", fingerprint="F"} 8640000x200`, // after 100 days
-	"up":     `up{job="nodetrust/nodetrust-agent", node="n1", pool="p"} 1x200`,
+	"state":  `nodetrust_state{state="Enforced", instance="n1", node="n1", pool="p"} 1x200`,
+	"drift":  `nodetrust_drift_total{instance="n1", node="n1", pool="p"} 0x200`,
+	"check":  `nodetrust_last_check_timestamp_seconds{instance="n1", node="n1", pool="p"} 0+60x200`,
+	"expiry": `nodetrust_key_expiry_timestamp_seconds{instance="n1", node="n1", pool="p", fingerprint="F"} 8640000x200`, // after 100 days
+	"up":     `up{job="nodetrust/nodetrust-agent", instance="n1", node="n1", pool="p"} 1x200`,
 }
 
 func in(state string) string {
-	return `nodetrust_state{state="` + state + `", node="n1", pool="p"} 1x200`
+	return `nodetrust_state{state="` + state + `", instance="n1", node="n1", pool="p"} 1x200`
 }
 
 // TestAlerts runs the rules in Prometheus' own engine. at is when, in minutes, the alerts in want fire, and no other.
@@ -89,17 +89,22 @@ func TestAlerts(t *testing.T) {
 		{"shadowed", "state", in("Shadowed"), 16, []string{"NodetrustShadowed"}},
 		{"contested", "state", in("Contested"), 6, []string{"NodetrustContested"}},
 		{"rolled back", "state", in("RolledBack"), 6, []string{"NodetrustRolledBack"}},
-		{"drifted, for the time of a heal", "state", `nodetrust_state{state="Drifted", node="n1", pool="p"} 0x5 1x2 0x190`, 60, nil},
+		{"drifted, for the time of a heal", "state", `nodetrust_state{state="Drifted", instance="n1", node="n1", pool="p"} 0x5 1x2 0x190`, 60, nil},
 		{"drifted", "state", in("Drifted"), 16, []string{"NodetrustDrifted"}},
 		{"unknown, for the time of an outage", "state", in("Unknown"), 29, nil},
 		{"unknown", "state", in("Unknown"), 31, []string{"NodetrustUnknown"}},
-		{"healed once", "drift", `nodetrust_drift_total{node="n1", pool="p"} 0x10 1x190`, 30, nil},
-		{"healed again and again", "drift", `nodetrust_drift_total{node="n1", pool="p"} 0+1x200`, 30, []string{"NodetrustHealing"}},
-		{"a key expires in 29 days", "expiry", `nodetrust_key_expiry_timestamp_seconds{node="n1", fingerprint="F"} 2505600x200`, 62, []string{"NodetrustKeyExpires"}},
-		{"a key expires in 31 days", "expiry", `nodetrust_key_expiry_timestamp_seconds{node="n1", fingerprint="F"} 2685000x200`, 62, nil},
-		{"agent hangs", "check", `nodetrust_last_check_timestamp_seconds{node="n1", pool="p"} 0+60x10 600x190`, 30, []string{"NodetrustAgentSilent"}},
-		{"agent down", "up", `up{job="nodetrust/nodetrust-agent", node="n1", pool="p"} 0x200`, 16, []string{"NodetrustAgentDown"}},
-		{"agent restarts", "up", `up{job="nodetrust/nodetrust-agent", node="n1", pool="p"} 1x10 0x3 1x180`, 30, nil},
+		{"healed once", "drift", `nodetrust_drift_total{instance="n1", node="n1", pool="p"} 0x10 1x190`, 30, nil},
+		{"healed again and again", "drift", `nodetrust_drift_total{instance="n1", node="n1", pool="p"} 0+1x200`, 30, []string{"NodetrustHealing"}},
+		{"a key expires in 29 days", "expiry", `nodetrust_key_expiry_timestamp_seconds{instance="n1", node="n1", fingerprint="F"} 2505600x200`, 62, []string{"NodetrustKeyExpires"}},
+		{"a key expires in 31 days", "expiry", `nodetrust_key_expiry_timestamp_seconds{instance="n1", node="n1", fingerprint="F"} 2685000x200`, 62, nil},
+		{"agent hangs", "check", `nodetrust_last_check_timestamp_seconds{instance="n1", node="n1", pool="p"} 0+60x10 600x190`, 30, []string{"NodetrustAgentSilent"}},
+		{"agent down", "up", `up{job="nodetrust/nodetrust-agent", instance="n1", node="n1", pool="p"} 0x200`, 16, []string{"NodetrustAgentDown"}},
+		{"agent restarts", "up", `up{job="nodetrust/nodetrust-agent", instance="n1", node="n1", pool="p"} 1x10 0x3 1x180`, 30, nil},
+		// Hosts without a cluster, told by node_exporter: no node, no pool.
+		{"one of two hosts is not enforced", "state", `nodetrust_state{state="NotEnforced", instance="a:9100"} 0x200
+  nodetrust_state{state="NotEnforced", instance="b:9100"} 1x200`, 3, []string{"NodetrustNotEnforced"}},
+		{"one of two hosts is silent", "check", `nodetrust_last_check_timestamp_seconds{instance="a:9100"} 0+60x200
+  nodetrust_last_check_timestamp_seconds{instance="b:9100"} 0+60x10 600x190`, 30, []string{"NodetrustAgentSilent"}},
 		{"no agent at all", "up", `up{job="other"} 1x200`, 16, []string{"NodetrustAgentsAbsent"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -159,8 +164,12 @@ func alerts(t *testing.T, file, series string, at time.Duration) []string {
 					r.(*rules.AlertingRule).ForEachActiveAlert(func(a *rules.Alert) {
 						if a.State == rules.StateFiring {
 							firing[r.Name()] = true
-							if s := a.Annotations.Get("summary"); strings.Contains(s, "<no value>") || strings.Contains(s, "error") || s == "" {
+							s := a.Annotations.Get("summary")
+							if strings.Contains(s, "<no value>") || strings.Contains(s, "error") || s == "" {
 								t.Errorf("%s: summary %q", r.Name(), s)
+							}
+							if i := a.Labels.Get("instance"); r.Name() != "NodetrustAgentsAbsent" && r.Name() != "NodetrustKeyExpires" && (i == "" || !strings.Contains(s, i)) {
+								t.Errorf("%s: instance %q, summary %q: which node?", r.Name(), i, s)
 							}
 						}
 					})
