@@ -2,10 +2,14 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
+	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 func try(t *testing.T, args ...string) (code int, stdout, stderr string) {
@@ -77,6 +81,51 @@ func TestOnceStatusFile(t *testing.T) {
 	code, _, stderr := try(t, args...)
 	if code != exitFailed || !strings.Contains(stderr, "nodetrust-agent: error: writing the status file "+args[len(args)-1]+": ") {
 		t.Errorf("exit %d, %s", code, stderr)
+	}
+}
+
+// TestStatusFileAsMetrics: the script of deploy/systemd reads what --once has written, whatever the messages hold.
+func TestStatusFileAsMetrics(t *testing.T) {
+	dir, host := t.TempDir(), t.TempDir()
+	ign, status, metrics := filepath.Join(dir, "desired.ign"), filepath.Join(dir, "status.json"), filepath.Join(dir, "nodetrust.prom")
+	if err := os.WriteFile(ign, []byte(rejecting), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct{ name, policy, state string }{
+		{"Drifted", `{"default":[{"type":"insecureAcceptAnything"}]}`, "Drifted"},
+		{"Unknown", `{"default":[{"type":"reject"}]}`, "Unknown"}, // NoCanary
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if err := os.MkdirAll(filepath.Join(host, "etc/containers"), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(filepath.Join(host, "etc/containers/policy.json"), []byte(tt.policy), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			code, stdout, stderr := try(t, "--host-root", host, "--desired", ign, "--once", "--observe", "--node-name", "", "--status-file", status)
+			if !strings.HasPrefix(stdout, tt.state+" ") {
+				t.Fatalf("exit %d, %s%s", code, stdout, stderr)
+			}
+			if out, err := exec.Command("../../deploy/systemd/textfile", status, metrics).CombinedOutput(); err != nil {
+				t.Fatalf("%v: %s", err, out)
+			}
+			b, err := os.ReadFile(metrics)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var written struct{ CheckedAt time.Time }
+			if s, err := os.ReadFile(status); err != nil || json.Unmarshal(s, &written) != nil {
+				t.Fatalf("%v: %s", err, s)
+			}
+			for _, line := range []string{
+				fmt.Sprintf("nodetrust_state{state=%q} 1\n", tt.state), "nodetrust_state{state=\"Enforced\"} 0\n",
+				fmt.Sprintf("nodetrust_last_check_timestamp_seconds %d\n", written.CheckedAt.Unix()),
+			} {
+				if !strings.Contains(string(b), line) {
+					t.Errorf("want %q in\n%s", line, b)
+				}
+			}
+		})
 	}
 }
 
