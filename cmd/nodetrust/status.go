@@ -225,7 +225,7 @@ func (s *screen) draw(picture []byte, text bool) error {
 		fmt.Fprint(s.w, "\x1b[?25l\x1b[2J") // hide the cursor, clear
 	}
 	if h := s.height(); h > 0 {
-		picture = fit(picture, h)
+		picture = fit(picture, s.width(), h)
 	}
 	// Home; each line is cleared behind its end, and all below the last.
 	_, err := fmt.Fprintf(s.w, "\x1b[H%s\x1b[J", bytes.ReplaceAll(picture, []byte("\n"), []byte("\x1b[K\n")))
@@ -239,20 +239,51 @@ func (s *screen) leave() {
 	}
 }
 
-// fit leaves out lines before the summary, which is after the last empty line of a table, until picture fits height lines.
-func fit(picture []byte, height int) []byte {
+// fit leaves out lines before the summary, which is after the last empty line of a table, until picture fits a terminal of that
+// width and height, the cursor's line included.
+func fit(picture []byte, width, height int) []byte {
 	lines := bytes.SplitAfter(picture, []byte("\n"))
-	over := len(lines) - height
+	total := 0
+	for _, l := range lines {
+		total += rows(l, width)
+	}
+	over := total - height
 	if over <= 0 {
 		return picture
 	}
 	table := bytes.Index(picture, []byte("\n\n"))
 	if table < 0 {
-		return bytes.Join(lines[:max(height-1, 1)], nil)
+		keep, left := 0, height-1
+		for left > 0 && keep < len(lines) {
+			left -= rows(lines[keep], width)
+			if left >= 0 {
+				keep++
+			}
+		}
+		return bytes.Join(lines[:max(keep, 1)], nil)
 	}
-	rows := bytes.Count(picture[:table+1], []byte("\n"))
-	keep := max(rows-over-1, 1)
+	count := bytes.Count(picture[:table+1], []byte("\n"))
+	keep := max(count-over-1, 1)
 	out := append([][]byte{}, lines[:keep]...)
-	out = append(out, fmt.Appendf(nil, "… %d more\n", rows-keep))
-	return bytes.Join(append(out, lines[rows:]...), nil)
+	out = append(out, fmt.Appendf(nil, "… %d more\n", count-keep))
+	return bytes.Join(append(out, lines[count:]...), nil)
+}
+
+// rows is how many lines of a terminal one of text takes. Its escape sequences, which set colours, take no room.
+func rows(line []byte, width int) int {
+	shown, colour := 0, false
+	for _, r := range string(bytes.TrimSuffix(line, []byte("\n"))) {
+		switch {
+		case r == '\x1b':
+			colour = true
+		case colour:
+			colour = r != 'm'
+		default:
+			shown++
+		}
+	}
+	if width <= 0 || shown == 0 {
+		return 1
+	}
+	return (shown + width - 1) / width
 }

@@ -33,7 +33,7 @@ func (c column) width() int {
 
 // status writes the table of nodes and the lines of the pools.
 func (s *screen) status(w io.Writer, st cluster.Status, now time.Time) error {
-	name, pool, state := column{head: "NODE", cut: true, least: 20}, column{head: "POOL", drop: 5}, column{head: "STATE", style: s.paint}
+	name, pool, state := column{head: "NODE", cut: true, least: 16}, column{head: "POOL", drop: 5}, column{head: "STATE", style: s.paint}
 	reason, message := column{head: "REASON", drop: 6}, column{head: "MESSAGE", drop: 3, cut: true, least: 20}
 	desired, observed, age := column{head: "DESIRED", drop: 2}, column{head: "OBSERVED", drop: 1}, column{head: "REPORTED", drop: 4}
 	for _, n := range st.Nodes {
@@ -87,7 +87,8 @@ func (s *screen) poolLine(p cluster.Pool) string {
 // table writes columns side by side. On a terminal it leaves out and shortens what does not fit.
 func (s *screen) table(w io.Writer, cols []column) error {
 	const gap = 2
-	limit := s.width()
+	// One column stays free: what clears the rest of a line would take the last character of one that ends at the edge.
+	limit := s.width() - 1
 	widths, total := measure(cols, gap)
 	for limit > 0 && total > limit {
 		if shrink(cols, widths, total-limit) {
