@@ -24,6 +24,7 @@ type Keyrings struct {
 	mu     sync.Mutex
 	rings  map[[sha256.Size]byte]*Keyring
 	closed bool
+	swept  bool           // Close has removed what there was
 	gone   chan struct{}  // closed when closed becomes true
 	busy   sync.WaitGroup // imports and verifications under way
 }
@@ -117,7 +118,7 @@ func (k *Keyrings) fill(r *Keyring) {
 		r.importing--
 		switch {
 		case m != nil:
-			r.free <- m
+			k.put(r, m)
 		case !r.failed:
 			r.failed = true
 			close(r.useless)
@@ -136,6 +137,17 @@ func (k *Keyrings) imported(r *Keyring) *loaded {
 		return nil
 	}
 	return &loaded{SigningMechanism: m, ids: ids}
+}
+
+// put gives a mechanism back. After Close, which didn't wait for it, it removes itself.
+func (k *Keyrings) put(r *Keyring, m *loaded) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.swept {
+		_ = m.Close()
+		return
+	}
+	r.free <- m
 }
 
 // take waits for a mechanism; nil means that the library is to be asked.
@@ -192,7 +204,7 @@ func (k *Keyrings) Verify(ctx context.Context, r *Keyring, blob []byte) (content
 		var a answer
 		a.content, a.signer, a.err = m.Verify(blob)
 		a.ids = m.ids
-		r.free <- m
+		k.put(r, m)
 		done <- a
 	}()
 	select {
@@ -203,7 +215,8 @@ func (k *Keyrings) Verify(ctx context.Context, r *Keyring, blob []byte) (content
 	}
 }
 
-// Close removes all keyrings. A gpg that hangs is not waited for longer than closeTimeout.
+// Close removes all keyrings. A gpg that hangs is not waited for longer than closeTimeout: its keyring is removed when it ends, if
+// this process lives then.
 func (k *Keyrings) Close() {
 	k.mu.Lock()
 	if !k.closed {
@@ -217,6 +230,9 @@ func (k *Keyrings) Close() {
 	case <-done:
 	case <-time.After(closeTimeout):
 	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.swept = true
 	for _, r := range k.rings {
 		for {
 			select {
