@@ -9,7 +9,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
+	"slices"
 	"strconv"
 	"time"
 
@@ -66,6 +68,17 @@ func New(c Config) (*Client, error) {
 		http: client, server: base.Host,
 		base: func(path string) string { return base.JoinPath(path).String() },
 	}, nil
+}
+
+// Contexts are the names of those in the kubeconfig that New would read, sorted; none if it can't be read.
+func Contexts(kubeconfig string) []string {
+	rules := clientcmd.NewDefaultClientConfigLoadingRules()
+	rules.ExplicitPath = kubeconfig
+	config, err := rules.Load()
+	if err != nil {
+		return nil
+	}
+	return slices.Sorted(maps.Keys(config.Contexts))
 }
 
 // Server is the host and port that the client speaks to.

@@ -94,6 +94,7 @@ it is 0: whatever B accepts, A does. What lint says doesn't load can't be compar
 	cmd.Flags().BoolVar(&o.all, "all", false, "with text output: equal scopes too")
 	cmd.Flags().StringVar(&o.live.Kubeconfig, "kubeconfig", "", "for live: kubeconfig file (default: as kubectl)")
 	cmd.Flags().StringVar(&o.live.Context, "context", "", "for live: context of the kubeconfig")
+	completeContext(cmd, &o.live)
 	return cmd
 }
 

@@ -48,6 +48,7 @@ func (f *releaseFlags) addSources(cmd *cobra.Command) {
 	fl.StringArrayVar(&f.signaturesFrom, "signatures-from", nil, "`FILE` with ConfigMaps that have signatures of releases, or live: those of the cluster (repeatable)")
 	fl.StringVar(&f.cluster.Kubeconfig, "kubeconfig", "", "with live sources: kubeconfig file (default: as kubectl)")
 	fl.StringVar(&f.cluster.Context, "context", "", "with live sources: context of the kubeconfig")
+	completeContext(cmd, &f.cluster)
 }
 
 // open makes the sources: ConfigMaps first, because they are at hand. Without any given they are defaults.

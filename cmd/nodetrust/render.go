@@ -73,6 +73,7 @@ stdin; key files are then relative to the current directory.`,
 	cmd.Flags().BoolVar(&o.merge, "merge", false, "with --cluster: keep what the cluster's own policy.json demands, and sort last")
 	cmd.Flags().StringVar(&o.live.Kubeconfig, "kubeconfig", "", "with --cluster live: kubeconfig file (default: as kubectl)")
 	cmd.Flags().StringVar(&o.live.Context, "context", "", "with --cluster live: context of the kubeconfig")
+	completeContext(cmd, &o.live)
 	cmd.Flags().BoolVar(&o.noReboot, "no-reboot", false, "with --to machineconfig: refuse files whose change reboots nodes")
 	cmd.Flags().StringVar(&o.audit, "audit", "", "JSON `FILE` of nodetrust audit: warn of images that the cluster can't go on without and that would be refused")
 	cmd.Flags().StringVarP(&o.output, "output", "o", "-", "directory to write to, or - for stdout")

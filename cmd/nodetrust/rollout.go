@@ -75,6 +75,8 @@ Status 3 if a pool is Shadowed, Degraded, NotEnforced or Outdated, 4 if one is n
 	f.DurationVar(&o.timeout, "timeout", time.Hour, "with --wait: how long at most")
 	f.StringVar(&o.cluster.Kubeconfig, "kubeconfig", "", "kubeconfig file (default: as kubectl)")
 	f.StringVar(&o.cluster.Context, "context", "", "context of the kubeconfig")
+	completeContext(cmd, &o.cluster)
+	completePool(cmd, &o.cluster, &o.agents)
 	o.out.add(cmd)
 	_ = cmd.RegisterFlagCompletionFunc("agents", cobra.FixedCompletions([]cobra.Completion{cluster.AgentsPods, cluster.AgentsElsewhere}, cobra.ShellCompDirectiveNoFileComp))
 	return cmd

@@ -47,6 +47,8 @@ Status 3 if a node's state is bad, 4 if some are only Unknown.`,
 	f.BoolVarP(&o.watch, "watch", "w", false, "show changes until interrupted")
 	f.StringVar(&o.cluster.Kubeconfig, "kubeconfig", "", "kubeconfig file (default: as kubectl)")
 	f.StringVar(&o.cluster.Context, "context", "", "context of the kubeconfig")
+	completeContext(cmd, &o.cluster)
+	completePool(cmd, &o.cluster, &o.agents)
 	o.out.add(cmd)
 	_ = cmd.RegisterFlagCompletionFunc("agents", cobra.FixedCompletions([]cobra.Completion{cluster.AgentsPods, cluster.AgentsElsewhere}, cobra.ShellCompDirectiveNoFileComp))
 	return cmd

@@ -251,6 +251,45 @@ func TestStatusFailures(t *testing.T) {
 	}
 }
 
+// TestStatusCompletion: what a shell offers behind the flags that name a pool and a context.
+func TestStatusCompletion(t *testing.T) {
+	now := time.Now()
+	s := newAPIServer(t)
+	s.nodes = []map[string]any{reportedNode("n1", "Ready", "Enforced", now), reportedNode("n2", "Ready", "Enforced", now), reportedNode("n3", "Ready", "", now)}
+	s.pods = []map[string]any{agentPod("n1", "infra", "1/1", now)}
+	kubeconfig := s.kubeconfig(t)
+	complete := func(args ...string) string {
+		var out, errs bytes.Buffer
+		if code := run(t.Context(), append([]string{"__complete"}, args...), strings.NewReader(""), &out, &errs); code != 0 {
+			t.Errorf("%v: exit status %d, %s", args, code, &errs)
+		}
+		return out.String()
+	}
+	const noFiles = ":4\n"
+	for _, command := range [][]string{{"status"}, {"rollout", "status"}} {
+		args := append(command, "--kubeconfig", kubeconfig)
+		if got, want := complete(append(args, "--pool", "")...), "infra\nworker\n"+noFiles; got != want {
+			t.Errorf("%v --pool: %q, want %q", command, got, want)
+		}
+		if got, want := complete(append(args, "--context", "")...), "c\n"+noFiles; got != want {
+			t.Errorf("%v --context: %q, want %q", command, got, want)
+		}
+	}
+	if got, want := complete("status", "--agents", ""), "pods\nelsewhere\n"+noFiles; got != want {
+		t.Errorf("--agents: %q, want %q", got, want)
+	}
+	if got := complete("status", "--"); !strings.Contains(got, "--watch\t") || !strings.Contains(got, "--pool\t") {
+		t.Errorf("flags: %q", got)
+	}
+	s.Close()
+	if got := complete("status", "--kubeconfig", kubeconfig, "--pool", ""); got != noFiles {
+		t.Errorf("without a server: %q", got)
+	}
+	if got := complete("status", "--kubeconfig", "missing", "--context", ""); got != noFiles {
+		t.Errorf("without a kubeconfig: %q", got)
+	}
+}
+
 // TestStatusWatch shows the first picture, one change, and ends with the interrupt.
 func TestStatusWatch(t *testing.T) {
 	now := time.Now()

@@ -1,0 +1,42 @@
+package main
+
+import (
+	"context"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/nodetrust/nodetrust/cluster"
+)
+
+// completionTime is how long who presses Tab waits for an API server.
+const completionTime = 3 * time.Second
+
+// completeContext completes --context with those of the kubeconfig.
+func completeContext(cmd *cobra.Command, config *cluster.Config) {
+	_ = cmd.RegisterFlagCompletionFunc("context", func(*cobra.Command, []string, string) ([]cobra.Completion, cobra.ShellCompDirective) {
+		return cluster.Contexts(config.Kubeconfig), cobra.ShellCompDirectiveNoFileComp
+	})
+}
+
+// completePool completes --pool with the pools that the cluster's nodes are in.
+func completePool(cmd *cobra.Command, config *cluster.Config, agents *string) {
+	_ = cmd.RegisterFlagCompletionFunc("pool", func(cmd *cobra.Command, _ []string, _ string) (pools []cobra.Completion, _ cobra.ShellCompDirective) {
+		ctx, cancel := context.WithTimeout(cmd.Context(), completionTime)
+		defer cancel()
+		client, err := cluster.New(*config)
+		if err != nil {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		snapshot, err := client.Read(ctx, *agents)
+		if err != nil {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		for _, p := range snapshot.Status("", time.Now()).Pools {
+			if p.Pool != "" {
+				pools = append(pools, p.Pool)
+			}
+		}
+		return pools, cobra.ShellCompDirectiveNoFileComp
+	})
+}
