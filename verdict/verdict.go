@@ -2,6 +2,8 @@
 // It is pure data: it links neither the image library nor any client.
 package verdict
 
+import "time"
+
 // Answer is one of three: accept, refuse, unknown. Unknown means "could not tell" and is neither of the others.
 type Answer string
 
@@ -167,6 +169,8 @@ type Signature struct {
 	// Digest and Reference are what the signature says it is for. Claims only, unless Verdict is accept.
 	Digest    string `json:"digest,omitempty"`
 	Reference string `json:"reference,omitempty"`
-	Reason    Reason `json:"reason"`
-	Message   string `json:"message,omitempty"`
+	// Expires is when the signature, or the certificate that it was made with, ends; absent if neither does.
+	Expires time.Time `json:"expires,omitzero"`
+	Reason  Reason    `json:"reason"`
+	Message string    `json:"message,omitempty"`
 }

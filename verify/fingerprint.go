@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"hash"
 	"io"
@@ -27,7 +28,8 @@ import (
 // mechanism and its gpg. Where it is the same, a manifest with the same signatures gets the same verdict. It holds no
 // secret, but may not be given away: credentials are in it.
 //
-// Until is when the first of the keys expires; zero if none will. From then on verdicts differ.
+// Until is when the first of the keys expires, now if that can't be told of one, and zero if none will. From then on verdicts
+// differ.
 func (p *Policy) Fingerprint(o Options, now time.Time) (sum string, until time.Time, err error) {
 	f := &hashing{h: sha256.New(), policy: p, now: now}
 	f.program()
@@ -85,9 +87,14 @@ func (f *hashing) program() {
 	if exe, err := os.Executable(); err == nil {
 		f.file("program", exe)
 	}
-	if gpg, err := exec.LookPath("gpg"); err == nil && mechanism.Name == "gpgme" {
+	if mechanism.Name != "gpgme" {
+		return
+	}
+	if gpg, err := exec.LookPath("gpg"); err == nil {
 		f.file("gpg", gpg)
 	}
+	f.add("engine", mechanism.Engine())
+	_ = f.tree("gpg.conf", "/etc/gnupg/gpg.conf") // which gpg 2.3 and later read whatever the home
 }
 
 // file stands for a program, whose bytes would take too long.
@@ -188,7 +195,11 @@ func texts(v any) (out []string) {
 
 func (f *hashing) expiry(data []byte) {
 	file, err := key.Parse(data)
-	if err != nil {
+	switch {
+	case errors.Is(err, key.ErrNoKey):
+		return
+	case err != nil: // what of it a mechanism takes, and when that expires, can't be told
+		f.until = f.now
 		return
 	}
 	for _, k := range file.Keys {

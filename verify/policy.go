@@ -113,6 +113,15 @@ type Policy struct {
 
 	mu       sync.Mutex
 	sections map[string]*section // by transport and scope
+
+	keyFilesMu sync.Mutex
+	keyFiles   map[string]keyFile // by path as policy.json has it
+}
+
+// keyFile is what a key file held when it was read first.
+type keyFile struct {
+	data []byte
+	err  error
 }
 
 // Host opens the policy that a root process of the host below root works under: ~root's policy.json if there is one,
@@ -252,7 +261,7 @@ func (p *Policy) open(policy []byte, files []registriesd.File) (_ *Policy, err e
 	if err := json.Unmarshal(policy, &p.doc); err != nil {
 		return nil, &InvalidError{verdict.PolicyInvalid, fmt.Errorf("invalid policy in %q: %w", p.File, err)}
 	}
-	p.sections = map[string]*section{}
+	p.sections, p.keyFiles = map[string]*section{}, map[string]keyFile{}
 	p.keys = mechanism.NewKeyrings(func() (stop func()) { return mechanism.WithoutAgents(p.keyrings) })
 	p.warm = make(chan struct{})
 	go func() {

@@ -349,7 +349,19 @@ func (p *Policy) copyKeys(contents [][]byte) (paths []string, err error) {
 	return paths, nil
 }
 
+// readKey reads a key file, once: what a fingerprint was made of is what judges.
 func (p *Policy) readKey(path string) ([]byte, error) {
+	p.keyFilesMu.Lock()
+	defer p.keyFilesMu.Unlock()
+	k, ok := p.keyFiles[path]
+	if !ok {
+		k.data, k.err = p.readKeyFile(path)
+		p.keyFiles[path] = k
+	}
+	return k.data, k.err
+}
+
+func (p *Policy) readKeyFile(path string) ([]byte, error) {
 	host, name := p.host, path
 	if other, ok := p.settings.Keys[path]; ok {
 		host, name = hostfs.ThisMachine, other

@@ -3,6 +3,8 @@ package verify
 import (
 	"cmp"
 	"context"
+	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -11,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 	"go.podman.io/image/v5/directory"
@@ -211,10 +214,26 @@ func (s sig) report(r *requirement, source string) verdict.Signature {
 	if primary, ok := r.keys.ByID[signer]; ok {
 		signer = primary
 	}
+	expires := s.claims.Expires
+	if s.sigstore != nil && r.PKI != nil { // of other certificates only counts that they held when the signature was logged
+		expires = certificatesExpire(s.sigstore)
+	}
 	return verdict.Signature{
 		Source: source, Verdict: verdict.Unknown, Signer: signer, Packet: s.claims.Packet,
-		Digest: s.claims.Digest, Reference: s.claims.Reference,
+		Digest: s.claims.Digest, Reference: s.claims.Reference, Expires: expires,
 	}
+}
+
+// certificatesExpire is when the first of the certificates ends that came with a signature; zero if none can be read.
+func certificatesExpire(a *fetch.Attachment) (first time.Time) {
+	for _, name := range []string{"dev.sigstore.cosign/certificate", "dev.sigstore.cosign/chain"} {
+		for block, rest := pem.Decode([]byte(a.Annotations[name])); block != nil; block, rest = pem.Decode(rest) {
+			if c, err := x509.ParseCertificate(block.Bytes); err == nil && (first.IsZero() || c.NotAfter.Before(first)) {
+				first = c.NotAfter
+			}
+		}
+	}
+	return first
 }
 
 // reason says why the library didn't accept the signature alone.

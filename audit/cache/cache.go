@@ -25,7 +25,7 @@ import (
 )
 
 // How long verdicts hold. What they depend on and can be read beforehand is in the cache's key; this bounds what can change
-// unseen: signatures that are added, replaced or taken away, and expiry.
+// unseen: signatures that are added, replaced or taken away.
 const (
 	// DefaultAge is how long an accept holds, unless a key of the policy expires before; MaxAge is the most to ask for.
 	DefaultAge = time.Hour
@@ -76,6 +76,7 @@ type Cache struct {
 type entry struct {
 	Name    string          `json:"name"`
 	At      time.Time       `json:"at"`
+	Until   time.Time       `json:"until,omitzero"` // when the first of what an accept rests on expires
 	Verdict verdict.Verdict `json:"verdict"`
 }
 
@@ -200,11 +201,27 @@ func (c *Cache) holds(e entry, now time.Time) bool {
 	}
 	switch e.Verdict.Verdict {
 	case verdict.Accept:
-		return age < c.o.Age && (c.o.Until.IsZero() || now.Before(c.o.Until))
+		return age < c.o.Age && before(now, c.o.Until) && before(now, e.Until)
 	case verdict.Refuse:
 		return age < resumeAge
 	}
 	return false
+}
+
+// before is true if now is before until; zero is never.
+func before(now, until time.Time) bool { return until.IsZero() || now.Before(until) }
+
+// until is when an accept ends whatever its age: when the first of the policy's keys expires, or one of the signatures.
+func (c *Cache) until(v verdict.Verdict) time.Time {
+	out := c.o.Until
+	for _, r := range v.Requirements {
+		for _, s := range r.Signatures {
+			if s.Verdict == verdict.Accept && !s.Expires.IsZero() && before(s.Expires, out) {
+				out = s.Expires
+			}
+		}
+	}
+	return out
 }
 
 // Get returns the verdict that was given on name, if it still holds.
@@ -224,7 +241,7 @@ func (c *Cache) Put(name string, v verdict.Verdict) {
 	if v.Verdict != verdict.Accept && v.Verdict != verdict.Refuse {
 		return
 	}
-	e := entry{Name: name, At: c.o.Now().UTC(), Verdict: v}
+	e := entry{Name: name, At: c.o.Now().UTC(), Until: c.until(v), Verdict: v}
 	line, ok := e.line()
 	if !ok {
 		return

@@ -100,6 +100,39 @@ func TestCache_age(t *testing.T) {
 	w.want(w.has("key"), "", "when the clock was set back")
 }
 
+// TestCache_expiry: an accept never outlives what it rests on, whatever is known of that when it is looked at again.
+func TestCache_expiry(t *testing.T) {
+	w := newWorld(t)
+	expires := w.now.Add(10 * time.Minute)
+	for _, tt := range []struct {
+		name    string
+		key     time.Time
+		accept  verdict.Answer
+		expires time.Time
+		want    string // afterwards
+	}{
+		{"nothing expires", time.Time{}, verdict.Accept, time.Time{}, "a"},
+		{"key", expires, verdict.Accept, time.Time{}, ""},
+		{"signature", time.Time{}, verdict.Accept, expires, ""},
+		{"signature, later than the key", expires, verdict.Accept, expires.Add(time.Hour), ""},
+		{"key, later than the signature", expires.Add(time.Hour), verdict.Accept, expires, ""},
+		{"signature that wasn't needed", time.Time{}, verdict.Refuse, expires, "a"},
+	} {
+		w.o.Until = tt.key
+		v := accept
+		v.Requirements = []verdict.Requirement{{Signatures: []verdict.Signature{{Verdict: tt.accept, Expires: tt.expires}}}}
+		c := w.open(tt.name)
+		c.Put("a", v)
+		w.close(c, true)
+		w.o.Until = time.Time{} // the next audit knows of no key that will expire
+		w.now = expires.Add(-time.Second)
+		w.want(w.has(tt.name), "a", tt.name+", before")
+		w.now = expires
+		w.want(w.has(tt.name), tt.want, tt.name+", after")
+		w.now = expires.Add(-10 * time.Minute)
+	}
+}
+
 // TestCache_killed: what was put is kept without Close.
 func TestCache_killed(t *testing.T) {
 	w := newWorld(t)

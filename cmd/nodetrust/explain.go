@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -172,6 +173,9 @@ func writeRequirement(line func(string, ...any), number string, r verdict.Requir
 		}
 		if s.Packet != 0 {
 			line("    packet    OpenPGP v%d", s.Packet)
+		}
+		if !s.Expires.IsZero() {
+			line("    expires   %s", s.Expires.Format(time.RFC3339))
 		}
 	}
 }

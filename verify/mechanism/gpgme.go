@@ -9,10 +9,13 @@ package mechanism
 import "C"
 
 import (
+	"context"
 	"errors"
 	"os/exec"
 	"regexp"
 	"strconv"
+	"strings"
+	"time"
 
 	"github.com/proglottis/gpgme"
 
@@ -30,6 +33,16 @@ func SkipGPGConf() { C.nt_disable_gpgconf() }
 // WarmUp makes gpgme look for its engines now, which takes several short processes, one after the other: while the registry
 // is asked that costs no time. Whoever uses gpgme meanwhile waits for it.
 func WarmUp() { _ = gpgme.EngineCheckVersion(gpgme.ProtocolOpenPGP) }
+
+// Engine names the versions of gpgme, gpg and gpg's libgcrypt, as far as they can be told.
+func Engine() string {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	out, _ := exec.CommandContext(ctx, "gpg", "--version").Output()
+	gpg, rest, _ := strings.Cut(string(out), "\n")
+	libgcrypt, _, _ := strings.Cut(rest, "\n")
+	return "gpgme " + C.GoString(C.gpgme_check_version(nil)) + ", " + gpg + ", " + libgcrypt
+}
 
 // Missing says which program is missing that judges signatures; "" if none is.
 func Missing() string {

@@ -16,10 +16,12 @@ import (
 // packets, which genuine older Red Hat signatures are; verdicts that hang on that are unknown, never refuse.
 const Name = "openpgp"
 
-// WarmUp, SkipGPGConf and Missing are about gpg, which is not needed here.
+// WarmUp, SkipGPGConf, Engine and Missing are about gpg, which is not needed here.
 func WarmUp() {}
 
 func SkipGPGConf() {}
+
+func Engine() string { return "" }
 
 func Missing() string { return "" }
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"time"
 
 	"github.com/ProtonMail/go-crypto/openpgp/packet"
 )
@@ -19,6 +20,8 @@ type Claims struct {
 	// Digest is that of the manifest that was signed, and Reference its name; "" if not said.
 	Digest    string
 	Reference string
+	// Expires is when the signature ends; zero if it doesn't, or that can't be read.
+	Expires time.Time
 }
 
 // OpenPGP's numbers of weak hash algorithms.
@@ -117,6 +120,9 @@ func (c *Claims) signature(p *packet.OpaquePacket) {
 			c.Signer = strings.ToUpper(hex.EncodeToString(s.IssuerFingerprint))
 		case s.IssuerKeyId != nil:
 			c.Signer = fmt.Sprintf("%016X", *s.IssuerKeyId)
+		}
+		if l := s.SigLifetimeSecs; l != nil && *l > 0 {
+			c.Expires = s.CreationTime.Add(time.Duration(*l) * time.Second).UTC()
 		}
 	}
 }
