@@ -328,7 +328,7 @@ func TestLoad_pipe(t *testing.T) {
 			if err == nil || !strings.Contains(err.Error(), "no regular file") {
 				t.Errorf("%s: %v", p, err)
 			}
-		case <-time.After(10 * time.Second):
+		case <-time.After(time.Minute):
 			t.Fatalf("%s: waits for a writer", p)
 		}
 	}

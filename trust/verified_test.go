@@ -224,7 +224,7 @@ func TestVerified(t *testing.T) {
 					continue // a digest is another question where identities are asked for: see the rows that name it
 				}
 				insecure := false
-				v, err := verify.Image(context.Background(), reference, p, verify.Options{TLSVerify: &insecure, Platform: "linux/amd64", Timeout: 20 * time.Second})
+				v, err := verify.Image(context.Background(), reference, p, verify.Options{TLSVerify: &insecure, Platform: "linux/amd64", Timeout: time.Minute})
 				if err != nil {
 					t.Fatal(err)
 				}

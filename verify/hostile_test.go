@@ -131,7 +131,7 @@ func TestImage_hostileLookaside(t *testing.T) {
 			defer w.lookaside.Fault(nil)
 			w.lookaside.Requests()
 			var v verdict.Verdict
-			total, heap := allocated(func() { v = w.judgeWith(p, image, Options{Timeout: 30 * time.Second}) })
+			total, heap := allocated(func() { v = w.judgeWith(p, image, Options{Timeout: time.Minute}) })
 			w.want(v, tt.answer, tt.reason)
 			if n := len(w.lookaside.Requests()); n > tt.most {
 				t.Errorf("%d requests, want at most %d", n, tt.most)
@@ -283,7 +283,7 @@ func TestImage_hostileRegistry(t *testing.T) {
 			w.registry.Fault(tt.serve)
 			defer w.registry.Fault(nil)
 			var v verdict.Verdict
-			total, heap := allocated(func() { v = w.judgeWith(p, image, Options{Timeout: 30 * time.Second}) })
+			total, heap := allocated(func() { v = w.judgeWith(p, image, Options{Timeout: time.Minute}) })
 			if tt.reason != "" {
 				w.want(v, verdict.Unknown, tt.reason)
 			} else if v.Verdict != verdict.Unknown {

@@ -144,7 +144,7 @@ func TestImage_ociHostile(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			dir, digest, instances := ociLayout(t, "amd64", "arm64")
 			tt.damage(dir, digest, instances[0])
-			v := w.judgeWith(p, "oci:"+dir, Options{Timeout: 5 * time.Second})
+			v := w.judgeWith(p, "oci:"+dir, Options{Timeout: time.Minute})
 			w.want(v, verdict.Unknown, tt.reason)
 		})
 	}

@@ -20,7 +20,7 @@ import (
 
 func testOptions() Options {
 	insecure := false
-	return Options{TLSVerify: &insecure, Timeout: 20 * time.Second, Platform: "linux/amd64"}
+	return Options{TLSVerify: &insecure, Timeout: time.Minute, Platform: "linux/amd64"}
 }
 
 // likeImage fails unless a session, and the library without keyrings that are used again, give the verdict that Image gives,

@@ -131,7 +131,7 @@ func (w *world) judgeWith(p *Policy, image string, o Options) verdict.Verdict {
 	insecure := false
 	o.TLSVerify = &insecure
 	if o.Timeout == 0 {
-		o.Timeout = 20 * time.Second
+		o.Timeout = time.Minute
 	}
 	if o.Platform == "" {
 		o.Platform = "linux/amd64"

@@ -367,6 +367,8 @@ func TestPodman(t *testing.T) {
 	image := r.Host + "/team/app:v1"
 	podman("pull", "--quiet", "--tls-verify=false", "--signature-policy", policy, image)
 	podman("create", "--name", "shop", "--network", "none", image)
+	// Its lock is one of 2048 for all of the machine's podmans, and would outlive the store.
+	defer podman("rm", "shop")
 	podman("tag", image, "localhost/made:here")
 
 	s, err := Open(Podman, Options{Environ: environ, Node: "h"})

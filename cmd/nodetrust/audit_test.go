@@ -156,7 +156,7 @@ func TestAudit(t *testing.T) {
 		"corp.example/app:v1",
 		host + "/team/multi:v1",
 		"127.0.0.1:1/dead/app:v1",
-		"elsewhere.example/x/y:v1 role=agent",
+		"127.0.0.1:2/x/y:v1 role=agent",
 		w.canary + " by=web/deployment/canary@n1",
 		"",
 	}, "\r\n")
@@ -178,7 +178,7 @@ func TestAudit(t *testing.T) {
 		"corp.example/app:v1":        {verdict.Accept, "", 1},
 		host + "/team/multi:v1":      {verdict.Accept, "", 1},
 		"127.0.0.1:1/dead/app:v1":    {verdict.Unknown, verdict.RegistryUnreachable, 1},
-		"elsewhere.example/x/y:v1":   {verdict.Unknown, verdict.RegistryUnreachable, 1},
+		"127.0.0.1:2/x/y:v1":         {verdict.Unknown, verdict.RegistryUnreachable, 1},
 		w.canary:                     {verdict.Refuse, verdict.WrongKey, 1},
 	} {
 		m, ok := images[image]
@@ -232,7 +232,7 @@ func TestAudit_exit(t *testing.T) {
 	if code, _, _, _ := w.audit(good + "127.0.0.1:1/dead/app:v1"); code != exitUnknown {
 		t.Errorf("unknown: exit status %d", code)
 	}
-	if code, _, _, _ := w.audit(good + "elsewhere.example/a:v1\n" + w.canary); code != exitRefused {
+	if code, _, _, _ := w.audit(good + "127.0.0.1:2/a:v1\n" + w.canary); code != exitRefused {
 		t.Errorf("refused and unknown: exit status %d", code)
 	}
 	broken := w.write("broken.json", "{")

@@ -49,7 +49,7 @@ func TestVerify_interrupted(t *testing.T) {
 			lookaside.Serve(w, r)
 		})
 		cmd := exec.Command(os.Args[0])
-		cmd.Args = []string{"nodetrust", "verify", "--policy", filepath.Join(dir, "policy.json"), "--registries-d", filepath.Join(dir, "d"), "--tls-verify=false", image}
+		cmd.Args = []string{"nodetrust", "verify", "--policy", filepath.Join(dir, "policy.json"), "--registries-d", filepath.Join(dir, "d"), "--tls-verify=false", "--timeout", "10m", image}
 		cmd.Env = append(os.Environ(), "TMPDIR="+tmp)
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
@@ -61,7 +61,7 @@ func TestVerify_interrupted(t *testing.T) {
 		}
 		start := time.Now()
 		_ = cmd.Wait()
-		if d := time.Since(start); d > 5*time.Second {
+		if d := time.Since(start); d > time.Minute {
 			t.Errorf("after %v: ended %s after the signal", after, d)
 		}
 		if code := cmd.ProcessState.ExitCode(); code != exitUnknown && (after < 0 || code != exitOK) {
@@ -75,9 +75,9 @@ func TestVerify_interrupted(t *testing.T) {
 }
 
 // leftBehind names the files in dir and the processes that were started for one of them. Agents are given some seconds
-// to see that their keyring is gone.
+// to see that their keyring is gone, more than a minute where they could have no inotify.
 func leftBehind(dir string) []string {
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(3 * time.Minute); ; time.Sleep(50 * time.Millisecond) {
 		left, _ := filepath.Glob(filepath.Join(dir, "*"))
 		procs, _ := filepath.Glob("/proc/[0-9]*/cmdline")
 		for _, p := range procs {

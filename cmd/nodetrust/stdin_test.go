@@ -57,7 +57,7 @@ func TestStdin_interrupted(t *testing.T) {
 			if said := stderr.String(); !strings.HasPrefix(said, "nodetrust: error: interrupted") {
 				t.Errorf("%s: says %q", tt.args, said)
 			}
-		case <-time.After(20 * time.Second):
+		case <-time.After(time.Minute):
 			_ = cmd.Process.Kill()
 			<-ended
 			t.Errorf("%s: waits for stdin in spite of the signal", tt.args)

@@ -81,12 +81,13 @@ func TestParse(t *testing.T) {
 
 func TestParse_expiry(t *testing.T) {
 	g := gpg(t)
-	k := newKey(t, g, "expiring", fixture.KeyOptions{Expire: "2031-02-03"})
+	day := time.Now().AddDate(5, 0, 0).Format(time.DateOnly)
+	k := newKey(t, g, "expiring", fixture.KeyOptions{Expire: day})
 	got := parse(t, k.Armored).Keys[0]
 	ref := reference(t, k.Binary)[0]
 	sig := ref.PrimaryIdentity().SelfSignature
 	want := ref.PrimaryKey.CreationTime.Add(time.Duration(*sig.KeyLifetimeSecs) * time.Second)
-	if !got.Expires.Equal(want) || got.Expires.UTC().Format(time.DateOnly) != "2031-02-03" {
+	if !got.Expires.Equal(want) || got.Expires.Local().Format(time.DateOnly) != day {
 		t.Errorf("expires %v, want %v", got.Expires, want)
 	}
 	if !got.Expired(got.Expires) || got.Expired(got.Expires.Add(-time.Second)) {
