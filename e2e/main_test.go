@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/nodetrust/nodetrust/e2e/lab"
 	"github.com/nodetrust/nodetrust/internal/fixture"
@@ -85,7 +84,7 @@ func (r result) String() string {
 // program runs one of the built programs as this user, with an empty home and dir as working directory.
 func program(t *testing.T, dir, path string, args ...string) result {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), lab.Patience)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, path, args...)
 	cmd.Dir = dir
@@ -98,7 +97,7 @@ func program(t *testing.T, dir, path string, args ...string) result {
 		t.Fatalf("%s %s: %v", filepath.Base(path), strings.Join(args, " "), err)
 	}
 	if ctx.Err() != nil {
-		t.Fatalf("%s %s: still running after a minute\n%s", filepath.Base(path), strings.Join(args, " "), &stderr)
+		t.Fatalf("%s %s: still running after %s\n%s", filepath.Base(path), strings.Join(args, " "), lab.Patience, &stderr)
 	}
 	return result{cmd.ProcessState.ExitCode(), stdout.String(), stderr.String()}
 }

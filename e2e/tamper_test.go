@@ -28,7 +28,7 @@ func TestTamper(t *testing.T) {
 			start := time.Now()
 			must(t, d.Do())
 			if d.Undo == nil {
-				if err := lab.Poll(20*time.Second, d.Healed); err != nil {
+				if err := lab.Poll(lab.Patience, d.Healed); err != nil {
 					t.Fatalf("not healed: %v", err)
 				}
 				t.Logf("healed in less than %s", time.Since(start).Round(time.Millisecond))

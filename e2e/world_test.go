@@ -8,7 +8,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/fsnotify/fsnotify"
 	"sigs.k8s.io/yaml"
@@ -278,6 +277,8 @@ func (w *world) startAgent(extra ...string) *agent {
 
 // look adds what the status file says now to the history, if that is news.
 func (r *recorder) look() {
+	r.mu.Lock() // from the beginning: of two at the same time the one that has read first adds first
+	defer r.mu.Unlock()
 	b, err := os.ReadFile(r.file)
 	if err != nil {
 		return
@@ -287,8 +288,6 @@ func (r *recorder) look() {
 		// Written by rename, so never half: a test of its own would be late here.
 		s = status{State: "unreadable", Message: string(b)}
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
 	if n := len(r.history); n == 0 || r.history[n-1].String() != s.String() {
 		r.history = append(r.history, s)
 	}
@@ -323,7 +322,7 @@ func (r *recorder) last() (status, bool) {
 func (a *agent) await(what string, mark int, ok func(status) bool) status {
 	a.t.Helper()
 	var found status
-	err := lab.Poll(time.Minute, func() error {
+	err := lab.Poll(lab.Patience, func() error {
 		a.look()
 		for _, s := range a.since(mark) {
 			if ok(s) {
@@ -346,7 +345,7 @@ func (a *agent) await(what string, mark int, ok func(status) bool) status {
 func (a *agent) settle(state string) status {
 	a.t.Helper()
 	var s status
-	err := lab.Poll(time.Minute, func() error {
+	err := lab.Poll(lab.Patience, func() error {
 		s, _ = a.last()
 		if s.State != state {
 			return fmt.Errorf("state is %q, want %q", s.State, state)

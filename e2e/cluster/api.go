@@ -15,6 +15,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"time"
+
+	"github.com/nodetrust/nodetrust/e2e/lab"
 )
 
 // dial connects to an address in the cluster's network.
@@ -58,10 +60,11 @@ func (c *Cluster) ForwardRegistry() (string, error) {
 	return l.Addr().String(), nil
 }
 
+// clientWith is a client that waits longer than the API server, which ends a request after a minute.
 func (c *Cluster) clientWith(t *tls.Config) *http.Client {
 	t.RootCAs = x509.NewCertPool()
 	t.RootCAs.AddCert(c.pki.ca)
-	return &http.Client{Transport: &http.Transport{TLSClientConfig: t, ForceAttemptHTTP2: true}, Timeout: 30 * time.Second}
+	return &http.Client{Transport: &http.Transport{TLSClientConfig: t, ForceAttemptHTTP2: true}, Timeout: 90 * time.Second}
 }
 
 // forwardAll leads a listener's connections to an address in the cluster's network until it is closed.
@@ -121,6 +124,18 @@ func (c *Cluster) DoAs(token, method, path, contentType string, body []byte, out
 	client := c.clientWith(&tls.Config{})
 	defer client.CloseIdleConnections()
 	return c.do(client, token, method, path, contentType, body, out)
+}
+
+// Remove deletes an object or all of a list. What is not there is no error; what the API server doesn't get done in a minute is asked
+// of it again.
+func (c *Cluster) Remove(path string) error {
+	return lab.Poll(patience, func() error {
+		err := c.Do(http.MethodDelete, path, "", nil, nil)
+		if Is404(err) {
+			return nil
+		}
+		return err
+	})
 }
 
 func (c *Cluster) do(client *http.Client, token, method, path, contentType string, body []byte, out any) error {

@@ -327,7 +327,7 @@ func (c *Cluster) Close() error {
 
 // removeCgroup waits for the kernel to let go of processes that have ended.
 func removeCgroup(g lab.Cgroup) error {
-	return lab.Poll(30*time.Second, g.Remove)
+	return lab.Poll(time.Minute, g.Remove)
 }
 
 func tail(s string) string {

@@ -46,7 +46,7 @@ func (c *Cluster) InstallCRDs(ctx context.Context) error {
 	if _, err := c.Kubectl(args...); err != nil {
 		return err
 	}
-	_, err = c.Kubectl(append([]string{"wait", "--for=condition=Established", "--timeout=30s", "crd"}, names...)...)
+	_, err = c.Kubectl(append([]string{"wait", "--for=condition=Established", "--timeout=3m", "crd"}, names...)...)
 	return err
 }
 

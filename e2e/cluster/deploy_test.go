@@ -2,10 +2,14 @@ package cluster
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
+
+	"github.com/nodetrust/nodetrust/judge"
 )
 
 // deployment is deploy/ on the cluster, with the desired state as a ConfigMap.
@@ -89,7 +93,7 @@ func (d *deployment) token(n *Node) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	path := "/var/lib/kubelet/pods/" + p.Metadata.UID + "/volumes/kubernetes.io~projected/token/token"
 	b, err := n.Command(ctx, "cat", path).Output()
@@ -100,4 +104,39 @@ func (d *deployment) token(n *Node) (string, error) {
 		return "", errors.New("the agent's token is empty")
 	}
 	return string(b), nil
+}
+
+// gathered is a bit less than the 2 s over which an agent gathers at least what it has to say before it writes.
+const gathered = 1500 * time.Millisecond
+
+// pending is how long at most the agent of a node was on its way to a state, since a moment. Only where that took as long as it
+// gathers may it have told so.
+func (d *deployment) pending(t *testing.T, node string, since time.Time) (longest time.Duration) {
+	t.Helper()
+	p, err := d.pod(node)
+	must(t, err)
+	log, err := d.Kubectl("-n", "nodetrust", "logs", p.Metadata.Name)
+	must(t, err)
+	var began time.Time
+	for line := range strings.Lines(log) {
+		var e struct {
+			Time        time.Time
+			Msg, Reason string
+		}
+		if json.Unmarshal([]byte(line), &e) != nil || e.Msg != "state changed" || e.Time.Before(since) {
+			continue
+		}
+		switch on := e.Reason == judge.ReasonLoadPending || e.Reason == judge.ReasonProbePending; {
+		case on && began.IsZero():
+			began = e.Time
+		case !on && !began.IsZero():
+			longest, began = max(longest, e.Time.Sub(began)), time.Time{}
+		}
+	}
+	return longest
+}
+
+// preliminary reports are those of an agent on its way to a state.
+func (r report) preliminary() bool {
+	return r.State == "Unknown" && (r.Reason == judge.ReasonLoadPending || r.Reason == judge.ReasonProbePending)
 }

@@ -6,13 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
-	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -25,20 +23,21 @@ import (
 	"github.com/nodetrust/nodetrust/internal/fixture"
 )
 
-// footprint is what a cluster could leave on this machine.
+// footprint is what a cluster could leave on this machine without its name being on it.
 type footprint map[string]bool
 
-// machine looks at all of it, but for what the cluster of the name has.
-func machine(but string) (footprint, error) {
+// machine looks at all of it.
+func machine() (footprint, error) {
 	f := footprint{}
-	mounts, err := os.ReadFile("/proc/self/mounts")
+	mounts, err := mountPoints()
 	if err != nil {
 		return nil, err
 	}
-	for line := range strings.Lines(string(mounts)) {
+	times := map[string]int{}
+	for _, at := range mounts {
 		// Others of this machine may use the temporary directory at the same time.
-		if at := strings.Fields(line)[1]; !strings.HasPrefix(at, os.TempDir()) || strings.Contains(at, "nt-lab-") {
-			f["mount "+strings.TrimSpace(line)] = true
+		if times[at]++; !strings.HasPrefix(at, os.TempDir()) {
+			f[fmt.Sprintf("mount %d at %s", times[at], at)] = true
 		}
 	}
 	interfaces, err := net.Interfaces()
@@ -60,8 +59,8 @@ func machine(but string) (footprint, error) {
 		f["sysctl "+s+" "+strings.TrimSpace(string(b))] = true
 	}
 	for _, pattern := range []string{
-		"/sys/fs/cgroup/*/nt-lab-*", "/sys/fs/cgroup/*/crio*", "/sys/fs/cgroup/nt-lab-*", "/sys/fs/cgroup/crio*", "/sys/fs/cgroup/*/kubepods*",
-		filepath.Join(os.TempDir(), "nt-lab-*"), "/run/*", "/var/lib/kubelet", "/var/lib/cni", "/var/log/pods", "/var/log/containers", "/etc/cni",
+		"/sys/fs/cgroup/*/crio*", "/sys/fs/cgroup/crio*", "/sys/fs/cgroup/*/kubepods*",
+		"/run/*", "/var/lib/kubelet", "/var/lib/cni", "/var/log/pods", "/var/log/containers", "/etc/cni",
 	} {
 		paths, err := filepath.Glob(pattern)
 		if err != nil {
@@ -71,55 +70,78 @@ func machine(but string) (footprint, error) {
 			f["path "+p] = true
 		}
 	}
-	words := []string{"nt-lab-", "/pause"}
-	if but != "" {
-		words = words[:1] // its own run it too
-	}
-	procs, err := processes(words...)
-	for _, p := range procs {
-		f["process "+p] = true
-	}
-	if but != "" {
-		maps.DeleteFunc(f, func(what string, _ bool) bool { return strings.Contains(what, but) })
-	}
-	return f, err
+	return f, nil
 }
 
-// processes are those whose command line has one of the words.
-func processes(words ...string) ([]string, error) {
+func mountPoints() (all []string, err error) {
+	mounts, err := os.ReadFile("/proc/self/mounts")
+	for line := range strings.Lines(string(mounts)) {
+		all = append(all, strings.Fields(line)[1])
+	}
+	return all, err
+}
+
+// named is what there is of the lab of the name: a directory's, which no other lab of this machine has.
+func named(name string) ([]string, error) {
+	var found []string
+	mounts, err := mountPoints()
+	if err != nil {
+		return nil, err
+	}
+	for _, at := range mounts {
+		if strings.Contains(at, name) {
+			found = append(found, "mount "+at)
+		}
+	}
+	for _, pattern := range []string{"/sys/fs/cgroup/*/" + name, "/sys/fs/cgroup/" + name, filepath.Join(os.TempDir(), name)} {
+		paths, err := filepath.Glob(pattern)
+		if err != nil {
+			return nil, err
+		}
+		found = append(found, paths...)
+	}
+	procs, err := processes(name)
+	return append(found, procs...), err
+}
+
+// processes are those whose command line or cgroup has the word, be it a directory's name or a part of its path.
+func processes(word string) ([]string, error) {
 	files, err := filepath.Glob("/proc/[0-9]*/cmdline")
 	if err != nil {
 		return nil, err
 	}
 	var found []string
 	for _, file := range files {
-		b, err := os.ReadFile(file)
-		if err != nil {
+		line, err := os.ReadFile(file)
+		if err != nil || len(line) == 0 {
 			continue // ended
 		}
-		line := string(bytes.ReplaceAll(b, []byte{0}, []byte{' '}))
-		if slices.ContainsFunc(words, func(word string) bool { return strings.Contains(line, word) }) {
-			found = append(found, filepath.Base(filepath.Dir(file))+" "+line)
+		cgroup, _ := os.ReadFile(filepath.Join(filepath.Dir(file), "cgroup"))
+		if bytes.Contains(line, []byte(word)) || bytes.Contains(cgroup, []byte(word)) {
+			found = append(found, fmt.Sprintf("process %s %s", filepath.Base(filepath.Dir(file)), bytes.ReplaceAll(line, []byte{0}, []byte{' '})))
 		}
 	}
 	return found, nil
 }
 
-// left waits until the machine has nothing that it hadn't before, but for what the cluster of the name has.
-func left(before footprint, but string) error {
-	return lab.Poll(30*time.Second, func() error {
-		after, err := machine(but)
+// left waits until there is nothing of the lab of the name, and the machine has nothing that it hadn't before.
+func left(before footprint, name string) error {
+	return lab.Poll(time.Minute, func() error {
+		found, err := named(name)
 		if err != nil {
 			return err
 		}
-		var news []string
+		after, err := machine()
+		if err != nil {
+			return err
+		}
 		for what := range after {
 			if !before[what] {
-				news = append(news, what)
+				found = append(found, what)
 			}
 		}
-		if len(news) > 0 {
-			return fmt.Errorf("left behind: %s", strings.Join(news, "\n"))
+		if len(found) > 0 {
+			return fmt.Errorf("left behind: %s", strings.Join(found, "\n"))
 		}
 		return nil
 	})
@@ -129,7 +151,7 @@ func left(before footprint, but string) error {
 // One that is interrupted leaves nothing by itself.
 func TestKilled(t *testing.T) {
 	t.Parallel()
-	other := filepath.Base(need(t).dir)
+	need(t)
 	program := filepath.Join(t.TempDir(), "lab")
 	if out, err := exec.Command("go", "build", "-o", program, "../cmd/lab").CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
@@ -137,7 +159,7 @@ func TestKilled(t *testing.T) {
 	for _, sig := range []syscall.Signal{syscall.SIGINT, syscall.SIGKILL} {
 		t.Run(sig.String(), func(t *testing.T) {
 			tmp := t.TempDir()
-			before, err := machine(other)
+			before, err := machine()
 			must(t, err)
 			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 			defer cancel()
@@ -152,6 +174,12 @@ func TestKilled(t *testing.T) {
 			if !strings.Contains(said, "export KUBECONFIG=") {
 				_ = up.Wait()
 				t.Fatalf("lab up says\n%s\n%s", said, &stderr)
+			}
+			_, kubeconfig, _ := strings.Cut(said, "export KUBECONFIG=")
+			kubeconfig, _, _ = strings.Cut(kubeconfig, " ")
+			name := filepath.Base(filepath.Dir(kubeconfig))
+			if found, err := named(name); err != nil || len(found) == 0 {
+				t.Errorf("there is nothing of %s while it runs: this test looks at the wrong things (%v)", name, err)
 			}
 			if sig == syscall.SIGINT {
 				documented(t, said)
@@ -172,13 +200,35 @@ func TestKilled(t *testing.T) {
 			if files, err := filepath.Glob(filepath.Join(tmp, "*")); err != nil || len(files) > 0 {
 				t.Errorf("left in the temporary directory: %v %v", files, err)
 			}
-			if procs, err := processes(tmp); err != nil || len(procs) > 0 {
-				t.Errorf("left running: %v %v", procs, err)
-			}
-			if err := left(before, other); err != nil {
+			if err := left(before, name); err != nil {
 				t.Error(err)
 			}
+			ended(t, tmp)
 		})
+	}
+}
+
+// ended waits until no process has a directory in its environment or command line: those that were killed may take a moment.
+func ended(t *testing.T, dir string) {
+	t.Helper()
+	err := lab.Poll(time.Minute, func() error {
+		found, err := processes(dir)
+		if err != nil {
+			return err
+		}
+		files, err := filepath.Glob("/proc/[0-9]*/environ")
+		for _, file := range files {
+			if env, _ := os.ReadFile(file); bytes.Contains(env, []byte(dir)) {
+				found = append(found, filepath.Dir(file))
+			}
+		}
+		if err == nil && len(found) > 0 {
+			err = fmt.Errorf("still running: %s", strings.Join(found, "\n"))
+		}
+		return err
+	})
+	if err != nil {
+		t.Error(err)
 	}
 }
 
@@ -196,7 +246,7 @@ func TestKilledBuilding(t *testing.T) {
 	down.Env = up.Env
 	up.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // with the compiler that it runs
 	must(t, up.Start())
-	defer func() { _ = up.Wait() }()
+	defer func() { _ = up.Wait(); ended(t, tmp) }() // before their files are removed
 	labs := filepath.Join(tmp, "nt-lab-*")
 	err := lab.Poll(patience, func() error {
 		if found, err := filepath.Glob(filepath.Join(labs, markFile)); err != nil || len(found) != 1 {

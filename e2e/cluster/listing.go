@@ -6,7 +6,6 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"net/http"
 	"os/exec"
 	"runtime"
 	"strings"
@@ -27,9 +26,9 @@ const PodMargin = 6 << 10
 func (c *Cluster) FillPods(n int, images ...string) (remove func() error, err error) {
 	remove = func() error {
 		return errors.Join(
-			c.Do(http.MethodDelete, "/api/v1/namespaces/"+crowd+"/pods", "", nil, nil),
-			c.Do(http.MethodDelete, "/api/v1/namespaces/"+crowd, "", nil, nil),
-			c.Do(http.MethodDelete, "/api/v1/nodes/"+crowd, "", nil, nil))
+			c.Remove("/api/v1/namespaces/"+crowd+"/pods"),
+			c.Remove("/api/v1/namespaces/"+crowd),
+			c.Remove("/api/v1/nodes/"+crowd))
 	}
 	defer func() {
 		if err != nil {

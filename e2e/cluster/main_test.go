@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"testing"
 )
 
@@ -23,7 +24,7 @@ func TestMain(m *testing.M) {
 func run(m *testing.M) (code int, err error) {
 	if reason := Unfit(); reason == "" {
 		var before footprint
-		if before, err = machine(""); err != nil {
+		if before, err = machine(); err != nil {
 			return 1, err
 		}
 		if shared, err = Start(context.Background()); err != nil {
@@ -31,7 +32,7 @@ func run(m *testing.M) (code int, err error) {
 		}
 		// After all tests: ended in order, the cluster leaves nothing on the machine.
 		defer func() {
-			if end := errors.Join(shared.Close(), left(before, "")); end != nil {
+			if end := errors.Join(shared.Close(), left(before, filepath.Base(shared.dir))); end != nil {
 				code, err = 1, errors.Join(err, end)
 			}
 		}()

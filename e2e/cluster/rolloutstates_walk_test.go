@@ -80,7 +80,7 @@ func (w *walk) is(state string, code int, reason, says string) {
 func (w *walk) becomes(state string, code int) rolloutOf {
 	w.Helper()
 	var got rolloutOf
-	err := lab.Poll(time.Minute, func() error {
+	err := lab.Poll(patience, func() error {
 		var exit int
 		if got, exit = w.status(); got.State != state || exit != code {
 			return fmt.Errorf("exit status %d, %+v", exit, got)
@@ -161,7 +161,7 @@ func (w *walk) ends(x *waiting, code int, says string) {
 		if got := x.ProcessState.ExitCode(); got != code || !strings.Contains(x.stdout.String(), says) {
 			w.Errorf("--wait: exit status %d, %s%s; want %d, %s", got, x.stdout.String(), x.stderr.String(), code, says)
 		}
-	case <-time.After(2 * time.Minute):
+	case <-time.After(patience):
 		w.Fatalf("--wait does not end")
 	}
 }
@@ -227,7 +227,7 @@ func TestRolloutStates(t *testing.T) {
 		w.is("Progressing", 4, "NotRendered", "has not all files of 51-worker-lab yet")
 	})
 	outer := w
-	wait = outer.wait("--timeout", "5m")
+	wait = outer.wait("--timeout", "20m")
 	step("rendered, generation not observed, Updated=True", func(w *walk) {
 		w.o.render()
 		w.updatedSays("True")
@@ -376,8 +376,17 @@ func TestRolloutStates(t *testing.T) {
 		w.is("Progressing", 4, "NotRendered", "")
 	})
 	step("interrupted", func(w *walk) {
+		since := c.audited(w.T)
 		x := w.wait()
-		time.Sleep(2 * time.Second) // it has looked once
+		must(w.T, lab.Poll(patience, func() error { // it has looked once when it looks again
+			looks, err := c.requestsOf(since, func(e event) bool {
+				return e.UserAgent == "nodetrust" && strings.HasPrefix(e.RequestURI, machinePools)
+			})
+			if err == nil && len(looks) < 2 {
+				err = fmt.Errorf("%d looks", len(looks))
+			}
+			return err
+		}))
 		w.running(x)
 		must(w.T, x.Process.Signal(syscall.SIGINT))
 		w.ends(x, 4, "pool worker: Progressing: ")

@@ -288,8 +288,8 @@ func (f *Fleet) Close() error {
 	var errs []error
 	if len(f.Nodes) > 0 {
 		errs = append(errs,
-			f.c.Do(http.MethodDelete, "/api/v1/namespaces/nodetrust/pods", "", nil, nil),
-			f.c.Do(http.MethodDelete, "/api/v1/nodes?labelSelector="+simulatedLabel, "", nil, nil))
+			f.c.Remove("/api/v1/namespaces/nodetrust/pods"),
+			f.c.Remove("/api/v1/nodes?labelSelector="+simulatedLabel))
 	}
 	if f.base != nil {
 		errs = append(errs, f.c.Delete(f.base))

@@ -10,8 +10,8 @@ import (
 	"os/exec"
 	"strings"
 	"sync"
-	"time"
 
+	"github.com/nodetrust/nodetrust/e2e/lab"
 	"github.com/nodetrust/nodetrust/verdict"
 )
 
@@ -100,7 +100,7 @@ func (w *world) ask(nodetrust string, c Case, tmp string) (a Answers, err error)
 
 // judge runs nodetrust and reads the verdict, which in an audit is that of its only image.
 func judge(nodetrust, tmp, stdin string, args ...string) (verdict.Verdict, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), lab.Patience)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, nodetrust, args...)
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + tmp, "TMPDIR=" + tmp, "LANG=C"}

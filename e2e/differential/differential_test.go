@@ -59,23 +59,19 @@ func TestDifferential(t *testing.T) {
 	if n-first >= sampleCases && (count["accept"] < (n-first)/10 || count["refuse"] < (n-first)/10 || count["unknown"] < (n-first)/20) {
 		t.Error("too few of an answer: the cases compare little")
 	}
-	leaves(t, w, tmp)
+	leaves(t, tmp)
 }
 
 // leaves fails if anything of all the verifications is still there.
-func leaves(t *testing.T, w *world, tmp string) {
+func leaves(t *testing.T, tmp string) {
 	t.Helper()
 	left, err := filepath.Glob(filepath.Join(tmp, "*"))
 	must(t, err)
 	for _, f := range left {
 		t.Errorf("nodetrust left %s", f)
 	}
-	procs, err := filepath.Glob("/proc/[0-9]*/cmdline")
-	must(t, err)
-	for _, p := range procs {
-		if b, err := os.ReadFile(p); err == nil && strings.Contains(string(b), tmp+"/") {
-			t.Errorf("nodetrust left %s: %q", p, b)
-		}
+	for _, p := range processesOf(t, tmp) {
+		t.Errorf("nodetrust left %q", p)
 	}
 }
 

@@ -89,7 +89,7 @@ func TestLeavesNothing(t *testing.T) {
 // keyringIn waits until a keyring is in use.
 func keyringIn(t *testing.T, tmp string) {
 	t.Helper()
-	must(t, lab.Poll(20*time.Second, func() error {
+	must(t, lab.Poll(lab.Patience, func() error {
 		if found, _ := filepath.Glob(filepath.Join(tmp, "*/gpg/*/pubring.kbx")); len(found) == 0 {
 			return fmt.Errorf("no keyring below %s", tmp)
 		}
@@ -97,17 +97,18 @@ func keyringIn(t *testing.T, tmp string) {
 	}))
 }
 
-// processesOf names the processes that were started with a temporary directory, after giving them some time to end.
+// processesOf names the processes that were started with a temporary directory, or have one below it in their command line, after
+// giving them some time to end.
 func processesOf(t *testing.T, tmp string) (left []string) {
 	t.Helper()
-	_ = lab.Poll(5*time.Second, func() error {
+	_ = lab.Poll(time.Minute, func() error {
 		left = nil
 		procs, err := filepath.Glob("/proc/[0-9]*")
 		must(t, err)
 		for _, p := range procs {
 			env, err := os.ReadFile(filepath.Join(p, "environ"))
-			if err == nil && bytes.Contains(env, []byte("TMPDIR="+tmp)) {
-				cmdline, _ := os.ReadFile(filepath.Join(p, "cmdline"))
+			cmdline, _ := os.ReadFile(filepath.Join(p, "cmdline"))
+			if err == nil && (bytes.Contains(env, []byte("TMPDIR="+tmp)) || bytes.Contains(cmdline, []byte(tmp+"/"))) {
 				left = append(left, string(bytes.ReplaceAll(cmdline, []byte{0}, []byte(" "))))
 			}
 		}

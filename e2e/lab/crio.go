@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 )
 
 // StartCRIO starts CRI-O in the node and waits until it answers. An empty signaturePolicy leaves the setting at its default,
@@ -41,10 +42,10 @@ func (n *Node) StartCRIO(signaturePolicy string) error {
 	return nil
 }
 
-// StopCRIO ends CRI-O if it runs; its containers go on.
+// StopCRIO ends CRI-O if it runs; its containers go on. Of its own accord it would wait for pulls that hang.
 func (n *Node) StopCRIO() {
 	if n.crio != nil {
-		n.crio.Stop()
+		n.crio.stop(10 * time.Second)
 		n.crio = nil
 	}
 }

@@ -76,11 +76,14 @@ func TestNode(t *testing.T) {
 		t.Errorf("the node's /etc can be written: %s %v", out, err)
 	}
 
-	procs, err := n.Processes()
-	must(t, err)
-	if len(procs) != 1 || !strings.Contains(procs[0].Command, "crio") {
-		t.Errorf("processes: got %v, want CRI-O alone", procs)
-	}
+	// What a pull has started may still be ending.
+	must(t, Poll(Patience, func() error {
+		procs, err := n.Processes()
+		if err == nil && (len(procs) != 1 || !strings.Contains(procs[0].Command, "crio")) {
+			err = fmt.Errorf("processes: got %v, want CRI-O alone", procs)
+		}
+		return err
+	}))
 	must(t, n.Close())
 	closed = true
 	if left, err := n.Processes(); err == nil && len(left) > 0 {

@@ -346,7 +346,7 @@ func (n *Node) Processes() ([]Info, error) {
 	return out, nil
 }
 
-// Inotify counts the inotify instances that the node's processes hold.
+// Inotify counts the inotify instances that the node's processes hold, but for CRI-O's: it makes some after it has begun to answer.
 func (n *Node) Inotify() (int, error) {
 	procs, err := n.Processes()
 	if err != nil {
@@ -354,6 +354,9 @@ func (n *Node) Inotify() (int, error) {
 	}
 	count := 0
 	for _, p := range procs {
+		if n.crio != nil && p.PID == n.crio.pid {
+			continue
+		}
 		fds, err := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", p.PID))
 		if err != nil {
 			return 0, err
@@ -374,9 +377,7 @@ func (n *Node) TempFiles() ([]string, error) {
 
 // Close ends the node: CRI-O in order, everything else by the kernel.
 func (n *Node) Close() error {
-	if n.crio != nil {
-		n.crio.Stop()
-	}
+	n.StopCRIO()
 	_ = n.stdin.Close()
 	done := make(chan struct{})
 	go func() { _ = n.holder.Wait(); close(done) }()

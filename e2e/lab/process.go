@@ -88,14 +88,15 @@ func (p *Process) Exited() bool {
 	}
 }
 
-// Stop sends SIGTERM, waits up to ten seconds, then kills. It returns the exit status, or -1 when the program had to be
-// killed.
-func (p *Process) Stop() int {
+// Stop sends SIGTERM, waits, then kills. It returns the exit status, or -1 when the program had to be killed.
+func (p *Process) Stop() int { return p.stop(Patience) }
+
+func (p *Process) stop(patience time.Duration) int {
 	_ = p.Signal(syscall.SIGTERM)
 	select {
 	case <-p.done:
 		return p.cmd.ProcessState.ExitCode()
-	case <-time.After(10 * time.Second):
+	case <-time.After(patience):
 	}
 	p.Kill()
 	return -1

@@ -41,12 +41,22 @@ func ModuleRoot() (string, error) {
 	}
 }
 
-// BuildPrograms runs `make build build-pure` and copies the results to dir.
+// BuildPrograms runs `make build build-pure` and copies the results to dir. Tests of other packages may do that at the same time,
+// and one that was killed may have left half a program: there is one after the other.
 func BuildPrograms(ctx context.Context, dir string) (*Programs, error) {
 	root, err := ModuleRoot()
 	if err != nil {
 		return nil, err
 	}
+	cache, err := cacheDir()
+	if err != nil {
+		return nil, err
+	}
+	unlock, err := lock(cache)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
 	cmd := exec.CommandContext(ctx, "make", "-s", "-C", root, "build", "build-pure")
 	cmd.Env = without(os.Environ(), "MAKEFLAGS", "MAKELEVEL", "MFLAGS")
 	if out, err := cmd.CombinedOutput(); err != nil {
