@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/nodetrust/nodetrust/e2e/lab"
 	"github.com/nodetrust/nodetrust/internal/fixture"
@@ -18,6 +19,7 @@ const markFile = "cluster.json"
 // mark is what `lab-down` finds of a running cluster: the file cluster.json in its directory.
 type mark struct {
 	PID     int          `json:"pid"`
+	Program string       `json:"program"` // its name
 	Started string       `json:"started"` // of the process, in ticks since boot
 	Cgroups []lab.Cgroup `json:"cgroups"`
 	GPG     string       `json:"gpg"` // home
@@ -28,7 +30,7 @@ func (c *Cluster) writeMark() error {
 	if err != nil {
 		return err
 	}
-	m := mark{PID: os.Getpid(), Started: started, Cgroups: c.cgroups}
+	m := mark{PID: os.Getpid(), Program: filepath.Base(os.Args[0]), Started: started, Cgroups: c.cgroups}
 	if c.Images != nil {
 		m.GPG = c.gpg.Home()
 	}
@@ -36,7 +38,9 @@ func (c *Cluster) writeMark() error {
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(filepath.Join(c.dir, markFile), b, 0o644)
+	path := filepath.Join(c.dir, markFile)
+	// In one step: this process may be killed at any moment.
+	return errors.Join(os.WriteFile(path+".new", b, 0o644), os.Rename(path+".new", path))
 }
 
 // startTime is when the process began, in ticks since boot: with its number it names a process for good.
@@ -55,36 +59,48 @@ func startTime(pid int) (string, error) {
 	return f[19], nil
 }
 
-// Down ends the clusters of this machine that `make lab` or a test started, and removes what those left behind that were
-// killed. It returns how many there were.
-func Down() (int, error) {
+// labProgram is what `make lab` runs.
+const labProgram = "lab"
+
+// Down ends the clusters of this machine that `make lab` started, and removes what those left behind that were killed, those of
+// tests too. It returns how many there were. Clusters of tests that run are left alone, and counted as kept.
+func Down() (ended, kept int, err error) {
 	marks, err := filepath.Glob(filepath.Join(os.TempDir(), "nt-lab-*", markFile))
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	var errs []error
 	for _, path := range marks {
-		errs = append(errs, down(path))
+		mine, err := down(path)
+		if errs = append(errs, err); mine {
+			ended++
+		} else {
+			kept++
+		}
 	}
-	return len(marks), errors.Join(errs...)
+	return ended, kept, errors.Join(errs...)
 }
 
-func down(path string) error {
+// down does it with the cluster of a mark, unless it is that of something else which is running.
+func down(path string) (mine bool, err error) {
 	var m mark
 	b, err := os.ReadFile(path)
 	if err != nil {
-		return err
+		return true, err
 	}
 	if err := json.Unmarshal(b, &m); err != nil {
-		return fmt.Errorf("reading %s: %w", path, err)
+		return true, fmt.Errorf("reading %s: %w", path, err)
 	}
 	alive := func() bool {
 		started, err := startTime(m.PID)
 		return err == nil && started == m.Started
 	}
+	if alive() && m.Program != labProgram {
+		return false, nil
+	}
 	if alive() {
 		if err := syscall.Kill(m.PID, syscall.SIGTERM); err != nil {
-			return fmt.Errorf("ending the lab: %w", err)
+			return true, fmt.Errorf("ending the lab: %w", err)
 		}
 		err := lab.Poll(patience, func() error {
 			if alive() {
@@ -93,7 +109,7 @@ func down(path string) error {
 			return nil
 		})
 		if err != nil {
-			return fmt.Errorf("ending the lab: %w", err)
+			return true, fmt.Errorf("ending the lab: %w", err)
 		}
 	}
 	if m.GPG != "" {
@@ -103,5 +119,7 @@ func down(path string) error {
 	for _, g := range m.Cgroups {
 		errs = append(errs, removeCgroup(g))
 	}
-	return errors.Join(append(errs, os.RemoveAll(filepath.Dir(path)))...)
+	// Programs of a lab that was killed may be about to end, and write until then.
+	remove := func() error { return os.RemoveAll(filepath.Dir(path)) }
+	return true, errors.Join(append(errs, lab.Poll(30*time.Second, remove))...)
 }

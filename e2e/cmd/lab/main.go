@@ -94,7 +94,10 @@ See docs/lab.md. ^C or make lab-down ends it.
 }
 
 func down() error {
-	n, err := cluster.Down()
+	n, kept, err := cluster.Down()
+	if kept > 0 {
+		fmt.Printf("lab: %d of tests that run: left alone\n", kept)
+	}
 	if err != nil {
 		return err
 	}
