@@ -318,7 +318,6 @@ func (e *evaluation) judge(ctx context.Context) {
 	// Redirects, tokens, headers and error pages take some more than the signatures themselves.
 	e.requests.Bound(4*e.maxSignatures+64, int64(e.maxSignatures)*int64(e.maxSize)+1<<20)
 	signatures, reason, err := e.signatures(ctx, un)
-	e.extension = servedByRegistry(e.requests.Since(asked))
 	e.tellSignatures(e.requests.Since(asked), signatures, err)
 	if err == nil {
 		e.requirements(ctx, un, blob, signatures)
@@ -341,6 +340,9 @@ func (e *evaluation) judge(ctx context.Context) {
 			what = "the policy accepts, but runtimes read signatures before they pull: %v"
 		}
 		e.set(verdict.Unknown, reason, fmt.Sprintf(what, err))
+		if e.extension && reason != verdict.Timeout {
+			e.v.Hint = "the registry sends X-Registry-Supports-Signatures: 1, so runtimes ask it for signatures and no lookaside: it must serve them at /extensions/v2/, or not send the header"
+		}
 	}
 }
 

@@ -144,6 +144,9 @@ func lookasideReason(err error) verdict.Reason {
 	case errors.As(err, &urlError), errors.As(err, &netError), errors.Is(err, io.ErrUnexpectedEOF), isPathError(err):
 		return verdict.LookasideUnreachable
 	}
+	if r := httpReason(err); r == verdict.Unauthorized || r == verdict.RateLimited { // a registry that serves signatures itself
+		return r
+	}
 	// It answered, but what it sent is no signature, or too much.
 	return verdict.LookasideNotSignature
 }

@@ -57,7 +57,7 @@ type (
 	}
 )
 
-// signatures reads all signatures of an image, within the limits.
+// signatures reads all signatures of an image, within the limits, and notes whether the registry serves them.
 func (e *evaluation) signatures(ctx context.Context, un *image.UnparsedImage) ([]sig, verdict.Reason, error) {
 	if err := e.checkSignatureFiles(); err != nil {
 		var many *tooMuchError
@@ -66,7 +66,9 @@ func (e *evaluation) signatures(ctx context.Context, un *image.UnparsedImage) ([
 		}
 		return nil, lookasideReason(err), err
 	}
+	asked := len(e.requests.Since(0))
 	list, err := un.UntrustedSignatures(ctx)
+	e.extension = servedByRegistry(e.requests.Since(asked))
 	if err != nil {
 		var many *traffic.TooMuchError
 		if errors.As(err, &many) {

@@ -1,6 +1,7 @@
 package verify
 
 import (
+	"bytes"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -9,6 +10,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"encoding/pem"
+	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -181,5 +183,84 @@ func TestImage_extension(t *testing.T) {
 	w.want(v, verdict.Accept, "")
 	if s := v.Requirements[0].Signatures[0]; !strings.HasPrefix(s.Source, w.ref("team/app")+": signature 1") {
 		t.Error(s.Source)
+	}
+}
+
+// Whatever a registry sends that says it serves signatures: no accept, little is read, and it is named, not the lookaside,
+// though that has a good signature.
+func TestImage_extensionHostile(t *testing.T) {
+	w := newWorld(t)
+	d := w.push("team/app", "v1")
+	w.sign(w.key, "team/app", d, w.ref("team/app:v1"), 1)
+	good, err := w.key.Sign(d, w.ref("team/app:v1"))
+	check(t, err)
+	entry := func(version int, kind string, content []byte) string {
+		return fmt.Sprintf(`{"schemaVersion":%d,"name":"%s@%s","type":%q,"content":%q}`, version, d, strings.Repeat("a", 32), kind, base64.StdEncoding.EncodeToString(content))
+	}
+	list := func(entries ...string) http.HandlerFunc {
+		return func(rw http.ResponseWriter, _ *http.Request) {
+			_, _ = rw.Write([]byte(`{"signatures":[` + strings.Join(entries, ",") + `]}`))
+		}
+	}
+	status := func(code int) http.HandlerFunc {
+		return func(rw http.ResponseWriter, _ *http.Request) { rw.WriteHeader(code) }
+	}
+	many := make([]string, MaxSignatures+1)
+	for i := range many {
+		many[i] = entry(2, "atomic", good)
+	}
+	p := w.policy(signedBy(w.key))
+	for _, tt := range []struct {
+		name   string
+		serve  http.HandlerFunc
+		answer verdict.Answer
+		reason verdict.Reason
+	}{
+		{"a good one behind one that is none", list(entry(2, "atomic", []byte("hello")), entry(2, "atomic", good)), verdict.Accept, ""},
+		{"none that is one", list(entry(2, "atomic", []byte("hello"))), verdict.Refuse, verdict.WeakOrUnsupported},
+		{"another version", list(entry(1, "atomic", good)), verdict.Refuse, verdict.NoSignature},
+		{"another type", list(entry(2, "other", good)), verdict.Refuse, verdict.NoSignature},
+		{"web page", func(rw http.ResponseWriter, _ *http.Request) { _, _ = rw.Write([]byte("<!DOCTYPE html>")) }, verdict.Unknown, verdict.LookasideNotSignature},
+		{"too many", list(many...), verdict.Unknown, verdict.LookasideNotSignature},
+		{"too large", list(entry(2, "atomic", make([]byte, 2<<20))), verdict.Unknown, verdict.LookasideNotSignature},
+		{"endless", func(rw http.ResponseWriter, r *http.Request) {
+			for r.Context().Err() == nil {
+				if _, err := rw.Write(bytes.Repeat([]byte(" "), 1<<20)); err != nil {
+					return
+				}
+			}
+		}, verdict.Unknown, verdict.LookasideNotSignature},
+		{"to a file", func(rw http.ResponseWriter, r *http.Request) {
+			http.Redirect(rw, r, "file://"+w.lookaside.Dir, http.StatusFound)
+		}, verdict.Unknown, verdict.LookasideUnreachable},
+		{"401", status(401), verdict.Unknown, verdict.Unauthorized},
+		{"403", status(403), verdict.Unknown, verdict.Unauthorized},
+		{"404", status(404), verdict.Unknown, verdict.LookasideNotSignature},
+		{"500", status(500), verdict.Unknown, verdict.LookasideUnreachable},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			w.T = t
+			w.registry.Fault(func(rw http.ResponseWriter, r *http.Request) {
+				rw.Header().Set("X-Registry-Supports-Signatures", "1")
+				if strings.HasPrefix(r.URL.Path, "/extensions/v2/team/app/signatures/") {
+					tt.serve(rw, r)
+					return
+				}
+				w.registry.Serve(rw, r)
+			})
+			w.lookaside.Requests()
+			var v verdict.Verdict
+			total, heap := allocated(func() { v = w.likeImage(p, w.ref("team/app:v1"), testOptions()) })
+			w.want(v, tt.answer, tt.reason)
+			if strings.Contains(v.Message, w.lookaside.URL()+"/team/app@") || tt.answer == verdict.Unknown && !strings.Contains(v.Hint, "X-Registry-Supports-Signatures") {
+				t.Errorf("%s\n%s", v.Message, v.Hint)
+			}
+			if asked := w.lookaside.Requests(); len(asked) > 0 {
+				t.Errorf("the lookaside was asked: %v", asked)
+			}
+			if total > 192<<20 || heap > 64<<20 {
+				t.Errorf("%d MiB allocated, heap grew by %d MiB", total>>20, heap>>20)
+			}
+		})
 	}
 }
