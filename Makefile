@@ -53,10 +53,10 @@ test-pure: build-pure ## the pure-Go build and what it answers
 	CGO_ENABLED=0 $(GO) test -json -tags '$(PURE_TAGS)' ./verify/... | $(BRIEF)
 
 e2e: deps-test ## the tests of the whole, with real runtimes (root; CRI-O is built once and cached)
-	cd e2e && $(GO) vet ./... && $(GO) test -v -count=1 -timeout 25m $(E2EFLAGS) . ./lab ./differential
+	cd e2e && $(GO) vet ./... && $(GO) test -v -count=1 -timeout 60m $(E2EFLAGS) . ./lab ./differential
 
 cluster: deps-test ## the tests on a real cluster of two nodes (root on Debian; Kubernetes is built once and cached)
-	cd e2e && $(GO) vet ./cluster && $(GO) test -v -count=1 -parallel 4 -timeout 40m $(CLUSTERFLAGS) ./cluster
+	cd e2e && $(GO) vet ./cluster && $(GO) test -v -count=1 -parallel 4 -timeout 90m $(CLUSTERFLAGS) ./cluster
 
 lab: deps-test ## bring up the tests' cluster and say how to use kubectl on it; ^C or lab-down ends it
 	@mkdir -p bin && cd e2e && $(GO) build -o ../bin/lab ./cmd/lab && exec ../bin/lab up

@@ -222,7 +222,7 @@ func (d *demo) apply(ctx context.Context) error {
 	}
 	d.exited = make(chan error, 1)
 	go func() { d.exited <- d.running.Wait() }()
-	if err := poll(ctx, time.Millisecond, 20*time.Second, func() error {
+	if err := poll(ctx, time.Millisecond, func() error {
 		select {
 		case err := <-d.exited:
 			d.exited <- err
@@ -382,7 +382,7 @@ func (d *demo) tamper(ctx context.Context) error {
 			return err
 		}
 		t0 := time.Now()
-		if err := poll(ctx, 100*time.Microsecond, 10*time.Second, func() error {
+		if err := poll(ctx, 100*time.Microsecond, func() error {
 			info, err := os.Lstat(policy)
 			if err != nil {
 				return err
@@ -409,7 +409,7 @@ func (d *demo) tamper(ctx context.Context) error {
 
 // await waits until the agent reports state.
 func (d *demo) await(ctx context.Context, state string) (s status, err error) {
-	err = poll(ctx, 5*time.Millisecond, 30*time.Second, func() error {
+	err = poll(ctx, 5*time.Millisecond, func() error {
 		if s, err = d.readStatus(); err != nil {
 			return err
 		}
@@ -483,7 +483,7 @@ func (d *demo) stop(context.Context) error {
 			return fmt.Errorf("the agent ended with %w\n%s", err, &d.log)
 		}
 		return nil
-	case <-time.After(10 * time.Second):
+	case <-time.After(patience):
 		_ = cmd.Process.Kill()
 		<-d.exited
 		return errors.New("the agent had to be killed")
