@@ -46,11 +46,11 @@ build-pure: ## bin/nodetrust-pure, without cgo: answers unknown where only gpgme
 test: test-unit test-pure e2e $(if $(filter all,$(NODETRUST_E2E)),cluster) ## all tests; as root they include a real CRI-O and podman, with NODETRUST_E2E=all a real cluster
 
 test-unit: deps-test ## unit tests; the agent's with the race detector
-	CGO_ENABLED=1 $(GO) test -race -json ./agent/... | $(BRIEF)
-	CGO_ENABLED=1 $(GO) test -json -tags '$(TAGS)' $$($(GO) list ./... | grep -v /agent) | $(BRIEF)
+	CGO_ENABLED=1 $(GO) test -timeout 30m -race -json ./agent/... | $(BRIEF)
+	CGO_ENABLED=1 $(GO) test -timeout 30m -json -tags '$(TAGS)' $$($(GO) list ./... | grep -v /agent) | $(BRIEF)
 
 test-pure: build-pure ## the pure-Go build and what it answers
-	CGO_ENABLED=0 $(GO) test -json -tags '$(PURE_TAGS)' ./verify/... | $(BRIEF)
+	CGO_ENABLED=0 $(GO) test -timeout 30m -json -tags '$(PURE_TAGS)' ./verify/... | $(BRIEF)
 
 e2e: deps-test ## the tests of the whole, with real runtimes (root; CRI-O is built once and cached)
 	cd e2e && $(GO) vet ./... && $(GO) test -v -count=1 -timeout 60m $(E2EFLAGS) . ./lab ./differential
