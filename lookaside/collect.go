@@ -142,18 +142,32 @@ func (c *collector) image(ctx context.Context, name string) (Image, error) {
 		return out, err
 	}
 	out.Places = append(out.Places, places...)
+	if !c.o.Refresh {
+		if r, ok := c.tree.recorded(name); ok {
+			if err := c.add(ctx, &out, r); err != nil || out.Verdict.Verdict == verdict.Accept {
+				return out, err
+			} // else it may have been signed since
+		}
+	}
 	r, err := c.read(ctx, name)
 	if err != nil {
 		var known *verify.ContentError
 		if !errors.As(err, &known) {
 			return out, err
 		}
-		out.Reason, out.Message = known.Reason, err.Error()
+		out.Verdict = verdict.Verdict{Image: name, Verdict: verdict.Unknown, Reason: known.Reason, Message: err.Error(), Mechanism: mechanism.Name}
 		return out, nil
 	}
+	err = c.add(ctx, &out, r)
+	return out, err
+}
+
+// add writes what was read of an image into the tree, and judges it by that.
+func (c *collector) add(ctx context.Context, out *Image, r record) error {
+	missed := c.release(ctx, r)
 	out.Digest = r.Digest
 	var paths []string
-	for _, p := range places {
+	for _, p := range out.Places {
 		if _, path, ok := strings.Cut(p, "/"); ok && !slices.Contains(paths, path) {
 			paths = append(paths, path)
 		}
@@ -161,25 +175,29 @@ func (c *collector) image(ctx context.Context, name string) (Image, error) {
 	for _, path := range paths {
 		added, err := c.put(path, r)
 		if err != nil {
-			return out, err
+			return err
 		}
 		out.Added += added
 	}
-	if _, _, byDigest := strings.Cut(name, "@"); byDigest {
+	if _, _, byDigest := strings.Cut(r.Image, "@"); byDigest {
 		if err := c.tree.keep(r); err != nil {
-			return out, fmt.Errorf("writing the lookaside: %w", err)
+			return fmt.Errorf("writing the lookaside: %w", err)
 		}
 	}
-	return out, c.prove(ctx, &out, r, paths)
+	if err := c.prove(ctx, out, r, paths); err != nil || missed == nil || out.Verdict.Verdict != verdict.Refuse {
+		return err
+	}
+	var known *verify.ContentError
+	if !errors.As(missed, &known) {
+		return missed
+	}
+	out.Verdict.Verdict, out.Reason, out.Cause, out.Hint = verdict.Unknown, known.Reason, "", ""
+	out.Message += "; not all stores of releases could be read: " + missed.Error()
+	return nil
 }
 
-// read reads manifests and signatures, from an earlier run's record if there is one.
+// read reads manifests and signatures.
 func (c *collector) read(ctx context.Context, name string) (record, error) {
-	if !c.o.Refresh {
-		if r, ok := c.tree.recorded(name); ok {
-			return r, c.release(ctx, r)
-		}
-	}
 	content, err := verify.OpenContent(ctx, name, c.o.Policy, c.o.Image)
 	if err != nil {
 		return record{}, err
@@ -189,12 +207,12 @@ func (c *collector) read(ctx context.Context, name string) (record, error) {
 	if err != nil {
 		return record{}, err
 	}
-	r := record{Image: name, Repository: content.Repository, Digest: content.Digest, Manifests: manifests}
-	return r, c.release(ctx, r)
+	return record{Image: name, Repository: content.Repository, Digest: content.Digest, Manifests: manifests}, nil
 }
 
-// release adds the signatures that stores of releases have.
-func (c *collector) release(ctx context.Context, r record) error {
+// release adds the signatures that stores of releases have. An error is of the first store that may have more: others may have
+// enough.
+func (c *collector) release(ctx context.Context, r record) (missed error) {
 	if c.o.IsRelease == nil || !c.o.IsRelease(r.Repository) {
 		return nil
 	}
@@ -202,10 +220,12 @@ func (c *collector) release(ctx context.Context, r record) error {
 		m := &r.Manifests[i]
 		for _, s := range c.o.Releases {
 			blobs, err := s.Signatures(ctx, m.Digest)
-			if err != nil {
-				return err
-			}
+			missed = cmp.Or(missed, err)
 			for _, b := range blobs {
+				if err := b.Check(); err != nil { // it would spoil the tree
+					missed = cmp.Or(missed, err)
+					continue
+				}
 				m.Simple = append(m.Simple, without([][]byte{b.Data}, m.Simple)...)
 				c.mu.Lock()
 				c.releases[m.Digest] = append(c.releases[m.Digest], without([][]byte{b.Data}, c.releases[m.Digest])...)
@@ -213,7 +233,7 @@ func (c *collector) release(ctx context.Context, r record) error {
 			}
 		}
 	}
-	return nil
+	return missed
 }
 
 // put writes the signatures under one repository path.

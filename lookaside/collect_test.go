@@ -357,6 +357,31 @@ func TestCollect_resumed(t *testing.T) {
 	}
 }
 
+// TestCollect_signedSince: an image by digest that lacked a signature is read again.
+func TestCollect_signedSince(t *testing.T) {
+	w := newWorld(t)
+	digest := w.push("team/late")
+	image := w.registry.Host + "/team/late@" + digest
+	r, _, err := w.collect(Options{}, image)
+	check(t, err)
+	if r.Verdict != verdict.Refuse || r.Images[0].Reason != verdict.NoSignature {
+		t.Errorf("%+v", r)
+	}
+	w.lookaside.Fault(func(rw http.ResponseWriter, _ *http.Request) { rw.WriteHeader(http.StatusForbidden) })
+	r, _, err = w.collect(Options{}, image)
+	check(t, err)
+	if got := r.Images[0]; got.Verdict.Verdict != verdict.Unknown || got.Reason != verdict.LookasideForbidden || got.Cause != "" {
+		t.Errorf("%+v", got)
+	}
+	w.lookaside.Fault(nil)
+	w.sign(w.key, "team/late", digest, 1)
+	r, _, err = w.collect(Options{}, image)
+	check(t, err)
+	if r.Verdict != verdict.Accept || r.Images[0].Signatures != 1 || r.Images[0].Added != 2 {
+		t.Errorf("%+v", r)
+	}
+}
+
 // TestCollect_release: signatures of releases come from their stores, and go to ConfigMaps.
 func TestCollect_release(t *testing.T) {
 	w := newWorld(t)
@@ -386,6 +411,32 @@ func TestCollect_release(t *testing.T) {
 	check(t, err)
 	if r.Verdict != verdict.Unknown || r.Images[0].Reason != verdict.LookasideUnreachable {
 		t.Errorf("%+v", r)
+	}
+	// A web page is no signature, and doesn't get into the tree.
+	w.lookaside.Fault(func(rw http.ResponseWriter, _ *http.Request) { fmt.Fprint(rw, "<html>") })
+	pages, err := release.OpenStore(w.lookaside.URL())
+	check(t, err)
+	w.dir = t.TempDir()
+	w.policy = w.open(URL(t.TempDir()), w.insecure(w.registry.Host))
+	r, _, err = w.collect(Options{Releases: []release.Source{pages, maps}, IsRelease: is}, image)
+	check(t, err)
+	if r.Verdict != verdict.Accept || len(w.tree()) != 2 {
+		t.Errorf("%+v: %q", r, w.tree())
+	}
+	w.dir = t.TempDir()
+	r, _, err = w.collect(Options{Releases: []release.Source{pages}, IsRelease: is}, image)
+	check(t, err)
+	if r.Verdict != verdict.Unknown || r.Images[0].Reason != verdict.LookasideNotSignature || len(w.tree()) != 0 {
+		t.Errorf("%+v: %q", r, w.tree())
+	}
+	// One that can't be reached does no harm where another has what is needed.
+	for _, sources := range [][]release.Source{{store, maps}, {maps, store}} {
+		w.dir = t.TempDir()
+		r, found, err = w.collect(Options{Releases: sources, IsRelease: is}, image)
+		check(t, err)
+		if r.Verdict != verdict.Accept || len(found[digest]) != 1 {
+			t.Errorf("%+v", r)
+		}
 	}
 }
 

@@ -227,8 +227,7 @@ func (r *Result) signatures(ctx context.Context, want detached.Wanted, o Options
 				missed = append(missed, &verify.ContentError{Reason: verdict.LookasideNotSignature, Err: fmt.Errorf("more than %d signatures", maxBlobs)})
 				break
 			}
-			if len(b.Data) == 0 || b.Data[0]&0x80 == 0 { // no OpenPGP packet: a web page
-				err := notSignature("%s is no signature", b.Source)
+			if err := b.Check(); err != nil {
 				missed, r.Problems = append(missed, err), append(r.Problems, err.Error())
 				continue
 			}

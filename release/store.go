@@ -40,6 +40,14 @@ type Blob struct {
 	Data   []byte
 }
 
+// Check returns a *verify.ContentError if the blob can't be a signature: a web page, for example.
+func (b Blob) Check() error {
+	if len(b.Data) == 0 || b.Data[0]&0x80 == 0 { // no OpenPGP packet
+		return notSignature("%s is no signature", b.Source)
+	}
+	return nil
+}
+
 // Source holds signatures of release images by manifest digest.
 type Source interface {
 	// Signatures returns what there is for a digest ("sha256:…"), none if there is none. An error, which is a
