@@ -93,17 +93,29 @@ func TestPools(t *testing.T) {
 		return err
 	})
 	must(t, err)
+	out, err := c.plugin(t, "__complete", "nodetrust", "status", "--pool", "").Output()
+	if err != nil || string(out) != "infra\nworker\n:4\n" {
+		t.Errorf("kubectl completes --pool with %q (%v)", out, err)
+	}
 }
 
 // status is what `nodetrust status` says of the cluster, as the plug-in of kubectl.
 func (c *Cluster) status(t *testing.T, args ...string) (string, error) {
 	t.Helper()
-	dir := t.TempDir()
-	must(t, os.Symlink(c.Lab.Programs.Nodetrust, filepath.Join(dir, "kubectl-nodetrust")))
-	cmd := c.KubectlCommand(t.Context(), append([]string{"nodetrust", "status"}, args...)...)
-	cmd.Env = append(cmd.Env, "PATH="+dir+":"+os.Getenv("PATH"))
-	out, err := cmd.CombinedOutput()
+	out, err := c.plugin(t, append([]string{"nodetrust", "status"}, args...)...).CombinedOutput()
 	return string(out), err
+}
+
+// plugin is a kubectl that finds nodetrust, and what completes it, as docs/install.md says.
+func (c *Cluster) plugin(t *testing.T, args ...string) *exec.Cmd {
+	t.Helper()
+	dir := t.TempDir()
+	must(t, os.Symlink(c.Lab.Programs.Nodetrust, filepath.Join(dir, "nodetrust")))
+	must(t, os.Symlink(c.Lab.Programs.Nodetrust, filepath.Join(dir, "kubectl-nodetrust")))
+	must(t, os.WriteFile(filepath.Join(dir, "kubectl_complete-nodetrust"), []byte("#!/bin/sh\nexec nodetrust __complete \"$@\"\n"), 0o755))
+	cmd := c.KubectlCommand(t.Context(), args...)
+	cmd.Env = append(cmd.Env, "PATH="+dir+":"+os.Getenv("PATH"))
+	return cmd
 }
 
 // TestObserve: agents that may only look say what they would change, and change nothing.

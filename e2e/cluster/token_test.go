@@ -274,4 +274,17 @@ func TestToken(t *testing.T) {
 	if after := c.fixed(t, "node1"); !reflect.DeepEqual(after, before["node1"]) {
 		t.Errorf("node1 was changed by its report:\n%+v\n%+v", before["node1"], after)
 	}
+
+	// What the agent asks is counted by the priority level of deploy/, and by no other.
+	var level struct{ Metadata Metadata }
+	must(t, c.Get("/apis/flowcontrol.apiserver.k8s.io/v1/prioritylevelconfigurations/nodetrust-agent", &level))
+	req, err := http.NewRequest(http.MethodGet, c.server+own, nil)
+	must(t, err)
+	req.Header.Set("Authorization", "Bearer "+token)
+	resp, err := client.Do(req)
+	must(t, err)
+	resp.Body.Close()
+	if got := resp.Header.Get("X-Kubernetes-PF-PriorityLevel-UID"); got == "" || got != level.Metadata.UID {
+		t.Errorf("its requests are of priority level %q, want nodetrust-agent (%s)", got, level.Metadata.UID)
+	}
 }
