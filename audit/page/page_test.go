@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"flag"
 	"fmt"
+	"image/color"
+	"image/png"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -172,11 +174,11 @@ func TestWrite_browser(t *testing.T) {
 		t.Skip("no chromium here: install it to try the page in a browser")
 	}
 	_, file := write(t, report(30))
-	dom := func(hash string) string {
+	ask := func(hash string, more ...string) string {
 		t.Helper()
 		dir := t.TempDir()
-		args := []string{"--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-dev-shm-usage", "--disable-background-networking", "--disable-component-update", "--user-data-dir=" + dir, "--virtual-time-budget=2000", "--dump-dom"}
-		cmd := exec.Command(browser, append(args, "file://"+file+hash)...)
+		args := []string{"--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-dev-shm-usage", "--disable-background-networking", "--disable-component-update", "--user-data-dir=" + dir, "--virtual-time-budget=2000"}
+		cmd := exec.Command(browser, append(append(args, more...), "file://"+file+hash)...)
 		cmd.Env = append(os.Environ(), "HOME="+dir)
 		var stderr bytes.Buffer
 		cmd.Stderr = &stderr
@@ -189,6 +191,7 @@ func TestWrite_browser(t *testing.T) {
 		}
 		return string(out)
 	}
+	dom := func(hash string) string { t.Helper(); return ask(hash, "--dump-dom") }
 	row := regexp.MustCompile(`(?s)<tr data-verdict="[a-z]+"([^>]*)>.*?<bdi class="ref name">(.*?)</bdi>`)
 	visible := func(dom string) (names []string) {
 		for _, m := range row.FindAllStringSubmatch(dom, -1) {
@@ -218,5 +221,23 @@ func TestWrite_browser(t *testing.T) {
 	}
 	if got := visible(dom("#sort=uses&dir=desc")); len(got) != 30 || got[0] != "quay.io/corp/app:v1" {
 		t.Errorf("sorted by use: %q", got)
+	}
+
+	// Light and dark, as the reader's system has it: the background is that of the corner.
+	for scheme, blink := range map[string]string{"dark": "0", "light": "1"} {
+		shot := filepath.Join(t.TempDir(), scheme+".png")
+		ask("", "--blink-settings=preferredColorScheme="+blink, "--window-size=800,600", "--screenshot="+shot)
+		f, err := os.Open(shot)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		img, err := png.Decode(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if y := color.GrayModel.Convert(img.At(1, 1)).(color.Gray).Y; scheme == "dark" && y > 64 || scheme == "light" && y < 192 {
+			t.Errorf("%s: the background has a brightness of %d of 255", scheme, y)
+		}
 	}
 }
