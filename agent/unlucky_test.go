@@ -304,7 +304,7 @@ func TestHostDirectoryReplaced(t *testing.T) {
 			w.must(os.Mkdir(real, 0o755))
 			select {
 			case <-w.done:
-			case <-time.After(20 * time.Second):
+			case <-time.After(patience):
 				t.Fatal("the agent goes on looking at a directory that the host has put aside")
 			}
 			if w.err == nil || !strings.Contains(w.err.Error(), at) {
@@ -329,17 +329,18 @@ func TestHostDirectoryCovered(t *testing.T) {
 		t.Cleanup(func() { _ = unix.Unmount(at, unix.MNT_DETACH) })
 	}
 	mount(first)
-	w.enforced(func(o *Options) { o.Resync = 500 * time.Millisecond })
+	w.enforced()
+	// Mounts are looked at after a round of canaries, so not between these two.
 	w.must(os.Rename(first, first+".old"))
-	mount(second) // before the next full look
-	w.until("the files to be in the directory on top", func() bool {
-		_, err := os.Stat(filepath.Join(second, "policy.json"))
-		return err == nil
-	})
-	select {
-	case <-w.done:
-		t.Fatalf("ended with %v", w.err)
-	case <-time.After(2 * time.Second): // some full looks
+	mount(second)
+	for range 3 {
+		mark := w.mark()
+		w.must(os.RemoveAll(w.path(policyFile)))
+		w.write("/etc/event", "") // the agent watches the directory below, at first
+		w.await(mark, judge.Enforced, "")
+	}
+	if _, err := os.Stat(filepath.Join(second, "policy.json")); err != nil {
+		t.Errorf("the files are not in the directory on top: %v", err)
 	}
 }
 
@@ -365,11 +366,12 @@ func TestNotDurable(t *testing.T) {
 	_, err = disk.Replace(root, f)
 	w.must(err)
 	a := &Agent{Options: w.options(), root: root, store: &store{}, active: &set{files: trust.FileSet{f}}, failed: failures{}}
+	now := time.Now()
 	a.fail(policyFile, disk.ErrNotDurable, true)
-	if a.heal(nil, time.Now()) || a.worst() == nil || a.worst().Reason != judge.ReasonWriteFailed {
+	if a.heal(nil, now) || a.worst() == nil || a.worst().Reason != judge.ReasonWriteFailed {
 		t.Errorf("it was forgotten: %v", a.worst())
 	}
-	a.heal(nil, time.Now().Add(time.Minute))
+	a.heal(nil, now.Add(time.Hour))
 	if len(a.failed) != 0 {
 		t.Errorf("it was not written again: %v", a.failed)
 	}

@@ -96,7 +96,7 @@ func startCRIO(t *testing.T, w *world) (socket, dir string) {
 	c, err := dialCRI(socket, "")
 	check(t, err)
 	defer c.Close()
-	for deadline := time.Now().Add(20 * time.Second); !c.absent(context.Background(), w.signed); time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); !c.absent(context.Background(), w.signed); time.Sleep(50 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("crio did not become ready")
 		}

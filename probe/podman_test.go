@@ -9,9 +9,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/nodetrust/nodetrust/internal/fixture"
 	"github.com/nodetrust/nodetrust/judge"
@@ -243,10 +245,8 @@ func TestPodmanHangs(t *testing.T) {
 	if out[0].Verdict.Verdict != verdict.Unknown || out[0].Reason != verdict.Timeout {
 		t.Errorf("got %+v", out[0])
 	}
-	for _, p := range processesOf(uint32(os.Geteuid())) {
-		if strings.HasPrefix(p, "podman") && strings.Contains(p, w.signed) {
-			t.Errorf("left running: %s", p)
-		}
+	if left := running(uint32(os.Geteuid()), func(p string) bool { return strings.HasPrefix(p, "podman") && strings.Contains(p, w.signed) }); len(left) > 0 {
+		t.Errorf("left running: %q", left)
 	}
 }
 
@@ -297,10 +297,8 @@ func TestPodmanUnprivileged(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(dir, "home/.config/cni")); err == nil {
 		t.Error("podman wrote into the home directory")
 	}
-	for _, p := range processesOf(65532) {
-		if strings.Contains(p, dir) {
-			t.Errorf("left running: %s", p)
-		}
+	if left := running(65532, func(p string) bool { return strings.Contains(p, dir) }); len(left) > 0 {
+		t.Errorf("left running: %q", left)
 	}
 }
 
@@ -311,6 +309,16 @@ func probeAsChild(t *testing.T) {
 	for _, c := range out {
 		if !c.OK {
 			t.Errorf("%s: %s %s: %s", c.Image, c.Verdict.Verdict, c.Reason, c.Message)
+		}
+	}
+}
+
+// running lists those of a user's processes that are meant, as processesOf does. What was killed is given time to go.
+func running(uid uint32, is func(string) bool) []string {
+	for end := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
+		left := slices.DeleteFunc(processesOf(uid), func(p string) bool { return !is(p) })
+		if len(left) == 0 || time.Now().After(end) {
+			return left
 		}
 	}
 }

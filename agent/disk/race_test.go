@@ -4,6 +4,7 @@ import (
 	"os"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/nodetrust/nodetrust/agent/disk"
 )
@@ -49,7 +50,9 @@ func TestNewDirectoryRace(t *testing.T) {
 			}
 		}
 	})
-	for range 2000 {
+	// Each round waits for the disk, which others may keep busy.
+	end := time.Now().Add(20 * time.Second)
+	for i := 0; i < 2000 && time.Now().Before(end); i++ {
 		_ = os.RemoveAll(h.path(dir))
 		_, _ = disk.Replace(h.root, f)
 		if info, err := os.Stat(h.path(victim)); err != nil || info.Mode().Perm() != 0o600 {

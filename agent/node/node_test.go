@@ -211,7 +211,8 @@ func TestServerAway(t *testing.T) {
 			time.Sleep(time.Minute)
 		}
 		tried := verbs(c)
-		if tried["patch"] < 200 || tried["patch"] > 400 {
+		// Each after 2½ to 5 minutes, the first ones sooner.
+		if tried["patch"] < 285 || tried["patch"] > 585 {
 			t.Errorf("%d tries in a day", tried["patch"])
 		}
 		r.Report(report("Enforced"))
@@ -271,7 +272,7 @@ func TestKubeconfigIsRenewed(t *testing.T) {
 		if p != "/api/v1/nodes/node1" {
 			t.Errorf("patched %s", p)
 		}
-	case <-time.After(30 * time.Second):
+	case <-time.After(time.Minute):
 		t.Error("nothing was written with the new token")
 	}
 }

@@ -59,7 +59,7 @@ func (tr tree) hinted() {
 	tr.t.Helper()
 	select {
 	case <-tr.w.C():
-	case <-time.After(5 * time.Second):
+	case <-time.After(time.Minute):
 		tr.t.Fatal("no hint")
 	}
 }
@@ -149,13 +149,17 @@ func TestReplacedDirectoryIsNotWatchedAnyMore(t *testing.T) {
 	tr.must(os.Rename(tr.path("etc/containers/registries.d"), tr.path("old")))
 	tr.mkdir("etc/containers/registries.d")
 	tr.set()
-	tr.quiet()
-	tr.write("old/x")
-	select {
-	case <-tr.w.C():
-		t.Error("hint of a directory that is none of ours")
-	case <-time.After(200 * time.Millisecond):
+	// A hint may be a late one of what happened before; if each write brings one, it is watched.
+	for range 20 {
+		tr.quiet()
+		tr.write("old/x")
+		select {
+		case <-tr.w.C():
+		case <-time.After(200 * time.Millisecond):
+			return
+		}
 	}
+	t.Error("hints of a directory that is none of ours")
 }
 
 func TestManyEventsAreOneHint(t *testing.T) {
@@ -166,8 +170,10 @@ func TestManyEventsAreOneHint(t *testing.T) {
 	for range 100 {
 		tr.write("etc/containers/registries.d/a.yaml")
 	}
-	// The events are read from the kernel in order: when the last has come, none waits.
-	time.Sleep(100 * time.Millisecond)
+	for end := time.Now().Add(time.Minute); len(tr.w.C()) == 0 && time.Now().Before(end); {
+		time.Sleep(time.Millisecond)
+	}
+	time.Sleep(100 * time.Millisecond) // for the other events
 	if n := len(tr.w.C()); n != 1 {
 		t.Errorf("%d hints are waiting", n)
 	}
@@ -276,7 +282,7 @@ func TestOverflowIsAHint(t *testing.T) {
 	}
 	errs <- unix.EIO
 	<-w.C()
-	for end := time.Now().Add(5 * time.Second); !w.Polling(); time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(time.Minute); !w.Polling(); time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatal("a failed watch is still relied on")
 		}
