@@ -1,0 +1,63 @@
+package main
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nodetrust/nodetrust/audit"
+)
+
+// TestAuditProgress: how far, how fast, and how long still, which what came from the cache says nothing of.
+func TestAuditProgress(t *testing.T) {
+	for _, tt := range []struct {
+		p     audit.Progress
+		after time.Duration
+		want  string
+	}{
+		{audit.Progress{Total: 200}, time.Second, "[                        ] 0 of 200 images"},
+		{audit.Progress{Done: 50, Total: 200}, 5 * time.Second, "[######                  ] 50 of 200 images, 10/s, 15s left"},
+		{audit.Progress{Done: 100, Cached: 50, Total: 200}, 5 * time.Second, "[############            ] 100 of 200 images, 10/s, 10s left"},
+		{audit.Progress{Done: 100, Cached: 100, Total: 200}, 5 * time.Second, "[############            ] 100 of 200 images"},
+		{audit.Progress{Done: 200, Total: 200, Refuse: 3, Unknown: 1}, 20 * time.Second, "[########################] 200 of 200 images, 10/s, 0s left, 3 refused, 1 unknown"},
+		{audit.Progress{Done: 1, Total: 5000}, 2 * time.Second, "[                        ] 1 of 5000 images, 0/s, 2h46m38s left"},
+	} {
+		if got := auditProgress(tt.p, tt.after); got != tt.want {
+			t.Errorf("%+v: %q, want %q", tt.p, got, tt.want)
+		}
+	}
+}
+
+// TestBar: progress is shown on a terminal, within its width, and taken away at the end; elsewhere there is none.
+func TestBar(t *testing.T) {
+	program, screen := terminal(t)
+	images := newAuditBar(program)
+	images.next = time.Time{}
+	images.show(audit.Progress{Done: 1000, Total: 2000, Refuse: 1000, Unknown: 1000})
+	images.clear()
+	got := until(t, screen, "\r\x1b[K")
+	if line, rest, _ := strings.Cut(strings.TrimPrefix(got, "\r"), "\x1b[K"); !strings.HasPrefix(line, "[############            ] 1000 of 2000 images, ") || len([]rune(line)) > 79 || rest != "\r\x1b[K" {
+		t.Errorf("audit: %q", got)
+	}
+	files := newBar(program)
+	files.show("oc.tar.gz", 1<<20, 4<<20) // not yet: what is done at once needs none
+	files.next = time.Time{}
+	files.show("oc.tar.gz", 3<<20, 4<<20)
+	files.show("oc.tar.gz", 4<<20, 4<<20) // not so often
+	files.clear()
+	if got := until(t, screen, "\r\x1b[K"); got != "\r[######################        ]  75 % of 4 MiB\x1b[K\r\x1b[K" {
+		t.Errorf("files: %q", got)
+	}
+
+	var b bytes.Buffer
+	images, files = newAuditBar(&b), newBar(&b)
+	images.next, files.next = time.Time{}, time.Time{}
+	images.show(audit.Progress{Done: 1, Total: 2})
+	files.show("x", 1, 2)
+	images.clear()
+	files.clear()
+	if b.Len() > 0 {
+		t.Errorf("no terminal: %q", &b)
+	}
+}
