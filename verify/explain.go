@@ -24,6 +24,8 @@ type Story struct {
 	From string `json:"from,omitempty"`
 	// Local is true if image and signatures were read on this machine, so that neither registry nor lookaside count.
 	Local bool `json:"local,omitempty"`
+	// Extension is true if the registry serves signatures itself (X-Registry-Supports-Signatures), so that no lookaside is asked.
+	Extension bool `json:"extension,omitempty"`
 	// Attachments is true if sigstore signatures in the registry are read.
 	Attachments bool `json:"attachments"`
 	// Details say more of the requirement of the same index.
@@ -65,7 +67,7 @@ func Explain(ctx context.Context, image string, p *Policy, o Options, offline bo
 		Files:    Sources{p.File, p.RegistriesD, p.RegistriesConf, p.Masked, p.Notes},
 		Asked:    e.asked,
 	}
-	s.Local = e.target.local()
+	s.Local, s.Extension = e.target.local(), e.extension
 	_, _, s.Hides = p.doc.lookup(e.target.logical)
 	if !e.target.local() {
 		places := e.pullSources()

@@ -87,6 +87,9 @@ func writeStory(w io.Writer, s verify.Story) error {
 		line("lookaside     not asked: signatures are beside the image, on this machine")
 	case l != nil:
 		line("lookaside     %s (%s)", l.URL, orDefault(l.File, "built-in default: registries.d names none"))
+		if s.Extension {
+			line("  not asked   the registry serves signatures itself: it sends X-Registry-Supports-Signatures: 1")
+		}
 		line("attachments   %s", map[bool]string{true: "read (use-sigstore-attachments)", false: "not read"}[s.Attachments])
 	}
 	writeAsked(line, s.Asked)

@@ -116,6 +116,14 @@ func TestExplain(t *testing.T) {
 				rw.WriteHeader(401)
 			}
 		}},
+		{name: "the registry serves signatures itself", code: 3, host: host(scope(signedBy(corp, "")), lab), reference: ref("signed"), registry: func(rw http.ResponseWriter, r *http.Request) {
+			rw.Header().Set("X-Registry-Supports-Signatures", "1")
+			if strings.HasPrefix(r.URL.Path, "/extensions/") {
+				_, _ = rw.Write([]byte(`{"signatures":[]}`))
+				return
+			}
+			registry.Serve(rw, r)
+		}},
 		{name: "a registry that writes to terminals", code: 4, host: host(scope(signedBy(corp, "")), lab), reference: ref("signed"), registry: func(rw http.ResponseWriter, r *http.Request) {
 			if r.URL.Path != "/v2/" {
 				rw.WriteHeader(404)
