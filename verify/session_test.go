@@ -298,8 +298,10 @@ func TestSession_requests(t *testing.T) {
 	defer s.Close()
 
 	var now, most atomic.Int64
+	var connections sync.Map
 	count := func(next http.HandlerFunc) http.HandlerFunc {
 		return func(rw http.ResponseWriter, r *http.Request) {
+			connections.Store(r.RemoteAddr, true)
 			n := now.Add(1)
 			defer now.Add(-1)
 			for {
@@ -342,6 +344,13 @@ func TestSession_requests(t *testing.T) {
 	}
 	if n := most.Load(); n > 4 {
 		t.Errorf("%d requests at a time", n)
+	}
+	n := 0
+	for range connections.Range {
+		n++
+	}
+	if n > images/2 { // there are some more than requests at a time where one was opened that was not needed any more
+		t.Errorf("%d connections for more than %d requests", n, images)
 	}
 	// The same image by its digest: its manifest by that name, and nothing else.
 	v, err := s.Image(context.Background(), refs[0])
