@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/nodetrust/nodetrust/audit"
@@ -40,18 +41,20 @@ func TestBar(t *testing.T) {
 	if line, rest, _ := strings.Cut(strings.TrimPrefix(got, "\r"), "\x1b[K"); !strings.HasPrefix(line, "[############            ] 1000 of 2000 images, ") || len([]rune(line)) > 79 || rest != "\r\x1b[K" {
 		t.Errorf("audit: %q", got)
 	}
-	files := newBar(program)
-	files.show("oc.tar.gz", 1<<20, 4<<20) // not yet: what is done at once needs none
-	files.next = time.Time{}
-	files.show("oc.tar.gz", 3<<20, 4<<20)
-	files.show("oc.tar.gz", 4<<20, 4<<20) // not so often
-	files.clear()
+	synctest.Test(t, func(*testing.T) { // no time goes by but what is slept
+		files := newBar(program)
+		files.show("oc.tar.gz", 1<<20, 4<<20) // not yet: what is done at once needs none
+		time.Sleep(time.Second)
+		files.show("oc.tar.gz", 3<<20, 4<<20)
+		files.show("oc.tar.gz", 4<<20, 4<<20) // not so often
+		files.clear()
+	})
 	if got := until(t, screen, "\r\x1b[K"); got != "\r[######################        ]  75 % of 4 MiB\x1b[K\r\x1b[K" {
 		t.Errorf("files: %q", got)
 	}
 
 	var b bytes.Buffer
-	images, files = newAuditBar(&b), newBar(&b)
+	images, files := newAuditBar(&b), newBar(&b)
 	images.next, files.next = time.Time{}, time.Time{}
 	images.show(audit.Progress{Done: 1, Total: 2})
 	files.show("x", 1, 2)
