@@ -93,7 +93,7 @@ func (m *Metrics) text() []byte {
 	for _, l := range labels {
 		fmt.Fprintf(&b, "nodetrust_probe_result{expect=%q,runtime=%q} %d\n", l.expect, l.runtime, m.probes[l])
 	}
-	family("drift_total", "counter", "Looks that found files other than desired.")
+	family("drift_total", "counter", "Looks that found files other than desired, and put them right.")
 	fmt.Fprintf(&b, "nodetrust_drift_total %d\n", m.drifts)
 	family("heals_total", "counter", "Files put in place.")
 	fmt.Fprintf(&b, "nodetrust_heals_total %d\n", m.heals)

@@ -43,7 +43,7 @@ nodetrust_state{state="Enforced"} 0
 # TYPE nodetrust_probe_result gauge
 nodetrust_probe_result{expect="accept",runtime="cri"} -1
 nodetrust_probe_result{expect="refuse",runtime="podman"} 0
-# HELP nodetrust_drift_total Looks that found files other than desired.
+# HELP nodetrust_drift_total Looks that found files other than desired, and put them right.
 # TYPE nodetrust_drift_total counter
 nodetrust_drift_total 1
 # HELP nodetrust_heals_total Files put in place.
