@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -39,24 +40,28 @@ func TestRealData(t *testing.T) {
 		return root
 	}
 	rightKey, otherKey := host("right", "RPM-GPG-KEY-redhat9-release"), host("other", "RPM-GPG-KEY-redhat9-beta")
+	quantum, both := host("quantum", "RPM-GPG-KEY-redhat9-PQC-release"), host("both", "RPM-GPG-KEY-redhat10-release")
+	const quantumKey = "FCD355B305707A62DA143AB6E422397E50FE8467A2A95343D246D6276AFEDF8F (ML-DSA-87+Ed448, post-quantum, OpenPGP v6)"
 
 	for _, tt := range []struct {
 		name, program, root, tag string
 		code                     int
-		verdict, reason          string
+		verdict, reason, message string
 	}{
-		{"genuine", cli, rightKey, "0.0.1", 0, "accept", ""},
-		{"another tag", cli, rightKey, "latest", 3, "refuse", "WrongIdentity"},
-		{"another key", cli, otherKey, "0.0.1", 3, "refuse", "WrongKey"},
-		{"pure Go can't tell", pure, rightKey, "0.0.1", 4, "unknown", "MechanismCannotTell"},
-		{"pure Go can't tell for another tag", pure, rightKey, "latest", 4, "unknown", "MechanismCannotTell"},
+		{"genuine", cli, rightKey, "0.0.1", 0, "accept", "", release},
+		{"another tag", cli, rightKey, "latest", 3, "refuse", "WrongIdentity", ":0.0.1"},
+		{"another key", cli, otherKey, "0.0.1", 3, "refuse", "WrongKey", release[24:]},
+		{"the post-quantum key alone", cli, quantum, "0.0.1", 3, "refuse", "KeyUnreadable", quantumKey},
+		{"the post-quantum key beside others", cli, both, "0.0.1", 0, "accept", "", release},
+		{"pure Go can't tell", pure, rightKey, "0.0.1", 4, "unknown", "MechanismCannotTell", "v3 packet"},
+		{"pure Go can't tell for another tag", pure, rightKey, "latest", 4, "unknown", "MechanismCannotTell", "v3 packet"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			for _, command := range []string{"verify", "explain"} {
 				r := program(t, dir, tt.program, command, "--root", tt.root, "--as", repository+":"+tt.tag, "-o", "json", "dir:"+filepath.Join(data, "albo-bundle"))
 				var v struct {
-					Verdict, Reason, Digest, Mechanism string
-					Requirements                       []struct {
+					Verdict, Reason, Message, Digest, Mechanism string
+					Requirements                                []struct {
 						Signatures []struct {
 							Verdict, Signer string
 							Packet          int
@@ -66,8 +71,8 @@ func TestRealData(t *testing.T) {
 				if err := json.Unmarshal([]byte(r.stdout), &v); err != nil {
 					t.Fatalf("%s: %v: %v", command, err, r)
 				}
-				if r.code != tt.code || v.Verdict != tt.verdict || v.Reason != tt.reason || v.Digest != digest {
-					t.Fatalf("%s: want exit status %d, %s, reason %q: %v", command, tt.code, tt.verdict, tt.reason, r)
+				if r.code != tt.code || v.Verdict != tt.verdict || v.Reason != tt.reason || v.Digest != digest || !strings.Contains(v.Message, tt.message) {
+					t.Fatalf("%s: want exit status %d, %s, reason %q, message with %q: %v", command, tt.code, tt.verdict, tt.reason, tt.message, r)
 				}
 				want := "gpgme"
 				if tt.program == pure {
@@ -92,15 +97,25 @@ func TestRealData(t *testing.T) {
 		})
 	}
 
-	// One detached signature by itself.
-	r = program(t, dir, cli, "verify-signature", "--key", filepath.Join(rightKey, "etc/pki/rpm-gpg/RPM-GPG-KEY-redhat-release"), "--digest", digest,
-		"--reference", repository+":0.0.1", "-o", "json", filepath.Join(data, "albo-bundle/signature-1"))
-	if other := program(t, dir, cli, "verify-signature", "--key", filepath.Join(rightKey, "etc/pki/rpm-gpg/RPM-GPG-KEY-redhat-release"), "--digest",
-		"sha256:"+strings.Repeat("0", 64), "-o", "json", filepath.Join(data, "albo-bundle/signature-1")); other.code != 3 {
-		t.Errorf("verify-signature with another digest: want exit status 3: %v", other)
-	}
-	// signature-1 may be for any of the image's four identities.
-	if r.code != 0 && !strings.Contains(r.stdout, "WrongIdentity") {
-		t.Errorf("verify-signature: %v", r)
+	// Each detached signature by itself: the image has four names, and each signature is for one of them.
+	for n, name := range []string{
+		"registry.access.redhat.com/albo/aws-load-balancer-operator-bundle:0.0.1", "registry.access.redhat.com/albo/aws-load-balancer-operator-bundle:0.0.1-20",
+		repository + ":0.0.1", repository + ":0.0.1-20",
+	} {
+		for _, tt := range []struct {
+			digest, reference, reason string
+			code                      int
+		}{
+			{digest, name, "", 0},
+			{digest, name + "x", "WrongIdentity", 3},
+			{"sha256:" + strings.Repeat("0", 64), name, "WrongDigest", 3},
+		} {
+			r := program(t, dir, cli, "verify-signature", "--key", filepath.Join(rightKey, "etc/pki/rpm-gpg/RPM-GPG-KEY-redhat-release"),
+				"--digest", tt.digest, "--reference", tt.reference, "-o", "json", filepath.Join(data, fmt.Sprintf("albo-bundle/signature-%d", n+1)))
+			var d struct{ Reason, Signer, Digest, Reference string }
+			if err := json.Unmarshal([]byte(r.stdout), &d); err != nil || r.code != tt.code || d.Reason != tt.reason || d.Signer != release || d.Digest != digest || d.Reference != name {
+				t.Errorf("signature-%d for %s: want exit status %d, reason %q: %v", n+1, tt.reference, tt.code, tt.reason, r)
+			}
+		}
 	}
 }

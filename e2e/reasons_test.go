@@ -100,6 +100,15 @@ func TestReasons(t *testing.T) {
 			if r.code != c.code || !ok {
 				t.Errorf("nodetrust %s: want exit status %d, reason %s %s; got %s: %v", strings.Join(args, " "), c.code, c.reason, c.cause, got, r)
 			}
+			if args[0] != "verify" {
+				return
+			}
+			// One image: it is the answer itself that has the reason, and nothing that was accepted has one.
+			var v verdict.Verdict
+			must(t, json.Unmarshal([]byte(r.stdout), &v))
+			if v.Reason != c.reason || v.Cause != c.cause || v.Verdict == verdict.Accept || v.Message == "" || v.Hint == "" {
+				t.Errorf("nodetrust %s: want reason %s %s of a refusal or unknown, with message and hint: %+v", strings.Join(args, " "), c.reason, c.cause, v)
+			}
 		})
 	}
 }
