@@ -67,27 +67,10 @@ func TestVerify_interrupted(t *testing.T) {
 		if code := cmd.ProcessState.ExitCode(); code != exitUnknown && (after < 0 || code != exitOK) {
 			t.Errorf("after %v: exit status %d", after, code)
 		}
-		if left := leftBehind(tmp); len(left) > 0 {
+		if left := fixture.LeftIn(tmp); len(left) > 0 {
 			t.Errorf("after %v: left behind: %v", after, left)
 		}
 		os.RemoveAll(tmp)
-	}
-}
-
-// leftBehind names the files in dir and the processes that were started for one of them. Agents are given some seconds
-// to see that their keyring is gone, more than a minute where they could have no inotify.
-func leftBehind(dir string) []string {
-	for deadline := time.Now().Add(3 * time.Minute); ; time.Sleep(50 * time.Millisecond) {
-		left, _ := filepath.Glob(filepath.Join(dir, "*"))
-		procs, _ := filepath.Glob("/proc/[0-9]*/cmdline")
-		for _, p := range procs {
-			if b, err := os.ReadFile(p); err == nil && strings.Contains(string(b), dir+"/") {
-				left = append(left, p)
-			}
-		}
-		if len(left) == 0 || time.Now().After(deadline) {
-			return left
-		}
 	}
 }
 
