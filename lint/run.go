@@ -21,7 +21,7 @@ import (
 )
 
 // CurrentLibrary is the reader that is judged by really loading the files.
-const CurrentLibrary = "containers-image-5.42.0"
+const CurrentLibrary = "containers-image-5.42.1"
 
 // Options change what Run looks at.
 type Options struct {

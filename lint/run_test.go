@@ -218,27 +218,27 @@ func TestHostReaders(t *testing.T) {
 			"the vendor's policy alone",
 			map[string]string{"usr/share/containers/policy.json": signedPolicy, "etc/containers/registries.d/a.yaml": lookaside},
 			[]string{"cri-o-1.34", CurrentLibrary},
-			"error /etc/containers/policy.json:0 missing-policy for cri-o-1.34", "cri-o-1.34 false, containers-image-5.42.0 true",
+			"error /etc/containers/policy.json:0 missing-policy for cri-o-1.34", "cri-o-1.34 false, containers-image-5.42.1 true",
 		},
 		{
 			"root's own registries.d",
 			map[string]string{"etc/containers/policy.json": signedPolicy, "etc/containers/registries.d/a.yaml": lookaside, "root/.config/containers/registries.d/b.yaml": "docker: {}\n"},
 			[]string{"podman-1.9", "cri-o-1.34", "podman-4.9", CurrentLibrary},
-			"warning /etc/containers/policy.json:3 no-lookaside for cri-o-1.34, podman-4.9\nwarning /root/.config/containers/registries.d:0 masked-registries-d for containers-image-5.42.0\n" +
+			"warning /etc/containers/policy.json:3 no-lookaside for cri-o-1.34, podman-4.9\nwarning /root/.config/containers/registries.d:0 masked-registries-d for containers-image-5.42.1\n" +
 				"warning /root/.config/containers/registries.d:0 masked-registries-d for cri-o-1.34, podman-4.9\nerror /etc/containers/registries.d/a.yaml:2 reader-ignores",
-			"podman-1.9 true, cri-o-1.34 true, podman-4.9 true, containers-image-5.42.0 true",
+			"podman-1.9 true, cri-o-1.34 true, podman-4.9 true, containers-image-5.42.1 true",
 		},
 		{
 			"a scope twice, for one that merges",
 			map[string]string{"etc/containers/policy.json": signedPolicy, "etc/containers/registries.d/a.yaml": lookaside, "usr/share/containers/registries.d/b.yaml": lookaside},
 			[]string{"cri-o-1.34", CurrentLibrary},
-			"error /usr/share/containers/registries.d/b.yaml:2 duplicate-scope for containers-image-5.42.0", "cri-o-1.34 true, containers-image-5.42.0 false",
+			"error /usr/share/containers/registries.d/b.yaml:2 duplicate-scope for containers-image-5.42.1", "cri-o-1.34 true, containers-image-5.42.1 false",
 		},
 		{
 			"the same for all",
 			map[string]string{"etc/containers/policy.json": signedPolicy, "etc/containers/registries.d/a.yaml": other},
 			[]string{"cri-o-1.34", "podman-4.9", CurrentLibrary},
-			"", "cri-o-1.34 true, podman-4.9 true, containers-image-5.42.0 true",
+			"", "cri-o-1.34 true, podman-4.9 true, containers-image-5.42.1 true",
 		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -671,14 +671,14 @@ func TestReaders(t *testing.T) {
 		readers                  []string
 		want, loads              string
 	}{
-		{"current", signedPolicy, "", []string{CurrentLibrary}, "", "containers-image-5.42.0 true"},
+		{"current", signedPolicy, "", []string{CurrentLibrary}, "", "containers-image-5.42.1 true"},
 		{"old", signedPolicy, "", []string{"rhel7", "cri-o-1.34"}, "", "rhel7 true, cri-o-1.34 true"},
 		{"keyPaths", strings.Replace(signedPolicy, `"keyPath":"/etc/pki/corp.gpg"`, `"keyPaths":["/etc/pki/corp.gpg"]`, 1), "", []string{"rhel7", "rhel9"}, "", "rhel7 false, rhel9 true"},
 		{"wildcard", wildcard, "", []string{"rhel7"}, "error policy.json:3 reader-ignores", "rhel7 true"},
 		{"lookaside", signedPolicy, lookaside, []string{"rhel7"}, "error registries.d/a.yaml:2 reader-ignores", "rhel7 true"},
 		{"both names", signedPolicy, lookaside + "    sigstore: https://example.com/sigs\n", []string{"rhel7"}, "", "rhel7 true"},
 		{"pki", docker(`"example.com/a":[{"type":"sigstoreSigned","pki":{"caRootsPath":"/c","subjectEmail":"e"}}]`), "", []string{"podman-5.2", "podman-5.6"}, "", "podman-5.2 false, podman-5.6 true"},
-		{"broken for all", "{}", "", []string{"rhel7", CurrentLibrary}, "error policy.json:1 missing-default", "rhel7 false, containers-image-5.42.0 false"},
+		{"broken for all", "{}", "", []string{"rhel7", CurrentLibrary}, "error policy.json:1 missing-default", "rhel7 false, containers-image-5.42.1 false"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			files := map[string]string{"policy.json": tt.policy}

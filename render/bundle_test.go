@@ -264,7 +264,7 @@ func TestBundle(t *testing.T) {
 				link := func(to string) func(string) error { return func(p string) error { return os.Symlink(to, p) } }
 				mkdir := func(p string) error { return os.Mkdir(p, 0o755) }
 				pipe := func(p string) error { return syscall.Mkfifo(p, 0o644) }
-				all := []string{"rhel7", "cri-o-1.34", "containers-image-5.42.0"}
+				all := []string{"rhel7", "cri-o-1.34", "containers-image-5.42.1"}
 				for _, tt := range []struct {
 					path    string
 					spoil   func(string) error

@@ -10,14 +10,14 @@ import (
 // Version is a version of the image library (github.com/containers/image/v5, later go.podman.io/image/v5) that reads policies.
 type Version [3]int
 
-// String is "5.42.0".
+// String is "5.42.1".
 func (v Version) String() string { return fmt.Sprintf("%d.%d.%d", v[0], v[1], v[2]) }
 
 // Less orders versions.
 func (v Version) Less(w Version) bool { return slices.Compare(v[:], w[:]) < 0 }
 
 // library is the version of the image library that this program is built with: the current reader.
-var library = Version{5, 42, 0}
+var library = Version{5, 42, 1}
 
 // Feature is something that older readers can't do.
 type Feature string

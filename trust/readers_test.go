@@ -37,7 +37,7 @@ func TestReader_Supports(t *testing.T) {
 		reader string
 		lacks  []Feature
 	}{
-		{"containers-image-5.42.0", nil},
+		{"containers-image-5.42.1", nil},
 		{"rhel7", []Feature{FeatureRemapIdentity, FeatureWildcard, FeatureLookaside, FeatureKeyPaths, FeatureSigstore, FeatureFulcio, FeatureRekor, FeatureSigstoreKeys, FeaturePKI}},
 		{"containers-image-5.19.1", []Feature{FeatureLookaside, FeatureKeyPaths, FeatureSigstore, FeatureFulcio, FeatureRekor, FeatureSigstoreKeys, FeaturePKI}},
 		{"podman-4.3", []Feature{FeatureFulcio, FeatureRekor, FeatureSigstoreKeys, FeaturePKI}},

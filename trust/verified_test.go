@@ -116,7 +116,7 @@ func (w *world) config(spec string) string {
 // open renders a config, and has verify take it as a node would that pulls from mirrors too.
 func (w *world) open(t *testing.T, config string) *verify.Policy {
 	t.Helper()
-	policy, registries, s := w.render(t, config, "containers-image-5.42.0")
+	policy, registries, s := w.render(t, config, "containers-image-5.42.1")
 	p := must[*verify.Policy](t)(verify.Rendered(policy, registries, s))
 	t.Cleanup(func() { p.Close() })
 	return p
