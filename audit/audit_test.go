@@ -345,7 +345,7 @@ func TestFixes(t *testing.T) {
 		case verdict.TrustedByRelease, verdict.FileMissing, verdict.RuntimeFailed: // no audit says so of what isn't accepted
 			continue
 		case verdict.WrongKey, verdict.WrongIdentity, verdict.WrongDigest, verdict.KeyExpired, verdict.SignatureExpired, verdict.KeyRevoked,
-			verdict.KeyUnreadable, verdict.WeakOrUnsupported, verdict.RejectedByPolicy:
+			verdict.KeyUnreadable, verdict.WeakOrUnsupported, verdict.RejectedByPolicy, verdict.ManifestForged, verdict.NotSignedFor:
 			answer = verdict.Refuse
 		case verdict.NoSignature:
 			for _, cause := range verdict.Causes() {

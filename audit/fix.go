@@ -58,6 +58,20 @@ func groupOf(m *Image) group {
 		return need("lookaside", base(m), "the lookaside "+base(m)+" to work")
 	case verdict.RegistryUnreachable, verdict.RateLimited, verdict.Timeout:
 		return need("registry", host(m.name), "an answer of "+host(m.name))
+	case verdict.RegistryRefused:
+		return need("permission", host(m.name), "the permission of "+host(m.name)+", which answers and says no")
+	case verdict.AttachmentsUnreadable:
+		return need("attachments", host(m.name), "sigstore attachments that "+host(m.name)+" lets be read, or none configured")
+	case verdict.ManifestForged:
+		return are("forged", where, "of schema 1, which can be forged: push anew and sign "+where)
+	case verdict.ManifestUnreadable:
+		return need("manifest", where, "a manifest that runtimes can use, for "+where)
+	case verdict.Disagreement:
+		return are("disagreement", where, "accepted by the image library and not by a second look: report "+where)
+	case verdict.NotSignedFor:
+		return need("signer", where, "a signature that the policy demands, for "+where)
+	case verdict.NotAsked:
+		return are("asked", "", "not looked at: nothing was asked")
 	case verdict.Unauthorized:
 		return need("login", host(m.name), "a login for "+host(m.name))
 	case verdict.ImageNotFound:

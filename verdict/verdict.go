@@ -30,6 +30,10 @@ const (
 	KeyUnreadable     Reason = "KeyUnreadable"
 	WeakOrUnsupported Reason = "WeakOrUnsupported"
 	RejectedByPolicy  Reason = "RejectedByPolicy"
+	// ManifestForged: the manifest carries a signature of its own (schema 1), whose payload can be the bytes of another image.
+	ManifestForged Reason = "ManifestForged"
+	// NotSignedFor: the policy accepts the image without a signature, and the caller requires one.
+	NotSignedFor Reason = "NotSignedFor"
 )
 
 // Reasons of an unknown: something could not be read, or the OpenPGP mechanism can't judge it.
@@ -40,6 +44,16 @@ const (
 	LookasideForbidden    Reason = "LookasideForbidden"
 	LookasideNotSignature Reason = "LookasideNotSignature"
 	RegistryUnreachable   Reason = "RegistryUnreachable"
+	// RegistryRefused: the registry answered, and the answer was no: a 4xx that is about no login, absence or rate.
+	RegistryRefused Reason = "RegistryRefused"
+	// AttachmentsUnreadable: the image could be read, its sigstore attachments could not, and runtimes read them before they pull.
+	AttachmentsUnreadable Reason = "AttachmentsUnreadable"
+	// ManifestUnreadable: no runtime can use the manifest, whoever signed it.
+	ManifestUnreadable Reason = "ManifestUnreadable"
+	// Disagreement: the image library accepts, and the second look at the same bytes does not.
+	Disagreement Reason = "Disagreement"
+	// NotAsked: registry and lookaside were not asked, because the caller wanted so.
+	NotAsked Reason = "NotAsked"
 	ImageNotFound         Reason = "ImageNotFound"
 	Unauthorized          Reason = "Unauthorized"
 	RateLimited           Reason = "RateLimited"
@@ -59,9 +73,9 @@ func Reasons() []Reason {
 	return []Reason{
 		TrustedByRelease,
 		NoSignature, WrongKey, WrongIdentity, WrongDigest, KeyExpired, SignatureExpired, KeyRevoked, KeyUnreadable,
-		WeakOrUnsupported, RejectedByPolicy,
+		WeakOrUnsupported, RejectedByPolicy, ManifestForged, NotSignedFor,
 		KeyMissing, MechanismCannotTell, LookasideUnreachable, LookasideForbidden, LookasideNotSignature, RegistryUnreachable,
-		ImageNotFound, Unauthorized, RateLimited, PolicyInvalid, RegistriesDInvalid, Timeout, FileMissing, RuntimeFailed,
+		RegistryRefused, AttachmentsUnreadable, ManifestUnreadable, Disagreement, NotAsked, ImageNotFound, Unauthorized, RateLimited, PolicyInvalid, RegistriesDInvalid, Timeout, FileMissing, RuntimeFailed,
 	}
 }
 

@@ -204,6 +204,20 @@ func hint(r verdict.Reason) string {
 		return "the lookaside must serve the binary signature files, not a web page, and at most 128 of 64 KiB each"
 	case verdict.RegistryUnreachable:
 		return "check the registry's name, TLS and the way to it; mirrors come from registries.conf"
+	case verdict.RegistryRefused:
+		return "the registry is up and says no: ask who runs it, its words are in the message"
+	case verdict.AttachmentsUnreadable:
+		return "say use-sigstore-attachments: false for the scope in registries.d, or give the right to read the signature's tag: runtimes read it before they pull"
+	case verdict.ManifestForged:
+		return "push the image again as OCI or Docker schema 2 and sign that; a manifest of schema 1 that nobody of yours made is a forgery"
+	case verdict.ManifestUnreadable:
+		return "push the image again; a mirror must send each manifest's own Content-Type"
+	case verdict.Disagreement:
+		return "don't pull the image, and report this with the output of nodetrust explain -o json"
+	case verdict.NotSignedFor:
+		return "sign the image, and demand the signature in policy.json"
+	case verdict.NotAsked:
+		return "without --offline they are asked"
 	case verdict.ImageNotFound:
 		return "check the reference and the platform"
 	case verdict.Unauthorized:
