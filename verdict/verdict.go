@@ -53,15 +53,15 @@ const (
 	// Disagreement: the image library accepts, and the second look at the same bytes does not.
 	Disagreement Reason = "Disagreement"
 	// NotAsked: registry and lookaside were not asked, because the caller wanted so.
-	NotAsked Reason = "NotAsked"
-	ImageNotFound         Reason = "ImageNotFound"
-	Unauthorized          Reason = "Unauthorized"
-	RateLimited           Reason = "RateLimited"
-	PolicyInvalid         Reason = "PolicyInvalid"
-	RegistriesDInvalid    Reason = "RegistriesDInvalid"
-	Timeout               Reason = "Timeout"
-	RuntimeFailed         Reason = "RuntimeFailed"
-	FileMissing           Reason = "FileMissing" // of verify-checksums only
+	NotAsked           Reason = "NotAsked"
+	ImageNotFound      Reason = "ImageNotFound"
+	Unauthorized       Reason = "Unauthorized"
+	RateLimited        Reason = "RateLimited"
+	PolicyInvalid      Reason = "PolicyInvalid"
+	RegistriesDInvalid Reason = "RegistriesDInvalid"
+	Timeout            Reason = "Timeout"
+	RuntimeFailed      Reason = "RuntimeFailed"
+	FileMissing        Reason = "FileMissing" // of verify-checksums only
 )
 
 // TrustedByRelease is the one reason of an accept: the policy alone would not accept the image, or says nothing of it, but
