@@ -80,6 +80,9 @@ func (o *oracle) like(t *testing.T, identity, intended, signed string) (match bo
 	if got := r.matchesIdentity(ref.DockerReference(), signed); got != want {
 		t.Errorf("identity %s, image %s, signed as %s: %t, the library says %t", identity, intended, signed, got, want)
 	}
+	if got := r.identityForSecondLook().Accepts(ref.DockerReference().String(), signed); got != want {
+		t.Errorf("identity %s, image %s, signed as %s: the second look says %t, the library %t", identity, intended, signed, got, want)
+	}
 	return want
 }
 

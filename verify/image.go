@@ -40,6 +40,9 @@ const (
 	LibrarySignatureSize = 4 << 20
 )
 
+// settledTimeout bounds how long an image is read whose answer is known already.
+const settledTimeout = 5 * time.Second
+
 // Options say how an image is reached.
 type Options struct {
 	// As is the docker reference that a dir: or oci: image is judged as.
@@ -96,6 +99,10 @@ type evaluation struct {
 	fetched *fetch.Source
 	// maxSignatures and maxSize are the limits that hold.
 	maxSignatures, maxSize int
+	// settled is true if the policy refuses the image whatever it is: reading the image can't change the answer.
+	settled bool
+	// index holds the bytes of the image index that the instance was chosen from; nil if there is none.
+	index []byte
 }
 
 // Image judges one image. An error means that the IMAGE argument or an option can't be used; whatever goes wrong later
@@ -121,15 +128,7 @@ func Offline(ctx context.Context, image string, p *Policy, o Options) (verdict.V
 // answer is the verdict. An image that isn't on this machine is not looked at offline.
 func (e *evaluation) answer(ctx context.Context, o Options, offline bool) verdict.Verdict {
 	if offline && !e.target.local() {
-		e.withoutSignatures()
-		e.conclude()
-		if e.v.Verdict == verdict.Accept {
-			e.set(verdict.Unknown, verdict.RegistryUnreachable, "the policy accepts every image of this scope; the image itself was not looked at (offline)")
-			e.v.Hint = "without --offline the registry is asked, and the lookaside, without which runtimes can't pull"
-		} else if e.v.Reason == verdict.RegistryUnreachable {
-			e.v.Message = "registry and lookaside were not asked (offline)"
-			e.v.Hint = "without --offline they are asked"
-		}
+		e.unasked()
 		return e.finish(ctx, o)
 	}
 	if o.Timeout > 0 {
@@ -139,6 +138,33 @@ func (e *evaluation) answer(ctx context.Context, o Options, offline bool) verdic
 	}
 	e.judge(ctx)
 	return e.finish(ctx, o)
+}
+
+// unasked is the verdict while neither registry nor lookaside are asked.
+func (e *evaluation) unasked() {
+	for i := range e.v.Requirements {
+		e.v.Requirements[i].Reason = verdict.NotAsked
+	}
+	e.withoutSignatures()
+	e.conclude()
+	switch {
+	case e.v.Verdict == verdict.Accept:
+		e.set(verdict.Unknown, verdict.NotAsked, "the policy accepts every image of this scope; the image itself was not looked at (offline)")
+		e.v.Hint = "without --offline the registry is asked, and the lookaside, without which runtimes can't pull"
+	case e.v.Reason == verdict.NotAsked:
+		e.v.Message = "registry and lookaside were not asked (offline)"
+	}
+}
+
+// settle gives the policy's own answer before anything is read: a refusal that no image and no signature could change.
+func (e *evaluation) settle() {
+	before := slices.Clone(e.v.Requirements)
+	e.withoutSignatures()
+	e.conclude()
+	if e.settled = e.v.Verdict == verdict.Refuse; !e.settled {
+		e.v.Requirements, e.v.Hint = before, ""
+		e.set("", "", "")
+	}
 }
 
 func newEvaluation(image string, p *Policy, o Options) (*evaluation, error) {
@@ -162,6 +188,7 @@ func newEvaluation(image string, p *Policy, o Options) (*evaluation, error) {
 		out := verdict.Requirement{Type: r.Type, Keys: r.keyNames(), Identity: r.SignedIdentity.Type, Verdict: verdict.Unknown, Reason: verdict.RegistryUnreachable}
 		e.v.Requirements = append(e.v.Requirements, out)
 	}
+	e.settle()
 	return e, nil
 }
 
@@ -235,7 +262,7 @@ func (e *evaluation) set(a verdict.Answer, r verdict.Reason, message string) {
 	e.v.Verdict, e.v.Reason, e.v.Message = a, r, message
 }
 
-// stop ends the evaluation: what was not judged yet is unknown for this reason.
+// stop ends the evaluation: what was not judged yet is unknown for this reason, unless the policy has refused already.
 func (e *evaluation) stop(r verdict.Reason, format string, args ...any) {
 	for i := range e.v.Requirements {
 		q := &e.v.Requirements[i]
@@ -243,7 +270,9 @@ func (e *evaluation) stop(r verdict.Reason, format string, args ...any) {
 			q.Reason = r
 		}
 	}
-	e.set(verdict.Unknown, r, fmt.Sprintf(format, args...))
+	if !e.settled {
+		e.set(verdict.Unknown, r, fmt.Sprintf(format, args...))
+	}
 }
 
 func (e *evaluation) finish(ctx context.Context, o Options) verdict.Verdict {
@@ -284,6 +313,11 @@ func (e *evaluation) judge(ctx context.Context) {
 		ctx, e.requests = traffic.Watch(ctx, &e.sys)
 	}
 	defer e.requests.Close()
+	if e.settled { // what is read only completes the verdict
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, settledTimeout)
+		defer cancel()
+	}
 	src, physical := e.source(ctx)
 	if src == nil {
 		return
@@ -292,21 +326,19 @@ func (e *evaluation) judge(ctx context.Context) {
 	un, err := e.instance(ctx, src)
 	if err != nil {
 		e.tellManifest(physical, err)
-		var missing *notThereError
-		if errors.As(err, &missing) {
-			e.stop(verdict.ImageNotFound, "%v", err)
-			return
-		}
-		e.stop(registryReason(err), "reading manifest: %v", err)
+		e.withoutManifest(err)
 		return
 	}
-	blob, _, err := un.Manifest(ctx)
+	blob, mime, err := un.Manifest(ctx)
+	if err != nil {
+		err = e.whatWasRead(ctx, src, err)
+	}
 	if err == nil && e.fetched != nil {
 		un, err = e.fetched.Complete(ctx, un, blob, digest.Digest(e.v.Digest))
 	}
 	e.tellManifest(physical, err)
 	if err != nil {
-		e.stop(registryReason(err), "reading manifest: %v", err)
+		e.withoutManifest(err)
 		return
 	}
 	e.physical = physical
@@ -322,6 +354,7 @@ func (e *evaluation) judge(ctx context.Context) {
 	if err == nil {
 		e.requirements(ctx, un, blob, signatures)
 		e.conclude()
+		e.lookAgain(blob, mime, signatures)
 		e.explainNoSignature(ctx, src, physical, signatures)
 		return
 	}
@@ -401,6 +434,9 @@ func (e *evaluation) instance(ctx context.Context, src types.ImageSource) (*imag
 	if err != nil {
 		return nil, err
 	}
+	if err := e.refusedForm(blob); err != nil {
+		return nil, err
+	}
 	d, err := manifest.Digest(blob)
 	if err != nil {
 		return nil, err
@@ -434,7 +470,7 @@ func (e *evaluation) instance(ctx context.Context, src types.ImageSource) (*imag
 			return nil, err
 		}
 	}
-	e.v.Index, e.v.Digest = d.String(), chosen.String()
+	e.v.Index, e.v.Digest, e.index = d.String(), chosen.String(), blob
 	return image.UnparsedInstance(src, &chosen), nil
 }
 

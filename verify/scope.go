@@ -81,6 +81,8 @@ type requirement struct {
 	keys    openpgp.Keys
 	// keyFiles are reported instead of fingerprints when the files couldn't be read.
 	keyFiles []string
+	// verifiers are the public keys of a sigstoreSigned requirement, PEM; none where certificates name the keys.
+	verifiers [][]byte
 	// ringData is the content of the one key file of a signedBy requirement; nil if there are several.
 	ringData []byte
 	// reason is set if the requirement can't be evaluated because of its configuration: KeyMissing, KeyUnreadable or
@@ -197,6 +199,10 @@ func (p *Policy) prepare(raw json.RawMessage) (*requirement, error) {
 		}
 	}
 	if r.Type == "sigstoreSigned" {
+		r.verifiers = append(append(r.verifiers, blobs...), r.KeyDatas...)
+		if len(r.KeyData) > 0 {
+			r.verifiers = append(r.verifiers, r.KeyData)
+		}
 		r.keyFiles = r.KeyPaths
 		if r.KeyPath != "" {
 			r.keyFiles = []string{r.KeyPath}

@@ -51,6 +51,9 @@ func TestPureCore(t *testing.T) {
 		forbid(t, pkg, deps(t, pkg), "go.podman.io/image", "net/http", "os/exec")
 	}
 	forbid(t, "verify/polite", deps(t, "verify/polite"), "go.podman.io/image")
+	// The second look shares no parsing with the image library.
+	forbid(t, "verify/secondlook", deps(t, "verify/secondlook"), "go.podman.io", "github.com/opencontainers", "github.com/distribution",
+		"github.com/containers", "github.com/ProtonMail", "encoding/json", "net/http", "os/exec")
 	// judge and verdict know no clock, no file and no network.
 	for _, pkg := range []string{"judge", "verdict"} {
 		forbid(t, pkg, deps(t, pkg), "net", "os/exec")
