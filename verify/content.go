@@ -58,6 +58,7 @@ func OpenContent(ctx context.Context, name string, p *Policy, o Options) (*Conte
 	if err != nil {
 		return nil, err
 	}
+	e.settled = false // the policy's answer says nothing of whether the image can be read
 	if err := e.checkLocal(); err != nil {
 		return nil, &ContentError{localReason(err), err}
 	}
@@ -77,6 +78,10 @@ func OpenContent(ctx context.Context, name string, p *Policy, o Options) (*Conte
 
 func contentReason(err error) verdict.Reason {
 	var missing *notThereError
+	var form *formError
+	if errors.As(err, &form) {
+		return verdict.ManifestUnreadable
+	}
 	if errors.As(err, &missing) {
 		return verdict.ImageNotFound
 	}
