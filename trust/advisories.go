@@ -1,25 +1,39 @@
 package trust
 
-// Advisory is a known hole in the verifier of some versions of the image library: what it lets through.
+import "slices"
+
+// Advisory is a known hole in the verifier of some versions of the image library: what it lets through. hack/readers has recorded
+// an input for each that fools the last version with the hole and not the first without it.
 type Advisory struct {
 	// ID names the advisory in reports, metrics and docs: lower case and hyphens, for example "forged-schema1".
 	ID string `json:"id"`
 	// Title says in one line what a reader with the hole accepts.
 	Title string `json:"title"`
-	// Since is the first version of the image library that has the hole, "" for all old ones; Fixed is the first without it.
+	// CVE is the public number of the hole, "" where there is none.
+	CVE string `json:"cve,omitempty"`
+	// Since is the first version of the image library that has the hole, "" for all old ones; Fixed is the first from which on
+	// no version has it.
 	Since string `json:"since,omitempty"`
 	Fixed string `json:"fixed"`
+	// Backports are the first versions without the hole of older lines, the newest first: with 5.29.3, 5.29.4 is without it too
+	// and 5.30.0 is not.
+	Backports []string `json:"backports,omitempty"`
+	// Build is the build tag without which a program has no such hole; "" if all programs have it. No reader of the table is
+	// known to be built with it, so Reader.Advisories leaves the advisory out.
+	Build string `json:"build,omitempty"`
 
 	since, fixed Version
+	backports    []Version
 }
 
 // Advisories lists the known holes, the newest first.
 func Advisories() []Advisory {
 	out := []Advisory{
 		{
-			ID:    "forged-schema1",
-			Title: "the digest of a schema-1 manifest is taken from a payload that the server supplies: any signature of a repository vouches for any content",
-			fixed: Version{5, 42, 1},
+			ID:        "forged-schema1",
+			Title:     "the digest of a schema-1 manifest is taken from a payload that the server supplies: any signature of a repository vouches for any content",
+			fixed:     Version{5, 42, 1},
+			backports: []Version{{5, 39, 4}},
 		},
 	}
 	for i := range out {
@@ -27,15 +41,28 @@ func Advisories() []Advisory {
 		if out[i].since != (Version{}) {
 			out[i].Since = out[i].since.String()
 		}
+		for _, v := range out[i].backports {
+			out[i].Backports = append(out[i].Backports, v.String())
+		}
 	}
 	return out
+}
+
+// In reports whether a version of the image library has the hole.
+func (a Advisory) In(library Version) bool {
+	if library.Less(a.since) || !library.Less(a.fixed) {
+		return false
+	}
+	return !slices.ContainsFunc(a.backports, func(v Version) bool {
+		return v[0] == library[0] && v[1] == library[1] && !library.Less(v)
+	})
 }
 
 // Advisories lists the holes that the reader's library has. An empty list says that none is known.
 func (r Reader) Advisories() []Advisory {
 	var out []Advisory
 	for _, a := range Advisories() {
-		if r.Library.Less(a.fixed) && !r.Library.Less(a.since) {
+		if a.Build == "" && a.In(r.Library) {
 			out = append(out, a)
 		}
 	}
