@@ -1,13 +1,16 @@
-// Command readers records what old versions of the image library make of policies, by really loading them: it builds load/main.go
-// with each version, from the module proxy, and writes what that program sees into lint/testdata/readers.json. `make
-// readers` runs it, and lint's tests hold the table of readers against the record.
+// Command readers records what old versions of the image library do, by really running them: it builds a program with each version,
+// from the module proxy, and writes down what that program sees. load/main.go sees what becomes of policies and registries.d, for
+// lint/testdata/readers.json; fool/main.go pulls what would fool a verifier, for trust/testdata/advisories.json. `make readers` runs
+// it, and the tests of lint and trust hold the table of readers and its advisories against the records.
 package main
 
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,8 +18,8 @@ import (
 	"strings"
 )
 
-// versions are those next to where a feature came, and some that products of the table have. 5.39.0 was never published.
-const versions = "5.0.0 5.4.3 5.5.1 5.6.0 5.7.0 5.8.1 5.9.0 5.10.0 5.12.0 5.17.0 5.19.1 5.21.1 5.22.0 5.23.1 5.24.0 5.25.0 5.27.0 5.29.2 5.31.1 5.32.0 5.32.2 5.33.1 5.34.0 5.34.1 5.34.3 5.35.0 5.36.2 5.38.0 5.40.0 5.41.1 5.42.0 5.42.1"
+// loaded are the versions next to where a feature came, and some that products of the table have. 5.39.0 was never published.
+const loaded = "5.0.0 5.4.3 5.5.1 5.6.0 5.7.0 5.8.1 5.9.0 5.10.0 5.12.0 5.17.0 5.19.1 5.21.1 5.22.0 5.23.1 5.24.0 5.25.0 5.27.0 5.29.2 5.31.1 5.32.0 5.32.2 5.33.1 5.34.0 5.34.1 5.34.3 5.35.0 5.36.2 5.38.0 5.40.0 5.41.1 5.42.0 5.42.1"
 
 // The module moved with 5.37.
 const (
@@ -36,41 +39,72 @@ type record struct {
 
 func main() {
 	features := flag.String("features", "lint/testdata/features.json", "policies to load")
-	out := flag.String("o", "lint/testdata/readers.json", "where the record is written")
-	only := flag.String("only", versions, "versions, with blanks between; the record keeps the others")
+	out := flag.String("o", "lint/testdata/readers.json", "where the record of policies is written")
+	only := flag.String("only", loaded, "versions to load policies with, with blanks between; the record keeps the others")
+	holes := flag.String("advisories", "trust/testdata/advisories.json", "where the record of advisories is written; its inputs are kept")
+	onlyHoles := flag.String("only-advisories", fooled, "versions to fool, with blanks between; the record keeps the others")
 	flag.Parse()
-	if err := run(*features, *out, strings.Fields(*only)); err != nil {
+	err := recordFeatures(*features, *out, strings.Fields(*only))
+	if err == nil {
+		err = recordAdvisories(*holes, strings.Fields(*onlyHoles))
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "readers:", err)
 		os.Exit(1)
 	}
 }
 
-func run(features, out string, versions []string) error {
+func recordFeatures(features, out string, versions []string) error {
 	policies, err := readPolicies(features)
 	if err != nil {
 		return err
 	}
 	var records []record
-	if b, err := os.ReadFile(out); err == nil {
-		if err := json.Unmarshal(b, &records); err != nil {
-			return fmt.Errorf("reading %s: %w", out, err)
-		}
+	if err := readJSON(out, &records); err != nil {
+		return err
 	}
+	if records, err = ask("load", versions, policies, records); err != nil {
+		return err
+	}
+	return writeJSON(out, records)
+}
+
+// readJSON leaves v alone if there is no such file.
+func readJSON(file string, v any) error {
+	b, err := os.ReadFile(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err == nil {
+		err = json.Unmarshal(b, v)
+	}
+	if err != nil {
+		return fmt.Errorf("reading %s: %w", file, err)
+	}
+	return nil
+}
+
+func writeJSON(file string, v any) error {
+	b, err := json.MarshalIndent(v, "", " ")
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(file, append(b, '\n'), 0o644)
+}
+
+// ask runs a program with each of the versions, gives it the input, and returns the records with these versions in them, in order.
+func ask(name string, versions []string, input []byte, records []record) ([]record, error) {
 	for _, v := range versions {
-		fmt.Fprintln(os.Stderr, "containers-image", v)
-		r, err := ask(v, policies)
+		fmt.Fprintln(os.Stderr, name, "with containers-image", v)
+		r, err := askOne(name, v, input)
 		if err != nil {
-			return fmt.Errorf("asking version %s: %w", v, err)
+			return nil, fmt.Errorf("asking version %s: %w", v, err)
 		}
 		records = slices.DeleteFunc(records, func(old record) bool { return old.Library == v })
 		records = append(records, r)
 	}
 	slices.SortFunc(records, func(a, b record) int { return slices.Compare(numbers(a.Library), numbers(b.Library)) })
-	b, err := json.MarshalIndent(records, "", " ")
-	if err != nil {
-		return err
-	}
-	return os.WriteFile(out, append(b, '\n'), 0o644)
+	return records, nil
 }
 
 // readPolicies returns the policies by the names of their features.
@@ -93,8 +127,8 @@ func readPolicies(file string) ([]byte, error) {
 	return json.Marshal(policies)
 }
 
-// ask builds the loader in a module of its own, which requires just this version of the library, and runs it.
-func ask(version string, policies []byte) (record, error) {
+// askOne builds a program in a module of its own, which requires just this version of the library, and runs it.
+func askOne(name, version string, input []byte) (record, error) {
 	var none record
 	dir, err := os.MkdirTemp("", "readers")
 	if err != nil {
@@ -105,7 +139,7 @@ func ask(version string, policies []byte) (record, error) {
 	if numbers(version)[1] < 37 {
 		module = oldModule
 	}
-	source, err := os.ReadFile("hack/readers/load/main.go")
+	source, err := os.ReadFile(filepath.Join("hack/readers", name, "main.go"))
 	if err != nil {
 		return none, err
 	}
@@ -118,7 +152,7 @@ func ask(version string, policies []byte) (record, error) {
 			return none, err
 		}
 	}
-	program := filepath.Join(dir, "load")
+	program := filepath.Join(dir, name)
 	build := exec.Command("go", "build", "-mod=mod", "-tags", tags, "-o", program, ".")
 	build.Dir = dir
 	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOWORK=off")
@@ -129,14 +163,14 @@ func ask(version string, policies []byte) (record, error) {
 	if err := os.Mkdir(home, 0o700); err != nil {
 		return none, err
 	}
-	load := exec.Command(program)
-	load.Dir, load.Stdin = dir, bytes.NewReader(policies)
-	load.Env = []string{"HOME=" + home, "TMPDIR=" + dir, "PATH=/nonexistent"}
+	run := exec.Command(program)
+	run.Dir, run.Stdin = dir, bytes.NewReader(input)
+	run.Env = []string{"HOME=" + home, "TMPDIR=" + dir, "PATH=/nonexistent"}
 	var stderr bytes.Buffer
-	load.Stderr = &stderr
-	seen, err := load.Output()
+	run.Stderr = &stderr
+	seen, err := run.Output()
 	if err != nil {
-		return none, fmt.Errorf("loading: %w\n%s", err, stderr.String())
+		return none, fmt.Errorf("running: %w\n%s", err, stderr.String())
 	}
 	return record{version, module, seen}, nil
 }
