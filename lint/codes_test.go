@@ -257,6 +257,7 @@ spec:
 			aFile("mc.yaml", list(foreignConfig("50-theirs", signedPolicy), merged("99-worker-zz-corp", signedPolicy, signedPolicy))),
 		},
 		"nothing-to-judge":  {aFile("mc.yaml", strings.Replace(mc(signedPolicy), "/etc/containers/policy.json", "/etc/other", 1)), aFile("mc.yaml", mc(signedPolicy))},
+		"reader-advisory":   {by(aPolicy(signedPolicy), "podman-4.3"), by(aPolicy(signedPolicy), CurrentLibrary)},
 		"reader-ignores":    {by(aScope(`"*.example.com":`+signed(key)), "rhel7"), by(aScope(`"*.example.com":`+signed(key)), "podman-4.3")},
 		"too-many-findings": {aScope(strings.Repeat(`"x":`+reject+",", maxFindings+1) + `"x":` + reject), ok},
 		"dangling-link": {

@@ -66,6 +66,7 @@ func Run(paths []string, o Options) (*Report, error) {
 	}
 	r.pathSet()
 	r.silent()
+	r.advisories(len(paths) == 0)
 	return &Report{Findings: r.sorted(), Readers: r.verdicts()}, nil
 }
 

@@ -1,6 +1,9 @@
 package trust
 
-import "slices"
+import (
+	"slices"
+	"strings"
+)
 
 // Advisory is a known hole in the verifier of some versions of the image library: what it lets through. hack/readers has recorded
 // an input for each that fools the last version with the hole and not the first without it.
@@ -67,4 +70,27 @@ func (r Reader) Advisories() []Advisory {
 		}
 	}
 	return out
+}
+
+// IsLibrary reports whether a Go module is the image library, under one of the names that it has had.
+func IsLibrary(module string) bool {
+	return module == "go.podman.io/image/v5" || module == "github.com/containers/image/v5"
+}
+
+// ParseLibrary reads the version of the image library from the version of its Go module. What was taken between two releases counts
+// as the release before: 5.29.2 is that of v5.29.3-0.20240101000000-0123456789ab.
+func ParseLibrary(version string) (Version, bool) {
+	number, snapshot, _ := strings.Cut(strings.TrimPrefix(version, "v"), "-")
+	v, n, ok := parseVersion(number)
+	if !ok || n != len(v) {
+		return Version{}, false
+	}
+	switch {
+	case snapshot == "":
+	case v[2] > 0:
+		v[2]--
+	default:
+		v[1]--
+	}
+	return v, v[1] >= 0
 }

@@ -61,25 +61,11 @@ func (r Root) Real(path string) (string, error) {
 // ReadFile reads a regular file of at most limit bytes; what leads to /dev/null is an empty one, as it is for runtimes. Anything else, a
 // pipe for example, is an error and never waited for.
 func (r Root) ReadFile(path string, limit int64) ([]byte, error) {
-	name, err := r.Real(path)
+	f, err := r.Open(path)
 	if err != nil {
 		return nil, err
 	}
-	f, err := os.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, hostError(err, path)
-	}
 	defer f.Close()
-	st, err := f.Stat()
-	if err != nil {
-		return nil, hostError(err, path)
-	}
-	if null, err := os.Stat(os.DevNull); err == nil && os.SameFile(st, null) {
-		return nil, nil
-	}
-	if !st.Mode().IsRegular() {
-		return nil, &fs.PathError{Op: "read", Path: path, Err: fmt.Errorf("is no regular file (%s)", st.Mode().Type())}
-	}
 	b, err := io.ReadAll(io.LimitReader(f, limit+1))
 	if err != nil {
 		return nil, hostError(err, path)
@@ -88,6 +74,29 @@ func (r Root) ReadFile(path string, limit int64) ([]byte, error) {
 		return nil, &fs.PathError{Op: "read", Path: path, Err: fmt.Errorf("is larger than %d bytes", limit)}
 	}
 	return b, nil
+}
+
+// Open opens a regular file, or what leads to /dev/null, for reading. Anything else is an error and never waited for.
+func (r Root) Open(path string) (*os.File, error) {
+	name, err := r.Real(path)
+	if err != nil {
+		return nil, err
+	}
+	f, err := os.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, hostError(err, path)
+	}
+	st, err := f.Stat()
+	if err != nil {
+		f.Close()
+		return nil, hostError(err, path)
+	}
+	null, err := os.Stat(os.DevNull)
+	if !st.Mode().IsRegular() && (err != nil || !os.SameFile(st, null)) {
+		f.Close()
+		return nil, &fs.PathError{Op: "read", Path: path, Err: fmt.Errorf("is no regular file (%s)", st.Mode().Type())}
+	}
+	return f, nil
 }
 
 // ReadDir lists a directory, sorted by name.
