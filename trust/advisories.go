@@ -38,6 +38,36 @@ func Advisories() []Advisory {
 			fixed:     Version{5, 42, 1},
 			backports: []Version{{5, 39, 4}},
 		},
+		{
+			ID:    "expired-key",
+			Title: "a signature by an OpenPGP key that has expired is accepted, by programs that are built without gpgme",
+			Build: "containers_image_openpgp",
+			fixed: Version{5, 41, 0},
+		},
+		{
+			ID:        "unchecked-digest",
+			Title:     "digests are put into URLs as they come: an image, whoever signed it, has other repositories asked with the login of who pulls",
+			CVE:       "CVE-2024-3727",
+			fixed:     Version{5, 30, 1},
+			backports: []Version{{5, 29, 3}, {5, 27, 1}, {5, 24, 3}},
+		},
+		{
+			ID:    "endless-signatures",
+			Title: "signatures are fetched as long as the server has one more: a pull never ends, and takes the memory",
+			fixed: Version{5, 24, 0},
+		},
+		{
+			ID:    "ambiguous-manifest",
+			Title: "one manifest is an index and an image, whichever type the server gives it: what was signed as one is pulled as the other",
+			CVE:   "CVE-2021-41190",
+			fixed: Version{5, 17, 0},
+		},
+		{
+			ID:    "huge-manifest",
+			Title: "a manifest of any size is read into memory",
+			CVE:   "CVE-2020-1702",
+			fixed: Version{5, 2, 0},
+		},
 	}
 	for i := range out {
 		out[i].Fixed = out[i].fixed.String()

@@ -33,24 +33,36 @@ type readerRow struct {
 	// Lacks are features that the reader doesn't know; Ignores are those of them that it loads and never uses.
 	Lacks   []trust.Feature `json:"lacks"`
 	Ignores []trust.Feature `json:"ignores"`
+	// Advisories are the IDs of the known holes in the reader's verifier.
+	Advisories []string `json:"advisories"`
 }
 
 func newReadersCommand() *cobra.Command {
 	var out outputFlag
+	var advisories bool
 	cmd := &cobra.Command{
-		Use:   "readers",
+		Use:   "readers [--advisories]",
 		Short: "Print which readers of policies understand what",
 		Long: `Prints the readers that --reader knows, and the features of policy.json and registries.d that some of them lack. podman, cri-o,
-skopeo and containers-image take any version: one between two rows counts as the older row. Readers marked with * are the default.`,
-		Example: "  nodetrust readers\n  nodetrust readers -o json",
+skopeo and containers-image take any version: one between two rows counts as the older row. Readers marked with * are the default.
+
+--advisories prints the known holes of the readers' verifiers instead: what each lets through whatever the policy says, which versions of
+the image library have it and which readers have such a library. A distribution may have mended its package and kept the number.
+docs/advisories.md says what to do.`,
+		Example: "  nodetrust readers\n  nodetrust readers -o json\n  nodetrust readers --advisories",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			v := readersTable()
 			stdout := cmd.OutOrStdout()
+			if advisories {
+				v := advisoriesTable()
+				return out.write(stdout, v, func(w io.Writer) error { return writeAdvisories(w, v) })
+			}
+			v := readersTable()
 			return out.write(stdout, v, func(w io.Writer) error { return writeReaders(w, newScreen(stdout), v) })
 		},
 	}
 	out.add(cmd)
+	cmd.Flags().BoolVar(&advisories, "advisories", false, "print the known holes of the readers' verifiers")
 	return cmd
 }
 
@@ -61,8 +73,11 @@ func readersTable() readersOutput {
 		isDefault[r.Name] = true
 	}
 	for _, r := range trust.Readers() {
-		row := readerRow{Name: r.Name, Library: r.Library.String(), Butane: r.Butane(), Ignition: r.Ignition(), Note: r.Note, Source: r.Source, Default: isDefault[r.Name], Lacks: []trust.Feature{}, Ignores: []trust.Feature{}}
+		row := readerRow{Name: r.Name, Library: r.Library.String(), Butane: r.Butane(), Ignition: r.Ignition(), Note: r.Note, Source: r.Source, Default: isDefault[r.Name], Lacks: []trust.Feature{}, Ignores: []trust.Feature{}, Advisories: []string{}}
 		row.Key = r.LookasideKey()
+		for _, a := range r.Advisories() {
+			row.Advisories = append(row.Advisories, a.ID)
+		}
 		for _, f := range out.Features {
 			switch {
 			case r.Supports(f.Feature):
