@@ -16,13 +16,14 @@ BUILD := $(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)'
 
 GOFUMPT := mvdan.cc/gofumpt@v0.12.0
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.9.0
 
 # Of the unit tests' output only what a reader wants: failures, skips with their reasons, and the packages' lines.
 BRIEF := $(GO) run ./hack/brief
 
 export NODETRUST_REALDATA
 
-.PHONY: help deps deps-build deps-test build build-pure test test-unit test-pure e2e cluster lab lab-build lab-down image sbom manifests demo bench soak readers lint fmt clean
+.PHONY: help deps deps-build deps-test build build-pure test test-unit test-pure e2e cluster lab lab-build lab-down image sbom manifests demo bench soak readers vuln outdated lint fmt clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -86,8 +87,15 @@ bench: build ## the figures of docs/benchmarks.md
 soak: build ## nodetrust against CRI-O and podman (CASES=1000, root) and lint against the library (FILES=10000), then every fuzz test (SOAK=1m each)
 	GO='$(GO)' FILES='$(or $(FILES),10000)' CASES='$(or $(CASES),1000)' hack/soak.sh $(or $(SOAK),1m) '$(TAGS)'
 
-readers: ## record anew what old versions of the image library load (lint/testdata/readers.json; from the module proxy)
+readers: ## record anew what old versions of the image library load, and what fools them (lint/testdata/readers.json, trust/testdata/advisories.json; from the module proxy)
 	$(GO) run ./hack/readers
+
+vuln: ## known vulnerabilities in all modules, with govulncheck; says so, and fails, where its database is not reachable (VULNDB=URL)
+	@GOBIN='$(CURDIR)/bin' $(GO) install $(GOVULNCHECK)
+	@$(GO) run ./hack/vuln -tags '$(TAGS)' -govulncheck '$(CURDIR)/bin/govulncheck' -db '$(VULNDB)'
+
+outdated: ## newer releases of Go and of the modules that security rests on; fails if one has a fix that is not used
+	@$(GO) run ./hack/outdated
 
 lint: deps-build ## gofumpt, go vet and staticcheck, versions pinned
 	@out=$$($(GO) run $(GOFUMPT) -l $$(git ls-files '*.go')); [ -z "$$out" ] || { echo "not gofumpt-clean:"; echo "$$out"; exit 1; }
