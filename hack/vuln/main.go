@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -21,6 +22,9 @@ const (
 	exitFound      = 3 // govulncheck's own
 	exitNotChecked = 4
 )
+
+// own begins the paths of this repository's packages, whose programs the first module's check covers.
+const own = "github.com/nodetrust/nodetrust/"
 
 func main() {
 	tags := flag.String("tags", "", "build tags of the shipped programs")
@@ -69,11 +73,7 @@ func (c checker) all(dirs []string) int {
 	found, missed := false, []string{}
 	for i, dir := range dirs {
 		fmt.Fprintf(c.stdout, "module %s\n", dir)
-		args := []string{"-scan", "module"}
-		if i == 0 {
-			args = []string{"-tags", c.tags, "./..."}
-		}
-		switch vulnerable, err := c.check(dir, args); {
+		switch vulnerable, err := c.check(dir, i == 0); {
 		case vulnerable:
 			found = true
 		case errors.Is(err, errUnreachable):
@@ -86,6 +86,29 @@ func (c checker) all(dirs []string) int {
 		}
 	}
 	return c.sum(found, missed, len(dirs))
+}
+
+// args are those for a module that only tests and tools need. govulncheck does not look at what tests import, so these packages are
+// named to it. A module without packages has the tools that it names.
+func (checker) args(dir string) ([]string, error) {
+	args := []string{"-scan", "package"}
+	if files, err := filepath.Glob(filepath.Join(dir, "*.go")); err != nil || len(files) == 0 {
+		return append(args, "tool"), err
+	}
+	list := exec.Command("go", "list", "-f", `{{range .Imports}}{{.}} {{end}}{{range .TestImports}}{{.}} {{end}}{{range .XTestImports}}{{.}} {{end}}`, "./...")
+	list.Dir = dir
+	out, err := list.Output()
+	if err != nil {
+		return nil, fmt.Errorf("listing what %s imports: %w", dir, err)
+	}
+	imports := strings.Fields(string(out))
+	slices.Sort(imports)
+	for _, p := range slices.Compact(imports) {
+		if host, _, _ := strings.Cut(p, "/"); strings.Contains(host, ".") && !strings.HasPrefix(p, own) {
+			args = append(args, p)
+		}
+	}
+	return append(args, "./..."), nil
 }
 
 func (c checker) sum(found bool, missed []string, of int) int {
@@ -109,7 +132,13 @@ func (c checker) sum(found bool, missed []string, of int) int {
 var errUnreachable = errors.New("the vulnerability database is not reachable")
 
 // check reports whether a module is vulnerable. An error says that this is not known.
-func (c checker) check(dir string, args []string) (vulnerable bool, err error) {
+func (c checker) check(dir string, shipped bool) (vulnerable bool, err error) {
+	args := []string{"-tags", c.tags, "./..."}
+	if !shipped {
+		if args, err = c.args(dir); err != nil {
+			return false, err
+		}
+	}
 	cmd := exec.Command(c.command[0], append(c.command[1:len(c.command):len(c.command)], args...)...)
 	stderr := new(bytes.Buffer)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, c.stdout, io.MultiWriter(c.stdout, stderr)

@@ -52,3 +52,22 @@ func TestAll(t *testing.T) {
 		})
 	}
 }
+
+// TestArgs: what only tests import is named, and of a module without packages its tools.
+func TestArgs(t *testing.T) {
+	dir := t.TempDir()
+	write := func(name, text string) {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("go.mod", "module example.com/x\n\ngo 1.26\n")
+	if got, err := (checker{}).args(dir); err != nil || strings.Join(got, " ") != "-scan package tool" {
+		t.Errorf("without packages: %q, %v", got, err)
+	}
+	write("x_test.go", "package x\n\nimport (\n\t\"testing\"\n\n\t_ \"example.com/a/b\"\n\t_ \"github.com/nodetrust/nodetrust/trust\"\n)\n\nfunc Test(*testing.T) {}\n")
+	if got, err := (checker{}).args(dir); err != nil || strings.Join(got, " ") != "-scan package example.com/a/b ./..." {
+		t.Errorf("with a test: %q, %v", got, err)
+	}
+}
