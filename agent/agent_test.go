@@ -945,6 +945,74 @@ func TestForgedAnswers(t *testing.T) {
 	})
 }
 
+// TestRuntimeAdvisory: what a runtime says that it is decides the reason of Enforced, and nothing else. The child's word on holes
+// counts for nothing, and its words on names and versions as far as they could be such.
+func TestRuntimeAdvisory(t *testing.T) {
+	hole := []judge.Runtime{{Name: "cri-o", Version: "1.34.0", Advisories: []string{"forged-schema1"}, Fixed: "5.42.1"}}
+	for _, tt := range []struct {
+		name   string
+		told   any
+		reason string
+		says   string
+	}{
+		{"a known hole", []any{map[string]any{"name": "cri-o", "version": "1.34.0", "advisories": []string{"forged-schema1"}}}, "RuntimeAdvisory", "; by its version number cri-o 1.34.0 has forged-schema1, fixed in image library 5.42.1"},
+		{"a hole that is kept back", []any{map[string]any{"name": "cri-o", "version": "1.34.0"}}, "RuntimeAdvisory", "forged-schema1"},
+		{"a made-up hole", []any{map[string]any{"name": "containerd", "version": "1.7.0", "advisories": []string{"moon-dust"}}}, "", ""},
+		{"a made-up version", []any{map[string]any{"name": "cri-o", "version": "1.34.0\n\u001b[31m", "advisories": []string{"forged-schema1"}}}, "", ""},
+		{"a made-up name", []any{map[string]any{"name": "cri-o\"} 1\nx{", "version": "1.34.0"}}, "", ""},
+		{"the same twice", []any{hole[0], hole[0]}, "RuntimeAdvisory", "1.34.0 has forged-schema1, fixed in image library 5.42.1"},
+		{"more than there are", []any{
+			map[string]any{"name": "a"}, map[string]any{"name": "b"}, map[string]any{"name": "c"}, map[string]any{"name": "d"}, hole[0],
+		}, "", ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			w := newWorld(t)
+			b, err := json.Marshal(map[string]any{"canaries": good("cri"), "runtimes": tt.told})
+			w.must(err)
+			w.put("probe.json", b)
+			w.desire(files(), canaries)
+			m := NewMetrics()
+			file := filepath.Join(w.dir, "status.json")
+			w.start(func(o *Options) { o.Metrics, o.StatusFile = m, file })
+			s := w.await(0, judge.Enforced, "")
+			if s.Reason != tt.reason || !strings.Contains(s.Message, tt.says) || strings.Count(s.Message, "cri-o") > 1 {
+				t.Errorf("%s: %s, want %s: …%s…", s.Reason, s.Message, tt.reason, tt.says)
+			}
+			metric := strings.Contains(get(t, m, "/metrics"), `nodetrust_runtime_advisory{runtime="cri-o",version="1.34.0",advisory="forged-schema1"} 1`+"\n")
+			if metric != (tt.reason != "") || strings.Count(get(t, m, "/metrics"), "\nnodetrust_runtime_advisory{") > 1 {
+				t.Errorf("metrics:\n%s", get(t, m, "/metrics"))
+			}
+			w.stop()
+			var told Status
+			b, err = os.ReadFile(file)
+			w.must(err)
+			w.must(json.Unmarshal(b, &told))
+			if known := slices.ContainsFunc(told.Runtimes, func(r judge.Runtime) bool { return len(r.Advisories) > 0 }); known != (tt.reason != "") || len(told.Runtimes) > maxRuntimes {
+				t.Errorf("status file: %+v", told.Runtimes)
+			}
+		})
+	}
+}
+
+// TestRuntimeAdvisoryEnds with the hole: the state stays, the reason goes.
+func TestRuntimeAdvisoryEnds(t *testing.T) {
+	w := newWorld(t)
+	tell := func(version string) {
+		b, err := json.Marshal(judge.Probe{Canaries: good("cri"), Runtimes: []judge.Runtime{{Name: "containerd", Version: version}, {Name: "cri-o", Version: version}}})
+		w.must(err)
+		w.put("probe.json", b)
+	}
+	tell("1.34.0")
+	w.enforced(func(o *Options) { o.ProbeInterval = 200 * time.Millisecond })
+	mark := w.mark()
+	tell("unknown")
+	s := w.awaitOne(mark, "Enforced without a reason", func(s Status) bool { return s.State == judge.Enforced && s.Reason == "" })
+	if strings.Contains(s.Message, "version number") {
+		t.Errorf("message %q", s.Message)
+	}
+	w.never(mark, judge.Unknown, judge.Drifted)
+}
+
 func TestAuthfile(t *testing.T) {
 	w := newWorld(t)
 	auth := filepath.Join(w.dir, "auth.json")

@@ -15,12 +15,13 @@ import (
 )
 
 // Metrics are what the agent tells Prometheus, in the text format. It is written by hand: the client library would add
-// 2 MB to the binary and 1.6 MiB to the resident memory, for six families. A nil *Metrics counts nothing.
+// 2 MB to the binary and 1.6 MiB to the resident memory, for seven families. A nil *Metrics counts nothing.
 type Metrics struct {
 	mu        sync.Mutex
 	now       judge.State
 	probes    map[probeLabels]int
 	expiry    []judge.Key
+	runtimes  []judge.Runtime
 	drifts    int
 	heals     int
 	lastCheck time.Time
@@ -101,6 +102,12 @@ func (m *Metrics) text() []byte {
 	for _, k := range m.expiry {
 		fmt.Fprintf(&b, "nodetrust_key_expiry_timestamp_seconds{fingerprint=%q} %d\n", k.Fingerprint, k.Expires)
 	}
+	family("runtime_advisory", "gauge", "1 for each known hole that a runtime's verifier has by the version number that the runtime gives.")
+	for _, r := range m.runtimes {
+		for _, id := range r.Advisories {
+			fmt.Fprintf(&b, "nodetrust_runtime_advisory{runtime=%q,version=%q,advisory=%q} 1\n", r.Name, r.Version, id)
+		}
+	}
 	family("last_check_timestamp_seconds", "gauge", "When all files were compared last.")
 	if !m.lastCheck.IsZero() {
 		fmt.Fprintf(&b, "nodetrust_last_check_timestamp_seconds %s\n", strconv.FormatFloat(float64(m.lastCheck.UnixMilli())/1000, 'f', 3, 64))
@@ -127,8 +134,8 @@ func (m *Metrics) drifted()              { m.change(func() { m.drifts++ }) }
 func (m *Metrics) healed()               { m.change(func() { m.heals++ }) }
 
 // probed sets the results of a round: of several canaries alike the worst counts. A round without a result says nothing
-// of keys.
-func (m *Metrics) probed(cs []judge.Canary, keys []judge.Key) {
+// of keys and runtimes.
+func (m *Metrics) probed(cs []judge.Canary, keys []judge.Key, runtimes []judge.Runtime) {
 	m.change(func() {
 		m.probes = map[probeLabels]int{}
 		for _, c := range cs {
@@ -147,6 +154,7 @@ func (m *Metrics) probed(cs []judge.Canary, keys []judge.Key) {
 		if len(cs) == 0 {
 			return
 		}
+		m.runtimes = runtimes
 		m.expiry = nil
 		for _, k := range keys {
 			if k.Expires != 0 && len(m.expiry) < maxKeys && !slices.ContainsFunc(m.expiry, func(o judge.Key) bool { return o.Fingerprint == k.Fingerprint }) {

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"net/http/httptest"
+	"strings"
 	"testing"
 	"time"
 
@@ -28,7 +29,9 @@ func TestMetrics(t *testing.T) {
 	m.healed()
 	m.probed([]judge.Canary{
 		canary("accept", "accept", "", "cri"), canary("accept", "unknown", verdict.Timeout, "cri"), canary("refuse", "accept", "", "po\"dman\n"),
-	}, []judge.Key{{Fingerprint: "ABCD", Expires: 1900000000}, {Fingerprint: "EF"}})
+	}, []judge.Key{{Fingerprint: "ABCD", Expires: 1900000000}, {Fingerprint: "EF"}}, []judge.Runtime{
+		{Name: "cri-o", Version: "1.34.0", Advisories: []string{"forged-schema1", "other"}}, {Name: "podman", Version: "6.0.0", Advisories: []string{}},
+	})
 	want := `# HELP nodetrust_state 1 for the state that the node is in, 0 for the others.
 # TYPE nodetrust_state gauge
 nodetrust_state{state="Contested"} 0
@@ -52,6 +55,10 @@ nodetrust_heals_total 2
 # HELP nodetrust_key_expiry_timestamp_seconds When a key that the policy trusts expires. Keys that don't expire are left out.
 # TYPE nodetrust_key_expiry_timestamp_seconds gauge
 nodetrust_key_expiry_timestamp_seconds{fingerprint="ABCD"} 1900000000
+# HELP nodetrust_runtime_advisory 1 for each known hole that a runtime's verifier has by the version number that the runtime gives.
+# TYPE nodetrust_runtime_advisory gauge
+nodetrust_runtime_advisory{runtime="cri-o",version="1.34.0",advisory="forged-schema1"} 1
+nodetrust_runtime_advisory{runtime="cri-o",version="1.34.0",advisory="other"} 1
 # HELP nodetrust_last_check_timestamp_seconds When all files were compared last.
 # TYPE nodetrust_last_check_timestamp_seconds gauge
 nodetrust_last_check_timestamp_seconds 1700000000.500
@@ -61,6 +68,27 @@ nodetrust_last_check_timestamp_seconds 1700000000.500
 	}
 	if got := get(t, m, "/healthz"); got != "ok\n" {
 		t.Errorf("healthz says %q", got)
+	}
+}
+
+// TestRuntimesAreKept: a round without a result says nothing of what the runtimes are.
+func TestRuntimesAreKept(t *testing.T) {
+	m := NewMetrics()
+	const series = `nodetrust_runtime_advisory{runtime="cri-o",version="1.34.0",advisory="x"} 1`
+	for _, tt := range []struct {
+		name     string
+		canaries []judge.Canary
+		runtimes []judge.Runtime
+		want     bool
+	}{
+		{"a hole", good("cri"), []judge.Runtime{{Name: "cri-o", Version: "1.34.0", Advisories: []string{"x"}}}, true},
+		{"no result", nil, nil, true},
+		{"another version", good("cri"), []judge.Runtime{{Name: "cri-o", Version: "1.99.0"}}, false},
+	} {
+		m.probed(tt.canaries, nil, tt.runtimes)
+		if got := get(t, m, "/metrics"); strings.Contains(got, series) != tt.want {
+			t.Errorf("%s:\n%s", tt.name, got)
+		}
 	}
 }
 

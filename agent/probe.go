@@ -28,6 +28,8 @@ const (
 	removeTime = 10 * time.Second
 	maxAuth    = 1 << 20
 	maxWhy     = 512 // bytes of the child's text that are kept
+	// maxRuntimes bounds the runtimes that a round is believed to have been run through.
+	maxRuntimes = 4
 )
 
 // bucket limits the probes that heals ask for: canaries are pulled from registries that count requests.
@@ -62,6 +64,7 @@ type probeAnswer struct {
 	problem  *judge.Problem
 	canaries []judge.Canary
 	keys     []judge.Key
+	runtimes []judge.Runtime
 }
 
 func (a *Agent) probeNow() {
@@ -157,7 +160,7 @@ func (a *Agent) takeProbe(ans answer) {
 		p.problem = &judge.Problem{Reason: judge.ReasonProbeFailed, Message: "canaries gave no result: " + ans.err.Error()}
 		a.probeAt = earliest(a.probeAt, time.Now().Add(jitter(min(retry, a.ProbeInterval))))
 	}
-	a.Metrics.probed(p.canaries, p.keys)
+	a.Metrics.probed(p.canaries, p.keys, p.runtimes)
 	a.healed = nil
 	a.probed = p
 	if p.problem != nil || a.readOnly() {
@@ -311,6 +314,7 @@ func parseProbe(res child.Result, runtime string, asked []trust.Canary) (probeAn
 			Fingerprint string          `json:"fingerprint"`
 			Expires     json.RawMessage `json:"expires"`
 		} `json:"keys"`
+		Runtimes []judge.Runtime `json:"runtimes"`
 	}
 	if err := dec.Decode(&p); err != nil {
 		return probeAnswer{}, fmt.Errorf("reading the child's output: %w", err)
@@ -318,7 +322,7 @@ func parseProbe(res child.Result, runtime string, asked []trust.Canary) (probeAn
 	if err := checkAnswers(p.Canaries, asked); err != nil {
 		return probeAnswer{}, fmt.Errorf("reading the child's output: %w", err)
 	}
-	out := probeAnswer{canaries: p.Canaries}
+	out := probeAnswer{canaries: p.Canaries, runtimes: knownRuntimes(p.Runtimes)}
 	for _, k := range p.Keys {
 		out.keys = append(out.keys, judge.Key{Fingerprint: k.Fingerprint, Expires: expiry(k.Expires)})
 	}
@@ -326,6 +330,18 @@ func parseProbe(res child.Result, runtime string, asked []trust.Canary) (probeAn
 		out.problem = &judge.Problem{Reason: judge.ReasonNoRuntime, Message: "no container runtime to ask: nothing here enforces a policy"}
 	}
 	return out, nil
+}
+
+// knownRuntimes believes names and versions of the child, as far as they could be such, and looks up itself what holes they have.
+func knownRuntimes(told []judge.Runtime) []judge.Runtime {
+	var out []judge.Runtime
+	for _, r := range told[:min(len(told), maxRuntimes)] {
+		known := judge.Runtime(trust.LookupRuntime(r.Name, r.Version))
+		if known.Name != "" && !slices.ContainsFunc(out, func(o judge.Runtime) bool { return o.Name == known.Name }) {
+			out = append(out, known)
+		}
+	}
+	return out
 }
 
 // checkAnswers reports what makes the answers none to the canaries that were asked for.

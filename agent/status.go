@@ -27,6 +27,8 @@ type Status struct {
 	CheckedAt   time.Time          `json:"checkedAt"`
 	Differences []judge.Difference `json:"differences"`
 	Canaries    []judge.Canary     `json:"canaries"`
+	// Runtimes are those that the canaries were run through, as far as they said what they are.
+	Runtimes []judge.Runtime `json:"runtimes,omitempty"`
 }
 
 // maxTold bounds the differences of a status: somebody else's files can make up any number.
@@ -111,8 +113,9 @@ func (a *Agent) status() Status {
 		if a.probed.canaries != nil {
 			s.Canaries = a.probed.canaries
 		}
+		s.Runtimes = a.probed.runtimes
 		if a.probed.problem == nil {
-			in.Canaries = a.probed.canaries
+			in.Canaries, in.Runtimes = a.probed.canaries, a.probed.runtimes
 		}
 	}
 	s.State, s.Reason, s.Message = judge.Judge(in)

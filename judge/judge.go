@@ -72,6 +72,19 @@ type Probe struct {
 	Canaries []Canary `json:"canaries"`
 	// Keys are the OpenPGP keys that the policy trusts.
 	Keys []Key `json:"keys,omitempty"`
+	// Runtimes are those that said what they are.
+	Runtimes []Runtime `json:"runtimes,omitempty"`
+}
+
+// Runtime is a container runtime that took part, by what it says of itself, and what is known of its verifier for that.
+// Its fields are those of trust.Runtime.
+type Runtime struct {
+	Name    string `json:"name"`
+	Version string `json:"version"`
+	// Advisories are the IDs of the known holes; none of a runtime that is not known.
+	Advisories []string `json:"advisories"`
+	// Fixed is the first version of the image library that has none of the holes.
+	Fixed string `json:"fixed,omitempty"`
 }
 
 // Key is a trusted key and the end of its life.

@@ -28,6 +28,7 @@ const (
 	ReasonLoadPending         = "LoadPending"         // Unknown: the child is about to tell
 	ReasonNoRuntime           = "NoRuntime"           // Unknown: no container runtime is there to ask
 	ReasonWriteFailed         = "WriteFailed"         // Unknown: what is on disk is right, durable it may not be
+	ReasonRuntimeAdvisory     = "RuntimeAdvisory"     // Enforced: a runtime's verifier has a known hole
 )
 
 // Problem is something that the agent knows and no file or canary shows.
@@ -42,6 +43,8 @@ type Input struct {
 	Differences []Difference
 	// Canaries are the entries of one probe round.
 	Canaries []Canary
+	// Runtimes are those that the canaries were run through. They change no state: canaries can't tell of a hole in a verifier.
+	Runtimes []Runtime
 
 	// Contested names the paths that somebody else keeps writing.
 	Contested []string
@@ -101,7 +104,28 @@ func judge(in Input) (State, string, string) {
 		u := c.unknown[0]
 		return Unknown, unknownReason(u), u.describe("could not be judged: "+unknownText(u)) + c.notes()
 	}
+	if known := describeHoles(in.Runtimes); known != "" {
+		return Enforced, ReasonRuntimeAdvisory, c.right() + known + c.notes()
+	}
 	return Enforced, "", c.right() + c.notes()
+}
+
+// describeHoles names the runtimes whose verifier has known holes, the holes, and what has none of them; "" without any.
+// Distributors mend holes and keep the number, so the message says that the number is all that was looked at.
+func describeHoles(rs []Runtime) string {
+	var b strings.Builder
+	for _, r := range rs {
+		if len(r.Advisories) == 0 {
+			continue
+		}
+		if b.Len() == 0 {
+			b.WriteString("; by its version number")
+		} else {
+			b.WriteString("; and")
+		}
+		fmt.Fprintf(&b, " %s %s has %s, fixed in image library %s", r.Name, r.Version, strings.Join(r.Advisories, ", "), r.Fixed)
+	}
+	return b.String()
 }
 
 // sorted are the canaries that decide, by what they say.

@@ -50,6 +50,10 @@ func TestJudge(t *testing.T) {
 	long := blocked
 	long.Message = strings.Repeat("a long story ", 100)
 	down := canary("accept", "unknown", verdict.RegistryUnreachable, "cri")
+	crio := judge.Runtime{Name: "cri-o", Version: "1.34.0", Advisories: []string{"forged-schema1", "other"}, Fixed: "5.42.1"}
+	podman := judge.Runtime{Name: "podman", Version: "4.3.1", Advisories: []string{"forged-schema1"}, Fixed: "5.42.1"}
+	fine := judge.Runtime{Name: "containerd", Version: "1.7.0", Advisories: []string{}}
+	holes := []judge.Runtime{fine, crio}
 	problem := func(r string) *judge.Problem { return &judge.Problem{Reason: r, Message: "because " + r} }
 
 	for _, tt := range []struct {
@@ -90,6 +94,28 @@ func TestJudge(t *testing.T) {
 		{"verify never decides beside a runtime", judge.Input{Canaries: with(good("cri"), canary("refuse", "accept", "", "verify"), canary("accept", "refuse", verdict.NoSignature, "verify"))}, judge.Enforced, "", "verify disagrees"},
 		{"verify is no runtime's second side", judge.Input{Canaries: with(good("verify"), good("cri")[0])}, judge.Unknown, "NoCanary", "cri"},
 		{"verify unknown beside a runtime", judge.Input{Canaries: with(good("cri"), canary("accept", "unknown", verdict.LookasideUnreachable, "verify"))}, judge.Enforced, "", "unknown (LookasideUnreachable)"},
+
+		{"a runtime without a known hole", judge.Input{Canaries: good("cri"), Runtimes: []judge.Runtime{fine}}, judge.Enforced, "", "both canaries right through cri"},
+		{
+			"a runtime with known holes",
+			judge.Input{Canaries: good("cri"), Runtimes: holes},
+			judge.Enforced, "RuntimeAdvisory", "both canaries right through cri; by its version number cri-o 1.34.0 has forged-schema1, other, fixed in image library 5.42.1",
+		},
+		{
+			"two runtimes with known holes",
+			judge.Input{Canaries: good("cri", "podman"), Runtimes: []judge.Runtime{crio, podman}},
+			judge.Enforced, "RuntimeAdvisory", "; and podman 4.3.1 has forged-schema1, fixed in image library 5.42.1",
+		},
+		{
+			"a hole, and verify disagrees",
+			judge.Input{Canaries: with(good("cri"), canary("accept", "unknown", verdict.Timeout, "verify")), Runtimes: holes},
+			judge.Enforced, "RuntimeAdvisory", "library 5.42.1; verify disagrees",
+		},
+		{"a hole is no proof of a refusal", judge.Input{Canaries: []judge.Canary{good("cri")[0], pulled}, Runtimes: holes}, judge.NotEnforced, "RefuseCanaryPulled", ""},
+		{"a hole changes no drift", judge.Input{Canaries: good("cri"), Differences: drift, Runtimes: holes}, judge.Drifted, "Content", policy},
+		{"a hole changes no unknown", judge.Input{Canaries: []judge.Canary{down, good("cri")[1]}, Runtimes: holes}, judge.Unknown, "RegistryUnreachable", acceptImage},
+		{"a hole alone proves nothing", judge.Input{Runtimes: holes}, judge.Unknown, "NoCanary", "no canary"},
+		{"a hole changes no problem", judge.Input{Canaries: good("cri"), Problem: problem("DesiredInvalid"), Runtimes: holes}, judge.Unknown, "DesiredInvalid", "because"},
 
 		{"drift", judge.Input{Canaries: good("cri"), Differences: drift}, judge.Drifted, "Content", policy},
 		{"drift before unknown", judge.Input{Differences: drift}, judge.Drifted, "Content", policy},

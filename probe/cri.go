@@ -16,7 +16,7 @@ import (
 )
 
 // criClient talks to the image service of a CRI runtime. Access to the socket is as good as root on the node, so
-// nothing but PullImage, ImageStatus and RemoveImage of the canaries' references goes there.
+// nothing but PullImage, ImageStatus and RemoveImage of the canaries' references goes there, and Version.
 type criClient struct {
 	conn   *grpc.ClientConn
 	images runtimeapi.ImageServiceClient

@@ -27,6 +27,21 @@ type store struct {
 	calls  []string
 	auth   *runtimeapi.AuthConfig
 	onPull func(ctx context.Context, ref string) error
+	// version is what the runtime says of itself; without it, it doesn't tell.
+	version func(ctx context.Context) (*runtimeapi.VersionResponse, error)
+}
+
+// versioned is the runtime service of a store, which tells the version and does nothing else.
+type versioned struct {
+	runtimeapi.UnimplementedRuntimeServiceServer
+	*store
+}
+
+func (v versioned) Version(ctx context.Context, r *runtimeapi.VersionRequest) (*runtimeapi.VersionResponse, error) {
+	if v.version == nil {
+		return v.UnimplementedRuntimeServiceServer.Version(ctx, r)
+	}
+	return v.version(ctx)
 }
 
 func (s *store) ImageStatus(_ context.Context, r *runtimeapi.ImageStatusRequest) (*runtimeapi.ImageStatusResponse, error) {
@@ -74,6 +89,7 @@ func newStore(t *testing.T, images ...string) (*store, Options) {
 	check(t, err)
 	srv := grpc.NewServer()
 	runtimeapi.RegisterImageServiceServer(srv, s)
+	runtimeapi.RegisterRuntimeServiceServer(srv, versioned{store: s})
 	go func() { _ = srv.Serve(l) }()
 	t.Cleanup(srv.Stop)
 	return s, Options{Runtime: CRI, CRISocket: "unix://" + l.Addr().String(), Root: dir}

@@ -132,6 +132,12 @@ func TestCRIO(t *testing.T) {
 			}
 		})
 	}
+	t.Run("version", func(t *testing.T) {
+		rs := Runtimes(context.Background(), o)
+		if len(rs) != 1 || rs[0].Name != "cri-o" || rs[0].Version == "" {
+			t.Errorf("got %+v", rs)
+		}
+	})
 	t.Run("kept and removed", func(t *testing.T) {
 		o.KeepAccepted = true
 		var absent []string

@@ -72,10 +72,7 @@ type Options struct {
 // could not even begin.
 func Run(ctx context.Context, canaries []trust.Canary, o Options) ([]judge.Canary, error) {
 	var out []judge.Canary
-	useCRI, usePodman := o.Runtime == CRI, o.Runtime == Podman
-	if o.Runtime == Auto {
-		useCRI, usePodman = socketExists(o.CRISocket), podmanUsable("/")
-	}
+	useCRI, usePodman := o.runtimes()
 	if useCRI {
 		results, err := runCRI(ctx, canaries, o)
 		if err != nil {
@@ -100,6 +97,14 @@ func Run(ctx context.Context, canaries []trust.Canary, o Options) ([]judge.Canar
 		}
 	}
 	return out, nil
+}
+
+// runtimes are those that take part.
+func (o Options) runtimes() (useCRI, usePodman bool) {
+	if o.Runtime == Auto {
+		return socketExists(o.CRISocket), podmanUsable("/")
+	}
+	return o.Runtime == CRI, o.Runtime == Podman
 }
 
 // Remove removes the images from the CRI store by reference. Images that are not there are no error.

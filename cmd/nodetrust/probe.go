@@ -45,7 +45,8 @@ func newProbeCommand() *cobra.Command {
 		Short: "Run the canaries now, on this node",
 		Long: `Has this node's own container runtimes pull the canaries: an image that must be accepted and one that must be
 refused for its signatures. Only both together prove that the policy is enforced. nodetrust judges them with its own
-library as well; where it disagrees with the runtime that is said in the message and decides nothing.
+library as well; where it disagrees with the runtime that is said in the message and decides nothing. Where a runtime's verifier has a known hole by its version number, an Enforced
+says so in its reason and message (see nodetrust readers --advisories): no canary can tell.
 
 Runtimes: cri (PullImage on --cri-socket; also once in the context of each namespaced policy of CRI-O), podman (with a
 store of its own, the node's is not touched), verify (the library alone). auto takes cri if the socket is there, and podman
@@ -121,7 +122,7 @@ func (f *probeFlags) run(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	res := judgeProbe(f.opts.Runtime, results)
+	res := judgeProbe(f.opts.Runtime, results, probe.Runtimes(ctx, f.opts))
 	res.Keys = judgement.keys()
 	return f.finish(stdout, res)
 }
@@ -148,9 +149,9 @@ func judgeNone(file string) judge.Probe {
 }
 
 // judgeProbe turns the answers into a state. Files are not looked at here: that is the agent's part.
-func judgeProbe(runtime string, results []judge.Canary) judge.Probe {
-	p := judge.Probe{Canaries: results}
-	p.State, p.Reason, p.Message = judge.Judge(judge.Input{Canaries: results})
+func judgeProbe(runtime string, results []judge.Canary, runtimes []judge.Runtime) judge.Probe {
+	p := judge.Probe{Canaries: results, Runtimes: runtimes}
+	p.State, p.Reason, p.Message = judge.Judge(judge.Input{Canaries: results, Runtimes: runtimes})
 	if runtime != probe.Auto {
 		return p
 	}
