@@ -110,7 +110,10 @@ type object struct {
 		NodeName string `json:"nodeName"`
 	} `json:"spec"`
 	Status struct {
-		Phase      string `json:"phase"`
+		Phase    string `json:"phase"`
+		NodeInfo struct {
+			ContainerRuntimeVersion string `json:"containerRuntimeVersion"`
+		} `json:"nodeInfo"`
 		Conditions []struct {
 			Type   string `json:"type"`
 			Status string `json:"status"`

@@ -29,6 +29,8 @@ type Status struct {
 	Nodes   []Node  `json:"nodes"`
 	Pools   []Pool  `json:"pools"`
 	Summary Summary `json:"summary"`
+	// Advisories are the known holes that the verifiers of these nodes' runtimes have.
+	Advisories []Advisory `json:"advisories"`
 }
 
 // Node is one node.
@@ -51,6 +53,10 @@ type Node struct {
 	// CheckedAt is when the files were compared for the last report. It changes only together with something else: an old
 	// report of a live agent is as good as a new one.
 	CheckedAt *time.Time `json:"checkedAt"`
+	// Runtime is the CRI runtime as the kubelet names it, for example cri-o://1.34.0.
+	Runtime string `json:"runtime"`
+	// Advisories are the IDs of the known holes that the verifiers of the node's runtimes have by their version numbers.
+	Advisories []string `json:"advisories"`
 }
 
 // Report is what the annotations of a node say.
@@ -91,7 +97,7 @@ func rank(s judge.State) int {
 
 // Status judges what was read. pool, if not empty, leaves out the nodes of other pools.
 func (s *Snapshot) Status(pool string, now time.Time) Status {
-	out := Status{Nodes: []Node{}, Pools: []Pool{}}
+	out := Status{Nodes: []Node{}, Pools: []Pool{}, Advisories: []Advisory{}}
 	agents := s.agentsByNode()
 	for _, n := range s.nodes {
 		if n.windows {
@@ -106,6 +112,7 @@ func (s *Snapshot) Status(pool string, now time.Time) Status {
 		return cmp.Or(strings.Compare(x.Pool, y.Pool), cmp.Compare(rank(x.State), rank(y.State)), strings.Compare(x.Name, y.Name))
 	})
 	out.count()
+	out.Advisories = countAdvisories(out.Nodes)
 	return out
 }
 
@@ -114,6 +121,7 @@ func (s *Snapshot) judge(n node, agents []agent, now time.Time) Node {
 	out := Node{
 		Name: n.name, Pool: n.poolOf(agents), Ready: n.ready,
 		Desired: n.annotations[desiredKey], Observed: n.annotations[observedKey],
+		Runtime: n.runtime,
 	}
 	if t, err := time.Parse(time.RFC3339, n.annotations[checkedAtKey]); err == nil {
 		out.CheckedAt = &t
@@ -136,6 +144,7 @@ func (s *Snapshot) judge(n node, agents []agent, now time.Time) Node {
 		out.State, out.Reason, out.Message = judge.Unknown, reason, why+"; last reported: "+string(reported.State)
 		out.Stale, out.Reported = true, &reported
 	}
+	out.Advisories = advisories(out)
 	return out
 }
 

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -52,6 +53,8 @@ type node struct {
 	annotations map[string]string
 	ready       *bool
 	windows     bool
+	// runtime is the CRI runtime as its kubelet names it: cri-o://1.34.0.
+	runtime string
 }
 
 type agent struct {
@@ -62,6 +65,7 @@ type agent struct {
 
 func newNode(r row) node {
 	n := node{name: r.Metadata.Name, labels: r.Metadata.Labels, annotations: r.Metadata.Annotations}
+	n.runtime = cmp.Or(r.cells["Container-Runtime"], r.Status.NodeInfo.ContainerRuntimeVersion)
 	n.windows = n.labels["kubernetes.io/os"] == "windows"
 	var ready bool
 	if cell, ok := r.cells["Status"]; ok { // "Ready", "NotReady,SchedulingDisabled", "Unknown"

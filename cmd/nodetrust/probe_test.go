@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/base64"
 	"encoding/json"
@@ -80,6 +81,20 @@ type probed struct {
 		Fingerprint string
 		Expires     int64
 	}
+	Runtimes []struct {
+		Name, Version string
+		Advisories    []string
+	}
+}
+
+// advised is the reason of Enforced: that of a runtime with a known hole.
+func (p probed) advised() string {
+	for _, r := range p.Runtimes {
+		if len(r.Advisories) > 0 {
+			return "RuntimeAdvisory"
+		}
+	}
+	return ""
 }
 
 func runProbe(t *testing.T, stdin string, args ...string) (probed, int) {
@@ -120,11 +135,14 @@ func TestProbe(t *testing.T) {
 			t.Run(runtime+"/"+tt.name, func(t *testing.T) {
 				n.isolated(t)
 				p, code := runProbe(t, n.canaries(tt.accept, tt.refuse), "--runtime", runtime, "--root", n.root)
-				if code != tt.code || p.State != tt.state || p.Reason != tt.reason {
+				if code != tt.code || p.State != tt.state || p.Reason != cmp.Or(tt.reason, p.advised()) {
 					t.Errorf("got exit %d, %s %s: %s", code, p.State, p.Reason, p.Message)
 				}
 				if code != 0 {
 					return
+				}
+				if asked := len(p.Runtimes) == 1 && p.Runtimes[0].Name == runtime; asked != (runtime != "verify") {
+					t.Errorf("runtimes: %+v", p.Runtimes)
 				}
 				if len(p.Keys) != 1 || time.Until(time.Unix(p.Keys[0].Expires, 0)) < 18*24*time.Hour {
 					t.Errorf("want the key's expiry, got %v", p.Keys)

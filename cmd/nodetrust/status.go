@@ -31,6 +31,9 @@ was reported. A node without a report, of a state that can't be known, or whose 
 its agent's pod is missing or not ready, the agent has not reported since it started, or the node is not ready. Agents write on
 change only, so an old report of a live agent is as good as a new one.
 
+Below is a line for each known hole in the verifiers of the nodes' runtimes, by the versions that they give: a distributor may
+have mended one and kept the number. A hole makes no node bad; nodetrust readers --advisories tells what it lets through.
+
 Reads nodes and the pods in namespace nodetrust, and writes nothing. With --agents elsewhere the pods are not read: for agents
 that are services of their hosts, whose reports are then taken as they are.
 

@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -22,7 +23,7 @@ import (
 type apiServer struct {
 	*httptest.Server
 	mu        sync.Mutex
-	nodes     []map[string]any // metadata and the cell Status
+	nodes     []map[string]any // metadata and the cells Status and Container-Runtime
 	pods      []map[string]any
 	forbidden map[string]bool
 	requests  []string
@@ -48,12 +49,14 @@ users: [{name: u, user: {token: t}}], contexts: [{name: c, context: {cluster: c,
 	return p
 }
 
+var nodeColumns = []string{"Name", "Status", "Container-Runtime"}
+
 const perPage = 2 // so that three nodes need two requests
 
 func (s *apiServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.mu.Lock()
 	s.requests = append(s.requests, r.Method+" "+r.URL.Path)
-	objects, columns := s.nodes, []string{"Name", "Status"}
+	objects, columns := s.nodes, nodeColumns
 	if strings.HasSuffix(r.URL.Path, "/pods") {
 		objects, columns = s.pods, []string{"Name", "Ready", "Status", "Node"}
 	}
@@ -90,7 +93,7 @@ func (s *apiServer) watch(w http.ResponseWriter, r *http.Request) {
 		case <-r.Context().Done():
 			return
 		case n := <-events:
-			_ = json.NewEncoder(w).Encode(map[string]any{"type": "MODIFIED", "object": asTable([]string{"Name", "Status"}, []map[string]any{n}, "")})
+			_ = json.NewEncoder(w).Encode(map[string]any{"type": "MODIFIED", "object": asTable(nodeColumns, []map[string]any{n}, "")})
 			w.(http.Flusher).Flush()
 		}
 	}
@@ -218,6 +221,58 @@ pool infra: 1 of 2 enforced (1 Enforced, 1 Drifted)
 `
 	if out != want || code != 3 || errs != "" {
 		t.Errorf("exit status %d %s\n%s\nwant\n%s", code, errs, out, want)
+	}
+}
+
+// TestStatusAdvisories: a hole of a runtime is known by the version that the kubelet tells, with and without an agent, and makes
+// no node bad. Of podman's holes the agents tell.
+func TestStatusAdvisories(t *testing.T) {
+	now := time.Now()
+	s := newAPIServer(t)
+	node := func(name, runtime, reason, message string) {
+		n := reportedNode(name, "Ready", "Enforced", now)
+		n["Container-Runtime"] = runtime
+		annotations := n["metadata"].(map[string]any)["annotations"].(map[string]string)
+		annotations["nodetrust.io/reason"], annotations["nodetrust.io/message"] = reason, message
+		s.nodes = append(s.nodes, n)
+	}
+	const told = "both canaries right through podman; by its version number podman 4.3.1 has forged-schema1, fixed in image library 5.42.1"
+	node("agent", "cri-o://1.34.0", "RuntimeAdvisory", told)
+	node("no-agent", "cri-o://1.29.5-7.rhaos4.16.git7db4ada.el9", "", "")
+	node("podman", "containerd://1.7.0", "RuntimeAdvisory", told)
+	node("other", "containerd://1.7.0", "RuntimeAdvisory", "podman 4.3.1 has forged-schema11 and moon-dust")
+	node("past", "containerd://1.7.0", "", "forged-schema1")
+	node("evil", "cri-o://1.34.0\x1b[2J", "", "")
+	out, errs, code := runStatusOn(t, s, "--agents", "elsewhere", "-o", "json")
+	if code != 0 {
+		t.Fatalf("exit status %d: %s", code, errs)
+	}
+	var got cluster.Status
+	if err := json.Unmarshal([]byte(out), &got); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	for _, n := range got.Nodes {
+		want := n.Name == "agent" || n.Name == "no-agent" || n.Name == "podman"
+		if slices.Contains(n.Advisories, "forged-schema1") != want || n.Advisories == nil || n.Runtime == "" {
+			t.Errorf("%s: %+v", n.Name, n)
+		}
+	}
+	i := slices.IndexFunc(got.Advisories, func(a cluster.Advisory) bool { return a.ID == "forged-schema1" })
+	if i < 0 || slices.ContainsFunc(got.Advisories, func(a cluster.Advisory) bool { return a.ID == "moon-dust" }) {
+		t.Fatalf("advisories: %+v", got.Advisories)
+	}
+	a := got.Advisories[i]
+	if a.Nodes != 3 || a.Fixed != "5.42.1" || a.Title == "" || !slices.Equal(a.Runtimes, []string{"cri-o://1.29.5-7.rhaos4.16.git7db4ada.el9", "cri-o://1.34.0"}) {
+		t.Errorf("advisory: %+v", a)
+	}
+	out, _, code = runStatusOn(t, s, "--agents", "elsewhere")
+	const line = "\nadvisory forged-schema1: 3 of 6 nodes, by the version of the runtime (cri-o://1.29.5-7.rhaos4.16.git7db4ada.el9, cri-o://1.34.0); fixed in image library 5.42.1\n"
+	if _, below, _ := strings.Cut(out, "\n\n"); code != 0 || !strings.Contains(below, line) || strings.Contains(out, "\x1b") {
+		t.Errorf("exit status %d\n%s\nwant\n%s", code, out, line)
+	}
+	s.nodes = s.nodes[2+1:]
+	if out, _, _ = runStatusOn(t, s, "--agents", "elsewhere"); strings.Contains(out, "advisory ") {
+		t.Errorf("nobody has one:\n%s", out)
 	}
 }
 

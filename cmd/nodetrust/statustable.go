@@ -53,6 +53,9 @@ func (s *screen) status(w io.Writer, st cluster.Status, now time.Time) error {
 	for _, p := range st.Pools {
 		lines = append(lines, s.poolLine(p))
 	}
+	for _, a := range st.Advisories {
+		lines = append(lines, advisoryLine(a, len(st.Nodes)))
+	}
 	_, err := fmt.Fprintln(w, strings.Join(lines, "\n"))
 	return err
 }
@@ -82,6 +85,20 @@ func (s *screen) poolLine(p cluster.Pool) string {
 		line += fmt.Sprintf("; %d desired states, a change is on its way", n)
 	}
 	return line
+}
+
+// advisoryLine tells of a known hole, and of as many runtimes with it as a line has room for.
+func advisoryLine(a cluster.Advisory, nodes int) string {
+	const most = 3
+	line := fmt.Sprintf("advisory %s: %d of %d nodes, by the version of the runtime", a.ID, a.Nodes, nodes)
+	if n := len(a.Runtimes); n > 0 {
+		line += " (" + printable(strings.Join(a.Runtimes[:min(n, most)], ", "))
+		if n > most {
+			line += fmt.Sprintf(" and %d more", n-most)
+		}
+		line += ")"
+	}
+	return line + "; fixed in image library " + a.Fixed
 }
 
 // table writes columns side by side. On a terminal it leaves out and shortens what does not fit.
