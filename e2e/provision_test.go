@@ -3,10 +3,14 @@ package e2e
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
 )
+
+// forgedSchema1 is a hole of every CRI-O and podman that the lab may have.
+const forgedSchema1 = "forged-schema1"
 
 // TestProvision: the agent takes a host from nothing to enforcing, and says Enforced only then.
 func TestProvision(t *testing.T) {
@@ -33,6 +37,15 @@ func TestProvision(t *testing.T) {
 	}
 	if s.Desired != s.Observed || !strings.HasPrefix(s.Desired, "sha256:") {
 		t.Errorf("desired %q and observed %q: want the same digest", s.Desired, s.Observed)
+	}
+	// The lab's CRI-O 1.34.0 takes the digest of a schema-1 manifest from the wrong bytes: enforced, and not without a hole.
+	if s.Reason != "RuntimeAdvisory" || !strings.Contains(s.Message, "by its version number cri-o 1.34.0 has ") || !strings.Contains(s.Message, forgedSchema1) {
+		t.Errorf("%s: %s", s.Reason, s.Message)
+	}
+	for _, want := range []string{"cri-o", "podman"} {
+		if !slices.ContainsFunc(s.Runtimes, func(r crRuntime) bool { return r.Name == want && slices.Contains(r.Advisories, forgedSchema1) }) {
+			t.Errorf("the status file doesn't tell of %s's hole: %v", want, s)
+		}
 	}
 	proven := map[string]bool{}
 	for _, c := range s.Canaries {

@@ -180,6 +180,7 @@ type status struct {
 	CheckedAt   string       `json:"checkedAt"`
 	Differences []difference `json:"differences"`
 	Canaries    []canary     `json:"canaries"`
+	Runtimes    []crRuntime  `json:"runtimes"`
 }
 
 type difference struct {
@@ -197,6 +198,12 @@ type canary struct {
 	Expect  string `json:"expect"`
 	Runtime string `json:"runtime"`
 	OK      bool   `json:"ok"`
+}
+
+type crRuntime struct {
+	Name       string   `json:"name"`
+	Version    string   `json:"version"`
+	Advisories []string `json:"advisories"`
 }
 
 func (s status) String() string {
