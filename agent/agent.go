@@ -94,6 +94,7 @@ type Agent struct {
 	compared    []judge.Difference // those of the active set at the last look
 	healed      []judge.Difference // since the last probe that began after them
 	probed      *probeAnswer       // nil while there is no answer for the files as they are
+	runtimes    []judge.Runtime    // that took part in the last round with a result
 	last        Status
 	statusErr   error // of writing the status file last
 

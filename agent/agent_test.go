@@ -1005,12 +1005,45 @@ func TestRuntimeAdvisoryEnds(t *testing.T) {
 	tell("1.34.0")
 	w.enforced(func(o *Options) { o.ProbeInterval = 200 * time.Millisecond })
 	mark := w.mark()
+	w.answers(append(good("cri"), good("verify")...))
+	if s := w.awaitOne(mark, "a round without versions", func(s Status) bool { return len(s.Canaries) == 4 }); s.Reason != judge.ReasonRuntimeAdvisory {
+		t.Errorf("%s (%s): %s", s.State, s.Reason, s.Message)
+	}
+	mark = w.mark()
 	tell("unknown")
 	s := w.awaitOne(mark, "Enforced without a reason", func(s Status) bool { return s.State == judge.Enforced && s.Reason == "" })
 	if strings.Contains(s.Message, "version number") {
 		t.Errorf("message %q", s.Message)
 	}
 	w.never(mark, judge.Unknown, judge.Drifted)
+}
+
+// TestRuntimesAreRemembered: a runtime that doesn't say what it is this time has not become another.
+func TestRuntimesAreRemembered(t *testing.T) {
+	crio := judge.Runtime{Name: "cri-o", Version: "1.34.0", Advisories: []string{"x"}}
+	mended := judge.Runtime{Name: "cri-o", Version: "1.99.0"}
+	podman := judge.Runtime{Name: "podman", Version: "4.3.1", Advisories: []string{"x"}}
+	silent := judge.Runtime{Name: "podman"}
+	both := append(good("cri"), good("podman")...)
+	for _, tt := range []struct {
+		name               string
+		told, before, want []judge.Runtime
+		canaries           []judge.Canary
+	}{
+		{"told", []judge.Runtime{crio}, nil, []judge.Runtime{crio}, good("cri")},
+		{"not told", nil, []judge.Runtime{crio}, []judge.Runtime{crio}, good("cri")},
+		{"one told no version", []judge.Runtime{crio, silent}, []judge.Runtime{crio, podman}, []judge.Runtime{crio, podman}, both},
+		{"another version", []judge.Runtime{mended}, []judge.Runtime{crio}, []judge.Runtime{mended}, good("cri")},
+		{"took no part", nil, []judge.Runtime{crio, podman}, []judge.Runtime{podman}, good("podman")},
+		{"never told", []judge.Runtime{silent}, nil, nil, good("podman")},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			got := remembered(tt.told, tt.before, tt.canaries)
+			if !slices.EqualFunc(got, tt.want, func(x, y judge.Runtime) bool { return x.Name == y.Name && x.Version == y.Version }) {
+				t.Errorf("got %+v, want %+v", got, tt.want)
+			}
+		})
+	}
 }
 
 func TestAuthfile(t *testing.T) {

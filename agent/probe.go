@@ -160,6 +160,10 @@ func (a *Agent) takeProbe(ans answer) {
 		p.problem = &judge.Problem{Reason: judge.ReasonProbeFailed, Message: "canaries gave no result: " + ans.err.Error()}
 		a.probeAt = earliest(a.probeAt, time.Now().Add(jitter(min(retry, a.ProbeInterval))))
 	}
+	p.runtimes = remembered(p.runtimes, a.runtimes, p.canaries)
+	if len(p.canaries) > 0 {
+		a.runtimes = p.runtimes
+	}
 	a.Metrics.probed(p.canaries, p.keys, p.runtimes)
 	a.healed = nil
 	a.probed = p
@@ -339,6 +343,26 @@ func knownRuntimes(told []judge.Runtime) []judge.Runtime {
 		known := judge.Runtime(trust.LookupRuntime(r.Name, r.Version))
 		if known.Name != "" && !slices.ContainsFunc(out, func(o judge.Runtime) bool { return o.Name == known.Name }) {
 			out = append(out, known)
+		}
+	}
+	return out
+}
+
+// remembered are the runtimes of a round. One that took part and told no version, for it was busy or slow, is what it was when it did: else
+// reports and alerts would come and go with the load of a node.
+func remembered(told, before []judge.Runtime, cs []judge.Canary) []judge.Runtime {
+	through := func(r judge.Runtime) string {
+		if r.Name == "podman" {
+			return r.Name
+		}
+		return "cri"
+	}
+	told = slices.DeleteFunc(slices.Clone(told), func(r judge.Runtime) bool { return r.Version == "" })
+	out := slices.Clone(told)
+	for _, r := range before {
+		tookPart := slices.ContainsFunc(cs, func(c judge.Canary) bool { return c.Runtime == through(r) })
+		if tookPart && !slices.ContainsFunc(told, func(o judge.Runtime) bool { return through(o) == through(r) }) {
+			out = append(out, r)
 		}
 	}
 	return out
