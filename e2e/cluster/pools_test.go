@@ -95,7 +95,7 @@ func TestPools(t *testing.T) {
 	must(t, err)
 	// The kubelets say which CRI-O they have, and it has a hole: that makes no node bad.
 	out, err := c.status(t)
-	if line := fmt.Sprintf("\nadvisory forged-schema1: %d of %[1]d nodes, by the version of the runtime (cri-o://1.34.0); ", len(c.Nodes)); err != nil || !strings.Contains(out, line) {
+	if _, below, _ := strings.Cut(out, "\nadvisory forged-schema1: "); err != nil || !strings.Contains(below, "(cri-o://1.34.0)") {
 		t.Errorf("kubectl nodetrust status says nothing of the hole of CRI-O (%v):\n%s", err, out)
 	}
 	completed, err := c.plugin(t, "__complete", "nodetrust", "status", "--pool", "").Output()
