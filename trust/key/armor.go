@@ -19,6 +19,8 @@ const (
 	armorBegin = "-----BEGIN PGP "
 	armorEnd   = "-----END PGP "
 	publicKey  = "PUBLIC KEY BLOCK-----"
+	privateKey = "PRIVATE KEY BLOCK-----"
+	secretKey  = "SECRET KEY BLOCK-----"
 )
 
 // parseArmored reads every armor block. Text around the blocks is skipped, as gpg does.
@@ -33,14 +35,16 @@ func parseArmored(data []byte) (*File, error) {
 		case !ok:
 			f.Preamble = f.Preamble || f.Blocks == 0 && line != ""
 			continue
-		case strings.HasPrefix(kind, "PRIVATE") || strings.HasPrefix(kind, "SECRET"):
-			return nil, ErrSecret
-		case kind != publicKey:
+		case kind != publicKey && kind != privateKey && kind != secretKey:
 			return nil, fmt.Errorf("holds an armor block %q, not only public keys", strings.TrimRight(kind, "-"))
 		}
 		f.Blocks++
-		block, after, err := unarmor(rest)
-		if err != nil {
+		f.Secret = f.Secret || kind != publicKey
+		block, after, err := unarmor(rest, kind)
+		switch {
+		case err != nil && kind != publicKey:
+			return nil, fmt.Errorf("%w, and armor block %d %w", ErrSecret, f.Blocks, err)
+		case err != nil:
 			return nil, fmt.Errorf("armor block %d: %w", f.Blocks, err)
 		}
 		rest = after
@@ -49,16 +53,14 @@ func parseArmored(data []byte) (*File, error) {
 	if f.Blocks == 0 {
 		return nil, ErrNoKey
 	}
-	var err error
-	f.Keys, err = parsePackets(f.Binary)
-	if err != nil {
+	if err := f.packets(); err != nil {
 		return nil, err
 	}
 	return f, nil
 }
 
-// unarmor decodes the lines after a BEGIN line and returns what follows the END line.
-func unarmor(lines []string) (block []byte, after []string, err error) {
+// unarmor decodes the lines after a BEGIN line of a kind of block, and returns what follows the END line.
+func unarmor(lines []string, kind string) (block []byte, after []string, err error) {
 	i := 0
 	for i < len(lines) && strings.Contains(lines[i], ": ") { // headers: Version, Comment, …
 		i++
@@ -68,7 +70,7 @@ func unarmor(lines []string) (block []byte, after []string, err error) {
 	for ; i < len(lines); i++ {
 		line := strings.TrimSpace(lines[i])
 		switch {
-		case strings.HasPrefix(line, armorEnd+publicKey):
+		case strings.HasPrefix(line, armorEnd+kind):
 			block, err = base64.StdEncoding.DecodeString(body.String())
 			if err != nil {
 				return nil, nil, fmt.Errorf("is not base64: %w", err)

@@ -48,6 +48,12 @@ type File struct {
 	Blocks int
 	// Preamble is true when text stands before the first block.
 	Preamble bool
+	// Secret is true when the file holds OpenPGP secret keys: Keys, Binary and Data have their public halves, which is what
+	// readers import.
+	Secret bool
+	// Packed is true when keys are in a compressed packet, which GnuPG reads, and not every other reader: Keys and Binary have
+	// what is inside.
+	Packed bool
 	// Binary is the content as readers take it best: for OpenPGP the packets of all blocks, de-armored and
 	// concatenated; for PEM the file's own bytes.
 	Binary []byte
@@ -103,9 +109,19 @@ func (f *File) Find(id string) (Key, bool) {
 	return Key{}, false
 }
 
-// Parse reads a key file. It fails if any part of the file is damaged, so a result is complete; it does not fail for keys whose
-// version or algorithm is unknown to it. The error is ErrNoKey or ErrSecret (with errors.Is) or says what is damaged.
+// Parse reads a file of public keys. It fails if any part of the file is damaged, so a result is complete; it does not fail for
+// keys whose version or algorithm is unknown to it. The error is ErrNoKey or ErrSecret (with errors.Is) or says what is damaged.
 func Parse(data []byte) (*File, error) {
+	f, err := Read(data)
+	if err == nil && f.Secret {
+		return nil, ErrSecret
+	}
+	return f, err
+}
+
+// Read reads a key file as Parse does, and OpenPGP secret keys too: readers take the public half of each. It fails with
+// ErrSecret for private keys in PEM, and for secret keys of an algorithm whose public half it can't tell.
+func Read(data []byte) (*File, error) {
 	if len(data) > MaxFile {
 		return nil, fmt.Errorf("is larger than %d bytes", MaxFile)
 	}
@@ -113,11 +129,11 @@ func Parse(data []byte) (*File, error) {
 		return nil, fmt.Errorf("%w: it is empty", ErrNoKey)
 	}
 	if data[0]&0x80 != 0 && !bytes.HasPrefix(data, []byte("\xef\xbb\xbf")) {
-		keys, err := parsePackets(data)
-		if err != nil {
+		f := &File{Kind: OpenPGP, Binary: bytes.Clone(data)}
+		if err := f.packets(); err != nil {
 			return nil, err
 		}
-		return &File{Kind: OpenPGP, Keys: keys, Binary: bytes.Clone(data)}, nil
+		return f, nil
 	}
 	if bytes.Contains(data, []byte("-----BEGIN PGP ")) {
 		return parseArmored(data)
@@ -129,4 +145,11 @@ func Parse(data []byte) (*File, error) {
 		return nil, fmt.Errorf("%w: it is a GnuPG keybox, which no policy reader takes (use gpg --export)", ErrNoKey)
 	}
 	return nil, ErrNoKey
+}
+
+// packets reads the keys in Binary.
+func (f *File) packets() (err error) {
+	f.expose()
+	f.Keys, err = parsePackets(f.Binary)
+	return err
 }

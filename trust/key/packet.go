@@ -19,6 +19,7 @@ const (
 	tagSecretKey    = 5
 	tagPublicKey    = 6
 	tagSecretSubkey = 7
+	tagCompressed   = 8
 	tagMarker       = 10
 	tagTrust        = 12
 	tagUserID       = 13

@@ -1,0 +1,177 @@
+package key
+
+import (
+	"bytes"
+	"compress/bzip2"
+	"compress/flate"
+	"compress/zlib"
+	"encoding/binary"
+	"fmt"
+	"io"
+)
+
+// maxPacked is how many compressed packets may be inside of each other.
+const maxPacked = 4
+
+// expose replaces secret keys in Binary by their public halves, and compressed packets by what they hold. What can't be read is
+// left as it is, for parsePackets to name.
+func (f *File) expose() {
+	e := exposing{left: MaxFile}
+	if err := e.packets(f.Binary, 0); err != nil {
+		return
+	}
+	if e.secret || e.packed {
+		f.Binary, f.Secret, f.Packed = e.out, f.Secret || e.secret, e.packed
+	}
+}
+
+type exposing struct {
+	out            []byte
+	left           int // bytes that may be unpacked
+	secret, packed bool
+}
+
+func (e *exposing) packets(data []byte, depth int) error {
+	for len(data) > 0 {
+		tag, body, size, err := nextPacket(data)
+		if err != nil {
+			return err
+		}
+		switch tag {
+		case tagSecretKey, tagSecretSubkey:
+			public, ok := publicHalf(body)
+			if !ok {
+				return ErrSecret
+			}
+			e.secret = true
+			e.add(map[int]byte{tagSecretKey: tagPublicKey, tagSecretSubkey: tagPublicSubkey}[tag], public)
+		case tagCompressed:
+			if err := e.unpack(body, depth); err != nil {
+				return err
+			}
+		default:
+			e.out = append(e.out, data[:size]...)
+		}
+		data = data[size:]
+	}
+	return nil
+}
+
+// add appends a packet with a length of four bytes.
+func (e *exposing) add(tag byte, body []byte) {
+	e.out = binary.BigEndian.AppendUint32(append(e.out, 0xc0|tag, 0xff), uint32(len(body)))
+	e.out = append(e.out, body...)
+}
+
+func (e *exposing) unpack(body []byte, depth int) error {
+	if len(body) == 0 {
+		return errTruncated
+	}
+	if depth == maxPacked {
+		return fmt.Errorf("is compressed more than %d times", maxPacked)
+	}
+	e.packed = true
+	in := io.Reader(bytes.NewReader(body[1:]))
+	var err error
+	switch body[0] {
+	case 0:
+	case 1:
+		in = flate.NewReader(in)
+	case 2:
+		in, err = zlib.NewReader(in)
+	case 3:
+		in = bzip2.NewReader(in)
+	default:
+		err = fmt.Errorf("is compressed by algorithm %d", body[0])
+	}
+	if err != nil {
+		return err
+	}
+	b, err := io.ReadAll(io.LimitReader(in, int64(e.left)+1))
+	if err != nil {
+		return err
+	}
+	if e.left -= len(b); e.left < 0 {
+		return fmt.Errorf("holds more than %d bytes when it is unpacked", MaxFile)
+	}
+	return e.packets(b, depth+1)
+}
+
+// publicHalf is the public half of a secret key packet's body, which stands first; ok is false where its end can't be told. It
+// is the body of the packet of the public key.
+func publicHalf(body []byte) (public []byte, ok bool) {
+	if len(body) < 6 {
+		return nil, false
+	}
+	head, alg := 6, body[5]
+	switch body[0] {
+	case 2, 3:
+		if len(body) < 8 {
+			return nil, false
+		}
+		head, alg = 8, body[7]
+	case 4:
+	case 5, 6: // the length of the public numbers stands before them
+		if len(body) < 10 {
+			return nil, false
+		}
+		n := uint64(binary.BigEndian.Uint32(body[6:]))
+		if n > uint64(len(body)-10) {
+			return nil, false
+		}
+		return body[:10+n], true
+	default:
+		return nil, false
+	}
+	rest, ok := skipPublic(alg, body[head:])
+	return body[:len(body)-len(rest)], ok
+}
+
+// skipPublic returns what follows the public numbers of a key of this algorithm.
+func skipPublic(alg byte, b []byte) (rest []byte, ok bool) {
+	mpis, fixed, oid, kdf := 0, 0, false, false
+	switch alg {
+	case 1, 2, 3:
+		mpis = 2
+	case 16:
+		mpis = 3
+	case 17:
+		mpis = 4
+	case 18:
+		oid, mpis, kdf = true, 1, true
+	case 19, 22:
+		oid, mpis = true, 1
+	case 25, 27:
+		fixed = 32
+	case 26:
+		fixed = 56
+	case 28:
+		fixed = 57
+	default:
+		return nil, false
+	}
+	skip := func(n int) {
+		if ok = ok && n <= len(b); ok {
+			b = b[n:]
+		}
+	}
+	counted := func() { // a byte with the length of what follows
+		if ok = ok && len(b) > 0; ok {
+			skip(1 + int(b[0]))
+		}
+	}
+	ok = true
+	skip(fixed)
+	if oid {
+		counted()
+	}
+	for range mpis {
+		if ok = ok && len(b) >= 2; ok {
+			skip(2 + (int(binary.BigEndian.Uint16(b))+7)/8)
+		}
+	}
+	if kdf {
+		counted()
+	}
+	return b, ok
+}
