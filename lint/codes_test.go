@@ -3,6 +3,7 @@ package lint
 import (
 	"bytes"
 	"crypto/sha256"
+	"encoding/binary"
 	"fmt"
 	"io"
 	"maps"
@@ -228,6 +229,7 @@ spec:
 		"key-v6":             {aKey(append(slices.Clone(good.Binary), v6...)), aKey(append(slices.Clone(good.Binary), second.Binary...))},
 		"key-pqc":            {aKey(postQuantumKey()), aKey(good.Binary)},
 		"key-v3":             {aKey(append(v3Key(), good.Binary...)), aKey(good.Binary)},
+		"key-packed":         {aKey(packed(good.Binary)), aKey(good.Binary)},
 		"key-several-blocks": {aKey(append(slices.Clone(good.Armored), second.Armored...)), aKey(good.Armored)},
 		"key-preamble":       {aKey("The key of corp\n\n" + string(good.Armored)), aKey(good.Armored)},
 
@@ -334,6 +336,12 @@ func v4Key(t *testing.T) []byte {
 func secretKey(t *testing.T) []byte {
 	t.Helper()
 	return openpgpKey(t, packet.Config{Algorithm: packet.PubKeyAlgoEdDSA}, func(e *openpgp.Entity, w io.Writer) error { return e.SerializePrivate(w, nil) })
+}
+
+// packed is a key file as an uncompressed "compressed" packet.
+func packed(keys []byte) []byte {
+	head := binary.BigEndian.AppendUint32([]byte{0xc8, 0xff}, uint32(len(keys)+1))
+	return append(append(head, 0), keys...)
 }
 
 // openpgpKey makes a key and writes the part of it that write chooses.

@@ -137,7 +137,7 @@ func (r *runner) pinned(file string, k trust.Key) {
 	if err != nil {
 		return
 	}
-	f, err := key.Parse(data)
+	f, err := key.Read(data)
 	if err != nil {
 		return
 	}

@@ -21,11 +21,14 @@ func (l *linter) key(data []byte, file string, line int, where string) *key.File
 		}
 		l.add(Finding{Severity: sev, Code: code, File: file, Line: line, Message: msg, Hint: hint})
 	}
-	f, err := key.Parse(data)
+	f, err := key.Read(data)
+	const needless = "a node needs the public key only: gpg --export"
 	switch {
 	case errors.Is(err, key.ErrSecret):
-		add(Error, "key-secret", err.Error(), "a node needs the public key only: gpg --export")
+		add(Error, "key-secret", err.Error(), needless)
 		return nil
+	case err == nil && f.Secret: // readers take the public halves
+		add(Error, "key-secret", key.ErrSecret.Error()+": who can read the file can sign", needless)
 	case errors.Is(err, key.ErrNoKey):
 		add(Error, "key-unreadable", err.Error(), "every image that needs this key is refused")
 		return nil
@@ -35,6 +38,9 @@ func (l *linter) key(data []byte, file string, line int, where string) *key.File
 	}
 	if f.Kind == key.OpenPGP && f.Blocks > 1 {
 		add(Warning, "key-several-blocks", fmt.Sprintf("has %d armor blocks: readers without gpgme take the first one only", f.Blocks), "write the keys into one block: gpg --export --armor")
+	}
+	if f.Packed {
+		add(Warning, "key-packed", "is compressed: GnuPG unpacks it, readers without gpgme find no key", "write it anew: gpg --export")
 	}
 	if f.Preamble {
 		add(Warning, "key-preamble", "there is text before the key", "readers skip it so far")
@@ -76,7 +82,7 @@ func PolicyKeys(data []byte, root string) []key.Key {
 				continue
 			}
 		}
-		f, err := key.Parse(k.data)
+		f, err := key.Read(k.data)
 		if err != nil {
 			continue
 		}

@@ -178,7 +178,7 @@ func (k keys) file(path string) material {
 
 // ids names the keys in the content of a key file.
 func ids(data []byte) []string {
-	f, err := key.Parse(data)
+	f, err := key.Read(data)
 	if err != nil || f.Kind == key.Certificate { // two certificates of one key may be worth different things
 		sum := sha256.Sum256(bytes.TrimSpace(data))
 		return []string{"sha256:" + hex.EncodeToString(sum[:])}
