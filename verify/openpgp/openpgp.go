@@ -15,6 +15,8 @@ import (
 
 	"github.com/ProtonMail/go-crypto/openpgp/armor"
 	"github.com/ProtonMail/go-crypto/openpgp/packet"
+
+	"github.com/nodetrust/nodetrust/trust/key"
 )
 
 // OpenPGP packet tags.
@@ -49,11 +51,15 @@ func (k Keys) Unusual() string {
 	return strings.Join(out, ", ")
 }
 
-// ParseKeys lists the keys in key files: binary, or any number of armored blocks with text around them. It is more
-// lenient than the mechanisms are, so what it finds says only what the file is meant to hold.
+// ParseKeys lists the keys in key files: binary, or any number of armored blocks with text around them; of secret keys their
+// public halves. It is more lenient than the mechanisms are, so what it finds says only what the file is meant to hold. It
+// doesn't find all that a mechanism imports: mechanism.Keys asks.
 func ParseKeys(files [][]byte) Keys {
 	k := newKeys()
 	for _, file := range files {
+		if f, err := key.Read(file); err == nil && (f.Secret || f.Packed) {
+			file = f.Binary
+		}
 		for _, data := range dearmor(file) {
 			k.add(data)
 		}
@@ -61,12 +67,38 @@ func ParseKeys(files [][]byte) Keys {
 	return k
 }
 
+// Take adds primary keys by their fingerprints: those that a mechanism found.
+func (k *Keys) Take(fingerprints []string) {
+	for _, fpr := range fingerprints {
+		if !slices.Contains(k.Primary, fpr) {
+			k.Primary = append(k.Primary, fpr)
+		}
+		k.ByID[fpr] = fpr
+		switch len(fpr) {
+		case 40:
+			k.ByID[fpr[24:]] = fpr
+		case 64:
+			k.ByID[fpr[:16]] = fpr
+		}
+	}
+}
+
+// Public is a key file as a mechanism is to get it: with the public halves alone of OpenPGP secret keys. Runtimes use no more of
+// them; gpg would start an agent for the rest, and go wrong without one. A file without secret keys is as it was.
+func Public(file []byte) []byte {
+	f, err := key.Read(file)
+	if err != nil || !f.Secret || f.Packed || f.Kind != key.OpenPGP {
+		return file
+	}
+	return f.Binary
+}
+
 // Ring is one key file of several, as a mechanism takes it: armored blocks are joined as binary, keys of version 6 last,
 // because gpg 2.2 drops what follows them.
 func Ring(files [][]byte) []byte {
 	var rings [][]byte
 	for _, f := range files {
-		rings = append(rings, dearmor(f)...)
+		rings = append(rings, dearmor(Public(f))...)
 	}
 	slices.SortStableFunc(rings, func(a, b []byte) int { return maxVersion(a) - maxVersion(b) })
 	return bytes.Join(rings, nil)
