@@ -38,7 +38,7 @@ type Fetcher struct {
 
 	mu         sync.Mutex
 	registries map[string]*registry
-	// lists are the signatures at a lookaside, by URL and digest.
+	// lists are the signatures at a lookaside, by the identity of the registry whose client asked, URL and digest.
 	lists polite.Shared[[][]byte]
 }
 
@@ -150,12 +150,6 @@ func (f *Fetcher) registry(sys *types.SystemContext, s sysregistriesv2.PullSourc
 	if sys.DockerInsecureSkipTLSVerify != types.OptionalBoolUndefined {
 		plain = sys.DockerInsecureSkipTLSVerify == types.OptionalBoolTrue
 	}
-	key := fmt.Sprintf("%s %t", domain, plain)
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if r, ok := f.registries[key]; ok {
-		return r, nil
-	}
 	certs := sys.DockerCertPath
 	switch {
 	case certs != "":
@@ -163,6 +157,12 @@ func (f *Fetcher) registry(sys *types.SystemContext, s sysregistriesv2.PullSourc
 		certs = filepath.Join(sys.DockerPerHostCertDirPath, domain)
 	default:
 		return nil, irregular("certificates of nobody knows where")
+	}
+	identity := fmt.Sprintf("%s %t %q", domain, plain, certs)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if r, ok := f.registries[identity]; ok {
+		return r, nil
 	}
 	conf := &tls.Config{
 		InsecureSkipVerify: plain, //nolint:gosec // what registries.conf or the caller asks for
@@ -177,9 +177,9 @@ func (f *Fetcher) registry(sys *types.SystemContext, s sysregistriesv2.PullSourc
 	tr := tlsclientconfig.NewTransport()
 	tr.TLSClientConfig = conf
 	tr.MaxIdleConnsPerHost = f.hosts.PerHost()
-	r := &registry{host: Host(s.Reference), plain: plain}
+	r := &registry{identity: identity, host: Host(s.Reference), plain: plain}
 	r.client = &http.Client{Transport: &polite.Transport{Hosts: f.hosts, Base: tr}, CheckRedirect: checkRedirect}
 	r.tokens.Valid = func(t token) bool { return time.Now().Before(t.expires) }
-	f.registries[key] = r
+	f.registries[identity] = r
 	return r, nil
 }

@@ -23,6 +23,10 @@ const (
 
 // registry is one registry with the TLS settings that hold for it, and the lookasides that are asked with these.
 type registry struct {
+	// identity names the registry together with its TLS settings. What a client fetched may answer for those of the same
+	// identity only: another trusts other servers, or presents other certificates.
+	identity string
+
 	host   string // to connect to
 	plain  bool   // HTTP may be tried, certificates aren't checked
 	client *http.Client

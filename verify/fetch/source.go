@@ -20,6 +20,7 @@ import (
 	"go.podman.io/image/v5/types"
 
 	"github.com/nodetrust/nodetrust/verify/hostfs"
+	"github.com/nodetrust/nodetrust/verify/openpgp"
 	"github.com/nodetrust/nodetrust/verify/registriesd"
 )
 
@@ -207,10 +208,11 @@ func (s *Source) signatures(ctx context.Context, instance *digest.Digest) ([][]b
 	return s.simple(ctx, d)
 }
 
-// simple returns the signatures at the lookaside.
+// simple returns the signatures at the lookaside. It is asked with the TLS settings of the registry that the image is from, so
+// only an image of a registry with the same settings may have the answer.
 func (s *Source) simple(ctx context.Context, d digest.Digest) ([][]byte, error) {
 	at, _ := s.image.Registries.Lookaside(s.physical)
-	return s.fetcher.lists.Do(ctx, at+"@"+d.String(), func() ([][]byte, error) { return s.lookaside(ctx, at, d) })
+	return s.fetcher.lists.Do(ctx, s.registry.identity+" "+at+"@"+d.String(), func() ([][]byte, error) { return s.lookaside(ctx, at, d) })
 }
 
 // digest is the one that signatures are looked up by.
@@ -241,24 +243,12 @@ func (s *Source) lookaside(ctx context.Context, at string, d digest.Digest) ([][
 			return sigs, nil
 		case err != nil:
 			return nil, err
-		case i > s.image.MaxSignatures || !startsLikeSimple(blob):
+		}
+		if m, err := openpgp.MessageIn(blob); i > s.image.MaxSignatures || err != nil || len(m) != len(blob) {
 			return nil, irregular("signatures of another kind")
 		}
 		sigs = append(sigs, blob)
 	}
-}
-
-// startsLikeSimple is true for what the library takes for a simple signature without looking further: its first OpenPGP
-// packet is compressed data, a one-pass signature or a signature.
-func startsLikeSimple(blob []byte) bool {
-	if len(blob) == 0 {
-		return false
-	}
-	switch blob[0] {
-	case 0xa0, 0xa1, 0xa2, 0xa3, 0xc8, 0x90, 0x91, 0x92, 0xc4, 0x88, 0x89, 0x8a, 0x8b, 0xc2:
-		return true
-	}
-	return false
 }
 
 func (s *Source) signature(ctx context.Context, u *url.URL) ([]byte, error) {
