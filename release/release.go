@@ -122,6 +122,9 @@ func Verify(ctx context.Context, release string, o Options) (Result, error) {
 		return r.unknown(unread, "the release image could not be read"), nil
 	}
 	want.Digest = r.Digest
+	if !strings.ContainsAny(want.Reference[strings.LastIndexByte(want.Reference, '/')+1:], ":@") { // without a tag it is pulled by digest
+		want.Reference += "@" + r.Digest
+	}
 	r.signatures(ctx, want, o)
 	switch {
 	case r.Verdict != verdict.Accept || o.SignatureOnly:

@@ -4,7 +4,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"hash"
 	"io"
@@ -194,11 +193,8 @@ func texts(v any) (out []string) {
 }
 
 func (f *hashing) expiry(data []byte) {
-	file, err := key.Parse(data)
-	switch {
-	case errors.Is(err, key.ErrNoKey):
-		return
-	case err != nil: // what of it a mechanism takes, and when that expires, can't be told
+	file, err := key.Read(data)
+	if err != nil { // what of it a mechanism takes, and when that expires, can't be told
 		f.until = f.now
 		return
 	}

@@ -44,6 +44,14 @@ func (r requirementDoc) matchesIdentity(intended reference.Named, signed string)
 	return false
 }
 
+// MatchesIdentity is true if a signedIdentity of a type that needs nothing else (matchExact, matchRepoDigestOrExact or
+// matchRepository) accepts a signature made for the reference signed, for an image that is intended.
+func MatchesIdentity(kind string, intended reference.Named, signed string) bool {
+	var r requirementDoc
+	r.SignedIdentity.Type = kind
+	return r.matchesIdentity(intended, signed)
+}
+
 // matchesRepoDigestOrExact compares exactly by tag, and by repository where a digest is intended: that the digest is the
 // signed one was compared already.
 func matchesRepoDigestOrExact(intended, signed reference.Named) bool {

@@ -15,6 +15,7 @@ import (
 
 	"github.com/nodetrust/nodetrust/verdict"
 	"github.com/nodetrust/nodetrust/verify/hostfs"
+	"github.com/nodetrust/nodetrust/verify/mechanism"
 	"github.com/nodetrust/nodetrust/verify/openpgp"
 	"github.com/nodetrust/nodetrust/verify/registriesd"
 )
@@ -187,15 +188,11 @@ func (p *Policy) prepare(raw json.RawMessage) (*requirement, error) {
 	}
 	if r.Type == "signedBy" {
 		if len(r.KeyData) > 0 {
-			blobs = [][]byte{r.KeyData}
+			blobs = [][]byte{openpgp.Public(r.KeyData)}
+			doc["keyData"] = quoteBase64(blobs[0])
 		}
-		r.keys = openpgp.ParseKeys(blobs)
-		if len(r.keys.Primary) == 0 {
-			r.reason, r.message = verdict.KeyUnreadable, "no public key inside "+r.keySource()
+		if r.readKeys(blobs); r.reason != "" {
 			return r, nil
-		}
-		if len(blobs) == 1 {
-			r.ringData = blobs[0]
 		}
 	}
 	if r.Type == "sigstoreSigned" {
@@ -224,6 +221,19 @@ func (p *Policy) prepare(raw json.RawMessage) (*requirement, error) {
 	}
 	r.library = one.Default[0]
 	return r, nil
+}
+
+// readKeys says which keys are in the key files of a signedBy requirement.
+func (r *requirement) readKeys(blobs [][]byte) {
+	var err error
+	r.keys, err = mechanism.Keys(blobs)
+	if len(r.keys.Primary) == 0 && err == nil { // else the library is to say what is wrong with the mechanism
+		r.reason, r.message = verdict.KeyUnreadable, "no public key inside "+r.keySource()
+		return
+	}
+	if len(blobs) == 1 {
+		r.ringData = blobs[0]
+	}
 }
 
 // keyNames are the fingerprints, or the paths where no fingerprint is known.
@@ -375,7 +385,7 @@ func (p *Policy) readKeyFile(path string) ([]byte, error) {
 	data, err := host.ReadFile(name, maxConfigFile)
 	switch {
 	case err == nil:
-		return data, nil
+		return openpgp.Public(data), nil
 	case errors.Is(err, fs.ErrNotExist):
 		return nil, &keyError{verdict.KeyMissing, fmt.Errorf("key file %s does not exist", name)}
 	case errors.Is(err, fs.ErrPermission):

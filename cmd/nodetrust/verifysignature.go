@@ -20,12 +20,14 @@ func newVerifySignatureCommand() *cobra.Command {
 		Use:   "verify-signature --key FILE [--digest DIGEST] [--reference REFERENCE] SIGNATURE",
 		Short: "Judge one detached signature file",
 		Long: `Judges one simple signature, as it lies in a lookaside: whether one of the keys made it, and, where they are given, whether
-it is for that manifest digest and that reference. What the signature says it is for is printed in any case; it is proven
-only if the answer is accept.
+it is for that manifest digest and that reference. Runtimes give the same answer: what they don't read as a signature, an
+armored one for example, is none here, and the JSON inside must be as exact as they want it. What the signature says it is for
+is printed in any case; it is proven only if the answer is accept.
 
-A reference with a tag must be the signed one. One without a tag, or with a digest, must have the same repository. With
---identity the rule of policy.json of that name is used instead. --expected-identity REFERENCE is what "oc adm
-verify-image-signature" calls it: the signed reference must be exactly that one, unless --identity names another rule.
+A reference is compared by the rule of policy.json that --identity names, matchRepoDigestOrExact if none: one with a tag must
+be the signed one, one with a digest must have the same repository, and what was signed must have a tag or a digest too.
+matchRepository compares repositories alone. --expected-identity REFERENCE is what "oc adm verify-image-signature" calls it:
+the signed reference must be exactly that one, unless --identity names another rule.
 
 Nothing is written anywhere: a status saved beside an image ("oc adm verify-image-signature --save") is what somebody once
 said, not enforced by any runtime, and wrong as soon as a key is revoked.`,
@@ -69,7 +71,7 @@ said, not enforced by any runtime, and wrong as soon as a key is revoked.`,
 	cmd.Flags().StringVar(&want.Digest, "digest", "", "manifest `DIGEST` that must have been signed")
 	cmd.Flags().StringVar(&want.Reference, "reference", "", "image `REFERENCE` that must have been signed")
 	cmd.Flags().StringVar(&expected, "expected-identity", "", "image `REFERENCE` that must have been signed, exactly")
-	cmd.Flags().StringVar(&want.Identity, "identity", "", "`RULE` that --reference is compared by: matchExact, matchRepoDigestOrExact or matchRepository")
+	cmd.Flags().StringVar(&want.Identity, "identity", "", "`RULE` that --reference is compared by: matchExact, matchRepoDigestOrExact (default) or matchRepository")
 	rules := []cobra.Completion{"matchExact", "matchRepoDigestOrExact", "matchRepository"}
 	_ = cmd.RegisterFlagCompletionFunc("identity", cobra.FixedCompletions(rules, cobra.ShellCompDirectiveNoFileComp))
 	return cmd

@@ -107,7 +107,8 @@ func (c *Answer) set(a verdict.Answer, r verdict.Reason, format string, args ...
 
 // signature judges one signed message and returns what was signed.
 func (c *Answer) signature(ctx context.Context, message []byte, files [][]byte, textMode bool) []byte {
-	claims, keys := openpgp.ReadClaims(message), openpgp.ParseKeys(files)
+	claims := openpgp.ReadClaims(message)
+	keys, err := mechanism.Keys(files)
 	primary, known := keys.ByID[claims.Signer]
 	c.Signer = claims.Signer
 	if known {
@@ -115,9 +116,12 @@ func (c *Answer) signature(ctx context.Context, message []byte, files [][]byte, 
 	}
 	if len(keys.Primary) == 0 {
 		c.set(verdict.Refuse, verdict.KeyUnreadable, "no public key inside the key files")
+		if err != nil {
+			c.set(verdict.Unknown, verdict.MechanismCannotTell, "what the key files hold can't be told: %s", mechanism.Text(err))
+		}
 		return nil
 	}
-	content, err := mechanism.Verify(ctx, message, files, keys)
+	content, _, err := mechanism.Verify(ctx, message, files, keys)
 	if err == nil {
 		if !known && len(keys.Primary) == 1 {
 			c.Signer = keys.Primary[0]

@@ -2,19 +2,17 @@
 package detached
 
 import (
-	"bytes"
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"strings"
 
 	"github.com/opencontainers/go-digest"
 	"go.podman.io/image/v5/docker/reference"
 
 	"github.com/nodetrust/nodetrust/verdict"
+	"github.com/nodetrust/nodetrust/verify"
 	"github.com/nodetrust/nodetrust/verify/mechanism"
 	"github.com/nodetrust/nodetrust/verify/openpgp"
 )
@@ -42,74 +40,133 @@ type Wanted struct {
 	// Reference is a docker reference; any if empty. If it has a digest, that one must have been signed, and its tag
 	// doesn't count, as for runtimes.
 	Reference string
-	// Identity says how references are compared: matchExact, matchRepoDigestOrExact or matchRepository, as in policy.json,
-	// where the first two need a tag or a digest: a default would be a guess. Empty: like matchRepoDigestOrExact, but a
-	// reference without tag and digest stands for its repository.
+	// Identity says how references are compared: matchExact, matchRepoDigestOrExact or matchRepository, as in policy.json.
+	// The first two need a tag or a digest: a default would be a guess. Empty is matchRepoDigestOrExact, as in policy.json.
 	Identity string
 }
 
-// Verify judges one simple signature: made by one of the keys (each the content of a key file), for what is
-// wanted. An error means that what is wanted can't be used. Nothing is said of the image, and nothing of a key that isn't
-// given.
+// defaultIdentity is that of a requirement without signedIdentity.
+const defaultIdentity = "matchRepoDigestOrExact"
+
+// Verify judges one signature file: a simple signature made by one of the keys (each the content of a key file), for what is
+// wanted. Readers that have these keys, and an image of that manifest under that reference, give the same answer. An error
+// means that what is wanted can't be used. Nothing is said of the image, and nothing of a key that isn't given.
 func Verify(ctx context.Context, blob []byte, keys [][]byte, w Wanted) (Answer, error) {
 	want, err := w.reference()
 	if err != nil {
 		return Answer{}, err
 	}
+	if err := w.checkDigests(want); err != nil {
+		return Answer{}, err
+	}
+	var d Answer
+	d.judge(ctx, blob, keys, func(p openpgp.Payload) { d.compare(p, want, w) })
+	return d, nil
+}
+
+func (d *Answer) set(a verdict.Answer, reason verdict.Reason, format string, args ...any) {
+	d.Verdict, d.Reason, d.Message = a, reason, fmt.Sprintf(format, args...)
+}
+
+// judge calls proven with the content of a signature that one of the keys made; in all other cases it answers itself.
+func (d *Answer) judge(ctx context.Context, blob []byte, keys [][]byte, proven func(openpgp.Payload)) {
+	known, err := mechanism.Keys(keys)
+	if err != nil {
+		d.set(verdict.Unknown, verdict.MechanismCannotTell, "what the key files hold can't be told: %s", mechanism.Text(err))
+		return
+	}
+	message, gateErr := openpgp.MessageIn(blob)
+	c := openpgp.ReadClaims(message)
+	d.Signer, d.Digest, d.Reference = cmp.Or(known.ByID[c.Signer], c.Signer), c.Digest, c.Reference
+	switch {
+	case len(known.Primary) == 0:
+		d.set(verdict.Refuse, verdict.KeyUnreadable, "no public key inside the key files")
+		return
+	case gateErr != nil:
+		d.set(verdict.Unknown, verdict.LookasideNotSignature, "the file is %s: that is no signature (readers say: %v)", describe(blob), gateErr)
+		return
+	}
+	if err := openpgp.CheckUnpacked(message, openpgp.MaxUnpacked); err != nil {
+		d.set(verdict.Unknown, verdict.LookasideNotSignature, "the file is %v: that is no signature", err)
+		return
+	}
+	signed, signer, err := mechanism.Verify(ctx, message, keys, known)
+	if err != nil {
+		d.refused(err, message, c, known)
+		return
+	}
+	d.Signer = cmp.Or(known.ByID[signer], signer)
+	p, err := openpgp.ReadPayload(signed)
+	if err != nil {
+		d.set(verdict.Refuse, verdict.WeakOrUnsupported, "well signed, but no container signature: %v", err)
+		return
+	}
+	d.Digest, d.Reference, d.Creator, d.Timestamp = p.Digest.String(), p.Reference, p.Creator, p.Timestamp
+	proven(p)
+}
+
+// refused says why the mechanism didn't accept a signature.
+func (d *Answer) refused(err error, message []byte, c openpgp.Claims, known openpgp.Keys) {
+	if errors.Is(err, context.Canceled) {
+		d.set(verdict.Unknown, verdict.Timeout, "interrupted")
+		return
+	}
+	a, reason := mechanism.Reason(err, c, known)
+	if openpgp.IsDetached(message) && reason != verdict.MechanismCannotTell {
+		d.set(verdict.Refuse, verdict.WeakOrUnsupported, "a detached signature with no content inside: readers want a signed message (gpg --sign)")
+		return
+	}
+	text := mechanism.Signature{Claims: c, Signer: d.Signer, Keys: known, Source: "key files given"}.Explain(reason, err)
+	d.set(a, reason, "%s", cmp.Or(text, err.Error()))
+}
+
+// compare answers on a signature that is good.
+func (d *Answer) compare(p openpgp.Payload, want reference.Named, w Wanted) {
+	_, unusable := reference.ParseNormalizedNamed(d.Reference)
+	digested, byDigest := want.(reference.Digested)
+	switch {
+	case p.Digest.Algorithm() != digest.Canonical:
+		d.set(verdict.Refuse, verdict.WrongDigest, "signed for %s: readers compare SHA-256 alone", d.Digest)
+	case w.Digest != "" && d.Digest != w.Digest:
+		d.set(verdict.Refuse, verdict.WrongDigest, "signed for %s, not for %s", d.Digest, w.Digest)
+	case byDigest && p.Digest != digested.Digest():
+		d.set(verdict.Refuse, verdict.WrongDigest, "signed for %s, not for %s", d.Digest, digested.Digest())
+	case unusable != nil:
+		d.set(verdict.Refuse, verdict.WrongIdentity, "signed as %q, which is no reference: no identity accepts it", d.Reference)
+	case want != nil && !verify.MatchesIdentity(cmp.Or(w.Identity, defaultIdentity), want, d.Reference):
+		d.set(verdict.Refuse, verdict.WrongIdentity, "signed as %s, which %s does not accept for %s", d.Reference, cmp.Or(w.Identity, defaultIdentity), want)
+	case d.Signer == "":
+		d.set(verdict.Unknown, verdict.MechanismCannotTell, "well signed, but nobody knows by whom")
+	default:
+		d.set(verdict.Accept, "", "signed by %s", d.Signer)
+	}
+}
+
+// checkDigests reports a digest that no signature can be compared with.
+func (w Wanted) checkDigests(want reference.Named) error {
+	var list []digest.Digest
 	if w.Digest != "" {
-		if _, err := digest.Parse(w.Digest); err != nil {
-			return Answer{}, fmt.Errorf("digest %q: %w", w.Digest, err)
+		d, err := digest.Parse(w.Digest)
+		if err != nil {
+			return fmt.Errorf("digest %q: %w", w.Digest, err)
+		}
+		list = append(list, d)
+	}
+	if digested, ok := want.(reference.Digested); ok {
+		list = append(list, digested.Digest())
+	}
+	for _, d := range list {
+		if d.Algorithm() != digest.Canonical {
+			return fmt.Errorf("digest %q: signatures name SHA-256 digests, and which one is this manifest's can't be told without it", d)
 		}
 	}
-	c := openpgp.ReadClaims(blob)
-	known := openpgp.ParseKeys(keys)
-	d := Answer{Signer: c.Signer, Digest: c.Digest, Reference: c.Reference}
-	if primary, ok := known.ByID[c.Signer]; ok {
-		d.Signer = primary
-	}
-	answer := func(a verdict.Answer, reason verdict.Reason, format string, args ...any) (Answer, error) {
-		d.Verdict, d.Reason, d.Message = a, reason, fmt.Sprintf(format, args...)
-		return d, nil
-	}
-	if len(known.Primary) == 0 {
-		return answer(verdict.Refuse, verdict.KeyUnreadable, "no public key inside the key files")
-	}
-	if err := openpgp.CheckUnpacked(blob, openpgp.MaxUnpacked); err != nil {
-		return answer(verdict.Unknown, verdict.LookasideNotSignature, "the file is %v: that is no signature", err)
-	}
-	signed, err := mechanism.Verify(ctx, blob, keys, known)
-	if errors.Is(err, context.Canceled) {
-		return answer(verdict.Unknown, verdict.Timeout, "interrupted")
-	}
-	if err != nil {
-		a, reason := mechanism.Reason(err, c, known)
-		message := mechanism.Signature{Claims: c, Signer: d.Signer, Keys: known, Source: "key files given"}.Explain(reason, err)
-		return answer(a, reason, "%s", cmp.Or(message, err.Error()))
-	}
-	payload, err := strictPayload(signed)
-	if err != nil {
-		return answer(verdict.Refuse, verdict.WeakOrUnsupported, "well signed, but no container signature: %v", err)
-	}
-	d.Digest, d.Reference = payload.Critical.Image.Digest, payload.Critical.Identity.Reference
-	if d.Creator, d.Timestamp, err = payload.optional(); err != nil {
-		return answer(verdict.Refuse, verdict.WeakOrUnsupported, "well signed, but no container signature: %v", err)
-	}
-	if w.Digest != "" && d.Digest != w.Digest {
-		return answer(verdict.Refuse, verdict.WrongDigest, "signed for %s, not for %s", d.Digest, w.Digest)
-	}
-	if digested, ok := want.(reference.Digested); ok && d.Digest != digested.Digest().String() {
-		return answer(verdict.Refuse, verdict.WrongDigest, "signed for %s, not for %s", d.Digest, digested.Digest())
-	}
-	if want != nil && !w.matches(want, d.Reference) {
-		return answer(verdict.Refuse, verdict.WrongIdentity, "signed as %s, not as %s", d.Reference, w.Reference)
-	}
-	return answer(verdict.Accept, "", "signed by %s", d.Signer)
+	return nil
 }
 
 func (w Wanted) reference() (reference.Named, error) {
 	switch w.Identity {
 	case "":
-	case "matchExact", "matchRepoDigestOrExact", "matchRepository":
+	case "matchExact", defaultIdentity, "matchRepository":
 		if w.Reference == "" {
 			return nil, fmt.Errorf("identity %s: needs a reference to compare with", w.Identity)
 		}
@@ -123,93 +180,11 @@ func (w Wanted) reference() (reference.Named, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reference %q: %w", w.Reference, err)
 	}
-	if w.Identity != "" && w.Identity != "matchRepository" && reference.IsNameOnly(named) {
-		return nil, fmt.Errorf("reference %q: %s needs a tag or a digest", w.Reference, w.Identity)
+	if rule := cmp.Or(w.Identity, defaultIdentity); rule != "matchRepository" && reference.IsNameOnly(named) {
+		return nil, fmt.Errorf("reference %q: %s needs a tag or a digest; matchRepository compares repositories alone", w.Reference, rule)
 	}
 	if digested, ok := named.(reference.Digested); ok {
 		return reference.WithDigest(reference.TrimNamed(named), digested.Digest())
 	}
 	return named, nil
-}
-
-// matches compares as the library does for the identities of policy.json, whose matchers it keeps to itself.
-func (w Wanted) matches(want reference.Named, signed string) bool {
-	got, err := reference.ParseNormalizedNamed(signed)
-	if err != nil || got.Name() != want.Name() {
-		return false
-	}
-	_, byDigest := want.(reference.Digested)
-	switch w.Identity {
-	case "matchRepository":
-		return true
-	case "matchExact":
-		return got.String() == want.String()
-	case "matchRepoDigestOrExact":
-		return !reference.IsNameOnly(got) && (byDigest || got.String() == want.String())
-	}
-	if tagged, ok := want.(reference.Tagged); ok {
-		t, ok := got.(reference.Tagged)
-		return ok && t.Tag() == tagged.Tag()
-	}
-	return true
-}
-
-// payload is the signed JSON. The library's strict reader of it is reachable only together with a manifest.
-type payload struct {
-	Critical *struct {
-		Type  string `json:"type"`
-		Image struct {
-			Digest string `json:"docker-manifest-digest"`
-		} `json:"image"`
-		Identity struct {
-			Reference string `json:"docker-reference"`
-		} `json:"identity"`
-	} `json:"critical"`
-	Optional json.RawMessage `json:"optional"`
-}
-
-func strictPayload(b []byte) (payload, error) {
-	var p payload
-	dec := json.NewDecoder(bytes.NewReader(b))
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(&p); err != nil {
-		return p, err
-	}
-	if _, err := dec.Token(); err != io.EOF {
-		return p, errors.New("more than one JSON value")
-	}
-	switch {
-	case p.Critical == nil:
-		return p, errors.New("critical is missing")
-	case p.Critical.Type != "atomic container signature":
-		return p, fmt.Errorf("type is %q", p.Critical.Type)
-	case p.Critical.Identity.Reference == "":
-		return p, errors.New("docker-reference is missing")
-	}
-	_, err := digest.Parse(p.Critical.Image.Digest)
-	return p, err
-}
-
-// optional reads creator and timestamp, which need not be there, as strictly as the library does.
-func (p payload) optional() (creator string, timestamp *int64, err error) {
-	var fields map[string]any
-	if len(p.Optional) > 0 {
-		if err := json.Unmarshal(p.Optional, &fields); err != nil {
-			return "", nil, fmt.Errorf("optional: %w", err)
-		}
-	}
-	if v, ok := fields["creator"]; ok {
-		if creator, ok = v.(string); !ok {
-			return "", nil, errors.New("creator is no string")
-		}
-	}
-	if v, ok := fields["timestamp"]; ok {
-		f, ok := v.(float64)
-		n := int64(f)
-		if !ok || float64(n) != f {
-			return "", nil, errors.New("timestamp is no integer")
-		}
-		timestamp = &n
-	}
-	return creator, timestamp, nil
 }

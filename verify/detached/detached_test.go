@@ -10,9 +10,13 @@ import (
 
 	"github.com/nodetrust/nodetrust/internal/fixture"
 	"github.com/nodetrust/nodetrust/verdict"
+	"github.com/nodetrust/nodetrust/verify"
 )
 
-func TestMain(m *testing.M) { fixture.Main(m) }
+func TestMain(m *testing.M) {
+	verify.Isolate()
+	fixture.Main(m)
+}
 
 func check(t *testing.T, err error) {
 	t.Helper()
@@ -63,12 +67,11 @@ func TestVerify(t *testing.T) {
 		{"two blocks in one file", sig, [][]byte{append(append([]byte{}, other.Armored...), key.Armored...)}, "", "", verdict.Accept, ""},
 		{"digest", sig, both, digest, "", verdict.Accept, ""},
 		{"tag", sig, both, digest, "quay.io/corp/app:v1", verdict.Accept, ""},
-		{"repository", sig, both, "", "quay.io/corp/app", verdict.Accept, ""},
 		{"by digest", sig, both, "", "docker://quay.io/corp/app@" + digest, verdict.Accept, ""},
 		{"other digest", sig, both, "sha256:" + strings.Repeat("0", 64), "", verdict.Refuse, verdict.WrongDigest},
 		{"other digest in the reference", sig, both, "", "quay.io/corp/app@sha256:" + strings.Repeat("0", 64), verdict.Refuse, verdict.WrongDigest},
 		{"other tag", sig, both, "", "quay.io/corp/app:v2", verdict.Refuse, verdict.WrongIdentity},
-		{"other repository", sig, both, "", "quay.io/corp/else", verdict.Refuse, verdict.WrongIdentity},
+		{"other repository", sig, both, "", "quay.io/corp/else:v1", verdict.Refuse, verdict.WrongIdentity},
 		{"other key", sig, [][]byte{other.Binary}, digest, "", verdict.Refuse, verdict.WrongKey},
 		{"no key", sig, [][]byte{[]byte("no key")}, "", "", verdict.Refuse, verdict.KeyUnreadable},
 		{"other content", json, both, "", "", verdict.Refuse, verdict.WeakOrUnsupported},
@@ -87,7 +90,13 @@ func TestVerify(t *testing.T) {
 			}
 		})
 	}
-	for _, bad := range [][2]string{{"sha256:12", ""}, {"", "Quay.io/X"}} {
+	for _, bad := range [][2]string{
+		{"sha256:12", ""},
+		{"", "Quay.io/X"},
+		{"", "quay.io/corp/app"},
+		{"sha512:" + strings.Repeat("ab", 64), ""},
+		{"", "quay.io/corp/app@sha512:" + strings.Repeat("ab", 64)},
+	} {
 		if _, err := Verify(t.Context(), sig, both, Wanted{Digest: bad[0], Reference: bad[1]}); err == nil {
 			t.Errorf("%v: no error", bad)
 		}

@@ -52,6 +52,12 @@ func Missing() string {
 	return ""
 }
 
+// noKeys is true for an error of importing keys that says something of the keys.
+func noKeys(err error) bool {
+	var e gpgme.Error
+	return errors.As(err, &e) && (int(e.Code()) == gpgNoData || int(e.Code()) == gpgBadData)
+}
+
 // Error codes of libgpg-error.
 const (
 	gpgBadSignature = 8

@@ -19,28 +19,52 @@ import (
 // ErrNoKey is what the library says of key files in which the mechanism finds nothing to use.
 const ErrNoKey = signature.PolicyRequirementError("No public keys imported")
 
-// Verify is what was signed, if one of the keys made the signature: files are key files, and keys what is in them.
-func Verify(ctx context.Context, signed []byte, files [][]byte, keys openpgp.Keys) ([]byte, error) {
+// Keys are the keys in key files. Where nothing is found in a file the mechanism is asked, which knows forms of key files that are
+// not known here. An error says that it couldn't be asked.
+func Keys(files [][]byte) (openpgp.Keys, error) {
+	keys := openpgp.ParseKeys(files)
+	for _, file := range files {
+		if len(file) == 0 || len(openpgp.ParseKeys([][]byte{file}).Primary) > 0 {
+			continue
+		}
+		mech, ids, err := signature.NewEphemeralGPGSigningMechanism(file)
+		switch {
+		case err != nil && noKeys(err):
+			continue
+		case err != nil:
+			return keys, err
+		}
+		keys.Take(ids)
+		if err := mech.Close(); err != nil {
+			return keys, err
+		}
+	}
+	return keys, nil
+}
+
+// Verify is what was signed, and the fingerprint of the key or subkey that made the signature, which is never empty, if one of the
+// keys made it: files are key files, and keys what is in them.
+func Verify(ctx context.Context, signed []byte, files [][]byte, keys openpgp.Keys) (content []byte, signer string, err error) {
 	mech, ids, err := signature.NewEphemeralGPGSigningMechanism(openpgp.Ring(files))
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	defer mech.Close()
 	if len(ids) == 0 {
-		return nil, ErrNoKey
+		return nil, "", ErrNoKey
 	}
 	if err := ctx.Err(); err != nil {
-		return nil, err
+		return nil, "", err
 	}
-	content, signer, err := mech.Verify(signed)
+	content, signer, err = mech.Verify(signed)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	// The mechanism knows no other keys than these; the signer may be a subkey.
-	if _, ok := keys.ByID[signer]; !ok && !slices.Contains(ids, signer) {
-		return nil, fmt.Errorf("signed by key %s, which is none of those given", signer)
+	if _, ok := keys.ByID[signer]; signer == "" || !ok && !slices.Contains(ids, signer) {
+		return nil, "", fmt.Errorf("signed by key %q, which is none of those given", signer)
 	}
-	return content, nil
+	return content, signer, nil
 }
 
 // Reason says why the mechanism didn't accept a signature: by the type of err, and only where that leaves several causes by

@@ -25,6 +25,9 @@ func Engine() string { return "" }
 
 func Missing() string { return "" }
 
+// noKeys is true for an error of importing keys that says something of the keys: there is no other here.
+func noKeys(error) bool { return true }
+
 // reasonOf says why the mechanism didn't accept a signature, when neither digest nor identity were the cause.
 // Where gpg might have accepted it the answer is unknown.
 func reasonOf(err error, invalid bool, c openpgp.Claims, keys openpgp.Keys) (verdict.Answer, verdict.Reason) {
