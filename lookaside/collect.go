@@ -27,6 +27,9 @@ type Options struct {
 	// Policy is where signatures are read, by its lookasides, and what must be satisfied with the tree alone.
 	Policy *verify.Policy
 	Image  verify.Options
+	// Platforms are those, as in Image.Platform, for which an image of several must be accepted; none is all that a runtime may
+	// choose.
+	Platforms []string
 	// Places are the repositories, host and path, from which nodes may pull an image: under each the signatures are laid out.
 	Places func(image string) ([]string, error)
 	// Releases has signatures of release images, which no lookaside has; asked for images of IsRelease.
@@ -47,6 +50,17 @@ type Image struct {
 	// places are new.
 	Signatures int `json:"signatures"`
 	Added      int `json:"added"`
+	// Instances are the answers on what an index names, as far as it must be accepted; the verdict is the worst of them.
+	Instances []Instance `json:"instances,omitempty"`
+}
+
+// Instance is the answer on one instance of an index.
+type Instance struct {
+	Platform string         `json:"platform"`
+	Digest   string         `json:"digest"`
+	Verdict  verdict.Answer `json:"verdict"`
+	Reason   verdict.Reason `json:"reason"`
+	Message  string         `json:"message"`
 }
 
 // Result is the answer on all images: the worst.
@@ -198,7 +212,9 @@ func (c *collector) add(ctx context.Context, out *Image, r record) error {
 
 // read reads manifests and signatures.
 func (c *collector) read(ctx context.Context, name string) (record, error) {
-	content, err := verify.OpenContent(ctx, name, c.o.Policy, c.o.Image)
+	o := c.o.Image
+	o.Instance = verify.AnyInstance
+	content, err := verify.OpenContent(ctx, name, c.o.Policy, o)
 	if err != nil {
 		return record{}, err
 	}
@@ -266,15 +282,15 @@ func (c *collector) lock(dir string) (unlock func()) {
 // together with images and lie in no lookaside. The worst answer stands.
 func (c *collector) prove(ctx context.Context, out *Image, r record, paths []string) error {
 	for n, path := range paths {
-		v, count, err := c.judge(ctx, r, path)
+		one, err := c.judge(ctx, r, path)
 		if err != nil {
 			return err
 		}
-		if n == 0 || worse(v.Verdict, out.Verdict.Verdict) {
-			v.Image = out.Image
-			out.Verdict, out.Signatures = v, count
-			if v.Verdict != verdict.Accept && len(paths) > 1 {
-				out.Message = fmt.Sprintf("under %s: %s", path, v.Message)
+		if n == 0 || worse(one.Verdict.Verdict, out.Verdict.Verdict) {
+			one.Verdict.Image = out.Image
+			out.Verdict, out.Signatures, out.Instances = one.Verdict, one.Signatures, one.Instances
+			if one.Verdict.Verdict != verdict.Accept && len(paths) > 1 {
+				out.Message = fmt.Sprintf("under %s: %s", path, one.Message)
 			}
 		}
 	}
@@ -286,13 +302,41 @@ func worse(a, b verdict.Answer) bool {
 	return slices.Index(rank, a) > slices.Index(rank, b)
 }
 
-// judge makes a directory image of the manifests and the tree's signatures, and has it judged as the image.
-func (c *collector) judge(ctx context.Context, r record, path string) (v verdict.Verdict, count int, err error) {
+// judge makes a directory image of the manifests and the tree's signatures, and has it judged as the image: each instance of an
+// index that must be accepted. The verdict is the first of the worst.
+func (c *collector) judge(ctx context.Context, r record, path string) (out Image, err error) {
 	dir, err := os.MkdirTemp("", "nodetrust-lookaside-")
 	if err != nil {
-		return v, 0, err
+		return out, err
 	}
 	defer os.RemoveAll(dir)
+	if out.Signatures, err = c.layOut(dir, r, path); err != nil {
+		return out, err
+	}
+	demanded, err := c.demanded(r)
+	if err != nil {
+		return out, err
+	}
+	for n, d := range demanded {
+		v, err := c.judgeInstance(ctx, r, dir, path, d)
+		if err != nil {
+			return out, err
+		}
+		if n == 0 || worse(v.Verdict, out.Verdict.Verdict) {
+			out.Verdict = v
+		}
+		if d.named() {
+			out.Instances = append(out.Instances, Instance{
+				Platform: d.platform, Digest: cmp.Or(d.instance, v.Digest), Verdict: v.Verdict, Reason: v.Reason, Message: v.Message,
+			})
+		}
+	}
+	out.nameInstances()
+	return out, nil
+}
+
+// layOut writes the directory image, and counts the tree's signatures in it.
+func (c *collector) layOut(dir string, r record, path string) (count int, err error) {
 	write := func(name string, b []byte) {
 		err = cmp.Or(err, os.WriteFile(filepath.Join(dir, name), b, 0o600))
 	}
@@ -306,19 +350,55 @@ func (c *collector) judge(ctx context.Context, r record, path string) (v verdict
 		write(prefix+"manifest.json", m.Manifest)
 		simple, readErr := c.tree.Signatures(path, m.Digest)
 		if readErr != nil {
-			return v, 0, fmt.Errorf("reading the lookaside: %w", readErr)
+			return 0, fmt.Errorf("reading the lookaside: %w", readErr)
 		}
 		count += len(simple)
 		for n, b := range append(simple, m.Attached...) {
 			write(fmt.Sprintf("%ssignature-%d", prefix, n+1), b)
 		}
 	}
+	return count, err
+}
+
+// demand is what must be accepted of an image: the platform's instance, that of a digest, or the image if both are empty.
+type demand struct{ platform, instance string }
+
+func (d demand) named() bool { return d != demand{} }
+
+// demanded are the instances that must be accepted: those of the platforms asked for, else all that a runtime may choose from
+// the index. An image that is no index is demanded as it is, and so is an index of nothing that a runtime may choose.
+func (c *collector) demanded(r record) (out []demand, err error) {
+	instances, err := verify.Instances(r.Manifests[0].Manifest)
 	if err != nil {
-		return v, 0, err
+		return nil, err
 	}
+	switch {
+	case len(instances) == 0:
+	case len(c.o.Platforms) > 0:
+		for _, p := range c.o.Platforms {
+			out = append(out, demand{platform: p})
+		}
+	default:
+		for _, i := range instances {
+			d := demand{cmp.Or(i.Platform, "(no platform)"), i.Digest}
+			if i.Chosen() && !slices.ContainsFunc(out, func(o demand) bool { return o.instance == d.instance }) {
+				out = append(out, d)
+			}
+		}
+	}
+	if len(out) == 0 {
+		out = []demand{{}}
+	}
+	return out, nil
+}
+
+func (c *collector) judgeInstance(ctx context.Context, r record, dir, path string, d demand) (verdict.Verdict, error) {
 	o := c.o.Image
-	o.As, o.Timeout = r.Image, 0
-	v, err = verify.Image(ctx, "dir:"+dir, c.o.Policy, o)
+	o.As, o.Timeout, o.Instance = r.Image, 0, d.instance
+	if d.instance == "" && d.platform != "" {
+		o.Platform = d.platform
+	}
+	v, err := verify.Image(ctx, "dir:"+dir, c.o.Policy, o)
 	v.Lookaside = nil
 	for i := range v.Requirements {
 		for j := range v.Requirements[i].Signatures {
@@ -326,5 +406,18 @@ func (c *collector) judge(ctx context.Context, r record, path string) (v verdict
 			s.Source = path + ": " + strings.TrimPrefix(s.Source, dir+"/")
 		}
 	}
-	return v, count, err
+	return v, err
+}
+
+// nameInstances says in the message which instances are not accepted.
+func (i *Image) nameInstances() {
+	var bad []string
+	for _, n := range i.Instances {
+		if n.Verdict != verdict.Accept {
+			bad = append(bad, fmt.Sprintf("%s %s (%s)", n.Platform, n.Digest, n.Reason))
+		}
+	}
+	if len(bad) > 0 {
+		i.Message = fmt.Sprintf("%d of %d platforms are not accepted: %s: %s", len(bad), len(i.Instances), strings.Join(bad, ", "), i.Message)
+	}
 }

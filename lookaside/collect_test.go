@@ -289,6 +289,59 @@ func TestCollect_incomplete(t *testing.T) {
 	}
 }
 
+// TestCollect_platforms: an image for several platforms is complete only if all that runtimes choose are accepted.
+func TestCollect_platforms(t *testing.T) {
+	w := newWorld(t)
+	const none, attestation = "", "unknown/unknown"
+	for n, test := range []struct {
+		name      string
+		archs     []string
+		signed    []int
+		platforms []string
+		answer    verdict.Answer
+		named     []int // instances that are named as not accepted
+		instances int
+	}{
+		{"all", []string{"amd64", "arm64"}, []int{0, 1}, nil, verdict.Accept, nil, 2},
+		{"one of two", []string{"amd64", "arm64"}, []int{0}, nil, verdict.Refuse, []int{1}, 2},
+		{"the other of two", []string{"amd64", "arm64"}, []int{1}, nil, verdict.Refuse, []int{0}, 2},
+		{"one of three", []string{"amd64", "arm64", "s390x"}, []int{2}, nil, verdict.Refuse, []int{0, 1}, 3},
+		{"not this host's", []string{"arm64", "s390x"}, []int{0, 1}, nil, verdict.Accept, nil, 2},
+		{"platform", []string{"amd64", "arm64"}, []int{0}, []string{"linux/amd64"}, verdict.Accept, nil, 1},
+		{"two platforms", []string{"amd64", "arm64", "s390x"}, []int{0, 1}, []string{"linux/arm64", "linux/amd64"}, verdict.Accept, nil, 2},
+		{"two platforms, one signed", []string{"amd64", "arm64", "s390x"}, []int{1}, []string{"linux/arm64", "linux/s390x"}, verdict.Refuse, []int{2}, 2},
+		{"absent platform", []string{"amd64"}, []int{0}, []string{"linux/amd64", "linux/ppc64le"}, verdict.Unknown, nil, 2},
+		{"attestations", []string{"amd64", attestation}, []int{0}, nil, verdict.Accept, nil, 1},
+		{"nothing but attestations", []string{attestation}, []int{0}, nil, verdict.Unknown, nil, 0},
+		{"unknown system of a known kind", []string{"amd64", "unknown/arm64"}, []int{0}, nil, verdict.Refuse, []int{1}, 2},
+		{"no platform", []string{"amd64", none}, []int{0}, nil, verdict.Refuse, []int{1}, 2},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			repo := fmt.Sprintf("team/list%d", n)
+			index, instances, err := w.registry.PushIndex(repo, "v1", repo, test.archs...)
+			check(t, err)
+			for _, i := range test.signed {
+				w.sign(w.key, repo, instances[i], 1)
+			}
+			w.dir = t.TempDir()
+			for range 2 { // read, and recorded
+				image := w.registry.Host + "/" + repo + "@" + index
+				r, _, err := w.collect(Options{Platforms: test.platforms}, image)
+				check(t, err)
+				got := r.Images[0]
+				if r.Verdict != test.answer || got.Verdict.Verdict != test.answer || len(got.Instances) != test.instances {
+					t.Fatalf("%s: %+v", r.Verdict, got)
+				}
+				for i, d := range instances {
+					if want := slices.Contains(test.named, i); strings.Contains(got.Message, d) != want && test.answer == verdict.Refuse {
+						t.Errorf("%s is named: %t, want %t: %s", d, !want, want, got.Message)
+					}
+				}
+			}
+		})
+	}
+}
+
 // TestCollect_resumed: an interrupted bundle is gone on with; what is named by digest is not read twice.
 func TestCollect_resumed(t *testing.T) {
 	w := newWorld(t)

@@ -5,9 +5,11 @@ import (
 	"bytes"
 	"compress/gzip"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/opencontainers/go-digest"
 	"go.podman.io/image/v5/docker/reference"
@@ -257,6 +259,50 @@ func (c *Content) Manifests(ctx context.Context, all bool) ([]Signed, error) {
 			return nil, err
 		}
 		out = append(out, s)
+	}
+	return out, nil
+}
+
+// Instance is what an index names.
+type Instance struct {
+	Digest string
+	// Platform is os/arch or os/arch/variant; "" if the index doesn't say it.
+	Platform string
+}
+
+// Chosen is false for what no runtime chooses from an index unless it is told to: that of the platform "unknown/unknown", as
+// builders name an image's attestations. An instance without platform is chosen where no other fits.
+func (i Instance) Chosen() bool { return i.Platform != "unknown/unknown" }
+
+// Instances are those that a manifest names which is an index; none if it is no index.
+func Instances(blob []byte) ([]Instance, error) {
+	mime := manifest.GuessMIMEType(blob)
+	if !manifest.MIMETypeIsMultiImage(mime) {
+		return nil, nil
+	}
+	if _, err := manifest.ListFromBlob(blob, mime); err != nil {
+		return nil, err
+	}
+	var index struct {
+		Manifests []struct {
+			Digest   string `json:"digest"`
+			Platform struct {
+				OS           string `json:"os"`
+				Architecture string `json:"architecture"`
+				Variant      string `json:"variant"`
+			} `json:"platform"`
+		} `json:"manifests"`
+	}
+	if err := json.Unmarshal(blob, &index); err != nil {
+		return nil, err
+	}
+	var out []Instance
+	for _, m := range index.Manifests {
+		i := Instance{Digest: m.Digest}
+		if p := m.Platform; p.OS != "" || p.Architecture != "" {
+			i.Platform = strings.TrimSuffix(p.OS+"/"+p.Architecture+"/"+p.Variant, "/")
+		}
+		out = append(out, i)
 	}
 	return out, nil
 }

@@ -43,6 +43,9 @@ const (
 // settledTimeout bounds how long an image is read whose answer is known already.
 const settledTimeout = 5 * time.Second
 
+// AnyInstance is for Options.Instance.
+const AnyInstance = "any"
+
 // Options say how an image is reached.
 type Options struct {
 	// As is the docker reference that a dir: or oci: image is judged as.
@@ -56,6 +59,9 @@ type Options struct {
 	// Platform is os/arch or os/arch/variant: of a multi-arch image the instance that a runtime there takes is judged.
 	// Empty is this program's.
 	Platform string
+	// Instance is the digest of the instance of a multi-arch image that is judged, whatever its platform. AnyInstance is the
+	// platform's if there is one, else the first: for a caller that reads all of them.
+	Instance string
 	// Timeout bounds the whole; 0 leaves it to the context.
 	Timeout time.Duration
 	// MaxSignatures and MaxSignatureSize (in bytes) replace the limits of the same name; 0 leaves them. They may not be
@@ -99,6 +105,8 @@ type evaluation struct {
 	fetched *fetch.Source
 	// maxSignatures and maxSize are the limits that hold.
 	maxSignatures, maxSize int
+	// wantedInstance is Options.Instance.
+	wantedInstance string
 	// settled is true if the policy refuses the image whatever it is: reading the image can't change the answer.
 	settled bool
 	// index holds the bytes of the image index that the instance was chosen from; nil if there is none.
@@ -213,6 +221,12 @@ func (e *evaluation) options(o Options) error {
 	if len(platform) == 3 {
 		e.sys.VariantChoice = platform[2]
 	}
+	if o.Instance != "" && o.Instance != AnyInstance {
+		if _, err := digest.Parse(o.Instance); err != nil {
+			return fmt.Errorf("instance %q: %w", o.Instance, err)
+		}
+	}
+	e.wantedInstance = o.Instance
 	switch {
 	case o.Timeout < 0:
 		return fmt.Errorf("timeout of %s: must not be negative", o.Timeout)
@@ -454,7 +468,7 @@ func (e *evaluation) instance(ctx context.Context, src types.ImageSource) (*imag
 	if err != nil {
 		return nil, err
 	}
-	chosen, err := list.ChooseInstance(&e.sys)
+	chosen, err := e.choose(list)
 	if err != nil {
 		return nil, &notThereError{fmt.Errorf("choosing from the image index: %w", err)}
 	}
@@ -472,6 +486,24 @@ func (e *evaluation) instance(ctx context.Context, src types.ImageSource) (*imag
 	}
 	e.v.Index, e.v.Digest, e.index = d.String(), chosen.String(), blob
 	return image.UnparsedInstance(src, &chosen), nil
+}
+
+// choose returns the instance of an index that is judged.
+func (e *evaluation) choose(list manifest.List) (digest.Digest, error) {
+	all := list.Instances()
+	chosen, err := list.ChooseInstance(&e.sys)
+	switch wanted := digest.Digest(e.wantedInstance); {
+	case wanted == "":
+	case wanted == AnyInstance:
+		if err != nil && len(all) > 0 {
+			return all[0], nil
+		}
+	case slices.Contains(all, wanted):
+		return wanted, nil
+	default:
+		return "", fmt.Errorf("it names no %s", wanted)
+	}
+	return chosen, err
 }
 
 // judged is un under the reference whose scope and identity count.

@@ -167,12 +167,17 @@ type reachFlags struct {
 }
 
 func (f *reachFlags) add(cmd *cobra.Command) {
+	f.addServers(cmd)
+	cmd.Flags().StringVar(&f.platform, "platform", "", "`OS/ARCH[/VARIANT]` whose instance of a multi-arch image is judged (default this host's)")
+}
+
+// addServers adds the flags that say how registries and lookasides are reached.
+func (f *reachFlags) addServers(cmd *cobra.Command) {
 	fl := cmd.Flags()
 	f.flags = fl
 	fl.StringVar(&f.certDir, "cert-dir", "", "`DIR` with certificates for registry and lookaside (default the host's certs.d)")
 	fl.BoolVar(&f.tlsVerify, "tls-verify", true, "demand HTTPS with valid certificates (default as registries.conf says)")
 	fl.Lookup("tls-verify").DefValue = "" // not true: as registries.conf says
-	fl.StringVar(&f.platform, "platform", "", "`OS/ARCH[/VARIANT]` whose instance of a multi-arch image is judged (default this host's)")
 }
 
 func (f *reachFlags) options() verify.Options {
@@ -196,6 +201,11 @@ type imageFlags struct {
 
 func (f *imageFlags) add(cmd *cobra.Command) {
 	f.reachFlags.add(cmd)
+	f.addJudging(cmd)
+}
+
+// addJudging adds the flags that don't say which instance is meant.
+func (f *imageFlags) addJudging(cmd *cobra.Command) {
 	fl := cmd.Flags()
 	fl.StringVar(&f.as, "as", "", "judge dir:, oci: or containers-storage: content as this `REFERENCE`")
 	fl.StringVar(&f.authfile, "authfile", "", "containers-auth.json `FILE` with logins for registries (none are used without it)")

@@ -41,6 +41,7 @@ type signaturesBundle struct {
 	mirrors      string
 	toConfigMaps string
 	refresh      bool
+	platforms    []string
 
 	config *trust.Config // of --config; nil without it
 }
@@ -64,8 +65,9 @@ are those of trust.yaml and of --mirrors, a registries.conf of the nodes. Copied
 where no web server of signatures can be reached; it can also be put on a web server inside. Accept-canaries of --config are
 among the images, for nodes are to prove with them what they enforce.
 
-Then each image is judged by the same policy with nothing but the signatures in DIR. Only if all are accepted the bundle is
-complete. sigstore signatures lie in registries and are mirrored together with images: they are judged as they are there.
+Then each image is judged by the same policy with nothing but the signatures in DIR: of a multi-arch image every instance that a
+runtime may choose, or those of --platform. What has the platform unknown/unknown, as attestations of a build have, is chosen
+by none. Only if all are accepted the bundle is complete; else the instances that aren't are named. sigstore signatures lie in registries and are mirrored together with images: they are judged as they are there.
 
 Signatures of OpenShift release images come from --store and --signatures-from as for release verify; --to-configmaps writes
 them as ConfigMaps too, for the Cluster Version Operator of a cluster without a network.
@@ -81,7 +83,9 @@ Status 3 if an image would be refused with what is in DIR, 4 if that can't be to
 	fl := cmd.Flags()
 	b.out.add(cmd)
 	b.policy.add(cmd)
-	b.image.add(cmd)
+	b.image.addServers(cmd)
+	b.image.addJudging(cmd)
+	fl.StringArrayVar(&b.platforms, "platform", nil, "`OS/ARCH[/VARIANT]` for which a multi-arch image must be accepted (repeatable; default all of them)")
 	_ = fl.MarkHidden("as")
 	b.sources.add(cmd)
 	fl.StringArrayVar(&b.release.stores, "store", nil, "release signature store at this http, https or file `URL`, or path (repeatable; default Red Hat's, unless --signatures-from is given)")
@@ -118,8 +122,12 @@ func (b *signaturesBundle) run(cmd *cobra.Command, args []string) error {
 		return usageErr(err)
 	}
 	defer p.Close()
-	if err := verify.CheckOptions(b.image.options()); err != nil {
-		return usageErr(err)
+	for _, p := range append([]string{""}, b.platforms...) {
+		o := b.image.options()
+		o.Platform = p
+		if err := verify.CheckOptions(o); err != nil {
+			return usageErr(err)
+		}
 	}
 	places, closePlaces, err := b.places()
 	if err != nil {
@@ -133,7 +141,7 @@ func (b *signaturesBundle) run(cmd *cobra.Command, args []string) error {
 	defer tree.Close()
 	bar := newAuditBar(cmd.ErrOrStderr())
 	result, found, err := lookaside.Collect(cmd.Context(), tree, lookaside.Options{
-		Images: images, Policy: p, Image: b.image.options(), Places: places, Releases: releases, IsRelease: b.isRelease, Refresh: b.refresh,
+		Images: images, Policy: p, Image: b.image.options(), Platforms: b.platforms, Places: places, Releases: releases, IsRelease: b.isRelease, Refresh: b.refresh,
 		Progress: func(done, total int) { bar.show(audit.Progress{Done: done, Total: total}) },
 	})
 	bar.clear()
