@@ -112,7 +112,7 @@ func (d *Answer) refused(err error, message []byte, c openpgp.Claims, known open
 		return
 	}
 	a, reason := mechanism.Reason(err, c, known)
-	if openpgp.IsDetached(message) && reason != verdict.MechanismCannotTell {
+	if openpgp.IsDetached(message) && reason != verdict.Timeout {
 		d.set(verdict.Refuse, verdict.WeakOrUnsupported, "a detached signature with no content inside: readers want a signed message (gpg --sign)")
 		return
 	}
