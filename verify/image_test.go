@@ -3,9 +3,12 @@ package verify
 import (
 	"bytes"
 	"context"
+	"encoding/base64"
+	"encoding/binary"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -74,6 +77,53 @@ func TestImage_subkey(t *testing.T) {
 		t.Errorf("signature %+v", s)
 	}
 	w.want(w.judge(p, w.ref("team/both:v1")), verdict.Accept, "")
+}
+
+// Runtimes import the public half of a secret key, and keys in a compressed packet. A session and the library alone agree.
+func TestImage_keyForms(t *testing.T) {
+	w := newWorld(t)
+	other, err := w.gpg.NewKey("other", fixture.KeyOptions{Algo: "ed25519"})
+	check(t, err)
+	d := w.push("team/app", "v1")
+	w.sign(w.key, "team/app", d, w.ref("team/app:v1"), 1)
+	export := func(k *fixture.Key, args ...string) []byte {
+		args = append([]string{"--homedir", w.gpg.Home(), "--batch", "--passphrase", "", "--pinentry-mode", "loopback", "--export-secret-keys", k.Fingerprint}, args...)
+		out, err := exec.Command("gpg", args...).Output()
+		check(t, err)
+		return out
+	}
+	secret := export(w.key)
+	packed := append(binary.BigEndian.AppendUint32([]byte{0xc8, 0xff}, uint32(len(w.key.Binary)+1)), append([]byte{0}, w.key.Binary...)...)
+	for _, tt := range []struct {
+		name   string
+		keys   []byte
+		answer verdict.Answer
+		reason verdict.Reason
+	}{
+		{"secret", secret, verdict.Accept, ""},
+		{"secret, with another", append(slices.Clone(secret), other.Binary...), verdict.Accept, ""},
+		{"another's secret", export(other), verdict.Refuse, verdict.WrongKey},
+		{"packed", packed, verdict.Accept, ""},
+		{"none", []byte("hello"), verdict.Refuse, verdict.KeyUnreadable},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if mechanism.Name != "gpgme" && tt.name == "packed" {
+				t.Skip("the mechanism of this build unpacks no keys")
+			}
+			w := *w
+			w.T = t
+			file := w.write("key", string(tt.keys))
+			for _, source := range []string{
+				`"keyData":` + quote(base64.StdEncoding.EncodeToString(tt.keys)), `"keyPath":` + quote(file), `"keyPaths":[` + quote(file) + `]`,
+			} {
+				v := w.likeImage(w.policy(`{"type":"signedBy","keyType":"GPGKeys",`+source+`}`), w.ref("team/app:v1"), testOptions())
+				w.want(v, tt.answer, tt.reason)
+				if tt.answer == verdict.Accept && v.Requirements[0].Keys[0] != w.key.Fingerprint {
+					t.Errorf("keys %q", v.Requirements[0].Keys)
+				}
+			}
+		})
+	}
 }
 
 // Limits may be lower than ours, or as high as the library's, for the lookaside and for directories.

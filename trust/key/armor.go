@@ -43,7 +43,7 @@ func parseArmored(data []byte) (*File, error) {
 		block, after, err := unarmor(rest, kind)
 		switch {
 		case err != nil && kind != publicKey:
-			return nil, fmt.Errorf("%w, and armor block %d %w", ErrSecret, f.Blocks, err)
+			return nil, ErrSecret
 		case err != nil:
 			return nil, fmt.Errorf("armor block %d: %w", f.Blocks, err)
 		}

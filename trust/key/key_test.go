@@ -2,9 +2,14 @@ package key
 
 import (
 	"bytes"
+	"compress/flate"
+	"compress/zlib"
+	"encoding/binary"
 	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -191,6 +196,134 @@ func TestParse_bad(t *testing.T) {
 			}
 		})
 	}
+}
+
+// exported is what gpg exports.
+func exported(t *testing.T, g *fixture.GPG, args ...string) []byte {
+	t.Helper()
+	out, err := exec.Command("gpg", append([]string{"--homedir", g.Home(), "--batch", "--quiet", "--passphrase", "", "--pinentry-mode", "loopback"}, args...)...).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// TestRead_secret: of a secret key the public half is read, and nothing else is in the result.
+func TestRead_secret(t *testing.T) {
+	g := gpg(t)
+	for _, algo := range []string{"rsa2048", "dsa2048", "nistp256", "brainpoolP384r1", "ed25519"} {
+		k := newKey(t, g, algo, fixture.KeyOptions{Algo: algo})
+		if algo == "ed25519" {
+			if _, err := k.Subkey(); err != nil {
+				t.Fatal(err)
+			}
+			exported(t, g, "--quick-add-key", k.Fingerprint, "cv25519", "encr", "never")
+			if err := k.Export(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		want := parse(t, k.Binary)
+		secret := exported(t, g, "--export-secret-keys", k.Fingerprint)
+		for what, data := range map[string][]byte{
+			"binary": secret, "armored": exported(t, g, "--armor", "--export-secret-keys", k.Fingerprint), "stubs": exported(t, g, "--export-secret-subkeys", k.Fingerprint),
+		} {
+			f, err := Read(data)
+			if err != nil || !f.Secret || len(f.Keys) != 1 {
+				t.Errorf("%s %s: %+v, %v", algo, what, f, err)
+				continue
+			}
+			got, want := f.Keys[0], want.Keys[0]
+			if got.Fingerprint != want.Fingerprint || got.Algorithm != want.Algorithm || got.Bits != want.Bits || len(got.Subkeys) != len(want.Subkeys) {
+				t.Errorf("%s %s: %+v, want %+v", algo, what, got, want)
+			}
+			for i := range got.Subkeys {
+				if got.Subkeys[i].Fingerprint != want.Subkeys[i].Fingerprint {
+					t.Errorf("%s %s: subkey %s, want %s", algo, what, got.Subkeys[i].Fingerprint, want.Subkeys[i].Fingerprint)
+				}
+			}
+			if again, err := Parse(f.Binary); err != nil || again.Secret || len(again.Keys) != 1 {
+				t.Errorf("%s %s: the public half alone: %+v, %v", algo, what, again, err)
+			}
+			if _, err := Parse(data); !errors.Is(err, ErrSecret) {
+				t.Errorf("%s %s: Parse says %v", algo, what, err)
+			}
+		}
+	}
+}
+
+// TestRead_several: secret and public keys in one file, in any order, packed or not.
+func TestRead_several(t *testing.T) {
+	g := gpg(t)
+	a, b := newKey(t, g, "a", fixture.KeyOptions{Algo: "ed25519"}), newKey(t, g, "b", fixture.KeyOptions{Algo: "ed25519"})
+	secret := exported(t, g, "--export-secret-keys", b.Fingerprint)
+	armored := exported(t, g, "--armor", "--export-secret-keys", b.Fingerprint)
+	pack := func(algorithm byte, data []byte) []byte {
+		var z bytes.Buffer
+		z.WriteByte(algorithm)
+		switch algorithm {
+		case 0:
+			z.Write(data)
+		case 1:
+			w, _ := flate.NewWriter(&z, flate.BestSpeed)
+			_, _ = w.Write(data)
+			_ = w.Close()
+		case 2:
+			w := zlib.NewWriter(&z)
+			_, _ = w.Write(data)
+			_ = w.Close()
+		}
+		return append(binary.BigEndian.AppendUint32([]byte{0xc8, 0xff}, uint32(z.Len())), z.Bytes()...)
+	}
+	both := slices.Concat(a.Binary, b.Binary)
+	for what, tt := range map[string]struct {
+		data           []byte
+		secret, packed bool
+	}{
+		"public, secret":         {slices.Concat(a.Binary, secret), true, false},
+		"public, armored secret": {slices.Concat(a.Armored, armored), true, false},
+		"public, packed":         {slices.Concat(a.Binary, pack(1, b.Binary)), false, true},
+		"packed together":        {pack(1, both), false, true},
+		"zlib":                   {pack(2, both), false, true},
+		"not really packed":      {pack(0, both), false, true},
+		"packed twice":           {pack(2, pack(1, both)), false, true},
+		"packed secret":          {pack(1, slices.Concat(a.Binary, secret)), true, true},
+		"both public":            {both, false, false},
+	} {
+		f, err := Read(tt.data)
+		if err != nil {
+			t.Errorf("%s: %v", what, err)
+			continue
+		}
+		if len(f.Keys) != 2 || f.Keys[0].Fingerprint != a.Fingerprint || f.Keys[1].Fingerprint != b.Fingerprint || f.Secret != tt.secret || f.Packed != tt.packed {
+			t.Errorf("%s: %+v", what, f)
+		}
+	}
+	deep := both
+	for range maxPacked + 1 {
+		deep = pack(1, deep)
+	}
+	for what, data := range map[string][]byte{
+		"too deep": deep, "too large": pack(1, make([]byte, MaxFile+1)), "damaged": pack(1, both)[:200], "no algorithm": pack(9, both),
+	} {
+		if f, err := Read(data); err == nil {
+			t.Errorf("%s: %+v", what, f)
+		}
+	}
+}
+
+func FuzzRead(f *testing.F) {
+	f.Add([]byte{0xc5, 20, 4, 0, 0, 0, 0, 22, 1, 1, 0, 8, 1, 0, 0, 8, 1, 1, 1, 1, 1, 1})
+	f.Add([]byte{0xc8, 3, 0, 0xca, 0})
+	f.Add([]byte("-----BEGIN PGP PRIVATE KEY BLOCK-----\n\nxQ==\n-----END PGP PRIVATE KEY BLOCK-----\n"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		file, err := Read(data)
+		if err != nil || file.Kind != OpenPGP {
+			return
+		}
+		if again, err := Parse(file.Binary); err != nil || len(again.Keys) != len(file.Keys) {
+			t.Errorf("%x: what was read isn't read again: %v", data, err)
+		}
+	})
 }
 
 // TestParse_versions has go-crypto make keys of version 6, which gpg can't.
