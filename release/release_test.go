@@ -232,6 +232,20 @@ func TestVerify_wrongSignatures(t *testing.T) {
 	o.As = w.registry.Host + "/elsewhere/ocp-release"
 	w.want(o, verdict.Accept, "", "signed by")
 	o.As = ""
+	good := fixture.Payload(w.digest, w.registry.Host+"/"+repository+":4.99.1-x86_64")
+	for _, payload := range [][]byte{
+		good[:bytes.LastIndex(good, []byte(`,"optional":`))], bytes.Replace(good, []byte(`"critical":`), []byte(`"Critical":`), 1),
+	} {
+		if !bytes.HasSuffix(payload, []byte("}}")) {
+			payload = append(slices.Clone(payload), '}')
+		}
+		b, err := w.key.SignBytes(payload)
+		check(t, err)
+		w.put(1, b)
+		w.want(o, verdict.Refuse, verdict.WeakOrUnsupported, "no container signature")
+	}
+	w.put(1, w.key.Binary)
+	w.want(o, verdict.Unknown, verdict.LookasideNotSignature, "is no signature")
 	check(t, os.RemoveAll(filepath.Join(w.store.Dir, "release")))
 	w.want(o, verdict.Refuse, verdict.NoSignature, "no signature")
 	// A good one behind a bad one.

@@ -17,6 +17,7 @@ import (
 	"github.com/nodetrust/nodetrust/verdict"
 	"github.com/nodetrust/nodetrust/verify"
 	"github.com/nodetrust/nodetrust/verify/hostfs"
+	"github.com/nodetrust/nodetrust/verify/openpgp"
 	"github.com/nodetrust/nodetrust/verify/registriesd"
 )
 
@@ -40,10 +41,10 @@ type Blob struct {
 	Data   []byte
 }
 
-// Check returns a *verify.ContentError if the blob can't be a signature: a web page, for example.
+// Check returns a *verify.ContentError if the blob is no signature for readers: a web page, for example.
 func (b Blob) Check() error {
-	if len(b.Data) == 0 || b.Data[0]&0x80 == 0 { // no OpenPGP packet
-		return notSignature("%s is no signature", b.Source)
+	if _, err := openpgp.MessageIn(b.Data); err != nil {
+		return notSignature("%s is no signature: %w", b.Source, err)
 	}
 	return nil
 }
