@@ -4,6 +4,7 @@ package layering
 import (
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -50,6 +51,10 @@ func TestPureCore(t *testing.T) {
 	for _, pkg := range []string{"verify/hostfs", "verify/openpgp"} {
 		forbid(t, pkg, deps(t, pkg), "go.podman.io/image", "net/http", "os/exec")
 	}
+	// Everybody may import it, so it imports nobody.
+	forbid(t, "internal/outside", slices.DeleteFunc(deps(t, "internal/outside"), func(p string) bool {
+		return p == module+"internal/outside"
+	}), "net/http", "os/exec", strings.TrimSuffix(module, "/"), "golang.org", "go.podman.io")
 	forbid(t, "verify/polite", deps(t, "verify/polite"), "go.podman.io/image")
 	// The second look shares no parsing with the image library.
 	forbid(t, "verify/secondlook", deps(t, "verify/secondlook"), "go.podman.io", "github.com/opencontainers", "github.com/distribution",
