@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/nodetrust/nodetrust/internal/outside"
 	"github.com/nodetrust/nodetrust/verdict"
 )
 
@@ -134,8 +135,8 @@ func (a *audit) one(ctx context.Context, l *listed, m *Image, b *breaker) {
 	if !ok {
 		return
 	}
-	m.Verdict, m.Cached, m.Interrupted = v, cached, false
-	m.Image, m.Message, m.Hint = l.image, printable(m.Message), printable(m.Hint)
+	m.Verdict, m.Cached, m.Interrupted = outside.Clean(v), cached, false
+	m.Image, m.Message, m.Hint = l.image, outside.Text(m.Message), outside.Text(m.Hint)
 	if !byDigest(l.name) && v.Digest != "" {
 		for _, d := range l.digests {
 			if d != v.Digest && d != v.Index {

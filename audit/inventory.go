@@ -6,7 +6,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"unicode"
+
+	"github.com/nodetrust/nodetrust/internal/outside"
 )
 
 // maxUses bounds what is kept of a listing: a larger one is incomplete.
@@ -69,14 +70,16 @@ func Collect(ctx context.Context, canonical func(image string) (string, error), 
 }
 
 // Lacks notes why the inventory is not all that is in use: a report of it is not complete.
-func (inv *Inventory) Lacks(why string) { inv.problems = append(inv.problems, printable(why)) }
+func (inv *Inventory) Lacks(why string) {
+	inv.problems = append(inv.problems, outside.Bounded(why, 2*outside.Most))
+}
 
 // Len is the number of different images.
 func (inv *Inventory) Len() int { return len(inv.images) }
 
 func (inv *Inventory) add(u Use, canonical func(string) (string, error), seen map[string]bool) {
-	image := printable(strings.TrimPrefix(u.Image, "docker://"))
-	u.By = printable(u.By)
+	image := outside.Printable(strings.TrimPrefix(u.Image, "docker://"))
+	u.By = outside.Name(u.By)
 	name, invalid := canonical(image)
 	if invalid != nil {
 		name = image
@@ -97,17 +100,6 @@ func (inv *Inventory) add(u Use, canonical func(string) (string, error), seen ma
 		l.usedBy = append(l.usedBy, u.By)
 		inv.uses++
 	}
-}
-
-// printable replaces what could command a terminal, or make text look like another: names come from whoever may create
-// pods, and messages from whoever runs a registry.
-func printable(s string) string {
-	return strings.Map(func(r rune) rune {
-		if unicode.IsPrint(r) {
-			return r
-		}
-		return '?'
-	}, s)
 }
 
 // sorted returns the images by name.

@@ -4,9 +4,8 @@ import (
 	"fmt"
 	"path"
 	"strings"
-	"unicode"
-	"unicode/utf8"
 
+	"github.com/nodetrust/nodetrust/internal/outside"
 	"github.com/nodetrust/nodetrust/verdict"
 )
 
@@ -66,7 +65,7 @@ type Input struct {
 // canaries of both sides were answered rightly by every runtime that took part.
 func Judge(in Input) (state State, reason, message string) {
 	state, reason, message = judge(in)
-	return state, clean(reason), clean(message)
+	return state, outside.Bounded(reason, MaxMessage), outside.Bounded(message, MaxMessage)
 }
 
 func judge(in Input) (State, string, string) {
@@ -387,27 +386,4 @@ func list(s []string) string {
 		return fmt.Sprintf("%s and %d more", strings.Join(s[:3], ", "), len(s)-3)
 	}
 	return strings.Join(s, ", ")
-}
-
-// clean makes text from outside fit for an annotation, a log and a terminal.
-func clean(s string) string {
-	s = strings.Map(func(r rune) rune {
-		switch {
-		case r == '\n' || r == '\t' || r == '\r':
-			return ' '
-		case !unicode.IsPrint(r):
-			return -1
-		}
-		return r
-	}, strings.ToValidUTF8(s, "?"))
-	s = strings.TrimSpace(s)
-	if len(s) <= MaxMessage {
-		return s
-	}
-	const ellipsis = "…"
-	cut := MaxMessage - len(ellipsis)
-	for cut > 0 && !utf8.RuneStart(s[cut]) {
-		cut--
-	}
-	return s[:cut] + ellipsis
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/nodetrust/nodetrust/cluster/mco"
+	"github.com/nodetrust/nodetrust/internal/outside"
 )
 
 // Severity is error or warning.
@@ -76,7 +77,7 @@ func (l *linter) add(f Finding) {
 		l.dropped++
 		return
 	}
-	f.Message, f.Hint = clean(f.Message), clean(f.Hint)
+	f.File, f.Message, f.Hint = outside.Name(f.File), outside.Text(f.Message), outside.Text(f.Hint)
 	l.findings = append(l.findings, f)
 }
 
@@ -93,23 +94,6 @@ func (l *linter) sorted() []Finding {
 		out = []Finding{}
 	}
 	return out
-}
-
-// clean bounds text that may quote a file, and drops what could play tricks on a terminal.
-func clean(s string) string {
-	s = strings.Map(func(r rune) rune {
-		if r == '\n' || r == '\t' {
-			return ' '
-		}
-		if r < ' ' || r == 0x7f || r >= 0x80 && r < 0xa0 {
-			return -1
-		}
-		return r
-	}, strings.ToValidUTF8(s, "?"))
-	if len(s) > 500 {
-		s = strings.ToValidUTF8(s[:500], "") + "…"
-	}
-	return s
 }
 
 // nearest returns the candidate that s was likely meant to be, or "".

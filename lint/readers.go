@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/nodetrust/nodetrust/internal/outside"
 	"github.com/nodetrust/nodetrust/trust"
 	"github.com/nodetrust/nodetrust/verify"
 )
@@ -41,7 +42,7 @@ func (r *runner) verdicts() []Reader {
 				continue
 			}
 			if err := l.loads(reader); err != nil {
-				v.Loads, v.Error = false, clean(strings.ReplaceAll(err.Error(), "\n", "; "))
+				v.Loads, v.Error = false, outside.Text(strings.ReplaceAll(err.Error(), "\n", "; "))
 				break
 			}
 		}

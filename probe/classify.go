@@ -5,11 +5,9 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/nodetrust/nodetrust/internal/outside"
 	"github.com/nodetrust/nodetrust/verdict"
 )
-
-// maxMessage bounds what is kept of a runtime's text.
-const maxMessage = 512
 
 // Prefixes by which CRI-O tells classes of failure apart. They are all that is stable over gRPC: no error types cross
 // the socket, and the code is always Unknown.
@@ -28,7 +26,7 @@ func classifyCRI(message string) verdict.Verdict {
 		}
 		return refused(strings.TrimPrefix(tail, ": "))
 	}
-	v := verdict.Verdict{Verdict: verdict.Unknown, Message: clean(message)}
+	v := verdict.Verdict{Verdict: verdict.Unknown, Message: outside.Text(message)}
 	if tail, ok := strings.CutPrefix(message, criRegistryUnavailable); ok {
 		v.Reason = verdict.RegistryUnreachable
 		if isLookaside(tail) {
@@ -48,7 +46,7 @@ var podmanRejected = lazily(`^Error: (?:unable to copy from source \S+: )?` +
 // class in its text, so only texts known to be refusals by policy are taken for one.
 func classifyPodman(stderr string) verdict.Verdict {
 	text := errorLine(stderr)
-	v := verdict.Verdict{Verdict: verdict.Unknown, Message: clean(strings.TrimPrefix(text, "Error: "))}
+	v := verdict.Verdict{Verdict: verdict.Unknown, Message: outside.Text(strings.TrimPrefix(text, "Error: "))}
 	if at := podmanRejected().FindStringIndex(text); at != nil {
 		tail := text[at[1]:]
 		if _, known := refusalReason(tail); known {
@@ -78,7 +76,7 @@ func errorLine(stderr string) string {
 // refused is the verdict for a text of the policy evaluation. A missing key or an unreachable lookaside, which the
 // library folds into a refusal as soon as there are two signatures, is unknown all the same.
 func refused(tail string) verdict.Verdict {
-	v := verdict.Verdict{Verdict: verdict.Refuse, Message: clean(tail)}
+	v := verdict.Verdict{Verdict: verdict.Refuse, Message: outside.Text(tail)}
 	reason, known := refusalReason(tail)
 	if known {
 		v.Reason = reason
@@ -200,18 +198,4 @@ func unknownReason(text string) verdict.Reason {
 		return reason
 	}
 	return verdict.RuntimeFailed
-}
-
-// clean bounds a runtime's text and drops what could play tricks on a terminal.
-func clean(s string) string {
-	s = strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f || (r >= 0x80 && r < 0xa0) || r == 0xfffd {
-			return ' '
-		}
-		return r
-	}, strings.TrimSpace(s))
-	if len(s) > maxMessage {
-		s = strings.ToValidUTF8(s[:maxMessage], "") + "…"
-	}
-	return s
 }

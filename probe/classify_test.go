@@ -7,6 +7,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/nodetrust/nodetrust/internal/outside"
 	"github.com/nodetrust/nodetrust/verdict"
 )
 
@@ -123,7 +124,7 @@ func FuzzClassify(f *testing.F) {
 			t.Errorf("podman: %q is no refusal", text)
 		}
 		for _, v := range []verdict.Verdict{c, p} {
-			if len(v.Message) > maxMessage+len("…") || strings.ContainsFunc(v.Message, func(r rune) bool { return r < ' ' }) {
+			if len(v.Message) > outside.Most || strings.ContainsFunc(v.Message, func(r rune) bool { return r < ' ' }) {
 				t.Errorf("message %q", v.Message)
 			}
 			if v.Verdict == verdict.Accept || v.Reason == "" {

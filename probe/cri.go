@@ -10,6 +10,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/nodetrust/nodetrust/internal/cri"
+	"github.com/nodetrust/nodetrust/internal/outside"
 	"github.com/nodetrust/nodetrust/judge"
 	"github.com/nodetrust/nodetrust/trust"
 	"github.com/nodetrust/nodetrust/verdict"
@@ -79,7 +80,7 @@ func pullFailure(err error) verdict.Verdict {
 	case codes.Canceled:
 		return verdict.Verdict{Verdict: verdict.Unknown, Reason: verdict.Timeout, Message: "the probe was cut short"}
 	case codes.Unavailable, codes.Unimplemented, codes.PermissionDenied, codes.ResourceExhausted:
-		return verdict.Verdict{Verdict: verdict.Unknown, Reason: verdict.RuntimeFailed, Message: clean(s.Message())}
+		return verdict.Verdict{Verdict: verdict.Unknown, Reason: verdict.RuntimeFailed, Message: outside.Text(s.Message())}
 	}
 	return classifyCRI(s.Message())
 }
@@ -115,7 +116,7 @@ func runCRI(ctx context.Context, canaries []trust.Canary, o Options) ([]judge.Ca
 	}
 	names, err := namespaces(o.Root)
 	if err != nil {
-		v := verdict.Verdict{Verdict: verdict.Unknown, Reason: verdict.PolicyInvalid, Message: clean("listing namespaced policies: " + err.Error())}
+		v := verdict.Verdict{Verdict: verdict.Unknown, Reason: verdict.PolicyInvalid, Message: outside.Text("listing namespaced policies: " + err.Error())}
 		return append(out, result(canaries[0], CRI, "", v)), nil
 	}
 	for i, ns := range names {

@@ -14,6 +14,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/nodetrust/nodetrust/internal/outside"
 	"github.com/nodetrust/nodetrust/judge"
 	"github.com/nodetrust/nodetrust/trust"
 	"github.com/nodetrust/nodetrust/verdict"
@@ -135,7 +136,7 @@ func (p *podman) pull(ctx context.Context, ref string) verdict.Verdict {
 	}
 	var exit *exec.ExitError
 	if !errors.As(err, &exit) || exit.ExitCode() != 125 {
-		return verdict.Verdict{Verdict: verdict.Unknown, Reason: verdict.RuntimeFailed, Message: clean("running podman: " + err.Error() + ": " + stderr.String())}
+		return verdict.Verdict{Verdict: verdict.Unknown, Reason: verdict.RuntimeFailed, Message: outside.Text("running podman: " + err.Error() + ": " + stderr.String())}
 	}
 	return classifyPodman(stderr.String())
 }

@@ -17,6 +17,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/nodetrust/nodetrust/audit"
+	"github.com/nodetrust/nodetrust/internal/outside"
 )
 
 // catalogSource finds the images of the bundles in a file-based catalog of operators: the bundles' own, and all that they
@@ -72,7 +73,7 @@ func (s catalogSource) Uses(ctx context.Context, yield func(audit.Use) error) er
 		}
 		defer f.Close()
 		if err := documents(f, each); err != nil {
-			return fmt.Errorf("reading %s of the catalog: %w", printable(name), err)
+			return fmt.Errorf("reading %s of the catalog: %w", outside.Text(name), err)
 		}
 		return nil
 	})

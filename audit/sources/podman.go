@@ -16,6 +16,7 @@ import (
 
 	"github.com/nodetrust/nodetrust/audit"
 	"github.com/nodetrust/nodetrust/cluster"
+	"github.com/nodetrust/nodetrust/internal/outside"
 )
 
 // podmanTimeout bounds one call of podman.
@@ -207,7 +208,7 @@ func (u podmanUser) list(ctx context.Context, to any, args ...string) error {
 	case err == nil:
 		err = json.Unmarshal(stdout.b, to)
 	case len(stderr.b) > 0:
-		err = errors.New(printable(strings.TrimSpace(string(stderr.b))))
+		err = errors.New(outside.Text(string(stderr.b)))
 	}
 	if err != nil {
 		return fmt.Errorf("running podman %s: %w", args[0], err)

@@ -7,10 +7,10 @@ import (
 	"fmt"
 	"os"
 	"strings"
-	"unicode"
 
 	"github.com/nodetrust/nodetrust/audit"
 	"github.com/nodetrust/nodetrust/cluster"
+	"github.com/nodetrust/nodetrust/internal/outside"
 )
 
 // Names of sources, as in --images-from. Catalog is followed by a directory.
@@ -90,19 +90,9 @@ func (c checked) Uses(ctx context.Context, yield func(audit.Use) error) error {
 			return nil
 		}
 		if len(u.Image) > maxReference {
-			return fmt.Errorf("%s: the image reference of %s is longer than %d bytes", c.name, printable(u.By), maxReference)
+			return fmt.Errorf("%s: the image reference of %s is longer than %d bytes", c.name, outside.Text(u.By), maxReference)
 		}
-		u.Image, u.By = printable(u.Image), printable(u.By)
+		u.Image, u.By = outside.Printable(u.Image), outside.Name(u.By)
 		return yield(u)
 	})
-}
-
-// printable replaces what could command a terminal.
-func printable(s string) string {
-	return strings.Map(func(r rune) rune {
-		if unicode.IsPrint(r) {
-			return r
-		}
-		return '?'
-	}, s)
 }

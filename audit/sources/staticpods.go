@@ -15,6 +15,7 @@ import (
 
 	"github.com/nodetrust/nodetrust/audit"
 	"github.com/nodetrust/nodetrust/cluster"
+	"github.com/nodetrust/nodetrust/internal/outside"
 )
 
 // ManifestsDir is where kubelets look for static pods by convention; as a path of the host.
@@ -81,7 +82,7 @@ func (s staticSource) Uses(ctx context.Context, yield func(audit.Use) error) err
 			return fmt.Errorf("reading static pods: %w", onHost(err, e.Name()))
 		}
 		if err := s.file(b, yield); err != nil {
-			return fmt.Errorf("reading static pod %s: %w", path.Join("/", ManifestsDir, printable(e.Name())), err)
+			return fmt.Errorf("reading static pod %s: %w", path.Join("/", ManifestsDir, outside.Text(e.Name())), err)
 		}
 	}
 	return nil
@@ -90,7 +91,7 @@ func (s staticSource) Uses(ctx context.Context, yield func(audit.Use) error) err
 // onHost gives an error about a file of ManifestsDir, or the directory itself, the path that the host knows.
 func onHost(err error, name string) error {
 	if e, ok := err.(*fs.PathError); ok {
-		return &fs.PathError{Op: e.Op, Path: path.Join("/", ManifestsDir, printable(name)), Err: e.Err}
+		return &fs.PathError{Op: e.Op, Path: path.Join("/", ManifestsDir, outside.Text(name)), Err: e.Err}
 	}
 	return fmt.Errorf("/%s/%w", ManifestsDir, err) // it begins with the name
 }

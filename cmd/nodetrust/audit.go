@@ -10,6 +10,7 @@ import (
 
 	"github.com/nodetrust/nodetrust/audit"
 	"github.com/nodetrust/nodetrust/audit/page"
+	"github.com/nodetrust/nodetrust/internal/outside"
 	"github.com/nodetrust/nodetrust/templates"
 	"github.com/nodetrust/nodetrust/trust"
 	"github.com/nodetrust/nodetrust/trust/key"
@@ -91,7 +92,7 @@ func (o *auditOptions) run(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	if err := o.out.write(cmd.OutOrStdout(), r); err != nil {
+	if err := o.out.report(cmd.OutOrStdout(), r); err != nil {
 		return err
 	}
 	return silent(verdictExit(r.Answer()))
@@ -136,7 +137,7 @@ func (o *auditOptions) judge(cmd *cobra.Command, inventory *audit.Inventory) (r 
 		run.Cache = kept
 		defer func() {
 			if err := kept.Close(cmd.Context().Err() == nil); err != nil {
-				fmt.Fprintf(cmd.ErrOrStderr(), "nodetrust: warning: keeping verdicts: %v\n", err)
+				say(cmd.ErrOrStderr(), "warning", fmt.Errorf("keeping verdicts: %w", err))
 			}
 		}()
 	}
@@ -183,11 +184,12 @@ func (f *auditFormat) Set(s string) error {
 	return nil
 }
 
-func (f *auditFormat) write(w io.Writer, r *audit.Report) error {
+func (f *auditFormat) report(w io.Writer, r *audit.Report) error {
 	if f.html {
-		return page.Write(w, r)
+		return page.Write(w, outside.Clean(r))
 	}
-	return f.outputFlag.write(w, r, func(to io.Writer) error { return writeAudit(to, newScreen(w), r) })
+	s := newScreen(w)
+	return write(f.outputFlag, s.w, r, func(to io.Writer, r *audit.Report) error { return writeAudit(to, s, r) })
 }
 
 // policyName is what was judged by, as the user named it.

@@ -30,7 +30,7 @@ func (b *auditBar) show(p audit.Progress) {
 	if n := b.width(); n > 0 {
 		line = shorten(line, n-1)
 	}
-	fmt.Fprintf(b.w, "\r%s\x1b[K", line)
+	fmt.Fprintf(b.w, "\r%s"+clearLine, line)
 }
 
 // auditProgress is the bar after a time. What came from the cache says nothing of how fast the rest will be.

@@ -62,7 +62,7 @@ func (f *cacheFlags) open(s *verify.Session, p *verify.Policy, o verify.Options,
 			return &keptVerdicts{c, s}
 		}
 	}
-	fmt.Fprintf(notes, "nodetrust: warning: judging without the cache of verdicts: %v\n", err)
+	say(notes, "warning", fmt.Errorf("judging without the cache of verdicts: %w", err))
 	return nil
 }
 

@@ -6,6 +6,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/nodetrust/nodetrust/audit"
+	"github.com/nodetrust/nodetrust/internal/outside"
 	"github.com/nodetrust/nodetrust/release"
 	"github.com/nodetrust/nodetrust/verdict"
 	"github.com/nodetrust/nodetrust/verify"
@@ -70,7 +71,7 @@ func (f *auditReleases) verify(cmd *cobra.Command, o *auditOptions) (vouched fun
 			return nil, nil, usageErr(fmt.Errorf("--release %s: %w", name, err))
 		}
 		if r.Verdict != verdict.Accept {
-			fmt.Fprintf(cmd.ErrOrStderr(), "nodetrust: warning: release %s vouches for nothing: %s (%s): %s\n", r.Release, r.Verdict, r.Reason, printable(r.Message))
+			fmt.Fprintf(cmd.ErrOrStderr(), "nodetrust: warning: release %s vouches for nothing: %s (%s): %s\n", outside.Name(r.Release), r.Verdict, r.Reason, outside.Text(r.Message))
 		}
 		results = append(results, r)
 		out = append(out, audit.ReleaseVerdict{Release: r.Release, Verdict: r.Verdict, Reason: r.Reason, Message: r.Message})

@@ -14,6 +14,7 @@ import (
 	listing "github.com/nodetrust/nodetrust/audit/sources"
 	"github.com/nodetrust/nodetrust/cluster"
 	"github.com/nodetrust/nodetrust/internal/cri"
+	"github.com/nodetrust/nodetrust/internal/outside"
 	"github.com/nodetrust/nodetrust/verify"
 )
 
@@ -189,7 +190,7 @@ func (f *sourceFlags) collectDefault(cmd *cobra.Command, root string) (*audit.In
 		return nil, sourceErr(err)
 	}
 	unanswered := err
-	fmt.Fprintf(notes, "nodetrust: note: no cluster: %v\n", err)
+	fmt.Fprintf(notes, "nodetrust: note: no cluster: %s\n", outside.Text(err.Error()))
 	source := ""
 	if _, err := os.Stat(cri.SocketPath(f.criSocket)); err == nil {
 		source = listing.CRI
@@ -224,9 +225,7 @@ func (f *sourceFlags) collectOne(ctx context.Context, name, root string) (opened
 // warn tells of sources that failed beside others.
 func warn(cmd *cobra.Command, err error) {
 	if err != nil {
-		for line := range strings.SplitSeq(err.Error(), "\n") {
-			fmt.Fprintf(cmd.ErrOrStderr(), "nodetrust: warning: %s\n", line)
-		}
+		say(cmd.ErrOrStderr(), "warning", err)
 	}
 }
 

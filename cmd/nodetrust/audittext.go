@@ -67,8 +67,8 @@ func (t *auditText) paint(a verdict.Answer, s string) string {
 	if !t.screen.color {
 		return s
 	}
-	color := map[verdict.Answer]string{verdict.Accept: "\x1b[32m", verdict.Refuse: "\x1b[31m", verdict.Unknown: "\x1b[33m"}[a]
-	return color + s + "\x1b[0m"
+	color := map[verdict.Answer]string{verdict.Accept: green, verdict.Refuse: red, verdict.Unknown: yellow}[a]
+	return color + s + plain
 }
 
 func (t *auditText) summary(s audit.Summary) {
@@ -78,7 +78,7 @@ func (t *auditText) summary(s audit.Summary) {
 		t.count(verdict.Accept, s.Accept, "accepted"),
 	}
 	t.b.WriteString(fmt.Sprintf("%s: %s\n", images(s.Images), strings.Join(parts, ", ")))
-	about := fmt.Sprintf("%s; policy %s, %s", uses(s.Uses), printable(s.Policy), s.CheckedAt.Format(time.RFC3339))
+	about := fmt.Sprintf("%s; policy %s, %s", uses(s.Uses), s.Policy, s.CheckedAt.Format(time.RFC3339))
 	if s.ByTag > 0 {
 		about += fmt.Sprintf("; %d named by tag, %d by digest", s.ByTag, s.Images-s.ByTag)
 	}
@@ -90,7 +90,7 @@ func (t *auditText) summary(s audit.Summary) {
 		t.wrapped("  ", "desired "+s.Desired)
 	}
 	for _, p := range s.Problems {
-		t.wrapped("  ", "INCOMPLETE: "+printable(p))
+		t.wrapped("  ", "INCOMPLETE: "+p)
 	}
 }
 
@@ -135,7 +135,7 @@ func (t *auditText) lockout(list []audit.Lockout) {
 				first = false
 			}
 			t.line("  %-13s  %s", l.Role, t.name(l.Image))
-			t.wrapped("                 ", fmt.Sprintf("%s: %s", l.Reason, printable(l.Message)))
+			t.wrapped("                 ", fmt.Sprintf("%s: %s", l.Reason, l.Message))
 		}
 	}
 }
@@ -143,13 +143,13 @@ func (t *auditText) lockout(list []audit.Lockout) {
 func (t *auditText) group(f audit.Fix, list []audit.Image) {
 	t.line("")
 	t.b.WriteString(t.paint(f.Verdict, string(f.Verdict)) + ": ")
-	title := printable(f.Title)
+	title := f.Title
 	if f.Reason != "" {
 		title += fmt.Sprintf(" (%s)", f.Reason)
 	}
 	t.wrappedAfter(len(f.Verdict)+2, title)
 	if f.Hint != "" {
-		t.wrapped("  ", "hint: "+printable(f.Hint))
+		t.wrapped("  ", "hint: "+f.Hint)
 	}
 	shown := len(list)
 	if t.width > 0 && shown > perGroup {
@@ -174,7 +174,6 @@ func (t *auditText) group(f audit.Fix, list []audit.Image) {
 
 // name is an image's; on a terminal with no more of a digest than tells two apart.
 func (t *auditText) name(image string) string {
-	image = printable(image)
 	if repo, digest, ok := strings.Cut(image, "@sha256:"); ok && t.width > 0 && len(digest) == 64 {
 		return repo + "@sha256:" + digest[:12] + "…"
 	}
@@ -208,9 +207,9 @@ func usedBy(m audit.Image) string {
 	case 0:
 		return s + "-"
 	case 1:
-		return s + printable(m.UsedBy[0])
+		return s + m.UsedBy[0]
 	default:
-		return s + fmt.Sprintf("%s and %d more", printable(m.UsedBy[0]), n-1)
+		return s + fmt.Sprintf("%s and %d more", m.UsedBy[0], n-1)
 	}
 }
 
@@ -222,7 +221,7 @@ func (t *auditText) moved(list []audit.Image) {
 	t.line("")
 	t.wrapped("", fmt.Sprintf("note: %s tagged anew since they were pulled, and judged as what a new pull takes", areImages(len(list))))
 	for _, m := range list {
-		t.line("  %s  in use: %s", printable(m.Image), shortDigest(m.InUse[0]))
+		t.line("  %s  in use: %s", m.Image, shortDigest(m.InUse[0]))
 	}
 }
 

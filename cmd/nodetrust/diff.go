@@ -76,7 +76,7 @@ it is 0: whatever B accepts, A does. What lint says doesn't load can't be compar
 				return err
 			}
 			r := strength.Compare(a, b)
-			if err := out.write(cmd.OutOrStdout(), r, func(w io.Writer) error { return writeDiff(w, r, o.all) }); err != nil {
+			if err := write(out, cmd.OutOrStdout(), r, func(w io.Writer, r strength.Report) error { return writeDiff(w, r, o.all) }); err != nil {
 				return err
 			}
 			switch {

@@ -35,7 +35,7 @@ JSON is that of verify, with more fields; the exit status is the same.`,
 				if config := judging.policy.config; config != "" {
 					s.Files.Notes = append(s.Files.Notes, "these are what "+config+" renders to, not files of a host")
 				}
-				return judged{s.Verdict.Verdict, s, func(w io.Writer) error { return writeStory(w, s) }}, err
+				return judged{s.Verdict.Verdict, func(w io.Writer) error { return write(judging.out, w, s, writeStory) }}, err
 			})
 		},
 	}
@@ -47,14 +47,7 @@ JSON is that of verify, with more fields; the exit status is the same.`,
 // writeStory is the text of explain: what was judged, by which files, where was looked, what was found, and the verdict.
 func writeStory(w io.Writer, s verify.Story) error {
 	var b strings.Builder
-	line := func(format string, args ...any) {
-		for i, a := range args { // registries and signers have a say in most of it
-			if text, ok := a.(string); ok {
-				args[i] = printable(text)
-			}
-		}
-		fmt.Fprintf(&b, format+"\n", args...)
-	}
+	line := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
 	line("image         %s", s.Image)
 	if s.Judged != "" {
 		line("  judged      %s", s.Judged)

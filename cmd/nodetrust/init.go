@@ -40,12 +40,11 @@ Canaries are there as a commented example. JSON has no comments, and is a trust.
 // writePreset writes a preset as it is, or without its comments as JSON.
 func writePreset(w io.Writer, out outputFlag, preset []byte) error {
 	if out != "json" {
-		_, err := w.Write(preset)
-		return err
+		return exactly(w, preset)
 	}
 	var v any
 	if err := yaml.Unmarshal(preset, &v); err != nil {
 		return fmt.Errorf("reading the preset: %w", err)
 	}
-	return out.write(w, v, nil)
+	return write(out, w, v, nil)
 }

@@ -40,7 +40,7 @@ namespaced policies and key files. With paths, --root is where key files are loo
 			case err != nil:
 				return err
 			}
-			if err := out.write(cmd.OutOrStdout(), report, func(w io.Writer) error { return writeLint(w, report) }); err != nil {
+			if err := write(out, cmd.OutOrStdout(), report, writeLint); err != nil {
 				return err
 			}
 			if !report.Clean() {

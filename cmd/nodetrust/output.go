@@ -8,6 +8,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"go.yaml.in/yaml/v3"
+
+	"github.com/nodetrust/nodetrust/internal/outside"
 )
 
 // outputFlag is -o of every command but render.
@@ -31,23 +33,28 @@ func (o *outputFlag) Set(s string) error {
 	return fmt.Errorf("must be text, json or yaml")
 }
 
-// write writes v as JSON or YAML (with the JSON field names), or what text writes; w gets all of it at once. An error of w is
-// returned: a result that nobody got must not end as one that somebody did.
-func (o *outputFlag) write(w io.Writer, v any, text func(io.Writer) error) error {
-	switch *o {
+// write writes v as JSON or YAML (with the JSON field names), or what text makes of it; w gets all of it at once. Strings in
+// v, for text as well, are printable and bounded, whoever they came from. An error of w is returned: a result that nobody got
+// must not end as one that somebody did.
+func write[T any](o outputFlag, w io.Writer, v T, text func(io.Writer, T) error) error {
+	v = outside.Clean(v)
+	var b bytes.Buffer
+	var err error
+	switch o {
 	case "json":
-		enc := json.NewEncoder(w)
+		enc := json.NewEncoder(&b)
 		enc.SetIndent("", "  ")
 		enc.SetEscapeHTML(false)
-		return enc.Encode(v)
+		err = enc.Encode(v)
 	case "yaml":
-		return writeYAML(w, v)
+		err = writeYAML(&b, v)
+	default:
+		err = text(&b, v)
 	}
-	var b bytes.Buffer
-	if err := text(&b); err != nil {
+	if err != nil {
 		return err
 	}
-	_, err := w.Write(b.Bytes())
+	_, err = w.Write(b.Bytes())
 	return err
 }
 

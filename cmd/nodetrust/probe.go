@@ -133,7 +133,7 @@ func (f *probeFlags) finish(w io.Writer, res judge.Probe) error {
 	if f.announce {
 		err = json.NewEncoder(w).Encode(res)
 	} else {
-		err = f.out.write(w, res, func(w io.Writer) error { return writeProbe(w, res) })
+		err = write(f.out, w, res, writeProbe)
 	}
 	if err != nil {
 		return err

@@ -52,13 +52,11 @@ docs/advisories.md says what to do.`,
 		Example: "  nodetrust readers\n  nodetrust readers -o json\n  nodetrust readers --advisories",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			stdout := cmd.OutOrStdout()
+			s := newScreen(cmd.OutOrStdout())
 			if advisories {
-				v := advisoriesTable()
-				return out.write(stdout, v, func(w io.Writer) error { return writeAdvisories(w, v) })
+				return write(out, s.w, advisoriesTable(), writeAdvisories)
 			}
-			v := readersTable()
-			return out.write(stdout, v, func(w io.Writer) error { return writeReaders(w, newScreen(stdout), v) })
+			return write(out, s.w, readersTable(), func(w io.Writer, v readersOutput) error { return writeReaders(w, s, v) })
 		},
 	}
 	out.add(cmd)

@@ -204,7 +204,7 @@ func (r *releaseVerify) run(cmd *cobra.Command, name string) error {
 			return err
 		}
 	}
-	if err := r.out.write(cmd.OutOrStdout(), result, func(w io.Writer) error { return writeRelease(w, result) }); err != nil {
+	if err := write(r.out, cmd.OutOrStdout(), result, writeRelease); err != nil {
 		return err
 	}
 	return silent(verdictExit(result.Verdict))

@@ -18,6 +18,7 @@ import (
 
 	"github.com/nodetrust/nodetrust/cluster"
 	"github.com/nodetrust/nodetrust/cluster/mco"
+	"github.com/nodetrust/nodetrust/internal/outside"
 	"github.com/nodetrust/nodetrust/render"
 	"github.com/nodetrust/nodetrust/trust"
 )
@@ -140,8 +141,7 @@ func runRender(cmd *cobra.Command, o renderOptions, file string) error {
 		}
 		b.Write(f.data)
 	}
-	_, err = cmd.OutOrStdout().Write(b.Bytes())
-	return err
+	return exactly(cmd.OutOrStdout(), b.Bytes())
 }
 
 func (o renderOptions) check() error {
@@ -292,7 +292,7 @@ func (o renderOptions) reboots(in render.Input, minor int, notes io.Writer) erro
 		return &exitError{code: exitRefused, err: errors.Join(problems...), hint: "OpenShift 4.16 and later don't; name the version with --reader openshift-4.N"}
 	}
 	for _, p := range problems {
-		fmt.Fprintf(notes, "nodetrust: note: %v\n", p)
+		fmt.Fprintf(notes, "nodetrust: note: %s\n", outside.Name(fmt.Sprint(p)))
 	}
 	return nil
 }

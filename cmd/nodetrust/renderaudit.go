@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/nodetrust/nodetrust/audit"
+	"github.com/nodetrust/nodetrust/internal/outside"
 	"github.com/nodetrust/nodetrust/trust"
 	"github.com/nodetrust/nodetrust/verdict"
 )
@@ -31,9 +32,9 @@ func warnOfAudit(notes io.Writer, file string, cfg *trust.Config, readers []trus
 	case err != nil:
 		return usageErr(err)
 	case s.Desired == "":
-		warn("%s is an audit by policy %s, not by a trust config: it may say nothing of %s", file, printable(s.Policy), cfg.File)
+		warn("%s is an audit by policy %s, not by a trust config: it may say nothing of %s", file, outside.Text(s.Policy), cfg.File)
 	case !same:
-		warn("%s is an audit of another state (desired %s) than %s has now: audit again", file, printable(s.Desired), cfg.File)
+		warn("%s is an audit of another state (desired %s) than %s has now: audit again", file, outside.Text(s.Desired), cfg.File)
 	}
 	if !s.Complete {
 		warn("%s is not complete: images that it doesn't name may be in use", file)
@@ -41,9 +42,9 @@ func warnOfAudit(notes io.Writer, file string, cfg *trust.Config, readers []trus
 	for _, l := range s.Lockout {
 		switch l.Verdict {
 		case verdict.Refuse:
-			warn("LOCKOUT: %s image %s would be refused: %s: %s", l.Role, printable(l.Image), l.Reason, printable(l.Message))
+			warn("LOCKOUT: %s image %s would be refused: %s: %s", l.Role, outside.Text(l.Image), l.Reason, outside.Text(l.Message))
 		case verdict.Unknown:
-			warn("could be a LOCKOUT: %s image %s could not be judged: %s: %s", l.Role, printable(l.Image), l.Reason, printable(l.Message))
+			warn("could be a LOCKOUT: %s image %s could not be judged: %s: %s", l.Role, outside.Text(l.Image), l.Reason, outside.Text(l.Message))
 		}
 	}
 	if s.Refuse > 0 || s.Unknown > 0 {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/nodetrust/nodetrust/cluster"
 	"github.com/nodetrust/nodetrust/cluster/mco"
+	"github.com/nodetrust/nodetrust/internal/outside"
 	"github.com/nodetrust/nodetrust/render"
 	"github.com/nodetrust/nodetrust/trust"
 	"github.com/nodetrust/nodetrust/verify"
@@ -122,7 +123,7 @@ func minorOf(d *mco.Dump, readers []trust.Reader, asked bool) int {
 func (c *clusterDump) place(in render.Input, minor int, notes io.Writer) (render.Input, error) {
 	t := mco.Target{Dump: c.Dump, Pool: in.Pool, Minor: minor}
 	note := func(format string, args ...any) {
-		fmt.Fprintf(notes, "nodetrust: note: pool %s: %s\n", in.Pool, fmt.Sprintf(format, args...))
+		fmt.Fprintf(notes, "nodetrust: note: pool %s: %s\n", in.Pool, outside.Name(fmt.Sprintf(format, args...)))
 	}
 	earlier := t.Earlier(in.MachineConfigName(), in.Config.Name)
 	awaited, err := t.Awaited()
@@ -187,7 +188,7 @@ func (c *clusterDump) size(in render.Input, document []byte, minor int, notes io
 		return &exitError{code: exitRefused, err: fmt.Errorf("pool %s: %w", in.Pool, err)}
 	}
 	if warn != "" {
-		fmt.Fprintf(notes, "nodetrust: note: pool %s: %s\n", in.Pool, warn)
+		fmt.Fprintf(notes, "nodetrust: note: pool %s: %s\n", in.Pool, outside.Name(warn))
 	}
 	return nil
 }

@@ -241,7 +241,7 @@ func (w *rolloutWait) wait(ctx context.Context) error {
 			return err
 		case err != nil:
 			if err.Error() != warned {
-				fmt.Fprintf(w.stderr, "nodetrust: warning: %v\n", err)
+				say(w.stderr, "warning", err)
 			}
 			warned = err.Error()
 		default:
@@ -310,7 +310,7 @@ func (w *rolloutWait) finish(r rolloutReport) error {
 	if w.screen.drawn {
 		err = w.draw(r)
 	} else {
-		err = w.out.write(w.screen.w, r, func(to io.Writer) error { return w.screen.rollout(to, r) })
+		err = write(w.out, w.screen.w, r, w.screen.rollout)
 	}
 	if err != nil {
 		return err
@@ -335,9 +335,9 @@ func (s *screen) rollout(w io.Writer, r rolloutReport) error {
 	}
 	var b strings.Builder
 	for _, v := range r.Pools {
-		fmt.Fprintf(&b, "pool %s: %s: %s\n", printable(v.Pool), s.paintRollout(v), shorten(printable(v.Message), mostMessage))
+		fmt.Fprintf(&b, "pool %s: %s: %s\n", v.Pool, s.paintRollout(v), shorten(v.Message, mostMessage))
 		if v.State != rollout.Outdated && len(v.Outdated) > 0 {
-			fmt.Fprintf(&b, "  outdated: %s\n", shorten(printable(strings.Join(v.Outdated, "; ")), mostMessage))
+			fmt.Fprintf(&b, "  outdated: %s\n", shorten(strings.Join(v.Outdated, "; "), mostMessage))
 		}
 		if v.State == rollout.RolledOut || v.MachineConfig == "" {
 			continue
@@ -351,7 +351,7 @@ func (s *screen) rollout(w io.Writer, r rolloutReport) error {
 			if shown++; shown > mostNodes {
 				continue
 			}
-			fmt.Fprintf(&b, "  %s: %s at %s; agent: %s\n", printable(n.Name), orDash(n.Daemon), orDash(n.Current), agentCell(n.Agent, v.Digest))
+			fmt.Fprintf(&b, "  %s: %s at %s; agent: %s\n", n.Name, orDash(n.Daemon), orDash(n.Current), agentCell(n.Agent, v.Digest))
 		}
 		if shown > mostNodes {
 			fmt.Fprintf(&b, "  … %d more\n", shown-mostNodes)
@@ -364,7 +364,7 @@ func (s *screen) rollout(w io.Writer, r rolloutReport) error {
 func agentCell(a rollout.Agent, digest string) string {
 	text := orDash(string(a.State))
 	if a.Reason != "" {
-		text += " (" + printable(a.Reason) + ")"
+		text += " (" + a.Reason + ")"
 	}
 	if a.Desired != "" && a.Desired != digest {
 		text += " of other files"
@@ -384,14 +384,13 @@ func (s *screen) paintRollout(v rollout.Verdict) string {
 			text += fmt.Sprintf(" and %d more", len(v.On)-mostNodes)
 		}
 	}
-	text = printable(text)
 	switch {
 	case !s.color:
 		return text
 	case v.State == rollout.RolledOut:
-		return "\x1b[32m" + text + "\x1b[0m"
+		return green + text + plain
 	case v.State.Bad():
-		return "\x1b[31m" + text + "\x1b[0m"
+		return red + text + plain
 	}
-	return "\x1b[33m" + text + "\x1b[0m"
+	return yellow + text + plain
 }

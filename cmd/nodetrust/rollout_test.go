@@ -259,7 +259,7 @@ func TestRolloutStatus(t *testing.T) {
 		{"shadowed", func(l *rolloutLab) { l.shadow("theirs") }, rollout.Shadowed, 3, "pool worker: Shadowed by 99-worker-generated-registries: /etc/containers/policy.json of 51-worker-corp never reaches a node"},
 		{"degraded", func(l *rolloutLab) {
 			l.set("status", map[string]any{"conditions": []any{map[string]any{"type": "Degraded", "status": "True", "message": "disk\nfull"}}})
-		}, rollout.Degraded, 3, "pool worker: Degraded: Degraded: disk?full\n"},
+		}, rollout.Degraded, 3, "pool worker: Degraded: Degraded: disk full\n"},
 		{"not enforced", func(l *rolloutLab) { l.annotate("n2", map[string]string{"nodetrust.io/state": "NotEnforced"}) }, rollout.NotEnforced, 3, "pool worker: NotEnforced on n2: n2: NotEnforced (R)\n"},
 		{"agent gone", func(l *rolloutLab) { l.pods = l.pods[:1] }, rollout.Unknown, 4, "pool worker: Unknown: n2: no agent runs on the node"},
 	} {

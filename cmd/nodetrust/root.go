@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+
+	"github.com/nodetrust/nodetrust/internal/outside"
 )
 
 // usageTemplate is cobra's, with the exit status and the examples last.
@@ -41,6 +43,16 @@ EXAMPLES
 
 // run is the whole program but for the process: it returns the exit status.
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	out, notes := border(stdout, args), border(stderr, nil)
+	code := execute(ctx, args, stdin, out, notes)
+	if err := errors.Join(out.Flush(), notes.Flush()); err != nil && code == exitOK {
+		return exitFailed
+	}
+	return code
+}
+
+// execute is run behind the border.
+func execute(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	root := newRoot()
 	root.SetArgs(args)
 	root.SetIn(stdinReader{ctx, stdin})
@@ -69,12 +81,10 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		err, hint = errors.New("interrupted"), "" // what was under way then is no news
 	}
 	if err != nil {
-		for line := range strings.SplitSeq(err.Error(), "\n") {
-			fmt.Fprintf(stderr, "nodetrust: error: %s\n", line)
-		}
+		say(stderr, "error", err)
 	}
 	if hint != "" {
-		fmt.Fprintf(stderr, "nodetrust: hint: %s\n", hint)
+		fmt.Fprintf(stderr, "nodetrust: hint: %s\n", outside.Name(hint))
 	}
 	return code
 }

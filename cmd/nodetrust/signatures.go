@@ -156,7 +156,7 @@ func (b *signaturesBundle) run(cmd *cobra.Command, args []string) error {
 	}
 	url := lookaside.URL(b.target)
 	out := bundled{Result: result, Lookaside: url, Registries: result.Registries(url)}
-	if err := b.out.write(cmd.OutOrStdout(), out, func(w io.Writer) error { return writeBundle(w, b.to, out) }); err != nil {
+	if err := write(b.out, cmd.OutOrStdout(), out, func(w io.Writer, out bundled) error { return writeBundle(w, b.to, out) }); err != nil {
 		return err
 	}
 	return silent(verdictExit(result.Verdict))

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/nodetrust/nodetrust/cluster"
+	"github.com/nodetrust/nodetrust/internal/outside"
 )
 
 type statusOptions struct {
@@ -74,13 +75,14 @@ func runStatus(cmd *cobra.Command, o statusOptions) error {
 		return clusterErr(client, err)
 	}
 	if err := snapshot.AgentsErr; err != nil {
-		fmt.Fprintf(cmd.ErrOrStderr(), "nodetrust: warning: %v\nnodetrust: hint: reports are taken as they are with --agents elsewhere\n", err)
+		say(cmd.ErrOrStderr(), "warning", err)
+		fmt.Fprintln(cmd.ErrOrStderr(), "nodetrust: hint: reports are taken as they are with --agents elsewhere")
 	}
 	status := snapshot.Status(o.pool, time.Now())
 	if len(status.Nodes) == 0 {
 		return noNodes(o.pool)
 	}
-	if err := o.out.write(s.w, status, func(w io.Writer) error { return s.status(w, status, time.Now()) }); err != nil {
+	if err := write(o.out, s.w, status, func(w io.Writer, status cluster.Status) error { return s.status(w, status, time.Now()) }); err != nil {
 		return err
 	}
 	return silent(statusExit(status))
@@ -154,7 +156,7 @@ func watchStatus(cmd *cobra.Command, o statusOptions, client *cluster.Client, s 
 		}
 		var b bytes.Buffer
 		status := last.snapshot.Status(o.pool, time.Now())
-		err := o.out.write(&b, status, func(w io.Writer) error {
+		err := write(o.out, &b, status, func(w io.Writer, status cluster.Status) error {
 			if len(status.Nodes) == 0 {
 				fmt.Fprintln(w, noNodes(o.pool))
 				return nil
@@ -170,9 +172,9 @@ func watchStatus(cmd *cobra.Command, o statusOptions, client *cluster.Client, s 
 			switch {
 			case warn == nil:
 			case s.tty && o.out == "text":
-				fmt.Fprintf(&b, "\nwarning: %v; this is what was known before\n", warn)
+				fmt.Fprintf(&b, "\nwarning: %s; this is what was known before\n", outside.Text(warn.Error()))
 			default:
-				fmt.Fprintf(cmd.ErrOrStderr(), "nodetrust: warning: %v\n", warn)
+				say(cmd.ErrOrStderr(), "warning", warn)
 			}
 		}
 		if bytes.Equal(b.Bytes(), shown) {
@@ -197,11 +199,11 @@ type screen struct {
 
 func newScreen(w io.Writer) *screen {
 	s := &screen{w: w, width: func() int { return 0 }, height: func() int { return 0 }}
-	f, ok := w.(*os.File)
-	if !ok || !term.IsTerminal(int(f.Fd())) {
+	f, ok := terminalOf(w)
+	if !ok {
 		return s
 	}
-	s.tty = true
+	s.tty, s.w = true, outside.NewWriter(f, screenControls...)
 	s.color = os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"
 	size := func() (int, int) {
 		w, h, err := term.GetSize(int(f.Fd()))
@@ -227,20 +229,20 @@ func (s *screen) draw(picture []byte, text bool) error {
 	}
 	if !s.drawn {
 		s.drawn = true
-		fmt.Fprint(s.w, "\x1b[?25l\x1b[2J") // hide the cursor, clear
+		fmt.Fprint(s.w, hideCursor+clearScreen)
 	}
 	if h := s.height(); h > 0 {
 		picture = fit(picture, s.width(), h)
 	}
 	// Home; each line is cleared behind its end, and all below the last.
-	_, err := fmt.Fprintf(s.w, "\x1b[H%s\x1b[J", bytes.ReplaceAll(picture, []byte("\n"), []byte("\x1b[K\n")))
+	_, err := fmt.Fprintf(s.w, home+"%s"+clearBelow, bytes.ReplaceAll(picture, []byte("\n"), []byte(clearLine+"\n")))
 	return err
 }
 
 // leave gives the cursor back.
 func (s *screen) leave() {
 	if s.drawn {
-		fmt.Fprint(s.w, "\x1b[?25h")
+		fmt.Fprint(s.w, showCursor)
 	}
 }
 

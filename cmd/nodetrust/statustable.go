@@ -37,14 +37,14 @@ func (s *screen) status(w io.Writer, st cluster.Status, now time.Time) error {
 	reason, message := column{head: "REASON", drop: 6}, column{head: "MESSAGE", drop: 3, cut: true, least: 20}
 	desired, observed, age := column{head: "DESIRED", drop: 2}, column{head: "OBSERVED", drop: 1}, column{head: "REPORTED", drop: 4}
 	for _, n := range st.Nodes {
-		name.cells = append(name.cells, printable(n.Name))
+		name.cells = append(name.cells, n.Name)
 		pool.cells = append(pool.cells, orDash(n.Pool))
 		state.cells = append(state.cells, stateCell(n))
 		reason.cells = append(reason.cells, orDash(n.Reason))
 		desired.cells = append(desired.cells, orDash(shortDigest(n.Desired)))
 		observed.cells = append(observed.cells, orDash(shortDigest(n.Observed)))
 		age.cells = append(age.cells, ago(n.CheckedAt, now))
-		message.cells = append(message.cells, printable(n.Message))
+		message.cells = append(message.cells, n.Message)
 	}
 	if err := s.table(w, []column{name, pool, state, reason, desired, observed, age, message}); err != nil {
 		return err
@@ -196,28 +196,18 @@ func (s *screen) paint(state string) string {
 	name, _, _ := strings.Cut(strings.TrimSuffix(state, "…"), " ")
 	switch judge.State(name) {
 	case judge.Enforced:
-		return "\x1b[32m" + state + "\x1b[0m"
+		return green + state + plain
 	case judge.Unknown:
-		return "\x1b[33m" + state + "\x1b[0m"
+		return yellow + state + plain
 	}
-	return "\x1b[31m" + state + "\x1b[0m"
-}
-
-// printable keeps what others wrote from driving the terminal.
-func printable(s string) string {
-	return strings.Map(func(r rune) rune {
-		if r < ' ' || r >= 0x7f && r < 0xa0 || r == utf8.RuneError {
-			return '?'
-		}
-		return r
-	}, s)
+	return red + state + plain
 }
 
 func orDash(s string) string {
 	if s == "" {
 		return "-"
 	}
-	return printable(s)
+	return s
 }
 
 // shortDigest is enough of a digest to tell two apart by eye.

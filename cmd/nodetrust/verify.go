@@ -33,7 +33,7 @@ signatures that runtimes read: where the policy wants one, the answer is refuse,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return judging.run(cmd, args[0], func(ctx context.Context, p *verify.Policy, o verify.Options) (judged, error) {
 				v, err := verify.Image(ctx, args[0], p, o)
-				return judged{v.Verdict, v, func(w io.Writer) error { return writeVerdict(w, v) }}, err
+				return judged{v.Verdict, func(w io.Writer) error { return write(judging.out, w, v, writeVerdict) }}, err
 			})
 		},
 	}
@@ -54,11 +54,10 @@ func (c *judgingCommand) add(cmd *cobra.Command) {
 	c.image.add(cmd)
 }
 
-// judged is an answer with its two forms.
+// judged is an answer, and what writes it.
 type judged struct {
 	answer verdict.Answer
-	json   any
-	text   func(io.Writer) error
+	write  func(io.Writer) error
 }
 
 // run judges an image and writes what came of it.
@@ -81,7 +80,7 @@ func (c *judgingCommand) run(
 	if err != nil {
 		return usageErr(err)
 	}
-	if err := c.out.write(cmd.OutOrStdout(), j.json, j.text); err != nil {
+	if err := j.write(cmd.OutOrStdout()); err != nil {
 		return err
 	}
 	return silent(verdictExit(j.answer))
@@ -94,7 +93,7 @@ func writeInvalid(cmd *cobra.Command, out *outputFlag, image string, err error) 
 		return usageErr(err)
 	}
 	if *out != "text" {
-		if err := out.write(cmd.OutOrStdout(), v, nil); err != nil {
+		if err := write(*out, cmd.OutOrStdout(), v, writeVerdict); err != nil {
 			return err
 		}
 	}
@@ -116,9 +115,9 @@ func writeVerdict(w io.Writer, v verdict.Verdict) error {
 	if v.Reason != "" {
 		why = fmt.Sprintf("%s: %s", v.Reason, v.Message)
 	}
-	_, err := fmt.Fprintf(w, "%s %s\n  %s\n", v.Verdict, printable(v.Image), printable(why))
+	_, err := fmt.Fprintf(w, "%s %s\n  %s\n", v.Verdict, v.Image, why)
 	if err == nil && v.Hint != "" {
-		_, err = fmt.Fprintf(w, "  hint: %s\n", printable(v.Hint))
+		_, err = fmt.Fprintf(w, "  hint: %s\n", v.Hint)
 	}
 	return err
 }

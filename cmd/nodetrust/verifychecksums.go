@@ -9,8 +9,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 
+	"github.com/nodetrust/nodetrust/internal/outside"
 	"github.com/nodetrust/nodetrust/trust"
 	"github.com/nodetrust/nodetrust/verify"
 	"github.com/nodetrust/nodetrust/verify/checksums"
@@ -74,7 +74,7 @@ out, and one must be there. SHA-256, SHA-384 and SHA-512 count; a list with name
 			if err != nil {
 				return usageErr(fmt.Errorf("%s: %w", args[0], err))
 			}
-			if err := out.write(cmd.OutOrStdout(), c, func(w io.Writer) error { return writeChecksums(w, args[0], c) }); err != nil {
+			if err := write(out, cmd.OutOrStdout(), c, func(w io.Writer, c checksums.Answer) error { return writeChecksums(w, args[0], c) }); err != nil {
 				return err
 			}
 			return silent(verdictExit(c.Verdict))
@@ -133,8 +133,8 @@ type bar struct {
 }
 
 func newBar(w io.Writer) *bar {
-	if f, ok := w.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
-		return &bar{w: w, next: time.Now().Add(200 * time.Millisecond)}
+	if f, ok := terminalOf(w); ok {
+		return &bar{w: outside.NewWriter(f, barControls...), next: time.Now().Add(200 * time.Millisecond)}
 	}
 	return &bar{}
 }
@@ -146,11 +146,11 @@ func (b *bar) show(_ string, done, total int64) {
 	b.next = time.Now().Add(100 * time.Millisecond)
 	const width = 30
 	full := int(done * width / total)
-	fmt.Fprintf(b.w, "\r[%-*s] %3d %% of %d MiB\x1b[K", width, "##############################"[:full], done*100/total, total>>20)
+	fmt.Fprintf(b.w, "\r[%-*s] %3d %% of %d MiB"+clearLine, width, "##############################"[:full], done*100/total, total>>20)
 }
 
 func (b *bar) clear() {
 	if b.w != nil {
-		fmt.Fprint(b.w, "\r\x1b[K")
+		fmt.Fprint(b.w, "\r"+clearLine)
 	}
 }

@@ -59,7 +59,7 @@ said, not enforced by any runtime, and wrong as soon as a key is revoked.`,
 			if err != nil {
 				return usageErr(err)
 			}
-			err = out.write(cmd.OutOrStdout(), d, func(w io.Writer) error { return writeDetached(w, args[0], d) })
+			err = write(out, cmd.OutOrStdout(), d, func(w io.Writer, d detached.Answer) error { return writeDetached(w, args[0], d) })
 			if err != nil {
 				return err
 			}
@@ -82,10 +82,10 @@ func writeDetached(w io.Writer, file string, d detached.Answer) error {
 	if d.Reason != "" {
 		why = fmt.Sprintf("%s: %s", d.Reason, d.Message)
 	}
-	_, err := fmt.Fprintf(w, "%s %s\n  %s\n", d.Verdict, printable(file), printable(why))
+	_, err := fmt.Fprintf(w, "%s %s\n  %s\n", d.Verdict, file, why)
 	for _, f := range []struct{ name, value string }{{"signer", d.Signer}, {"digest", d.Digest}, {"reference", d.Reference}} {
 		if err == nil && f.value != "" {
-			_, err = fmt.Fprintf(w, "  %-10s %s\n", f.name+":", printable(f.value))
+			_, err = fmt.Fprintf(w, "  %-10s %s\n", f.name+":", f.value)
 		}
 	}
 	if err == nil && d.Creator != "" {

@@ -77,6 +77,8 @@ func TestRedact(t *testing.T) {
 		{"masked", "https://user:xxxxx@sigs.example", "https://user:xxxxx@sigs.example"},
 		{"token endpoint", "https://auth.example/token?scope=repository:a/b:pull&service=x", "https://auth.example/token?scope=repository:a/b:pull&service=x"},
 		{"signature file", "reading signature: https://sigs.example/a/b@sha256=00/signature-1", "reading signature: https://sigs.example/a/b@sha256=00/signature-1"},
+		{"images", "quay.io/corp/token:v1, corp/secret:2026-01-01.abcdef0, token:v1, corp/bearer:v1.2, x.example/my-password:latest", "quay.io/corp/token:v1, corp/secret:2026-01-01.abcdef0, token:v1, corp/bearer:v1.2, x.example/my-password:latest"},
+		{"address in a query", "https://x.example?user=a@b.example", "https://x.example?user=a@b.example"},
 		{"fingerprint", "signed by key 567E347AD0044ADE55BA8A5F199E2F91FD431D51", "signed by key 567E347AD0044ADE55BA8A5F199E2F91FD431D51"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

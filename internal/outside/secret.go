@@ -2,7 +2,7 @@ package outside
 
 import (
 	"encoding/base64"
-	"net/url"
+	"fmt"
 	"regexp"
 	"slices"
 	"strings"
@@ -34,13 +34,26 @@ func (s Secrets) Add(values ...string) {
 	s.known.mu.Lock()
 	defer s.known.mu.Unlock()
 	for _, v := range values {
-		for _, form := range []string{v, url.QueryEscape(v), url.PathEscape(v), base64.StdEncoding.EncodeToString([]byte(v))} {
+		for _, form := range []string{v, percent(v), base64.StdEncoding.EncodeToString([]byte(v))} {
 			if len(v) >= leastSecret && !slices.Contains(s.known.values, form) {
 				s.known.values = append(s.known.values, form)
 			}
 		}
 	}
 	slices.SortFunc(s.known.values, func(a, b string) int { return len(b) - len(a) })
+}
+
+// percent escapes s for a URL; net/url isn't linked by those who do no I/O.
+func percent(s string) string {
+	var b strings.Builder
+	for i := range len(s) {
+		if c := s[i]; strings.IndexByte("-._~", c) >= 0 || c >= '0' && c <= '9' || c|0x20 >= 'a' && c|0x20 <= 'z' {
+			b.WriteByte(c)
+		} else {
+			fmt.Fprintf(&b, "%%%02X", c)
+		}
+	}
+	return b.String()
 }
 
 // AddAuthorization takes in what is secret of an Authorization header: all of a Bearer token, the password of Basic.
@@ -85,16 +98,31 @@ func (s Secrets) Redact(text string) string {
 			text = withoutValue(text, v)
 		}
 	}
-	if !strings.ContainsAny(text, "@=: .") { // each pattern holds one of these
-		return text
+	if strings.Contains(text, "://") && strings.Contains(text, "@") {
+		text = withoutUserinfo(text)
 	}
-	text = withoutUserinfo(text)
-	text = webToken.ReplaceAllString(text, redacted)
-	text = bearer.ReplaceAllStringFunc(text, withoutBearer)
-	text = basic.ReplaceAllStringFunc(text, withoutBasic)
-	text = parameter.ReplaceAllString(text, "${1}"+redacted)
-	return named.ReplaceAllStringFunc(text, withoutNamed)
+	if strings.Contains(text, "eyJ") {
+		text = webToken().ReplaceAllString(text, redacted)
+	}
+	// A look for words costs less than the patterns do.
+	lower := strings.ToLower(text)
+	if strings.Contains(lower, "bearer") {
+		text = bearer().ReplaceAllStringFunc(text, withoutBearer)
+	}
+	if strings.Contains(lower, "basic") {
+		text = basic().ReplaceAllStringFunc(text, withoutBasic)
+	}
+	if strings.ContainsAny(text, "?&") && strings.Contains(text, "=") {
+		text = parameter().ReplaceAllString(text, "${1}"+redacted)
+	}
+	if slices.ContainsFunc(names, func(name string) bool { return strings.Contains(lower, name) }) {
+		text = named().ReplaceAllStringFunc(text, withoutNamed)
+	}
+	return text
 }
+
+// names are what secrets are called, in lower case.
+var names = []string{"token", "secret", "passw", "authorization", "api", "credential"}
 
 // withoutValue takes a known value out. A short one could be a part of any word, and counts where it stands alone.
 func withoutValue(text, value string) string {
@@ -124,20 +152,26 @@ func withoutValue(text, value string) string {
 func isWord(r rune) bool { return r != utf8.RuneError && (unicode.IsLetter(r) || unicode.IsDigit(r)) }
 
 var (
-	userinfo = regexp.MustCompile(`[A-Za-z][A-Za-z0-9+.-]*://[^/\s"'<>]*@`)
-	webToken = regexp.MustCompile(`\beyJ[A-Za-z0-9_-]{5,}(?:\.[A-Za-z0-9_-]*){1,4}`)
-	bearer   = regexp.MustCompile(`(?i)\bbearer(?:\s+token)?["']?[\s:=]+["']?[A-Za-z0-9._~+/=-]{4,}`)
-	basic    = regexp.MustCompile(`(?i)\bbasic\s+[A-Za-z0-9+/_-]{4,}=*`)
+	userinfo = lazily(`[A-Za-z][A-Za-z0-9+.-]*://[^/?#\s"'<>]*@`)
+	webToken = lazily(`\beyJ[A-Za-z0-9_-]{5,}(?:\.[A-Za-z0-9_-]*){1,4}`)
+	bearer   = lazily(`(?i)(?:^|[^\w/.-])bearer(?:\s+token)?(?:["']?:)?(?:\s+|\s*=\s*)["']?[A-Za-z0-9._~+/=-]{4,}`)
+	basic    = lazily(`(?i)\bbasic\s+[A-Za-z0-9+/_-]{4,}=*`)
 	// parameter is one of a URL: those of signed URLs are good for whoever has them.
-	parameter = regexp.MustCompile(`(?i)([?&][a-z0-9_.-]*(?:token|secret|passw|signature|credential|api-?key|assertion|\bsig\b|\bcode\b)[a-z0-9_.-]*=)[^&\s"'#<>]+`)
-	named     = regexp.MustCompile(`(?i)(\b[a-z0-9_-]*(?:token|secret|password|passwd|authorization|api[_-]?key|credentials?))(["']?\s*[:=]\s*["']?)([^\s"',;&<>{}\[\]]+)`)
+	parameter = lazily(`(?i)([?&][a-z0-9_.-]*(?:token|secret|passw|signature|credential|api-?key|assertion|\bsig\b|\bcode\b)[a-z0-9_.-]*=)[^&\s"'#<>]+`)
+	// named isn't "token:v1" behind a slash, which is an image.
+	named = lazily(`(?i)((?:^|[^\w/.-])[a-z0-9_-]*(?:token|secret|password|passwd|authorization|api[_-]?key|credentials?))(["']?\s*[:=]\s*["']?)([^\s"',;&<>{}\[\]]+)`)
 )
+
+// lazily compiles a regular expression when it is first used: most texts look like no secret.
+func lazily(expr string) func() *regexp.Regexp {
+	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(expr) })
+}
 
 // withoutUserinfo takes out what stands before the host of URLs. The name in docker://name@sha256:… is none.
 func withoutUserinfo(text string) string {
 	var b strings.Builder
 	for {
-		at := userinfo.FindStringIndex(text)
+		at := userinfo().FindStringIndex(text)
 		if at == nil {
 			b.WriteString(text)
 			return b.String()
@@ -187,12 +221,12 @@ func withoutBasic(found string) string {
 	return found[:i+1] + redacted
 }
 
-// withoutNamed takes out the value of "token=…", "password":"…" and so on. Behind ": " a word is the rest of a sentence
-// ("invalid token: expired"); what is long and has a digit, or what is quoted, is a value.
+// withoutNamed takes out the value of "token=…", "password":"…" and so on. Behind ":" a word is the rest of a
+// sentence or a tag ("invalid token: expired", "token:v1"); what is long and has a digit, or what is quoted, is a value.
 func withoutNamed(found string) string {
-	m := named.FindStringSubmatch(found)
+	m := named().FindStringSubmatch(found)
 	name, between, value := m[1], m[2], m[3]
-	sentence := strings.HasPrefix(between, ":") && strings.HasSuffix(between, " ")
+	sentence := strings.Trim(between, " ") == ":"
 	long := len(value) >= 16 && strings.ContainsAny(value, "0123456789")
 	switch {
 	case strings.Contains(value, redacted[1:len(redacted)-1]), strings.Contains(value, "://"):
