@@ -33,6 +33,8 @@ type Options struct {
 	CanaryKey string
 	// Vouched names the verified release that vouches for a digest; "" if there is none. It may be nil.
 	Vouched func(digest string) string
+	// RequireSigned refuses what is accepted and has no signature behind it.
+	RequireSigned bool
 	// Progress is called after each image, by one goroutine at a time.
 	Progress func(Progress)
 	// Now is the clock.
@@ -79,6 +81,7 @@ func Run(ctx context.Context, inv *Inventory, j Judge, o Options) *Report {
 		r.Summary.Problems = append(r.Summary.Problems, "interrupted: some images were not judged")
 	}
 	r.Summary.Complete = len(r.Summary.Problems) == 0
+	r.Summary.RequireSigned = o.RequireSigned
 	r.finish()
 	return r
 }
@@ -144,11 +147,12 @@ func (a *audit) one(ctx context.Context, l *listed, m *Image, b *breaker) {
 			}
 		}
 	}
+	m.Canary = a.carved(v)
+	a.vouch(m)
+	a.requireSigned(m)
 	if l.short() {
 		m.Message += "; it was judged as " + l.name + ": nodes may take a short name elsewhere"
 	}
-	m.Canary = a.carved(v)
-	a.vouch(m)
 	a.done(m)
 }
 
@@ -203,7 +207,7 @@ func (a *audit) vouch(m *Image) {
 	}
 	m.Role, m.VouchedBy = Release, release
 	switch {
-	case signed(m.Verdict):
+	case m.SignedFor():
 	case m.Verdict.Verdict == verdict.Accept:
 		m.Reason, m.Message = verdict.TrustedByRelease, "no signature of its own was asked for; the verified release "+release+" vouches for it"
 	case m.Verdict.Verdict == verdict.Refuse:
@@ -211,16 +215,12 @@ func (a *audit) vouch(m *Image) {
 	}
 }
 
-// signed is true if a signature of the image itself was accepted.
-func signed(v verdict.Verdict) bool {
-	for _, r := range v.Requirements {
-		for _, s := range r.Signatures {
-			if s.Verdict == verdict.Accept {
-				return true
-			}
-		}
+// requireSigned refuses an accept that neither a signature of the image nor that of a release stands behind: a release names
+// the image by its digest, and was signed itself.
+func (a *audit) requireSigned(m *Image) {
+	if a.o.RequireSigned && !m.signedFor() {
+		m.Verdict = m.RequireSigned()
 	}
-	return false
 }
 
 func (a *audit) done(m *Image) {

@@ -69,7 +69,7 @@ func groupOf(m *Image) group {
 	case verdict.Disagreement:
 		return are("disagreement", where, "accepted by the image library and not by a second look: report "+where)
 	case verdict.NotSignedFor:
-		return need("signer", where, "a signature that the policy demands, for "+where)
+		return need("signer", scope(m)+" "+where, "a signature, which nobody asks for: "+m.Scope.String()+" accepts "+where+" without one")
 	case verdict.NotAsked:
 		return are("asked", "", "not looked at: nothing was asked")
 	case verdict.Unauthorized:

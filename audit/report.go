@@ -25,6 +25,12 @@ type Summary struct {
 	Accept  int `json:"accept"`
 	Refuse  int `json:"refuse"`
 	Unknown int `json:"unknown"`
+	// Signed are those of Accept that a signature stands behind, the image's own or that of a release which names it. Unsigned
+	// are the others: the policy asks for none.
+	Signed   int `json:"signed"`
+	Unsigned int `json:"unsigned"`
+	// RequireSigned is true if such others count as refused.
+	RequireSigned bool `json:"requireSigned,omitempty"`
 	// ByTag are images that are named by tag, and Images less these by digest.
 	ByTag int `json:"byTag"`
 	// Complete is false when a source could not be read to its end, or the audit was interrupted: then not even the number
@@ -88,6 +94,11 @@ type Reason struct {
 	Images  int            `json:"images"`
 }
 
+// signedFor is true if a signature stands behind the accept of an image: its own, or that of the release which vouches for it.
+func (m *Image) signedFor() bool {
+	return m.SignedFor() || m.Verdict.Verdict == verdict.Accept && m.Reason == verdict.TrustedByRelease
+}
+
 // Registry counts verdicts of the images of a host.
 type Registry struct {
 	Registry string `json:"registry"`
@@ -143,6 +154,11 @@ func (r *Report) finish() {
 		switch m.Verdict.Verdict {
 		case verdict.Accept:
 			s.Accept++
+			if m.signedFor() {
+				s.Signed++
+			} else {
+				s.Unsigned++
+			}
 			reg.Accept++
 		case verdict.Refuse:
 			s.Refuse++

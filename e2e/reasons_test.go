@@ -310,6 +310,9 @@ func reasonCases() []provoked {
 			ref, _ := w.image(b[:len(b)/2])
 			return w.verify(ref, requirement(corp))
 		}, 3},
+		{"nobody asks for a signature", verdict.NotSignedFor, "", func(w *reasonWorld) []string {
+			return append(w.verify(w.signed(corp, "", ""), `{"type":"insecureAcceptAnything"}`), "--require-signed")
+		}, 3},
 		{"rejected", verdict.RejectedByPolicy, "", func(w *reasonWorld) []string { return w.verify(w.signed(corp, "", ""), `{"type":"reject"}`) }, 3},
 
 		{"not signed", verdict.NoSignature, verdict.NotSigned, func(w *reasonWorld) []string {

@@ -162,6 +162,9 @@ func (e *evaluation) unasked() {
 	case e.v.Reason == verdict.NotAsked:
 		e.v.Message = "registry and lookaside were not asked (offline)"
 	}
+	if !e.settled {
+		e.usableLookaside()
+	}
 }
 
 // settle gives the policy's own answer before anything is read: a refusal that no image and no signature could change.
@@ -317,6 +320,9 @@ func (e *evaluation) judge(ctx context.Context) {
 	}
 	if err := e.checkLocal(); err != nil {
 		e.stop(localReason(err), "reading image: %v", err)
+		return
+	}
+	if !e.usableLookaside() {
 		return
 	}
 	for _, r := range e.sec.requirements {

@@ -215,7 +215,7 @@ func hint(r verdict.Reason) string {
 	case verdict.Disagreement:
 		return "don't pull the image, and report this with the output of nodetrust explain -o json"
 	case verdict.NotSignedFor:
-		return "sign the image, and demand the signature in policy.json"
+		return verdict.SignHint
 	case verdict.NotAsked:
 		return "without --offline they are asked"
 	case verdict.ImageNotFound:

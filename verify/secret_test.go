@@ -2,6 +2,7 @@ package verify
 
 import (
 	"encoding/json"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -59,7 +60,13 @@ func TestImage_badLookasidePassword(t *testing.T) {
 			if strings.Contains(string(b), "hun") || !strings.Contains(s.Lookaside.URL, "xxxxx@") {
 				t.Errorf("%s: %s", lookaside, b)
 			}
-			if s.Verdict.Verdict != verdict.Unknown || !offline && s.Reason != verdict.LookasideUnreachable {
+			want := verdict.LookasideUnreachable
+			if _, err := url.Parse(lookaside); err != nil {
+				want = verdict.RegistriesDInvalid
+			} else if offline {
+				want = verdict.NotAsked
+			}
+			if s.Verdict.Verdict != verdict.Unknown || s.Reason != want {
 				t.Errorf("%s: %s/%s (%s)", lookaside, s.Verdict.Verdict, s.Reason, s.Message)
 			}
 		}

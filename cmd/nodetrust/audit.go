@@ -27,6 +27,8 @@ type auditOptions struct {
 	cache   cacheFlags
 	release auditReleases
 	perHost int
+	// requireSigned refuses what no signature stands behind.
+	requireSigned bool
 }
 
 func newAuditCommand() *cobra.Command {
@@ -52,6 +54,10 @@ Without it: the cluster, if a kubeconfig (or the pod's ServiceAccount) reaches o
 Each image is judged as it would be pulled if its pod were created anew: a tag as what it points to now, even where a
 node still runs what it pointed to before; the report says so.
 
+The first line is the coverage: how many images are accepted because of a signature, how many because the policy asks for none,
+how many would be refused, and how many could not be judged. With --require-signed those that nobody asks of are refused too
+(reason NotSignedFor), unless a verified --release vouches for them.
+
 JSON is {"summary": …, "images": [verdicts with "usedBy"]}. Exit status 3 if anything would be refused; 4 if anything is
 unknown, or the audit was interrupted, and nothing refused.`,
 		Example: `  nodetrust audit --config trust.yaml
@@ -69,6 +75,7 @@ unknown, or the audit was interrupted, and nothing refused.`,
 	o.cache.add(cmd)
 	o.release.add(cmd)
 	_ = fl.MarkHidden("as")
+	addRequireSigned(cmd, &o.requireSigned)
 	fl.IntVar(&o.perHost, "per-host", verify.DefaultPerHost, "at most `N` requests in flight to one host")
 	return cmd
 }
@@ -110,7 +117,7 @@ func (o *auditOptions) judge(cmd *cobra.Command, inventory *audit.Inventory) (r 
 	}
 	bar := newAuditBar(cmd.ErrOrStderr())
 	// The session lets twice as many images in as requests: while some are with gpg, others ask.
-	run := audit.Options{PerHost: 2 * o.perHost, Total: 16 * o.perHost, CanaryKey: canary, Vouched: vouched, Progress: bar.show}
+	run := audit.Options{PerHost: 2 * o.perHost, Total: 16 * o.perHost, CanaryKey: canary, Vouched: vouched, RequireSigned: o.requireSigned, Progress: bar.show}
 	defer func() {
 		bar.clear()
 		if err == nil {

@@ -209,11 +209,23 @@ func TestAudit(t *testing.T) {
 	run(t.Context(), slices.Concat(w.args, []string{"--platform", "linux/amd64"}), strings.NewReader(list), &out, &errs)
 	text := out.String()
 	for _, want := range []string{
-		"11 images: 5 would be refused, 2 could not be judged, 4 accepted\n", "LOCKOUT: ", "could be a LOCKOUT: ",
+		"11 images: 3 accepted because of a signature, 1 because nobody asks for one, 5 would be refused, 2 could not be judged\n", "LOCKOUT: ", "could be a LOCKOUT: ",
 		"2 images need a lookaside for " + nosigs, "web/deployment/new@n1",
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("the text doesn't say %q", want)
+		}
+	}
+	if s.Signed != 3 || s.Unsigned != 1 || s.RequireSigned {
+		t.Errorf("coverage: %+v", s)
+	}
+	code, demanded, images, _ := w.audit(list, "--platform", "linux/amd64", "--require-signed")
+	if d := demanded.Summary; code != exitRefused || d.Signed != 3 || d.Unsigned != 0 || d.Accept != 3 || d.Refuse != s.Refuse+1 || d.Unknown != s.Unknown {
+		t.Errorf("signatures required: exit status %d, %+v", code, d)
+	}
+	for name, m := range images {
+		if m.Reason == verdict.NotSignedFor && (m.Verdict.Verdict != verdict.Refuse || m.Requirements[0].Verdict != verdict.Accept || m.Fix == "" || m.Message == "") {
+			t.Errorf("%s: %+v", name, m)
 		}
 	}
 	if strings.Index(text, "LOCKOUT") > strings.Index(text, "refuse: ") || strings.Contains(text, "\x1b") {
@@ -414,6 +426,12 @@ func TestAudit_release(t *testing.T) {
 	code, _, images, _ = w.audit(list, vouch...)
 	if code != exitOK || images[image].Reason != verdict.TrustedByRelease || images[w.canary].Reason != "" {
 		t.Errorf("accepted: exit status %d, %s and %s", code, images[image].Reason, images[w.canary].Reason)
+	}
+	// Who requires signatures is content with the release's: it was signed, and names the image by its digest.
+	code, r, images, _ = w.audit(list, append(vouch, "--require-signed")...)
+	if code != exitRefused || images[image].Reason != verdict.TrustedByRelease || images[w.canary].Reason != verdict.NotSignedFor ||
+		r.Summary.Signed != 1 || r.Summary.Unsigned != 0 || r.Summary.Refuse != 1 || !r.Summary.RequireSigned {
+		t.Errorf("signatures required: exit status %d, %s and %s, %+v", code, images[image].Reason, images[w.canary].Reason, r.Summary)
 	}
 	w.write("corp.asc", string(w.other.Armored))
 	code, r, images, stderr = w.audit(list, vouch...)

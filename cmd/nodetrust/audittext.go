@@ -72,15 +72,13 @@ func (t *auditText) paint(a verdict.Answer, s string) string {
 }
 
 func (t *auditText) summary(s audit.Summary) {
-	parts := []string{
-		t.count(verdict.Refuse, s.Refuse, "would be refused"),
-		t.count(verdict.Unknown, s.Unknown, "could not be judged"),
-		t.count(verdict.Accept, s.Accept, "accepted"),
-	}
-	t.b.WriteString(fmt.Sprintf("%s: %s\n", images(s.Images), strings.Join(parts, ", ")))
+	t.coverage(s)
 	about := fmt.Sprintf("%s; policy %s, %s", uses(s.Uses), s.Policy, s.CheckedAt.Format(time.RFC3339))
 	if s.ByTag > 0 {
 		about += fmt.Sprintf("; %d named by tag, %d by digest", s.ByTag, s.Images-s.ByTag)
+	}
+	if s.RequireSigned {
+		about += "; without a signature nothing is accepted"
 	}
 	if s.Cached > 0 {
 		about += fmt.Sprintf("; %d answers are those of an earlier audit", s.Cached)
@@ -92,6 +90,36 @@ func (t *auditText) summary(s audit.Summary) {
 	for _, p := range s.Problems {
 		t.wrapped("  ", "INCOMPLETE: "+p)
 	}
+}
+
+// coverage is the first line: for how many images a signature speaks, and of how many nobody asks for one. A terminal that is too
+// narrow gets it in two.
+func (t *auditText) coverage(s audit.Summary) {
+	parts := []struct {
+		colour verdict.Answer
+		n      int
+		what   string
+	}{
+		{verdict.Accept, s.Signed, "accepted because of a signature"},
+		{verdict.Unknown, s.Unsigned, "because nobody asks for one"},
+		{verdict.Refuse, s.Refuse, "would be refused"},
+		{verdict.Unknown, s.Unknown, "could not be judged"},
+	}
+	line, length := images(s.Images)+": ", len(images(s.Images))
+	for i, p := range parts {
+		text := fmt.Sprintf("%d %s", p.n, p.what)
+		if i > 0 {
+			line += ","
+			if length += len(", " + text); t.width > 0 && length > t.width {
+				line, length = line+"\n ", len("  "+text)
+			}
+			line += " "
+		} else {
+			length += len(": " + text)
+		}
+		line += t.count(p.colour, p.n, p.what)
+	}
+	t.b.WriteString(line + "\n")
 }
 
 func (t *auditText) count(a verdict.Answer, n int, what string) string {

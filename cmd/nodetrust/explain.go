@@ -32,10 +32,11 @@ JSON is that of verify, with more fields; the exit status is the same.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return judging.run(cmd, args[0], func(ctx context.Context, p *verify.Policy, o verify.Options) (judged, error) {
 				s, err := verify.Explain(ctx, args[0], p, o, offline)
+				s.Verdict = judging.demanded(s.Verdict)
 				if config := judging.policy.config; config != "" {
 					s.Files.Notes = append(s.Files.Notes, "these are what "+config+" renders to, not files of a host")
 				}
-				return judged{s.Verdict.Verdict, func(w io.Writer) error { return write(judging.out, w, s, writeStory) }}, err
+				return judged{s.Verdict, func(w io.Writer) error { return write(judging.out, w, s, writeStory) }}, err
 			})
 		},
 	}

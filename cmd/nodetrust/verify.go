@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 
@@ -19,6 +20,8 @@ func newVerifyCommand() *cobra.Command {
 		Long: `Judges one image as a node's runtime would: the manifest is read from the registry (or its mirror), the signatures from
 the lookaside, and both are judged by policy.json with the library that podman and CRI-O use. Nothing is pulled.
 
+With --require-signed an accept that no signature stands behind is a refusal: where the policy asks for none, say.
+
 The answer is accept, refuse or unknown. It is a health check, not an admission: only the runtime that pulls decides.
 
 IMAGE is docker://REFERENCE, or REFERENCE alone, or dir:PATH, or oci:PATH (oci:PATH:NAME or oci:PATH:@N of a layout with
@@ -33,7 +36,8 @@ signatures that runtimes read: where the policy wants one, the answer is refuse,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return judging.run(cmd, args[0], func(ctx context.Context, p *verify.Policy, o verify.Options) (judged, error) {
 				v, err := verify.Image(ctx, args[0], p, o)
-				return judged{v.Verdict, func(w io.Writer) error { return write(judging.out, w, v, writeVerdict) }}, err
+				v = judging.demanded(v)
+				return judged{v, func(w io.Writer) error { return write(judging.out, w, v, writeVerdict) }}, err
 			})
 		},
 	}
@@ -46,18 +50,34 @@ type judgingCommand struct {
 	out    outputFlag
 	policy policyFlags
 	image  imageFlags
+	// requireSigned refuses what no signature stands behind.
+	requireSigned bool
 }
 
 func (c *judgingCommand) add(cmd *cobra.Command) {
 	c.out.add(cmd)
 	c.policy.add(cmd)
 	c.image.add(cmd)
+	addRequireSigned(cmd, &c.requireSigned)
+}
+
+// addRequireSigned adds the flag of verify, explain and audit.
+func addRequireSigned(cmd *cobra.Command, to *bool) {
+	cmd.Flags().BoolVar(to, "require-signed", false, "refuse what the policy accepts without a signature (NotSignedFor)")
+}
+
+// demanded is the verdict with --require-signed, if that was given.
+func (c *judgingCommand) demanded(v verdict.Verdict) verdict.Verdict {
+	if c.requireSigned {
+		return v.RequireSigned()
+	}
+	return v
 }
 
 // judged is an answer, and what writes it.
 type judged struct {
-	answer verdict.Answer
-	write  func(io.Writer) error
+	verdict verdict.Verdict
+	write   func(io.Writer) error
 }
 
 // run judges an image and writes what came of it.
@@ -80,10 +100,17 @@ func (c *judgingCommand) run(
 	if err != nil {
 		return usageErr(err)
 	}
-	if err := j.write(cmd.OutOrStdout()); err != nil {
-		return err
+	// What registries.d says of this image may be invalid where the rest is not.
+	bad := j.verdict.Reason == verdict.RegistriesDInvalid || j.verdict.Reason == verdict.PolicyInvalid
+	if !bad || c.out != "text" {
+		if err := j.write(cmd.OutOrStdout()); err != nil {
+			return err
+		}
 	}
-	return silent(verdictExit(j.answer))
+	if bad {
+		return withHint(usageErr(errors.New(j.verdict.Message)), j.verdict.Hint)
+	}
+	return silent(verdictExit(j.verdict.Verdict))
 }
 
 // writeInvalid writes the verdict on a policy that doesn't load and ends with exit status 2; so does any other error.

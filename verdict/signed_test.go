@@ -1,0 +1,46 @@
+package verdict
+
+import (
+	"reflect"
+	"testing"
+)
+
+func TestVerdict_RequireSigned(t *testing.T) {
+	scope := &Scope{Transport: "docker", Name: "registry.example/team", Matched: "namespace"}
+	good, bad := Signature{Verdict: Accept}, Signature{Verdict: Refuse, Reason: WrongKey}
+	anything := Requirement{Type: "insecureAcceptAnything", Verdict: Accept}
+	signed := Requirement{Type: "signedBy", Verdict: Accept, Signatures: []Signature{bad, good}}
+	for _, tc := range []struct {
+		name         string
+		answer       Answer
+		scope        *Scope
+		requirements []Requirement
+		want         string // the message of a refusal; "" for the verdict as it is
+	}{
+		{"signed", Accept, scope, []Requirement{signed}, ""},
+		{"sigstore", Accept, scope, []Requirement{{Type: "sigstoreSigned", Verdict: Accept, Signatures: []Signature{good}}}, ""},
+		{"signed, and anything", Accept, scope, []Requirement{anything, signed}, ""},
+		{"anything", Accept, scope, []Requirement{anything}, "scope registry.example/team of transport docker accepts without a signature"},
+		{"anything, with signatures", Accept, scope, []Requirement{{Type: "insecureAcceptAnything", Verdict: Accept, Signatures: []Signature{good}}}, "scope registry.example/team of transport docker accepts without a signature"},
+		{"a base layer", Accept, scope, []Requirement{{Type: "signedBaseLayer", Verdict: Accept}}, "scope registry.example/team of transport docker accepts without a signature"},
+		{"no requirement", Accept, nil, nil, "the policy accepts without a signature"},
+		{"default", Accept, &Scope{Matched: "default"}, []Requirement{anything}, "the policy's default accepts without a signature"},
+		{"default of a transport", Accept, &Scope{Transport: "dir", Matched: "transport-default"}, []Requirement{anything}, "the default of transport dir accepts without a signature"},
+		{"refused", Refuse, scope, []Requirement{anything}, ""},
+		{"unknown", Unknown, scope, []Requirement{anything}, ""},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			v := Verdict{Image: "x", Verdict: tc.answer, Scope: tc.scope, Message: "as it was", Requirements: tc.requirements}
+			want := v
+			if tc.want != "" {
+				want.Verdict, want.Reason, want.Message, want.Hint = Refuse, NotSignedFor, tc.want, SignHint
+			}
+			if got := v.RequireSigned(); !reflect.DeepEqual(got, want) {
+				t.Errorf("got %+v, want %+v", got, want)
+			}
+			if v.SignedFor() != (tc.answer == Accept && tc.want == "") {
+				t.Errorf("signed for: %v", v.SignedFor())
+			}
+		})
+	}
+}
