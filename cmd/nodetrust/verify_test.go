@@ -63,7 +63,7 @@ spec:
 		{"unknown", []string{"verify", "--root", host, image + ":none"}, 4, verdict.Unknown, verdict.ImageNotFound},
 		{"explain accept", []string{"explain", "--root", host, image + ":v1"}, 0, verdict.Accept, ""},
 		{"explain refuse", []string{"explain", "--root", host, image + ":unsigned"}, 3, verdict.Refuse, verdict.NoSignature},
-		{"explain offline", []string{"explain", "--offline", "--root", host, image + ":v1"}, 4, verdict.Unknown, verdict.RegistryUnreachable},
+		{"explain offline", []string{"explain", "--offline", "--root", host, image + ":v1"}, 4, verdict.Unknown, verdict.NotAsked},
 		{"trust config", []string{"verify", "--config", trust, "--tls-verify=false", image + ":v1"}, 0, verdict.Accept, ""},
 		{"trust config, with TLS", []string{"verify", "--config", trust, "--tls-verify", image + ":v1"}, 4, verdict.Unknown, verdict.RegistryUnreachable},
 		{"signature", []string{"verify-signature", "--key", filepath.Join(dir, "corp.asc"), "--digest", digest, "--reference", image + ":v1", signature}, 0, verdict.Accept, ""},
