@@ -86,7 +86,7 @@ func Explain(ctx context.Context, image string, p *Policy, o Options, offline bo
 	for _, r := range e.sec.requirements {
 		s.Details = append(s.Details, r.detail())
 	}
-	return s, nil
+	return e.tell(s), nil
 }
 
 func sameName(a, b types.ImageReference) bool {

@@ -22,6 +22,7 @@ import (
 	"go.podman.io/image/v5/signature"
 	"go.podman.io/image/v5/types"
 
+	"github.com/nodetrust/nodetrust/internal/outside"
 	"github.com/nodetrust/nodetrust/verdict"
 	"github.com/nodetrust/nodetrust/verify/fetch"
 	"github.com/nodetrust/nodetrust/verify/hostfs"
@@ -109,6 +110,8 @@ type evaluation struct {
 	wantedInstance string
 	// settled is true if the policy refuses the image whatever it is: reading the image can't change the answer.
 	settled bool
+	// secrets are the logins that were used.
+	secrets outside.Secrets
 	// index holds the bytes of the image index that the instance was chosen from; nil if there is none.
 	index []byte
 }
@@ -183,7 +186,7 @@ func newEvaluation(image string, p *Policy, o Options) (*evaluation, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &evaluation{policy: p, target: t, sys: p.sys}
+	e := &evaluation{policy: p, target: t, sys: p.sys, secrets: outside.NewSecrets()}
 	if err := e.options(o); err != nil {
 		return nil, err
 	}
@@ -247,6 +250,7 @@ func (e *evaluation) options(o Options) error {
 		if !json.Valid(b) {
 			return fmt.Errorf("reading credentials: %s is no JSON", o.AuthFile)
 		}
+		e.secrets.Add(logins(b)...)
 		e.sys.AuthFilePath = o.AuthFile
 	} else {
 		e.sys.DockerAuthConfig = &types.DockerAuthConfig{}
@@ -308,6 +312,7 @@ func (e *evaluation) finish(ctx context.Context, o Options) verdict.Verdict {
 	if e.v.Hint == "" {
 		e.v.Hint = hint(e.v.Reason)
 	}
+	e.v = e.told(e.v)
 	return e.v
 }
 
@@ -328,6 +333,7 @@ func (e *evaluation) judge(ctx context.Context) {
 	for _, r := range e.sec.requirements {
 		e.policy.keys.Warm(r.ringData)
 	}
+	ctx = traffic.Logins(ctx, e.secrets.AddAuthorization)
 	e.requests = &traffic.Requests{}
 	if e.fetched == nil {
 		ctx, e.requests = traffic.Watch(ctx, &e.sys)

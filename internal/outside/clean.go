@@ -4,24 +4,27 @@ import "reflect"
 
 // Clean returns v with Name applied to every string in it: fields, elements, keys of maps. What v points to isn't changed;
 // the result shares with it what needs no change. Bytes and what is not exported stay as they are. V must not hold itself.
-func Clean[T any](v T) T {
-	if r := reflect.ValueOf(&v).Elem(); dirty(r) {
-		clean(r)
+func Clean[T any](v T) T { return Without(Secrets{}, v) }
+
+// Without is Clean that takes these secrets out too.
+func Without[T any](s Secrets, v T) T {
+	if r := reflect.ValueOf(&v).Elem(); s.dirty(r) {
+		s.clean(r)
 	}
 	return v
 }
 
 // dirty is true if clean changes something.
-func dirty(v reflect.Value) bool {
+func (s Secrets) dirty(v reflect.Value) bool {
 	switch v.Kind() {
 	case reflect.String:
-		s := v.String()
-		return Name(s) != s
+		text := v.String()
+		return s.Name(text) != text
 	case reflect.Pointer, reflect.Interface:
-		return !v.IsNil() && dirty(v.Elem())
+		return !v.IsNil() && s.dirty(v.Elem())
 	case reflect.Struct:
 		for i := range v.NumField() {
-			if shown(v.Type().Field(i)) && dirty(v.Field(i)) {
+			if shown(v.Type().Field(i)) && s.dirty(v.Field(i)) {
 				return true
 			}
 		}
@@ -30,13 +33,13 @@ func dirty(v reflect.Value) bool {
 			return false
 		}
 		for i := range v.Len() {
-			if dirty(v.Index(i)) {
+			if s.dirty(v.Index(i)) {
 				return true
 			}
 		}
 	case reflect.Map:
 		for it := v.MapRange(); it.Next(); {
-			if dirty(it.Key()) || dirty(it.Value()) {
+			if s.dirty(it.Key()) || s.dirty(it.Value()) {
 				return true
 			}
 		}
@@ -45,30 +48,30 @@ func dirty(v reflect.Value) bool {
 }
 
 // clean changes v, and puts copies in the place of what it refers to.
-func clean(v reflect.Value) {
+func (s Secrets) clean(v reflect.Value) {
 	switch v.Kind() {
 	case reflect.String:
-		v.SetString(Name(v.String()))
+		v.SetString(s.Name(v.String()))
 	case reflect.Pointer:
 		if !v.IsNil() {
 			n := reflect.New(v.Type().Elem())
 			n.Elem().Set(v.Elem())
-			clean(n.Elem())
+			s.clean(n.Elem())
 			v.Set(n)
 		}
 	case reflect.Interface:
 		if !v.IsNil() {
-			v.Set(cleaned(v.Elem()))
+			v.Set(s.cleaned(v.Elem()))
 		}
 	case reflect.Struct:
 		for i := range v.NumField() {
 			if shown(v.Type().Field(i)) {
-				clean(v.Field(i))
+				s.clean(v.Field(i))
 			}
 		}
 	case reflect.Array:
 		for i := range v.Len() {
-			clean(v.Index(i))
+			s.clean(v.Index(i))
 		}
 	case reflect.Slice:
 		if v.IsNil() || v.Type().Elem().Kind() == reflect.Uint8 {
@@ -77,7 +80,7 @@ func clean(v reflect.Value) {
 		n := reflect.MakeSlice(v.Type(), v.Len(), v.Len())
 		reflect.Copy(n, v)
 		for i := range n.Len() {
-			clean(n.Index(i))
+			s.clean(n.Index(i))
 		}
 		v.Set(n)
 	case reflect.Map:
@@ -86,17 +89,17 @@ func clean(v reflect.Value) {
 		}
 		n := reflect.MakeMapWithSize(v.Type(), v.Len())
 		for it := v.MapRange(); it.Next(); {
-			n.SetMapIndex(cleaned(it.Key()), cleaned(it.Value()))
+			n.SetMapIndex(s.cleaned(it.Key()), s.cleaned(it.Value()))
 		}
 		v.Set(n)
 	}
 }
 
 // cleaned is a clean copy of what can't be changed in its place.
-func cleaned(v reflect.Value) reflect.Value {
+func (s Secrets) cleaned(v reflect.Value) reflect.Value {
 	n := reflect.New(v.Type()).Elem()
 	n.Set(v)
-	clean(n)
+	s.clean(n)
 	return n
 }
 

@@ -29,18 +29,23 @@ func NewSecrets() Secrets { return Secrets{&known{}} }
 // leastSecret is the length below which a value is none: it would stand in any text.
 const leastSecret = 3
 
-// Add takes values in, with the forms in which servers echo them.
+// Add takes values in, with the forms in which servers echo them. The zero value takes none.
 func (s Secrets) Add(values ...string) {
+	if s.known == nil {
+		return
+	}
 	s.known.mu.Lock()
 	defer s.known.mu.Unlock()
+	all := slices.Clone(s.known.values) // others read those that were
 	for _, v := range values {
 		for _, form := range []string{v, percent(v), base64.StdEncoding.EncodeToString([]byte(v))} {
-			if len(v) >= leastSecret && !slices.Contains(s.known.values, form) {
-				s.known.values = append(s.known.values, form)
+			if len(v) >= leastSecret && !slices.Contains(all, form) {
+				all = append(all, form)
 			}
 		}
 	}
-	slices.SortFunc(s.known.values, func(a, b string) int { return len(b) - len(a) })
+	slices.SortFunc(all, func(a, b string) int { return len(b) - len(a) })
+	s.known.values = all
 }
 
 // percent escapes s for a URL; net/url isn't linked by those who do no I/O.

@@ -10,6 +10,7 @@ import (
 	"net/http/httptrace"
 	"net/url"
 	"slices"
+	"strings"
 	"sync"
 	"syscall"
 
@@ -45,6 +46,17 @@ func Watch(ctx context.Context, sys *types.SystemContext) (context.Context, *Req
 	}
 	sys.DockerProxy = r.proxy
 	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: r.connected}), r
+}
+
+// Logins calls seen with every Authorization header that is sent under the returned context, to whomever.
+func Logins(ctx context.Context, seen func(header string)) context.Context {
+	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{WroteHeaderField: func(key string, values []string) {
+		if strings.EqualFold(key, "Authorization") || strings.EqualFold(key, "Proxy-Authorization") {
+			for _, v := range values {
+				seen(v)
+			}
+		}
+	}})
 }
 
 func (r *Requests) proxy(u *url.URL) (*url.URL, error) {
