@@ -64,16 +64,16 @@ func OpenContent(ctx context.Context, name string, p *Policy, o Options) (*Conte
 	if err := e.checkLocal(); err != nil {
 		return nil, &ContentError{localReason(err), err}
 	}
-	ctx, e.requests = traffic.Watch(ctx, &e.sys)
+	ctx, e.requests = traffic.Watch(traffic.Logins(ctx, e.secrets.AddAuthorization), &e.sys)
 	src, _ := e.source(ctx)
 	if src == nil {
 		e.requests.Close()
-		return nil, &ContentError{e.v.Reason, errors.New(e.v.Message)}
+		return nil, &ContentError{e.v.Reason, e.discreet(errors.New(e.v.Message))}
 	}
 	c := &Content{e: e, src: src}
 	if err := c.open(ctx); err != nil {
 		c.Close()
-		return nil, &ContentError{contentReason(err), err}
+		return nil, &ContentError{contentReason(err), e.discreet(err)}
 	}
 	return c, nil
 }
@@ -134,9 +134,10 @@ func (c *Content) Layer(ctx context.Context, n int, packed, unpacked int64) (io.
 	if err := info.Digest.Validate(); err != nil {
 		return nil, err
 	}
+	ctx = traffic.Logins(ctx, c.e.secrets.AddAuthorization)
 	body, _, err := c.src.GetBlob(ctx, info.BlobInfo, none.NoCache)
 	if err != nil {
-		return nil, &ContentError{registryReason(err), fmt.Errorf("reading layer %s: %w", info.Digest, err)}
+		return nil, &ContentError{registryReason(err), fmt.Errorf("reading layer %s: %w", info.Digest, c.e.discreet(err))}
 	}
 	l := &layer{want: info.Digest, verifier: info.Digest.Verifier(), body: body}
 	l.stored = &bounded{r: io.TeeReader(body, l.verifier), left: packed, what: "layer " + info.Digest.String()}
@@ -220,9 +221,10 @@ type Signed struct {
 // Manifests are the manifests of the image with their signatures: the index first if there is one, then all instances of it
 // or, if all is false, the platform's.
 func (c *Content) Manifests(ctx context.Context, all bool) ([]Signed, error) {
+	ctx = traffic.Logins(ctx, c.e.secrets.AddAuthorization)
 	blob, mime, err := c.src.GetManifest(ctx, nil)
 	if err != nil {
-		return nil, &ContentError{registryReason(err), err}
+		return nil, &ContentError{registryReason(err), c.e.discreet(err)}
 	}
 	un := image.UnparsedInstance(c.src, nil)
 	if !manifest.MIMETypeIsMultiImage(mime) {
@@ -231,7 +233,7 @@ func (c *Content) Manifests(ctx context.Context, all bool) ([]Signed, error) {
 	}
 	list, err := manifest.ListFromBlob(blob, mime)
 	if err != nil {
-		return nil, &ContentError{registryReason(err), err}
+		return nil, &ContentError{registryReason(err), c.e.discreet(err)}
 	}
 	s, err := c.signed(ctx, un, c.Digest, blob)
 	if err != nil {
@@ -252,7 +254,7 @@ func (c *Content) Manifests(ctx context.Context, all bool) ([]Signed, error) {
 			err = &notThereError{fmt.Errorf("the manifest found is not the %s asked for", d)}
 		}
 		if err != nil {
-			return nil, &ContentError{contentReason(err), fmt.Errorf("reading manifest: %w", err)}
+			return nil, &ContentError{contentReason(err), fmt.Errorf("reading manifest: %w", c.e.discreet(err))}
 		}
 		s, err := c.signed(ctx, un, d.String(), blob)
 		if err != nil {
@@ -317,7 +319,7 @@ func (c *Content) signed(ctx context.Context, un *image.UnparsedImage, d string,
 	list, reason, err := c.e.signatures(ctx, un)
 	c.e.requests.Bound(0, 0)
 	if err != nil {
-		return s, &ContentError{reason, fmt.Errorf("reading signatures: %w", err)}
+		return s, &ContentError{reason, fmt.Errorf("reading signatures: %w", c.e.discreet(err))}
 	}
 	for _, one := range list {
 		if one.simple != nil {

@@ -60,3 +60,14 @@ func logins(authFile []byte) (out []string) {
 	}
 	return out
 }
+
+// discreet is err with a text that is as told has it.
+func (e *evaluation) discreet(err error) error { return &discreetError{e.secrets.Text(err.Error()), err} }
+
+type discreetError struct {
+	text string
+	err  error
+}
+
+func (e *discreetError) Error() string { return e.text }
+func (e *discreetError) Unwrap() error { return e.err }
