@@ -9,7 +9,6 @@ import (
 	"strings"
 
 	"go.podman.io/image/v5/docker/reference"
-	"go.podman.io/image/v5/image"
 	"go.podman.io/image/v5/types"
 
 	"github.com/nodetrust/nodetrust/verdict"
@@ -26,6 +25,9 @@ func (e *evaluation) explainNoSignature(ctx context.Context, src types.ImageSour
 	n := noSignature{evaluation: e, requirement: e.sec.requirements[i], physical: physical, all: all}
 	if n.physical == nil {
 		n.physical = e.target.content
+	}
+	if e.log != nil {
+		e.explaining = len(e.log.Requests())
 	}
 	e.v.Cause, e.v.Message, e.v.Hint = n.explain(ctx, src)
 }
@@ -45,29 +47,18 @@ func (n *noSignature) explain(ctx context.Context, src types.ImageSource) (c ver
 			"judge the image in its registry, or a dir: copy, which keeps signatures"
 	}
 	if n.v.Index != "" {
-		before := len(n.requests.Since(0))
-		list, err := image.UnparsedInstance(src, nil).Signatures(ctx)
-		for i, u := range n.requests.Since(before) {
-			a := Asked{URL: plain(u), Answer: "404: the index isn't signed either", After: true}
-			switch {
-			case i < len(list):
-				a.Answer = "a signature of the index"
-			case len(list) > 0:
-				a.Answer = "404: no more"
-			case err != nil:
-				a.Answer = "failed: " + brief(err)
+		if count, err := n.indexSigned(ctx, src); err == nil && count > 0 {
+			hint := "sign every instance of the image index too (skopeo and podman: copy --all with --sign-by)"
+			if !n.wantsGPG() {
+				hint = "sign every instance of the image index too (cosign sign --recursive)"
 			}
-			n.asked = append(n.asked, a)
-		}
-		if err == nil && len(list) > 0 {
-			return verdict.OnlyIndexSigned, n.nowhere() + "; the image index is signed, but runtimes check the instance that they pull",
-				"sign every instance of the image index too (skopeo and podman: copy --all with --sign-by)"
+			return verdict.OnlyIndexSigned, n.nowhere() + "; the image index is signed, but runtimes check the instance that they pull", hint
 		}
 	}
 	if n.target.dir != "" {
 		return n.otherKind()
 	}
-	n.attached = n.attachments(ctx, n.physical)
+	n.attached = n.attachments(ctx)
 	if n.extension && n.wantsGPG() {
 		return verdict.RegistryServesNone, "the registry serves signatures itself (X-Registry-Supports-Signatures) and has none for the image; " + n.v.Lookaside.URL + " is not asked then",
 			"the registry must not send X-Registry-Supports-Signatures: 1 unless it keeps the signatures"
@@ -166,7 +157,7 @@ func (n *noSignature) others() string {
 }
 
 func (n *noSignature) attachmentTag() string {
-	return strings.Replace(n.v.Digest, ":", "-", 1) + ".sig"
+	return attachmentTag(n.v.Digest)
 }
 
 // mirrored is true if the manifest came from another place than the one that was asked for.

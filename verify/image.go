@@ -102,8 +102,13 @@ type evaluation struct {
 	// asked are the requests that were made, with what came of them; physical is the place that served the manifest.
 	asked    []Asked
 	physical types.ImageReference
-	// fetched is the image as a session read it; nil if the library is to read it.
-	fetched *fetch.Source
+	// fetched is the image as a fetcher read it, whose requests are in log; nil if the library is to read it. Then refusal is where
+	// the fetcher's reading ended, if by an error status, and beside asks for more.
+	fetched, beside *fetch.Source
+	log             *fetch.Log
+	refusal         *fetch.Request
+	// explaining is how many of the fetcher's requests had been made when the verdict was there; 0: it isn't explained.
+	explaining int
 	// maxSignatures and maxSize are the limits that hold.
 	maxSignatures, maxSize int
 	// wantedInstance is Options.Instance.
@@ -147,7 +152,7 @@ func (e *evaluation) answer(ctx context.Context, o Options, offline bool) verdic
 		ctx, cancel = context.WithTimeout(ctx, o.Timeout)
 		defer cancel()
 	}
-	e.judge(ctx)
+	e.read(ctx)
 	return e.finish(ctx, o)
 }
 
@@ -376,7 +381,7 @@ func (e *evaluation) judge(ctx context.Context) {
 	// Redirects, tokens, headers and error pages take some more than the signatures themselves.
 	e.requests.Bound(4*e.maxSignatures+64, int64(e.maxSignatures)*int64(e.maxSize)+1<<20)
 	signatures, reason, err := e.signatures(ctx, un)
-	e.tellSignatures(e.requests.Since(asked), signatures, err)
+	e.tellSignatures(e.requests.Since(asked), signatures, reason, err)
 	if err == nil {
 		e.requirements(ctx, un, blob, signatures)
 		e.conclude()
@@ -399,6 +404,9 @@ func (e *evaluation) judge(ctx context.Context) {
 			what = "the policy accepts, but runtimes read signatures before they pull: %v"
 		}
 		e.set(verdict.Unknown, reason, fmt.Sprintf(what, err))
+		if reason == verdict.AttachmentsUnreadable {
+			e.v.Hint = e.attachmentsHint()
+		}
 		if e.extension && reason != verdict.Timeout {
 			e.v.Hint = "the registry sends X-Registry-Supports-Signatures: 1, so runtimes ask it for signatures and no lookaside: it must serve them at /extensions/v2/, or not send the header"
 		}
@@ -415,13 +423,14 @@ func (e *evaluation) source(ctx context.Context) (src types.ImageSource, physica
 	src, err := e.target.content.NewImageSource(ctx, &e.sys)
 	if err != nil {
 		err = e.policy.registries.Discreet(err)
-		reason := registryReason(err)
+		reason, text := e.manifestReason(err)
 		if reason == verdict.Timeout && traffic.Throttled(e.hosts(pulled)) > before {
 			reason = verdict.RateLimited
 			err = errors.New("the registry answered 429 until the time was over")
+			text = err.Error()
 		}
 		e.tellManifest(nil, err)
-		e.stop(reason, "reading manifest: %v", err)
+		e.stop(reason, "reading manifest: %s", text)
 		return nil, nil
 	}
 	return src, chosenSource(pulled, e.requests.Since(0))

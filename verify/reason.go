@@ -1,13 +1,18 @@
 package verify
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"net"
+	"net/http"
 	"net/url"
 	"regexp"
+	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/docker/distribution/registry/api/errcode"
@@ -19,6 +24,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/nodetrust/nodetrust/verdict"
+	"github.com/nodetrust/nodetrust/verify/fetch"
 	"github.com/nodetrust/nodetrust/verify/mechanism"
 	"github.com/nodetrust/nodetrust/verify/openpgp"
 )
@@ -91,31 +97,118 @@ func httpReason(err error) verdict.Reason {
 		case v2.ErrorCodeManifestUnknown, v2.ErrorCodeNameUnknown, v2.ErrorCodeNameInvalid:
 			return verdict.ImageNotFound
 		}
-		return verdict.RegistryUnreachable
+		if saysNotFound(err) {
+			return verdict.ImageNotFound
+		}
+		return verdict.RegistryRefused // the library reads codes of a 4xx only
 	}
 	if m := statusInText.FindStringSubmatch(err.Error()); m != nil {
-		switch m[1] {
-		case "404":
-			return statusReason(404)
-		case "401", "403":
-			return statusReason(401)
-		case "429":
-			return statusReason(429)
+		if status, err := strconv.Atoi(m[1]); err == nil {
+			return statusReason(status)
 		}
 	}
 	return ""
 }
 
+// saysNotFound is true for a code that the registry protocol doesn't know, in words that the library itself takes for "no such
+// manifest".
+func saysNotFound(err error) bool {
+	var e errcode.Error
+	return errors.As(err, &e) && e.ErrorCode() == errcode.ErrorCodeUnknown && strings.Contains(strings.ToLower(e.Message), "not found")
+}
+
+// statusReason says what the error status of a registry means.
 func statusReason(status int) verdict.Reason {
-	switch status {
-	case 401, 403:
+	switch {
+	case status == 401, status == 403:
 		return verdict.Unauthorized
-	case 404:
+	case status == 404:
 		return verdict.ImageNotFound
-	case 429:
+	case status == 429:
 		return verdict.RateLimited
+	case status >= 400 && status < 500:
+		return verdict.RegistryRefused
 	}
 	return verdict.RegistryUnreachable
+}
+
+// noManifest ends the evaluation of an image whose manifest can't be read.
+func (e *evaluation) noManifest(err error) {
+	reason, text := e.manifestReason(err)
+	e.stop(reason, "reading manifest: %s", text)
+}
+
+// manifestReason says why a manifest couldn't be read, and puts it into words. A registry that refuses with a code that the library
+// doesn't know is told by the status, if the fetcher got it.
+func (e *evaluation) manifestReason(err error) (verdict.Reason, string) {
+	reason := registryReason(err)
+	if reason != verdict.RegistryRefused {
+		return reason, err.Error()
+	}
+	if r := e.refused(e.requests.Since(0)); r != nil {
+		return statusReason(r.Status), answered(r)
+	}
+	return reason, err.Error()
+}
+
+// refused is what the fetcher was answered where the library failed, at the last of these requests; nil if that isn't known.
+func (e *evaluation) refused(urls []*url.URL) *fetch.Request {
+	if e.refusal == nil || len(urls) == 0 || urls[len(urls)-1].String() != e.refusal.URL.String() {
+		return nil
+	}
+	return e.refusal
+}
+
+// refusedError is the library's error in the words of who refused.
+type refusedError struct {
+	request *fetch.Request
+	err     error
+}
+
+func (e *refusedError) Error() string { return answered(e.request) }
+func (e *refusedError) Unwrap() error { return e.err }
+
+// answered tells of an error status, in the words of who sent it.
+func answered(r *fetch.Request) string {
+	s := fmt.Sprintf("%s answered HTTP status %d", plain(r.URL), r.Status)
+	if words := cmp.Or(r.Words(), http.StatusText(r.Status)); words != "" {
+		s += ": " + words
+	}
+	return s
+}
+
+// unreadable says why signatures couldn't be read, and puts it into words; urls are the library's requests for them. Attachments
+// come last, so after a request for them it is they that couldn't be.
+func (e *evaluation) unreadable(err error, urls []*url.URL) (verdict.Reason, error) {
+	reason := lookasideReason(err)
+	if reason == verdict.Timeout || reason == verdict.RateLimited || !e.askedAttachments(err, urls) {
+		return reason, e.policy.registries.Discreet(err)
+	}
+	if r := e.refused(urls); r != nil {
+		err = &refusedError{r, err}
+	}
+	return verdict.AttachmentsUnreadable, fmt.Errorf("sigstore attachments: %w", err)
+}
+
+// askedAttachments is true if the library asked for sigstore attachments, or failed to be let in for that.
+func (e *evaluation) askedAttachments(err error, urls []*url.URL) bool {
+	if e.target.local() {
+		return false
+	}
+	tag := attachmentTag(e.v.Digest)
+	return strings.Contains(err.Error(), "manifest "+tag+" in ") ||
+		slices.ContainsFunc(urls, func(u *url.URL) bool { return strings.HasSuffix(u.Path, "/manifests/"+tag) })
+}
+
+// attachmentTag is where runtimes look for the sigstore signatures of a manifest.
+func attachmentTag(digest string) string { return strings.Replace(digest, ":", "-", 1) + ".sig" }
+
+// attachmentsHint is what helps where attachments can't be read: without them no requirement of a sigstore signature can hold.
+func (e *evaluation) attachmentsHint() string {
+	if slices.ContainsFunc(e.sec.requirements, func(r *requirement) bool { return r.Type == "sigstoreSigned" }) {
+		return "give the right to read the tag " + attachmentTag(e.v.Digest) + ", which holds the signatures: runtimes read it before they pull, and the policy demands one"
+	}
+	return hint(verdict.AttachmentsUnreadable)
 }
 
 // lookasideReason says why the signatures of an image couldn't be read.
@@ -137,7 +230,7 @@ func lookasideReason(err error) verdict.Reason {
 		return verdict.LookasideUnreachable
 	case errors.Is(err, docker.ErrTooManyRequests):
 		return verdict.RateLimited
-	case errors.As(err, &code): // sigstore attachments, which lie in the registry
+	case errors.As(err, &code): // of a registry that serves signatures itself
 		return httpReason(err)
 	case errors.Is(err, fs.ErrPermission):
 		return verdict.LookasideForbidden

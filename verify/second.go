@@ -62,7 +62,8 @@ func (e *evaluation) withoutManifest(err error) {
 	case errors.As(err, &missing):
 		e.stop(verdict.ImageNotFound, "%v", err)
 	default:
-		e.stop(registryReason(err), "reading manifest: %v", err)
+		reason, text := e.manifestReason(err)
+		e.stop(reason, "reading manifest: %s", text)
 	}
 }
 

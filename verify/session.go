@@ -131,17 +131,15 @@ func (s *Session) judge(ctx context.Context, image string) (verdict.Verdict, err
 	if err != nil {
 		return verdict.Verdict{}, err
 	}
-	if e.fetched, err = s.fetcher.Open(ctx, e.image()); err == nil {
-		e.judge(ctx)
-		err = e.fetched.Err()
-	}
+	unread := e.clone()
+	err = e.fetch(ctx, s.fetcher)
 	if v, ok := e.throttled(ctx, err, s.options); ok {
 		return v, nil
 	}
 	if err == nil && !e.askLibrary() {
 		return e.finish(ctx, s.options), nil
 	}
-	return s.byLibrary(ctx, image)
+	return s.byLibrary(ctx, unread, e)
 }
 
 // image is what a fetcher is to read.
@@ -179,12 +177,8 @@ func (e *evaluation) throttled(ctx context.Context, err error, o Options) (verdi
 	return e.finish(ctx, o), true
 }
 
-// byLibrary judges as Image does. It takes a place at each host that may be asked, in one order for all.
-func (s *Session) byLibrary(ctx context.Context, image string) (verdict.Verdict, error) {
-	e, err := newEvaluation(image, s.policy, s.options)
-	if err != nil {
-		return verdict.Verdict{}, err
-	}
+// byLibrary has the library read the image, after a fetcher has read for first. It takes a place at each host that may be asked, in one order for all.
+func (s *Session) byLibrary(ctx context.Context, e, first *evaluation) (verdict.Verdict, error) {
 	sources := e.pullSources()
 	hosts := e.hosts(sources)
 	for _, ref := range append(sources, e.target.content) {
@@ -203,6 +197,6 @@ func (s *Session) byLibrary(ctx context.Context, image string) (verdict.Verdict,
 		}
 		defer leave()
 	}
-	e.judge(ctx)
+	e.byLibrary(ctx, first)
 	return e.finish(ctx, s.options), nil
 }

@@ -74,7 +74,8 @@ func (e *evaluation) signatures(ctx context.Context, un *image.UnparsedImage) ([
 		if errors.As(err, &many) {
 			return nil, verdict.LookasideNotSignature, many
 		}
-		return nil, lookasideReason(err), e.policy.registries.Discreet(err)
+		reason, err := e.unreadable(err, e.requests.Since(asked))
+		return nil, reason, err
 	}
 	if len(list) > e.maxSignatures {
 		return nil, verdict.LookasideNotSignature, fmt.Errorf("more than %d signatures", e.maxSignatures)
@@ -162,13 +163,7 @@ func (e *evaluation) checkSignatureFiles() error {
 		default:
 			return &url.Error{Op: "Get", URL: e.v.Lookaside.URL, Err: fmt.Errorf("unsupported scheme %q", u.Scheme)}
 		}
-		name = func(i int) string {
-			s := registriesd.OnThisMachine(e.policy.host, fmt.Sprintf("%s@%s/signature-%d", e.v.Lookaside.URL, strings.Replace(e.v.Digest, ":", "=", 1), i+1))
-			if u, err := url.Parse(s); err == nil {
-				return u.Path
-			}
-			return s
-		}
+		name = e.lookasideFile
 	}
 	for i := 0; ; i++ {
 		err := checkRegular(name(i), int64(e.maxSize))
@@ -182,6 +177,15 @@ func (e *evaluation) checkSignatureFiles() error {
 			return &tooMuchError{fmt.Errorf("more than %d signatures", e.maxSignatures)}
 		}
 	}
+}
+
+// lookasideFile is where this machine has the i-th signature of a lookaside that is a directory.
+func (e *evaluation) lookasideFile(i int) string {
+	s := registriesd.OnThisMachine(e.policy.host, fmt.Sprintf("%s@%s/signature-%d", e.v.Lookaside.URL, strings.Replace(e.v.Digest, ":", "=", 1), i+1))
+	if u, err := url.Parse(s); err == nil {
+		return u.Path
+	}
+	return s
 }
 
 // checkRegular reports a file that is not regular, or larger than limit.
@@ -248,6 +252,8 @@ func (s sig) reason(err error, r *requirement, blob []byte) (verdict.Answer, ver
 	switch {
 	case timedOut(err):
 		return verdict.Unknown, verdict.Timeout
+	case s.strange(err, r) != "":
+		return verdict.Refuse, verdict.WeakOrUnsupported
 	case errors.As(err, &requirement) && !digestMatches(blob, s.claims.Digest):
 		return verdict.Refuse, verdict.WrongDigest
 	case errors.As(err, &requirement):
@@ -257,6 +263,29 @@ func (s sig) reason(err error, r *requirement, blob []byte) (verdict.Answer, ver
 	}
 	return verdict.Refuse, verdict.WeakOrUnsupported // no annotation, another payload: the library reads no more of it
 }
+
+// sigstoreType is the media type of the only attachments that the library reads.
+const sigstoreType = "application/vnd.dev.cosign.simplesigning.v1+json"
+
+// strange says what a sigstore attachment is that is no container signature, whoever made it; "" if it may be one.
+func (s sig) strange(err error, r *requirement) string {
+	var invalid signature.InvalidSignatureError
+	switch {
+	case s.sigstore.MIMEType != sigstoreType:
+		return fmt.Sprintf("an attachment of type %q is no container signature: runtimes read %s only", s.sigstore.MIMEType, sigstoreType)
+	case !errors.As(err, &invalid):
+		return ""
+	// The library has no types for these. It reads the payload after it has verified the signature.
+	case strings.HasPrefix(invalid.Error(), "base64 decoding"):
+		return "the attachment has no signature in base64: " + invalid.Error()
+	case r.keysOnly() && !strings.HasPrefix(invalid.Error(), "cryptographic signature verification failed"):
+		return "an accepted key made the signature, but what it signed is no container signature: " + invalid.Error()
+	}
+	return ""
+}
+
+// keysOnly is true of a sigstore requirement that names public keys, and asks neither for certificates nor for a log.
+func (r requirementDoc) keysOnly() bool { return r.Fulcio == nil && r.PKI == nil && !r.rekor() }
 
 // open makes an image with this manifest and just this signature.
 func (s sig) open(e *evaluation, blob []byte) (types.ImageSource, error) {
@@ -306,7 +335,7 @@ func (e *evaluation) concludeSignature(s *verdict.Signature, own sig, r *require
 	case reason == verdict.WrongKey:
 		s.Message = fmt.Sprintf("no accepted key or certificate made the signature: %v", err)
 	case reason == verdict.WeakOrUnsupported:
-		s.Message = "no usable container signature: " + mechanism.Text(err)
+		s.Message = cmp.Or(own.strange(err, r), "no usable container signature: "+mechanism.Text(err))
 	}
 }
 

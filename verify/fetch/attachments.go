@@ -78,7 +78,7 @@ func (s *Source) attachments(ctx context.Context, d digest.Digest) ([]Attachment
 		return nil, nil
 	}
 	var out []Attachment
-	blob, mimeType, err := s.readManifest(ctx, strings.Replace(d.String(), ":", "-", 1)+".sig")
+	blob, mimeType, err := s.readManifest(as(ctx, AttachedList), strings.Replace(d.String(), ":", "-", 1)+".sig")
 	var missing *statusError
 	switch {
 	case errors.As(err, &missing) && missing.status == http.StatusNotFound && missing.unknownManifest():
@@ -109,7 +109,7 @@ func (s *Source) layers(ctx context.Context, blob []byte, mimeType string) (out 
 		if l.Digest.Validate() != nil || !l.Digest.Algorithm().Available() || l.Size > int64(s.image.MaxSize) {
 			return nil, irregular("an attachment of another kind")
 		}
-		payload, _, err := s.api(ctx, "blobs/"+l.Digest.String(), s.image.MaxSize, http.Header{})
+		payload, _, err := s.api(as(ctx, AttachedBlob), "blobs/"+l.Digest.String(), s.image.MaxSize, http.Header{})
 		if err != nil {
 			return nil, err
 		}
@@ -119,6 +119,28 @@ func (s *Source) layers(ctx context.Context, blob []byte, mimeType string) (out 
 		out = append(out, Attachment{MIMEType: l.MediaType, Payload: payload, Annotations: l.Annotations})
 	}
 	return out, nil
+}
+
+// CountSimple is how many simple signatures a manifest has at the lookaside.
+func (s *Source) CountSimple(ctx context.Context, d digest.Digest) (int, error) {
+	sigs, err := s.simple(ctx, d)
+	return len(sigs), err
+}
+
+// CountAttached is how many sigstore signatures a manifest has, as far as runtimes would look for any. They aren't read.
+func (s *Source) CountAttached(ctx context.Context, d digest.Digest) (int, error) {
+	if _, _, on := s.image.Registries.Lookup(s.physical); !on {
+		return 0, nil
+	}
+	blob, _, err := s.readManifest(as(ctx, AttachedList), strings.Replace(d.String(), ":", "-", 1)+".sig")
+	if err != nil {
+		return 0, err
+	}
+	m, err := manifest.OCI1FromManifest(blob)
+	if err != nil {
+		return 0, err
+	}
+	return len(m.Layers), nil
 }
 
 // unknownManifest is true for a 404 that the library takes for "no such manifest", whatever else it may take for it.

@@ -35,6 +35,8 @@ func irregular(format string, args ...any) error { return &irregularError{fmt.Er
 // web lookasides.
 type Fetcher struct {
 	hosts *polite.Hosts
+	// impatient fetchers take "later" for an answer.
+	impatient bool
 
 	mu         sync.Mutex
 	registries map[string]*registry
@@ -52,6 +54,14 @@ func New(perHost int) *Fetcher {
 		}
 		return n
 	}
+	return f
+}
+
+// One makes a fetcher for one image. Like the library it doesn't wait for a host that says "later": that is an answer, which the
+// library has to deal with. Close it after use.
+func One() *Fetcher {
+	f := New(1)
+	f.impatient = true
 	return f
 }
 
@@ -98,12 +108,26 @@ func (f *Fetcher) Open(ctx context.Context, im Image) (*Source, error) {
 	}
 	for i, s := range sources {
 		src, err := f.openAt(ctx, im, s)
-		var missing *statusError
-		if err == nil || i+1 == len(sources) || !errors.As(err, &missing) || missing.status != http.StatusNotFound {
+		if err == nil || i+1 == len(sources) || ctx.Err() != nil || !goesOn(err) {
 			return src, err
 		}
 	}
 	return nil, irregular("no place to read the image from")
+}
+
+// goesOn is true for an error with which the library goes on to the next place. It does so with all errors, but may see none where
+// a fetcher does: where an answer is unusual, and where it asks again because it came too early.
+func goesOn(err error) bool {
+	var unusual *irregularError
+	var throttled *polite.ThrottledError
+	var status *statusError
+	switch {
+	case errors.As(err, &unusual), errors.As(err, &throttled):
+		return false
+	case errors.As(err, &status):
+		return status.status != http.StatusTooManyRequests
+	}
+	return true
 }
 
 func (f *Fetcher) openAt(ctx context.Context, im Image, s sysregistriesv2.PullSource) (*Source, error) {
@@ -140,7 +164,7 @@ func (f *Fetcher) openAt(ctx context.Context, im Image, s sysregistriesv2.PullSo
 	case reference.NamedTagged:
 		wanted = r.Tag()
 	}
-	src.manifest, src.mime, err = src.readManifest(ctx, wanted)
+	src.manifest, src.mime, err = src.readManifest(as(ctx, Manifest), wanted)
 	return src, err
 }
 
@@ -178,7 +202,10 @@ func (f *Fetcher) registry(sys *types.SystemContext, s sysregistriesv2.PullSourc
 	tr.TLSClientConfig = conf
 	tr.MaxIdleConnsPerHost = f.hosts.PerHost()
 	r := &registry{identity: identity, host: Host(s.Reference), plain: plain}
-	r.client = &http.Client{Transport: &polite.Transport{Hosts: f.hosts, Base: tr}, CheckRedirect: checkRedirect}
+	r.client = &http.Client{Transport: recorder{tr}, CheckRedirect: checkRedirect}
+	if !f.impatient {
+		r.client.Transport = &polite.Transport{Hosts: f.hosts, Base: recorder{tr}}
+	}
 	r.tokens.Valid = func(t token) bool { return time.Now().Before(t.expires) }
 	f.registries[identity] = r
 	return r, nil

@@ -81,14 +81,16 @@ func (r *registry) get(ctx context.Context, u string, limit int, header http.Hea
 	defer res.Body.Close()
 	if res.StatusCode != http.StatusOK {
 		body, err := io.ReadAll(io.LimitReader(res.Body, 4<<10))
+		note(ctx, 0, body, err)
 		return nil, "", errors.Join(&statusError{res.StatusCode, body}, err)
 	}
 	body, err := io.ReadAll(io.LimitReader(res.Body, int64(limit)+1))
-	switch {
-	case err != nil:
+	if err == nil && len(body) > limit {
+		err = irregular("more than %d bytes", limit)
+	}
+	note(ctx, len(body), nil, err)
+	if err != nil {
 		return nil, "", err
-	case len(body) > limit:
-		return nil, "", irregular("more than %d bytes", limit)
 	}
 	return body, res.Header.Get("Content-Type"), nil
 }
@@ -117,7 +119,7 @@ func (r *registry) ping(ctx context.Context, agent string) (pong, error) {
 }
 
 func (r *registry) pingScheme(ctx context.Context, scheme, agent string) (pong, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, scheme+"://"+r.host+"/v2/", nil)
+	req, err := http.NewRequestWithContext(as(ctx, Ping), http.MethodGet, scheme+"://"+r.host+"/v2/", nil)
 	if err != nil {
 		return pong{}, err
 	}

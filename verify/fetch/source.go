@@ -100,7 +100,7 @@ func (s *Source) token(ctx context.Context, p pong, c challenge.Challenge, scope
 		req.SetBasicAuth(s.auth.Username, s.auth.Password)
 	}
 	asked := time.Now()
-	body, _, err := s.registry.get(ctx, u.String(), maxTokenSize, header)
+	body, _, err := s.registry.get(as(ctx, Token), u.String(), maxTokenSize, header)
 	if err != nil {
 		return token{}, err
 	}
@@ -137,7 +137,7 @@ func (s *Source) readManifest(ctx context.Context, tagOrDigest string) ([]byte, 
 
 // Beside asks the registry for something of the repository, of at most limit bytes: status and body are what it answers.
 func (s *Source) Beside(ctx context.Context, limit int, accept string, path ...string) (status int, body []byte, err error) {
-	body, _, err = s.api(ctx, strings.Join(path, "/"), limit, http.Header{"Accept": {accept}})
+	body, _, err = s.api(as(ctx, Other), strings.Join(path, "/"), limit, http.Header{"Accept": {accept}})
 	var other *statusError
 	switch {
 	case errors.As(err, &other):
@@ -187,7 +187,7 @@ func (s *Source) GetManifest(ctx context.Context, instance *digest.Digest) ([]by
 	if err := instance.Validate(); err != nil {
 		return nil, "", s.fail(err)
 	}
-	blob, mime, err := s.readManifest(ctx, instance.String())
+	blob, mime, err := s.readManifest(as(ctx, Manifest), instance.String())
 	return blob, mime, s.fail(err)
 }
 
@@ -232,6 +232,9 @@ func (s *Source) lookaside(ctx context.Context, at string, d digest.Digest) ([][
 	if err != nil {
 		return nil, irregular("lookaside: %w", err)
 	}
+	if base.Scheme != "file" && base.Host == "" {
+		return nil, irregular("lookaside without a host")
+	}
 	var sigs [][]byte
 	for i := 1; ; i++ {
 		u := *base
@@ -254,7 +257,7 @@ func (s *Source) lookaside(ctx context.Context, at string, d digest.Digest) ([][
 func (s *Source) signature(ctx context.Context, u *url.URL) ([]byte, error) {
 	switch u.Scheme {
 	case "http", "https":
-		blob, _, err := s.registry.get(ctx, u.String(), s.image.MaxSize, http.Header{})
+		blob, _, err := s.registry.get(as(ctx, Signature), u.String(), s.image.MaxSize, http.Header{})
 		return blob, err
 	case "file":
 		return hostfs.ThisMachine.ReadFile(u.Path, int64(s.image.MaxSize))

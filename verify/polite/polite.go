@@ -118,6 +118,9 @@ type Transport struct {
 	Base  http.RoundTripper
 }
 
+// CloseIdleConnections is there for http.Client.
+func (t *Transport) CloseIdleConnections() { (&http.Client{Transport: t.Base}).CloseIdleConnections() }
+
 // Throttled requests are made again after these times, unless the answer says when.
 const (
 	firstBackoff = time.Second

@@ -1,0 +1,157 @@
+package fetch
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"net/url"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"unicode"
+	"unicode/utf8"
+)
+
+// Kind is what a request is for.
+type Kind int
+
+// A redirected request keeps its kind.
+const (
+	Other        Kind = iota // what Beside was asked for
+	Ping                     // whether there is a registry, and how it wants to be asked
+	Token                    // for the registry
+	Manifest                 // of the image: of its index, or of an instance
+	AttachedList             // the manifest that lists an image's sigstore signatures
+	AttachedBlob             // one of those signatures
+	Signature                // a file of a lookaside
+)
+
+// Request is an HTTP request that was made.
+type Request struct {
+	Kind Kind
+	URL  *url.URL
+	// Status is the one that was received; 0: there was no answer, and Err is why.
+	Status int
+	Err    error
+	// Size is how many bytes the body has that was wanted, and Body the beginning of one that was not.
+	Size int
+	Body []byte
+}
+
+// Log is the requests that were made under a context, in their order. What another evaluation had asked for already, or asks for at
+// the time, is not among them. It may be used by several goroutines.
+type Log struct {
+	mu       sync.Mutex
+	requests []Request
+}
+
+type logKey struct{}
+
+// logged is where requests are noted, and as what.
+type logged struct {
+	log  *Log
+	kind Kind
+}
+
+// Watch has the requests under the returned context logged.
+func (l *Log) Watch(ctx context.Context) context.Context {
+	return context.WithValue(ctx, logKey{}, logged{log: l})
+}
+
+// Requests are those that were made so far.
+func (l *Log) Requests() []Request {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Clone(l.requests)
+}
+
+// as is the context for requests of a kind.
+func as(ctx context.Context, k Kind) context.Context {
+	if in, ok := ctx.Value(logKey{}).(logged); ok {
+		return context.WithValue(ctx, logKey{}, logged{in.log, k})
+	}
+	return ctx
+}
+
+// note adds to the last request what is known after its header.
+func note(ctx context.Context, size int, body []byte, err error) {
+	in, ok := ctx.Value(logKey{}).(logged)
+	if !ok {
+		return
+	}
+	in.log.mu.Lock()
+	defer in.log.mu.Unlock()
+	if n := len(in.log.requests); n > 0 {
+		last := &in.log.requests[n-1]
+		last.Size, last.Body, last.Err = size, body, errors.Join(last.Err, err)
+	}
+}
+
+// recorder writes requests into the log of their context, if there is one.
+type recorder struct{ http.RoundTripper }
+
+func (r recorder) RoundTrip(req *http.Request) (*http.Response, error) {
+	res, err := r.RoundTripper.RoundTrip(req)
+	if in, ok := req.Context().Value(logKey{}).(logged); ok {
+		one := Request{Kind: in.kind, URL: req.URL, Err: err}
+		if err == nil {
+			one.Status = res.StatusCode
+		}
+		in.log.mu.Lock()
+		in.log.requests = append(in.log.requests, one)
+		in.log.mu.Unlock()
+	}
+	return res, err
+}
+
+// CloseIdleConnections is there for http.Client.
+func (r recorder) CloseIdleConnections() {
+	(&http.Client{Transport: r.RoundTripper}).CloseIdleConnections()
+}
+
+// maxWords bounds what is told of a registry's words, in bytes.
+const maxWords = 500
+
+// secret is what a registry may echo of a request.
+var secret = regexp.MustCompile(`(?i)\b(bearer|basic)(\s+)[^\s"']{6,}`)
+
+// Words are what a registry says to its refusal: code and message in the form of the registry protocol, or a line of text. At most
+// 500 bytes, printable, without credentials; "" for a web page, or nothing.
+func (r Request) Words() string {
+	var body struct {
+		Errors []struct {
+			Code    string `json:"code"`
+			Message string `json:"message"`
+		} `json:"errors"`
+		Details string `json:"details"`
+	}
+	text := string(r.Body)
+	switch err := json.Unmarshal(r.Body, &body); {
+	case err == nil && len(body.Errors) > 0:
+		text = strings.Trim(body.Errors[0].Code+": "+body.Errors[0].Message, ": ")
+	case err == nil:
+		text = body.Details
+	case strings.HasPrefix(strings.TrimSpace(text), "<"):
+		return ""
+	}
+	return shorten(secret.ReplaceAllString(printable(text), "$1$2***"), maxWords)
+}
+
+// printable has a blank for each run of what can't be printed.
+func printable(s string) string {
+	return strings.Join(strings.FieldsFunc(s, func(c rune) bool { return !unicode.IsPrint(c) || c == utf8.RuneError || c == ' ' }), " ")
+}
+
+// shorten cuts s to at most n bytes.
+func shorten(s string, n int) string {
+	if len(s) <= n {
+		return s
+	}
+	n -= len("…")
+	for !utf8.RuneStart(s[n]) {
+		n--
+	}
+	return s[:n] + "…"
+}
