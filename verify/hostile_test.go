@@ -68,26 +68,26 @@ func TestImage_hostileLookaside(t *testing.T) {
 		serve  http.HandlerFunc
 		answer verdict.Answer
 		reason verdict.Reason
-		most   int // requests
+		most   int // requests, of the fetcher and then of the library
 	}{
 		{"128 of 4 MiB", func(rw http.ResponseWriter, _ *http.Request) { _, _ = rw.Write(large) }, verdict.Unknown, verdict.LookasideNotSignature, 4},
 		{"128 of 4 MiB, each on a connection of its own", func(rw http.ResponseWriter, _ *http.Request) {
 			rw.Header().Set("Connection", "close")
 			_, _ = rw.Write(large)
 		}, verdict.Unknown, verdict.LookasideNotSignature, 4},
-		{"128", func(rw http.ResponseWriter, _ *http.Request) { _, _ = rw.Write(good) }, verdict.Unknown, verdict.LookasideNotSignature, 128},
+		{"128", func(rw http.ResponseWriter, _ *http.Request) { _, _ = rw.Write(good) }, verdict.Unknown, verdict.LookasideNotSignature, 129 + 128},
 		{"one of 4 MiB", func(rw http.ResponseWriter, r *http.Request) {
 			if number(r) == 2 {
 				rw.WriteHeader(404)
 				return
 			}
 			_, _ = rw.Write(large)
-		}, verdict.Unknown, verdict.LookasideNotSignature, 2},
+		}, verdict.Unknown, verdict.LookasideNotSignature, 1 + 2},
 		{"endless", func(rw http.ResponseWriter, r *http.Request) {
 			for r.Context().Err() == nil {
 				_, _ = rw.Write(large)
 			}
-		}, verdict.Unknown, verdict.LookasideNotSignature, 1},
+		}, verdict.Unknown, verdict.LookasideNotSignature, 1 + 1},
 		{"endless page where the end should be", func(rw http.ResponseWriter, r *http.Request) {
 			if number(r) == 1 {
 				_, _ = rw.Write(good)
@@ -102,10 +102,10 @@ func TestImage_hostileLookaside(t *testing.T) {
 		}, verdict.Accept, "", 2},
 		{"redirect to a file", func(rw http.ResponseWriter, r *http.Request) {
 			http.Redirect(rw, r, "file://"+w.lookaside.Dir+r.URL.Path, http.StatusFound)
-		}, verdict.Unknown, verdict.LookasideUnreachable, 1},
+		}, verdict.Unknown, verdict.LookasideUnreachable, 1 + 1},
 		{"redirects without end", func(rw http.ResponseWriter, r *http.Request) {
 			http.Redirect(rw, r, r.URL.Path+"?again", http.StatusFound)
-		}, verdict.Unknown, verdict.LookasideUnreachable, 10},
+		}, verdict.Unknown, verdict.LookasideUnreachable, 10 + 10},
 		{"endless headers", func(rw http.ResponseWriter, r *http.Request) {
 			conn, _, err := rw.(http.Hijacker).Hijack()
 			if err != nil {
@@ -118,11 +118,11 @@ func TestImage_hostileLookaside(t *testing.T) {
 					return
 				}
 			}
-		}, verdict.Unknown, verdict.LookasideUnreachable, 1},
+		}, verdict.Unknown, verdict.LookasideUnreachable, 1 + 1},
 		{"half a body", func(rw http.ResponseWriter, _ *http.Request) {
 			rw.Header().Set("Content-Length", "1000")
 			_, _ = rw.Write(good[:100])
-		}, verdict.Unknown, verdict.LookasideUnreachable, 1},
+		}, verdict.Unknown, verdict.LookasideUnreachable, 1 + 1},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			w.T = t
