@@ -344,11 +344,6 @@ func (e *evaluation) judge(ctx context.Context) {
 		ctx, e.requests = traffic.Watch(ctx, &e.sys)
 	}
 	defer e.requests.Close()
-	if e.settled { // what is read only completes the verdict
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, settledTimeout)
-		defer cancel()
-	}
 	src, physical := e.source(ctx)
 	if src == nil {
 		return

@@ -15,6 +15,8 @@ func (e *evaluation) read(ctx context.Context) {
 		e.judge(ctx)
 		return
 	}
+	ctx, cancel := e.bound(ctx)
+	defer cancel()
 	f := fetch.One()
 	defer f.Close()
 	unread := e.clone()
@@ -23,6 +25,14 @@ func (e *evaluation) read(ctx context.Context) {
 		unread.byLibrary(ctx, e)
 		*e = *unread
 	}
+}
+
+// bound keeps reading short where what is read only completes a verdict that stands.
+func (e *evaluation) bound(ctx context.Context) (context.Context, context.CancelFunc) {
+	if e.settled {
+		return context.WithTimeout(ctx, settledTimeout)
+	}
+	return context.WithCancel(ctx)
 }
 
 // clone is e before anything was read.

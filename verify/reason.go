@@ -132,12 +132,6 @@ func statusReason(status int) verdict.Reason {
 	return verdict.RegistryUnreachable
 }
 
-// noManifest ends the evaluation of an image whose manifest can't be read.
-func (e *evaluation) noManifest(err error) {
-	reason, text := e.manifestReason(err)
-	e.stop(reason, "reading manifest: %s", text)
-}
-
 // manifestReason says why a manifest couldn't be read, and puts it into words. A registry that refuses with a code that the library
 // doesn't know is told by the status, if the fetcher got it.
 func (e *evaluation) manifestReason(err error) (verdict.Reason, string) {

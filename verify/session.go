@@ -131,6 +131,8 @@ func (s *Session) judge(ctx context.Context, image string) (verdict.Verdict, err
 	if err != nil {
 		return verdict.Verdict{}, err
 	}
+	ctx, cancel := e.bound(ctx)
+	defer cancel()
 	unread := e.clone()
 	err = e.fetch(ctx, s.fetcher)
 	if v, ok := e.throttled(ctx, err, s.options); ok {
