@@ -35,6 +35,10 @@ func TestImage_cause(t *testing.T) {
 	index, _, err := w.registry.PushIndex("team/multi", "v1", "multi", "amd64", "arm64")
 	check(t, err)
 	w.sign(w.key, "team/multi", index, image("team/multi"), 1)
+	coIndex, _, err := w.registry.PushIndex("team/comulti", "v1", "comulti", "amd64", "arm64")
+	check(t, err)
+	payload, annotations = cosign.sign(t, coIndex, w.ref("team/comulti"))
+	w.attach("team/comulti", coIndex, payload, annotations)
 	mirror, err := fixture.NewRegistry("127.0.0.1:0")
 	check(t, err)
 	defer mirror.Stop()
@@ -72,6 +76,9 @@ func TestImage_cause(t *testing.T) {
 		{"GPG wanted, cosigned", gpg, section(lookaside), image("team/cosigned"), verdict.OtherKind, "signed, but with sigstore", "sigstoreSigned"},
 		{"sigstore wanted, GPG there", sigstore, section(lookaside, "use-sigstore-attachments: true"), image("team/gpg"), verdict.OtherKind, "signed, but with GPG", "signedBy"},
 		{"index", gpg, section(lookaside), image("team/multi"), verdict.OnlyIndexSigned, "index is signed", "every instance"},
+		{"index, cosigned", sigstore, section(lookaside, "use-sigstore-attachments: true"), image("team/comulti"), verdict.OnlyIndexSigned, "index is signed", "cosign sign --recursive"},
+		{"index, cosigned, attachments off", sigstore, section(lookaside), image("team/comulti"), verdict.AttachmentsOff, "", "use-sigstore-attachments: true"},
+		{"index, cosigned, GPG wanted", gpg, section(lookaside, "use-sigstore-attachments: true"), image("team/comulti"), verdict.NotSigned, "", ""},
 		{"mirror without lookaside", gpg, "docker:\n  quay.example.com:\n    " + lookaside + "\n", "quay.example.com/team/app:v1", verdict.MirrorUnsigned, "no lookaside is configured for the mirror", "mirror"},
 		{"mirror without signatures", gpg, "docker:\n  " + mirror.Host + ":\n    " + lookaside + "\n", "quay.example.com/team/app:v1", verdict.MirrorUnsigned, "there is none at " + w.lookaside.URL() + "/copy/app", "mirror"},
 	} {
@@ -181,8 +188,14 @@ func (w *world) tag(repo, tag string, img remote.Taggable) {
 // attach stores a sigstore signature of an image as cosign does.
 func (w *world) attach(repo, digest string, payload []byte, annotations map[string]string) {
 	w.Helper()
+	w.attachAs(cosignType, repo, digest, payload, annotations)
+}
+
+// attachAs stores an attachment of a media type.
+func (w *world) attachAs(mime ocitypes.MediaType, repo, digest string, payload []byte, annotations map[string]string) {
+	w.Helper()
 	img, err := mutate.Append(mutate.ConfigMediaType(mutate.MediaType(empty.Image, ocitypes.OCIManifestSchema1), ocitypes.OCIConfigJSON),
-		mutate.Addendum{Layer: static.NewLayer(payload, cosignType), Annotations: annotations})
+		mutate.Addendum{Layer: static.NewLayer(payload, mime), Annotations: annotations})
 	check(w.T, err)
 	_, err = w.registry.PushImage(repo, strings.Replace(digest, ":", "-", 1)+".sig", img)
 	check(w.T, err)

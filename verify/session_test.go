@@ -16,6 +16,7 @@ import (
 
 	"github.com/nodetrust/nodetrust/internal/fixture"
 	"github.com/nodetrust/nodetrust/verdict"
+	"github.com/nodetrust/nodetrust/verify/fetch"
 )
 
 func testOptions() Options {
@@ -23,8 +24,8 @@ func testOptions() Options {
 	return Options{TLSVerify: &insecure, Timeout: time.Minute, Platform: "linux/amd64"}
 }
 
-// likeImage fails unless a session, and the library without keyrings that are used again, give the verdict that Image gives,
-// in every field.
+// likeImage fails unless a session, and the library alone without keyrings that are used again, give the verdict that Image gives,
+// in every field. The words of a registry that refuses are the fetcher's to tell.
 func (w *world) likeImage(p *Policy, image string, o Options) verdict.Verdict {
 	w.Helper()
 	judge := func(f func() (verdict.Verdict, error)) (verdict.Verdict, string) {
@@ -42,10 +43,34 @@ func (w *world) likeImage(p *Policy, image string, o Options) verdict.Verdict {
 	}
 	p.keys.Off = true
 	defer func() { p.keys.Off = false }()
-	if _, got := judge(func() (verdict.Verdict, error) { return Image(context.Background(), image, p, o) }); got != want {
-		w.Errorf("%s: without keyrings that are used again\n%s\nwith them\n%s", image, got, want)
+	_, got := judge(func() (verdict.Verdict, error) {
+		alone, err := libraryAlone(image, p, o)
+		if v.Reason == verdict.RegistryRefused || v.Reason == verdict.AttachmentsUnreadable {
+			alone.Message = v.Message
+		}
+		return alone, err
+	})
+	if got != want {
+		w.Errorf("%s: the library, without keyrings that are used again\n%s\nImage says\n%s", image, got, want)
 	}
 	return v
+}
+
+// libraryAlone has only the library read the image; a fetcher answers what is asked to explain the verdict.
+func libraryAlone(image string, p *Policy, o Options) (verdict.Verdict, error) {
+	e, err := newEvaluation(image, p, o)
+	if err != nil {
+		return verdict.Verdict{}, err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), o.Timeout)
+	defer cancel()
+	f := fetch.One()
+	defer f.Close()
+	if src, err := f.Open(ctx, e.image()); err == nil {
+		e.beside = src
+	}
+	e.judge(ctx)
+	return e.finish(ctx, o), nil
 }
 
 // TestSession_likeImage compares the three ways to a verdict: by a session, by Image, and by the library alone.
