@@ -383,6 +383,18 @@ func reasonCases() []provoked {
 			return w.verify("oci:"+filepath.Join(w.dir, "layout"), requirement(corp))
 		}, 3},
 
+		{"nothing is asked", verdict.NotAsked, "", func(w *reasonWorld) []string {
+			args := w.verify(w.signed(corp, "", ""), requirement(corp))
+			return append([]string{"explain", "--offline"}, args[1:]...)
+		}, 4},
+		{"only the index has attachments", verdict.NoSignature, verdict.OnlyIndexSigned, func(w *reasonWorld) []string {
+			index, _, err := w.registry.PushIndex(w.repo(), "v1", w.repo(), "amd64", "arm64")
+			must(w.T, err)
+			img, err := mutate.AppendLayers(empty.Image, static.NewLayer([]byte("{}"), "application/vnd.dev.cosign.simplesigning.v1+json"))
+			must(w.T, err)
+			w.tag(strings.Replace(index, ":", "-", 1)+".sig", mutate.MediaType(img, types.OCIManifestSchema1))
+			return w.verify(w.registry.Host+"/"+w.repo()+":v1", sigstore, "docker:", "  "+w.registry.Host+":", "    use-sigstore-attachments: true", "    lookaside: "+w.lookaside.URL())
+		}, 3},
 		{"key file missing", verdict.KeyMissing, "", func(w *reasonWorld) []string {
 			ref, _ := w.image()
 			return w.verify(ref, `{"type":"signedBy","keyType":"GPGKeys","keyPath":"/nonexistent/key"}`)
@@ -423,6 +435,22 @@ func reasonCases() []provoked {
 		}, 4},
 		{"registry not there", verdict.RegistryUnreachable, "", func(w *reasonWorld) []string {
 			return w.verify("127.0.0.1:1/team/app:v1", requirement(corp))
+		}, 4},
+		{"registry refuses", verdict.RegistryRefused, "", func(w *reasonWorld) []string {
+			args := w.verify(w.signed(corp, "", ""), requirement(corp))
+			w.manifests(412)
+			return args
+		}, 4},
+		{"attachments refused", verdict.AttachmentsUnreadable, "", func(w *reasonWorld) []string {
+			args := w.verify(w.signed(corp, "", ""), requirement(corp), "docker:", "  "+w.registry.Host+":", "    use-sigstore-attachments: true", "    lookaside: "+w.lookaside.URL())
+			w.registry.Fault(func(rw http.ResponseWriter, r *http.Request) {
+				if strings.HasSuffix(r.URL.Path, ".sig") {
+					rw.WriteHeader(403)
+					return
+				}
+				w.registry.Serve(rw, r)
+			})
+			return args
 		}, 4},
 		{"image not there", verdict.ImageNotFound, "", func(w *reasonWorld) []string {
 			return w.verify(w.registry.Host+"/team/none:v1", requirement(corp))

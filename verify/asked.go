@@ -110,7 +110,7 @@ func (e *evaluation) meaning(r fetch.Request, signatures int) string {
 }
 
 // notTold is said of the library's requests.
-const notTold = "asked by the image library, which tells no status"
+const notTold = "asked by the image library"
 
 // tellManifest tells of the library's requests so far, those for the manifest: err is why there is none.
 func (e *evaluation) tellManifest(physical types.ImageReference, err error) {

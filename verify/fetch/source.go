@@ -248,7 +248,9 @@ func (s *Source) lookaside(ctx context.Context, at string, d digest.Digest) ([][
 			return nil, err
 		}
 		if m, err := openpgp.MessageIn(blob); i > s.image.MaxSignatures || err != nil || len(m) != len(blob) {
-			return nil, irregular("signatures of another kind")
+			err := irregular("no simple signature, or too many of them")
+			note(ctx, len(blob), nil, err)
+			return nil, err
 		}
 		sigs = append(sigs, blob)
 	}
