@@ -174,11 +174,17 @@ func isLookaside(text string) bool { return lookasideURL().MatchString(text) }
 
 var lookasideURL = lazily(`@sha256=[0-9a-f]{64}/signature-\d+`)
 
+// attachments is what the image library says where it looked for the sigstore signatures of an image.
+const attachments = `(?:manifest|manifest body) sha256-[0-9a-f]{64}\.sig in `
+
 // unknowns name what stood in the way, in this order. They never make a refusal.
 var unknowns = []pattern{
 	{lazily(`invalid policy in "|no policy\.json file found|open \S*policy\.json: |no policy\.json file`), verdict.PolicyInvalid},
 	{lazily(`Error parsing signature storage configuration: |parsing \S*/registries\.(?:d|rootful\.d|rootless\.d)/\S+: `), verdict.RegistriesDInvalid},
 	{lazily(`unrecognized signature format|Parsing signature failed|server provided \d+ signatures`), verdict.LookasideNotSignature},
+	{lazily(attachments + `.*(?:toomanyrequests|too many requests|429 )`), verdict.RateLimited},
+	{lazily(attachments + `.*(?:context deadline exceeded|Client\.Timeout|i/o timeout|TLS handshake timeout)`), verdict.Timeout},
+	{lazily(attachments), verdict.AttachmentsUnreadable},
 	{lazily(`reading signatures? from .*(?:401|403)`), verdict.LookasideForbidden},
 	{lazily(`reading signatures?(?: from|:) |@sha256=[0-9a-f]{64}/signature-\d+`), verdict.LookasideUnreachable},
 	{lazily(`(?:^|: )open \S+: (?:no such file or directory|permission denied)`), verdict.KeyMissing},
