@@ -314,7 +314,7 @@ func TestImage_hostileRegistry(t *testing.T) {
 		var v verdict.Verdict
 		w.registry.Requests()
 		_, heap := allocated(func() { v = w.judge(p, image) })
-		w.want(v, verdict.Unknown, verdict.LookasideNotSignature)
+		w.want(v, verdict.Unknown, verdict.AttachmentsUnreadable)
 		if n := len(w.registry.Requests()); n > 10 || heap > 64<<20 {
 			t.Errorf("%d requests, heap grew by %d MiB", n, heap>>20)
 		}

@@ -400,7 +400,7 @@ func (e *evaluation) judge(ctx context.Context) {
 		}
 		e.set(verdict.Unknown, reason, fmt.Sprintf(what, err))
 		if reason == verdict.AttachmentsUnreadable {
-			e.v.Hint = e.attachmentsHint()
+			e.v.Hint = e.attachmentsHint(err)
 		}
 		if e.extension && reason != verdict.Timeout {
 			e.v.Hint = "the registry sends X-Registry-Supports-Signatures: 1, so runtimes ask it for signatures and no lookaside: it must serve them at /extensions/v2/, or not send the header"

@@ -198,7 +198,11 @@ func (e *evaluation) askedAttachments(err error, urls []*url.URL) bool {
 func attachmentTag(digest string) string { return strings.Replace(digest, ":", "-", 1) + ".sig" }
 
 // attachmentsHint is what helps where attachments can't be read: without them no requirement of a sigstore signature can hold.
-func (e *evaluation) attachmentsHint() string {
+func (e *evaluation) attachmentsHint(err error) string {
+	var much *tooMuchError
+	if errors.As(err, &much) {
+		return fmt.Sprintf("the tag %s must hold signatures only, at most %d of %d bytes each", attachmentTag(e.v.Digest), e.maxSignatures, e.maxSize)
+	}
 	if slices.ContainsFunc(e.sec.requirements, func(r *requirement) bool { return r.Type == "sigstoreSigned" }) {
 		return "give the right to read the tag " + attachmentTag(e.v.Digest) + ", which holds the signatures: runtimes read it before they pull, and the policy demands one"
 	}

@@ -39,14 +39,6 @@ type sig struct {
 	claims     openpgp.Claims
 }
 
-// size is in bytes, without annotations.
-func (s sig) size() int {
-	if s.sigstore != nil {
-		return len(s.sigstore.Payload)
-	}
-	return len(s.simple)
-}
-
 // The library's signatures have types that it keeps to itself; these are their methods.
 type (
 	simpleSignature   interface{ UntrustedSignature() []byte }
@@ -72,13 +64,14 @@ func (e *evaluation) signatures(ctx context.Context, un *image.UnparsedImage) ([
 	if err != nil {
 		var many *traffic.TooMuchError
 		if errors.As(err, &many) {
-			return nil, verdict.LookasideNotSignature, many
+			return nil, tooMuch(e.askedAttachments(err, e.requests.Since(asked))), &tooMuchError{many}
 		}
 		reason, err := e.unreadable(err, e.requests.Since(asked))
 		return nil, reason, err
 	}
 	if len(list) > e.maxSignatures {
-		return nil, verdict.LookasideNotSignature, fmt.Errorf("more than %d signatures", e.maxSignatures)
+		_, isAttached := any(list[e.maxSignatures]).(sigstoreSignature)
+		return nil, tooMuch(isAttached && !e.target.local()), &tooMuchError{fmt.Errorf("more than %d signatures", e.maxSignatures)}
 	}
 	var out []sig
 	attached := 0
@@ -109,11 +102,19 @@ func (e *evaluation) signatures(ctx context.Context, un *image.UnparsedImage) ([
 		}
 		one.index = i
 		if size > e.maxSize {
-			return nil, verdict.LookasideNotSignature, fmt.Errorf("%s has %d bytes, more than %d: that is no signature", e.sourceOf(one), size, e.maxSize)
+			return nil, tooMuch(one.attachment > 0 && !e.target.local()), &tooMuchError{fmt.Errorf("%s has %d bytes, more than %d: that is no signature", e.sourceOf(one), size, e.maxSize)}
 		}
 		out = append(out, one)
 	}
 	return out, "", nil
+}
+
+// tooMuch is the reason why no more is read of an image's attachments, or of its lookaside.
+func tooMuch(attachments bool) verdict.Reason {
+	if attachments {
+		return verdict.AttachmentsUnreadable
+	}
+	return verdict.LookasideNotSignature
 }
 
 // sourceOf names where a signature was read.
@@ -143,6 +144,8 @@ func (e *evaluation) dirSignature(i int) string {
 
 // tooMuchError says that there are more or larger signatures than are read.
 type tooMuchError struct{ error }
+
+func (e *tooMuchError) Unwrap() error { return e.error }
 
 // checkSignatureFiles looks at signatures that are local files before the library reads them: it would read whatever
 // size they have, and wait for a pipe.
