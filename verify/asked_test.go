@@ -162,3 +162,39 @@ func without(all, got []string) string {
 	}
 	return ""
 }
+
+// TestImage_requests: reading with the fetcher takes no request more than the library makes, where all goes as it should.
+func TestImage_requests(t *testing.T) {
+	w := newWorld(t)
+	cosign := newCosignKey(t)
+	d := w.push("team/app", "v1")
+	w.sign(w.key, "team/app", d, w.ref("team/app:v1"), 1)
+	payload, annotations := cosign.sign(t, d, w.ref("team/app"))
+	w.attach("team/app", d, payload, annotations)
+	_, instances, err := w.registry.PushIndex("team/list", "v1", "list", "amd64", "arm64")
+	check(t, err)
+	w.sign(w.key, "team/list", instances[0], w.ref("team/list:v1"), 1)
+	payload, annotations = cosign.sign(t, instances[0], w.ref("team/list"))
+	w.attach("team/list", instances[0], payload, annotations)
+	w.write("attached.d/lab.yaml", fmt.Sprintf("docker:\n  %s:\n    lookaside: %s\n    use-sigstore-attachments: true\n", w.registry.Host, w.lookaside.URL()))
+	p, err := Files(w.write("policy.json", `{"default":[`+signedBy(w.key)+`,`+cosign.requirement(t)+`]}`), []string{w.path("attached.d")}, Settings{})
+	check(t, err)
+	t.Cleanup(func() { p.Close() })
+	made := func() []string {
+		list := append(w.registry.Requests(), w.lookaside.Requests()...)
+		slices.Sort(list)
+		return list
+	}
+	made()
+	for _, image := range []string{w.ref("team/app:v1"), w.ref("team/list:v1")} {
+		w.want(w.judge(p, image), "accept", "")
+		got := made()
+		e, err := newEvaluation(image, p, testOptions())
+		check(t, err)
+		e.judge(t.Context())
+		w.want(e.finish(t.Context(), testOptions()), "accept", "")
+		if want := made(); !slices.Equal(got, want) {
+			t.Errorf("%s: made %q, the library %q", image, got, want)
+		}
+	}
+}
