@@ -21,8 +21,8 @@ import (
 type Asked struct {
 	// URL has neither query nor credentials.
 	URL string `json:"url"`
-	// Status is the HTTP status that was received. 0: there was no answer, the request was none of HTTP, or it was one of the
-	// library's, which tells of none.
+	// Status is the HTTP status that was received. 0: there was no answer, the request was none of HTTP, or it was one
+	// of the library's, which tells of none.
 	Status int `json:"status,omitempty"`
 	// Answer is in words.
 	Answer string `json:"answer"`
@@ -30,7 +30,8 @@ type Asked struct {
 	After bool `json:"after,omitempty"`
 }
 
-// tellFetched tells of the fetcher's requests but for the first n, and of what was asked to explain the verdict behind all others.
+// tellFetched tells of the fetcher's requests but for the first n, and of what was asked to explain the verdict behind
+// all others.
 func (e *evaluation) tellFetched(n int) {
 	var before, after []Asked
 	signatures := 0

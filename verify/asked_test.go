@@ -47,8 +47,8 @@ func (w *statusWriter) Write(b []byte) (int, error) {
 	return w.ResponseWriter.Write(b)
 }
 
-// TestExplain_asked: every status that explain tells of was sent for this URL, in this order, whatever the servers answer; and where
-// the image library was not asked, none is missing.
+// TestExplain_asked: every status that explain tells of was sent for this URL, in this order, whatever the servers
+// answer; and where the image library was not asked, none is missing.
 func TestExplain_asked(t *testing.T) {
 	w := newWorld(t)
 	cosign := newCosignKey(t)
@@ -163,7 +163,8 @@ func without(all, got []string) string {
 	return ""
 }
 
-// TestImage_requests: reading with the fetcher takes no request more than the library makes, where all goes as it should.
+// TestImage_requests: reading with the fetcher takes no request more than the library makes, where all goes as it
+// should.
 func TestImage_requests(t *testing.T) {
 	w := newWorld(t)
 	cosign := newCosignKey(t)

@@ -53,8 +53,8 @@ func (e *evaluation) attachments(ctx context.Context) (a attached) {
 	return a
 }
 
-// indexSigned counts the signatures of the image's index, of the kind that the requirement asks for and where runtimes would look for
-// them.
+// indexSigned counts the signatures of the image's index, of the kind that the requirement asks for and where runtimes
+// would look for them.
 func (n *noSignature) indexSigned(ctx context.Context, src types.ImageSource) (count int, err error) {
 	if b := n.besides(); b != nil {
 		if n.wantsGPG() {

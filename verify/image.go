@@ -102,8 +102,8 @@ type evaluation struct {
 	// asked are the requests that were made, with what came of them; physical is the place that served the manifest.
 	asked    []Asked
 	physical types.ImageReference
-	// fetched is the image as a fetcher read it, whose requests are in log; nil if the library is to read it. Then refusal is where
-	// the fetcher's reading ended, if by an error status, and beside asks for more.
+	// fetched is the image as a fetcher read it, whose requests are in log; nil if the library is to read it. Then
+	// refusal is where the fetcher's reading ended, if by an error status, and beside asks for more.
 	fetched, beside *fetch.Source
 	log             *fetch.Log
 	refusal         *fetch.Request

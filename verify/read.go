@@ -8,8 +8,8 @@ import (
 	"github.com/nodetrust/nodetrust/verify/fetch"
 )
 
-// read judges an image of a registry with what a fetcher reads, which sees what was asked and answered. Where that isn't as regular
-// as can be, the library reads the image again, and its word counts.
+// read judges an image of a registry with what a fetcher reads, which sees what was asked and answered. Where that
+// isn't as regular as can be, the library reads the image again, and its word counts.
 func (e *evaluation) read(ctx context.Context) {
 	if e.target.local() {
 		e.judge(ctx)
@@ -60,8 +60,8 @@ func (e *evaluation) fetch(ctx context.Context, f *fetch.Fetcher) error {
 	return src.Err()
 }
 
-// byLibrary judges with what the library reads, after a fetcher has read for first. The library tells no status; where it
-// failed at the request that the fetcher got an error status for too, that is it.
+// byLibrary judges with what the library reads, after a fetcher has read for first. The library tells no status; where
+// it failed at the request that the fetcher got an error status for too, that is it.
 func (e *evaluation) byLibrary(ctx context.Context, first *evaluation) {
 	e.log, e.asked, e.beside = first.log, first.asked, first.fetched
 	made := e.log.Requests()

@@ -110,8 +110,8 @@ func httpReason(err error) verdict.Reason {
 	return ""
 }
 
-// saysNotFound is true for a code that the registry protocol doesn't know, in words that the library itself takes for "no such
-// manifest".
+// saysNotFound is true for a code that the registry protocol doesn't know, in words that the library itself takes for
+// "no such manifest".
 func saysNotFound(err error) bool {
 	var e errcode.Error
 	return errors.As(err, &e) && e.ErrorCode() == errcode.ErrorCodeUnknown && strings.Contains(strings.ToLower(e.Message), "not found")
@@ -132,8 +132,8 @@ func statusReason(status int) verdict.Reason {
 	return verdict.RegistryUnreachable
 }
 
-// manifestReason says why a manifest couldn't be read, and puts it into words. A registry that refuses with a code that the library
-// doesn't know is told by the status, if the fetcher got it.
+// manifestReason says why a manifest couldn't be read, and puts it into words. A registry that refuses with a code that
+// the library doesn't know is told by the status, if the fetcher got it.
 func (e *evaluation) manifestReason(err error) (verdict.Reason, string) {
 	reason := registryReason(err)
 	if reason != verdict.RegistryRefused {
@@ -145,7 +145,8 @@ func (e *evaluation) manifestReason(err error) (verdict.Reason, string) {
 	return reason, err.Error()
 }
 
-// refused is what the fetcher was answered where the library failed, at the last of these requests; nil if that isn't known.
+// refused is what the fetcher was answered where the library failed, at the last of these requests; nil if that isn't
+// known.
 func (e *evaluation) refused(urls []*url.URL) *fetch.Request {
 	if e.refusal == nil || len(urls) == 0 || urls[len(urls)-1].String() != e.refusal.URL.String() {
 		return nil
@@ -171,8 +172,8 @@ func answered(r *fetch.Request) string {
 	return s
 }
 
-// unreadable says why signatures couldn't be read, and puts it into words; urls are the library's requests for them. Attachments
-// come last, so after a request for them it is they that couldn't be.
+// unreadable says why signatures couldn't be read, and puts it into words; urls are the library's requests for them.
+// Attachments come last, so after a request for them it is they that couldn't be.
 func (e *evaluation) unreadable(err error, urls []*url.URL) (verdict.Reason, error) {
 	reason := lookasideReason(err)
 	if reason == verdict.Timeout || reason == verdict.RateLimited || !e.askedAttachments(err, urls) {
@@ -197,7 +198,8 @@ func (e *evaluation) askedAttachments(err error, urls []*url.URL) bool {
 // attachmentTag is where runtimes look for the sigstore signatures of a manifest.
 func attachmentTag(digest string) string { return strings.Replace(digest, ":", "-", 1) + ".sig" }
 
-// attachmentsHint is what helps where attachments can't be read: without them no requirement of a sigstore signature can hold.
+// attachmentsHint is what helps where attachments can't be read: without them no requirement of a sigstore signature
+// can hold.
 func (e *evaluation) attachmentsHint(err error) string {
 	var much *tooMuchError
 	if errors.As(err, &much) {

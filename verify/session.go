@@ -179,7 +179,8 @@ func (e *evaluation) throttled(ctx context.Context, err error, o Options) (verdi
 	return e.finish(ctx, o), true
 }
 
-// byLibrary has the library read the image, after a fetcher has read for first. It takes a place at each host that may be asked, in one order for all.
+// byLibrary has the library read the image, after a fetcher has read for first. It takes a place at each host that may
+// be asked, in one order for all.
 func (s *Session) byLibrary(ctx context.Context, e, first *evaluation) (verdict.Verdict, error) {
 	sources := e.pullSources()
 	hosts := e.hosts(sources)

@@ -24,8 +24,8 @@ func testOptions() Options {
 	return Options{TLSVerify: &insecure, Timeout: time.Minute, Platform: "linux/amd64"}
 }
 
-// likeImage fails unless a session, and the library alone without keyrings that are used again, give the verdict that Image gives,
-// in every field. The words of a registry that refuses are the fetcher's to tell.
+// likeImage fails unless a session, and the library alone without keyrings that are used again, give the verdict that
+// Image gives, in every field. The words of a registry that refuses are the fetcher's to tell.
 func (w *world) likeImage(p *Policy, image string, o Options) verdict.Verdict {
 	w.Helper()
 	judge := func(f func() (verdict.Verdict, error)) (verdict.Verdict, string) {

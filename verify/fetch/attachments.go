@@ -127,7 +127,8 @@ func (s *Source) CountSimple(ctx context.Context, d digest.Digest) (int, error) 
 	return len(sigs), err
 }
 
-// CountAttached is how many sigstore signatures a manifest has, as far as runtimes would look for any. They aren't read.
+// CountAttached is how many sigstore signatures a manifest has, as far as runtimes would look for any. They aren't
+// read.
 func (s *Source) CountAttached(ctx context.Context, d digest.Digest) (int, error) {
 	if _, _, on := s.image.Registries.Lookup(s.physical); !on {
 		return 0, nil

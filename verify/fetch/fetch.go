@@ -57,8 +57,8 @@ func New(perHost int) *Fetcher {
 	return f
 }
 
-// One makes a fetcher for one image. Like the library it doesn't wait for a host that says "later": that is an answer, which the
-// library has to deal with. Close it after use.
+// One makes a fetcher for one image. Like the library it doesn't wait for a host that says "later": that is an answer,
+// which the library has to deal with. Close it after use.
 func One() *Fetcher {
 	f := New(1)
 	f.impatient = true
@@ -115,8 +115,8 @@ func (f *Fetcher) Open(ctx context.Context, im Image) (*Source, error) {
 	return nil, irregular("no place to read the image from")
 }
 
-// goesOn is true for an error with which the library goes on to the next place. It does so with all errors, but may see none where
-// a fetcher does: where an answer is unusual, and where it asks again because it came too early.
+// goesOn is true for an error with which the library goes on to the next place. It does so with all errors, but may see
+// none where a fetcher does: where an answer is unusual, and where it asks again because it came too early.
 func goesOn(err error) bool {
 	var unusual *irregularError
 	var throttled *polite.ThrottledError

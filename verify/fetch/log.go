@@ -40,8 +40,8 @@ type Request struct {
 	Body []byte
 }
 
-// Log is the requests that were made under a context, in their order. What another evaluation had asked for already, or asks for at
-// the time, is not among them. It may be used by several goroutines.
+// Log is the requests that were made under a context, in their order. What another evaluation had asked for already, or
+// asks for at the time, is not among them. It may be used by several goroutines.
 type Log struct {
 	mu       sync.Mutex
 	requests []Request
@@ -117,8 +117,8 @@ const maxWords = 500
 // secret is what a registry may echo of a request.
 var secret = regexp.MustCompile(`(?i)\b(bearer|basic)(\s+)[^\s"']{6,}`)
 
-// Words are what a registry says to its refusal: code and message in the form of the registry protocol, or a line of text. At most
-// 500 bytes, printable, without credentials; "" for a web page, or nothing.
+// Words are what a registry says to its refusal: code and message in the form of the registry protocol, or a line of
+// text. At most 500 bytes, printable, without credentials; "" for a web page, or nothing.
 func (r Request) Words() string {
 	var body struct {
 		Errors []struct {
