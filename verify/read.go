@@ -57,7 +57,7 @@ func (e *evaluation) fetch(ctx context.Context, f *fetch.Fetcher) error {
 	e.fetched = src
 	e.judge(ctx)
 	e.tellFetched(0)
-	return src.Err()
+	return e.fetched.Err()
 }
 
 // byLibrary judges with what the library reads, after a fetcher has read for first. The library tells no status; where
