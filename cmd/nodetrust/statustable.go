@@ -8,6 +8,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/nodetrust/nodetrust/cluster"
+	"github.com/nodetrust/nodetrust/internal/outside"
 	"github.com/nodetrust/nodetrust/judge"
 )
 
@@ -92,7 +93,7 @@ func advisoryLine(a cluster.Advisory, nodes int) string {
 	const most = 3
 	line := fmt.Sprintf("advisory %s: %d of %d nodes, by the version of the runtime", a.ID, a.Nodes, nodes)
 	if n := len(a.Runtimes); n > 0 {
-		line += " (" + printable(strings.Join(a.Runtimes[:min(n, most)], ", "))
+		line += " (" + outside.Printable(strings.Join(a.Runtimes[:min(n, most)], ", "))
 		if n > most {
 			line += fmt.Sprintf(" and %d more", n-most)
 		}
