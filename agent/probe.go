@@ -336,7 +336,8 @@ func parseProbe(res child.Result, runtime string, asked []trust.Canary) (probeAn
 	return out, nil
 }
 
-// knownRuntimes believes names and versions of the child, as far as they could be such, and looks up itself what holes they have.
+// knownRuntimes believes names and versions of the child, as far as they could be such. What holes these versions have is
+// looked up here.
 func knownRuntimes(told []judge.Runtime) []judge.Runtime {
 	var out []judge.Runtime
 	for _, r := range told[:min(len(told), maxRuntimes)] {
@@ -348,8 +349,8 @@ func knownRuntimes(told []judge.Runtime) []judge.Runtime {
 	return out
 }
 
-// remembered are the runtimes of a round. One that took part and told no version, for it was busy or slow, is what it was when it did: else
-// reports and alerts would come and go with the load of a node.
+// remembered are the runtimes of a round. A runtime that took part and told no version, because it was busy, counts as what
+// it said last: else reports and alerts would come and go with the load of a node.
 func remembered(told, before []judge.Runtime, cs []judge.Canary) []judge.Runtime {
 	through := func(r judge.Runtime) string {
 		if r.Name == "podman" {

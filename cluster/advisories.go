@@ -12,7 +12,8 @@ import (
 // Advisory is a known hole in the verifiers of some runtimes, and how many nodes have one of these.
 type Advisory struct {
 	ID string `json:"id"`
-	// Title says in one line what a runtime with the hole accepts, Fixed which version of the image library is the first without.
+	// Title says in one line what a runtime with the hole accepts. Fixed is the first version of the image library
+	// without it.
 	Title string `json:"title"`
 	Fixed string `json:"fixed"`
 	// Nodes counts the nodes that have it. It makes no node bad.
@@ -21,9 +22,9 @@ type Advisory struct {
 	Runtimes []string `json:"runtimes"`
 }
 
-// advisories lists the holes of a node's runtimes, in the order of trust.Advisories. Those of the CRI runtime are looked up by the
-// version that the kubelet tells, so they are known without an agent. Of other runtimes, podman's, the agent's report
-// tells as long as it holds: in its message, by the names of holes that are known.
+// advisories lists the holes of a node's runtimes, in the order of trust.Advisories. Those of the CRI runtime are looked up
+// by the version that the kubelet tells: they are known without an agent. Of podman's the agent's report tells as long
+// as the report holds: in its message, by the IDs of known holes.
 func advisories(n Node) []string {
 	ofCRI := holes(n.Runtime)
 	var told []string

@@ -42,7 +42,7 @@ type Input struct {
 	Differences []Difference
 	// Canaries are the entries of one probe round.
 	Canaries []Canary
-	// Runtimes are those that the canaries were run through. They change no state: canaries can't tell of a hole in a verifier.
+	// Runtimes are those that the canaries were run through. They change no state.
 	Runtimes []Runtime
 
 	// Contested names the paths that somebody else keeps writing.

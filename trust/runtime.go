@@ -7,14 +7,14 @@ import (
 	"sync"
 )
 
-// Runtime is a container runtime by the name and version that it gives itself, and what is known of its verifier by them.
+// Runtime is a container runtime by the name and version that it gives itself, and what is known of its verifier.
 type Runtime struct {
 	// Name is for example cri-o, podman or containerd; empty if the runtime gave no name that could be one.
 	Name string
 	// Version is the runtime's own, a vendor's suffix included; empty if it gave nothing that could be one.
 	Version string
-	// Advisories are the IDs of the known holes. An empty list says that none is known, also of a runtime that this program
-	// does not know. A vendor may have mended a hole and kept the number.
+	// Advisories are the IDs of the known holes. An empty list says that none is known, also of a runtime that this
+	// program does not know. A vendor may have mended a hole and kept the number.
 	Advisories []string
 	// Fixed is the first version of the image library that has none of the holes; empty without holes.
 	Fixed string
@@ -51,9 +51,9 @@ func LookupRuntime(name, version string) Runtime {
 	return r
 }
 
-// reader is the reader that the runtime is, if the table knows the runtime and the version is a number. A vendor's suffix, as
-// in 1.29.5-7.rhaos4.16.git7db4ada.el9 and 4.9.4-rhel, does not count; what comes before a version (1.34.0-dev, 5.0.0-rc1)
-// counts as the one before.
+// reader is the reader that the runtime is, if the table knows the runtime and the version is a number. The suffix of a
+// vendor does not count: 1.29.5-7.rhaos4.16.git7db4ada.el9 is 1.29.5, 4.9.4-rhel is 4.9.4. A version that is not
+// finished (1.34.0-dev, 5.0.0-rc1) counts as the one before it.
 func (r Runtime) reader() (Reader, bool) {
 	if r.Name != "cri-o" && r.Name != "podman" {
 		return Reader{}, false
