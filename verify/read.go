@@ -6,6 +6,7 @@ import (
 
 	"github.com/nodetrust/nodetrust/verdict"
 	"github.com/nodetrust/nodetrust/verify/fetch"
+	"github.com/nodetrust/nodetrust/verify/traffic"
 )
 
 // read judges an image of a registry with what a fetcher reads, which sees what was asked and answered. Where that
@@ -45,7 +46,7 @@ func (e *evaluation) clone() *evaluation {
 // fetch judges with what f reads. After an error that was worth nothing.
 func (e *evaluation) fetch(ctx context.Context, f *fetch.Fetcher) error {
 	e.log = &fetch.Log{}
-	ctx = e.log.Watch(ctx)
+	ctx = traffic.Logins(e.log.Watch(ctx), e.secrets.AddAuthorization)
 	src, err := f.Open(ctx, e.image())
 	if err != nil {
 		e.tellFetched(0)

@@ -6,12 +6,11 @@ import (
 	"errors"
 	"net/http"
 	"net/url"
-	"regexp"
 	"slices"
 	"strings"
 	"sync"
-	"unicode"
-	"unicode/utf8"
+
+	"github.com/nodetrust/nodetrust/internal/outside"
 )
 
 // Kind is what a request is for.
@@ -114,9 +113,6 @@ func (r recorder) CloseIdleConnections() {
 // maxWords bounds what is told of a registry's words, in bytes.
 const maxWords = 500
 
-// secret is what a registry may echo of a request.
-var secret = regexp.MustCompile(`(?i)\b(bearer|basic)(\s+)[^\s"']{6,}`)
-
 // Words are what a registry says to its refusal: code and message in the form of the registry protocol, or a line of
 // text. At most 500 bytes, printable, without credentials; "" for a web page, or nothing.
 func (r Request) Words() string {
@@ -136,22 +132,5 @@ func (r Request) Words() string {
 	case strings.HasPrefix(strings.TrimSpace(text), "<"):
 		return ""
 	}
-	return shorten(secret.ReplaceAllString(printable(text), "$1$2***"), maxWords)
-}
-
-// printable has a blank for each run of what can't be printed.
-func printable(s string) string {
-	return strings.Join(strings.FieldsFunc(s, func(c rune) bool { return !unicode.IsPrint(c) || c == utf8.RuneError || c == ' ' }), " ")
-}
-
-// shorten cuts s to at most n bytes.
-func shorten(s string, n int) string {
-	if len(s) <= n {
-		return s
-	}
-	n -= len("…")
-	for !utf8.RuneStart(s[n]) {
-		n--
-	}
-	return s[:n] + "…"
+	return outside.Bounded(text, maxWords)
 }
