@@ -185,6 +185,7 @@ spec:
 		"bad-scope":              {other("dir", "a"), other("dir", "/a")},
 		"unknown-transport":      {other("dockr", ""), other("docker", "")},
 		"dead-scope":             {aScope(`"https://example.com/a":` + signed(key)), ok},
+		"upper-case-host":        {aScope(`"Registry.example.com":` + signed(key)), ok},
 		"unimplemented-key-type": {scope(`[{"type":"signedBy","keyType":"X509Certificates",` + key + `}]`), ok},
 		"signed-base-layer":      {scope(`[{"type":"signedBaseLayer","baseLayerIdentity":{"type":"matchExact"}}]`), ok},
 		"empty-key-paths":        {scope(signed(`"keyPaths":[]`)), scope(signed(`"keyPaths":["/k"]`))},

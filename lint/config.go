@@ -221,6 +221,9 @@ func (r *runner) trustMeaning(cfg *trust.Config) {
 					"a mirror of registries.conf is judged by the name that it stands for; one that is pulled by its own name needs an entry of its own")
 			}
 		}
+		if trust.UpperCaseHost(reg.Scope) {
+			warn("upper-case-host", reg.Line, at+".scope: "+upperCaseHost, upperCaseHostHint)
+		}
 		if isTagScope(reg.Scope) {
 			warn("tag-scope", reg.Line, at+".scope: a pull by digest never matches it, and node runtimes often pull by digest", "name the repository, without the tag")
 		}

@@ -41,6 +41,9 @@ func (w *policyWalk) scopeMeaning(s policyScope, byName map[string]policyScope) 
 		w.report(Error, "dead-scope", s.line, s.path, err.Error(), "")
 		return
 	}
+	if trust.UpperCaseHost(s.name) {
+		w.report(Warning, "upper-case-host", s.line, s.path, upperCaseHost, upperCaseHostHint)
+	}
 	if official(s.name) {
 		w.report(Warning, "library-missing", s.line, s.path, libraryMissing, libraryHint(s.name))
 	}

@@ -139,6 +139,8 @@ func (l *linter) registriesFile(r *registries, f file) {
 		w.entry(e, "docker", scope)
 		if err := trust.CheckScope(scope); err != nil {
 			add(Error, "dead-scope", e.line, fmt.Sprintf("docker[%q]: %v", scope, err), "")
+		} else if trust.UpperCaseHost(scope) {
+			add(Warning, "upper-case-host", e.line, fmt.Sprintf("docker[%q]: %s", scope, upperCaseHost), upperCaseHostHint)
 		}
 		if first, ok := r.scopes[scope]; ok {
 			r.broken = true

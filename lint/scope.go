@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"github.com/opencontainers/go-digest"
+
+	"github.com/nodetrust/nodetrust/trust"
 )
 
 // transportNames are the transports that policy.json may name; ostree was removed from the library but is still taken.
@@ -79,43 +81,17 @@ func checkStorageScope(scope string) error {
 // parents lists the docker scopes that would be looked up in place of scope if it weren't there, the most specific
 // first, "" last.
 func parents(scope string) []string {
-	var out []string
-	name := scope
-	if domain, ok := strings.CutPrefix(scope, "*."); ok {
-		for {
-			_, rest, more := strings.Cut(domain, ".")
-			if !more {
-				return append(out, "")
-			}
-			out = append(out, "*."+rest)
-			domain = rest
-		}
+	if scope == "" {
+		return []string{""}
 	}
-	if repo, _, ok := strings.Cut(name, "@"); ok {
-		name = repo
-		out = append(out, name)
-	} else if i := strings.LastIndex(name, ":"); i > strings.LastIndex(name, "/") && strings.Contains(name, "/") {
-		name = name[:i]
-		out = append(out, name)
-	}
-	for {
-		i := strings.LastIndex(name, "/")
-		if i < 0 {
-			break
-		}
-		name = name[:i]
-		out = append(out, name)
-	}
-	host, _, _ := strings.Cut(name, ":")
-	for {
-		_, rest, more := strings.Cut(host, ".")
-		if !more {
-			return append(out, "")
-		}
-		out = append(out, "*."+rest)
-		host = rest
-	}
+	return append(trust.Chain(scope)[1:], "")
 }
+
+// What is said of a scope whose host is written with upper case.
+const (
+	upperCaseHost     = "is compared as written, while DNS ignores case: an image pulled by another spelling of the host has another scope"
+	upperCaseHostHint = "write the host in lower case, unless images are really pulled by this spelling"
+)
 
 // isTagScope reports whether the scope names one tag.
 func isTagScope(scope string) bool {

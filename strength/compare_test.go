@@ -111,6 +111,22 @@ func TestCompare_deadScope(t *testing.T) {
 	}
 }
 
+// TestCompare_liveScope: what looks dead, and what the image library looks up all the same, is a hole.
+func TestCompare_liveScope(t *testing.T) {
+	reject, err := Parse([]byte(`{"default":[{"type":"reject"}]}`), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, scope := range []string{
+		"Registry.example.com", "*.Example.com", "quay.io:0", "quay.io:99999/a", "registry-1.docker.io/a", "a_b.example",
+		"quay.io/a/b@sha384:" + strings.Repeat("0a", 48), "quay.io/a/b@sha512:" + strings.Repeat("0a", 64),
+	} {
+		if r := Compare(reject, policyOf(t, scope, `[{"type":"insecureAcceptAnything"}]`, nil)); r.Relation != Weaker {
+			t.Errorf("%s: %s", scope, r.Relation)
+		}
+	}
+}
+
 // TestChain: what is looked up for scopes that are no plain references.
 func TestChain(t *testing.T) {
 	for _, tt := range []struct{ transport, scope, want string }{

@@ -25,13 +25,13 @@ func (i identity) normal(at place) identity {
 	if at.transport != "docker" || at.scope == "" {
 		return i
 	}
-	name, pinned := repository(at.scope)
+	name, pinned := trust.Repository(at.scope)
 	if i.Type == trust.RemapIdentity {
 		i = i.remapped(name, pinned)
 		if pinned && i.Type == trust.RemapIdentity {
 			at.scope = i.SignedPrefix + at.scope[len(name):]
 			i = identity{Type: trust.MatchRepoDigestOrExact}
-			name, _ = repository(at.scope)
+			name, _ = trust.Repository(at.scope)
 		}
 	}
 	if !pinned {
@@ -86,7 +86,7 @@ func (i identity) implies(j identity) bool {
 		if i.Type != trust.ExactReference {
 			return false
 		}
-		name, _ := repository(i.DockerReference)
+		name, _ := trust.Repository(i.DockerReference)
 		return name == j.DockerRepository
 	}
 	return false

@@ -8,6 +8,8 @@ import (
 	"maps"
 	"slices"
 	"strings"
+
+	"github.com/nodetrust/nodetrust/trust"
 )
 
 // maxRequirements bounds the work of comparing one scope with another.
@@ -96,7 +98,9 @@ func chain(at place) []string {
 	out := []string{at.scope}
 	switch at.transport {
 	case "docker", "docker-daemon", "atomic":
-		out = append(out, names(at.scope, true)...)
+		if at.scope != "" {
+			out = trust.Chain(at.scope)
+		}
 	case "containers-storage":
 		out = append(out, storage(at.scope)...)
 	default: // paths, of oci with ":" and a name behind
@@ -113,47 +117,6 @@ func chain(at place) []string {
 	return out
 }
 
-// names lists what is looked up after a scope that is a reference, a part of one, or a wildcard.
-func names(scope string, wildcards bool) []string {
-	var out []string
-	if scope == "" {
-		return nil
-	}
-	name, pinned := repository(scope)
-	if pinned {
-		out = append(out, name)
-	}
-	for {
-		i := strings.LastIndex(name, "/")
-		if i < 0 {
-			break
-		}
-		name = name[:i]
-		out = append(out, name)
-	}
-	if !wildcards {
-		return out
-	}
-	host, _, _ := strings.Cut(strings.TrimPrefix(name, "*."), ":")
-	for {
-		_, parent, ok := strings.Cut(host, ".")
-		if !ok {
-			return out
-		}
-		out = append(out, "*."+parent)
-		host = parent
-	}
-}
-
-// repository cuts tag and digest off, and reports whether there were any.
-func repository(scope string) (string, bool) {
-	name, _, pinned := strings.Cut(scope, "@")
-	if i := strings.LastIndex(name, ":"); i > strings.LastIndex(name, "/") && strings.Contains(name, "/") {
-		return name[:i], true
-	}
-	return name, pinned
-}
-
 // storage: scopes of containers-storage are "[driver@root]name", and "[root]" alone.
 func storage(scope string) []string {
 	i := strings.Index(scope, "]")
@@ -162,8 +125,10 @@ func storage(scope string) []string {
 	}
 	store, name := scope[:i+1], scope[i+1:]
 	var out []string
-	for _, n := range names(name, false) {
-		out = append(out, store+n)
+	for _, n := range trust.Chain(name) {
+		if n != name && !strings.HasPrefix(n, "*.") {
+			out = append(out, store+n)
+		}
 	}
 	if name != "" {
 		out = append(out, store)

@@ -247,7 +247,7 @@ func (p *parser) registry(n *yaml.Node, at string) {
 	r := Registry{Line: n.Line}
 	insecure, attachments := false, false
 	p.mapping(n, at,
-		required("scope", func(n *yaml.Node, at string) { r.Scope = p.scope(n, at, checkScope) }),
+		required("scope", func(n *yaml.Node, at string) { r.Scope = p.scope(n, at, CheckScope) }),
 		required("require", func(n *yaml.Node, at string) { p.require(&r, n, at) }),
 		optional("lookaside", p.lookaside(&r.Location)),
 		optional("insecure", p.bool(&insecure)),
@@ -390,7 +390,7 @@ func (p *parser) identity(id *Identity, n *yaml.Node, at string) {
 		case id.Type != "" && id.Type != f.of && f.value != "":
 			p.addf(n.Line, at+"."+f.name, "is no field of %s", id.Type)
 		case id.Type == f.of && f.name == "dockerReference":
-			if _, tag, digest, err := splitReference(f.value); err != nil || checkScope(f.value) != nil || tag == "" && digest == "" {
+			if _, tag, digest, err := splitReference(f.value); err != nil || CheckScope(f.value) != nil || tag == "" && digest == "" {
 				p.addf(n.Line, at+"."+f.name, "must be a full reference with a tag or a digest, not %q", f.value)
 			}
 		case id.Type == f.of && f.name == "dockerRepository":
@@ -457,7 +457,7 @@ func checkCanaryImage(image string) error {
 	if !ok {
 		return fmt.Errorf("%q has no digest: a canary is repository@sha256:…, so that it never changes", image)
 	}
-	if !validDigest(digest) {
+	if !validDigest(digest) || !strings.HasPrefix(digest, "sha256:") {
 		return fmt.Errorf("%q: %q is no digest (sha256: and 64 lower-case hex digits)", image, digest)
 	}
 	if _, tag, _, err := splitReference(rest); err == nil && tag != "" {
@@ -466,7 +466,7 @@ func checkCanaryImage(image string) error {
 	if !strings.Contains(rest, "/") {
 		return fmt.Errorf("%q has no registry host", image)
 	}
-	if err := checkScope(image); err != nil {
+	if err := CheckScope(image); err != nil {
 		return fmt.Errorf("%q is not fully qualified: %w", image, err)
 	}
 	return nil

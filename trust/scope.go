@@ -2,35 +2,68 @@ package trust
 
 import (
 	"fmt"
-	"strconv"
 	"strings"
 )
 
-// checkScope returns why a scope of the docker transport would never match an image, or nil. The grammar is that of image
-// references: a scope that isn't written as references are is loaded by every reader and silently does nothing.
-func checkScope(s string) error {
+// CheckScope returns why no image has a scope of the docker transport, in policy.json or registries.d, or nil. A scope is
+// dead only if the image library parses no reference under which it looks the scope up; the tests hold the grammar
+// against the library's. The empty scope, which is the whole transport, has no grammar.
+func CheckScope(s string) error {
 	if domain, ok := strings.CutPrefix(s, "*."); ok {
-		switch {
-		case strings.ContainsAny(domain, "/@"):
-			return fmt.Errorf("a wildcard covers whole hosts, it can have no path")
-		case strings.Contains(domain, ":"):
-			return fmt.Errorf("never matches: a wildcard can have no port")
-		case strings.Contains(domain, "*"):
-			return fmt.Errorf(`never matches: "*" is allowed only as the first label of a host`)
-		}
-		return checkHost(domain)
+		return checkWildcard(domain)
 	}
-	rest, _, digest, err := splitReference(s)
+	rest, tag, digest, err := splitReference(s)
 	if err != nil {
 		return err
 	}
 	if digest != "" && !validDigest(digest) {
-		return fmt.Errorf("never matches: %q is no digest (sha256: and 64 lower-case hex digits)", digest)
+		return fmt.Errorf("never matches: %q is no digest (sha256:, sha384: or sha512: and lower-case hex digits)", digest)
 	}
-	return checkName(rest)
+	if err := checkName(rest); err != nil {
+		return err
+	}
+	longest := maxName
+	if tag == "" && digest == "" && onlyParent(rest) {
+		longest -= len("/x")
+	}
+	if len(rest) > longest {
+		return fmt.Errorf("never matches: it is longer than %d bytes", longest)
+	}
+	return nil
 }
 
-// checkRepository is checkScope for what must be a repository or a prefix of one: no tag, no digest, no wildcard.
+// maxName is how long the name of a repository may be, its host included.
+const maxName = 255
+
+func checkWildcard(domain string) error {
+	switch {
+	case strings.ContainsAny(domain, "/@"):
+		return fmt.Errorf("a wildcard covers whole hosts, it can have no path")
+	case strings.Contains(domain, ":"):
+		return fmt.Errorf("never matches: a wildcard can have no port")
+	case strings.Contains(domain, "*"):
+		return fmt.Errorf(`never matches: "*" is allowed only as the first label of a host`)
+	case len("*."+domain+"/x") > maxName:
+		return fmt.Errorf("never matches: it is longer than %d bytes", maxName-len("/x"))
+	case domain == "":
+		return fmt.Errorf("names no host")
+	}
+	return checkHost("x." + domain)
+}
+
+// onlyParent reports whether the name is that of no repository, and only has repositories below it.
+func onlyParent(name string) bool {
+	return !strings.Contains(name, "/") || strings.HasPrefix(name, "docker.io/") && strings.Count(name, "/") == 1
+}
+
+// UpperCaseHost reports whether the host of a scope is written with upper case. Hosts of scopes and images are compared as
+// written, while DNS ignores case: a pull by the other spelling gets the same image under another scope.
+func UpperCaseHost(scope string) bool {
+	host := scopeHost(scope)
+	return strings.ToLower(host) != host
+}
+
+// checkRepository is CheckScope for what must be a repository or a prefix of one: no tag, no digest, no wildcard.
 func checkRepository(s string) error {
 	if strings.HasPrefix(s, "*") {
 		return fmt.Errorf("can be no wildcard")
@@ -80,8 +113,8 @@ func splitReference(s string) (rest, tag, digest string, err error) {
 // checkName checks host[:port][/path…].
 func checkName(s string) error {
 	host, path, hasPath := strings.Cut(s, "/")
-	if err := checkHost(host); err != nil {
-		return err
+	if host == "" {
+		return fmt.Errorf("names no host")
 	}
 	if !strings.ContainsAny(host, ".:") && host != "localhost" {
 		if !hasPath {
@@ -89,14 +122,14 @@ func checkName(s string) error {
 		}
 		return fmt.Errorf("never matches: %q is no registry host (an image of Docker Hub is docker.io/%s)", host, s)
 	}
-	if host == "index.docker.io" || host == "registry-1.docker.io" {
+	if host == "index.docker.io" {
 		return fmt.Errorf("never matches: images of Docker Hub are looked up as docker.io")
+	}
+	if err := checkHost(host); err != nil {
+		return err
 	}
 	if !hasPath {
 		return nil
-	}
-	if len(s) > 255 {
-		return fmt.Errorf("never matches: it is longer than 255 bytes")
 	}
 	for component := range strings.SplitSeq(path, "/") {
 		if err := checkComponent(component); err != nil {
@@ -106,6 +139,8 @@ func checkName(s string) error {
 	return nil
 }
 
+// checkHost checks host[:port]. The port may be any number. A host that DNS can't know, such as a_b.example, is one to the
+// image library if it could be a part of a repository's name, and registries.conf may give it a location.
 func checkHost(s string) error {
 	if strings.HasPrefix(s, "[") {
 		return fmt.Errorf("never matches: image references can't name an IPv6 address")
@@ -114,18 +149,19 @@ func checkHost(s string) error {
 	if name == "" {
 		return fmt.Errorf("names no host")
 	}
-	if hasPort {
-		if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
-			return fmt.Errorf("never matches: %q is no port", port)
-		}
+	if hasPort && (port == "" || strings.Trim(port, "0123456789") != "") {
+		return fmt.Errorf("never matches: %q is no port", port)
 	}
-	if strings.ToLower(name) != name {
-		return fmt.Errorf("never matches: hosts are compared as written, and nobody writes upper case")
+	if !hasPort && validComponent(name) {
+		return nil
 	}
-	for label := range strings.SplitSeq(name, ".") {
+	for label := range strings.SplitSeq(strings.ToLower(name), ".") {
 		if label == "" || label[0] == '-' || label[len(label)-1] == '-' || !only(label, "-") {
 			return fmt.Errorf("never matches: %q is no host", s)
 		}
+	}
+	if !isASCII(s) { // U+212A is the letter k in lower case
+		return fmt.Errorf("never matches: %q is no host", s)
 	}
 	return nil
 }
@@ -171,12 +207,14 @@ func only(s, extra string) bool {
 }
 
 func validTag(s string) bool {
-	return s != "" && len(s) <= 128 && s[0] != '.' && s[0] != '-' && only(strings.ToLower(s), "._-")
+	return s != "" && len(s) <= 128 && s[0] != '.' && s[0] != '-' && isASCII(s) && only(strings.ToLower(s), "._-")
 }
 
+// validDigest reports whether s is a digest of an algorithm that the image library knows.
 func validDigest(s string) bool {
-	hex, ok := strings.CutPrefix(s, "sha256:")
-	return ok && len(hex) == 64 && !strings.ContainsFunc(hex, func(r rune) bool { return (r < '0' || r > '9') && (r < 'a' || r > 'f') })
+	algorithm, hex, _ := strings.Cut(s, ":")
+	digits, ok := map[string]int{"sha256": 64, "sha384": 96, "sha512": 128}[algorithm]
+	return ok && len(hex) == digits && strings.Trim(hex, "0123456789abcdef") == ""
 }
 
 // scopeHost is the host (with port) that a scope is about. A wildcard's is "*." and a domain.
@@ -185,23 +223,23 @@ func scopeHost(s string) string {
 	return host
 }
 
-// covers lists the scopes that policy.json and registries.d would look up for repository@digest or repository:tag, the
-// most specific first: itself, the repository, its parents, the host, wildcards.
-func covers(image string) []string {
-	out := []string{image}
-	rest, _, _, err := splitReference(image)
-	if err != nil {
-		return out
+// Chain lists the scopes of the docker transport that policy.json and registries.d look up for an image, or would look up
+// if the scope were not there, the most specific first: itself, the repository, its parents, the host, wildcards. The
+// transport's own scope, "", comes after them all and is not in the list.
+func Chain(scope string) []string {
+	if scope == "" {
+		return nil
 	}
-	for ; ; rest = rest[:strings.LastIndex(rest, "/")] {
-		if rest != image {
-			out = append(out, rest)
-		}
-		if !strings.Contains(rest, "/") {
-			break
-		}
+	out := []string{scope}
+	name, pinned := Repository(scope)
+	if pinned {
+		out = append(out, name)
 	}
-	host, _, _ := strings.Cut(rest, ":")
+	for i := strings.LastIndex(name, "/"); i >= 0; i = strings.LastIndex(name, "/") {
+		name = name[:i]
+		out = append(out, name)
+	}
+	host, _, _ := strings.Cut(strings.TrimPrefix(name, "*."), ":")
 	for {
 		_, parent, ok := strings.Cut(host, ".")
 		if !ok {
@@ -212,5 +250,16 @@ func covers(image string) []string {
 	}
 }
 
-// CheckScope returns why a scope of the docker transport, in policy.json or registries.d, would never match an image, or nil.
-func CheckScope(s string) error { return checkScope(s) }
+// Repository cuts tag and digest off a scope, and reports whether there were any.
+func Repository(scope string) (name string, pinned bool) {
+	name, _, pinned = strings.Cut(scope, "@")
+	if i := strings.LastIndex(name, ":"); i > strings.LastIndex(name, "/") && strings.Contains(name, "/") {
+		return name[:i], true
+	}
+	return name, pinned
+}
+
+// isASCII reports whether s has no other characters than those of ASCII.
+func isASCII(s string) bool {
+	return !strings.ContainsFunc(s, func(r rune) bool { return r >= 0x80 })
+}

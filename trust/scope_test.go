@@ -1,12 +1,12 @@
 package trust
 
 import (
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"testing"
 
 	"go.podman.io/image/v5/docker"
-	"go.podman.io/image/v5/docker/reference"
 )
 
 func TestCheckScope(t *testing.T) {
@@ -15,37 +15,41 @@ func TestCheckScope(t *testing.T) {
 		"registry.redhat.io", "localhost", "localhost:5000", "registry.example.com:5000", "quay.io/corp", "quay.io/corp/a/b-c/d.e_f__g---h",
 		"*.example.com", "*.com", "docker.io", "docker.io/library/busybox", "docker.io/bitnami", "127.0.0.1:5000/x",
 		"quay.io/corp/app:v1.0_x", "quay.io/corp/app@" + digest, "docker.io/library/busybox:1.0",
+		"Registry.example.com", "*.Example.com", "quay.io:0", "quay.io:99999/a", "registry-1.docker.io/library/a", "index.docker.io:443/a", "a_b.example/c",
+		"quay.io/corp/app@sha384:" + strings.Repeat("0a", 48), "quay.io/corp/app@sha512:" + strings.Repeat("0a", 64),
 	} {
-		if err := checkScope(s); err != nil {
+		if err := CheckScope(s); err != nil {
 			t.Errorf("%q: %v", s, err)
 		}
 	}
 	for s, want := range map[string]string{
-		"*":                                   `"*" is allowed only`,
-		"https://example.com":                 "not a URL",
-		"docker://quay.io/corp":               "not a URL",
-		"example.com/":                        "trailing slash",
-		"example.com/*":                       `"*" is allowed only`,
-		"*.example.com:5000":                  "can have no port",
-		"*.example.com/x":                     "no path",
-		"a.*.example.com":                     `"*" is allowed only`,
-		"*.*.com":                             "first label",
-		"busybox":                             "docker.io/library/busybox",
-		"library/busybox":                     "docker.io/library/busybox",
-		"docker.io/busybox:1.0":               "docker.io/library/busybox",
-		"index.docker.io/library/a":           "looked up as docker.io",
-		"Registry.example.com":                "upper case",
-		"quay.io/Corp":                        "upper case",
-		"quay.io/corp//app":                   "empty path component",
-		"/corp":                               "names no host",
-		"quay.io/-corp":                       "no part of a repository",
-		"quay.io/corp-":                       "no part of a repository",
-		"quay.io/a..b":                        "no part of a repository",
-		"quay.io/a___b":                       "no part of a repository",
-		"quay.io/a b":                         "no part of a repository",
-		"quay.io:port/x":                      "no port",
-		"quay.io:0":                           "no port",
-		"quay.io:70000":                       "no port",
+		"*":                         `"*" is allowed only`,
+		"https://example.com":       "not a URL",
+		"docker://quay.io/corp":     "not a URL",
+		"example.com/":              "trailing slash",
+		"example.com/*":             `"*" is allowed only`,
+		"*.example.com:5000":        "can have no port",
+		"*.example.com/x":           "no path",
+		"a.*.example.com":           `"*" is allowed only`,
+		"*.*.com":                   "first label",
+		"busybox":                   "docker.io/library/busybox",
+		"library/busybox":           "docker.io/library/busybox",
+		"docker.io/busybox:1.0":     "docker.io/library/busybox",
+		"index.docker.io/library/a": "looked up as docker.io",
+		"quay.io/Corp":              "upper case",
+		"quay.io/corp//app":         "empty path component",
+		"/corp":                     "names no host",
+		"quay.io/-corp":             "no part of a repository",
+		"quay.io/corp-":             "no part of a repository",
+		"quay.io/a..b":              "no part of a repository",
+		"quay.io/a___b":             "no part of a repository",
+		"quay.io/a b":               "no part of a repository",
+		"quay.io:port/x":            "no port",
+		"quay.io:":                  "no port",
+		"LOCALHOST/a":               "no registry host",
+		"quay.\u212Aio":             "no host",
+		"quay.io/a:\u212A":          "no tag",
+		"quay.io/corp@sha512:" + strings.Repeat("0a", 32): "no digest",
 		"quay..io":                            "no host",
 		"-quay.io":                            "no host",
 		"[::1]:5000/x":                        "IPv6",
@@ -57,61 +61,93 @@ func TestCheckScope(t *testing.T) {
 		"quay.io@" + digest:                   "no repository",
 		"quay.io/" + strings.Repeat("a", 256): "255",
 	} {
-		if err := checkScope(s); err == nil || !strings.Contains(err.Error(), want) {
+		if err := CheckScope(s); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: got %v, want %q", s, err, want)
 		}
 	}
 }
 
-// FuzzScope holds scopes against the grammar of references in the image library: a name that we take for a repository is one
-// there, spelled the same way; a name that is a canonical reference there is a scope here.
-func FuzzScope(f *testing.F) {
-	for _, s := range []string{"quay.io/corp/app:v1", "docker.io/library/busybox", "[::1]:5000/a/b", "localhost/a_b--c", "busybox", "a.b/c@sha256:" + strings.Repeat("0", 64), "*.example.com", "A.b/c", "a.b:1/c:d"} {
-		f.Add(s)
+// libraryChain is what the image library looks up for an image, "" aside; nil if it parses no such reference.
+func libraryChain(image string) []string {
+	ref, err := docker.ParseReference("//" + image)
+	if err != nil {
+		return nil
 	}
-	f.Fuzz(func(t *testing.T, s string) {
-		err := checkScope(s)
-		covers(s)
-		if !strings.Contains(s, "/") || strings.HasPrefix(s, "*") {
-			return
-		}
-		ref, refErr := reference.ParseNormalizedNamed(s)
-		if err == nil {
-			single := strings.HasPrefix(s, "docker.io/") && strings.Count(s, "/") == 1 // a namespace of Docker Hub
-			if refErr != nil || ref.String() != s && !single {
-				t.Errorf("%q is taken for a scope, but the library says %v, %v", s, ref, refErr)
-			}
-			return
-		}
-		if refErr != nil || ref.String() != s {
-			return
-		}
-		_, tagged := ref.(reference.Tagged)
-		_, digested := ref.(reference.Digested)
-		host := reference.Domain(ref)
-		if tagged && digested || strings.ToLower(host) != host || strings.Contains(host, "docker.io") || strings.Contains(s, "@") || strings.HasPrefix(host, "[") || strings.ContainsAny(host, ":_") {
-			return // refused on purpose, or a host that is none
-		}
-		t.Errorf("%q is a reference, but: %v", s, err)
-	})
+	return append([]string{ref.PolicyConfigurationIdentity()}, ref.PolicyConfigurationNamespaces()...)
 }
 
-// TestCovers compares with the lookup order of the image library.
-func TestCovers(t *testing.T) {
-	for _, image := range []string{
-		"a.b.com:5000/x/y@sha256:" + strings.Repeat("0", 64), "a.b.com/x:v1", "localhost/x@sha256:" + strings.Repeat("0", 64), "docker.io/library/busybox:v1", "127.0.0.1:5000/x/y/z:v1",
+// alive reports whether the image library looks the scope up for some image: for the scope itself, a tag of it, an image below
+// it, or one of a host below a wildcard.
+func alive(scope string) bool {
+	for _, image := range []string{scope, scope + ":t", scope + "/x:t", "x" + strings.TrimPrefix(scope, "*") + "/x:t"} {
+		if slices.Contains(libraryChain(image), scope) {
+			return true
+		}
+	}
+	return false
+}
+
+// holdScope compares with the image library: a scope is dead here only if it is there, and its chain is that of its images.
+func holdScope(t *testing.T, s string) {
+	t.Helper()
+	if s == "" || strings.HasPrefix(s, "*.") && strings.ContainsAny(s, "/@") { // no policy with such a wildcard means anything
+		return
+	}
+	err := CheckScope(s)
+	if lives := alive(s); lives != (err == nil) {
+		t.Errorf("%q: the library looks it up: %v, but %v", s, lives, err)
+	}
+	if want := libraryChain(s); want != nil && want[0] == s && !slices.Equal(Chain(s), want) {
+		t.Errorf("%q: got %q, want %q", s, Chain(s), want)
+	}
+	for _, image := range []string{s + "/x:t", "x" + strings.TrimPrefix(s, "*") + "/x:t"} {
+		want := libraryChain(image)
+		if i := slices.Index(want, s); i >= 0 && !slices.Equal(Chain(s), want[i:]) {
+			t.Errorf("%q: got %q, want %q", s, Chain(s), want[i:])
+		}
+	}
+}
+
+// FuzzScope holds scopes against the image library.
+func FuzzScope(f *testing.F) {
+	for _, s := range []string{
+		"quay.io/corp/app:v1", "docker.io/library/busybox", "[::1]:5000/a/b", "localhost/a_b--c", "busybox", "a.b/c@sha256:" + strings.Repeat("0", 64), "*.example.com", "*.apps.example.com", "A.b/c", "a.b:1/c:d",
+		"a.b.com:5000/x/y@sha256:" + strings.Repeat("0", 64), "127.0.0.1:5000/x/y/z:v1",
+		"quay.io/" + strings.Repeat("a", 247), "quay.io/" + strings.Repeat("a", 248), strings.Repeat("a", 249) + ".com", strings.Repeat("a", 250) + ".com", "*." + strings.Repeat("a", 251), "*." + strings.Repeat("a", 252),
+		"docker.io/" + strings.Repeat("a", 243), "docker.io/" + strings.Repeat("a", 244),
 	} {
-		named, err := reference.ParseNormalizedNamed(image)
-		if err != nil {
-			t.Fatal(err)
+		f.Add(s)
+	}
+	f.Fuzz(holdScope)
+}
+
+// TestScope_library holds many scopes, made of what scopes are made of, against the image library.
+func TestScope_library(t *testing.T) {
+	parts := []string{
+		"a", "b-c", "io", "com", "docker.io", "index.docker.io", "registry-1.docker.io", "library", "quay.io", "localhost", "Quay", "A", "_", "__", "-", "--", ".", ".", ".", "/", "/", "/", ":", ":", "@",
+		"*.", "*", "0", "99999", "v1", "sha256:", "sha384:", "sha512:", "md5:", strings.Repeat("0a", 32), strings.Repeat("0a", 48), strings.Repeat("0A", 64), strings.Repeat("0a", 64), "\u212A", "é", " ", "\n", "[::1]",
+	}
+	r := rand.New(rand.NewPCG(5, 6))
+	lives := 0
+	for range 10_000 {
+		var b strings.Builder
+		for range 1 + r.IntN(9) {
+			b.WriteString(parts[r.IntN(len(parts))])
 		}
-		ref, err := docker.NewReference(named)
-		if err != nil {
-			t.Fatal(err)
+		holdScope(t, b.String())
+		if CheckScope(b.String()) == nil {
+			lives++
 		}
-		want := append([]string{ref.PolicyConfigurationIdentity()}, ref.PolicyConfigurationNamespaces()...)
-		if got := covers(image); !slices.Equal(got, want) {
-			t.Errorf("got %q, want %q", got, want)
-		}
+	}
+	if lives < 300 {
+		t.Errorf("%d scopes only are alive", lives)
+	}
+}
+
+// TestParse_wildcardParent: the wildcards above a wildcard count as they do above a host.
+func TestParse_wildcardParent(t *testing.T) {
+	const registries = "  keys: [{name: pem, file: cosign.pub}]\n  registries:\n  - {scope: '*.example.com', require: accept, attachments: true}\n  - {scope: '*.apps.example.com', require: [{sigstore: {keys: [pem]}}]}\n"
+	if _, err := Parse("t.yaml", []byte(config(registries)), testKeys(t).read); err != nil {
+		t.Error(err)
 	}
 }

@@ -213,7 +213,7 @@ func (p *parser) checkAttachments(r Registry, byScope map[string]int, at string)
 	if sigstore < 0 {
 		return
 	}
-	for _, scope := range covers(r.Scope) {
+	for _, scope := range Chain(r.Scope) {
 		if i, ok := byScope[scope]; ok && p.cfg.Registries[i].Attachments != nil {
 			if *p.cfg.Registries[i].Attachments {
 				return
@@ -253,7 +253,7 @@ func (p *parser) checkCanaries(byScope map[string]int) {
 // checkAcceptCanary: the canary must be accepted because of what the config says of it. An entry that accepts without a
 // signature will do: under default: reject, or below a signed scope, that it still does is worth a proof.
 func (p *parser) checkAcceptCanary(image string, byScope map[string]int, line int, at string) {
-	for _, scope := range covers(image) {
+	for _, scope := range Chain(image) {
 		i, ok := byScope[scope]
 		if !ok {
 			continue
