@@ -173,3 +173,43 @@ func describe(pub crypto.PublicKey) Key {
 	}
 	return Key{Algorithm: fmt.Sprintf("%T", pub)}
 }
+
+// plain reports whether armor is written as GnuPG writes it, so that readers find the same keys in it: headers, a blank line,
+// lines of base64, a checksum. Around the blocks may be text in lines that are not too long for a reader.
+func plain(data []byte) bool {
+	const outside, headers, body, sum = 0, 1, 2, 3
+	state := outside
+	padded := false
+	for line := range strings.Lines(string(data)) {
+		line = strings.TrimSuffix(strings.TrimSuffix(line, "\n"), "\r")
+		switch {
+		case len(line) > 1000:
+			return false
+		case state == outside:
+			if line == armorBegin+publicKey {
+				state, padded = headers, false
+			} else if strings.Contains(line, "-----") {
+				return false
+			}
+		case state == headers:
+			if line == "" {
+				state = body
+			} else if !strings.Contains(line, ": ") {
+				return false
+			}
+		case line == armorEnd+publicKey:
+			state = outside
+		case state == sum:
+			return false
+		case strings.HasPrefix(line, "=") && len(line) == 5:
+			state = sum
+		case padded || line == "" || strings.Trim(strings.TrimRight(line, "="), base64Digits) != "":
+			return false
+		default:
+			padded = strings.HasSuffix(line, "=")
+		}
+	}
+	return state == outside
+}
+
+const base64Digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"

@@ -83,6 +83,8 @@ type Key struct {
 	Subkeys []Key
 	// Data is the key alone, in binary.
 	Data []byte
+
+	algorithm byte
 }
 
 // ID returns the 16 hex digits by which signatures of version 3 and 4 name the key.

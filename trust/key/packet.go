@@ -278,6 +278,7 @@ func parseKey(body []byte) (Key, error) {
 		return k, nil
 	}
 	k.Fingerprint = strings.ToUpper(hex.EncodeToString(sum))
+	k.algorithm = alg
 	k.Algorithm, k.Bits = algorithm(alg, material)
 	return k, nil
 }
