@@ -27,40 +27,56 @@ type crioPolicy struct {
 
 // crioConf lints the CRI-O configuration of the host.
 func (r *runner) crioConf() crioPolicy {
-	var files []file
-	read := func(p string) {
-		data, err := hostfs.Root(r.Root).ReadFile(p, maxRegistries)
+	files, unread := crioFiles(rootFiles{hostfs.Root(r.Root)})
+	for _, f := range unread {
+		r.crioUnreadable(f.path, f.err)
+	}
+	return r.crio(files)
+}
+
+// unread is a file or directory that could not be used.
+type unread struct {
+	path string
+	err  error
+}
+
+// crioFiles are the files of CRI-O's configuration, in the order in which they are read.
+func crioFiles(from fileTree) (files []file, bad []unread) {
+	names, err := from.list(crioConfDir)
+	paths := []string{crioConf}
+	for _, name := range names {
+		paths = append(paths, path.Join(crioConfDir, name))
+	}
+	for i, p := range paths {
+		data, err := from.ReadFile(p, maxRegistries)
 		switch {
+		case i > maxFiles:
+			bad = append(bad, unread{crioConfDir, fmt.Errorf("holds more than %d files", maxFiles)})
+			return files, bad
 		case err == nil:
 			files = append(files, file{p, data})
 		case !errors.Is(err, fs.ErrNotExist):
-			r.crioUnreadable(p, err)
+			bad = append(bad, unread{p, err})
 		}
 	}
-	read(crioConf)
-	entries, err := hostfs.Root(r.Root).ReadDir(crioConfDir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		r.crioUnreadable(crioConfDir, err)
+		bad = append(bad, unread{crioConfDir, err})
 	}
-	for i, e := range entries {
-		if i < maxFiles && !e.IsDir() {
-			read(path.Join(crioConfDir, e.Name()))
-		}
-	}
-	return r.crio(files)
+	return files, bad
 }
 
 func (r *runner) crioUnreadable(p string, err error) {
 	r.add(Finding{Severity: Warning, Code: "crio-conf", File: p, Message: fmt.Sprintf("which policy it makes CRI-O read can't be told: %v", err)})
 }
 
-// crio lints CRI-O's configuration, in the order in which it is read.
-func (r *runner) crio(files []file) crioPolicy {
-	type setting struct {
-		value string
-		file  file
-	}
-	var system, namespaced setting
+// crioSetting is a value of CRI-O's configuration, and the file that has the last word.
+type crioSetting struct {
+	value string
+	file  file
+}
+
+// crioSettings are signature_policy and signature_policy_dir. Files that can't be parsed are left aside.
+func crioSettings(files []file) (system, namespaced crioSetting, bad []unread) {
 	for _, f := range files {
 		var conf struct {
 			Crio struct {
@@ -71,15 +87,24 @@ func (r *runner) crio(files []file) crioPolicy {
 			} `toml:"crio"`
 		}
 		if err := toml.Unmarshal(f.data, &conf); err != nil {
-			r.crioUnreadable(f.path, err)
+			bad = append(bad, unread{f.path, err})
 			continue
 		}
 		if v := conf.Crio.Image.Policy; v != nil {
-			system = setting{*v, f}
+			system = crioSetting{*v, f}
 		}
 		if v := conf.Crio.Image.Policies; v != nil {
-			namespaced = setting{*v, f}
+			namespaced = crioSetting{*v, f}
 		}
+	}
+	return system, namespaced, bad
+}
+
+// crio lints CRI-O's configuration, in the order in which it is read.
+func (r *runner) crio(files []file) crioPolicy {
+	system, namespaced, bad := crioSettings(files)
+	for _, f := range bad {
+		r.crioUnreadable(f.path, f.err)
 	}
 	if v := system.value; v != "" && path.Clean(v) != trust.PolicyPath {
 		r.add(Finding{

@@ -240,11 +240,11 @@ func (r *runner) namespaced(system *policy, systemFile file, regs *registries, d
 // none.
 func (r *runner) weaker(system *policy, systemFile file, namespaced *policy, namespacedFile file, from source) {
 	read := func(path string) ([]byte, error) { return from.read(path, maxKeyFile) }
-	a, err := strength.Parse(systemFile.data, read)
+	a, err := strength.Parse(systemFile.data, read, r.now)
 	if err != nil {
 		return
 	}
-	b, err := strength.Parse(namespacedFile.data, read)
+	b, err := strength.Parse(namespacedFile.data, read, r.now)
 	if err != nil {
 		return
 	}

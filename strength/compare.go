@@ -46,8 +46,8 @@ func (r Report) Has(relation Relation) bool {
 }
 
 // Compare compares b with a, at the policies' default and at every scope that one of them names. So each image is
-// decided as it is at one of the scopes of the result: the most specific one that covers it. Key files are compared as
-// far as their content is known, where signatures are looked up is not.
+// decided as it is at one of the scopes of the result: the most specific one that covers it. Keys are compared as far as their
+// content is known, OpenPGP keys by fingerprint and state; where signatures are looked up is not.
 func Compare(a, b *Policy) Report {
 	var out Report
 	for _, at := range places(a, b) {
@@ -71,17 +71,29 @@ func compareAt(a, b *Policy, at place) Scope {
 	more := ra.allows("a", "b", rb) // what b accepts and a doesn't
 	less := rb.allows("b", "a", ra)
 	switch {
-	case more == "" && less == "":
+	case more.none() && less.none():
 		s.Relation = Equal
-	case less == "":
-		s.Relation, s.Reason = Weaker, more
-	case more == "":
-		s.Relation, s.Reason = Stronger, less
+	case more.none():
+		s.Relation, s.Reason = Stronger, less.why
+	case more.unsure && less.none():
+		s.Relation, s.Reason = Incomparable, more.why
+	case less.none():
+		s.Relation, s.Reason = Weaker, more.why
+	case more.why == less.why:
+		s.Relation, s.Reason = Incomparable, more.why
 	default:
-		s.Relation, s.Reason = Incomparable, more+"; "+less
+		s.Relation, s.Reason = Incomparable, more.why+"; "+less.why
 	}
 	return s
 }
+
+// gap is what one policy accepts and another refuses; unsure if it only can't be told that there is nothing.
+type gap struct {
+	why    string
+	unsure bool
+}
+
+func (g gap) none() bool { return g.why == "" }
 
 func describe(r requirements, of, at place) string {
 	switch {
@@ -93,6 +105,15 @@ func describe(r requirements, of, at place) string {
 		return fmt.Sprintf("%s (all of %s)", r, of.transport)
 	}
 	return fmt.Sprintf("%s (%s)", r, of.scope)
+}
+
+// Overall is the relation that holds over several comparisons.
+func Overall(reports ...Report) Relation {
+	var scopes []Scope
+	for _, r := range reports {
+		scopes = append(scopes, r.Scopes...)
+	}
+	return overall(scopes)
 }
 
 func overall(scopes []Scope) Relation {
@@ -111,71 +132,63 @@ func overall(scopes []Scope) Relation {
 	return Equal
 }
 
-// allows says what others accept that r, the requirements of the policy named a, refuses; empty if there is nothing. Each
-// requirement asks for one signature and never minds more. So others imply r exactly when each requirement of r is
-// implied by one of others alone: if none implies it, an image that carries just the signatures that others ask for, each as
-// unlike as can be, is accepted by others and not by r.
-func (r requirements) allows(a, b string, others requirements) string {
-	if slices.ContainsFunc(others, func(o requirement) bool { return o.kind == never }) {
-		return ""
+// allows says what others accept that r, the requirements of the policy named a, refuses. Each requirement asks for one
+// signature and never minds more. So others imply r exactly when each requirement of r is implied by one of others alone:
+// if none implies it, an image that carries just the signatures that others ask for, each as unlike as can be, is accepted
+// by others and not by r.
+func (r requirements) allows(a, b string, others requirements) gap {
+	if slices.ContainsFunc(others, requirement.none) {
+		return gap{}
 	}
 	for _, q := range r {
-		why := ""
+		g, unsure := gap{}, false
 		for _, o := range others {
-			if why = o.implies(q, a, b); why == "" {
+			if g = o.implies(q, a, b); g.none() {
 				break
 			}
+			unsure = unsure || g.unsure
 		}
 		switch {
-		case len(others) > 0 && why == "":
+		case len(others) > 0 && g.none():
 		case q.kind == never && len(others) == 0:
-			return b + " accepts every image, " + a + " refuses every image"
+			return gap{why: b + " accepts every image, " + a + " refuses every image"}
 		case q.kind == never:
-			return b + " accepts signed images, " + a + " refuses every image"
+			return gap{b + " accepts signed images, " + a + " refuses every image", unsure}
 		case len(others) == 0:
-			return b + " accepts images without any signature"
+			return gap{why: b + " accepts images without any signature"}
 		case len(others) == 1 && len(r) == 1:
-			return why
+			return g
 		default:
-			return fmt.Sprintf("%s does not ask for %s", b, q)
+			return gap{fmt.Sprintf("%s does not ask for %s", b, q), unsure}
 		}
 	}
-	return ""
+	return gap{}
 }
 
-// implies returns why a signature that satisfies r, of policy b, may not satisfy q, of policy a; empty if it always does.
-func (r requirement) implies(q requirement, a, b string) string {
+// implies returns why a signature that satisfies r, of policy b, may not satisfy q, of policy a.
+func (r requirement) implies(q requirement, a, b string) gap {
 	switch {
-	case r.kind == never:
-		return ""
-	case r.kind != q.kind:
-		return fmt.Sprintf("%s accepts another kind of signature: %s", b, r)
+	case r.none():
+		return gap{}
+	case q.kind == never, r.kind != q.kind:
+		return gap{fmt.Sprintf("%s accepts another kind of signature: %s", b, r), r.keys.unclear != ""}
 	}
-	if k := r.keys.lacks(q.keys); len(k) > 0 {
-		return fmt.Sprintf("%s accepts keys that %s does not have: %s%s", b, a, strings.Join(k, ", "), unknown(r.keys, q.keys))
+	if g := r.keys.lacks(q.keys, a, b); !g.none() {
+		return g
 	}
-	if k := r.more.lacks(q.more); len(k) > 0 {
-		return fmt.Sprintf("%s accepts intermediate certificates that %s does not have", b, a)
+	if !r.more.lacks(q.more, a, b).none() {
+		return gap{why: fmt.Sprintf("%s accepts intermediate certificates that %s does not have", b, a)}
 	}
-	if len(q.rekor) > 0 && (len(r.rekor) == 0 || len(r.rekor.lacks(q.rekor)) > 0) {
-		return fmt.Sprintf("%s accepts signatures that are not in the log that %s asks", b, a)
+	if len(q.rekor.sources) > 0 && (len(r.rekor.sources) == 0 || !r.rekor.lacks(q.rekor, a, b).none()) {
+		return gap{why: fmt.Sprintf("%s accepts signatures that are not in the log that %s asks", b, a)}
 	}
 	for _, f := range []struct{ name, r, q string }{{"issuer", r.issuer, q.issuer}, {"subject e-mail", r.email, q.email}, {"subject host name", r.hostname, q.hostname}} {
 		if f.q != "" && f.r != f.q {
-			return fmt.Sprintf("%s does not ask for the %s %s", b, f.name, f.q)
+			return gap{why: fmt.Sprintf("%s does not ask for the %s %s", b, f.name, f.q)}
 		}
 	}
 	if !r.identity.implies(q.identity) {
-		return fmt.Sprintf("%s accepts identities that %s does not: %s, not %s", b, a, r.identity, q.identity)
+		return gap{why: fmt.Sprintf("%s accepts identities that %s does not: %s, not %s", b, a, r.identity, q.identity)}
 	}
-	return ""
-}
-
-// unknown is added where it is only not known that the keys are the same.
-func unknown(s, t keySet) string {
-	path := func(k keySet) bool { return slices.ContainsFunc(k, func(m material) bool { return !m.known }) }
-	if path(s) != path(t) {
-		return " (the content of a key file is not known)"
-	}
-	return ""
+	return gap{}
 }

@@ -5,13 +5,17 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/nodetrust/nodetrust/templates"
 )
 
+// now is when keys are looked at.
+var now = time.Now()
+
 func policyOf(t *testing.T, scope, requirements string, read ReadKey) *Policy {
 	t.Helper()
-	p, err := Parse([]byte(`{"default":[{"type":"reject"}],"transports":{"docker":{"`+scope+`":`+requirements+`}}}`), read)
+	p, err := Parse([]byte(`{"default":[{"type":"reject"}],"transports":{"docker":{"`+scope+`":`+requirements+`}}}`), read, now)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -113,7 +117,7 @@ func TestCompare_deadScope(t *testing.T) {
 
 // TestCompare_liveScope: what looks dead, and what the image library looks up all the same, is a hole.
 func TestCompare_liveScope(t *testing.T) {
-	reject, err := Parse([]byte(`{"default":[{"type":"reject"}]}`), nil)
+	reject, err := Parse([]byte(`{"default":[{"type":"reject"}]}`), nil, now)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -149,7 +153,7 @@ func TestChain(t *testing.T) {
 func FuzzParse(f *testing.F) {
 	f.Add([]byte(`{"default":[{"type":"reject"}],"transports":{"docker":{"a.b/c:v1":[` + byPath + `]},"oci":{"/a:b":[{"type":"reject"}]}}}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		p, err := Parse(data, nil)
+		p, err := Parse(data, nil, now)
 		if err != nil {
 			return
 		}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 )
 
 // ErrBothKinds says that a merge would ask for a GPG and a sigstore signature of one image, which hardly any image has.
@@ -44,11 +45,11 @@ func Meet(a, b []byte) ([]byte, error) {
 			return nil, fmt.Errorf("parsing policy.json: %w", err)
 		}
 	}
-	pa, err := Parse(a, nil)
+	pa, err := Parse(a, nil, time.Time{})
 	if err != nil {
 		return nil, err
 	}
-	pb, err := Parse(b, nil)
+	pb, err := Parse(b, nil, time.Time{})
 	if err != nil {
 		return nil, err
 	}

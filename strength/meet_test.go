@@ -22,12 +22,12 @@ func TestMeet(t *testing.T) {
 		if _, err := signature.NewPolicyFromBytes(m); err != nil {
 			t.Fatalf("%v: %s", err, m)
 		}
-		pm, err := Parse(m, nil)
+		pm, err := Parse(m, nil, now)
 		if err != nil {
 			t.Fatal(err)
 		}
 		for _, other := range [][]byte{a, b} {
-			po, err := Parse(other, nil)
+			po, err := Parse(other, nil, now)
 			if err != nil {
 				t.Fatal(err)
 			}

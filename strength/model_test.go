@@ -235,11 +235,11 @@ func TestModel(t *testing.T) {
 				}
 			}
 		}
-		a, err := Parse([]byte(ma.json()), nil)
+		a, err := Parse([]byte(ma.json()), nil, now)
 		if err != nil {
 			t.Fatal(err)
 		}
-		b, err := Parse([]byte(mb.json()), nil)
+		b, err := Parse([]byte(mb.json()), nil, now)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/nodetrust/nodetrust/trust"
 )
@@ -33,8 +34,9 @@ type requirements []requirement
 type ReadKey func(path string) ([]byte, error)
 
 // Parse reads a policy.json which the image library loads: of one that it doesn't load the result may say anything. read may be
-// nil.
-func Parse(data []byte, read ReadKey) (*Policy, error) {
+// nil. OpenPGP keys are those that they are at a time: revoked and expired ones don't count. Of the zero time nothing is
+// known of them, but that a key file is equal to itself.
+func Parse(data []byte, read ReadKey, at time.Time) (*Policy, error) {
 	var in struct {
 		Default    []rawRequirement                       `json:"default"`
 		Transports map[string]map[string][]rawRequirement `json:"transports"`
@@ -45,7 +47,7 @@ func Parse(data []byte, read ReadKey) (*Policy, error) {
 	if len(in.Default) == 0 {
 		return nil, fmt.Errorf("parsing policy.json: it has no default")
 	}
-	k := keys{read: read, files: map[string]material{}}
+	k := keys{read: read, at: at, files: map[string]source{}}
 	p := &Policy{scopes: map[place]requirements{}}
 	var err error
 	if p.Default, err = k.requirements(in.Default); err != nil {

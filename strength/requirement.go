@@ -1,15 +1,11 @@
 package strength
 
 import (
-	"bytes"
-	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
-	"slices"
 	"strings"
+	"time"
 
 	"github.com/nodetrust/nodetrust/trust"
-	"github.com/nodetrust/nodetrust/trust/key"
 )
 
 // rawRequirement is a requirement as it stands in policy.json.
@@ -75,20 +71,11 @@ type requirement struct {
 	identity identity
 }
 
-// material is a key file, or inline key data. It is comparable through ids, or else by its path.
-type material struct {
-	path string
-	// ids name the keys in it: fingerprints of OpenPGP keys, digests of anything else. Known says that they are all.
-	ids   []string
-	known bool
-}
-
-type keySet []material
-
-// keys reads key files once.
+// keys reads key files once, and judges OpenPGP keys as they are at a time.
 type keys struct {
 	read  ReadKey
-	files map[string]material
+	at    time.Time
+	files map[string]source
 }
 
 func (k keys) requirements(raw []rawRequirement) (requirements, error) {
@@ -130,7 +117,9 @@ func (k keys) requirement(r rawRequirement) (requirement, bool, error) {
 		return q, false, fmt.Errorf("requirement of unknown type %q", r.Type)
 	}
 	q.keys = k.set(append(r.KeyPaths, r.KeyPath), append(r.KeyDatas, r.KeyData))
-	if q.kind == byKey {
+	if q.kind == signedBy {
+		q.keys.judge(k.at)
+	} else {
 		q.rekor = k.set(append(r.RekorPublicKeyPaths, r.RekorPublicKeyPath), append(r.RekorPublicKeyDatas, r.RekorPublicKeyData))
 	}
 	if f := r.Fulcio; f != nil {
@@ -142,94 +131,14 @@ func (k keys) requirement(r rawRequirement) (requirement, bool, error) {
 		q.keys = k.set([]string{p.CARootsPath}, [][]byte{p.CARootsData})
 		q.more = k.set([]string{p.CAIntermediatesPath}, [][]byte{p.CAIntermediatesData})
 	}
-	if q.keys.empty() {
+	if len(q.keys.sources) == 0 {
 		return requirement{}, true, nil
 	}
 	return q, true, nil
 }
 
-func (k keys) set(paths []string, datas [][]byte) (out keySet) {
-	for _, p := range paths {
-		if p != "" {
-			out = append(out, k.file(p))
-		}
-	}
-	for _, d := range datas {
-		if len(d) > 0 {
-			out = append(out, material{ids: ids(d), known: true})
-		}
-	}
-	return out
-}
-
-func (k keys) file(path string) material {
-	if m, ok := k.files[path]; ok {
-		return m
-	}
-	m := material{path: path}
-	if k.read != nil {
-		if b, err := k.read(path); err == nil {
-			m.ids, m.known = ids(b), true
-		}
-	}
-	k.files[path] = m
-	return m
-}
-
-// ids names the keys in the content of a key file.
-func ids(data []byte) []string {
-	f, err := key.Read(data)
-	if err != nil || f.Kind == key.Certificate { // two certificates of one key may be worth different things
-		sum := sha256.Sum256(bytes.TrimSpace(data))
-		return []string{"sha256:" + hex.EncodeToString(sum[:])}
-	}
-	var out []string
-	for i, k := range f.Keys {
-		if f.Kind == key.PublicKey && i > 0 {
-			break // readers take the first of a PEM file
-		}
-		out = append(out, k.Fingerprint)
-	}
-	return out
-}
-
-// empty says that nobody can sign.
-func (s keySet) empty() bool {
-	return !slices.ContainsFunc(s, func(m material) bool { return !m.known || len(m.ids) > 0 })
-}
-
-// lacks returns the keys of s that t surely or possibly doesn't have. That key files of one path are the same is assumed
-// only where the content of one of them isn't known.
-func (s keySet) lacks(t keySet) (out []string) {
-	for _, m := range s {
-		same := slices.IndexFunc(t, func(n material) bool { return n.path != "" && n.path == m.path })
-		if same >= 0 && !(m.known && t[same].known) {
-			continue
-		}
-		if !m.known {
-			out = append(out, m.path)
-			continue
-		}
-		for _, id := range m.ids {
-			if !slices.ContainsFunc(t, func(n material) bool { return slices.Contains(n.ids, id) }) {
-				out = append(out, id)
-			}
-		}
-	}
-	return out
-}
-
-func (s keySet) String() string {
-	var out []string
-	for _, m := range s {
-		if m.path != "" {
-			out = append(out, m.path)
-			continue
-		}
-		out = append(out, m.ids...)
-	}
-	return strings.Join(out, "|")
-}
+// none reports whether no signature satisfies the requirement.
+func (r requirement) none() bool { return r.kind == never || r.keys.empty() }
 
 func (r requirement) String() string {
 	switch r.kind {

@@ -7,6 +7,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"time"
 
 	"go.yaml.in/yaml/v3"
 
@@ -201,12 +202,12 @@ func (t Target) Merge(policy []byte, own ...string) (Merged, error) {
 
 // atLeast proves that merged demands all that each of the others does.
 func atLeast(merged []byte, others ...[]byte) error {
-	m, err := strength.Parse(merged, nil)
+	m, err := strength.Parse(merged, nil, time.Time{})
 	if err != nil {
 		return err
 	}
 	for _, data := range others {
-		p, err := strength.Parse(data, nil)
+		p, err := strength.Parse(data, nil, time.Time{})
 		if err != nil {
 			return err
 		}

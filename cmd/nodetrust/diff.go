@@ -13,6 +13,7 @@ import (
 	"path"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"github.com/spf13/cobra"
 	"go.yaml.in/yaml/v3"
@@ -21,16 +22,16 @@ import (
 	"github.com/nodetrust/nodetrust/cluster/mco"
 	"github.com/nodetrust/nodetrust/desired"
 	"github.com/nodetrust/nodetrust/lint"
-	"github.com/nodetrust/nodetrust/strength"
 	"github.com/nodetrust/nodetrust/trust"
 	"github.com/nodetrust/nodetrust/verify"
 	"github.com/nodetrust/nodetrust/verify/hostfs"
 )
 
-// maxPolicy bounds a policy.json on a host.
+// maxPolicy bounds what may be a policy.json, or a single object of Kubernetes.
 const maxPolicy = 4 << 20
 
 type diffOptions struct {
+	at    time.Time // when keys are looked at
 	pool  string
 	minor string
 	all   bool
@@ -42,20 +43,26 @@ type diffOptions struct {
 func newDiffCommand() *cobra.Command {
 	var out outputFlag
 	var o diffOptions
+	var at string
 	cmd := &cobra.Command{
 		Use:   "diff A B",
 		Short: "Compare what two policies demand, scope by scope",
 		Long: `Says for every scope whether B is weaker or stronger than A, equal, or incomparable, and why. Weaker means that B accepts all that
 A does, and more. A scope that only one of them has is compared with what covers it in the other: the most specific scope is used
-alone. Keys are compared by their fingerprints where the key file is at hand, else by its path, which is taken to be the same file on
-the nodes. At hand are the files below a host's root, those that come with a config, and for a policy.json those of this machine.
+alone. Keys are compared where the key file is at hand, else by its path, which is taken to be the same file on the nodes. At hand
+are the files below a host's root, those that come with a config, and for a policy.json those of this machine. OpenPGP keys are
+compared by fingerprint and by what GnuPG makes of them at a time, now or --at: a key that is revoked or has expired in A and is
+usable in B makes B weaker. What can't be told of a key is never equal, unless it is the same bytes.
 
 A and B may be a trust.yaml, a policy.json, a MachineConfig or Ignition config, a directory with desired.ign, the root
 directory of a host, a cluster dump with --pool, made by oc get mc,mcp,clusterversion -o yaml, or, with --pool as well, live:
-the cluster that the kubeconfig names.
+the cluster that the kubeconfig names. Of a host, or a pool, all policies are compared that its runtimes may take: that of root's
+home and the system's, that of CRI-O's signature_policy, those of single namespaces. Where one side has no such policy, what its
+runtime takes instead is compared.
 
-The exit status is 3 if B is weaker at any scope; 4 if at none, but incomparable at some: B may accept there what A refuses. Else
-it is 0: whatever B accepts, A does. What lint says doesn't load can't be compared: 2.`,
+The exit status is 3 if B is weaker at any scope; 4 if at none, but incomparable at some, where B may accept what A refuses, or if
+something was left out, which is named. Else it is 0: whatever B accepts, A does. What lint says doesn't load can't be
+compared: 2.`,
 		Example: `  nodetrust diff /etc/containers/policy.json trust.yaml
   nodetrust diff /host trust.yaml -o json
   nodetrust diff --pool worker dump.yaml.gz trust.yaml
@@ -67,6 +74,10 @@ it is 0: whatever B accepts, A does. What lint says doesn't load can't be compar
 				return usagef("--kubeconfig and --context go with live")
 			}
 			o.notes = cmd.ErrOrStderr()
+			var err error
+			if o.at, err = atTime(at); err != nil {
+				return err
+			}
 			a, err := o.load(cmd.Context(), args[0])
 			if err != nil {
 				return err
@@ -75,22 +86,17 @@ it is 0: whatever B accepts, A does. What lint says doesn't load can't be compar
 			if err != nil {
 				return err
 			}
-			r := strength.Compare(a, b)
-			if err := write(out, cmd.OutOrStdout(), r, func(w io.Writer, r strength.Report) error { return writeDiff(w, r, o.all) }); err != nil {
+			r := compareSides(a, b)
+			if err := write(out, cmd.OutOrStdout(), r, func(w io.Writer, r diffReport) error { return writeDiff(w, r, o.all) }); err != nil {
 				return err
 			}
-			switch {
-			case r.Has(strength.Weaker):
-				return silent(exitRefused)
-			case r.Has(strength.Incomparable):
-				return silent(exitUnknown)
-			}
-			return nil
+			return silent(r.exit())
 		},
 	}
 	out.add(cmd)
 	cmd.Flags().StringVar(&o.pool, "pool", "", "`POOL` of a cluster, or of several MachineConfigs in one file")
 	cmd.Flags().StringVar(&o.minor, "openshift", "", "`VERSION` of the cluster, for example 4.18, if the dump has no ClusterVersion")
+	cmd.Flags().StringVar(&at, "at", "", "compare keys as they are at a `TIME`, RFC 3339 or a date (default now)")
 	cmd.Flags().BoolVar(&o.all, "all", false, "with text output: equal scopes too")
 	cmd.Flags().StringVar(&o.live.Kubeconfig, "kubeconfig", "", "for live: kubeconfig file (default: as kubectl)")
 	cmd.Flags().StringVar(&o.live.Context, "context", "", "for live: context of the kubeconfig")
@@ -98,103 +104,89 @@ it is 0: whatever B accepts, A does. What lint says doesn't load can't be compar
 	return cmd
 }
 
-func writeDiff(w io.Writer, r strength.Report, all bool) error {
-	for _, s := range r.Scopes {
-		if s.Relation == strength.Equal && !all {
-			continue
-		}
-		name := s.Transport + ": " + s.Scope
-		switch {
-		case s.Transport == "":
-			name = "default"
-		case s.Scope == "":
-			name = s.Transport
-		}
-		fmt.Fprintf(w, "%s: %s", name, s.Relation)
-		if s.Reason != "" {
-			fmt.Fprintf(w, ": %s", s.Reason)
-		}
-		fmt.Fprintf(w, "\n  a: %s\n  b: %s\n", s.A, s.B)
+// atTime reads a time as --at takes it.
+func atTime(s string) (time.Time, error) {
+	if s == "" {
+		return time.Now(), nil
 	}
-	_, err := fmt.Fprintf(w, "b is %s\n", map[strength.Relation]string{
-		strength.Equal: "equal to a", strength.Weaker: "weaker than a", strength.Stronger: "stronger than a", strength.Incomparable: "not comparable with a",
-	}[r.Relation])
-	return err
+	for _, layout := range []string{time.RFC3339, time.DateOnly} {
+		if t, err := time.Parse(layout, s); err == nil {
+			return t, nil
+		}
+	}
+	return time.Time{}, usagef("--at %s: must be a time such as 2026-11-29T22:00:00Z, or a date", s)
 }
 
-// load reads a policy of whatever form. All errors are bad input, but for those of reaching a live cluster.
-func (o diffOptions) load(ctx context.Context, name string) (*strength.Policy, error) {
-	data, read, err := o.policy(ctx, name)
+// load reads the policies of whatever form. Errors are bad input, but for those of reaching a live cluster, and of files that the
+// caller may not read.
+func (o diffOptions) load(ctx context.Context, name string) (*diffSide, error) {
+	s, err := o.side(ctx, name)
 	if err != nil {
 		var e *exitError
-		if errors.As(err, &e) {
+		switch {
+		case errors.As(err, &e):
 			return nil, err
+		case errors.Is(err, fs.ErrPermission):
+			return nil, &exitError{code: exitUnknown, err: fmt.Errorf("reading %s: %w", name, err), hint: "run as root"}
 		}
 		return nil, usageErr(fmt.Errorf("reading %s: %w", name, err))
 	}
-	if err := lint.LoadPolicy(data, name); err != nil {
-		return nil, usageErr(err)
-	}
-	p, err := strength.Parse(data, read)
-	if err != nil {
-		return nil, usageErr(fmt.Errorf("reading %s: %w", name, err))
-	}
-	return p, nil
+	return s, s.parse(name, o.at)
 }
 
-// policy finds the policy.json in what name stands for, and where the key files are that it names.
-func (o diffOptions) policy(ctx context.Context, name string) ([]byte, strength.ReadKey, error) {
+// side finds the policies in what name stands for, and where the key files are that they name.
+func (o diffOptions) side(ctx context.Context, name string) (*diffSide, error) {
 	if name == live {
 		if o.pool == "" {
-			return nil, nil, usagef("live needs --pool")
+			return nil, usagef("live needs --pool")
 		}
 		d, err := readCluster(ctx, live, o.live, o.notes)
 		if err != nil {
-			return nil, nil, err
+			return nil, err
 		}
 		return o.ofPool(d)
 	}
 	info, err := os.Stat(name)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	if info.IsDir() {
 		if _, err := os.Stat(filepath.Join(name, desired.IgnitionFile)); err == nil {
 			s, err := desired.Load(name)
 			if err != nil {
-				return nil, nil, err
+				return nil, err
 			}
 			return fromFiles(s.Files)
 		}
-		return hostPolicy(name)
+		return hostSide(name)
 	}
 	data, err := readLimited(name, mco.MaxDump)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	switch kind := kindOf(data); {
 	case kind == trust.ObjectKind:
 		cfg, err := loadTrust(name, nil)
 		if err != nil {
-			return nil, nil, err
+			return nil, err
 		}
 		files, err := cfg.Files(nil)
 		if err != nil {
-			return nil, nil, usageErr(err)
+			return nil, usageErr(err)
 		}
 		return fromFiles(files)
 	case kind == "policy":
-		return data, ofThisMachine, nil
+		return &diffSide{found: []lint.HostPolicy{{Path: name, Data: data}}, read: ofThisMachine}, nil
 	case kind == machineConfigKind:
 		s, err := lint.ReadDesired(data)
 		if err != nil {
-			return nil, nil, err
+			return nil, err
 		}
 		return fromFiles(s.Files)
 	case kind == "ignition":
 		s, err := desired.Extract(data, func(string) bool { return true })
 		if err != nil {
-			return nil, nil, err
+			return nil, err
 		}
 		return fromFiles(s.Files)
 	}
@@ -242,80 +234,94 @@ func kindOf(data []byte) string {
 	return top.Kind
 }
 
-func fromFiles(files trust.FileSet) ([]byte, strength.ReadKey, error) {
-	p, ok := files.Get(trust.PolicyPath)
-	if !ok {
-		return nil, nil, fmt.Errorf("it has no %s", trust.PolicyPath)
+func fromFiles(files trust.FileSet) (*diffSide, error) {
+	policies, err := lint.PoliciesOfFiles(files)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("it has no %s", trust.PolicyPath)
+	}
+	if err != nil {
+		return nil, err
 	}
 	if err := lint.LoadRegistries(files); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	return p.Data, func(path string) ([]byte, error) {
+	return &diffSide{found: policies.Policies, leftOut: policies.LeftOut, read: func(path string) ([]byte, error) {
 		if f, ok := files.Get(path); ok {
 			return f.Data, nil
 		}
 		return nil, fs.ErrNotExist
+	}}, nil
+}
+
+// hostSide are the policies that the runtimes of a host may take.
+func hostSide(root string) (*diffSide, error) {
+	policies, err := lint.PoliciesOfHost(root)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("a host's root directory has etc/containers/policy.json, which is missing")
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &diffSide{
+		found: policies.Policies, leftOut: policies.LeftOut, whole: true,
+		read: func(path string) ([]byte, error) { return hostfs.Root(root).ReadFile(path, trust.MaxKeyFile) },
 	}, nil
 }
 
-// hostPolicy is the policy.json that root's processes read on a host.
-func hostPolicy(root string) ([]byte, strength.ReadKey, error) {
-	for _, p := range []string{"/root/.config/containers/policy.json", trust.PolicyPath, "/usr/share/containers/policy.json"} {
-		data, err := hostfs.Root(root).ReadFile(p, maxPolicy)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		return data, func(path string) ([]byte, error) { return hostfs.Root(root).ReadFile(path, trust.MaxKeyFile) }, err
-	}
-	return nil, nil, fmt.Errorf("a host's root directory has etc/containers/policy.json, which is missing")
-}
-
 // dumped merges the MachineConfigs of a pool; a single one is its own pool.
-func (o diffOptions) dumped(data []byte) ([]byte, strength.ReadKey, error) {
+func (o diffOptions) dumped(data []byte) (*diffSide, error) {
 	d, err := mco.ParseDump(data)
 	if err != nil {
-		return nil, nil, fmt.Errorf("is no trust.yaml, policy.json, MachineConfig, Ignition config or cluster dump: %w", err)
+		return nil, fmt.Errorf("is no trust.yaml, policy.json, MachineConfig, Ignition config or cluster dump: %w", err)
 	}
 	if len(d.Configs) == 1 {
 		return fromConfigs(mco.Merge(d.Configs))
 	}
 	if o.pool == "" {
-		return nil, nil, withHint(usagef("it holds several MachineConfigs"), "say with --pool which pool's policy is meant")
+		return nil, withHint(usagef("it holds several MachineConfigs"), "say with --pool which pool's policy is meant")
 	}
 	return o.ofPool(d)
 }
 
 // ofPool is what the pool's nodes get.
-func (o diffOptions) ofPool(d *mco.Dump) ([]byte, strength.ReadKey, error) {
+func (o diffOptions) ofPool(d *mco.Dump) (*diffSide, error) {
 	minor := d.Minor
 	if o.minor != "" {
 		r, err := trust.LookupReader("openshift-" + o.minor)
 		if err != nil {
-			return nil, nil, usagef("--openshift %s: must be a version such as 4.18", o.minor)
+			return nil, usagef("--openshift %s: must be a version such as 4.18", o.minor)
 		}
 		minor = r.OpenShift
 	}
 	files, err := d.PoolFiles(o.pool, minor)
 	if errors.Is(err, mco.ErrVersion) {
-		return nil, nil, withHint(usageErr(err), "say --openshift 4.N")
+		return nil, withHint(usageErr(err), "say --openshift 4.N")
 	}
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	return fromConfigs(files)
 }
 
 // fromConfigs is fromFiles of those that MachineConfigs write.
-func fromConfigs(owned map[string]mco.Owned) ([]byte, strength.ReadKey, error) {
+func fromConfigs(owned map[string]mco.Owned) (*diffSide, error) {
 	var files trust.FileSet
+	var leftOut []string
 	for _, p := range slices.Sorted(maps.Keys(owned)) {
 		f := owned[p]
 		switch {
 		case f.Err == nil:
 			files = append(files, trust.File{Path: p, Data: f.Data})
 		case p == trust.PolicyPath || path.Dir(p) == trust.RegistriesDir:
-			return nil, nil, fmt.Errorf("%s of %s: %w", p, f.Owner.Name, f.Err)
+			return nil, fmt.Errorf("%s of %s: %w", p, f.Owner.Name, f.Err)
+		case lint.NamesPolicies(p):
+			leftOut = append(leftOut, fmt.Sprintf("%s of %s: %v", p, f.Owner.Name, f.Err))
 		}
 	}
-	return fromFiles(files)
+	s, err := fromFiles(files)
+	if err != nil {
+		return nil, err
+	}
+	s.leftOut, s.whole = append(s.leftOut, leftOut...), true
+	return s, nil
 }
