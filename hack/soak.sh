@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs every fuzz test of the module for a while, one after another, after holding verify and audit against CRI-O and
-# podman on many cases (CASES, as root), and lint against the image library on many mutated files (FILES); other ones each
-# time, unless NODETRUST_SEED is set:
+# podman on many cases (CASES, as root), lint against the image library on many mutated files (FILES), and diff against it on as
+# many pairs of policies; other ones each time, unless NODETRUST_SEED is set:
 #
 #   CASES=1000 FILES=10000 hack/soak.sh 10m TAGS
 set -euo pipefail
@@ -11,6 +11,8 @@ echo "== verify and audit against CRI-O and podman"
 (cd e2e && NODETRUST_CASES=${CASES:-1000} NODETRUST_SEED=${NODETRUST_SEED:-$(date +%s)} $GO test -count=1 -timeout 60m -v ./differential)
 echo "== lint against the library"
 NODETRUST_SOAK_FILES=${FILES:-10000} $GO test -tags "$tags" -count=1 -v -run 'Agrees?WithLibrary$|^TestMutated' ./lint
+echo "== diff against the library"
+NODETRUST_PAIRS=${FILES:-10000} NODETRUST_SEED=${NODETRUST_SEED:-$(date +%s)} $GO test -tags "$tags" -count=1 -timeout 60m -v -run '^TestStrength_library$' ./verify
 $GO list -tags "$tags" -f '{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}}{{end}}' ./... | while read -r pkg; do
 	for fuzz in $($GO test -tags "$tags" -list '^Fuzz' "$pkg" | grep '^Fuzz' || true); do
 		echo "== $pkg $fuzz"
