@@ -86,8 +86,16 @@ func (s source) first() string {
 	return "sha256:" + s.sum
 }
 
+// sum is the digest of what readers take of a file: of an OpenPGP key without its armor, of a PEM file without the white space around.
 func sum(data []byte) string {
-	sum := sha256.Sum256(bytes.TrimSpace(data))
+	switch f, err := key.Parse(data); {
+	case err != nil:
+	case f.Kind != key.OpenPGP:
+		data = bytes.TrimSpace(data)
+	case f.Plain:
+		data = f.Binary
+	}
+	sum := sha256.Sum256(data)
 	return hex.EncodeToString(sum[:])
 }
 

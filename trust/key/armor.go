@@ -25,7 +25,7 @@ const (
 
 // parseArmored reads every armor block. Text around the blocks is skipped, as gpg does.
 func parseArmored(data []byte) (*File, error) {
-	f := &File{Kind: OpenPGP}
+	f := &File{Kind: OpenPGP, Plain: plain(data)}
 	rest := strings.Split(strings.ReplaceAll(string(data), "\r\n", "\n"), "\n")
 	for len(rest) > 0 {
 		line := strings.TrimRight(rest[0], " \t")

@@ -54,6 +54,8 @@ type File struct {
 	// Packed is true when keys are in a compressed packet, which GnuPG reads, and not every other reader: Keys and Binary have
 	// what is inside.
 	Packed bool
+	// Plain says that GnuPG finds in an OpenPGP file what is in Binary: it is no armor, or armor as GnuPG writes it.
+	Plain bool
 	// Binary is the content as readers take it best: for OpenPGP the packets of all blocks, de-armored and
 	// concatenated; for PEM the file's own bytes.
 	Binary []byte
@@ -131,7 +133,7 @@ func Read(data []byte) (*File, error) {
 		return nil, fmt.Errorf("%w: it is empty", ErrNoKey)
 	}
 	if data[0]&0x80 != 0 && !bytes.HasPrefix(data, []byte("\xef\xbb\xbf")) {
-		f := &File{Kind: OpenPGP, Binary: bytes.Clone(data)}
+		f := &File{Kind: OpenPGP, Plain: true, Binary: bytes.Clone(data)}
 		if err := f.packets(); err != nil {
 			return nil, err
 		}

@@ -2,6 +2,7 @@ package key
 
 import (
 	"crypto"
+	"crypto/dsa" //lint:ignore SA1019 nothing is signed with it
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/elliptic"
@@ -229,6 +230,7 @@ var hashes = map[byte]crypto.Hash{2: crypto.SHA1, 8: crypto.SHA256, 9: crypto.SH
 const (
 	algoRSA     = 1
 	algoRSASign = 3
+	algoDSA     = 17
 	algoECDSA   = 19
 	algoEdDSA   = 22
 )
@@ -236,7 +238,7 @@ const (
 // canSign reports whether the algorithm makes signatures at all.
 func (k Key) canSign() bool {
 	switch k.algorithm {
-	case algoRSA, algoRSASign, 17, algoECDSA, algoEdDSA:
+	case algoRSA, algoRSASign, algoDSA, algoECDSA, algoEdDSA:
 		return true
 	}
 	return false
@@ -253,6 +255,8 @@ func (s selfSignature) verify(k keyPacket, digest []byte) error {
 	switch k.algorithm {
 	case algoRSA, algoRSASign:
 		ok = s.verifyRSA(k, digest)
+	case algoDSA:
+		ok = s.verifyDSA(k, digest)
 	case algoECDSA:
 		ok = s.verifyECDSA(k, digest)
 	case algoEdDSA:
@@ -274,6 +278,23 @@ func (s selfSignature) verifyRSA(k keyPacket, digest []byte) bool {
 	}
 	pub.E = int(new(big.Int).SetBytes(e).Int64())
 	return rsa.VerifyPKCS1v15(&pub, hashes[s.hash], digest, leftPadded(sig, pub.Size())) == nil
+}
+
+// verifyDSA is for the keys of old that are still in the files of vendors.
+func (s selfSignature) verifyDSA(k keyPacket, digest []byte) bool {
+	numbers := make([]*big.Int, 0, 6)
+	for rest, n := k.material(), []byte(nil); len(numbers) < 4; {
+		n, rest, _ = mpi(rest)
+		numbers = append(numbers, new(big.Int).SetBytes(n))
+	}
+	r, rest, _ := mpi(s.numbers)
+	t, _, _ := mpi(rest)
+	pub := dsa.PublicKey{Parameters: dsa.Parameters{P: numbers[0], Q: numbers[1], G: numbers[2]}, Y: numbers[3]}
+	size := pub.Q.BitLen() / 8
+	if size == 0 || pub.Q.BitLen()%8 != 0 || pub.P.BitLen() > 4096 || len(digest) < size {
+		return false
+	}
+	return dsa.Verify(&pub, digest[:size], new(big.Int).SetBytes(r), new(big.Int).SetBytes(t))
 }
 
 func (s selfSignature) verifyECDSA(k keyPacket, digest []byte) bool {

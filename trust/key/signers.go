@@ -41,7 +41,7 @@ func Signers(files [][]byte, at time.Time) ([]Signer, error) {
 		switch {
 		case f.Kind != OpenPGP:
 			return nil, fmt.Errorf("holds no OpenPGP key")
-		case f.Blocks > 0 && !plain(data):
+		case !f.Plain:
 			return nil, fmt.Errorf("is armored in an unusual way")
 		}
 		for _, k := range f.Keys {
