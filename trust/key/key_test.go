@@ -378,6 +378,16 @@ func TestRealKeys(t *testing.T) {
 		if strings.Join(got, " ") != strings.Join(want, " ") {
 			t.Errorf("%s: got %v, want %v", name, got, want)
 		}
+		var counts []string
+		signers, err := Signers([][]byte{b}, time.Now())
+		for _, s := range signers {
+			if s.State == Usable {
+				counts = append(counts, s.Fingerprint)
+			}
+		}
+		if clear := f.Kind == OpenPGP && !slices.Contains(want, pqc); clear != (err == nil) || clear && !slices.Equal(counts, want) {
+			t.Errorf("%s: %v count, %v", name, counts, err)
+		}
 	}
 }
 
