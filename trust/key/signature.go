@@ -75,25 +75,11 @@ func sized(b []byte, width int) (area, rest []byte, ok bool) {
 // subpackets takes over what is known. Only the issuer may come from the unhashed area.
 func (s *signature) subpackets(area []byte, hashed bool) bool {
 	for len(area) > 0 {
-		width := 1
-		n := int(area[0])
-		switch {
-		case n >= 192 && n < 255:
-			if len(area) < 2 {
-				return false
-			}
-			width, n = 2, (n-192)<<8+int(area[1])+192
-		case n == 255:
-			if len(area) < 5 {
-				return false
-			}
-			width, n = 5, int(min(binary.BigEndian.Uint32(area[1:]), 1<<30))
-		}
-		if n == 0 || n > len(area)-width {
+		kind, body, rest, ok := subpacket(area)
+		if !ok {
 			return false
 		}
-		kind, body := area[width]&0x7f, area[width+1:width+n]
-		area = area[width+n:]
+		kind, area = kind&0x7f, rest
 		switch {
 		case kind == 2 && hashed && len(body) == 4:
 			s.made = binary.BigEndian.Uint32(body)
