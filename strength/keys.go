@@ -80,7 +80,7 @@ func (s source) paths() []string {
 // first names the key of a PEM file: readers take the first. Anything else is named by its content: two certificates of one
 // key may be worth different things.
 func (s source) first() string {
-	if f, err := key.Parse(s.data); err == nil && f.Kind == key.PublicKey {
+	if f, err := key.Read(s.data); err == nil && f.Kind == key.PublicKey {
 		return f.Keys[0].Fingerprint
 	}
 	return "sha256:" + s.sum
@@ -88,7 +88,7 @@ func (s source) first() string {
 
 // sum is the digest of what readers take of a file: of an OpenPGP key without its armor, of a PEM file without the white space around.
 func sum(data []byte) string {
-	switch f, err := key.Parse(data); {
+	switch f, err := key.Read(data); {
 	case err != nil:
 	case f.Kind != key.OpenPGP:
 		data = bytes.TrimSpace(data)
@@ -134,7 +134,7 @@ func (s *keySet) judge(at time.Time) {
 // holding are the paths of the files that hold an OpenPGP key.
 func (s *keySet) holding(fingerprint string) (paths []string) {
 	for _, src := range s.sources {
-		if f, err := key.Parse(src.data); err == nil && src.path != "" {
+		if f, err := key.Read(src.data); err == nil && src.path != "" {
 			if _, ok := f.Find(fingerprint); ok {
 				paths = append(paths, src.path)
 			}
@@ -226,7 +226,7 @@ func (s keySet) String() string {
 }
 
 func (s source) keyNames() (out []string) {
-	f, err := key.Parse(s.data)
+	f, err := key.Read(s.data)
 	if err != nil || f.Kind == key.Certificate {
 		return []string{"sha256:" + s.sum}
 	}

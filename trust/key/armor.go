@@ -178,7 +178,7 @@ func describe(pub crypto.PublicKey) Key {
 // lines of base64, a checksum. Around the blocks may be text in lines that are not too long for a reader.
 func plain(data []byte) bool {
 	const outside, headers, body, sum = 0, 1, 2, 3
-	state := outside
+	state, kind := outside, ""
 	padded := false
 	for line := range strings.Lines(string(data)) {
 		line = strings.TrimSuffix(strings.TrimSuffix(line, "\n"), "\r")
@@ -186,8 +186,8 @@ func plain(data []byte) bool {
 		case len(line) > 1000:
 			return false
 		case state == outside:
-			if line == armorBegin+publicKey {
-				state, padded = headers, false
+			if begins, ok := strings.CutPrefix(line, armorBegin); ok && (begins == publicKey || begins == privateKey) {
+				state, kind, padded = headers, begins, false
 			} else if strings.Contains(line, "-----") {
 				return false
 			}
@@ -197,7 +197,7 @@ func plain(data []byte) bool {
 			} else if !strings.Contains(line, ": ") {
 				return false
 			}
-		case line == armorEnd+publicKey:
+		case line == armorEnd+kind:
 			state = outside
 		case state == sum:
 			return false

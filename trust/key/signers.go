@@ -34,7 +34,7 @@ type Signer struct {
 func Signers(files [][]byte, at time.Time) ([]Signer, error) {
 	r := ring{byID: map[string]string{}}
 	for _, data := range files {
-		f, err := Parse(data)
+		f, err := Read(data)
 		if err != nil {
 			return nil, err
 		}

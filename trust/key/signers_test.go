@@ -225,6 +225,7 @@ func TestSigners_forms(t *testing.T) {
 		"binary": b[0], "both": b[0] + b[1], "armored": a, "two blocks": a + e, "twice": b[0] + b[0], "binary after armor": a + b[1], "armor after binary": b[0] + e,
 		"marker": b[0] + packet(10, "PGP") + b[1], "trust": b[0] + packet(12, "xx") + b[1], "padding": b[0] + packet(21, "xx") + b[1], "unknown packet": b[0] + packet(60, "xx") + b[1],
 		"literal": b[0] + packet(11, "b\x00\x00\x00\x00\x00x") + b[1], "blank lines": b[0] + "\n\n" + b[1], "zero": b[0] + "\x00" + b[1], "cut": b[0] + b[1][:len(b[1])-9], "secret": b[0] + secret, "secret only": secret,
+		"packed": packet(8, "\x00"+b[0]), "packed beside it": b[0] + packet(8, "\x00"+b[1]), "secret packed": packet(8, "\x00"+secret), "secret armored": a + string(g.run("", "--armor", "--export-secret-keys", sigs[1].signer)),
 		"text before": "hello\n" + a, "text between": a + "hello\n" + e, "text after": a + "hello\n", "indented": a + strings.Replace(e, head, " "+head, 1), "spaces behind": a + strings.Replace(e, head, head+"  ", 1),
 		"no checksum": a + strings.Join(without, "\n"), "wrong checksum": a + strings.Join(wrong, "\n"), "wrong checksum first": strings.Join(wrong, "\n") + a, "no end": a + strings.Replace(e, tail, "", 1), "no end first": strings.Replace(a, tail, "", 1) + e,
 		"headers": a + strings.Replace(e, head+"\n", head+"\nComment: x\nFoo: y\n", 1), "odd header": a + strings.Replace(e, head+"\n", head+"\nComment:x\n", 1), "no blank line": a + strings.Replace(e, head+"\n\n", head+"\n", 1),
