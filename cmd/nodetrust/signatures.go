@@ -67,7 +67,8 @@ among the images, for nodes are to prove with them what they enforce.
 
 Then each image is judged by the same policy with nothing but the signatures in DIR: of a multi-arch image every instance that a
 runtime may choose, or those of --platform. What has the platform unknown/unknown, as attestations of a build have, is chosen
-by none. Only if all are accepted the bundle is complete; else the instances that aren't are named. sigstore signatures lie in registries and are mirrored together with images: they are judged as they are there.
+by none. Only if all are accepted the bundle is complete; else the instances that aren't are named. sigstore signatures lie in
+registries and are mirrored together with images: they are judged as they are there.
 
 Signatures of OpenShift release images come from --store and --signatures-from as for release verify; --to-configmaps writes
 them as ConfigMaps too, for the Cluster Version Operator of a cluster without a network.
