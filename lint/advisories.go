@@ -31,20 +31,26 @@ func (r *runner) advisories(host bool) {
 			continue
 		}
 		seen[r.Readers[i]] = true
-		for _, a := range reader.Advisories() {
-			r.hole(a, "", fmt.Sprintf("%s reads with containers-image %s", r.Readers[i], reader.Library), "")
-		}
+		r.holes(reader.Advisories(), "", fmt.Sprintf("%s reads with containers-image %s", r.Readers[i], reader.Library), "")
 	}
 	if host {
 		r.programs()
 	}
 }
 
-func (r *runner) hole(a trust.Advisory, file, who, more string) {
+// holes adds one finding for all holes that somebody has.
+func (r *runner) holes(of []trust.Advisory, file, who, more string) {
+	if len(of) == 0 {
+		return
+	}
+	var names []string
+	for _, a := range of {
+		names = append(names, fmt.Sprintf("%s (fixed in %s)", a.ID, strings.Join(append([]string{a.Fixed}, a.Backports...), ", ")))
+	}
 	r.add(Finding{
 		Severity: Warning, Code: "reader-advisory", File: file,
-		Message: fmt.Sprintf("%s, which has the hole %s: %s", who, a.ID, a.Title),
-		Hint:    "fixed in containers-image " + strings.Join(append([]string{a.Fixed}, a.Backports...), ", ") + more,
+		Message: fmt.Sprintf("%s, whose verifier has known holes: %s", who, strings.Join(names, ", ")),
+		Hint:    "nodetrust readers --advisories tells what they let through" + more,
 	})
 }
 
@@ -65,11 +71,9 @@ func (r *runner) programs() {
 				continue
 			}
 			packaged = packaged && dir != "/usr/bin"
-			for _, a := range trust.Advisories() {
-				if a.In(library) && (a.Build == "" || builtWith(info, a.Build)) {
-					r.hole(a, file, fmt.Sprintf("is built with containers-image %s", library), "")
-				}
-			}
+			r.holes(slices.DeleteFunc(trust.Advisories(), func(a trust.Advisory) bool {
+				return !a.In(library) || a.Build != "" && !builtWith(info, a.Build)
+			}), file, fmt.Sprintf("is built with containers-image %s", library), "")
 		}
 		if version := installed[p.product]; packaged && version != "" {
 			r.packaged(p.product, version)
@@ -83,9 +87,8 @@ func (r *runner) packaged(product, version string) {
 	if err != nil {
 		return
 	}
-	for _, a := range reader.Advisories() {
-		r.hole(a, dpkgStatus, fmt.Sprintf("%s %s has containers-image %s", product, version, reader.Library), "; a distribution may have mended its package without it: its changelog tells")
-	}
+	r.holes(reader.Advisories(), dpkgStatus, fmt.Sprintf("%s %s has containers-image %s", product, version, reader.Library),
+		"; a distribution may have mended its package and kept the number, which its changelog tells")
 }
 
 // buildInfo returns nil if there is no such program, or none of Go's.
