@@ -118,7 +118,7 @@ func (c checker) sum(found bool, missed []string, of int) int {
 	case len(missed) > 0:
 		fmt.Fprintf(c.stdout, "NOT CHECKED: %s\n", strings.Join(missed, ", "))
 	case !found:
-		fmt.Fprintf(c.stdout, "no known vulnerability in %d modules\n", of)
+		fmt.Fprintf(c.stdout, "nothing that %d modules call or import has a known vulnerability\n", of)
 	}
 	switch {
 	case found:

@@ -21,12 +21,12 @@ func TestAll(t *testing.T) {
 		status            int
 		says, never       string
 	}{
-		{"clean", clean, clean, 0, "no known vulnerability in 2 modules", "NOT CHECKED"},
-		{"one is vulnerable", clean, found, exitFound, "Vulnerability", "no known"},
-		{"no database", unreachable, unreachable, exitNotChecked, "the vulnerability database is not reachable\nNOT CHECKED: nothing was checked", "no known"},
-		{"no database any more", clean, unreachable, exitNotChecked, "NOT CHECKED: other", "no known"},
-		{"found, then no database", found, unreachable, exitFound, "NOT CHECKED: other", "no known"},
-		{"one does not build", broken, clean, exitNotChecked, "NOT CHECKED: .", "no known"},
+		{"clean", clean, clean, 0, "nothing that 2 modules call or import has a known vulnerability", "NOT CHECKED"},
+		{"one is vulnerable", clean, found, exitFound, "Vulnerability", "has a known"},
+		{"no database", unreachable, unreachable, exitNotChecked, "the vulnerability database is not reachable\nNOT CHECKED: nothing was checked", "has a known"},
+		{"no database any more", clean, unreachable, exitNotChecked, "NOT CHECKED: other", "has a known"},
+		{"found, then no database", found, unreachable, exitFound, "NOT CHECKED: other", "has a known"},
+		{"one does not build", broken, clean, exitNotChecked, "NOT CHECKED: .", "has a known"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Chdir(t.TempDir())
