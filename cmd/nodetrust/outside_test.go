@@ -46,8 +46,7 @@ type hostileWorld struct {
 
 func newHostileWorld(t *testing.T) *hostileWorld {
 	w := &hostileWorld{Parts: fixture.Parts{TB: t}, T: t, dir: t.TempDir()}
-	text, err := json.Marshal(hostile)
-	w.Must(err)
+	text := quoted(hostile)
 	server := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		switch {
 		case r.URL.Path == "/v2/":
@@ -62,9 +61,13 @@ func newHostileWorld(t *testing.T) *hostileWorld {
 				return r
 			}, tricks), ""))
 			_, _ = io.WriteString(rw, "{}")
+		case strings.HasPrefix(r.URL.Path, "/v2/denied/"):
+			rw.Header().Set("Content-Type", "application/json")
+			rw.WriteHeader(403)
+			fmt.Fprintf(rw, `{"errors":[{"code":"DENIED","message":%s}]}`, quoted(tricks+credentials))
 		default:
 			rw.Header().Set("Content-Type", "application/json")
-			rw.WriteHeader(map[bool]int{true: 403, false: 404}[strings.HasPrefix(r.URL.Path, "/v2/denied/")])
+			rw.WriteHeader(404)
 			fmt.Fprintf(rw, `{"errors":[{"code":"MANIFEST_UNKNOWN","message":%s}]}`, text)
 		}
 	}))
@@ -96,8 +99,9 @@ func quoted(s string) string {
 	return string(b)
 }
 
-// hostileRow are runs of a command with what it prints of others. One of the first must say something of it.
+// hostileRow are runs of a command with what it prints of others. One of them must say something of it.
 type hostileRow struct {
+	// formats are those of the first run.
 	formats []string
 	runs    [][]string
 	// stdin of all runs.
@@ -242,8 +246,12 @@ func TestOutside(t *testing.T) {
 				w.harmless(t, args, "")
 			}
 			said := false
-			for _, args := range row.runs {
-				for _, format := range row.formats {
+			for i, args := range row.runs {
+				formats := row.formats
+				if i > 0 && len(formats) > 1 { // one of text and JSON in turn: all go the same way
+					formats = allFormats[i%2 : i%2+1]
+				}
+				for _, format := range formats {
 					formatted := args
 					if format != "" {
 						formatted = append(args[:len(args):len(args)], "-o", format)
