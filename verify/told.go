@@ -62,7 +62,9 @@ func logins(authFile []byte) (out []string) {
 }
 
 // discreet is err with a text that is as told has it.
-func (e *evaluation) discreet(err error) error { return &discreetError{e.secrets.Text(err.Error()), err} }
+func (e *evaluation) discreet(err error) error {
+	return &discreetError{e.secrets.Text(err.Error()), err}
+}
 
 type discreetError struct {
 	text string

@@ -110,11 +110,9 @@ func (r recorder) CloseIdleConnections() {
 	(&http.Client{Transport: r.RoundTripper}).CloseIdleConnections()
 }
 
-// maxWords bounds what is told of a registry's words, in bytes.
-const maxWords = 500
-
 // Words are what a registry says to its refusal: code and message in the form of the registry protocol, or a line of
-// text. At most 500 bytes, printable, without credentials; "" for a web page, or nothing.
+// text. At most 500 bytes, printable, without credentials; "" for a web page, for JSON that is too long to be read to its
+// end, or nothing.
 func (r Request) Words() string {
 	var body struct {
 		Errors []struct {
@@ -129,8 +127,8 @@ func (r Request) Words() string {
 		text = strings.Trim(body.Errors[0].Code+": "+body.Errors[0].Message, ": ")
 	case err == nil:
 		text = body.Details
-	case strings.HasPrefix(strings.TrimSpace(text), "<"):
+	case strings.HasPrefix(strings.TrimSpace(text), "<"), strings.HasPrefix(strings.TrimSpace(text), "{"):
 		return ""
 	}
-	return outside.Bounded(text, maxWords)
+	return outside.Text(text)
 }
