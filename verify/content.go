@@ -102,7 +102,7 @@ func (c *Content) open(ctx context.Context) error {
 	if named := c.e.target.logical.DockerReference(); named != nil {
 		c.Repository = reference.TrimNamed(named).Name()
 	}
-	blob, mime, err := un.Manifest(ctx)
+	blob, mime, err := readManifest(ctx, un)
 	if err != nil {
 		return err
 	}
@@ -112,7 +112,7 @@ func (c *Content) open(ctx context.Context) error {
 	}
 	m, err := manifest.FromBlob(blob, manifest.NormalizedMIMEType(mime))
 	if err != nil {
-		return err
+		return &unusableError{err}
 	}
 	c.layers = m.LayerInfos()
 	return nil
@@ -249,7 +249,7 @@ func (c *Content) Manifests(ctx context.Context, all bool) ([]Signed, error) {
 	}
 	for _, d := range instances {
 		un := image.UnparsedInstance(c.src, &d)
-		blob, _, err := un.Manifest(ctx)
+		blob, _, err := readManifest(ctx, un)
 		if err == nil && !digestMatches(blob, d.String()) {
 			err = &notThereError{fmt.Errorf("the manifest found is not the %s asked for", d)}
 		}

@@ -329,7 +329,7 @@ func (e *evaluation) judge(ctx context.Context) {
 		return
 	}
 	if err := e.checkLocal(); err != nil {
-		e.stop(localReason(err), "reading image: %v", err)
+		e.withoutLocal(err)
 		return
 	}
 	if !e.usableLookaside() {
@@ -355,7 +355,7 @@ func (e *evaluation) judge(ctx context.Context) {
 		e.withoutManifest(err)
 		return
 	}
-	blob, mime, err := un.Manifest(ctx)
+	blob, mime, err := readManifest(ctx, un)
 	if err != nil {
 		err = e.whatWasRead(ctx, src, err)
 	}
@@ -467,7 +467,7 @@ func (e *evaluation) instance(ctx context.Context, src types.ImageSource) (*imag
 	if err := e.refusedForm(blob); err != nil {
 		return nil, err
 	}
-	d, err := manifest.Digest(blob)
+	d, err := digestOf(blob)
 	if err != nil {
 		return nil, err
 	}
@@ -482,7 +482,7 @@ func (e *evaluation) instance(ctx context.Context, src types.ImageSource) (*imag
 	}
 	list, err := manifest.ListFromBlob(blob, mime)
 	if err != nil {
-		return nil, err
+		return nil, &unusableError{err}
 	}
 	chosen, err := e.choose(list)
 	if err != nil {

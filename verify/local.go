@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 
 	"github.com/opencontainers/go-digest"
-	"go.podman.io/image/v5/manifest"
 	"go.podman.io/image/v5/oci/layout"
 
 	"github.com/nodetrust/nodetrust/verdict"
@@ -45,9 +44,13 @@ func (e *evaluation) checkLayout() error {
 	if err != nil {
 		return err
 	}
-	if ok, err := manifest.MatchesDigest(blob, d.Digest); err != nil {
+	if err := e.refusedForm(blob); err != nil {
 		return err
-	} else if !ok {
+	}
+	if _, err := digestOf(blob); err != nil {
+		return err
+	}
+	if !digestMatches(blob, d.Digest.String()) {
 		return &notThereError{fmt.Errorf("%s holds another manifest than its name says", e.blob(d.Digest))}
 	}
 	return nil

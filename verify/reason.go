@@ -48,7 +48,7 @@ func digestMatches(manifestBlob []byte, d string) bool {
 	if err != nil {
 		return false
 	}
-	ok, err := manifest.MatchesDigest(manifestBlob, parsed)
+	ok, err := guarded(func() (bool, error) { return manifest.MatchesDigest(manifestBlob, parsed) })
 	return err == nil && ok
 }
 
@@ -63,6 +63,10 @@ var statusInText = regexp.MustCompile(`StatusCode: ([0-9]{3})`)
 func registryReason(err error) verdict.Reason {
 	if timedOut(err) {
 		return verdict.Timeout
+	}
+	var unusable *unusableError
+	if errors.As(err, &unusable) {
+		return verdict.ManifestUnreadable
 	}
 	if errors.Is(err, fs.ErrNotExist) {
 		return verdict.ImageNotFound

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 
-	"go.podman.io/image/v5/manifest"
-
 	"github.com/nodetrust/nodetrust/verdict"
 	"github.com/nodetrust/nodetrust/verify/fetch"
 )
@@ -43,6 +41,6 @@ func (s *Session) digest(ctx context.Context, image string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	d, err := manifest.Digest(src.Manifest())
+	d, err := digestOf(src.Manifest())
 	return d.String(), err
 }

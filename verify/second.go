@@ -49,6 +49,9 @@ func (e *evaluation) whatWasRead(ctx context.Context, src types.ImageSource, err
 	if form := e.refusedForm(blob); form != nil {
 		return form
 	}
+	if _, bad := digestOf(blob); bad != nil {
+		return bad
+	}
 	return err
 }
 
@@ -65,6 +68,16 @@ func (e *evaluation) withoutManifest(err error) {
 		reason, text := e.manifestReason(err)
 		e.stop(reason, "reading manifest: %s", text)
 	}
+}
+
+// withoutLocal ends the evaluation for want of an image on this machine: err is what checkLocal found.
+func (e *evaluation) withoutLocal(err error) {
+	var form *formError
+	if errors.As(err, &form) {
+		e.refuseForm(form.found)
+		return
+	}
+	e.stop(localReason(err), "reading image: %v", err)
 }
 
 // refuseForm refuses the image for its form: no signature could help.

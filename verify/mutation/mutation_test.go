@@ -110,8 +110,11 @@ func (b *bench) check(t *testing.T, m *mutant, seed uint64, count tally) (failur
 	}{{"verify", b.nodetrust}, {"audit", b.audited}} {
 		v, broken := asked.get(policy, m.scene)
 		outcome, wrong := m.compare(policy, pulled, err, v, broken)
-		what, _, _ := strings.Cut(outcome, ": ")
-		count[asked.by+": "+what]++
+		kind := outcome
+		if wrong {
+			kind, _, _ = strings.Cut(outcome, ": ")
+		}
+		count[asked.by+": "+kind]++
 		if wrong {
 			failures++
 			t.Errorf("seed %d, policy %d, %s by %s: %s\n%s\n  library: %v\n  nodetrust: %s/%s %s %v", seed, m.policy, m.reference(), asked.by, outcome,
@@ -142,11 +145,11 @@ func (m *mutant) compare(p *policyFile, pulled []byte, library error, v verdict.
 	case v.Verdict == verdict.Accept:
 		return "both accept", false
 	case library == nil && v.Verdict == verdict.Refuse:
-		return "nodetrust refuses what is honest and can be pulled: " + string(v.Reason), v.Reason != verdict.ManifestForged
+		return "nodetrust refuses what is honest and can be pulled: " + string(v.Reason), v.Reason != verdict.ManifestForged && v.Reason != verdict.WeakOrUnsupported // of schema 1
 	case library == nil:
 		return "honest, and nodetrust can't tell: " + string(v.Reason), false
 	case v.Verdict == verdict.Refuse:
 		return "both refuse", false
 	}
-	return "not pulled, and nodetrust can't tell", false
+	return "not pulled, and nodetrust can't tell: " + string(v.Reason), false
 }
