@@ -495,6 +495,9 @@ func (e *evaluation) instance(ctx context.Context, src types.ImageSource) (*imag
 		}
 		chosen = wanted.Digest()
 	}
+	if err := chosen.Validate(); err != nil {
+		return nil, &unusableError{fmt.Errorf("the index names %.100q: %w", chosen, err)}
+	}
 	if e.target.local() {
 		if err := e.checkInstance(chosen); err != nil {
 			return nil, err

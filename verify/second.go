@@ -52,6 +52,9 @@ func (e *evaluation) whatWasRead(ctx context.Context, src types.ImageSource, err
 	if _, bad := digestOf(blob); bad != nil {
 		return bad
 	}
+	if !digestMatches(blob, d.String()) {
+		return &notThereError{fmt.Errorf("the manifest found is not the %s that the index names", d)}
+	}
 	return err
 }
 

@@ -193,8 +193,8 @@ func caught(f func() error) (err error) {
 }
 
 // library pulls what is asked for as far as the manifest, and returns its bytes. The steps are those of the library's
-// copy.Image from docker:// to dir:, in its order, but for configuration and layers, of which nodetrust says nothing;
-// copy itself would bring 40 modules into go.mod.
+// copy.Image from docker:// to dir:, in its order; configuration and layers are not fetched, for nodetrust says nothing of
+// them, but must have names. copy itself would bring 40 modules into go.mod.
 func (b *bench) library(p *policyFile, s *scene) (pulled []byte, err error) {
 	err = caught(func() (err error) {
 		pulled, err = pull(p, s.reference())
@@ -254,9 +254,19 @@ func pullOne(ctx context.Context, p *policyFile, pc *signature.PolicyContext, on
 	if err != nil {
 		return nil, err
 	}
-	_ = img.LayerInfos()
-	_, err = img.Signatures(ctx)
-	return body, err
+	if _, err = img.Signatures(ctx); err != nil {
+		return nil, err
+	}
+	blobs := img.LayerInfos()
+	if m := manifest.NormalizedMIMEType(kind); m != manifest.DockerV2Schema1MediaType && m != manifest.DockerV2Schema1SignedMediaType {
+		blobs = append(blobs, img.ConfigInfo()) // dir: would take an image without one
+	}
+	for _, b := range blobs {
+		if err := b.Digest.Validate(); err != nil {
+			return nil, err
+		}
+	}
+	return body, nil
 }
 
 // nodetrust's verdict, as verify gives it.

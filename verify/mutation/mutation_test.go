@@ -140,14 +140,15 @@ func (m *mutant) compare(p *policyFile, pulled []byte, library error, v verdict.
 		return "the library pulls what nobody signed: " + why, true
 	case v.Verdict == verdict.Accept && library != nil:
 		return "nodetrust accepts what can't be pulled", true
-	case v.Verdict == verdict.Accept && v.Digest != sum(pulled):
+	case v.Verdict == verdict.Accept && v.Digest != sum(pulled) && v.Digest != m.wrapped[sum(pulled)]:
 		return "nodetrust judged another manifest than was pulled", true
 	case v.Verdict == verdict.Accept:
 		return "both accept", false
 	case library == nil && v.Verdict == verdict.Refuse:
 		return "nodetrust refuses what is honest and can be pulled: " + string(v.Reason), v.Reason != verdict.ManifestForged && v.Reason != verdict.WeakOrUnsupported // of schema 1
 	case library == nil:
-		return "honest, and nodetrust can't tell: " + string(v.Reason), false
+		// The pure-Go mechanism takes the first of several messages and what follows one, gpg does not, and no runtime links the former.
+		return "honest, and nodetrust can't tell: " + string(v.Reason), v.Reason != verdict.Disagreement || mechanism.Name != "openpgp"
 	case v.Verdict == verdict.Refuse:
 		return "both refuse", false
 	}

@@ -68,8 +68,8 @@ func FormOf(manifest []byte) Form {
 // schema1 says whether one of schema 1 may be.
 func usable(manifest []byte, mediaType string, schema1 bool) error {
 	promised, known := typeForm(mediaType)
-	if !known {
-		return fmt.Errorf("its type is %q, which is no image's", mediaType)
+	if !known { // the first manifests had no type of their own, so runtimes try schema 1
+		promised = Schema1
 	}
 	switch form := FormOf(manifest); {
 	case promised == List:
@@ -81,6 +81,8 @@ func usable(manifest []byte, mediaType string, schema1 bool) error {
 			return fmt.Errorf("it is of schema 1")
 		}
 		return nil
+	case !known:
+		return fmt.Errorf("its type is %q, which is no image's", mediaType)
 	case promised != form:
 		return fmt.Errorf("it is something else than the type %q it was served as", mediaType)
 	}
