@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -313,6 +314,14 @@ func reasonCases() []provoked {
 		{"nobody asks for a signature", verdict.NotSignedFor, "", func(w *reasonWorld) []string {
 			return append(w.verify(w.signed(corp, "", ""), `{"type":"insecureAcceptAnything"}`), "--require-signed")
 		}, 3},
+		{"a manifest with a signature of its own", verdict.ManifestForged, "", func(w *reasonWorld) []string {
+			ref, d := w.image()
+			b, err := corp.Sign(d, ref)
+			must(w.T, err)
+			must(w.T, w.lookaside.Put(w.repo(), d, 1, b))
+			w.forge(fixture.Schema1, "application/vnd.docker.distribution.manifest.v1+prettyjws", d)
+			return w.verify(ref, requirement(corp))
+		}, 3},
 		{"rejected", verdict.RejectedByPolicy, "", func(w *reasonWorld) []string { return w.verify(w.signed(corp, "", ""), `{"type":"reject"}`) }, 3},
 
 		{"not signed", verdict.NoSignature, verdict.NotSigned, func(w *reasonWorld) []string {
@@ -484,6 +493,28 @@ func reasonCases() []provoked {
 				}
 			})
 			return append(args, "--timeout", "500ms")
+		}, 4},
+		{"a manifest without its type", verdict.ManifestUnreadable, "", func(w *reasonWorld) []string {
+			args := w.verify(w.signed(corp, "", ""), requirement(corp))
+			w.registry.Fault(func(rw http.ResponseWriter, r *http.Request) {
+				if !strings.Contains(r.URL.Path, "/manifests/") {
+					w.registry.Serve(rw, r)
+					return
+				}
+				answer := httptest.NewRecorder()
+				w.registry.Serve(answer, r)
+				rw.Header().Set("Content-Type", "text/plain")
+				_, _ = rw.Write(answer.Body.Bytes())
+			})
+			return args
+		}, 4},
+		// What the pure-Go mechanism reads of two messages in one file is the first; gpg and the second look take neither.
+		{"two signatures in one file", verdict.Disagreement, "", func(w *reasonWorld) []string {
+			ref, d := w.image()
+			b, err := corp.Sign(d, ref)
+			must(w.T, err)
+			must(w.T, w.lookaside.Put(w.repo(), d, 1, append(b, b...)))
+			return append([]string{pureGo}, w.verify(ref, requirement(corp))...)
 		}, 4},
 		{"policy doesn't load", verdict.PolicyInvalid, "", func(w *reasonWorld) []string { return w.verify(w.signed(corp, "", ""), "") }, 2},
 		{"registries.d doesn't load", verdict.RegistriesDInvalid, "", func(w *reasonWorld) []string {

@@ -144,8 +144,8 @@ type mutant struct {
 	trail  []string
 	// claims are what was signed for this mutant alone.
 	claims []signed
-	// wrapped are manifests with a signature of their own, by the manifest that is its payload and says the same.
-	wrapped map[string]string
+	// wrapped are manifests that got a signature of their own, as they were without it.
+	wrapped [][]byte
 }
 
 // fresh is the honest scene, for another mutant.
@@ -155,7 +155,7 @@ func (p *pool) fresh() *mutant {
 	for at, sigs := range s.signatures {
 		s.signatures[at] = slices.Clone(sigs)
 	}
-	return &mutant{scene: &s, pool: p, wrapped: map[string]string{}}
+	return &mutant{scene: &s, pool: p}
 }
 
 // sign makes a signature, and remembers that it was made.

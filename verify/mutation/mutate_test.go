@@ -305,7 +305,7 @@ var bodies = func() map[string]func(r *rand.Rand, m *mutant, b []byte) []byte {
 			if err != nil {
 				return b
 			}
-			m.wrapped[sum(w)] = sum(b)
+			m.wrapped = append(m.wrapped, b)
 			return w
 		},
 	}

@@ -113,6 +113,17 @@ func meaning(payload []byte) (claim, bool) {
 
 // members are those of an object that has just these.
 func members(object []byte, names ...string) (map[string]json.RawMessage, bool) {
+	out, ok := allMembers(object)
+	for _, n := range names {
+		if _, has := out[n]; !has {
+			return nil, false
+		}
+	}
+	return out, ok && len(out) == len(names)
+}
+
+// allMembers are those of an object that names each once.
+func allMembers(object []byte) (map[string]json.RawMessage, bool) {
 	d := json.NewDecoder(bytes.NewReader(object))
 	if t, err := d.Token(); err != nil || t != json.Delim('{') {
 		return nil, false
@@ -136,12 +147,7 @@ func members(object []byte, names ...string) (map[string]json.RawMessage, bool) 
 	if _, err := d.Token(); err != io.EOF {
 		return nil, false
 	}
-	for _, n := range names {
-		if _, ok := out[n]; !ok {
-			return nil, false
-		}
-	}
-	return out, len(out) == len(names)
+	return out, true
 }
 
 func text(v json.RawMessage) string {

@@ -80,7 +80,7 @@ func usable(manifest []byte, mediaType string, schema1 bool) error {
 		if !schema1 {
 			return fmt.Errorf("it is of schema 1")
 		}
-		return nil
+		return blobs(manifest)
 	case !known:
 		return fmt.Errorf("its type is %q, which is no image's", mediaType)
 	case promised != form:
@@ -95,7 +95,7 @@ func blobs(manifest []byte) error {
 	if err != nil {
 		return err
 	}
-	if !slices.ContainsFunc(m, func(x member) bool { return strings.EqualFold(x.key, "config") }) {
+	if form := FormOf(manifest); form == Single && !slices.ContainsFunc(m, func(x member) bool { return strings.EqualFold(x.key, "config") }) {
 		return fmt.Errorf("it has no configuration")
 	}
 	for _, x := range m {
@@ -103,13 +103,17 @@ func blobs(manifest []byte) error {
 		switch {
 		case strings.EqualFold(x.key, "config"):
 			descriptors = [][]byte{x.value}
-		case strings.EqualFold(x.key, "layers"):
+		case strings.EqualFold(x.key, "layers"), strings.EqualFold(x.key, "fsLayers"):
 			if descriptors, err = array(x.value); err != nil && string(x.value) != "null" {
 				return fmt.Errorf("its layers are no list")
 			}
 		}
+		name := "digest"
+		if strings.EqualFold(x.key, "fsLayers") {
+			name = "blobSum"
+		}
 		for _, d := range descriptors {
-			if _, ok := descriptorDigest(d); !ok {
+			if _, ok := digestIn(d, name); !ok {
 				return fmt.Errorf("its %s have no digest", x.key)
 			}
 		}
@@ -117,14 +121,17 @@ func blobs(manifest []byte) error {
 	return nil
 }
 
-// descriptorDigest is the last digest of a descriptor, as a JSON reader that keeps the last of equal members has it.
-func descriptorDigest(b []byte) (digest string, ok bool) {
+// descriptorDigest is the digest of a descriptor.
+func descriptorDigest(b []byte) (digest string, ok bool) { return digestIn(b, "digest") }
+
+// digestIn is the last member of the name, as a JSON reader that keeps the last of equal members has it.
+func digestIn(b []byte, name string) (digest string, ok bool) {
 	m, err := object(b)
 	if err != nil {
 		return "", false
 	}
 	for _, x := range m {
-		if strings.EqualFold(x.key, "digest") {
+		if strings.EqualFold(x.key, name) {
 			if digest, err = text(x.value); err != nil {
 				return "", false
 			}
