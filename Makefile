@@ -84,8 +84,8 @@ demo: build ## the main job on this machine, without root or cluster
 bench: build ## the figures of docs/benchmarks.md
 	cd e2e && $(GO) run ./bench -o ../docs/benchmarks.md
 
-soak: build ## nodetrust against CRI-O and podman (CASES=1000, root) lint and diff against the library (FILES=10000), then every fuzz test (SOAK=1m each)
-	GO='$(GO)' FILES='$(or $(FILES),10000)' CASES='$(or $(CASES),1000)' hack/soak.sh $(or $(SOAK),1m) '$(TAGS)'
+soak: build ## nodetrust against CRI-O and podman (CASES=1000, root), mutants of images (MUTANTS=1000000), lint and diff (FILES=10000) against the library, then every fuzz test (SOAK=1m each)
+	GO='$(GO)' MUTANTS='$(or $(MUTANTS),1000000)' FILES='$(or $(FILES),10000)' CASES='$(or $(CASES),1000)' hack/soak.sh $(or $(SOAK),1m) '$(TAGS)'
 
 readers: ## record anew what old versions of the image library load, and what fools them (lint/testdata/readers.json, trust/testdata/advisories.json; from the module proxy)
 	$(GO) run ./hack/readers

@@ -351,7 +351,7 @@ func (m *mutant) forge(r *rand.Rand, f struct {
 		out.Layers = []fixture.Blob{{MediaType: old.kind, Digest: sum(old.body), Size: int64(len(old.body)), Platform: map[string]string{"os": "linux", "architecture": "amd64"}}}
 	}
 	if r.IntN(8) == 0 {
-		out.Length = pick(r, []int{1, 2, 20, 100000})
+		out.Length = pick(r, []int{1, 2, 20, 100000, -1, -100})
 	}
 	b, err := fixture.Forge(honest, out)
 	if err != nil {

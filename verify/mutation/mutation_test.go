@@ -1,6 +1,7 @@
 package mutation
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -124,6 +125,16 @@ func (b *bench) check(t *testing.T, m *mutant, seed uint64, count tally) (failur
 	return failures
 }
 
+// isSchema1 is true for a manifest that readers of JSON can take for one of schema 1.
+func isSchema1(manifest []byte) bool {
+	var m struct {
+		Version    any `json:"schemaVersion"`
+		Layers     any `json:"fsLayers"`
+		Signatures any `json:"signatures"`
+	}
+	return json.Unmarshal(manifest, &m) == nil && (m.Version == 1.0 || m.Layers != nil || m.Signatures != nil)
+}
+
 // compare says in a word what library and nodetrust made of a mutant, and whether that is wrong.
 func (m *mutant) compare(p *policyFile, pulled []byte, library error, v verdict.Verdict, broken error) (outcome string, wrong bool) {
 	var fell *panicked
@@ -144,8 +155,10 @@ func (m *mutant) compare(p *policyFile, pulled []byte, library error, v verdict.
 		return "nodetrust judged another manifest than was pulled", true
 	case v.Verdict == verdict.Accept:
 		return "both accept", false
+	case library == nil && v.Verdict == verdict.Refuse && isSchema1(pulled) && (v.Reason == verdict.ManifestForged || v.Reason == verdict.WeakOrUnsupported):
+		return "of schema 1, which nodetrust refuses where a signature is demanded", false
 	case library == nil && v.Verdict == verdict.Refuse:
-		return "nodetrust refuses what is honest and can be pulled: " + string(v.Reason), v.Reason != verdict.ManifestForged && v.Reason != verdict.WeakOrUnsupported // of schema 1
+		return "nodetrust refuses what is honest and can be pulled: " + string(v.Reason), true
 	case library == nil:
 		// The pure-Go mechanism takes the first of several messages and what follows one, gpg does not, and no runtime links the former.
 		return "honest, and nodetrust can't tell: " + string(v.Reason), v.Reason != verdict.Disagreement || mechanism.Name != "openpgp"
