@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -45,6 +46,8 @@ type scene struct {
 	manifests map[string]served
 	// signatures in the lookaside, by repository and digest.
 	signatures map[string][][]byte
+	// blobs are those of attachments, by digest.
+	blobs map[string][]byte
 	// repo and asked are what is asked for: "team/app" and ":v1" or "@sha256:…".
 	repo, asked string
 }
@@ -73,9 +76,22 @@ type policyFile struct {
 
 // demand is a requirement as the oracle knows it. Without signers everything is accepted.
 type demand struct {
-	signers  []*signer
-	identity string
-	holds    func(asked, signed string) bool
+	signers   []*signer
+	cosigners []*cosigner // instead of signers; one
+	identity  string
+	holds     func(asked, signed string) bool
+}
+
+func (d demand) anything() bool { return len(d.signers)+len(d.cosigners) == 0 }
+
+func (d demand) json() string {
+	switch {
+	case d.anything():
+		return `{"type":"insecureAcceptAnything"}`
+	case d.cosigners != nil:
+		return d.cosigners[0].requirement(d.identity)
+	}
+	return requirement(d.identity, d.signers...)
 }
 
 func newBench(t testing.TB, blobs map[string][]byte, policies [][]demand) *bench {
@@ -86,24 +102,25 @@ func newBench(t testing.TB, blobs map[string][]byte, policies [][]demand) *bench
 	at := strings.TrimPrefix(b.server.URL, "http://")
 	conf := b.write(t, "registries.conf", fmt.Sprintf("[[registry]]\nprefix = %q\nlocation = %q\ninsecure = true\n", host, at))
 	b.write(t, "registries.d/lab.yaml", fmt.Sprintf("docker:\n  %s:\n    lookaside: %s/sig\n", at, b.server.URL))
+	b.write(t, "attached.d/lab.yaml", fmt.Sprintf("docker:\n  %s:\n    use-sigstore-attachments: true\n    lookaside: %s/sig\n", at, b.server.URL))
 	for i, ds := range policies {
 		p := &policyFile{requires: ds}
 		var requirements []string
+		registriesD := filepath.Join(b.dir, "registries.d")
+		if slices.ContainsFunc(ds, func(d demand) bool { return d.cosigners != nil }) {
+			registriesD = filepath.Join(b.dir, "attached.d")
+		}
 		for _, d := range ds {
-			if len(d.signers) == 0 {
-				requirements = append(requirements, `{"type":"insecureAcceptAnything"}`)
-				continue
-			}
-			requirements = append(requirements, requirement(d.identity, d.signers...))
+			requirements = append(requirements, d.json())
 		}
 		p.path = b.write(t, fmt.Sprintf("policy-%d.json", i), fmt.Sprintf(
 			`{"default":[{"type":"reject"}],"transports":{"docker":{%q:[%s]}}}`, host, strings.Join(requirements, ",")))
 		var err error
-		p.nodetrust, err = verify.Files(p.path, []string{filepath.Join(b.dir, "registries.d")}, verify.Settings{RegistriesConf: conf})
+		p.nodetrust, err = verify.Files(p.path, []string{registriesD}, verify.Settings{RegistriesConf: conf})
 		must(t, err)
 		t.Cleanup(func() { p.nodetrust.Close() })
 		p.sys = types.SystemContext{
-			SystemRegistriesConfPath: conf, SystemRegistriesConfDirPath: filepath.Join(b.dir, "none"), RegistriesDirPath: filepath.Join(b.dir, "registries.d"),
+			SystemRegistriesConfPath: conf, SystemRegistriesConfDirPath: filepath.Join(b.dir, "none"), RegistriesDirPath: registriesD,
 			OSChoice: "linux", ArchitectureChoice: "amd64", DockerAuthConfig: &types.DockerAuthConfig{},
 		}
 		p.library, err = signature.NewPolicyFromFile(p.path)
@@ -152,9 +169,11 @@ func (b *bench) serve(rw http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if _, d, ok := strings.Cut(path, "/blobs/"); ok {
-		if blob, ok := b.blobs[d]; ok {
-			_, _ = rw.Write(blob)
-			return
+		for _, blobs := range []map[string][]byte{b.blobs, s.blobs} {
+			if blob, ok := blobs[d]; ok {
+				_, _ = rw.Write(blob)
+				return
+			}
 		}
 		rw.WriteHeader(http.StatusNotFound)
 		return

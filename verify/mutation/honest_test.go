@@ -33,8 +33,9 @@ func sum512(b []byte) string { return fmt.Sprintf("sha512:%x", sha512.Sum512(b))
 
 // signed is one payload that somebody signed.
 type signed struct {
-	by      *signer
-	payload []byte
+	by       *signer
+	cosigner *cosigner // instead of by
+	payload  []byte
 }
 
 // pool is an honest registry with its lookaside: what mutants are made of.
@@ -42,6 +43,7 @@ type pool struct {
 	blobs map[string][]byte
 	// corp and ops sign what is honest; nobody trusts stranger.
 	corp, ops, stranger *signer
+	cosign, costranger  *cosigner
 	scene               scene
 	claims              []signed
 	// images are the manifests for linux/amd64 by name; evil is signed by nobody.
@@ -55,7 +57,8 @@ func newPool(t testing.TB) *pool {
 	p := &pool{
 		blobs: map[string][]byte{}, images: map[string]served{}, config: map[string]fixture.Blob{}, layer: map[string]fixture.Blob{},
 		corp: newSigner(t, "corp"), ops: newSigner(t, "ops"), stranger: newSigner(t, "stranger"),
-		scene: scene{manifests: map[string]served{}, signatures: map[string][][]byte{}, repo: "team/app", asked: ":docker"},
+		cosign: newCosigner(t, "cosign"), costranger: newCosigner(t, "stranger"),
+		scene: scene{manifests: map[string]served{}, signatures: map[string][][]byte{}, blobs: map[string][]byte{}, repo: "team/app", asked: ":docker"},
 	}
 	docker, docker2 := p.image(t, "docker", dockerImage, "amd64"), p.image(t, "docker2", dockerImage, "arm64")
 	oci, oci2 := p.image(t, "oci", ociImage, "amd64"), p.image(t, "oci2", ociImage, "arm64")
@@ -128,10 +131,12 @@ func (p *pool) publish(repo, tag string, m served, instances ...served) {
 	for _, one := range append(instances, m) {
 		p.scene.manifests[repo+"@"+sum(one.body)] = one
 		c := claim{sum(one.body), host + "/" + repo + ":" + tag}
+		p.scene.attach(repo, c.digest, p.cosign.sign(c.cosignPayload()))
+		p.claims = append(p.claims, signed{cosigner: p.cosign, payload: c.cosignPayload()})
 		for _, by := range []*signer{p.corp, p.ops} {
 			at := repo + "@" + c.digest
 			p.scene.signatures[at] = append(p.scene.signatures[at], by.sign(c.payload()))
-			p.claims = append(p.claims, signed{by, c.payload()})
+			p.claims = append(p.claims, signed{by: by, payload: c.payload()})
 		}
 	}
 }
@@ -151,7 +156,7 @@ type mutant struct {
 // fresh is the honest scene, for another mutant.
 func (p *pool) fresh() *mutant {
 	s := p.scene
-	s.manifests, s.signatures = maps.Clone(s.manifests), maps.Clone(s.signatures)
+	s.manifests, s.signatures, s.blobs = maps.Clone(s.manifests), maps.Clone(s.signatures), maps.Clone(s.blobs)
 	for at, sigs := range s.signatures {
 		s.signatures[at] = slices.Clone(sigs)
 	}
@@ -160,6 +165,6 @@ func (p *pool) fresh() *mutant {
 
 // sign makes a signature, and remembers that it was made.
 func (m *mutant) sign(by *signer, payload []byte) []byte {
-	m.claims = append(m.claims, signed{by, payload})
+	m.claims = append(m.claims, signed{by: by, payload: payload})
 	return by.sign(payload)
 }

@@ -19,7 +19,7 @@ type mutation struct {
 	do   func(r *rand.Rand, m *mutant)
 }
 
-// mutate makes the mutant of a seed: an honest scene that one to four mutations have changed.
+// mutate makes the mutant of a seed: an honest scene that one to three mutations have changed.
 func (p *pool) mutate(seed uint64, policies int) *mutant {
 	r := rand.New(rand.NewPCG(seed, 0x6e6f6465))
 	m := p.fresh()
@@ -28,7 +28,10 @@ func (p *pool) mutate(seed uint64, policies int) *mutant {
 	if r.IntN(4) == 0 {
 		m.byDigest()
 	}
-	all := mutations()
+	all := slices.DeleteFunc(mutations(), func(one mutation) bool {
+		// What lies in the registry as signatures is read under the two policies that ask for it.
+		return strings.HasPrefix(one.name, "attached: ") && m.policy < policies-2
+	})
 	for range 1 + min(r.IntN(3), r.IntN(4)) {
 		one := pick(r, all)
 		one.do(r, m)
@@ -59,6 +62,9 @@ func mutations() []mutation {
 	}
 	for name, f := range files {
 		out = append(out, mutation{"signature: " + name, func(r *rand.Rand, m *mutant) { m.respell(r, f) }})
+	}
+	for name, f := range attachments {
+		out = append(out, mutation{"attached: " + name, f})
 	}
 	for name, f := range servers {
 		out = append(out, mutation{"served: " + name, f})
@@ -113,6 +119,7 @@ func (m *mutant) put(r *rand.Rand, at string, now served) {
 	switch {
 	case settle < 3:
 		m.signatures[m.repo+"@"+is] = m.signatures[m.repo+"@"+was]
+		m.manifests[attachedAt(m.repo, is)] = m.manifests[attachedAt(m.repo, was)]
 	default:
 		m.vouch(r, is)
 	}
@@ -129,6 +136,7 @@ func (m *mutant) vouch(r *rand.Rand, digest string) {
 		sigs = append(sigs, m.sign(by, claim{digest, reference}.payload()))
 	}
 	m.signatures[m.repo+"@"+digest] = sigs
+	m.attach(m.repo, digest, m.cosign(m.pool.cosign, claim{digest, reference}.cosignPayload()))
 }
 
 var (
@@ -546,5 +554,6 @@ var servers = map[string]func(r *rand.Rand, m *mutant){
 		m.manifests[m.repo+m.asked] = top
 		m.manifests[m.repo+"@"+d] = image
 		m.signatures[m.repo+"@"+d] = sigs
+		m.manifests[attachedAt(m.repo, d)] = m.manifests[attachedAt("team/app", d)]
 	},
 }

@@ -1,6 +1,7 @@
 package mutation
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -49,7 +50,10 @@ func environment(t testing.TB, name string, otherwise int) int {
 func (p *pool) policies() [][]demand {
 	corp, both := []*signer{p.corp}, []*signer{p.corp, p.ops}
 	of := func(s []*signer, identity string, holds func(asked, signed string) bool) demand {
-		return demand{s, identity, holds}
+		return demand{signers: s, identity: identity, holds: holds}
+	}
+	cosigned := func(identity string, holds func(asked, signed string) bool) demand {
+		return demand{cosigners: []*cosigner{p.cosign}, identity: identity, holds: holds}
 	}
 	exact := func(kind, member, value string) string { return fmt.Sprintf(`{"type":%q,%q:%q}`, kind, member, value) }
 	return [][]demand{
@@ -60,6 +64,8 @@ func (p *pool) policies() [][]demand {
 		{of(corp, exact("exactRepository", "dockerRepository", host+"/team/app"), func(_, signed string) bool { return repository(signed) == host+"/team/app" })},
 		{of(corp, "", repoDigestOrExact), of([]*signer{p.ops}, `{"type":"matchRepository"}`, sameRepository)},
 		{{}},
+		{cosigned("", repoDigestOrExact)},
+		{cosigned(`{"type":"matchRepository"}`, sameRepository), of(corp, `{"type":"matchRepository"}`, sameRepository)},
 	}
 }
 
@@ -69,7 +75,7 @@ func (p *pool) policies() [][]demand {
 func TestMutants(t *testing.T) {
 	count := 10_000
 	if mechanism.Name == "gpgme" { // which starts a gpg for each look
-		count = 300
+		count = 500
 	}
 	count = environment(t, "NODETRUST_MUTANTS", count)
 	first := environment(t, "NODETRUST_SEED", 1)
@@ -135,6 +141,36 @@ func isSchema1(manifest []byte) bool {
 	return json.Unmarshal(manifest, &m) == nil && (m.Version == 1.0 || m.Layers != nil || m.Signatures != nil)
 }
 
+// namesTwice is true if an object in a document has two members that a reader of JSON takes for the same.
+func namesTwice(document []byte) bool {
+	d := json.NewDecoder(bytes.NewReader(document))
+	var names func() bool
+	names = func() (twice bool) {
+		t, err := d.Token()
+		if err != nil {
+			return false
+		}
+		var seen []string
+		for t != nil && (t == json.Delim('{') || t == json.Delim('[')) && d.More() {
+			if t == json.Delim('{') {
+				name, err := d.Token()
+				if err != nil {
+					return twice
+				}
+				twice = twice || slices.ContainsFunc(seen, func(s string) bool { return strings.EqualFold(s, name.(string)) })
+				seen = append(seen, name.(string))
+			}
+			inner := names()
+			twice = twice || inner
+		}
+		if t == json.Delim('{') || t == json.Delim('[') {
+			_, _ = d.Token()
+		}
+		return twice
+	}
+	return names()
+}
+
 // compare says in a word what library and nodetrust made of a mutant, and whether that is wrong.
 func (m *mutant) compare(p *policyFile, pulled []byte, library error, v verdict.Verdict, broken error) (outcome string, wrong bool) {
 	var fell *panicked
@@ -160,8 +196,10 @@ func (m *mutant) compare(p *policyFile, pulled []byte, library error, v verdict.
 	case library == nil && v.Verdict == verdict.Refuse:
 		return "nodetrust refuses what is honest and can be pulled: " + string(v.Reason), true
 	case library == nil:
-		// The pure-Go mechanism takes the first of several messages and what follows one, gpg does not, and no runtime links the former.
-		return "honest, and nodetrust can't tell: " + string(v.Reason), v.Reason != verdict.Disagreement || mechanism.Name != "openpgp"
+		// The pure-Go mechanism takes the first of several messages and what follows one, gpg does not, and no runtime links the
+		// former. Of members that are there twice the second look wants every one to be in order.
+		explained := v.Reason == verdict.Disagreement && mechanism.Name == "openpgp" || v.Reason == verdict.ManifestUnreadable && namesTwice(pulled)
+		return "honest, and nodetrust can't tell: " + string(v.Reason), !explained
 	case v.Verdict == verdict.Refuse:
 		return "both refuse", false
 	}

@@ -18,7 +18,7 @@ func (m *mutant) honest(p *policyFile, pulled []byte) (why string, ok bool) {
 		return "the index doesn't name the manifest " + sum(pulled), false
 	}
 	for _, d := range p.requires {
-		if len(d.signers) > 0 && !m.vouched(d, pulled) {
+		if !d.anything() && !m.vouched(d, pulled) {
 			return "nobody signed " + sum(pulled) + " as " + m.reference(), false
 		}
 	}
@@ -64,8 +64,8 @@ func names(index []byte, digest string) bool {
 // that the demand takes.
 func (m *mutant) vouched(d demand, pulled []byte) bool {
 	return slices.ContainsFunc(append(slices.Clone(m.pool.claims), m.claims...), func(s signed) bool {
-		c, ok := meaning(s.payload)
-		return ok && slices.Contains(d.signers, s.by) && slices.Contains(m.digests(pulled), c.digest) && d.holds(m.reference(), c.reference)
+		c, ok := meaning(s.payload, s.kindOf())
+		return ok && d.trusts(s) && slices.Contains(m.digests(pulled), c.digest) && d.holds(m.reference(), c.reference)
 	})
 }
 

@@ -91,13 +91,13 @@ func quoted(s string) string {
 
 // meaning reads a payload that somebody signed, by the letter: the members of every object that is looked into are named
 // once, in the case in which they are specified, and there are no others. Anything else means nothing.
-func meaning(payload []byte) (claim, bool) {
+func meaning(payload []byte, kind string) (claim, bool) {
 	top, ok := members(payload, "critical", "optional")
 	if !ok {
 		return claim{}, false
 	}
 	critical, ok := members(top["critical"], "type", "image", "identity")
-	if !ok || text(critical["type"]) != "atomic container signature" {
+	if !ok || text(critical["type"]) != kind {
 		return claim{}, false
 	}
 	image, ok := members(critical["image"], "docker-manifest-digest")
