@@ -478,7 +478,7 @@ func (m *maker) faults() {
 		return
 	}
 	m.c.Lookaside = choose(m.r, []weighted[string]{{24, ""}, {1, "403"}, {1, "500"}, {1, "HTML"}, {1, "cut off"}, {1, "redirect"}})
-	m.c.Registry = choose(m.r, []weighted[string]{{40, ""}, {1, "401"}, {1, "404"}, {1, "500"}, {1, "other manifest"}})
+	m.c.Registry = choose(m.r, []weighted[string]{{40, ""}, {1, "401"}, {1, "404"}, {1, "500"}, {1, "other manifest"}, {2, "text/plain"}, {1, ociIndex}, {1, schema1}})
 	if m.c.Lookaside != "" {
 		m.about("lookaside: %s", m.c.Lookaside)
 	}

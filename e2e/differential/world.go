@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -369,11 +370,25 @@ func registryFault(r *fixture.Registry, kind string) http.HandlerFunc {
 		case kind == "other manifest":
 			rw.Header().Set("Content-Type", "application/vnd.docker.distribution.manifest.v2+json")
 			_, _ = rw.Write([]byte(`{"schemaVersion":2,"mediaType":"application/vnd.docker.distribution.manifest.v2+json","config":{"mediaType":"application/vnd.docker.container.image.v1+json","size":2,"digest":"sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a"},"layers":[]}`))
+		case strings.Contains(kind, "/"): // the content type of all manifests, as a static mirror may have it
+			answer := httptest.NewRecorder()
+			r.Serve(answer, req)
+			if rw.Header().Set("Content-Type", kind); answer.Code != http.StatusOK {
+				rw.Header().Set("Content-Type", "application/json")
+			}
+			rw.WriteHeader(answer.Code)
+			_, _ = rw.Write(answer.Body.Bytes())
 		default:
 			status(kind)(rw, req)
 		}
 	}
 }
+
+// Content types that manifests are served as, whatever they are.
+const (
+	ociIndex = "application/vnd.oci.image.index.v1+json"
+	schema1  = "application/vnd.docker.distribution.manifest.v1+prettyjws"
+)
 
 func status(code string) http.HandlerFunc {
 	n := 0
