@@ -122,12 +122,11 @@ func (w *reasonWorld) refuses(policy []string, ref, byDigest string, honest bool
 			{"signatures", "bundle", "--to", filepath.Join(w.T.TempDir(), "bundle"), image},
 		} {
 			r := program(w.T, w.dir, theLab.Programs.Nodetrust, append(args, common...)...)
-			_, found := findReason(r.stdout, verdict.ManifestForged, "")
+			want, reason := code, verdict.ManifestForged
 			if args[0] == "signatures" && !honest { // it reads images for their signatures, and can't read this one
-				code = 4
-				_, found = findReason(r.stdout, verdict.ManifestUnreadable, "")
+				want, reason = 4, verdict.ManifestUnreadable
 			}
-			if r.code != code || found == honest {
+			if _, found := findReason(r.stdout, reason, ""); r.code != want || found == honest {
 				w.Errorf("nodetrust %s: honest %v: %v", strings.Join(args, " "), honest, r)
 			}
 		}
