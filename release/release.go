@@ -87,7 +87,8 @@ func (r *Result) Vouches(digest string) string {
 }
 
 // Verify judges a release: docker://REFERENCE or REFERENCE, dir:PATH or oci:PATH. An error means that the argument or an
-// option can't be used; whatever goes wrong later is in the result. Image.Timeout bounds the whole.
+// option can't be used; whatever goes wrong later is in the result. Image.Timeout bounds the whole: what doesn't end soon
+// after it is left alone.
 func Verify(ctx context.Context, release string, o Options) (Result, error) {
 	r := Result{Release: strings.TrimPrefix(release, "docker://"), Verifiers: []Verifier{}}
 	want, err := o.wanted(r.Release)
@@ -99,6 +100,21 @@ func Verify(ctx context.Context, release string, o Options) (Result, error) {
 		ctx, cancel = context.WithTimeout(ctx, o.Image.Timeout)
 		defer cancel()
 	}
+	done := make(chan struct{})
+	judged := r
+	go func() {
+		defer close(done)
+		judged, err = judged.verify(ctx, release, want, o)
+	}()
+	if !verify.Within(ctx, done) {
+		late := &verify.ContentError{Reason: verdict.Timeout, Err: ctx.Err()}
+		return r.unknown(late, "the release could not be judged"), nil
+	}
+	return judged, err
+}
+
+// verify is Verify, whatever time it takes.
+func (r Result) verify(ctx context.Context, release string, want detached.Wanted, o Options) (Result, error) {
 	if !local(r.Release) {
 		_, r.Digest, _ = strings.Cut(r.Release, "@")
 	}

@@ -13,6 +13,7 @@ import (
 	"go.podman.io/image/v5/docker/reference"
 	"go.podman.io/image/v5/types"
 
+	"github.com/nodetrust/nodetrust/internal/outside"
 	"github.com/nodetrust/nodetrust/verdict"
 	"github.com/nodetrust/nodetrust/verify/fetch"
 )
@@ -200,7 +201,9 @@ func statusOf(err error) int {
 }
 
 // brief is an error without the URL, which stands beside it.
-func brief(err error) string {
+func brief(err error) string { return outside.Cut(inBrief(err), outside.Most) }
+
+func inBrief(err error) string {
 	var status docker.UnexpectedHTTPStatusError
 	var urlError *url.Error
 	var refused *refusedError
@@ -217,5 +220,5 @@ func brief(err error) string {
 
 func plain(u *url.URL) string {
 	c := url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path}
-	return c.String()
+	return outside.Cut(c.String(), outside.MostName)
 }

@@ -19,7 +19,6 @@ import (
 	"go.podman.io/image/v5/types"
 
 	"github.com/nodetrust/nodetrust/verdict"
-	"github.com/nodetrust/nodetrust/verify/traffic"
 )
 
 // ContentError says why an image, a layer or signatures could not be read. It says nothing of what a policy thinks of them.
@@ -64,14 +63,14 @@ func OpenContent(ctx context.Context, name string, p *Policy, o Options) (*Conte
 	if err := e.checkLocal(); err != nil {
 		return nil, &ContentError{localReason(err), err}
 	}
-	ctx, e.requests = traffic.Watch(traffic.Logins(ctx, e.secrets.AddAuthorization), &e.sys)
+	ctx = e.watch(ctx)
 	src, _ := e.source(ctx)
 	if src == nil {
 		e.requests.Close()
 		return nil, &ContentError{e.v.Reason, e.discreet(errors.New(e.v.Message))}
 	}
 	c := &Content{e: e, src: src}
-	if err := c.open(ctx); err != nil {
+	if err := e.orTooMuch(c.open(ctx)); err != nil {
 		c.Close()
 		return nil, &ContentError{contentReason(err), e.discreet(err)}
 	}
@@ -134,9 +133,10 @@ func (c *Content) Layer(ctx context.Context, n int, packed, unpacked int64) (io.
 	if err := info.Digest.Validate(); err != nil {
 		return nil, err
 	}
-	ctx = traffic.Logins(ctx, c.e.secrets.AddAuthorization)
-	body, _, err := c.src.GetBlob(ctx, info.BlobInfo, none.NoCache)
-	if err != nil {
+	c.e.requests.OnlyEach(maxLayerHead)
+	body, _, err := c.src.GetBlob(c.e.under(ctx), info.BlobInfo, none.NoCache)
+	c.e.requests.OnlyEach(0)
+	if err = c.e.orTooMuch(err); err != nil {
 		return nil, &ContentError{registryReason(err), fmt.Errorf("reading layer %s: %w", info.Digest, c.e.discreet(err))}
 	}
 	l := &layer{want: info.Digest, verifier: info.Digest.Verifier(), body: body}
@@ -221,9 +221,9 @@ type Signed struct {
 // Manifests are the manifests of the image with their signatures: the index first if there is one, then all instances of it
 // or, if all is false, the platform's.
 func (c *Content) Manifests(ctx context.Context, all bool) ([]Signed, error) {
-	ctx = traffic.Logins(ctx, c.e.secrets.AddAuthorization)
+	ctx = c.e.under(ctx)
 	blob, mime, err := c.src.GetManifest(ctx, nil)
-	if err != nil {
+	if err = c.e.orTooMuch(err); err != nil {
 		return nil, &ContentError{registryReason(err), c.e.discreet(err)}
 	}
 	un := image.UnparsedInstance(c.src, nil)
@@ -253,7 +253,7 @@ func (c *Content) Manifests(ctx context.Context, all bool) ([]Signed, error) {
 		if err == nil && !digestMatches(blob, d.String()) {
 			err = &notThereError{fmt.Errorf("the manifest found is not the %s asked for", d)}
 		}
-		if err != nil {
+		if err = c.e.orTooMuch(err); err != nil {
 			return nil, &ContentError{contentReason(err), fmt.Errorf("reading manifest: %w", c.e.discreet(err))}
 		}
 		s, err := c.signed(ctx, un, d.String(), blob)
@@ -315,9 +315,9 @@ const maxInstances = 64
 func (c *Content) signed(ctx context.Context, un *image.UnparsedImage, d string, blob []byte) (Signed, error) {
 	s := Signed{Digest: d, Manifest: blob}
 	c.e.v.Digest = d
-	c.e.requests.Bound(4*c.e.maxSignatures+64, int64(c.e.maxSignatures)*int64(c.e.maxSize)+1<<20)
+	c.e.boundSignatures()
 	list, reason, err := c.e.signatures(ctx, un)
-	c.e.requests.Bound(0, 0)
+	c.e.requests.Bound("", 0, 0)
 	if err != nil {
 		return s, &ContentError{reason, fmt.Errorf("reading signatures: %w", c.e.discreet(err))}
 	}

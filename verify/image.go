@@ -311,6 +311,7 @@ func (e *evaluation) finish(ctx context.Context, o Options) verdict.Verdict {
 			}
 		}
 	}
+	e.tooMuchHint()
 	if e.v.Hint == "" && errors.Is(ctx.Err(), context.Canceled) {
 		e.v.Hint = "run it again"
 	}
@@ -321,9 +322,8 @@ func (e *evaluation) finish(ctx context.Context, o Options) verdict.Verdict {
 	return e.v
 }
 
-// judge reads the image and evaluates the requirements. The order is that of a pull: manifest, instance, policy,
-// signatures.
-func (e *evaluation) judge(ctx context.Context) {
+// evaluate is judge, whatever time it takes. The order is that of a pull: manifest, instance, policy, signatures.
+func (e *evaluation) evaluate(ctx context.Context) {
 	if err := e.target.broken; err != nil {
 		e.stop(localReason(err), "%v", err)
 		return
@@ -338,10 +338,11 @@ func (e *evaluation) judge(ctx context.Context) {
 	for _, r := range e.sec.requirements {
 		e.policy.keys.Warm(r.ringData)
 	}
-	ctx = traffic.Logins(ctx, e.secrets.AddAuthorization)
 	e.requests = &traffic.Requests{}
 	if e.fetched == nil {
-		ctx, e.requests = traffic.Watch(ctx, &e.sys)
+		ctx = e.watch(ctx)
+	} else {
+		ctx = traffic.Logins(ctx, e.secrets.AddAuthorization)
 	}
 	defer e.requests.Close()
 	src, physical := e.source(ctx)
@@ -350,7 +351,7 @@ func (e *evaluation) judge(ctx context.Context) {
 	}
 	defer src.Close()
 	un, err := e.instance(ctx, src)
-	if err != nil {
+	if err = e.orTooMuch(err); err != nil {
 		e.tellManifest(physical, err)
 		e.withoutManifest(err)
 		return
@@ -362,6 +363,7 @@ func (e *evaluation) judge(ctx context.Context) {
 	if err == nil && e.fetched != nil {
 		un, err = e.fetched.Complete(ctx, un, blob, digest.Digest(e.v.Digest))
 	}
+	err = e.orTooMuch(err)
 	e.tellManifest(physical, err)
 	if err != nil {
 		e.withoutManifest(err)
@@ -373,8 +375,7 @@ func (e *evaluation) judge(ctx context.Context) {
 	}
 
 	asked := len(e.requests.Since(0))
-	// Redirects, tokens, headers and error pages take some more than the signatures themselves.
-	e.requests.Bound(4*e.maxSignatures+64, int64(e.maxSignatures)*int64(e.maxSize)+1<<20)
+	e.boundSignatures()
 	signatures, reason, err := e.signatures(ctx, un)
 	e.tellSignatures(e.requests.Since(asked), signatures, reason, err)
 	if err == nil {
@@ -417,7 +418,7 @@ func (e *evaluation) source(ctx context.Context) (src types.ImageSource, physica
 	before := traffic.Throttled(e.hosts(pulled))
 	src, err := e.target.content.NewImageSource(ctx, &e.sys)
 	if err != nil {
-		err = e.policy.registries.Discreet(err)
+		err = e.orTooMuch(e.policy.registries.Discreet(err))
 		reason, text := e.manifestReason(err)
 		if reason == verdict.Timeout && traffic.Throttled(e.hosts(pulled)) > before {
 			reason = verdict.RateLimited
@@ -655,7 +656,8 @@ func (e *evaluation) allowed(ctx context.Context, un types.UnparsedImage, r *req
 	select {
 	case err := <-done:
 		return err
-	case <-time.After(2 * time.Second):
+	case <-time.After(grace / 2):
+		e.policy.late.Store(true)
 		return ctx.Err()
 	}
 }

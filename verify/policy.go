@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/BurntSushi/toml"
 	"go.podman.io/image/v5/pkg/sysregistriesv2"
@@ -110,6 +112,7 @@ type Policy struct {
 	keys            *mechanism.Keyrings
 	warm            chan struct{} // closed when gpgme has found its engines
 	unenclose       func()
+	late            atomic.Bool // something goes on that was not waited for
 
 	mu       sync.Mutex
 	sections map[string]*section // by transport and scope
@@ -242,10 +245,16 @@ func Rendered(policy File, registries []File, s Settings) (*Policy, error) {
 	return p.open(policy.Data, files)
 }
 
-// Close removes the temporary copies.
+// Close removes the temporary copies. What is under way with them may take a moment to end, and is left alone then.
 func (p *Policy) Close() error {
-	<-p.warm
-	p.keys.Close()
+	select {
+	case <-p.warm:
+	case <-time.After(mechanism.CloseTimeout):
+		p.late.Store(true)
+	}
+	if ended := p.keys.Close(); !ended || p.late.Load() {
+		mechanism.EndStragglers(p.keyrings)
+	}
 	if p.unenclose != nil {
 		p.unenclose()
 	}

@@ -16,7 +16,7 @@ func (e *evaluation) read(ctx context.Context) {
 		e.judge(ctx)
 		return
 	}
-	ctx, cancel := e.bound(ctx)
+	ctx, cancel := e.bound(withBudget(ctx))
 	defer cancel()
 	f := fetch.One()
 	defer f.Close()

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 )
 
 // scratchName is the beginning of the names of the directories that scratch makes.
@@ -26,9 +27,20 @@ func scratch() (dir string, remove func() error, err error) {
 		if lock == nil {
 			continue // another process was quicker to take it for one that was left
 		}
-		return dir, func() error { return errors.Join(os.RemoveAll(dir), lock.Close()) }, nil
+		return dir, func() error { return errors.Join(removeAll(dir), lock.Close()) }, nil
 	}
 	return "", nil, errors.New("the temporary directory is removed by somebody else at once")
+}
+
+// removeAll removes a directory in which a gpg that was left alone may still make files.
+func removeAll(dir string) (err error) {
+	for range 5 {
+		if err = os.RemoveAll(dir); err == nil {
+			return nil
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	return err
 }
 
 // sweepScratch removes what processes of this user that were killed have left.

@@ -35,6 +35,7 @@ type Session struct {
 	fetcher *fetch.Fetcher
 	// verdicts by reference.
 	verdicts polite.Shared[verdict.Verdict]
+	heavy    chan struct{} // holds one while an image is judged that many bytes are received for
 
 	mu       sync.Mutex
 	admitted map[string]chan struct{} // by registry: a place for each image that is being judged
@@ -44,6 +45,7 @@ type Session struct {
 func NewSession(p *Policy, o Options, s SessionOptions) *Session {
 	return &Session{
 		policy: p, options: o, fetcher: fetch.New(cmp.Or(max(s.PerHost, 0), DefaultPerHost)), admitted: map[string]chan struct{}{},
+		heavy: make(chan struct{}, 1),
 	}
 }
 
@@ -73,7 +75,7 @@ func (s *Session) Image(ctx context.Context, image string) (verdict.Verdict, err
 			return verdict.Verdict{}, err
 		}
 		defer leave()
-		v, err := s.judge(ctx, image)
+		v, err := s.bounded(ctx, image)
 		if err == nil && ctx.Err() != nil && v.Reason == verdict.Timeout {
 			err = &interruptedError{v, ctx.Err()}
 		}

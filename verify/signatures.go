@@ -61,7 +61,7 @@ func (e *evaluation) signatures(ctx context.Context, un *image.UnparsedImage) ([
 	asked := len(e.requests.Since(0))
 	list, err := un.UntrustedSignatures(ctx)
 	e.extension = servedByRegistry(e.requests.Since(asked))
-	if err != nil {
+	if err = e.orTooMuch(err); err != nil {
 		var many *traffic.TooMuchError
 		if errors.As(err, &many) {
 			return nil, tooMuch(e.askedAttachments(err, e.requests.Since(asked))), &tooMuchError{many}

@@ -134,6 +134,7 @@ func (o *auditOptions) judge(cmd *cobra.Command, inventory *audit.Inventory) (r 
 		return nil, usageErr(err)
 	}
 	defer p.Close()
+	limitMemory(max(1, inventory.Len()))
 	opts := o.image.options()
 	if err := verify.CheckOptions(opts); err != nil {
 		return nil, usageErr(err)

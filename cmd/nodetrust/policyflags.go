@@ -69,6 +69,7 @@ func (f *policyFlags) check() error {
 // a verdict for some commands; any other error is bad usage. The caller closes the policy, of which a process has one: it
 // comes with a temporary directory for gpg.
 func (f *policyFlags) source() (*verify.Policy, error) {
+	limitMemory(0)
 	p, err := f.open()
 	if errors.Is(err, verify.ErrNoTemp) {
 		return nil, &exitError{code: exitFailed, err: err}

@@ -167,6 +167,7 @@ RELEASE is REFERENCE, dir:PATH or oci:PATH. A release in a mirror of another nam
 
 func (r *releaseVerify) run(cmd *cobra.Command, name string) error {
 	fromEnv := verify.Isolate()
+	limitMemory(0)
 	switch {
 	case len(r.release.keys) == 0:
 		return usagef("--key is missing")

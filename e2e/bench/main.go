@@ -40,6 +40,8 @@ func (b *bench) sections() []section {
 		{"verify", false, b.verify},
 		{"parts", false, b.verifyParts},
 		{"audit", false, b.audit},
+		{"hostile", false, b.hostile},
+		{"flood", false, b.flood},
 		{"startup", true, b.startOfLab},
 		{"pod", true, b.pod},
 		{"thousand", true, b.thousand},

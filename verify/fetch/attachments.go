@@ -105,6 +105,7 @@ func (s *Source) layers(ctx context.Context, blob []byte, mimeType string) (out 
 	if err != nil || len(m.Layers) > s.image.MaxSignatures {
 		return nil, irregular("attachments that are none")
 	}
+	size := 0
 	for _, l := range m.Layers {
 		if l.Digest.Validate() != nil || !l.Digest.Algorithm().Available() || l.Size > int64(s.image.MaxSize) {
 			return nil, irregular("an attachment of another kind")
@@ -115,6 +116,9 @@ func (s *Source) layers(ctx context.Context, blob []byte, mimeType string) (out 
 		}
 		if l.Digest.Algorithm().FromBytes(payload) != l.Digest {
 			return nil, irregular("an attachment with another digest")
+		}
+		if size += len(payload); size > maxList {
+			return nil, irregular("more than %d bytes of attachments", maxList)
 		}
 		out = append(out, Attachment{MIMEType: l.MediaType, Payload: payload, Annotations: l.Annotations})
 	}

@@ -47,7 +47,7 @@ type Fetcher struct {
 // New makes a fetcher with at most perHost requests in flight to one host. Close it after use.
 func New(perHost int) *Fetcher {
 	f := &Fetcher{hosts: polite.New(perHost), registries: map[string]*registry{}}
-	f.lists.Room = 32 << 20
+	f.lists.Room = 16 << 20
 	f.lists.Size = func(sigs [][]byte) (n int) {
 		for _, s := range sigs {
 			n += len(s)
@@ -199,7 +199,7 @@ func (f *Fetcher) registry(sys *types.SystemContext, s sysregistriesv2.PullSourc
 		return nil, irregular("certificates: %w", err)
 	}
 	tr := tlsclientconfig.NewTransport()
-	tr.TLSClientConfig = conf
+	tr.TLSClientConfig, tr.MaxResponseHeaderBytes = conf, maxHeader
 	tr.MaxIdleConnsPerHost = f.hosts.PerHost()
 	r := &registry{identity: identity, host: Host(s.Reference), plain: plain}
 	r.client = &http.Client{Transport: recorder{tr}, CheckRedirect: checkRedirect}

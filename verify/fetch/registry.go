@@ -13,12 +13,18 @@ import (
 	"go.podman.io/image/v5/docker/reference"
 
 	"github.com/nodetrust/nodetrust/verify/polite"
+	"github.com/nodetrust/nodetrust/verify/traffic"
 )
 
-// Limits in bytes: what a token server answers, and the library's own for a manifest.
+// Limits in bytes. The library takes a manifest of up to 4 MiB and 128 signatures; so much is rare, and a fetcher reads many
+// images at a time: it leaves what is larger to the library.
 const (
-	maxTokenSize = 1 << 20
-	maxManifest  = 4 << 20
+	maxTokenSize = 256 << 10
+	maxHeader    = 256 << 10
+	maxManifest  = 256 << 10
+	maxError     = 64 << 10
+	// maxList is for all signatures of an image at one place.
+	maxList = 256 << 10
 )
 
 // registry is one registry with the TLS settings that hold for it, and the lookasides that are asked with these.
@@ -80,13 +86,17 @@ func (r *registry) get(ctx context.Context, u string, limit int, header http.Hea
 	}
 	defer res.Body.Close()
 	if res.StatusCode != http.StatusOK {
-		body, err := io.ReadAll(io.LimitReader(res.Body, 4<<10))
+		body, err := io.ReadAll(traffic.Body(ctx, io.LimitReader(res.Body, maxError+1)))
+		if len(body) > maxError {
+			traffic.TooLarge(ctx)
+		}
 		note(ctx, 0, body, err)
 		return nil, "", errors.Join(&statusError{res.StatusCode, body}, err)
 	}
-	body, err := io.ReadAll(io.LimitReader(res.Body, int64(limit)+1))
+	body, err := io.ReadAll(traffic.Body(ctx, io.LimitReader(res.Body, int64(limit)+1)))
 	if err == nil && len(body) > limit {
 		err = irregular("more than %d bytes", limit)
+		traffic.TooLarge(ctx)
 	}
 	note(ctx, len(body), nil, err)
 	if err != nil {

@@ -236,6 +236,7 @@ func (s *Source) lookaside(ctx context.Context, at string, d digest.Digest) ([][
 		return nil, irregular("lookaside without a host")
 	}
 	var sigs [][]byte
+	size := 0
 	for i := 1; ; i++ {
 		u := *base
 		u.Path = fmt.Sprintf("%s@%s=%s/signature-%d", base.Path, d.Algorithm(), d.Encoded(), i)
@@ -251,6 +252,9 @@ func (s *Source) lookaside(ctx context.Context, at string, d digest.Digest) ([][
 			err := irregular("no simple signature, or too many of them")
 			note(ctx, len(blob), nil, err)
 			return nil, err
+		}
+		if size += len(blob); size > maxList {
+			return nil, irregular("more than %d bytes of signatures", maxList)
 		}
 		sigs = append(sigs, blob)
 	}

@@ -50,8 +50,8 @@ type loaded struct {
 	ids []string // the keys that were imported
 }
 
-// closeTimeout is how long gpg is given to come to an end that it is no longer needed for.
-const closeTimeout = 2 * time.Second
+// CloseTimeout is how long gpg is given to come to an end that it is no longer needed for.
+const CloseTimeout = 400 * time.Millisecond
 
 // NewKeyrings makes a set of keyrings in which there is none yet; around runs around each import of keys. Close it after use.
 func NewKeyrings(around func() (stop func())) *Keyrings {
@@ -215,9 +215,9 @@ func (k *Keyrings) Verify(ctx context.Context, r *Keyring, blob []byte) (content
 	}
 }
 
-// Close removes all keyrings. A gpg that hangs is not waited for longer than closeTimeout: its keyring is removed when it ends, if
-// this process lives then.
-func (k *Keyrings) Close() {
+// Close removes all keyrings. A gpg that hangs is not waited for longer than CloseTimeout: its keyring is removed when it ends, if
+// this process lives then, and ended is false.
+func (k *Keyrings) Close() (ended bool) {
 	k.mu.Lock()
 	if !k.closed {
 		k.closed = true
@@ -228,7 +228,8 @@ func (k *Keyrings) Close() {
 	go func() { k.busy.Wait(); close(done) }()
 	select {
 	case <-done:
-	case <-time.After(closeTimeout):
+		ended = true
+	case <-time.After(CloseTimeout):
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -244,6 +245,7 @@ func (k *Keyrings) Close() {
 			break
 		}
 	}
+	return ended
 }
 
 // Knows is true for a subkey that Learn was called with: it is one of these keys.

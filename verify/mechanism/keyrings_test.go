@@ -42,7 +42,7 @@ func TestClose_late(t *testing.T) {
 		r.free <- &loaded{SigningMechanism: idle}
 		start := time.Now()
 		k.Close()
-		if d := time.Since(start); d != closeTimeout || idle.closed.Load() != 1 || busy.closed.Load() != 0 {
+		if d := time.Since(start); d != CloseTimeout || idle.closed.Load() != 1 || busy.closed.Load() != 0 {
 			t.Errorf("closed after %s, the idle one %d times, the busy one %d times", d, idle.closed.Load(), busy.closed.Load())
 		}
 		time.Sleep(2 * time.Minute)

@@ -29,23 +29,54 @@ type Requests struct {
 	conns map[net.Conn]*counter
 	// gone is what was received on connections that are closed.
 	gone int64
-	// limit bounds what is received until the next request (0: nothing), most the requests; base is what had been received
-	// when the limit was set.
+	// limit bounds what is received of something (0: nothing), most the requests for it (0: nothing); base is what had been
+	// received when the limit was set.
 	limit, base int64
 	most        int
+	what        string
+	// each bounds what is received for one request (0: nothing); last is what had been received when it was made.
+	each, last int64
+	// budget is that of the evaluation, of which spent is what was received here.
+	budget  *Budget
+	spent   int64
+	memory  *memory
+	tooMuch error
+	cancel  []context.CancelCauseFunc // of the contexts that requests are made under
+	start   func()                    // has it looked how much came in; until quit is closed
+	quit    chan struct{}
 }
 
 // TooMuchError says that the library asked for more than it was allowed to.
 type TooMuchError struct{ error }
 
-// Watch has the library's requests under the returned context and with sys seen. Close it after the last one.
+// Watch has the library's requests under the returned context and with sys seen. When they receive more than they may,
+// by Bound, BoundEach or the context's Budget, the returned context ends, and with it the transfer. Close it after the
+// last one, which ends the context too.
 func Watch(ctx context.Context, sys *types.SystemContext) (context.Context, *Requests) {
-	r := &Requests{next: sys.DockerProxy, conns: map[net.Conn]*counter{}}
+	r := &Requests{next: sys.DockerProxy, conns: map[net.Conn]*counter{}, budget: budgetOf(ctx), quit: make(chan struct{})}
+	others := int64(0)
+	if r.budget != nil {
+		others = r.budget.Others
+	}
+	r.memory = watchMemory(others)
 	if r.next == nil {
 		r.next = func(u *url.URL) (*url.URL, error) { return http.ProxyFromEnvironment(&http.Request{URL: u}) }
 	}
+	r.start = sync.OnceFunc(func() { go r.look() })
 	sys.DockerProxy = r.proxy
-	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: r.connected}), r
+	return r.Under(ctx), r
+}
+
+// Under is ctx as Watch returns it, for requests that are made later with the same sys.
+func (r *Requests) Under(ctx context.Context) context.Context {
+	ctx, cancel := context.WithCancelCause(ctx)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.cancel = append(r.cancel, cancel)
+	if r.tooMuch != nil {
+		cancel(r.tooMuch)
+	}
+	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: r.connected})
 }
 
 // Logins calls seen with every Authorization header that is sent under the returned context, to whomever.
@@ -69,14 +100,14 @@ func (r *Requests) proxy(u *url.URL) (*url.URL, error) {
 func (r *Requests) request(u *url.URL) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.limit > 0 {
-		if got := r.received() - r.base; got > r.limit {
-			return &TooMuchError{fmt.Errorf("%d bytes of signatures so far, and no end", got)}
-		}
-		if len(r.urls) >= r.most {
-			return &TooMuchError{fmt.Errorf("no end of signatures")}
-		}
+	if r.check(); r.tooMuch != nil {
+		return r.tooMuch
 	}
+	if r.most > 0 && len(r.urls) >= r.most {
+		r.tooMuch = &TooMuchError{fmt.Errorf("no end of %s", r.what)}
+		return r.tooMuch
+	}
+	r.last = r.spent
 	r.urls = append(r.urls, u)
 	return nil
 }
@@ -91,6 +122,7 @@ func (r *Requests) connected(info httptrace.GotConnInfo) {
 	if _, ok := r.conns[conn]; ok {
 		return
 	}
+	r.start()
 	if c := newCounter(conn); c != nil {
 		r.conns[conn] = c
 	}
@@ -114,17 +146,28 @@ func (r *Requests) received() int64 {
 	return n
 }
 
-// Bound keeps the library from making more than this many further requests, and any after it has received that many bytes.
-func (r *Requests) Bound(requests int, bytes int64) {
+// Bound keeps the library from making more than this many further requests for something, and from receiving more than
+// that many bytes of it: a transfer that goes beyond is ended. Zero requests or bytes are no bound.
+func (r *Requests) Bound(what string, requests int, bytes int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.limit, r.base, r.most = bytes, r.received(), len(r.urls)+requests
+	r.what, r.limit, r.base, r.most = what, bytes, r.received(), 0
+	if requests > 0 {
+		r.most = len(r.urls) + requests
+	}
 }
 
-// Close ends the counting.
+// Close ends the counting, and what is still under way.
 func (r *Requests) Close() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	for _, cancel := range r.cancel {
+		cancel(nil)
+	}
+	if r.cancel = nil; r.quit != nil {
+		close(r.quit)
+		r.quit = nil
+	}
 	for conn, c := range r.conns {
 		c.close()
 		delete(r.conns, conn)

@@ -1,0 +1,183 @@
+package traffic
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/url"
+	"sync"
+	"time"
+)
+
+// Budget is how many bytes may be received for one evaluation, whoever reads them. The nil Budget has no end. It may be
+// used by several goroutines.
+type Budget struct {
+	// Others is how many bytes of memory may be taken by others while somebody reads under this budget.
+	Others int64
+	// Small is true of a budget that is replaced by a larger one when it is exceeded.
+	Small bool
+
+	mu          sync.Mutex
+	limit, left int64
+}
+
+// NewBudget makes a budget of so many bytes.
+func NewBudget(bytes int64) *Budget { return &Budget{limit: bytes, left: bytes} }
+
+// Spend takes n bytes of the budget. A *TooMuchError says that they are more than there were left; so is every answer
+// after that.
+func (b *Budget) Spend(n int64) error {
+	if b == nil {
+		return nil
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.left -= n; b.left < 0 {
+		return &TooMuchError{fmt.Errorf("more than %d bytes were received in all", b.limit)}
+	}
+	return nil
+}
+
+// exhaust leaves nothing of the budget.
+func (b *Budget) exhaust() {
+	if b == nil {
+		return
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.left = min(b.left, -1)
+}
+
+// Exceeded is true once more was spent than there was.
+func (b *Budget) Exceeded() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.left < 0
+}
+
+type budgetKey struct{}
+
+// WithBudget has whoever reads under the returned context spend of the budget: Watch and Body do.
+func WithBudget(ctx context.Context, b *Budget) context.Context {
+	return context.WithValue(ctx, budgetKey{}, b)
+}
+
+// TooLarge says of the context's budget, without reading on, that it is not enough, if it is a small one: the library is
+// not to read among many others what is known to be large.
+func TooLarge(ctx context.Context) {
+	if b := budgetOf(ctx); b != nil && b.Small {
+		b.exhaust()
+	}
+}
+
+// HasBudget is true of a context that WithBudget made.
+func HasBudget(ctx context.Context) bool { return budgetOf(ctx) != nil }
+
+func budgetOf(ctx context.Context) *Budget {
+	b, _ := ctx.Value(budgetKey{}).(*Budget)
+	return b
+}
+
+// Body is r, what is read of which is spent of the context's budget: beyond it reading ends with a *TooMuchError.
+func Body(ctx context.Context, r io.Reader) io.Reader {
+	if b := budgetOf(ctx); b != nil {
+		return &spending{r, b}
+	}
+	return r
+}
+
+type spending struct {
+	r io.Reader
+	b *Budget
+}
+
+func (s *spending) Read(p []byte) (int, error) {
+	n, err := s.r.Read(p)
+	if spent := s.b.Spend(int64(n)); spent != nil {
+		return n, spent
+	}
+	return n, err
+}
+
+// lookEvery is how often it is looked at how much has come in. The library reads some bodies to their end, those of errors
+// among them, and has no door to the reader: between two looks a server on this machine gets through a MiB or two.
+const lookEvery = time.Millisecond
+
+// look ends the library's requests when one of the limits is passed, while it is reading. It ends with Close.
+func (r *Requests) look() {
+	r.mu.Lock()
+	quit := r.quit
+	r.mu.Unlock()
+	if quit == nil {
+		return
+	}
+	t := time.NewTicker(lookEvery)
+	defer t.Stop()
+	for {
+		select {
+		case <-quit:
+			return
+		case <-t.C:
+			r.mu.Lock()
+			r.check()
+			r.mu.Unlock()
+		}
+	}
+}
+
+// check compares what was received with all limits. The caller holds the lock.
+func (r *Requests) check() {
+	got := r.received()
+	err := r.budget.Spend(got - r.spent)
+	r.spent = got
+	switch {
+	case r.tooMuch != nil:
+		return
+	case err != nil:
+	case r.limit > 0 && got-r.base > r.limit:
+		err = &TooMuchError{fmt.Errorf("%d bytes of %s so far, and no end", got-r.base, r.what)}
+	case r.each > 0 && got-r.last > r.each:
+		err = &TooMuchError{fmt.Errorf("more than %d bytes in one answer", r.each)}
+	default:
+		if err = r.memory.check(got); err == nil {
+			return
+		}
+		r.budget.exhaust()
+	}
+	if n := len(r.urls); n > 0 {
+		err = &TooMuchError{fmt.Errorf("%s: %w", place(r.urls[n-1]), err)}
+	}
+	r.tooMuch = err
+	for _, cancel := range r.cancel {
+		cancel(err)
+	}
+}
+
+// place is a URL without what may be secret in it.
+func place(u *url.URL) string {
+	c := url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path}
+	return c.String()
+}
+
+// TooMuch is a *TooMuchError once a limit was passed: what the library says of its requests since then is of no interest.
+// Nil else.
+func (r *Requests) TooMuch() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.tooMuch
+}
+
+// BoundEach ends an answer that has more than this many bytes, headers included, while it is being read. 0 takes the
+// bound away.
+func (r *Requests) BoundEach(bytes int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.each = bytes
+}
+
+// OnlyEach is BoundEach, and takes all other bounds away, the budget among them.
+func (r *Requests) OnlyEach(bytes int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.budget, r.limit, r.most, r.each = nil, 0, 0, bytes
+}

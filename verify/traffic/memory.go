@@ -1,0 +1,57 @@
+package traffic
+
+import (
+	"fmt"
+	"math"
+	"runtime/debug"
+	"runtime/metrics"
+)
+
+// What a few bytes of gzip unpack to, no counter of bytes tells: net/http unpacks what it asked to be packed, and the library
+// reads the pages of errors to their end. So the memory is looked at as well, in a program that has set a limit for it.
+const (
+	liveMetric    = "/gc/heap/live:bytes"
+	objectsMetric = "/memory/classes/heap/objects:bytes"
+	// perByte is how many bytes of memory one that is received may take: reading a body takes two or three, parsing it more,
+	// which slack is for. With garbage it is more: rubbish is for that, where nobody else makes any.
+	perByte = 3
+	slack   = 12 << 20
+	rubbish = 32 << 20
+)
+
+// memory watches this process's memory while the library reads.
+type memory struct {
+	samples       []metrics.Sample
+	live, objects uint64 // bytes at the beginning: as of the last collection, and with garbage
+	most          uint64 // of objects: beyond the limit the collector can't keep up
+	others        uint64
+}
+
+// watchMemory is nil where no limit is set. others is what may be taken meanwhile by what else the process does, in bytes.
+func watchMemory(others int64) *memory {
+	limit := debug.SetMemoryLimit(-1)
+	if limit == math.MaxInt64 {
+		return nil
+	}
+	m := &memory{samples: []metrics.Sample{{Name: liveMetric}, {Name: objectsMetric}}, most: uint64(limit), others: uint64(max(others, 0))}
+	m.live, m.objects = m.read()
+	return m
+}
+
+func (m *memory) read() (live, objects uint64) {
+	metrics.Read(m.samples)
+	return m.samples[0].Value.Uint64(), m.samples[1].Value.Uint64()
+}
+
+// check returns a *TooMuchError if more memory was taken than what was received explains.
+func (m *memory) check(received int64) error {
+	if m == nil {
+		return nil
+	}
+	live, objects := m.read()
+	fair := perByte*uint64(received) + slack + m.others
+	if live > m.live+fair || objects > m.most || m.others == 0 && objects > m.objects+fair+rubbish {
+		return &TooMuchError{fmt.Errorf("%d bytes, which unpack to far more", received)}
+	}
+	return nil
+}
