@@ -250,7 +250,7 @@ func TestImage_hostileRegistry(t *testing.T) {
 			}
 			rw.Header().Set("Content-Type", string(ocitypes.OCIImageIndex))
 			_, _ = rw.Write(bytes.Repeat([]byte("["), 4<<20-1))
-		}, verdict.RegistryUnreachable},
+		}, verdict.ManifestUnreadable},
 		{"huge challenge", func(rw http.ResponseWriter, _ *http.Request) {
 			rw.Header().Set("WWW-Authenticate", "Bearer "+strings.Repeat(`realm="http://127.0.0.1:1/",service="x",`, 20000))
 			rw.WriteHeader(401)
