@@ -403,9 +403,6 @@ var payloads = func() map[string]func(r *rand.Rand, m *mutant, c claim) []byte {
 	return out
 }()
 
-// signedDigest is the digest whose signatures readers look for.
-func (m *mutant) signedDigest(r *rand.Rand) string { return sum(m.manifests[m.chosen(r)].body) }
-
 // reclaim has other words signed for the image.
 func (m *mutant) reclaim(r *rand.Rand, f func(r *rand.Rand, m *mutant, c claim) []byte) {
 	d := m.instanceDigest()
