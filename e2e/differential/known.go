@@ -32,6 +32,10 @@ var known = []struct {
 	{"The first of several requirements", func(_ Case, a Answers, d string) bool {
 		return d == "CRI-O unknown, verify refuse" && len(a.Verify.Requirements) > 1 && a.Verify.Requirements[0].Verdict == verdict.Unknown
 	}},
+	{"Manifests of the wrong type", func(c Case, a Answers, d string) bool {
+		return d == "CRI-O unknown, verify refuse" && strings.Contains(c.Registry, "/") &&
+			(strings.Contains(a.CRIO, "parse manifest from blob") || strings.Contains(a.CRIO, "Unexpectedly received a manifest list"))
+	}},
 	{"Images whose content is missing", func(c Case, a Answers, _ string) bool {
 		return a.Verify.Verdict == verdict.Accept && c.Registry == "other manifest" && strings.Contains(a.CRIO, "fetching blob") && strings.Contains(a.Podman, "fetching blob")
 	}},
