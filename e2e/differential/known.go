@@ -32,6 +32,9 @@ var known = []struct {
 	{"The first of several requirements", func(_ Case, a Answers, d string) bool {
 		return d == "CRI-O unknown, verify refuse" && len(a.Verify.Requirements) > 1 && a.Verify.Requirements[0].Verdict == verdict.Unknown
 	}},
+	{"Images that the policy rejects", func(_ Case, a Answers, d string) bool {
+		return d == "CRI-O unknown, verify refuse" && a.Verify.Reason == verdict.RejectedByPolicy
+	}},
 	{"Manifests of the wrong type", func(c Case, a Answers, d string) bool {
 		return d == "CRI-O unknown, verify refuse" && strings.Contains(c.Registry, "/") &&
 			(strings.Contains(a.CRIO, "parse manifest from blob") || strings.Contains(a.CRIO, "Unexpectedly received a manifest list"))
