@@ -189,7 +189,7 @@ func TestImage_lookaside(t *testing.T) {
 		w.want(w.judge(w.open(policy, "file://"+w.lookaside.Dir, Settings{}), image), verdict.Accept, "")
 		w.want(w.judge(w.open(policy, "file:///nonexistent", Settings{}), image), verdict.Refuse, verdict.NoSignature)
 		w.want(w.judge(w.open(policy, "ftp://example.com", Settings{}), image), verdict.Unknown, verdict.LookasideUnreachable)
-		w.want(w.judge(w.open(policy, "https://example.com:port", Settings{}), image), verdict.Unknown, verdict.LookasideUnreachable)
+		w.want(w.judge(w.open(policy, "https://example.com:port", Settings{}), image), verdict.Unknown, verdict.RegistriesDInvalid)
 		big := filepath.Join(t.TempDir(), "team", "app@sha256="+d[7:])
 		check(t, os.MkdirAll(big, 0o755))
 		check(t, os.WriteFile(filepath.Join(big, "signature-1"), make([]byte, MaxSignatureSize+1), 0o644))
