@@ -9,7 +9,7 @@ set -euo pipefail
 for_each=$1 tags=$2
 GO=${GO:-go}
 echo "== verify and audit against CRI-O and podman"
-(cd e2e && NODETRUST_CASES=${CASES:-1000} NODETRUST_SEED=${NODETRUST_SEED:-$(date +%s)} $GO test -count=1 -timeout 60m -v ./differential)
+(cd e2e && NODETRUST_DIFFERENTIAL=${CASES:-1000} NODETRUST_SEED=${NODETRUST_SEED:-$(date +%s)} $GO test -count=1 -timeout 60m -v ./differential)
 echo "== verify and audit against the library and what was signed"
 NODETRUST_MUTANTS=${MUTANTS:-1000000} NODETRUST_SEED=${NODETRUST_SEED:-$(date +%s)} CGO_ENABLED=0 \
 	$GO test -tags "$tags,containers_image_openpgp" -count=1 -timeout 0 -v -run '^TestMutants$' ./verify/mutation

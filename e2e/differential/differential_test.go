@@ -14,7 +14,7 @@ import (
 	"github.com/nodetrust/nodetrust/internal/fixture"
 )
 
-// The sample that runs with the other tests. NODETRUST_CASES runs another number, and NODETRUST_SEED makes other ones;
+// The sample that runs with the other tests. NODETRUST_DIFFERENTIAL runs another number, and NODETRUST_SEED makes other ones;
 // NODETRUST_CASE runs one alone.
 const (
 	sampleCases = 60
@@ -29,7 +29,7 @@ func TestDifferential(t *testing.T) {
 		t.Skip(reason)
 	}
 	w, l := start(t)
-	seed, first, n := uint64(number(t, "NODETRUST_SEED", sampleSeed)), 0, number(t, "NODETRUST_CASES", sampleCases)
+	seed, first, n := uint64(number(t, "NODETRUST_SEED", sampleSeed)), 0, number(t, "NODETRUST_DIFFERENTIAL", sampleCases)
 	if one := number(t, "NODETRUST_CASE", -1); one >= 0 {
 		first, n = one, one+1
 	}
