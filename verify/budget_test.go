@@ -74,7 +74,7 @@ func (w *world) wantLittle(sent *atomic.Int64, judge func() verdict.Verdict) {
 	if v.Verdict != verdict.Unknown || len(v.Message) > outside.Most {
 		w.Errorf("%s, and a message of %d bytes: %.200s", v.Verdict, len(v.Message), v.Message)
 	}
-	if n := sent.Load(); n > MaxReceived {
+	if n := sent.Load(); n > MaxReceived+ahead {
 		w.Errorf("the server could send %d MiB", n>>20)
 	}
 	if total > 192<<20 {

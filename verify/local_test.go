@@ -138,7 +138,7 @@ func TestImage_ociHostile(t *testing.T) {
 		{"no instance", func(dir, _, instance string) { check(t, os.Remove(blobPath(dir, instance))) }, verdict.ImageNotFound},
 		{"other instance", func(dir, _, instance string) {
 			check(t, os.WriteFile(blobPath(dir, instance), []byte("{}"), 0o600))
-		}, verdict.RegistryUnreachable},
+		}, verdict.ImageNotFound},
 		{"instance is a pipe", func(dir, _, instance string) { fifo(blobPath(dir, instance)) }, verdict.RegistryUnreachable},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
