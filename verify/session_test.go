@@ -439,3 +439,21 @@ func TestPolicy_keyrings(t *testing.T) {
 		}
 	}
 }
+
+// TestSession_asManyAsTheLibrary: the library gives up with 128 signatures at a lookaside, whether or not there are more.
+func TestSession_asManyAsTheLibrary(t *testing.T) {
+	w := newWorld(t)
+	p := w.policy(signedBy(w.key))
+	d := w.push("team/app", "v1")
+	sig, err := w.key.Sign(d, w.ref("team/app:v1"))
+	check(t, err)
+	for n := 1; n <= 128; n++ {
+		check(t, w.lookaside.Put("team/app", d, n, sig))
+		switch n {
+		case 127:
+			w.want(w.likeImage(p, w.ref("team/app:v1"), testOptions()), verdict.Accept, "")
+		case 128:
+			w.want(w.likeImage(p, w.ref("team/app:v1"), testOptions()), verdict.Unknown, verdict.LookasideNotSignature)
+		}
+	}
+}

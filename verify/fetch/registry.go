@@ -25,6 +25,8 @@ const (
 	maxError     = 64 << 10
 	// maxList is for all signatures of an image at one place.
 	maxList = 256 << 10
+	// libraryList is how many signatures at a lookaside make the library give up: it doesn't ask whether there is one more.
+	libraryList = 128
 )
 
 // registry is one registry with the TLS settings that hold for it, and the lookasides that are asked with these.

@@ -256,7 +256,9 @@ func (s *Source) lookaside(ctx context.Context, at string, d digest.Digest) ([][
 		if size += len(blob); size > maxList {
 			return nil, irregular("more than %d bytes of signatures", maxList)
 		}
-		sigs = append(sigs, blob)
+		if sigs = append(sigs, blob); len(sigs) == libraryList {
+			return nil, irregular("%d signatures, with which the library gives up", libraryList)
+		}
 	}
 }
 
