@@ -465,7 +465,12 @@ func (e *evaluation) instance(ctx context.Context, src types.ImageSource) (*imag
 	if err != nil {
 		return nil, err
 	}
-	if err := e.refusedForm(blob); err != nil {
+	wanted, byDigest := e.target.logical.DockerReference().(reference.Digested)
+	asked := ""
+	if byDigest {
+		asked = wanted.Digest().String()
+	}
+	if err := e.refusedForm(blob, asked); err != nil {
 		return nil, err
 	}
 	d, err := digestOf(blob)
@@ -474,7 +479,6 @@ func (e *evaluation) instance(ctx context.Context, src types.ImageSource) (*imag
 	}
 	e.v.Digest = d.String()
 	un := image.UnparsedInstance(src, nil)
-	wanted, byDigest := e.target.logical.DockerReference().(reference.Digested)
 	if !manifest.MIMETypeIsMultiImage(mime) {
 		if byDigest && !digestMatches(blob, wanted.Digest().String()) {
 			return nil, &notThereError{fmt.Errorf("the manifest found is %s, not the %s asked for", d, wanted.Digest())}

@@ -44,7 +44,7 @@ func (e *evaluation) checkLayout() error {
 	if err != nil {
 		return err
 	}
-	if err := e.refusedForm(blob); err != nil {
+	if err := e.refusedForm(blob, d.Digest.String()); err != nil {
 		return err
 	}
 	if _, err := digestOf(blob); err != nil {

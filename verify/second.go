@@ -28,12 +28,17 @@ func (e *evaluation) demandsSignature() bool {
 	return false
 }
 
-// refusedForm reports a manifest of schema 1 where the scope demands a signature, before the image library reads it.
-func (e *evaluation) refusedForm(blob []byte) error {
-	if f := secondlook.CheckForm(blob, e.demandsSignature()); f != nil {
-		return &formError{f}
+// refusedForm reports a manifest of schema 1 where the scope demands a signature, before the image library reads it. Without a
+// signature of its own it must be the one of the digest asked for ("" is none): of other bytes nothing is known.
+func (e *evaluation) refusedForm(blob []byte, asked string) error {
+	f := secondlook.CheckForm(blob, e.demandsSignature())
+	switch {
+	case f == nil:
+		return nil
+	case f.Kind == secondlook.Outdated && asked != "" && !digestMatches(blob, asked):
+		return &notThereError{fmt.Errorf("the manifest found is not the %s asked for", asked)}
 	}
-	return nil
+	return &formError{f}
 }
 
 // whatWasRead returns a formError if the instance that the image library couldn't read is of schema 1, else err.
@@ -46,7 +51,7 @@ func (e *evaluation) whatWasRead(ctx context.Context, src types.ImageSource, err
 	if again != nil {
 		return err
 	}
-	if form := e.refusedForm(blob); form != nil {
+	if form := e.refusedForm(blob, d.String()); form != nil {
 		return form
 	}
 	if _, bad := digestOf(blob); bad != nil {

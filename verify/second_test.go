@@ -96,3 +96,21 @@ func TestLookAgain(t *testing.T) {
 	e.lookAgain(other, docker, nil)
 	w.want(e.finish(context.Background(), Options{}), verdict.Unknown, verdict.Disagreement)
 }
+
+// TestOutdatedByDigest: what is served below a digest that it doesn't have says nothing of the image, of whatever form it is.
+func TestOutdatedByDigest(t *testing.T) {
+	w := newWorld(t)
+	d := w.push("team/app", "v1")
+	w.sign(w.key, "team/app", d, w.ref("team/app:v1"), 1)
+	p := w.policy(signedBy(w.key))
+	w.registry.Fault(func(rw http.ResponseWriter, r *http.Request) {
+		if !strings.Contains(r.URL.Path, "/manifests/") {
+			w.registry.Serve(rw, r)
+			return
+		}
+		rw.Header().Set("Content-Type", "application/vnd.docker.distribution.manifest.v1+json")
+		_, _ = rw.Write([]byte(`{"schemaVersion":1,"name":"a","tag":"v1","architecture":"amd64","fsLayers":[],"history":[]}`))
+	})
+	w.want(w.judge(p, w.ref("team/app@"+d)), verdict.Unknown, verdict.ImageNotFound)
+	w.want(w.judge(p, w.ref("team/app:v1")), verdict.Refuse, verdict.WeakOrUnsupported)
+}
