@@ -548,6 +548,7 @@ func TestNotOnTrial(t *testing.T) {
 		state   judge.State
 	}{
 		{"unknown", bad("unknown", verdict.RegistryUnreachable), judge.Unknown},
+		{"forged", bad("refuse", verdict.ManifestForged), judge.Blocked},
 		{"not enforced", []judge.Canary{good("cri")[0], canary("refuse", "accept", "", "cri")}, judge.NotEnforced},
 		{"no runtime", good("verify"), judge.Unknown},
 		{"only verify refuses", append(good("cri"), canary("accept", "refuse", verdict.NoSignature, "verify")), judge.Enforced},

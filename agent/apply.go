@@ -12,6 +12,7 @@ import (
 	"github.com/nodetrust/nodetrust/agent/disk"
 	"github.com/nodetrust/nodetrust/judge"
 	"github.com/nodetrust/nodetrust/trust"
+	"github.com/nodetrust/nodetrust/verdict"
 )
 
 // advance brings the desired set to the disk: at once if it was confirmed before, else after the child has said that it
@@ -332,7 +333,8 @@ func (a *Agent) confirm(accepted []string) {
 func (a *Agent) judgeTrial(canaries []judge.Canary) {
 	if !a.confirmed() && a.store.LastGood != nil {
 		for _, c := range judge.BlockedCanaries(canaries) {
-			if slices.Contains(a.store.Accepted, c.Image) {
+			// Whoever serves the registry can forge a manifest at any time: that says nothing of the set.
+			if c.Reason != verdict.ManifestForged && slices.Contains(a.store.Accepted, c.Image) {
 				a.reject(a.active, judge.ReasonAcceptCanaryRefused,
 					fmt.Sprintf("accept-canary %s was accepted before and was refused (%s)", c.Image, c.Reason))
 				return
