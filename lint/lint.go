@@ -51,6 +51,8 @@ type Reader struct {
 	Reader string `json:"reader"`
 	Loads  bool   `json:"loads"`
 	Error  string `json:"error"`
+	// Note says that the reader is taken for another version, if it is.
+	Note string `json:"note,omitempty"`
 }
 
 // Report is the JSON of `nodetrust lint`.

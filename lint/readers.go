@@ -37,6 +37,9 @@ func (r *runner) verdicts() []Reader {
 	}
 	for i, reader := range r.readers {
 		v := Reader{Reader: r.Readers[i], Loads: true}
+		if reader.Newer {
+			v.Note = reader.Note
+		}
 		for _, l := range r.loadables {
 			if !l.seenBy(r.Readers[i]) {
 				continue

@@ -91,8 +91,12 @@ func (a Advisory) In(library Version) bool {
 	})
 }
 
-// Advisories lists the holes that the reader's library has. An empty list says that none is known.
+// Advisories lists the holes that the reader's library has. An empty list says that none is known, also of a version that is
+// newer than the newest known one: it may have any library.
 func (r Reader) Advisories() []Advisory {
+	if r.Newer {
+		return nil
+	}
 	var out []Advisory
 	for _, a := range Advisories() {
 		if a.Build == "" && a.In(r.Library) {

@@ -2,6 +2,7 @@ package trust
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -76,6 +77,8 @@ type Reader struct {
 	OpenShift int
 	// Note says what the reader is, and Source how it is known that it has that library; both may be empty.
 	Note, Source string
+	// Newer is true of a version of a product that is newer than the newest known one, whose library Library is.
+	Newer bool
 }
 
 // Supports reports whether the reader understands f.
@@ -173,6 +176,7 @@ func products() []struct {
 			{Version{1, 33}, Version{5, 35, 0}, "go.mod of cri-o's branch release-1.33"},
 			{Version{1, 34}, Version{5, 35, 0}, "go.mod of cri-o v1.34.0"},
 			{Version{1, 35}, Version{5, 38, 0}, "go.mod of cri-o's branch release-1.35"},
+			{Version{1, 36}, Version{5, 38, 0}, "cri-o issue 10191, of v1.36.1"},
 		}},
 		{"skopeo", []release{
 			{Version{1, 9}, Version{5, 23, 1}, "Debian 12's skopeo 1.9.3, run in tests"},
@@ -242,6 +246,17 @@ func floor(product string, v Version) (found release) {
 	return found
 }
 
+// newerThan notes that v is of a minor version after that of r, if r is the newest row of the product: what library it has is
+// not known.
+func (r Reader) newerThan(product string, row release, v Version) Reader {
+	newest := floor(product, Version{math.MaxInt, 0, 0})
+	if row == newest && slices.Compare(v[:2], row.from[:2]) > 0 {
+		r.Newer = true
+		r.Note = fmt.Sprintf("newer than the newest known, %s %d.%d, and taken for that", product, row.from[0], row.from[1])
+	}
+	return r
+}
+
 // LookupReader returns the reader of that name: a row of Readers, or podman, cri-o, skopeo and containers-image with any version.
 func LookupReader(name string) (Reader, error) {
 	for _, r := range fixed() {
@@ -276,7 +291,7 @@ func LookupReader(name string) (Reader, error) {
 			break
 		}
 		if r := floor(product, v); r != (release{}) {
-			return Reader{Name: name, Library: r.library, Source: r.source}, nil
+			return Reader{Name: name, Library: r.library, Source: r.source}.newerThan(product, r, v), nil
 		}
 		return Reader{}, fmt.Errorf("unknown reader %q: nothing is known of versions that old", name)
 	}

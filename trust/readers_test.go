@@ -4,6 +4,7 @@ import (
 	"os"
 	"regexp"
 	"slices"
+	"strings"
 	"testing"
 )
 
@@ -103,5 +104,24 @@ func TestLibrary(t *testing.T) {
 	m := regexp.MustCompile(`(?m)^\s*go\.podman\.io/image/v5 v(\S+)`).FindSubmatch(b)
 	if m == nil || string(m[1]) != library.String() {
 		t.Errorf("go.mod has %q, the table has %s", m, library)
+	}
+}
+
+// TestLookupReader_newer: what library a version has that is newer than the newest known one is not known, nor are its holes.
+func TestLookupReader_newer(t *testing.T) {
+	for name, newer := range map[string]bool{
+		"cri-o-1.36.7": false, "cri-o-1.37": true, "cri-o-9.99": true, "podman-6.0.3": false, "podman-7.0": true, "skopeo-1.9.3": false,
+		"skopeo-1.25": true, "containers-image-5.42.0": false, "openshift-4.23": false,
+	} {
+		r, err := LookupReader(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r.Newer != newer || newer == (len(r.Advisories()) > 0) || newer && !strings.HasPrefix(r.Note, "newer than the newest known, ") {
+			t.Errorf("%s: newer %t, note %q, %d holes", name, r.Newer, r.Note, len(r.Advisories()))
+		}
+	}
+	if r := LookupRuntime("cri-o", "9.99.0"); len(r.Advisories) > 0 {
+		t.Errorf("holes of CRI-O 9.99.0: %v", r.Advisories)
 	}
 }

@@ -71,10 +71,14 @@ func writeLint(w io.Writer, r *lint.Report) error {
 		}
 	}
 	for _, reader := range r.Readers {
+		name := reader.Reader
+		if reader.Note != "" {
+			name += " (" + reader.Note + ")"
+		}
 		if reader.Loads {
-			fmt.Fprintf(w, "%s: loads\n", reader.Reader)
+			fmt.Fprintf(w, "%s: loads\n", name)
 		} else {
-			fmt.Fprintf(w, "%s: does not load: %s\n", reader.Reader, reader.Error)
+			fmt.Fprintf(w, "%s: does not load: %s\n", name, reader.Error)
 		}
 	}
 	if len(r.Findings) == 0 && len(r.Readers) == 0 {
