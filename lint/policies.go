@@ -12,13 +12,17 @@ import (
 	"github.com/nodetrust/nodetrust/verify/hostfs"
 )
 
-// Names of the policies of a host, in HostPolicy.Of. Those of namespaces are OfNamespace and the name.
+// Names of the policies of a host, in HostPolicy.Of. Those of namespaces are OfNamespace and the name, those of homes OfHome and the path.
 const (
 	OfRoot      = ""           // what root's processes take, CRI-O among them unless it is configured otherwise
 	OfSystem    = "system"     // what others take where root has a policy of its own
 	OfCRIO      = "CRI-O"      // what CRI-O takes instead
 	OfNamespace = "namespace " // what CRI-O takes for the pods of one namespace
+	OfHome      = "home "      // what root's processes take whose home is another than /root
 )
+
+// maxHomes bounds the homes of root that are looked into.
+const maxHomes = 8
 
 // HostPolicy is a policy.json that a runtime of a host takes.
 type HostPolicy struct {
@@ -88,8 +92,35 @@ func policiesIn(files fileTree) (*HostPolicies, error) {
 	if len(out.Policies) == 0 {
 		return nil, &fs.PathError{Op: "read", Path: trust.PolicyPath, Err: fs.ErrNotExist}
 	}
+	out.homes(files)
 	out.crio(files)
 	return out, nil
+}
+
+// homes adds the policies in other homes than /root that passwd has for root's processes: which home a process has is known
+// to whoever starts it.
+func (h *HostPolicies) homes(files fileTree) {
+	passwd, err := files.ReadFile("/etc/passwd", MaxPolicy)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		h.LeftOut = append(h.LeftOut, err.Error())
+	}
+	seen := map[string]bool{"/root": true, "/": true}
+	for line := range strings.SplitSeq(string(passwd), "\n") {
+		f := strings.Split(line, ":")
+		if len(f) < 6 || f[2] != "0" && f[0] != "root" || !path.IsAbs(f[5]) || seen[path.Clean(f[5])] {
+			continue
+		}
+		home := path.Clean(f[5])
+		seen[home] = true
+		if len(seen) > maxHomes {
+			h.LeftOut = append(h.LeftOut, fmt.Sprintf("/etc/passwd names more than %d homes of root", maxHomes))
+			return
+		}
+		p := path.Join(home, ".config/containers/policy.json")
+		if _, err := files.ReadFile(p, MaxPolicy); !errors.Is(err, fs.ErrNotExist) {
+			h.add(files, OfHome+home, p)
+		}
+	}
 }
 
 // crio adds what the configuration of CRI-O names.
