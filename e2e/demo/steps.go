@@ -259,7 +259,8 @@ func (d *demo) verify(ctx context.Context) error {
 		{d.unsigned, 3, "refuse", "NoSignature"},
 		{d.canary, 3, "refuse", "WrongKey"},
 		{d.elsewise, 0, "accept", ""},
-		{d.registry.Host + "/other/thing:v1", 4, "unknown", "ImageNotFound"},
+		{d.registry.Host + "/team/absent:v1", 4, "unknown", "ImageNotFound"},
+		{d.registry.Host + "/other/thing:v1", 3, "refuse", "RejectedByPolicy"}, // whatever it is
 	} {
 		text, err := d.cli(ctx, i.code, "verify", "--root", d.root, "-o", "json", i.image)
 		if err != nil {
