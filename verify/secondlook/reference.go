@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
+	"sync"
 )
 
 // name is a docker reference: HOST/PATH with a tag, a digest, both or none. docker.io and library/ are filled in.
@@ -27,29 +28,34 @@ func (n name) bare() bool { return n.tag == "" && n.digest == "" }
 
 // The grammar of references, as the distribution specification and the reference library's documentation give it.
 var (
-	hostname  = regexp.MustCompile(`^(?:(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])(?:\.(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9]))*|\[[a-fA-F0-9:]+\])(?::[0-9]+)?$`)
-	component = regexp.MustCompile(`^[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*$`)
-	tagged    = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$`)
-	digested  = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9]*(?:[-_+.][A-Za-z][A-Za-z0-9]*)*:[0-9a-fA-F]{32,}$`)
-	imageID   = regexp.MustCompile(`^[a-f0-9]{64}$`)
+	hostname  = lazily(`^(?:(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])(?:\.(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9]))*|\[[a-fA-F0-9:]+\])(?::[0-9]+)?$`)
+	component = lazily(`^[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*$`)
+	tagged    = lazily(`^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$`)
+	digested  = lazily(`^[A-Za-z][A-Za-z0-9]*(?:[-_+.][A-Za-z][A-Za-z0-9]*)*:[0-9a-fA-F]{32,}$`)
+	imageID   = lazily(`^[a-f0-9]{64}$`)
 )
+
+// lazily compiles an expression when it is first used: a program that judges no image doesn't wait for it.
+func lazily(expression string) func() *regexp.Regexp {
+	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(expression) })
+}
 
 // parseName reads a docker reference.
 func parseName(s string) (name, error) {
 	var n name
 	bad := func() (name, error) { return name{}, fmt.Errorf("%q is no docker reference", s) }
-	if imageID.MatchString(s) {
+	if imageID().MatchString(s) {
 		return bad()
 	}
 	rest, digest, hasDigest := strings.Cut(s, "@")
 	if hasDigest {
-		if !digested.MatchString(digest) {
+		if !digested().MatchString(digest) {
 			return bad()
 		}
 		n.digest = digest
 	}
 	if i := strings.LastIndexByte(rest, ':'); i > strings.LastIndexByte(rest, '/') {
-		if n.tag = rest[i+1:]; !tagged.MatchString(n.tag) {
+		if n.tag = rest[i+1:]; !tagged().MatchString(n.tag) {
 			return bad()
 		}
 		rest = rest[:i]
@@ -64,11 +70,11 @@ func parseName(s string) (name, error) {
 	if host == "docker.io" && !strings.Contains(path, "/") {
 		path = "library/" + path
 	}
-	if !hostname.MatchString(host) {
+	if !hostname().MatchString(host) {
 		return bad()
 	}
 	for c := range strings.SplitSeq(path, "/") {
-		if !component.MatchString(c) {
+		if !component().MatchString(c) {
 			return bad()
 		}
 	}
