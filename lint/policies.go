@@ -97,25 +97,18 @@ func policiesIn(files fileTree) (*HostPolicies, error) {
 	return out, nil
 }
 
-// homes adds the policies in other homes than /root that passwd has for root's processes: which home a process has is known
-// to whoever starts it.
+// homes adds the policies in other homes of root's processes than /root.
 func (h *HostPolicies) homes(files fileTree) {
 	passwd, err := files.ReadFile("/etc/passwd", MaxPolicy)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		h.LeftOut = append(h.LeftOut, err.Error())
 	}
-	seen := map[string]bool{"/root": true, "/": true}
-	for line := range strings.SplitSeq(string(passwd), "\n") {
-		f := strings.Split(line, ":")
-		if len(f) < 6 || f[2] != "0" && f[0] != "root" || !path.IsAbs(f[5]) || seen[path.Clean(f[5])] {
-			continue
-		}
-		home := path.Clean(f[5])
-		seen[home] = true
-		if len(seen) > maxHomes {
-			h.LeftOut = append(h.LeftOut, fmt.Sprintf("/etc/passwd names more than %d homes of root", maxHomes))
-			return
-		}
+	homes := trust.RootHomes(string(passwd))
+	if len(homes) > maxHomes {
+		h.LeftOut = append(h.LeftOut, fmt.Sprintf("/etc/passwd names more than %d homes of root", maxHomes))
+		homes = homes[:maxHomes]
+	}
+	for _, home := range homes[1:] {
 		p := path.Join(home, ".config/containers/policy.json")
 		if _, err := files.ReadFile(p, MaxPolicy); !errors.Is(err, fs.ErrNotExist) {
 			h.add(files, OfHome+home, p)

@@ -1,5 +1,11 @@
 package trust
 
+import (
+	"path"
+	"slices"
+	"strings"
+)
+
 // Places are where a root process looks, as paths of the host, the place of the highest priority first.
 type Places struct {
 	// Since is the first version of the library that looks there.
@@ -64,4 +70,20 @@ func (r Reader) LookasideKey() string {
 		return "lookaside"
 	}
 	return "sigstore"
+}
+
+// RootHomes returns the home directories of root's processes, by the content of /etc/passwd: /root, and others that it names
+// for root or uid 0, each once, in order. Which of them a process has is known to whoever starts it.
+func RootHomes(passwd string) []string {
+	out := []string{"/root"}
+	for line := range strings.SplitSeq(passwd, "\n") {
+		f := strings.Split(line, ":")
+		if len(f) < 6 || (f[0] != "root" && f[2] != "0") || !path.IsAbs(f[5]) {
+			continue
+		}
+		if h := path.Clean(f[5]); h != "/" && !slices.Contains(out, h) {
+			out = append(out, h)
+		}
+	}
+	return out
 }

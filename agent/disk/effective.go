@@ -149,20 +149,10 @@ func list(root *os.Root, dir string) ([]string, error) {
 	return names, err
 }
 
-// homes returns root's home directories: /root, and others that passwd names for uid 0.
+// homes returns root's home directories, of which at most eight are looked into.
 func homes(root *os.Root) []string {
-	out := []string{"/root"}
-	passwd := readFollowing(root, "/etc/passwd")
-	for line := range strings.SplitSeq(string(passwd.data), "\n") {
-		f := strings.Split(line, ":")
-		if len(f) < 6 || (f[0] != "root" && f[2] != "0") || !path.IsAbs(f[5]) {
-			continue
-		}
-		if h := path.Clean(f[5]); h != "/" && !slices.Contains(out, h) && len(out) < 8 {
-			out = append(out, h)
-		}
-	}
-	return out
+	out := trust.RootHomes(string(readFollowing(root, "/etc/passwd").data))
+	return out[:min(len(out), 8)]
 }
 
 // budget counts what may still be read of foreign registries.d files.
