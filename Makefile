@@ -51,7 +51,7 @@ test-unit: deps-test ## unit tests; the agent's with the race detector
 	CGO_ENABLED=1 $(GO) test -timeout 30m -json -tags '$(TAGS)' $$($(GO) list ./... | grep -v /agent) | $(BRIEF)
 
 test-pure: build-pure ## the pure-Go build and what it answers
-	CGO_ENABLED=0 $(GO) test -timeout 30m -json -tags '$(PURE_TAGS)' ./verify/... | $(BRIEF)
+	CGO_ENABLED=0 $(GO) test -timeout 30m -json -tags '$(PURE_TAGS)' ./internal/verify/... | $(BRIEF)
 
 e2e: deps-test ## the tests of the whole, with real runtimes (root; CRI-O is built once and cached)
 	cd e2e && $(GO) vet ./... && $(GO) test -v -count=1 -timeout 60m $(E2EFLAGS) . ./lab ./differential
@@ -87,7 +87,7 @@ bench: build ## the figures of docs/benchmarks.md
 soak: build ## nodetrust against CRI-O and podman (CASES=1000, root), mutants of images (MUTANTS=1000000), lint and diff (FILES=10000) against the library, then every fuzz test (SOAK=1m each)
 	GO='$(GO)' MUTANTS='$(or $(MUTANTS),1000000)' FILES='$(or $(FILES),10000)' CASES='$(or $(CASES),1000)' hack/soak.sh $(or $(SOAK),1m) '$(TAGS)'
 
-readers: ## record anew what old versions of the image library load, and what fools them (lint/testdata/readers.json, trust/testdata/advisories.json; from the module proxy)
+readers: ## record anew what old versions of the image library load, and what fools them (internal/lint/testdata/readers.json, internal/trust/testdata/advisories.json; from the module proxy)
 	$(GO) run ./hack/readers
 
 vuln: ## known vulnerabilities in all modules, with govulncheck; says so, and fails, where its database is not reachable (VULNDB=URL)

@@ -23,9 +23,9 @@ import (
 	"github.com/nodetrust/nodetrust/agent/child"
 	"github.com/nodetrust/nodetrust/agent/disk"
 	"github.com/nodetrust/nodetrust/agent/watch"
-	"github.com/nodetrust/nodetrust/desired"
-	"github.com/nodetrust/nodetrust/judge"
-	"github.com/nodetrust/nodetrust/trust"
+	"github.com/nodetrust/nodetrust/internal/desired"
+	"github.com/nodetrust/nodetrust/internal/judge"
+	"github.com/nodetrust/nodetrust/internal/trust"
 )
 
 const (

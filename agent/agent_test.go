@@ -18,9 +18,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/nodetrust/nodetrust/agent/child"
-	"github.com/nodetrust/nodetrust/judge"
-	"github.com/nodetrust/nodetrust/trust"
-	"github.com/nodetrust/nodetrust/verdict"
+	"github.com/nodetrust/nodetrust/internal/judge"
+	"github.com/nodetrust/nodetrust/internal/trust"
+	"github.com/nodetrust/nodetrust/internal/verdict"
 )
 
 const (

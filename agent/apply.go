@@ -10,9 +10,9 @@ import (
 	"time"
 
 	"github.com/nodetrust/nodetrust/agent/disk"
-	"github.com/nodetrust/nodetrust/judge"
-	"github.com/nodetrust/nodetrust/trust"
-	"github.com/nodetrust/nodetrust/verdict"
+	"github.com/nodetrust/nodetrust/internal/judge"
+	"github.com/nodetrust/nodetrust/internal/trust"
+	"github.com/nodetrust/nodetrust/internal/verdict"
 )
 
 // advance brings the desired set to the disk: at once if it was confirmed before, else after the child has said that it

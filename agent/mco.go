@@ -14,7 +14,7 @@ import (
 	"github.com/vincent-petithory/dataurl"
 	"golang.org/x/sys/unix"
 
-	"github.com/nodetrust/nodetrust/judge"
+	"github.com/nodetrust/nodetrust/internal/judge"
 )
 
 const (

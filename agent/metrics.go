@@ -10,8 +10,8 @@ import (
 	"sync"
 	"time"
 
-	"github.com/nodetrust/nodetrust/judge"
-	"github.com/nodetrust/nodetrust/verdict"
+	"github.com/nodetrust/nodetrust/internal/judge"
+	"github.com/nodetrust/nodetrust/internal/verdict"
 )
 
 // Metrics are what the agent tells Prometheus, in the text format. It is written by hand: the client library would add

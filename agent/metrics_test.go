@@ -6,8 +6,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/nodetrust/nodetrust/judge"
-	"github.com/nodetrust/nodetrust/verdict"
+	"github.com/nodetrust/nodetrust/internal/judge"
+	"github.com/nodetrust/nodetrust/internal/verdict"
 )
 
 func get(t *testing.T, m *Metrics, path string) string {

@@ -10,8 +10,8 @@ import (
 	"time"
 
 	"github.com/nodetrust/nodetrust/agent/disk"
-	"github.com/nodetrust/nodetrust/judge"
-	"github.com/nodetrust/nodetrust/trust"
+	"github.com/nodetrust/nodetrust/internal/judge"
+	"github.com/nodetrust/nodetrust/internal/trust"
 )
 
 // Status is the content of the status file.

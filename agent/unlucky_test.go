@@ -13,9 +13,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/nodetrust/nodetrust/agent/disk"
-	"github.com/nodetrust/nodetrust/judge"
-	"github.com/nodetrust/nodetrust/trust"
-	"github.com/nodetrust/nodetrust/verdict"
+	"github.com/nodetrust/nodetrust/internal/judge"
+	"github.com/nodetrust/nodetrust/internal/trust"
+	"github.com/nodetrust/nodetrust/internal/verdict"
 )
 
 // What an operator may meet: files that can't be changed, hosts whose directories come and go, restarts at a bad moment.

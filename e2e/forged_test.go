@@ -11,7 +11,7 @@ import (
 	"testing"
 
 	"github.com/nodetrust/nodetrust/internal/fixture"
-	"github.com/nodetrust/nodetrust/verdict"
+	"github.com/nodetrust/nodetrust/internal/verdict"
 )
 
 // forge serves an attacker's manifest wherever the image ref (REPO:v1, with this digest) is asked for. Its own signature's

@@ -22,7 +22,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
 	"github.com/nodetrust/nodetrust/internal/fixture"
-	"github.com/nodetrust/nodetrust/verdict"
+	"github.com/nodetrust/nodetrust/internal/verdict"
 )
 
 // reasonWorld is a registry and a lookaside, and the policies that judge what is in them.

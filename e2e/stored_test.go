@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/nodetrust/nodetrust/verdict"
+	"github.com/nodetrust/nodetrust/internal/verdict"
 )
 
 // TestStored: what CRI-O has stored is judged there, with nobody asked, if it was stored with signatures; else by its digest in the

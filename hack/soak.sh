@@ -12,11 +12,11 @@ echo "== verify and audit against CRI-O and podman"
 (cd e2e && NODETRUST_DIFFERENTIAL=${CASES:-1000} NODETRUST_SEED=${NODETRUST_SEED:-$(date +%s)} $GO test -count=1 -timeout 60m -v ./differential)
 echo "== verify and audit against the library and what was signed"
 NODETRUST_MUTANTS=${MUTANTS:-1000000} NODETRUST_SEED=${NODETRUST_SEED:-$(date +%s)} CGO_ENABLED=0 \
-	$GO test -tags "$tags,containers_image_openpgp" -count=1 -timeout 0 -v -run '^TestMutants$' ./verify/mutation
+	$GO test -tags "$tags,containers_image_openpgp" -count=1 -timeout 0 -v -run '^TestMutants$' ./internal/verify/mutation
 echo "== lint against the library"
-NODETRUST_SOAK_FILES=${FILES:-10000} $GO test -tags "$tags" -count=1 -v -run 'Agrees?WithLibrary$|^TestMutated' ./lint
+NODETRUST_SOAK_FILES=${FILES:-10000} $GO test -tags "$tags" -count=1 -v -run 'Agrees?WithLibrary$|^TestMutated' ./internal/lint
 echo "== diff against the library"
-NODETRUST_PAIRS=${FILES:-10000} NODETRUST_SEED=${NODETRUST_SEED:-$(date +%s)} $GO test -tags "$tags" -count=1 -timeout 60m -v -run '^TestStrength_library$' ./verify
+NODETRUST_PAIRS=${FILES:-10000} NODETRUST_SEED=${NODETRUST_SEED:-$(date +%s)} $GO test -tags "$tags" -count=1 -timeout 60m -v -run '^TestStrength_library$' ./internal/verify
 $GO list -tags "$tags" -f '{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}}{{end}}' ./... | while read -r pkg; do
 	for fuzz in $($GO test -tags "$tags" -list '^Fuzz' "$pkg" | grep '^Fuzz' || true); do
 		echo "== $pkg $fuzz"

@@ -11,8 +11,8 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"github.com/nodetrust/nodetrust/internal/trust"
 	"github.com/nodetrust/nodetrust/templates"
-	"github.com/nodetrust/nodetrust/trust"
 )
 
 type bundleFile struct {

@@ -14,8 +14,8 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/nodetrust/nodetrust/internal/trust"
 	"github.com/nodetrust/nodetrust/render"
-	"github.com/nodetrust/nodetrust/trust"
 )
 
 // shells are those that hosts have as sh: dash, busybox's, and whatever is sh here.

@@ -5,7 +5,7 @@ import (
 	"path"
 	"slices"
 
-	"github.com/nodetrust/nodetrust/trust"
+	"github.com/nodetrust/nodetrust/internal/trust"
 )
 
 // maxDisruptionFiles is how many paths a NodeDisruptionPolicy may have.

@@ -15,9 +15,9 @@ import (
 	"github.com/coreos/butane/config/common"
 	"go.yaml.in/yaml/v3"
 
-	"github.com/nodetrust/nodetrust/desired"
+	"github.com/nodetrust/nodetrust/internal/desired"
+	"github.com/nodetrust/nodetrust/internal/trust"
 	"github.com/nodetrust/nodetrust/templates"
-	"github.com/nodetrust/nodetrust/trust"
 )
 
 // Limits of those who take what is rendered.

@@ -12,10 +12,10 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
-	"github.com/nodetrust/nodetrust/desired"
+	"github.com/nodetrust/nodetrust/internal/desired"
+	"github.com/nodetrust/nodetrust/internal/trust"
 	"github.com/nodetrust/nodetrust/render"
 	"github.com/nodetrust/nodetrust/templates"
-	"github.com/nodetrust/nodetrust/trust"
 )
 
 const zeros = "@sha256:0000000000000000000000000000000000000000000000000000000000000000"

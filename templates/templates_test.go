@@ -5,8 +5,8 @@ import (
 	"encoding/hex"
 	"testing"
 
+	"github.com/nodetrust/nodetrust/internal/trust/key"
 	"github.com/nodetrust/nodetrust/templates"
-	"github.com/nodetrust/nodetrust/trust/key"
 )
 
 // TestCanaryKey pins the key: another one would change the bytes of every rendered policy with a refuse-canary.

@@ -8,8 +8,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/nodetrust/nodetrust/judge"
-	"github.com/nodetrust/nodetrust/trust"
+	"github.com/nodetrust/nodetrust/internal/judge"
+	"github.com/nodetrust/nodetrust/internal/trust"
 )
 
 // TestCompareChanged_skips shows what CompareChanged does not see, that Compare does, and that every other change is seen.

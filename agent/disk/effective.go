@@ -14,8 +14,8 @@ import (
 	"go.yaml.in/yaml/v3"
 	"golang.org/x/sys/unix"
 
-	"github.com/nodetrust/nodetrust/judge"
-	"github.com/nodetrust/nodetrust/trust"
+	"github.com/nodetrust/nodetrust/internal/judge"
+	"github.com/nodetrust/nodetrust/internal/trust"
 )
 
 const (

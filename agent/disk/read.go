@@ -15,7 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/nodetrust/nodetrust/trust"
+	"github.com/nodetrust/nodetrust/internal/trust"
 )
 
 const (

@@ -16,7 +16,7 @@ import (
 	"github.com/google/renameio/v2"
 	"golang.org/x/sys/unix"
 
-	"github.com/nodetrust/nodetrust/trust"
+	"github.com/nodetrust/nodetrust/internal/trust"
 )
 
 // ErrNotDurable is wrapped by an error of Replace and Remove when the change is visible, but its directory could not be

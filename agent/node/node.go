@@ -23,7 +23,7 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
-	"github.com/nodetrust/nodetrust/judge"
+	"github.com/nodetrust/nodetrust/internal/judge"
 )
 
 // Keys of the annotations.

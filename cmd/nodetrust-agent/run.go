@@ -18,7 +18,7 @@ import (
 	"github.com/nodetrust/nodetrust/agent"
 	"github.com/nodetrust/nodetrust/agent/child"
 	"github.com/nodetrust/nodetrust/agent/node"
-	"github.com/nodetrust/nodetrust/judge"
+	"github.com/nodetrust/nodetrust/internal/judge"
 )
 
 const (

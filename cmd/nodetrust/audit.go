@@ -8,15 +8,15 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/nodetrust/nodetrust/audit"
-	"github.com/nodetrust/nodetrust/audit/page"
+	"github.com/nodetrust/nodetrust/internal/audit"
+	"github.com/nodetrust/nodetrust/internal/audit/page"
 	"github.com/nodetrust/nodetrust/internal/outside"
+	"github.com/nodetrust/nodetrust/internal/trust"
+	"github.com/nodetrust/nodetrust/internal/trust/key"
+	"github.com/nodetrust/nodetrust/internal/verdict"
+	"github.com/nodetrust/nodetrust/internal/verify"
+	"github.com/nodetrust/nodetrust/internal/verify/mechanism"
 	"github.com/nodetrust/nodetrust/templates"
-	"github.com/nodetrust/nodetrust/trust"
-	"github.com/nodetrust/nodetrust/trust/key"
-	"github.com/nodetrust/nodetrust/verdict"
-	"github.com/nodetrust/nodetrust/verify"
-	"github.com/nodetrust/nodetrust/verify/mechanism"
 )
 
 type auditOptions struct {

@@ -14,9 +14,9 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"github.com/nodetrust/nodetrust/audit"
+	"github.com/nodetrust/nodetrust/internal/audit"
 	"github.com/nodetrust/nodetrust/internal/fixture"
-	"github.com/nodetrust/nodetrust/verdict"
+	"github.com/nodetrust/nodetrust/internal/verdict"
 )
 
 // auditWorld is a registry with a mirror and a lookaside, keys, and a trust config that asks for signatures of one.

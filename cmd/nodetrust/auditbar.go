@@ -6,7 +6,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/nodetrust/nodetrust/audit"
+	"github.com/nodetrust/nodetrust/internal/audit"
 )
 
 // auditBar shows on a terminal how far an audit is, how fast, and how long it will take.

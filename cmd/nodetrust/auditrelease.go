@@ -5,11 +5,11 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/nodetrust/nodetrust/audit"
+	"github.com/nodetrust/nodetrust/internal/audit"
 	"github.com/nodetrust/nodetrust/internal/outside"
-	"github.com/nodetrust/nodetrust/release"
-	"github.com/nodetrust/nodetrust/verdict"
-	"github.com/nodetrust/nodetrust/verify"
+	"github.com/nodetrust/nodetrust/internal/release"
+	"github.com/nodetrust/nodetrust/internal/verdict"
+	"github.com/nodetrust/nodetrust/internal/verify"
 )
 
 // auditReleases are the OpenShift releases whose payload counts as vouched for.

@@ -10,12 +10,12 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/nodetrust/nodetrust/audit"
-	listing "github.com/nodetrust/nodetrust/audit/sources"
-	"github.com/nodetrust/nodetrust/cluster"
+	"github.com/nodetrust/nodetrust/internal/audit"
+	listing "github.com/nodetrust/nodetrust/internal/audit/sources"
+	"github.com/nodetrust/nodetrust/internal/cluster"
 	"github.com/nodetrust/nodetrust/internal/cri"
 	"github.com/nodetrust/nodetrust/internal/outside"
-	"github.com/nodetrust/nodetrust/verify"
+	"github.com/nodetrust/nodetrust/internal/verify"
 )
 
 // imageSources are the values of --images-from that name no file.

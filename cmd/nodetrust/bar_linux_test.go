@@ -7,7 +7,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/nodetrust/nodetrust/audit"
+	"github.com/nodetrust/nodetrust/internal/audit"
 )
 
 // TestAuditProgress: how far, how fast, and how long still, which what came from the cache says nothing of.

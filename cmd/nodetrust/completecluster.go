@@ -6,7 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/nodetrust/nodetrust/cluster"
+	"github.com/nodetrust/nodetrust/internal/cluster"
 )
 
 // completionTime is how long who presses Tab waits for an API server.

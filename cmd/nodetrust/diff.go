@@ -18,13 +18,13 @@ import (
 	"github.com/spf13/cobra"
 	"go.yaml.in/yaml/v3"
 
-	"github.com/nodetrust/nodetrust/cluster"
-	"github.com/nodetrust/nodetrust/cluster/mco"
-	"github.com/nodetrust/nodetrust/desired"
-	"github.com/nodetrust/nodetrust/lint"
-	"github.com/nodetrust/nodetrust/trust"
-	"github.com/nodetrust/nodetrust/verify"
-	"github.com/nodetrust/nodetrust/verify/hostfs"
+	"github.com/nodetrust/nodetrust/internal/cluster"
+	"github.com/nodetrust/nodetrust/internal/cluster/mco"
+	"github.com/nodetrust/nodetrust/internal/desired"
+	"github.com/nodetrust/nodetrust/internal/lint"
+	"github.com/nodetrust/nodetrust/internal/trust"
+	"github.com/nodetrust/nodetrust/internal/verify"
+	"github.com/nodetrust/nodetrust/internal/verify/hostfs"
 )
 
 // maxPolicy bounds what may be a policy.json, or a single object of Kubernetes.

@@ -7,8 +7,8 @@ import (
 	"slices"
 	"time"
 
-	"github.com/nodetrust/nodetrust/lint"
-	"github.com/nodetrust/nodetrust/strength"
+	"github.com/nodetrust/nodetrust/internal/lint"
+	"github.com/nodetrust/nodetrust/internal/strength"
 )
 
 // diffSide is one of the two things that are compared: a policy, or all policies of a host.

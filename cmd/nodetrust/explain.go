@@ -9,8 +9,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/nodetrust/nodetrust/verdict"
-	"github.com/nodetrust/nodetrust/verify"
+	"github.com/nodetrust/nodetrust/internal/verdict"
+	"github.com/nodetrust/nodetrust/internal/verify"
 )
 
 func newExplainCommand() *cobra.Command {

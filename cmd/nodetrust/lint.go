@@ -8,8 +8,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/nodetrust/nodetrust/lint"
-	"github.com/nodetrust/nodetrust/verify"
+	"github.com/nodetrust/nodetrust/internal/lint"
+	"github.com/nodetrust/nodetrust/internal/verify"
 )
 
 func newLintCommand() *cobra.Command {

@@ -7,7 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/nodetrust/nodetrust/trust"
+	"github.com/nodetrust/nodetrust/internal/trust"
 )
 
 type readersOutput struct {

@@ -5,7 +5,7 @@ import (
 	"io"
 	"strings"
 
-	"github.com/nodetrust/nodetrust/trust"
+	"github.com/nodetrust/nodetrust/internal/trust"
 )
 
 type advisoriesOutput struct {

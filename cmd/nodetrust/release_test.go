@@ -10,8 +10,8 @@ import (
 	"testing"
 
 	"github.com/nodetrust/nodetrust/internal/fixture"
-	"github.com/nodetrust/nodetrust/release"
-	"github.com/nodetrust/nodetrust/verdict"
+	"github.com/nodetrust/nodetrust/internal/release"
+	"github.com/nodetrust/nodetrust/internal/verdict"
 )
 
 // pushRelease stores ocp/release:4.99.1 with one image in its payload, and below store its signature.

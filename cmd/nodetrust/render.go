@@ -16,11 +16,11 @@ import (
 	"github.com/google/renameio/v2"
 	"github.com/spf13/cobra"
 
-	"github.com/nodetrust/nodetrust/cluster"
-	"github.com/nodetrust/nodetrust/cluster/mco"
+	"github.com/nodetrust/nodetrust/internal/cluster"
+	"github.com/nodetrust/nodetrust/internal/cluster/mco"
 	"github.com/nodetrust/nodetrust/internal/outside"
+	"github.com/nodetrust/nodetrust/internal/trust"
 	"github.com/nodetrust/nodetrust/render"
-	"github.com/nodetrust/nodetrust/trust"
 )
 
 const renderFormats = "files, butane, machineconfig, ignition, configmap, bundle or nodedisruptionpolicy"

@@ -7,10 +7,10 @@ import (
 	"io"
 	"time"
 
-	"github.com/nodetrust/nodetrust/audit"
+	"github.com/nodetrust/nodetrust/internal/audit"
 	"github.com/nodetrust/nodetrust/internal/outside"
-	"github.com/nodetrust/nodetrust/trust"
-	"github.com/nodetrust/nodetrust/verdict"
+	"github.com/nodetrust/nodetrust/internal/trust"
+	"github.com/nodetrust/nodetrust/internal/verdict"
 )
 
 // maxAudit bounds an audit's JSON, in bytes: 10,000 images used by some pods each are about 30 MiB.

@@ -10,13 +10,13 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/nodetrust/nodetrust/cluster"
-	"github.com/nodetrust/nodetrust/cluster/mco"
+	"github.com/nodetrust/nodetrust/internal/cluster"
+	"github.com/nodetrust/nodetrust/internal/cluster/mco"
 	"github.com/nodetrust/nodetrust/internal/outside"
+	"github.com/nodetrust/nodetrust/internal/trust"
+	"github.com/nodetrust/nodetrust/internal/verify"
+	"github.com/nodetrust/nodetrust/internal/verify/registriesd"
 	"github.com/nodetrust/nodetrust/render"
-	"github.com/nodetrust/nodetrust/trust"
-	"github.com/nodetrust/nodetrust/verify"
-	"github.com/nodetrust/nodetrust/verify/registriesd"
 )
 
 // clusterDump is what --cluster names, nil without it.

@@ -13,10 +13,10 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/nodetrust/nodetrust/cluster"
-	"github.com/nodetrust/nodetrust/cluster/rollout"
-	"github.com/nodetrust/nodetrust/desired"
-	"github.com/nodetrust/nodetrust/judge"
+	"github.com/nodetrust/nodetrust/internal/cluster"
+	"github.com/nodetrust/nodetrust/internal/cluster/rollout"
+	"github.com/nodetrust/nodetrust/internal/desired"
+	"github.com/nodetrust/nodetrust/internal/judge"
 	"github.com/nodetrust/nodetrust/render"
 )
 

@@ -19,7 +19,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
-	"github.com/nodetrust/nodetrust/cluster/rollout"
+	"github.com/nodetrust/nodetrust/internal/cluster/rollout"
 	"github.com/nodetrust/nodetrust/internal/fixture"
 )
 

@@ -13,12 +13,12 @@ import (
 	"github.com/spf13/cobra"
 	"go.yaml.in/yaml/v3"
 
-	"github.com/nodetrust/nodetrust/audit"
-	"github.com/nodetrust/nodetrust/lookaside"
-	"github.com/nodetrust/nodetrust/release"
-	"github.com/nodetrust/nodetrust/trust"
-	"github.com/nodetrust/nodetrust/verdict"
-	"github.com/nodetrust/nodetrust/verify"
+	"github.com/nodetrust/nodetrust/internal/audit"
+	"github.com/nodetrust/nodetrust/internal/lookaside"
+	"github.com/nodetrust/nodetrust/internal/release"
+	"github.com/nodetrust/nodetrust/internal/trust"
+	"github.com/nodetrust/nodetrust/internal/verdict"
+	"github.com/nodetrust/nodetrust/internal/verify"
 )
 
 func newSignaturesCommand() *cobra.Command {

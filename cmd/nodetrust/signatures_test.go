@@ -8,7 +8,7 @@ import (
 	"testing"
 
 	"github.com/nodetrust/nodetrust/internal/fixture"
-	"github.com/nodetrust/nodetrust/verdict"
+	"github.com/nodetrust/nodetrust/internal/verdict"
 )
 
 // TestSignaturesBundle makes a bundle for a mirror, and lets what it says to write into trust.yaml judge the images with

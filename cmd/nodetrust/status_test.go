@@ -16,7 +16,7 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"github.com/nodetrust/nodetrust/cluster"
+	"github.com/nodetrust/nodetrust/internal/cluster"
 )
 
 // apiServer answers lists of nodes and pods as kube-apiserver does with tables. e2e/ asks a real one.

@@ -7,9 +7,9 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"github.com/nodetrust/nodetrust/cluster"
+	"github.com/nodetrust/nodetrust/internal/cluster"
+	"github.com/nodetrust/nodetrust/internal/judge"
 	"github.com/nodetrust/nodetrust/internal/outside"
-	"github.com/nodetrust/nodetrust/judge"
 )
 
 // column is one of a table.

@@ -11,7 +11,7 @@ import (
 	"testing"
 
 	"github.com/nodetrust/nodetrust/internal/fixture"
-	"github.com/nodetrust/nodetrust/verdict"
+	"github.com/nodetrust/nodetrust/internal/verdict"
 )
 
 // TestVerify_exit runs verify, explain and verify-signature against a real registry: exit status and JSON.

@@ -11,8 +11,8 @@ import (
 	"testing"
 
 	"github.com/nodetrust/nodetrust/internal/fixture"
-	"github.com/nodetrust/nodetrust/verdict"
-	"github.com/nodetrust/nodetrust/verify/checksums"
+	"github.com/nodetrust/nodetrust/internal/verdict"
+	"github.com/nodetrust/nodetrust/internal/verify/checksums"
 )
 
 func TestVerifyChecksums_exit(t *testing.T) {

@@ -7,8 +7,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/nodetrust/nodetrust/verify"
-	"github.com/nodetrust/nodetrust/verify/detached"
+	"github.com/nodetrust/nodetrust/internal/verify"
+	"github.com/nodetrust/nodetrust/internal/verify/detached"
 )
 
 func newVerifySignatureCommand() *cobra.Command {

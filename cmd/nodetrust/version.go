@@ -8,7 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/nodetrust/nodetrust/verify/mechanism"
+	"github.com/nodetrust/nodetrust/internal/verify/mechanism"
 )
 
 // version is set by the Makefile with -ldflags -X.

@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/nodetrust/nodetrust/judge"
+	"github.com/nodetrust/nodetrust/internal/judge"
 )
 
 // deployment is deploy/ on the cluster, with the desired state as a ConfigMap.

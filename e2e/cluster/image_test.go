@@ -78,7 +78,7 @@ func TestImage(t *testing.T) {
 	s, err := c.Lab.Source()
 	must(t, err)
 	for _, name := range []string{
-		".env", ".git/config", "agent/agent_test.go", "bin/nodetrust", "deploy/sbom/main.go", "docs/install.md", "e2e/lab/image.go", "hack/soak.sh", "id_ed25519", "trust/testdata/secret.yaml",
+		".env", ".git/config", "agent/agent_test.go", "bin/nodetrust", "deploy/sbom/main.go", "docs/install.md", "e2e/lab/image.go", "hack/soak.sh", "id_ed25519", "internal/trust/testdata/secret.yaml",
 	} {
 		must(t, os.MkdirAll(filepath.Join(s.Dir, filepath.Dir(name)), 0o755))
 		must(t, os.WriteFile(filepath.Join(s.Dir, name), []byte("secret\n"), 0o644))

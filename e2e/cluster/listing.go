@@ -12,7 +12,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	read "github.com/nodetrust/nodetrust/cluster"
+	read "github.com/nodetrust/nodetrust/internal/cluster"
 )
 
 // crowd is the node and the namespace of pods that nobody runs.

@@ -18,8 +18,8 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/nodetrust/nodetrust/desired"
 	"github.com/nodetrust/nodetrust/e2e/lab"
+	"github.com/nodetrust/nodetrust/internal/desired"
 )
 
 const (

@@ -12,7 +12,7 @@ import (
 	"sync"
 
 	"github.com/nodetrust/nodetrust/e2e/lab"
-	"github.com/nodetrust/nodetrust/verdict"
+	"github.com/nodetrust/nodetrust/internal/verdict"
 )
 
 // Answers are what everybody says to a case. The runtimes' texts are "" where the image was pulled.

@@ -3,7 +3,7 @@ package differential
 import (
 	"strings"
 
-	"github.com/nodetrust/nodetrust/verdict"
+	"github.com/nodetrust/nodetrust/internal/verdict"
 )
 
 // known are the differences that are explained, by their headings in docs/differences.md.

@@ -1,6 +1,6 @@
 // Command readers records what old versions of the image library do, by really running them: it builds a program with each version,
 // from the module proxy, and writes down what that program sees. load/main.go sees what becomes of policies and registries.d, for
-// lint/testdata/readers.json; fool/main.go pulls what would fool a verifier, for trust/testdata/advisories.json. `make readers` runs
+// internal/lint/testdata/readers.json; fool/main.go pulls what would fool a verifier, for internal/trust/testdata/advisories.json. `make readers` runs
 // it, and the tests of lint and trust hold the table of readers and its advisories against the records.
 package main
 
@@ -38,10 +38,10 @@ type record struct {
 }
 
 func main() {
-	features := flag.String("features", "lint/testdata/features.json", "policies to load")
-	out := flag.String("o", "lint/testdata/readers.json", "where the record of policies is written")
+	features := flag.String("features", "internal/lint/testdata/features.json", "policies to load")
+	out := flag.String("o", "internal/lint/testdata/readers.json", "where the record of policies is written")
 	only := flag.String("only", loaded, "versions to load policies with, with blanks between; the record keeps the others")
-	holes := flag.String("advisories", "trust/testdata/advisories.json", "where the record of advisories is written; its inputs are kept")
+	holes := flag.String("advisories", "internal/trust/testdata/advisories.json", "where the record of advisories is written; its inputs are kept")
 	onlyHoles := flag.String("only-advisories", fooled, "versions to fool, with blanks between; the record keeps the others")
 	flag.Parse()
 	err := recordFeatures(*features, *out, strings.Fields(*only))

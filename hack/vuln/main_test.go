@@ -66,7 +66,7 @@ func TestArgs(t *testing.T) {
 	if got, err := (checker{}).args(dir); err != nil || strings.Join(got, " ") != "-scan package tool" {
 		t.Errorf("without packages: %q, %v", got, err)
 	}
-	write("x_test.go", "package x\n\nimport (\n\t\"testing\"\n\n\t_ \"example.com/a/b\"\n\t_ \"github.com/nodetrust/nodetrust/trust\"\n)\n\nfunc Test(*testing.T) {}\n")
+	write("x_test.go", "package x\n\nimport (\n\t\"testing\"\n\n\t_ \"example.com/a/b\"\n\t_ \"github.com/nodetrust/nodetrust/internal/trust\"\n)\n\nfunc Test(*testing.T) {}\n")
 	if got, err := (checker{}).args(dir); err != nil || strings.Join(got, " ") != "-scan package example.com/a/b ./..." {
 		t.Errorf("with a test: %q, %v", got, err)
 	}

@@ -37,30 +37,30 @@ func forbid(t *testing.T, pkg string, list []string, prefixes ...string) {
 func TestAgentStaysSmall(t *testing.T) {
 	list := deps(t, "cmd/nodetrust-agent", "CGO_ENABLED=0")
 	forbid(t, "the agent", list, "go.podman.io/image", "google.golang.org/grpc", "k8s.io/client-go/kubernetes", "k8s.io/api",
-		"k8s.io/cri-api", "github.com/coreos/butane", module+"verify", module+"probe", module+"render")
+		"k8s.io/cri-api", "github.com/coreos/butane", module+"internal/verify", module+"internal/probe", module+"render")
 }
 
 func TestPureCore(t *testing.T) {
-	for _, pkg := range []string{"trust", "trust/key", "render", "verify", "judge", "verdict", "desired", "lint", "strength", "cluster/mco", "audit", "audit/cache", "audit/page", "release", "lookaside"} {
+	for _, pkg := range []string{"internal/trust", "internal/trust/key", "render", "internal/verify", "internal/judge", "internal/verdict", "internal/desired", "internal/lint", "internal/strength", "internal/cluster/mco", "internal/audit", "internal/audit/cache", "internal/audit/page", "internal/release", "internal/lookaside"} {
 		forbid(t, pkg, deps(t, pkg), "k8s.io/client-go")
 	}
-	for _, pkg := range []string{"trust", "trust/key", "render", "judge", "verdict", "desired", "strength", "cluster/mco", "audit", "audit/cache", "audit/page"} {
+	for _, pkg := range []string{"internal/trust", "internal/trust/key", "render", "internal/judge", "internal/verdict", "internal/desired", "internal/strength", "internal/cluster/mco", "internal/audit", "internal/audit/cache", "internal/audit/page"} {
 		forbid(t, pkg, deps(t, pkg), "go.podman.io/image", "google.golang.org/grpc")
 	}
 	// What needs no image library says so by being apart from it.
-	for _, pkg := range []string{"verify/hostfs", "verify/openpgp"} {
+	for _, pkg := range []string{"internal/verify/hostfs", "internal/verify/openpgp"} {
 		forbid(t, pkg, deps(t, pkg), "go.podman.io/image", "net/http", "os/exec")
 	}
 	// Everybody may import it, so it imports nobody.
 	forbid(t, "internal/outside", slices.DeleteFunc(deps(t, "internal/outside"), func(p string) bool {
 		return p == module+"internal/outside"
 	}), "net/http", "os/exec", strings.TrimSuffix(module, "/"), "golang.org", "go.podman.io")
-	forbid(t, "verify/polite", deps(t, "verify/polite"), "go.podman.io/image")
+	forbid(t, "internal/verify/polite", deps(t, "internal/verify/polite"), "go.podman.io/image")
 	// The second look shares no parsing with the image library.
-	forbid(t, "verify/secondlook", deps(t, "verify/secondlook"), "go.podman.io", "github.com/opencontainers", "github.com/distribution",
+	forbid(t, "internal/verify/secondlook", deps(t, "internal/verify/secondlook"), "go.podman.io", "github.com/opencontainers", "github.com/distribution",
 		"github.com/containers", "github.com/ProtonMail", "encoding/json", "net/http", "os/exec")
 	// judge and verdict know no clock, no file and no network.
-	for _, pkg := range []string{"judge", "verdict"} {
+	for _, pkg := range []string{"internal/judge", "internal/verdict"} {
 		forbid(t, pkg, deps(t, pkg), "net", "os/exec")
 	}
 }
@@ -80,7 +80,7 @@ func TestOnlyVerifyImportsTheImageLibrary(t *testing.T) {
 				continue
 			}
 			seen = true
-			if f[0] != module+"verify" && !strings.HasPrefix(f[0], module+"verify/") {
+			if f[0] != module+"internal/verify" && !strings.HasPrefix(f[0], module+"internal/verify/") {
 				t.Errorf("%s imports %s: only verify and what is below it may", f[0], imp)
 			}
 		}

@@ -1,0 +1,53 @@
+package audit
+
+import (
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/nodetrust/nodetrust/internal/verdict"
+)
+
+// A registry that doesn't answer costs each of its images the whole timeout. After so many failures without an answer in
+// between, which have taken so much time together, the rest of its images is not asked for: they are unknown.
+const (
+	breakAfter = 16
+	breakTime  = 2 * time.Minute
+)
+
+// breaker watches one registry.
+type breaker struct {
+	now func() time.Time
+
+	mu    sync.Mutex
+	count int
+	lost  time.Duration
+	last  verdict.Verdict
+}
+
+// saw tells of a verdict, and the time that it took.
+func (b *breaker) saw(v verdict.Verdict, took time.Duration) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	switch v.Reason {
+	case verdict.RegistryUnreachable, verdict.LookasideUnreachable, verdict.RateLimited, verdict.Timeout:
+		b.count++
+		b.lost += took
+		b.last = v
+	default:
+		b.count, b.lost = 0, 0
+	}
+}
+
+// open returns the verdict on images that are not asked for any more.
+func (b *breaker) open(registry string) (verdict.Verdict, bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.count < breakAfter || b.lost < breakTime {
+		return verdict.Verdict{}, false
+	}
+	return verdict.Verdict{
+		Verdict: verdict.Unknown, Reason: b.last.Reason, Hint: b.last.Hint, Mechanism: b.last.Mechanism,
+		Message: fmt.Sprintf("not asked: the last %d images of %s had no answer, at the end because: %s", b.count, registry, b.last.Message),
+	}, true
+}

@@ -1,0 +1,354 @@
+// Package cache keeps verdicts from one audit to the next in a directory of the user's own. Whatever is wrong with what is
+// kept there, it is as if it were not there.
+package cache
+
+import (
+	"bufio"
+	"bytes"
+	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/nodetrust/nodetrust/internal/verdict"
+)
+
+// How long verdicts hold. What they depend on and can be read beforehand is in the cache's key; this bounds what can change
+// unseen: signatures that are added, replaced or taken away.
+const (
+	// DefaultAge is how long an accept holds, unless a key of the policy expires before; MaxAge is the most to ask for.
+	DefaultAge = time.Hour
+	MaxAge     = 24 * time.Hour
+	// resumeAge is how long a refusal holds. It serves only an audit that goes on where another was interrupted: whoever runs
+	// an audit again after it was complete has probably mended something.
+	resumeAge = 15 * time.Minute
+	// skew is how far the clock may have been ahead.
+	skew = time.Minute
+)
+
+// Limits of what is kept.
+const (
+	maxFile    = 64 << 20 // bytes of a file
+	maxEntries = 50_000   // of a file
+	maxFiles   = 16       // each is for one policy, and one way to reach images
+	maxEntry   = 1 << 20  // bytes of one verdict
+)
+
+const (
+	suffix = ".verdicts"
+	temp   = ".new-"
+)
+
+// Options of a cache.
+type Options struct {
+	// Age is how long an accept holds; 0 is DefaultAge.
+	Age time.Duration
+	// Until is when no accept holds any more, whatever its age: the first expiry of a key. Zero is never.
+	Until time.Time
+	Now   func() time.Time
+}
+
+// Cache is the verdicts that were given under one key. It may be used by several goroutines.
+type Cache struct {
+	o    Options
+	root *os.Root
+	name string
+	file *os.File // locked; nil where another audit has it, and nothing is kept then
+
+	mu      sync.Mutex
+	entries map[string]entry
+	size    int64 // of the file
+	dirty   bool  // the file holds what entries doesn't
+}
+
+// entry is a line of a file, behind a checksum of it.
+type entry struct {
+	Name    string          `json:"name"`
+	At      time.Time       `json:"at"`
+	Until   time.Time       `json:"until,omitzero"` // when the first of what an accept rests on expires
+	Verdict verdict.Verdict `json:"verdict"`
+}
+
+// Open reads what dir holds for key, which names everything that the verdicts depend on. The directory is made if it is not
+// there; one that another user owns or can write to is an error.
+func Open(dir, key string, o Options) (*Cache, error) {
+	o.Age = min(cmp.Or(o.Age, DefaultAge), MaxAge)
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil, err
+	}
+	sum := sha256.Sum256([]byte(key))
+	c := &Cache{o: o, root: root, name: hex.EncodeToString(sum[:16]) + suffix, entries: map[string]entry{}}
+	if err := c.open(dir); err != nil {
+		root.Close()
+		return nil, err
+	}
+	return c, nil
+}
+
+func (c *Cache) open(dir string) error {
+	st, err := c.root.Stat(".")
+	if err != nil {
+		return err
+	}
+	if err := trusted(st, 0o022); err != nil {
+		return fmt.Errorf("%s %w", dir, err)
+	}
+	f, err := c.lock(dir)
+	if err != nil {
+		return err
+	}
+	if st, err = f.Stat(); err == nil {
+		c.size = st.Size()
+		err = c.read(f)
+	}
+	if err != nil {
+		f.Close()
+		return err
+	}
+	c.file = f
+	if !flock(f) {
+		c.file = nil
+		f.Close()
+	}
+	return nil
+}
+
+// lock opens the file. Another audit may replace it meanwhile.
+func (c *Cache) lock(dir string) (*os.File, error) {
+	for range 3 {
+		if st, err := c.root.Lstat(c.name); err == nil && !st.Mode().IsRegular() {
+			return nil, fmt.Errorf("%s/%s is no regular file", dir, c.name)
+		}
+		f, err := c.root.OpenFile(c.name, os.O_RDWR|os.O_CREATE|os.O_APPEND|syscall.O_NONBLOCK, 0o600)
+		if err != nil {
+			return nil, err
+		}
+		opened, err := f.Stat()
+		if err == nil {
+			err = trusted(opened, 0o077)
+		}
+		if err != nil {
+			f.Close()
+			return nil, fmt.Errorf("%s/%s %w", dir, c.name, err)
+		}
+		if now, err := c.root.Lstat(c.name); err == nil && os.SameFile(opened, now) {
+			return f, nil
+		}
+		f.Close()
+	}
+	return nil, errors.New("another audit keeps replacing it")
+}
+
+// read takes all entries that hold. Damaged lines are skipped.
+func (c *Cache) read(f *os.File) error {
+	lines := bufio.NewReaderSize(io.LimitReader(f, maxFile), 64<<10)
+	now := c.o.Now()
+	for {
+		line, err := lines.ReadBytes('\n')
+		if len(line) > 0 {
+			e, ok := parse(line)
+			switch {
+			case ok && c.holds(e, now) && len(c.entries) < maxEntries:
+				c.entries[e.Name] = e
+			default:
+				c.dirty = true
+			}
+		}
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+func parse(line []byte) (e entry, ok bool) {
+	sum, data, ok := bytes.Cut(bytes.TrimSuffix(line, []byte("\n")), []byte(" "))
+	if !ok || string(sum) != checksum(data) || json.Unmarshal(data, &e) != nil {
+		return entry{}, false
+	}
+	return e, e.Name != ""
+}
+
+func checksum(data []byte) string {
+	sum := sha256.Sum256(data)
+	return hex.EncodeToString(sum[:8])
+}
+
+func (c *Cache) holds(e entry, now time.Time) bool {
+	age := now.Sub(e.At)
+	if age < -skew {
+		return false
+	}
+	switch e.Verdict.Verdict {
+	case verdict.Accept:
+		return age < c.o.Age && before(now, c.o.Until) && before(now, e.Until)
+	case verdict.Refuse:
+		return age < resumeAge
+	}
+	return false
+}
+
+// before is true if now is before until; zero is never.
+func before(now, until time.Time) bool { return until.IsZero() || now.Before(until) }
+
+// until is when an accept ends whatever its age: when the first of the policy's keys expires, or one of the signatures.
+func (c *Cache) until(v verdict.Verdict) time.Time {
+	out := c.o.Until
+	for _, r := range v.Requirements {
+		for _, s := range r.Signatures {
+			if s.Verdict == verdict.Accept && !s.Expires.IsZero() && before(s.Expires, out) {
+				out = s.Expires
+			}
+		}
+	}
+	return out
+}
+
+// Get returns the verdict that was given on name, if it still holds.
+func (c *Cache) Get(name string) (verdict.Verdict, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	e, ok := c.entries[name]
+	if !ok || !c.holds(e, c.o.Now()) {
+		return verdict.Verdict{}, false
+	}
+	return e.Verdict, true
+}
+
+// Put keeps a verdict at once, so that an audit which is killed has not judged in vain. Unknown is never kept. Where that
+// fails the verdict is forgotten.
+func (c *Cache) Put(name string, v verdict.Verdict) {
+	if v.Verdict != verdict.Accept && v.Verdict != verdict.Refuse {
+		return
+	}
+	e := entry{Name: name, At: c.o.Now().UTC(), Until: c.until(v), Verdict: v}
+	line, ok := e.line()
+	if !ok {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.file == nil || len(c.entries) >= maxEntries || c.size+int64(len(line)) > maxFile {
+		return
+	}
+	n, err := c.file.Write(line)
+	c.size += int64(n)
+	if err != nil {
+		c.dirty = true
+		return
+	}
+	if _, ok := c.entries[name]; ok {
+		c.dirty = true
+	}
+	c.entries[name] = e
+}
+
+func (e entry) line() ([]byte, bool) {
+	data, err := json.Marshal(e)
+	if err != nil || len(data) > maxEntry {
+		return nil, false
+	}
+	return fmt.Appendf(nil, "%s %s\n", checksum(data), data), true
+}
+
+// Close ends the use of the cache. After an audit that is complete refusals are forgotten.
+func (c *Cache) Close(complete bool) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	defer c.root.Close()
+	if c.file == nil {
+		return nil
+	}
+	defer c.file.Close()
+	if complete {
+		before := len(c.entries)
+		maps.DeleteFunc(c.entries, func(_ string, e entry) bool { return e.Verdict.Verdict != verdict.Accept })
+		c.dirty = c.dirty || len(c.entries) < before
+	}
+	var err error
+	if c.dirty {
+		err = c.rewrite()
+	}
+	return errors.Join(err, c.sweep())
+}
+
+// rewrite replaces the file by one with the entries that hold.
+func (c *Cache) rewrite() error {
+	var b bytes.Buffer
+	now := c.o.Now()
+	for _, name := range slices.Sorted(maps.Keys(c.entries)) {
+		if e := c.entries[name]; c.holds(e, now) {
+			if line, ok := e.line(); ok {
+				b.Write(line)
+			}
+		}
+	}
+	name := temp + c.name
+	_ = c.root.Remove(name)
+	f, err := c.root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(b.Bytes())
+	err = errors.Join(err, f.Sync(), f.Close())
+	if err == nil {
+		err = c.root.Rename(name, c.name)
+	}
+	if err != nil {
+		_ = c.root.Remove(name)
+	}
+	return err
+}
+
+// sweep removes the files that were not used for longest, and what a killed audit left half-written.
+func (c *Cache) sweep() error {
+	dir, err := c.root.Open(".")
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	entries, err := dir.ReadDir(-1)
+	if err != nil {
+		return err
+	}
+	var files []fs.FileInfo
+	for _, e := range entries {
+		st, err := e.Info()
+		if err != nil || !st.Mode().IsRegular() {
+			continue
+		}
+		switch {
+		case strings.HasPrefix(e.Name(), temp) && c.o.Now().Sub(st.ModTime()) > time.Hour:
+			_ = c.root.Remove(e.Name())
+		case strings.HasSuffix(e.Name(), suffix) && !strings.HasPrefix(e.Name(), temp):
+			files = append(files, st)
+		}
+	}
+	slices.SortFunc(files, func(a, b fs.FileInfo) int { return b.ModTime().Compare(a.ModTime()) })
+	for _, st := range files[min(maxFiles, len(files)):] {
+		if st.Name() != c.name {
+			_ = c.root.Remove(st.Name())
+		}
+	}
+	return nil
+}

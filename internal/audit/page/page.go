@@ -1,0 +1,193 @@
+// Package page writes an audit as one HTML page: everything is in it, nothing is loaded, and it can be read without
+// JavaScript, which adds searching and sorting.
+package page
+
+import (
+	"bytes"
+	"crypto/sha256"
+	_ "embed"
+	"encoding/base64"
+	"fmt"
+	"html/template"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/nodetrust/nodetrust/internal/audit"
+	"github.com/nodetrust/nodetrust/internal/verdict"
+)
+
+//go:embed page.html
+var source string
+
+//go:embed page.css
+var style string
+
+//go:embed page.js
+var script string
+
+// maxBars bounds a chart; what is beyond is added up in its last bar.
+const maxBars = 24
+
+// view is what the page is made of.
+type view struct {
+	*audit.Report
+	Style  template.CSS
+	Script template.JS
+	// Policy says what the browser may load: this style and this script, by their hashes.
+	Policy     string
+	Checked    string
+	Answer     verdict.Answer
+	Registries []bar
+	Reasons    []bar
+	// Lockouts and Doubts are the lockouts that would be refused, and that could not be judged.
+	Lockouts, Doubts []audit.Lockout
+	Rows             []row
+}
+
+// bar is one of a chart: its parts are in percent of the widest bar.
+type bar struct {
+	Label                   string
+	Query                   string // what the search is for
+	Accept, Refuse, Unknown int
+	Parts                   []part
+}
+
+// part is a rectangle.
+type part struct {
+	Class    verdict.Answer
+	X, Width string
+}
+
+// row is an image as the table shows it.
+type row struct {
+	audit.Image
+	Rank  int
+	Uses  int
+	First []string // of UsedBy
+	Rest  []string
+}
+
+// Write writes the page. Whatever names and messages hold is text on it.
+func Write(w io.Writer, r *audit.Report) error {
+	t, err := template.New("page").Parse(source)
+	if err != nil {
+		return err
+	}
+	v := view{Report: r, Style: template.CSS(style), Script: template.JS(script), Answer: r.Answer()}
+	v.Policy = fmt.Sprintf("default-src 'none'; style-src %s; script-src %s; base-uri 'none'; form-action 'none'", hash(style), hash(script))
+	v.Checked = r.Summary.CheckedAt.UTC().Format(time.RFC3339)
+	for _, l := range r.Summary.Lockout {
+		if l.Verdict == verdict.Refuse {
+			v.Lockouts = append(v.Lockouts, l)
+		} else {
+			v.Doubts = append(v.Doubts, l)
+		}
+	}
+	v.Registries, v.Reasons = registries(r.Summary.Registries), reasons(r.Summary.Reasons)
+	for _, m := range r.Images {
+		v.Rows = append(v.Rows, newRow(m))
+	}
+	var b bytes.Buffer // a page is whole or not there
+	if err := t.Execute(&b, v); err != nil {
+		return err
+	}
+	_, err = b.WriteTo(w)
+	return err
+}
+
+// hash is a source of a Content-Security-Policy.
+func hash(s string) string {
+	sum := sha256.Sum256([]byte(s))
+	return "'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'"
+}
+
+func newRow(m audit.Image) row {
+	const shown = 3
+	out := row{Image: m, Uses: len(m.UsedBy), First: m.UsedBy}
+	if out.Uses > shown+1 {
+		out.First, out.Rest = m.UsedBy[:shown], m.UsedBy[shown:]
+	}
+	switch m.Verdict.Verdict {
+	case verdict.Accept:
+		out.Rank = 2
+	case verdict.Unknown:
+		out.Rank = 1
+	}
+	return out
+}
+
+func registries(list []audit.Registry) []bar {
+	var out []bar
+	for _, r := range list {
+		out = append(out, bar{Label: r.Registry, Query: r.Registry + "/", Accept: r.Accept, Refuse: r.Refuse, Unknown: r.Unknown})
+	}
+	return scale(out)
+}
+
+func reasons(list []audit.Reason) []bar {
+	var out []bar
+	for _, r := range list {
+		b := bar{Label: string(r.Reason), Query: string(r.Reason)}
+		switch r.Verdict {
+		case verdict.Accept:
+			if b.Accept = r.Images; b.Label == "" {
+				b.Label, b.Query = "accepted", "verdict:accept"
+			}
+		case verdict.Refuse:
+			b.Refuse = r.Images
+		default:
+			b.Unknown = r.Images
+		}
+		out = append(out, b)
+	}
+	return scale(out)
+}
+
+// scale makes the rectangles, and one bar of all that are too many.
+func scale(list []bar) []bar {
+	if len(list) > maxBars {
+		rest := bar{Label: fmt.Sprintf("%d others", len(list)-maxBars+1)}
+		for _, b := range list[maxBars-1:] {
+			rest.Accept, rest.Refuse, rest.Unknown = rest.Accept+b.Accept, rest.Refuse+b.Refuse, rest.Unknown+b.Unknown
+		}
+		list = append(list[:maxBars-1:maxBars-1], rest)
+	}
+	widest := 1
+	for _, b := range list {
+		widest = max(widest, b.Total())
+	}
+	for i := range list {
+		b := &list[i]
+		x := 0.0
+		for _, p := range []struct {
+			class verdict.Answer
+			n     int
+		}{{verdict.Refuse, b.Refuse}, {verdict.Unknown, b.Unknown}, {verdict.Accept, b.Accept}} {
+			if p.n == 0 {
+				continue
+			}
+			width := 100 * float64(p.n) / float64(widest)
+			b.Parts = append(b.Parts, part{p.class, fmt.Sprintf("%.2f", x), fmt.Sprintf("%.2f", width)})
+			x += width
+		}
+	}
+	return list
+}
+
+// Total is the number of images.
+func (b bar) Total() int { return b.Accept + b.Refuse + b.Unknown }
+
+// Words says the numbers, for those who don't see colours.
+func (b bar) Words() string {
+	var out []string
+	for _, p := range []struct {
+		n    int
+		what string
+	}{{b.Refuse, "refused"}, {b.Unknown, "unknown"}, {b.Accept, "accepted"}} {
+		if p.n > 0 {
+			out = append(out, fmt.Sprintf("%d %s", p.n, p.what))
+		}
+	}
+	return strings.Join(out, ", ")
+}

@@ -1,0 +1,170 @@
+package sources
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/nodetrust/nodetrust/internal/audit"
+	"github.com/nodetrust/nodetrust/internal/cluster"
+	"github.com/nodetrust/nodetrust/internal/cri"
+)
+
+// criTimeout bounds one call of the runtime.
+const criTimeout = 30 * time.Second
+
+// criSource finds what the containers of a CRI runtime run, and what it has in store.
+type criSource struct{ address, node string }
+
+func (s criSource) Uses(ctx context.Context, yield func(audit.Use) error) error {
+	conn, err := cri.Dial(s.address, grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxListing)))
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	l := criListing{runtime: runtimeapi.NewRuntimeServiceClient(conn), images: runtimeapi.NewImageServiceClient(conn)}
+	if err := l.read(ctx); err != nil {
+		return fmt.Errorf("asking the runtime at %s: %w", cri.SocketPath(s.address), err)
+	}
+	for _, c := range l.containers {
+		if err := s.container(&l, c, yield); err != nil {
+			return err
+		}
+	}
+	if l.pause != "" {
+		if err := yield(audit.Use{Image: l.pause, Digest: l.digest(l.pause), By: "cri@" + s.node, Role: audit.Pause}); err != nil {
+			return err
+		}
+	}
+	for _, i := range l.stored {
+		if err := cached(append(i.GetRepoTags(), i.GetRepoDigests()...), "cri@"+s.node, yield); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// container yields what one container runs, as its pod names it.
+func (s criSource) container(l *criListing, c *runtimeapi.Container, yield func(audit.Use) error) error {
+	const pod, namespace, app = "io.kubernetes.pod.name", "io.kubernetes.pod.namespace", "app.kubernetes.io/name"
+	sandbox := l.sandboxes[c.GetPodSandboxId()]
+	w := workload{namespace: c.GetLabels()[namespace], kind: "Pod", name: c.GetLabels()[pod]}
+	w.agent = sandbox.GetLabels()[app] == "nodetrust-agent"
+	if sandbox.GetAnnotations()["kubernetes.io/config.source"] == "file" {
+		w.kind, w.name = cluster.StaticPod, strings.TrimSuffix(w.name, "-"+s.node)
+	}
+	by := w.namespace + "/" + strings.ToLower(w.kind) + "/" + w.name + "@" + s.node
+	for _, image := range l.references(c) {
+		w.image = image.Reference
+		if err := yield(audit.Use{Image: image.Reference, Digest: image.Digest, By: by, Role: w.role()}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// criListing is what a runtime says of itself.
+type criListing struct {
+	runtime runtimeapi.RuntimeServiceClient
+	images  runtimeapi.ImageServiceClient
+
+	containers []*runtimeapi.Container
+	sandboxes  map[string]*runtimeapi.PodSandbox // by ID
+	stored     []*runtimeapi.Image
+	pause      string
+}
+
+func (l *criListing) read(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, criTimeout)
+	defer cancel()
+	sandboxes, err := l.runtime.ListPodSandbox(ctx, &runtimeapi.ListPodSandboxRequest{})
+	if err != nil {
+		return err
+	}
+	l.sandboxes = map[string]*runtimeapi.PodSandbox{}
+	for _, s := range sandboxes.GetItems() {
+		l.sandboxes[s.GetId()] = s
+	}
+	containers, err := l.runtime.ListContainers(ctx, &runtimeapi.ListContainersRequest{})
+	if err != nil {
+		return err
+	}
+	l.containers = containers.GetContainers()
+	images, err := l.images.ListImages(ctx, &runtimeapi.ListImagesRequest{})
+	if err != nil {
+		return err
+	}
+	l.stored = images.GetImages()
+	status, err := l.runtime.Status(ctx, &runtimeapi.StatusRequest{Verbose: true})
+	if err != nil {
+		return err
+	}
+	// CRI-O and containerd both tell it here; others may not, and then the image's name or its pin has to do.
+	var config struct {
+		SandboxImage string `json:"sandboxImage"`
+	}
+	_ = json.Unmarshal([]byte(status.GetInfo()["config"]), &config)
+	l.pause = config.SandboxImage
+	return nil
+}
+
+// references are what a container's image is to be judged as: the name that its pod gave it, where the runtime keeps that.
+// CRI-O keeps only what it pulled, by digest: its pod may also have named a tag of it, so the tags that the store has for the
+// image in this repository are given too. Of an ID alone the names of the image are given.
+func (l *criListing) references(c *runtimeapi.Container) []cluster.PodImage {
+	if name := c.GetImage().GetUserSpecifiedImage(); isName(name) {
+		return []cluster.PodImage{{Reference: name, Digest: l.digest(name)}}
+	}
+	stored := l.byID(cmp.Or(c.GetImageId(), c.GetImage().GetImage(), c.GetImageRef()))
+	name := c.GetImage().GetImage()
+	if l.byID(name) != nil || !isName(name) {
+		if stored != nil {
+			return cluster.References(append(stored.GetRepoTags(), stored.GetRepoDigests()...))
+		}
+		return []cluster.PodImage{{Reference: c.GetImageRef()}}
+	}
+	out := []cluster.PodImage{{Reference: name, Digest: l.digest(name)}}
+	if repository, digest, ok := strings.Cut(name, "@"); ok {
+		for _, tag := range stored.GetRepoTags() {
+			if t, ok := strings.CutPrefix(tag, repository+":"); ok && !strings.Contains(t, "/") {
+				out = append(out, cluster.PodImage{Reference: tag, Digest: digest})
+			}
+		}
+	}
+	return out
+}
+
+// isName tells the name of an image from its ID.
+func isName(s string) bool {
+	return strings.ContainsAny(s, "/:.") && !strings.HasPrefix(s, "sha256:")
+}
+
+func (l *criListing) byID(id string) *runtimeapi.Image {
+	for _, i := range l.stored {
+		if id != "" && strings.TrimPrefix(i.GetId(), "sha256:") == strings.TrimPrefix(id, "sha256:") {
+			return i
+		}
+	}
+	return nil
+}
+
+// digest is that of the stored image of this name, where it is the only one of its repository.
+func (l *criListing) digest(name string) string {
+	if _, d, ok := strings.Cut(name, "@"); ok {
+		return d
+	}
+	for _, i := range l.stored {
+		for _, r := range cluster.References(append(i.GetRepoTags(), i.GetRepoDigests()...)) {
+			if r.Reference == name {
+				return r.Digest
+			}
+		}
+	}
+	return ""
+}

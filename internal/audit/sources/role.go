@@ -1,0 +1,71 @@
+package sources
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/nodetrust/nodetrust/internal/audit"
+	"github.com/nodetrust/nodetrust/internal/cluster"
+)
+
+// workload is what a role is told by.
+type workload struct {
+	image, namespace, kind, name string
+	agent                        bool
+}
+
+// releaseRepositories hold the payload of OpenShift releases, whatever mirror serves it.
+const releaseRepositories = "quay.io/openshift-release-dev/"
+
+// cni are the names that network plugins give what they run on every node.
+var cni = []string{
+	"antrea-agent", "aws-node", "azure-cni", "calico-node", "calico-typha", "canal", "cilium", "kindnet", "kube-flannel", "kube-multus",
+	"kube-ovn-cni", "kube-router", "multus", "netd", "ovn-kubernetes", "ovnkube-node", "ovs-node", "sdn", "weave-net",
+}
+
+// plane are the names of what a cluster without an operator of its own runs in kube-system.
+var plane = []string{
+	"cloud-controller-manager", "coredns", "etcd", "kube-apiserver", "kube-controller-manager", "kube-dns", "kube-proxy", "kube-scheduler",
+}
+
+// role tells what breaks with an image. Where several hold it is the first of release, agent, pause, CNI, control plane.
+func (w workload) role() audit.Role {
+	openshift := strings.HasPrefix(w.namespace, "openshift-")
+	system := w.namespace == "kube-system" || openshift
+	switch {
+	case strings.HasPrefix(w.image, releaseRepositories), openshift && w.payload():
+		return audit.Release
+	case w.agent:
+		return audit.Agent
+	case w.pause():
+		return audit.Pause
+	case (system || slices.Contains([]string{"kube-flannel", "calico-system"}, w.namespace)) && w.named(cni):
+		return audit.CNI
+	case system && (w.kind == cluster.StaticPod || w.named(plane)):
+		return audit.ControlPlane
+	}
+	return ""
+}
+
+// payload tells the images of a release that was installed from a mirror of another name: they go by digest, and are not
+// what operators beside the release bring into namespaces of OpenShift.
+func (w workload) payload() bool {
+	if strings.HasPrefix(w.namespace, "openshift-operators") || !strings.Contains(w.image, "@") {
+		return false
+	}
+	host, _, _ := strings.Cut(w.image, "/")
+	return !slices.Contains([]string{"registry.redhat.io", "registry.connect.redhat.com", "registry.access.redhat.com"}, host)
+}
+
+// named tells whether the workload is one of names, or a pod of one.
+func (w workload) named(names []string) bool {
+	return slices.ContainsFunc(names, func(n string) bool { return w.name == n || strings.HasPrefix(w.name, n+"-") })
+}
+
+// pause tells the image of that name, which every distribution gives its own.
+func (w workload) pause() bool {
+	name, _, _ := strings.Cut(w.image, "@")
+	name = name[strings.LastIndexByte(name, '/')+1:]
+	name, _, _ = strings.Cut(name, ":")
+	return name == "pause"
+}

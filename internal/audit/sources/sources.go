@@ -1,0 +1,98 @@
+// Package sources finds the images that are in use or cached: in a cluster, in the store of a node's runtime, in the files of
+// static pods, in podman's stores, and in a catalog of operators.
+package sources
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/nodetrust/nodetrust/internal/audit"
+	"github.com/nodetrust/nodetrust/internal/cluster"
+	"github.com/nodetrust/nodetrust/internal/outside"
+)
+
+// Names of sources, as in --images-from. Catalog is followed by a directory.
+const (
+	Cluster    = "cluster"
+	CRI        = "cri"
+	StaticPods = "static-pods"
+	Podman     = "podman"
+	Catalog    = "catalog:"
+)
+
+// Limits on what is read. Beyond them a listing ends with an error, never with a part.
+const (
+	maxReference = 1024     // bytes of one reference
+	maxManifest  = 4 << 20  // bytes of a static pod's file
+	maxManifests = 1000     // files of static pods
+	maxListing   = 64 << 20 // bytes of one answer of a runtime
+	maxDocument  = 16 << 20 // bytes of one document of a catalog
+)
+
+// Options say where sources look. The zero value is this machine, and kubectl's cluster.
+type Options struct {
+	Cluster cluster.Config
+	// Root is the host's root directory, below which static pods are; empty is "/".
+	Root string
+	// CRISocket is a path or unix:///path; empty is CRI-O's.
+	CRISocket string
+	// Environ is the environment that podman is run in; nil is this process's.
+	Environ []string
+	// Node is the name of this machine in "who uses it"; empty is its host name.
+	Node string
+}
+
+// Open makes the source of that name. It doesn't look for anything yet; an error means that the name or an option can't be
+// used.
+func Open(name string, o Options) (audit.Source, error) {
+	if o.Node == "" {
+		o.Node, _ = os.Hostname() // without one it is empty
+	}
+	var s audit.Source
+	switch dir, catalog := strings.CutPrefix(name, Catalog); {
+	case catalog && dir == "":
+		return nil, fmt.Errorf("%s needs a directory: %sDIR", name, Catalog)
+	case catalog:
+		s = catalogSource{dir: dir}
+	case name == Cluster:
+		client, err := cluster.New(o.Cluster)
+		if err != nil {
+			return nil, err
+		}
+		s = clusterSource{client}
+	case name == CRI:
+		s = criSource{address: o.CRISocket, node: o.Node}
+	case name == StaticPods:
+		root := o.Root
+		if root == "" {
+			root = "/"
+		}
+		s = staticSource{root: root, node: o.Node}
+	case name == Podman:
+		s = podmanSource{environ: o.Environ, host: o.Node}
+	default:
+		return nil, fmt.Errorf("%q: must be %s, %s, %s, %s or %sDIR", name, Cluster, CRI, StaticPods, Podman, Catalog)
+	}
+	return checked{name, s}, nil
+}
+
+// checked holds what a source finds to what a report can show: names come from whoever may create pods.
+type checked struct {
+	name string
+	audit.Source
+}
+
+func (c checked) Uses(ctx context.Context, yield func(audit.Use) error) error {
+	return c.Source.Uses(ctx, func(u audit.Use) error {
+		if u.Image == "" {
+			return nil
+		}
+		if len(u.Image) > maxReference {
+			return fmt.Errorf("%s: the image reference of %s is longer than %d bytes", c.name, outside.Text(u.By), maxReference)
+		}
+		u.Image, u.By = outside.Printable(u.Image), outside.Name(u.By)
+		return yield(u)
+	})
+}

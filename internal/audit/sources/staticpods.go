@@ -1,0 +1,155 @@
+package sources
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/nodetrust/nodetrust/internal/audit"
+	"github.com/nodetrust/nodetrust/internal/cluster"
+	"github.com/nodetrust/nodetrust/internal/outside"
+)
+
+// ManifestsDir is where kubelets look for static pods by convention; as a path of the host.
+const ManifestsDir = "etc/kubernetes/manifests"
+
+// staticSource finds the images of static pods in their files, which are there before any API server is.
+type staticSource struct{ root, node string }
+
+// staticPod is what is used of a file: a pod, or a list of pods.
+type staticPod struct {
+	Kind     string `yaml:"kind"`
+	Metadata struct {
+		Name      string            `yaml:"name"`
+		Namespace string            `yaml:"namespace"`
+		Labels    map[string]string `yaml:"labels"`
+	} `yaml:"metadata"`
+	Spec struct {
+		Init       []staticContainer `yaml:"initContainers"`
+		Containers []staticContainer `yaml:"containers"`
+		Volumes    []struct {
+			Image struct {
+				Reference string `yaml:"reference"`
+			} `yaml:"image"`
+		} `yaml:"volumes"`
+	} `yaml:"spec"`
+	Items []staticPod `yaml:"items"`
+}
+
+type staticContainer struct {
+	Image string `yaml:"image"`
+}
+
+func (s staticSource) Uses(ctx context.Context, yield func(audit.Use) error) error {
+	host, err := os.OpenRoot(s.root)
+	if err != nil {
+		return fmt.Errorf("reading static pods: %w", err)
+	}
+	defer host.Close()
+	root, err := host.OpenRoot(ManifestsDir)
+	if err != nil {
+		return fmt.Errorf("reading static pods: %w", onHost(err, ""))
+	}
+	defer root.Close()
+	entries, err := fs.ReadDir(root.FS(), ".")
+	if err != nil {
+		return fmt.Errorf("reading static pods: %w", onHost(err, ""))
+	}
+	if len(entries) > maxManifests {
+		return fmt.Errorf("reading static pods: more than %d files in /%s", maxManifests, ManifestsDir)
+	}
+	for _, e := range entries {
+		// As the kubelet does it.
+		if e.IsDir() || strings.HasPrefix(e.Name(), ".") {
+			continue
+		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		b, err := readFile(root, e.Name(), maxManifest)
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, errIsDir) {
+			continue // gone since, or a link to nothing or a directory
+		}
+		if err != nil {
+			return fmt.Errorf("reading static pods: %w", onHost(err, e.Name()))
+		}
+		if err := s.file(b, yield); err != nil {
+			return fmt.Errorf("reading static pod %s: %w", path.Join("/", ManifestsDir, outside.Text(e.Name())), err)
+		}
+	}
+	return nil
+}
+
+// onHost gives an error about a file of ManifestsDir, or the directory itself, the path that the host knows.
+func onHost(err error, name string) error {
+	if e, ok := err.(*fs.PathError); ok {
+		return &fs.PathError{Op: e.Op, Path: path.Join("/", ManifestsDir, outside.Text(name)), Err: e.Err}
+	}
+	return fmt.Errorf("/%s/%w", ManifestsDir, err) // it begins with the name
+}
+
+func (s staticSource) file(b []byte, yield func(audit.Use) error) error {
+	dec := yaml.NewDecoder(bytes.NewReader(b)) // JSON is YAML
+	for {
+		var p staticPod
+		err := dec.Decode(&p)
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		pods := []staticPod{p}
+		if p.Kind == "PodList" || p.Kind == "List" {
+			pods = p.Items
+		}
+		for _, p := range pods {
+			if err := s.pod(p, yield); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+func (s staticSource) pod(p staticPod, yield func(audit.Use) error) error {
+	namespace := p.Metadata.Namespace
+	if namespace == "" {
+		namespace = "default"
+	}
+	var images []string
+	for _, c := range append(p.Spec.Init, p.Spec.Containers...) {
+		images = append(images, c.Image)
+	}
+	for _, v := range p.Spec.Volumes {
+		images = append(images, v.Image.Reference)
+	}
+	for _, image := range images {
+		w := workload{image: image, namespace: namespace, kind: cluster.StaticPod, name: p.Metadata.Name}
+		if err := yield(audit.Use{Image: image, By: namespace + "/" + w.kind + "/" + w.name + "@" + s.node, Role: w.role()}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// readFile reads a regular file of at most limit bytes.
+func readFile(root *os.Root, name string, limit int64) ([]byte, error) {
+	f, err := openRegular(root, name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err == nil && int64(len(b)) > limit {
+		err = fmt.Errorf("%s is larger than %d bytes", name, limit)
+	}
+	return b, err
+}

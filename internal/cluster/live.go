@@ -1,0 +1,116 @@
+package cluster
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strconv"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/nodetrust/nodetrust/internal/cluster/mco"
+)
+
+// Limits of what is read for a dump.
+const (
+	// dumpPage is how many objects one answer may have: a rendered MachineConfig has about 250 kB, at most 1.5 MB.
+	dumpPage = 20
+	// maxObjects and maxLive bound a list, in objects and bytes. What is kept of it is a small part.
+	maxObjects = 20_000
+	maxLive    = 1 << 30
+)
+
+const (
+	mcoGroup    = "machineconfiguration.openshift.io/v1"
+	configGroup = "config.openshift.io/v1"
+	alphaGroup  = "config.openshift.io/v1alpha1" // image policies before OpenShift 4.20
+)
+
+// dumped are the kinds of which a dump is made, in the order in which they are read. Of several API versions the first that the
+// cluster has is read.
+var dumped = []struct {
+	kind, plural string
+	versions     []string
+	// needed is false for what a cluster may lack, or the caller may not read.
+	needed bool
+}{
+	{"MachineConfig", "machineconfigs", []string{mcoGroup}, true},
+	{"MachineConfigPool", "machineconfigpools", []string{mcoGroup}, true},
+	{"ClusterVersion", "clusterversions", []string{configGroup}, false},
+	{"Image", "images", []string{configGroup}, false},
+	{"ClusterImagePolicy", "clusterimagepolicies", []string{configGroup, alphaGroup}, false},
+	{"ImagePolicy", "imagepolicies", []string{configGroup, alphaGroup}, false},
+}
+
+// Dump reads what `oc get mc,mcp,clusterversion,images.config,clusterimagepolicies -o yaml` shows, and the ImagePolicies of all
+// namespaces. Unread names the kinds that the caller may not read; kinds that the cluster doesn't have are left out. ErrNoPools
+// says that no Machine Config Operator runs there.
+func (c *Client) Dump(ctx context.Context) (d *mco.Dump, unread []string, err error) {
+	d = &mco.Dump{}
+	for _, k := range dumped {
+		err := error(&apierrors.StatusError{ErrStatus: metav1.Status{Reason: metav1.StatusReasonNotFound}})
+		for _, version := range k.versions {
+			if err = c.addAll(ctx, d, version, k.plural, k.kind); !apierrors.IsNotFound(err) {
+				break
+			}
+		}
+		switch {
+		case apierrors.IsNotFound(err) && !k.needed:
+		case apierrors.IsNotFound(err):
+			return nil, nil, ErrNoPools
+		case IsForbidden(err) && !k.needed:
+			unread = append(unread, k.kind)
+		case err != nil:
+			return nil, nil, fmt.Errorf("listing objects of kind %s: %w", k.kind, err)
+		}
+	}
+	if len(d.Configs) == 0 {
+		return nil, nil, ErrNoPools
+	}
+	return d, unread, nil
+}
+
+// addAll adds all objects of a kind to the dump, page by page, so that no more than a page is kept whole.
+func (c *Client) addAll(ctx context.Context, d *mco.Dump, version, plural, kind string) error {
+	before := *d
+	for n := 1; ; n++ {
+		err := c.addOnce(ctx, d, version, plural, kind)
+		if n < attempts && apierrors.IsResourceExpired(err) {
+			*d = before
+			continue
+		}
+		return err
+	}
+}
+
+func (c *Client) addOnce(ctx context.Context, d *mco.Dump, version, plural, kind string) error {
+	query := map[string]string{"limit": strconv.Itoa(dumpPage)}
+	objects, size := 0, 0
+	for {
+		b, err := c.bounded(ctx, "/apis/"+version+"/"+plural, wholeObject, query, maxPage)
+		if err != nil {
+			return err
+		}
+		var list struct {
+			Metadata metav1.ListMeta   `json:"metadata"`
+			Items    []json.RawMessage `json:"items"`
+		}
+		if err := json.Unmarshal(b, &list); err != nil {
+			return fmt.Errorf("parsing the API server's answer: %w", err)
+		}
+		objects, size = objects+len(list.Items), size+len(b)
+		if objects > maxObjects || size > maxLive {
+			return fmt.Errorf("more than %d objects or %d bytes", maxObjects, maxLive)
+		}
+		for _, item := range list.Items {
+			if err := d.Add(typed(item, version, kind)); err != nil {
+				return err
+			}
+		}
+		if list.Metadata.Continue == "" {
+			return nil
+		}
+		query["continue"] = list.Metadata.Continue
+	}
+}

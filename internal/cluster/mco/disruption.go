@@ -1,0 +1,38 @@
+package mco
+
+import (
+	"path"
+	"slices"
+
+	"github.com/nodetrust/nodetrust/internal/trust"
+)
+
+// noRebootKey is the one key file that the MCO knows.
+const noRebootKey = noRebootDir + "containers-gpg.pub"
+
+// Reboots reports whether nodes of OpenShift 4.minor reboot when a MachineConfig changes the file, as long as no
+// NodeDisruptionPolicy says otherwise. It knows versions from 4.8 on; what else the change holds may reboot them as well.
+func Reboots(minor int, file string) bool {
+	switch {
+	case file == trust.PolicyPath:
+		return minor < 10
+	case file == noRebootKey:
+		return false
+	case path.Dir(file) == trust.RegistriesDir:
+		return minor < 16
+	case path.Dir(file) == namespacedDir:
+		return minor < 18
+	}
+	return true
+}
+
+// Rebooting lists the files for whose change nodes of OpenShift 4.minor reboot.
+func Rebooting(minor int, files trust.FileSet) []string {
+	var out []string
+	for _, f := range files.Sorted() {
+		if Reboots(minor, f.Path) && !slices.Contains(out, f.Path) {
+			out = append(out, f.Path)
+		}
+	}
+	return out
+}

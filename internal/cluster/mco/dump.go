@@ -1,0 +1,376 @@
+// Package mco computes what the Machine Config Operator makes of the MachineConfigs of a pool: which of them belong to it, in
+// which order they are merged, and so which of them owns a file of its nodes. It is pure: it reads a dump, not a cluster.
+package mco
+
+import (
+	"bytes"
+	"compress/gzip"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/nodetrust/nodetrust/internal/desired"
+	"github.com/nodetrust/nodetrust/internal/trust"
+)
+
+// MaxDump is the size of a dump, decompressed. A rendered MachineConfig has about 250 KiB, and the MCO keeps old ones.
+const MaxDump = 64 << 20
+
+// ErrTooLarge says that a dump has more than MaxDump bytes.
+var ErrTooLarge = fmt.Errorf("is larger than %d bytes", MaxDump)
+
+// Dump is what `oc get mc,mcp -o yaml` knows of a cluster. The zero value is empty; see Add.
+type Dump struct {
+	// Configs are in the order of the dump; Pools may be empty.
+	Configs []Config
+	Pools   []Pool
+	// Minor is the minor version of OpenShift 4 if the dump has a ClusterVersion, else 0.
+	Minor int
+	// ClusterPolicies name the ClusterImagePolicies of the dump, Namespaces the namespaces of its ImagePolicies.
+	ClusterPolicies []string
+	Namespaces      []string
+	// Restricted is whether the cluster's Image config has allowed or blocked registries.
+	Restricted bool
+}
+
+// Config is a MachineConfig, as far as it is about the files that matter to image policies.
+type Config struct {
+	Name   string
+	Labels map[string]string
+	// Owner is the kind of the object that the MCO made it from, empty if a user did.
+	Owner       string
+	Annotations map[string]string
+	Files       []File
+
+	// rest is the size of the spec as compact JSON without its files, sizes that of each file's entry, by path.
+	rest  int
+	sizes map[string]int
+}
+
+// Role is the label by which it belongs to pools.
+func (c Config) Role() string { return c.Labels[desired.RoleLabel] }
+
+// Rendered reports whether it is what the MCO made of others.
+func (c Config) Rendered() bool { return c.Owner == "MachineConfigPool" }
+
+// file returns the last file of that path: the one that is written.
+func (c Config) file(p string) (File, bool) {
+	for _, f := range slices.Backward(c.Files) {
+		if f.Path == p {
+			return f, true
+		}
+	}
+	return File{}, false
+}
+
+// File is a file of a MachineConfig.
+type File struct {
+	Path string
+	Data []byte
+	// Err says why Data is not known.
+	Err error
+}
+
+// Pool is a MachineConfigPool.
+type Pool struct {
+	Name     string
+	Selector *Selector
+	// Source are the names of what the current rendered MachineConfig was made of.
+	Source []string
+	Paused bool
+}
+
+// Selector is a label selector.
+type Selector struct {
+	MatchLabels      map[string]string `json:"matchLabels"`
+	MatchExpressions []struct {
+		Key      string   `json:"key"`
+		Operator string   `json:"operator"`
+		Values   []string `json:"values"`
+	} `json:"matchExpressions"`
+}
+
+func (s *Selector) matches(labels map[string]string) (bool, error) {
+	for k, v := range s.MatchLabels {
+		if got, ok := labels[k]; !ok || got != v {
+			return false, nil
+		}
+	}
+	for _, e := range s.MatchExpressions {
+		v, ok := labels[e.Key]
+		in := ok && slices.Contains(e.Values, v)
+		switch e.Operator {
+		case "In":
+			ok = in
+		case "NotIn":
+			ok = !in
+		case "Exists":
+		case "DoesNotExist":
+			ok = !ok
+		default:
+			return false, fmt.Errorf("machineConfigSelector has the unknown operator %q", e.Operator)
+		}
+		if !ok {
+			return false, nil
+		}
+	}
+	return len(s.MatchLabels)+len(s.MatchExpressions) > 0, nil
+}
+
+// ParseDump reads a dump: YAML or JSON, documents or lists, compressed by gzip or not. Objects of other kinds are left out.
+func ParseDump(data []byte) (*Dump, error) {
+	if bytes.HasPrefix(data, []byte{0x1f, 0x8b}) {
+		z, err := gzip.NewReader(bytes.NewReader(data))
+		if err != nil {
+			return nil, fmt.Errorf("decompressing: %w", err)
+		}
+		if data, err = io.ReadAll(io.LimitReader(z, MaxDump+1)); err != nil {
+			return nil, fmt.Errorf("decompressing: %w", err)
+		}
+	}
+	if len(data) > MaxDump {
+		return nil, ErrTooLarge
+	}
+	docs, err := documents(data)
+	if err != nil {
+		return nil, err
+	}
+	d := &Dump{}
+	for _, doc := range docs {
+		if err := d.Add(doc); err != nil {
+			return nil, err
+		}
+	}
+	if len(d.Configs) == 0 {
+		return nil, errors.New("holds no MachineConfig")
+	}
+	return d, nil
+}
+
+// documents cuts YAML or JSON into its documents, as JSON.
+func documents(data []byte) (out []json.RawMessage, err error) {
+	if bytes.HasPrefix(bytes.TrimSpace(data), []byte("{")) {
+		dec := json.NewDecoder(bytes.NewReader(data))
+		for {
+			var doc json.RawMessage
+			if err := dec.Decode(&doc); errors.Is(err, io.EOF) {
+				return out, nil
+			} else if err != nil {
+				return nil, fmt.Errorf("parsing JSON: %w", err)
+			}
+			out = append(out, doc)
+		}
+	}
+	dec := yaml.NewDecoder(bytes.NewReader(data))
+	for {
+		var v any
+		if err := dec.Decode(&v); errors.Is(err, io.EOF) {
+			return out, nil
+		} else if err != nil {
+			return nil, fmt.Errorf("parsing YAML: %w", err)
+		}
+		if v == nil {
+			continue
+		}
+		doc, err := json.Marshal(v)
+		if err != nil {
+			return nil, fmt.Errorf("parsing YAML: %w", err)
+		}
+		out = append(out, doc)
+	}
+}
+
+// object has what is read of any of the kinds.
+type object struct {
+	APIVersion string            `json:"apiVersion"`
+	Kind       string            `json:"kind"`
+	Items      []json.RawMessage `json:"items"`
+	Metadata   struct {
+		Name            string            `json:"name"`
+		Namespace       string            `json:"namespace"`
+		Labels          map[string]string `json:"labels"`
+		Annotations     map[string]string `json:"annotations"`
+		OwnerReferences []struct {
+			Kind string `json:"kind"`
+		} `json:"ownerReferences"`
+	} `json:"metadata"`
+	Spec   json.RawMessage `json:"spec"`
+	Status json.RawMessage `json:"status"`
+}
+
+// Add reads one more object or list, as JSON. Of objects of other kinds nothing is kept. After an error the dump is as it was, but
+// for the items of a list before the one that is in error.
+func (d *Dump) Add(doc json.RawMessage) error { return d.add(doc, 0) }
+
+func (d *Dump) add(doc json.RawMessage, depth int) error {
+	var o object
+	if err := json.Unmarshal(doc, &o); err != nil {
+		return fmt.Errorf("parsing an object: %w", err)
+	}
+	group, _, _ := strings.Cut(o.APIVersion, "/")
+	if strings.HasSuffix(o.Kind, "List") {
+		if depth > 1 {
+			return errors.New("lists are nested too deeply")
+		}
+		for _, item := range o.Items {
+			if err := d.add(item, depth+1); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	var err error
+	switch group + " " + o.Kind {
+	case "machineconfiguration.openshift.io MachineConfig":
+		err = d.config(o)
+	case "machineconfiguration.openshift.io MachineConfigPool":
+		err = d.pool(o)
+	case "config.openshift.io ClusterVersion":
+		err = d.version(o)
+	case "config.openshift.io ClusterImagePolicy":
+		d.ClusterPolicies = append(d.ClusterPolicies, o.Metadata.Name)
+	case "config.openshift.io ImagePolicy":
+		if ns := o.Metadata.Namespace; !slices.Contains(d.Namespaces, ns) {
+			d.Namespaces = append(d.Namespaces, ns)
+		}
+	case "config.openshift.io Image":
+		err = d.image(o)
+	}
+	if err != nil {
+		return fmt.Errorf("reading %s %s: %w", o.Kind, o.Metadata.Name, err)
+	}
+	return nil
+}
+
+// config reads a MachineConfig. Its Ignition config may be of any version: files look the same in all of them.
+func (d *Dump) config(o object) error {
+	var spec struct {
+		Config struct {
+			Storage struct {
+				Files []struct {
+					Path     string          `json:"path"`
+					Append   json.RawMessage `json:"append"`
+					Contents struct {
+						Source      *string `json:"source"`
+						Compression *string `json:"compression"`
+					} `json:"contents"`
+				} `json:"files"`
+			} `json:"storage"`
+		} `json:"config"`
+	}
+	if err := json.Unmarshal(o.Spec, &spec); err != nil {
+		return err
+	}
+	c := Config{Name: o.Metadata.Name, Labels: o.Metadata.Labels, Annotations: o.Metadata.Annotations}
+	if err := c.measure(o.Spec); err != nil {
+		return err
+	}
+	if c.Name == "" {
+		return errors.New("it has no name")
+	}
+	if slices.ContainsFunc(d.Configs, func(other Config) bool { return other.Name == c.Name }) {
+		return errors.New("the dump has two of this name")
+	}
+	for _, r := range o.Metadata.OwnerReferences {
+		c.Owner = r.Kind
+	}
+	for _, f := range spec.Config.Storage.Files {
+		if !matters(f.Path) {
+			continue
+		}
+		g := File{Path: f.Path}
+		switch text := string(f.Append); {
+		case text != "" && text != "null" && text != "false" && text != "[]":
+			g.Err = errors.New("append is not supported")
+		case f.Contents.Source != nil:
+			compression := ""
+			if f.Contents.Compression != nil {
+				compression = *f.Contents.Compression
+			}
+			g.Data, g.Err = desired.Contents(*f.Contents.Source, compression)
+		}
+		c.Files = append(c.Files, g)
+	}
+	d.Configs = append(d.Configs, c)
+	return nil
+}
+
+// Directories of files that decide which images a node accepts.
+const (
+	namespacedDir = "/etc/crio/policies"
+	keyDirs       = "/etc/pki/"
+	noRebootDir   = "/etc/machine-config-daemon/no-reboot/"
+)
+
+func matters(p string) bool {
+	return p == trust.PolicyPath || path.Dir(p) == trust.RegistriesDir || path.Dir(p) == namespacedDir ||
+		strings.HasPrefix(p, keyDirs) || strings.HasPrefix(p, noRebootDir)
+}
+
+func (d *Dump) pool(o object) error {
+	var spec struct {
+		MachineConfigSelector *Selector `json:"machineConfigSelector"`
+		Paused                bool      `json:"paused"`
+		Configuration         struct {
+			Source []struct {
+				Name string `json:"name"`
+			} `json:"source"`
+		} `json:"configuration"`
+	}
+	if err := json.Unmarshal(o.Spec, &spec); err != nil {
+		return err
+	}
+	p := Pool{Name: o.Metadata.Name, Selector: spec.MachineConfigSelector, Paused: spec.Paused}
+	for _, s := range spec.Configuration.Source {
+		p.Source = append(p.Source, s.Name)
+	}
+	d.Pools = append(d.Pools, p)
+	return nil
+}
+
+func (d *Dump) image(o object) error {
+	var spec struct {
+		RegistrySources struct {
+			AllowedRegistries []string `json:"allowedRegistries"`
+			BlockedRegistries []string `json:"blockedRegistries"`
+		} `json:"registrySources"`
+	}
+	if len(o.Spec) == 0 {
+		return nil
+	}
+	if err := json.Unmarshal(o.Spec, &spec); err != nil {
+		return err
+	}
+	d.Restricted = len(spec.RegistrySources.AllowedRegistries)+len(spec.RegistrySources.BlockedRegistries) > 0
+	return nil
+}
+
+func (d *Dump) version(o object) error {
+	var status struct {
+		Desired struct {
+			Version string `json:"version"`
+		} `json:"desired"`
+	}
+	if len(o.Status) == 0 {
+		return nil
+	}
+	if err := json.Unmarshal(o.Status, &status); err != nil {
+		return err
+	}
+	v := strings.Split(status.Desired.Version, ".")
+	if len(v) < 2 || v[0] != "4" {
+		return nil
+	}
+	minor, err := strconv.Atoi(v[1])
+	if err == nil && minor > 0 {
+		d.Minor = minor
+	}
+	return nil
+}

@@ -1,0 +1,246 @@
+package mco
+
+import (
+	"bytes"
+	"fmt"
+	"maps"
+	"path"
+	"slices"
+	"strings"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/nodetrust/nodetrust/internal/desired"
+	"github.com/nodetrust/nodetrust/internal/strength"
+	"github.com/nodetrust/nodetrust/internal/trust"
+)
+
+// Conflict is why a MachineConfig must not be applied to a pool.
+type Conflict struct {
+	Path string
+	// With is the MachineConfig that it conflicts with.
+	With   string
+	Reason string
+}
+
+func (c Conflict) String() string {
+	if c.With == "" {
+		return fmt.Sprintf("%s: %s", c.Path, c.Reason)
+	}
+	return fmt.Sprintf("%s: %s: %s", c.Path, c.With, c.Reason)
+}
+
+// Target is the pool for which a MachineConfig is meant.
+type Target struct {
+	Dump *Dump
+	Pool string
+	// Minor is the minor version of OpenShift 4, 0 if it isn't known.
+	Minor int
+}
+
+// Conflicts adds ours to the pool, merges as the MCO does, and lists what would go wrong: files of ours that another
+// MachineConfig replaces, files of others that ours replaces (but those of the MCO's own templates, which are meant to be
+// replaced, and those with the same bytes), and scopes of registries.d that two files would have, which stops all pulls.
+// Replaces are paths of others that ours takes the place of knowingly.
+func (t Target) Conflicts(ours Config, replaces ...string) ([]Conflict, error) {
+	files, err := t.Dump.With(ours).PoolFiles(t.Pool, t.Minor)
+	if err != nil {
+		return nil, err
+	}
+	var out []Conflict
+	for _, p := range ours.paths() {
+		o := files[p]
+		if o.Owner.Name != ours.Name {
+			out = append(out, Conflict{p, o.Owner.Name, "is merged later: the file of " + ours.Name + " would never reach a node"})
+			continue
+		}
+		for _, c := range o.Shadowed {
+			f, _ := c.file(p)
+			if template(c) || slices.Contains(replaces, p) || f.Err == nil && bytes.Equal(f.Data, o.Data) {
+				continue
+			}
+			out = append(out, Conflict{p, c.Name, "writes this file too and would be shadowed" + whose(c)})
+		}
+	}
+	return append(out, scopeConflicts(ours, files)...), nil
+}
+
+func whose(c Config) string {
+	switch {
+	case c.Owner == "Image":
+		return ": it is the MCO's, made from allowed and blocked registries and image policies, which would no longer have an effect"
+	case c.Owner != "":
+		return ": it is made from a " + c.Owner
+	}
+	return ""
+}
+
+// scopeConflicts looks for scopes of ours in registries.d files of others.
+func scopeConflicts(ours Config, files map[string]Owned) (out []Conflict) {
+	mine := map[string]string{}
+	for _, f := range ours.Files {
+		scopes, err := registryScopes(f)
+		if err != nil {
+			out = append(out, Conflict{f.Path, "", err.Error()})
+		}
+		for _, s := range scopes {
+			mine[s] = f.Path
+		}
+	}
+	for _, p := range slices.Sorted(maps.Keys(files)) {
+		o := files[p]
+		if o.Owner.Name == ours.Name {
+			continue
+		}
+		scopes, err := registryScopes(o.File)
+		if err != nil {
+			out = append(out, Conflict{p, o.Owner.Name, fmt.Sprintf("can't tell which scopes it has: %v", err)})
+		}
+		for _, s := range scopes {
+			if by, ok := mine[s]; ok {
+				out = append(out, Conflict{p, o.Owner.Name, fmt.Sprintf("has the scope %s, as %s would: a scope in two files stops every pull of a node", s, by)})
+			}
+		}
+	}
+	return out
+}
+
+// registryScopes lists the scopes of a registries.d file, none of any other file.
+func registryScopes(f File) ([]string, error) {
+	if path.Dir(f.Path) != trust.RegistriesDir || !strings.HasSuffix(f.Path, ".yaml") {
+		return nil, nil
+	}
+	if f.Err != nil {
+		return nil, f.Err
+	}
+	var content struct {
+		Docker map[string]any `yaml:"docker"`
+	}
+	if err := yaml.Unmarshal(f.Data, &content); err != nil {
+		return nil, fmt.Errorf("parsing: %w", err)
+	}
+	return slices.Sorted(maps.Keys(content.Docker)), nil
+}
+
+// Namespaces are those whose pods CRI-O pulls for by a policy of their own, so that the pool's policy.json does not apply: those
+// that the pool has a file for, and those with an ImagePolicy.
+func (t Target) Namespaces() ([]string, error) {
+	files, err := t.Dump.PoolFiles(t.Pool, t.Minor)
+	if err != nil {
+		return nil, err
+	}
+	out := slices.Clone(t.Dump.Namespaces)
+	for p := range files {
+		if ns, ok := strings.CutSuffix(path.Base(p), ".json"); ok && path.Dir(p) == namespacedDir {
+			out = append(out, ns)
+		}
+	}
+	slices.Sort(out)
+	return slices.Compact(out), nil
+}
+
+// Awaited says what the MCO has yet to write: a policy.json of its own for allowed or blocked registries, or for
+// ClusterImagePolicies. It would shadow ours as soon as it comes, or not be in what is merged. It is nil if there is nothing.
+func (t Target) Awaited() (*Conflict, error) {
+	var why []string
+	if t.Dump.Restricted {
+		why = append(why, "the allowed or blocked registries of the Image config")
+	}
+	if len(t.Dump.ClusterPolicies) > 0 {
+		why = append(why, "the ClusterImagePolicies "+strings.Join(slices.Sorted(slices.Values(t.Dump.ClusterPolicies)), ", "))
+	}
+	if len(why) == 0 {
+		return nil, nil
+	}
+	sources, err := t.Dump.Sources(t.Pool, OrderOf(t.Minor))
+	if err != nil {
+		return nil, err
+	}
+	for _, c := range sources {
+		if _, ok := c.file(trust.PolicyPath); ok && generated(c) {
+			return nil, nil
+		}
+	}
+	return &Conflict{Path: trust.PolicyPath, Reason: "the MCO has not written its own yet, which it will for " + strings.Join(why, " and ")}, nil
+}
+
+// generated reports whether the MCO made c from image policies and the Image config.
+func generated(c Config) bool {
+	return c.Owner == "Image" || strings.HasPrefix(c.Name, "99-") && strings.HasSuffix(c.Name, "-generated-registries")
+}
+
+// Merged is our policy.json with that of the pool merged into it.
+type Merged struct {
+	Policy []byte
+	Taken
+}
+
+// Merge returns a policy.json that demands what the pool's does without us, and what ours does. MachineConfigs named own
+// are ours and left out.
+func (t Target) Merge(policy []byte, own ...string) (Merged, error) {
+	files, err := t.Dump.Without(own...).PoolFiles(t.Pool, t.Minor)
+	if err != nil {
+		return Merged{}, err
+	}
+	base, ok := files[trust.PolicyPath]
+	if !ok {
+		return Merged{}, fmt.Errorf("no MachineConfig of the pool %s has a %s to merge with", t.Pool, trust.PolicyPath)
+	}
+	if base.Err != nil {
+		return Merged{}, fmt.Errorf("reading %s of %s: %w", trust.PolicyPath, base.Owner.Name, base.Err)
+	}
+	out, err := strength.Meet(base.Data, policy)
+	if err != nil {
+		return Merged{}, fmt.Errorf("merging with %s of %s: %w", trust.PolicyPath, base.Owner.Name, err)
+	}
+	if err := atLeast(out, base.Data, policy); err != nil {
+		return Merged{}, err
+	}
+	return Merged{out, taken(base)}, nil
+}
+
+// atLeast proves that merged demands all that each of the others does.
+func atLeast(merged []byte, others ...[]byte) error {
+	m, err := strength.Parse(merged, nil, time.Time{})
+	if err != nil {
+		return err
+	}
+	for _, data := range others {
+		p, err := strength.Parse(data, nil, time.Time{})
+		if err != nil {
+			return err
+		}
+		if r := strength.Compare(p, m); r.Relation != strength.Equal && r.Relation != strength.Stronger {
+			return fmt.Errorf("merging: the result is %s than what was merged", r.Relation)
+		}
+	}
+	return nil
+}
+
+// LastName returns a name for a MachineConfig of ours that is merged after all others of the pool. Own are left out.
+func (t Target) LastName(name string, own ...string) (string, error) {
+	orders := []Order{OrderOf(t.Minor)}
+	if t.Minor == 0 {
+		orders = []Order{ByName, WorkerFirst}
+	}
+	d := t.Dump.Without(own...)
+	// Up to 4.14 nothing that starts with the name of a custom pool may come after 99-worker-…
+	for _, format := range []string{"99-%[1]s-%[2]s-%[3]s", "99-%[2]s-%[1]s-%[3]s"} {
+		for z := 2; z < 16; z++ {
+			c := Config{Name: fmt.Sprintf(format, t.Pool, strings.Repeat("z", z), name), Labels: map[string]string{desired.RoleLabel: t.Pool}}
+			last := true
+			for _, order := range orders {
+				sources, err := d.With(c).Sources(t.Pool, order)
+				if err != nil {
+					return "", err
+				}
+				last = last && sources[len(sources)-1].Name == c.Name
+			}
+			if last {
+				return c.Name, nil
+			}
+		}
+	}
+	return "", fmt.Errorf("no name sorts after all MachineConfigs of the pool %s", t.Pool)
+}

@@ -1,0 +1,221 @@
+package cluster
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/nodetrust/nodetrust/internal/judge"
+)
+
+// Why a node's state is not known, besides the reasons that its agent gives.
+const (
+	ReasonNoReport      = "NoReport"
+	ReasonNodeNotReady  = "NodeNotReady"
+	ReasonAgentMissing  = "AgentMissing"
+	ReasonAgentNotReady = "AgentNotReady"
+	ReasonAgentSilent   = "AgentSilent"
+	ReasonAgentUnknown  = "AgentUnknown"
+)
+
+// grace is how long after its pod was made an agent may take to write its first report: an image is pulled, all agents
+// of a pool start at once and spread their first writes, and the API server may ask for patience.
+const grace = 5 * time.Minute
+
+// Status is what is known of the nodes at one time: the JSON of nodetrust status.
+type Status struct {
+	Nodes   []Node  `json:"nodes"`
+	Pools   []Pool  `json:"pools"`
+	Summary Summary `json:"summary"`
+	// Advisories are the known holes that the verifiers of these nodes' runtimes have.
+	Advisories []Advisory `json:"advisories"`
+}
+
+// Node is one node.
+type Node struct {
+	Name string `json:"node"`
+	Pool string `json:"pool"`
+	// Ready is what the node's Ready condition says: nil if it could not be told.
+	Ready *bool `json:"ready"`
+	// State, Reason and Message are what is known now. A report that may not hold any more makes no node Enforced: its
+	// state is Unknown then, and Reported is what it said.
+	State   judge.State `json:"state"`
+	Reason  string      `json:"reason"`
+	Message string      `json:"message"`
+	// Stale is true if there is a report but its agent may be silent.
+	Stale    bool    `json:"stale"`
+	Reported *Report `json:"reported,omitempty"`
+	// Desired and Observed are digests of file sets, as last reported.
+	Desired  string `json:"desired"`
+	Observed string `json:"observed"`
+	// CheckedAt is when the files were compared for the last report. It changes only together with something else: an old
+	// report of a live agent is as good as a new one.
+	CheckedAt *time.Time `json:"checkedAt"`
+	// Runtime is the CRI runtime as the kubelet names it, for example cri-o://1.34.0.
+	Runtime string `json:"runtime"`
+	// Advisories are the IDs of the known holes that the verifiers of the node's runtimes have by their version numbers.
+	Advisories []string `json:"advisories"`
+}
+
+// Report is what the annotations of a node say.
+type Report struct {
+	State   judge.State `json:"state"`
+	Reason  string      `json:"reason"`
+	Message string      `json:"message"`
+}
+
+// Summary counts nodes.
+type Summary struct {
+	Nodes    int `json:"nodes"`
+	Enforced int `json:"enforced"`
+	Bad      int `json:"bad"`
+	Unknown  int `json:"unknown"`
+	Stale    int `json:"stale"`
+}
+
+// Pool counts the nodes of one pool.
+type Pool struct {
+	Pool string `json:"pool"`
+	Summary
+	States map[judge.State]int `json:"states"`
+	// Desired are the digests that the pool's nodes are to have: more than one while a change is on its way.
+	Desired []string `json:"desired"`
+}
+
+// rank orders nodes by how much they ask for attention.
+func rank(s judge.State) int {
+	switch s {
+	case judge.Enforced:
+		return 2
+	case judge.Unknown:
+		return 1
+	}
+	return 0
+}
+
+// Status judges what was read. pool, if not empty, leaves out the nodes of other pools.
+func (s *Snapshot) Status(pool string, now time.Time) Status {
+	out := Status{Nodes: []Node{}, Pools: []Pool{}, Advisories: []Advisory{}}
+	agents := s.agentsByNode()
+	for _, n := range s.nodes {
+		if n.windows {
+			continue
+		}
+		node := s.judge(n, agents[n.name], now)
+		if pool == "" || node.Pool == pool {
+			out.Nodes = append(out.Nodes, node)
+		}
+	}
+	slices.SortFunc(out.Nodes, func(x, y Node) int {
+		return cmp.Or(strings.Compare(x.Pool, y.Pool), cmp.Compare(rank(x.State), rank(y.State)), strings.Compare(x.Name, y.Name))
+	})
+	out.count()
+	out.Advisories = countAdvisories(out.Nodes)
+	return out
+}
+
+// judge says what is known of one node. A bad report stays bad, however old: it is not known to have been put right.
+func (s *Snapshot) judge(n node, agents []agent, now time.Time) Node {
+	out := Node{
+		Name: n.name, Pool: n.poolOf(agents), Ready: n.ready,
+		Desired: n.annotations[desiredKey], Observed: n.annotations[observedKey],
+		Runtime: n.runtime,
+	}
+	if t, err := time.Parse(time.RFC3339, n.annotations[checkedAtKey]); err == nil {
+		out.CheckedAt = &t
+	}
+	reported := Report{State: judge.State(n.annotations[stateKey]), Reason: n.annotations[reasonKey], Message: n.annotations[messageKey]}
+	reason, why := s.doubt(n, agents, out.CheckedAt, now)
+	switch {
+	case reported.State == "":
+		out.State, out.Reason, out.Message = judge.Unknown, ReasonNoReport, "no agent has reported"
+		if reason == ReasonAgentMissing || reason == ReasonAgentNotReady || reason == ReasonNodeNotReady {
+			out.Message += ": " + why
+		}
+	case !known(reported.State):
+		out.State, out.Reason, out.Message = judge.Unknown, ReasonNoReport, "the reported state is none that this version knows"
+		out.Reported = &reported
+	case reason == "" || rank(reported.State) == 0:
+		out.State, out.Reason, out.Message = reported.State, reported.Reason, reported.Message
+		out.Stale = reason != ""
+	default:
+		out.State, out.Reason, out.Message = judge.Unknown, reason, why+"; last reported: "+string(reported.State)
+		out.Stale, out.Reported = true, &reported
+	}
+	out.Advisories = advisories(out)
+	return out
+}
+
+func known(s judge.State) bool {
+	switch s {
+	case judge.Contested, judge.Shadowed, judge.NotEnforced, judge.Blocked, judge.RolledBack, judge.Drifted, judge.Unknown, judge.Enforced:
+		return true
+	}
+	return false
+}
+
+// doubt says why a report may not hold any more, if there is a reason. Agents write on change only, so the age of a report
+// says nothing; that its agent runs, and has reported since it started, does: every agent writes once after its start.
+func (s *Snapshot) doubt(n node, agents []agent, checked *time.Time, now time.Time) (reason, why string) {
+	switch {
+	case n.ready != nil && !*n.ready:
+		return ReasonNodeNotReady, "the node is not ready"
+	case s.elsewhere:
+		return "", ""
+	case s.AgentsErr != nil:
+		return ReasonAgentUnknown, "whether its agent is alive could not be told"
+	case len(agents) == 0:
+		return ReasonAgentMissing, "no agent runs on the node"
+	}
+	live := slices.IndexFunc(agents, func(a agent) bool { return a.ready })
+	if live < 0 {
+		return ReasonAgentNotReady, "the agent on the node is not ready (" + agents[0].phase + ")"
+	}
+	// Of the report the node's clock tells, of the pod the API server's: they may differ by the grace.
+	started := agents[live].created
+	if now.Sub(started) > grace && (checked == nil || started.Sub(*checked) > grace) {
+		return ReasonAgentSilent, "the agent runs since " + started.UTC().Format(time.RFC3339) + " and has not reported"
+	}
+	return "", ""
+}
+
+func (s *Status) count() {
+	pools := map[string]*Pool{}
+	desired := map[string]map[string]bool{}
+	for _, n := range s.Nodes {
+		p := pools[n.Pool]
+		if p == nil {
+			p = &Pool{Pool: n.Pool, States: map[judge.State]int{}, Desired: []string{}}
+			pools[n.Pool], desired[n.Pool] = p, map[string]bool{}
+		}
+		p.States[n.State]++
+		if n.Desired != "" {
+			desired[n.Pool][n.Desired] = true
+		}
+		for _, sum := range []*Summary{&p.Summary, &s.Summary} {
+			sum.add(n)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(pools)) {
+		p := pools[name]
+		p.Desired = append(p.Desired, slices.Sorted(maps.Keys(desired[name]))...)
+		s.Pools = append(s.Pools, *p)
+	}
+}
+
+func (s *Summary) add(n Node) {
+	s.Nodes++
+	switch rank(n.State) {
+	case 0:
+		s.Bad++
+	case 1:
+		s.Unknown++
+	default:
+		s.Enforced++
+	}
+	if n.Stale {
+		s.Stale++
+	}
+}

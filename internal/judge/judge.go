@@ -1,0 +1,96 @@
+// Package judge turns differences and canary results into a state. It does no I/O and knows no clock; the agent
+// and the CLI use it alike.
+package judge
+
+import "github.com/nodetrust/nodetrust/internal/verdict"
+
+// State is what a node is in. See docs/states.md.
+type State string
+
+// The states, in the order in which they are tried: the first that holds is reported.
+const (
+	Contested   State = "Contested"
+	Shadowed    State = "Shadowed"
+	NotEnforced State = "NotEnforced"
+	Blocked     State = "Blocked"
+	RolledBack  State = "RolledBack"
+	Drifted     State = "Drifted"
+	Unknown     State = "Unknown"
+	Enforced    State = "Enforced"
+)
+
+// Kind says how a file differs from what is desired.
+type Kind string
+
+// Kinds of difference. The first group is about files of the desired set, the second about files that mask it or
+// collide with it, the third about key files that the policy names.
+const (
+	Missing    Kind = "missing"
+	Content    Kind = "content"
+	Mode       Kind = "mode"
+	Owner      Kind = "owner"
+	Type       Kind = "type"
+	Label      Kind = "label"
+	Unreadable Kind = "unreadable"
+
+	Masks     Kind = "masks"     // another file is read instead of ours (~root/.config/containers/policy.json, /etc/crio/policies/*.json, …)
+	Duplicate Kind = "duplicate" // a registries.d file repeats a scope of ours: every pull fails
+	Invalid   Kind = "invalid"   // a registries.d file that doesn't parse: every pull fails
+
+	KeyMissing    Kind = "key-missing"
+	KeyUnreadable Kind = "key-unreadable"
+)
+
+// Difference is one way in which the effective file set differs from the desired one.
+type Difference struct {
+	// Path is absolute, as seen on the host (without the host root).
+	Path string `json:"path"`
+	Kind Kind   `json:"kind"`
+	// Want and Got are short: a digest ("sha256:…"), a mode ("0644"), "uid:gid", a type, a label or a name; never contents.
+	Want string `json:"want"`
+	Got  string `json:"got"`
+}
+
+// Canary is one canary judged once, through one runtime.
+type Canary struct {
+	verdict.Verdict
+	// Expect is accept or refuse.
+	Expect verdict.Answer `json:"expect"`
+	// Runtime is cri, podman or verify.
+	Runtime string `json:"runtime"`
+	// Namespace is set when the pull was made in the context of a namespaced policy.
+	Namespace string `json:"namespace,omitempty"`
+	// OK is true when the verdict is the expected one.
+	OK bool `json:"ok"`
+}
+
+// Probe is the result of one round of canaries: the JSON of `nodetrust probe`.
+type Probe struct {
+	State    State    `json:"state"`
+	Reason   string   `json:"reason"`
+	Message  string   `json:"message"`
+	Canaries []Canary `json:"canaries"`
+	// Keys are the OpenPGP keys that the policy trusts.
+	Keys []Key `json:"keys,omitempty"`
+	// Runtimes are those that said what they are.
+	Runtimes []Runtime `json:"runtimes,omitempty"`
+}
+
+// Runtime is a container runtime that took part, by what it says of itself, and what is known of its verifier for that.
+// Its fields are those of trust.Runtime.
+type Runtime struct {
+	Name    string `json:"name"`
+	Version string `json:"version"`
+	// Advisories are the IDs of the known holes; none of a runtime that is not known.
+	Advisories []string `json:"advisories"`
+	// Fixed is the first version of the image library that has none of the holes.
+	Fixed string `json:"fixed,omitempty"`
+}
+
+// Key is a trusted key and the end of its life.
+type Key struct {
+	// Fingerprint is full, upper-case hex.
+	Fingerprint string `json:"fingerprint"`
+	// Expires is in Unix seconds; 0 for a key that does not expire.
+	Expires int64 `json:"expires"`
+}

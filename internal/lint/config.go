@@ -1,0 +1,441 @@
+package lint
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/nodetrust/nodetrust/internal/desired"
+	"github.com/nodetrust/nodetrust/internal/trust"
+	"github.com/nodetrust/nodetrust/internal/trust/key"
+)
+
+// trustConfig lints a trust.yaml. Its key files are read relative to it.
+func (r *runner) trustConfig(name string, data []byte) {
+	cfg, err := trust.Parse(name, data, func(p string) ([]byte, error) {
+		if !filepath.IsAbs(p) {
+			p = filepath.Join(filepath.Dir(name), p)
+		}
+		return readFile(p, maxKeyFile)
+	})
+	if err != nil {
+		r.problems(name, err)
+		r.loadables = append(r.loadables, loadable{name: name, problem: problemText(err)})
+		return
+	}
+	for _, k := range cfg.Keys {
+		if k.File != nil {
+			r.shipped(name, k)
+			continue
+		}
+		gpg := len(k.Fingerprints) > 0 || usedByGPG(cfg, k.Name)
+		if gpg && len(k.Fingerprints) == 0 {
+			r.add(Finding{
+				Severity: Warning, Code: "key-not-pinned", File: name, Line: k.Line,
+				Message: fmt.Sprintf("key %s: has a path and no fingerprints: whatever an update of the OS puts there is trusted", k.Name),
+				Hint:    "write fingerprints: with what gpg --show-keys says of " + k.Path,
+			})
+		}
+		if r.Root != "" {
+			r.policyKeys(&policy{file: name, keys: []policyKey{{path: k.Path, line: k.Line, at: jsonPath("key " + k.Name), gpg: gpg}}}, hostSource(r.Root))
+			r.pinned(name, k)
+		}
+	}
+	r.trustMeaning(cfg)
+	files, err := cfg.Files(r.readers)
+	if err != nil {
+		r.problems(name, err)
+	}
+	l := loadable{name: name, config: cfg}
+	if files == nil {
+		if files, err = cfg.Files(nil); err != nil {
+			l.problem = problemText(err)
+			r.loadables = append(r.loadables, l)
+			return
+		}
+	}
+	r.rendered(&l, files)
+	r.trustScopes(cfg, l)
+	r.loadables = append(r.loadables, l)
+}
+
+// trustScopes tells of entries of cfg what is only known of the rendered files: l.
+func (r *runner) trustScopes(cfg *trust.Config, l loadable) {
+	if l.policy.broken || l.registries.broken {
+		return
+	}
+	entries := map[string]int{}
+	for i, reg := range cfg.Registries {
+		entries[reg.Scope] = i
+	}
+	quiet := &runner{}
+	quiet.lookups(l.policy, l.registries)
+	missing := map[int]bool{}
+	for _, f := range quiet.findings {
+		missing[f.Line] = f.Code == "no-lookaside"
+	}
+	for _, s := range l.policy.scopes {
+		i, ok := entries[s.name]
+		if !ok {
+			continue // a canary's
+		}
+		warn := func(code, msg, hint string) {
+			r.add(Finding{Severity: Warning, Code: code, File: cfg.File, Line: cfg.Registries[i].Line, Message: fmt.Sprintf("spec.registries[%d]: %s", i, msg), Hint: hint})
+		}
+		if missing[s.line] {
+			warn("no-lookaside", "asks for GPG signatures, and nothing names a lookaside for it: they are looked for in /var/lib/containers/sigstore of the node only", "write lookaside:")
+		}
+		if official(s.name) {
+			warn("library-missing", libraryMissing, libraryHint(s.name))
+		}
+	}
+}
+
+// shipped lints a key that is rendered into policy.json: of OpenPGP what trust writes there, the keys that GnuPG 2.2 can load.
+func (r *runner) shipped(file string, k trust.Key) {
+	where := "key " + k.Name
+	if k.File.Kind != key.OpenPGP {
+		r.key(k.File.Binary, file, k.Line, where)
+		return
+	}
+	var written []byte
+	for _, one := range k.File.Keys {
+		if one.Version == 4 {
+			written = append(written, one.Data...)
+			continue
+		}
+		code := "key-v3"
+		if one.Version == 6 {
+			code = "key-v6"
+		}
+		r.add(Finding{Severity: Warning, Code: code, File: file, Line: k.Line, Message: fmt.Sprintf("%s: key %s (%s) is an OpenPGP v%d key: it is left out of what is rendered, GnuPG 2.2 would lose others with it", where, one.Fingerprint, one.Algorithm, one.Version)})
+	}
+	r.key(written, file, k.Line, where)
+}
+
+func usedByGPG(cfg *trust.Config, name string) bool {
+	return slices.ContainsFunc(cfg.Registries, func(reg trust.Registry) bool {
+		return slices.ContainsFunc(reg.Requirements, func(r trust.Requirement) bool { return slices.Contains(r.SignedBy, name) })
+	})
+}
+
+// pinned compares a key file of the host with the fingerprints that it should have. That it is there and can be read
+// is looked at elsewhere.
+func (r *runner) pinned(file string, k trust.Key) {
+	if len(k.Fingerprints) == 0 {
+		return
+	}
+	data, err := hostSource(r.Root).read(k.Path, maxKeyFile)
+	if err != nil {
+		return
+	}
+	f, err := key.Read(data)
+	if err != nil {
+		return
+	}
+	add := func(sev Severity, code, msg, hint string) {
+		r.add(Finding{Severity: sev, Code: code, File: file, Line: k.Line, Message: fmt.Sprintf("key %s: %s %s", k.Name, k.Path, msg), Hint: hint})
+	}
+	var found []string
+	for _, have := range f.Keys {
+		found = append(found, have.Fingerprint)
+		if !slices.Contains(k.Fingerprints, have.Fingerprint) {
+			add(Warning, "key-not-pinned", "holds the key "+have.Fingerprint+" too, which is not among the fingerprints: readers trust it all the same", "pin it as well, or ship the one key with file:")
+		}
+	}
+	for _, want := range k.Fingerprints {
+		if !slices.Contains(found, want) {
+			add(Error, "key-pin-missing", "lacks "+want, "images signed with it are refused on this host")
+		}
+	}
+}
+
+// rendered fills l with the rendered files without taking over their findings: trust.yaml has its own.
+func (r *runner) rendered(l *loadable, files trust.FileSet) {
+	quiet := linter{now: r.now}
+	p, _ := files.Get(trust.PolicyPath)
+	l.policyFile = file{p.Path, p.Data}
+	l.policy = quiet.policy(p.Data, p.Path)
+	// What a reader lacks is told by Files, with the line of trust.yaml.
+	l.policy.features = nil
+	l.registries = quiet.registries(registriesOf(files))
+}
+
+func registriesOf(files trust.FileSet) []file {
+	var out []file
+	for _, f := range files.Sorted() {
+		if path.Dir(f.Path) == trust.RegistriesDir && strings.HasSuffix(f.Path, ".yaml") {
+			out = append(out, file{f.Path, f.Data})
+		}
+	}
+	return out
+}
+
+func (r *runner) problems(name string, err error) {
+	var ps trust.Problems
+	if !errors.As(err, &ps) {
+		r.add(Finding{Severity: Error, Code: "trust-config", File: name, Message: err.Error()})
+		return
+	}
+	for _, p := range ps {
+		msg := p.Message
+		if p.Path != "" {
+			msg = p.Path + ": " + msg
+		}
+		r.add(Finding{Severity: Error, Code: "trust-config", File: p.File, Line: p.Line, Message: msg})
+	}
+}
+
+// trustMeaning finds what is valid and yet likely not meant.
+func (r *runner) trustMeaning(cfg *trust.Config) {
+	warn := func(code string, line int, msg, hint string) {
+		r.add(Finding{Severity: Warning, Code: code, File: cfg.File, Line: line, Message: msg, Hint: hint})
+	}
+	rules := map[string]trust.Registry{}
+	for _, reg := range cfg.Registries {
+		rules[reg.Scope] = reg
+	}
+	asked := payloadScopes(func(scope string) bool { _, ok := rules[scope]; return ok })
+	for i, reg := range cfg.Registries {
+		at := fmt.Sprintf("spec.registries[%d]", i)
+		for _, l := range append([]trust.Location{reg.Location}, locations(reg.Mirrors)...) {
+			if strings.HasPrefix(l.Lookaside, "http:") {
+				warn("insecure-lookaside", reg.Line, at+": "+l.Lookaside+": http can be changed on its way: an attacker may hide signatures, or offer old ones", "use https")
+			}
+		}
+		if byGPG(reg) && (asked[reg.Scope] || belowPayload(reg.Scope)) {
+			r.add(Finding{Severity: Error, Code: "release-payload", File: cfg.File, Line: reg.Line, Message: at + ".scope: " + payloadAsked, Hint: payloadHint})
+		}
+		r.trustLookasides(cfg.File, at, reg)
+		for j, q := range reg.Requirements {
+			if _, _, some := covered(q.Identity.Prefix, reg.Scope); q.Identity.Type == trust.RemapIdentity && !some {
+				warn("remap-is-idle", q.Line, fmt.Sprintf("%s.require[%d].identity: no image of the scope %s begins with the prefix %s: signatures must name what is pulled", at, j, reg.Scope, q.Identity.Prefix),
+					"a mirror of registries.conf is judged by the name that it stands for; one that is pulled by its own name needs an entry of its own")
+			}
+		}
+		if trust.UpperCaseHost(reg.Scope) {
+			warn("upper-case-host", reg.Line, at+".scope: "+upperCaseHost, upperCaseHostHint)
+		}
+		if isTagScope(reg.Scope) {
+			warn("tag-scope", reg.Line, at+".scope: a pull by digest never matches it, and node runtimes often pull by digest", "name the repository, without the tag")
+		}
+		if reg.Rule == trust.RuleAccept && reg.Because == "" {
+			for _, p := range parents(reg.Scope) {
+				if parent, ok := rules[p]; ok {
+					if parent.Rule == trust.RuleSigned {
+						warn("hole-below-signed", reg.Line, fmt.Sprintf("%s: accepts images without signature below the signed scope %s (line %d)", at, parent.Scope, parent.Line), "say why with because:")
+					}
+					break
+				}
+			}
+		}
+	}
+	if !cfg.Reject && !slices.ContainsFunc(cfg.Registries, func(reg trust.Registry) bool { return reg.Rule != trust.RuleAccept }) {
+		warn("accepts-everything", 0, "spec.default: accepts every image, and no entry of spec.registries asks for a signature or rejects: nothing is enforced", "")
+	}
+	sides := map[string]bool{}
+	for _, c := range cfg.Canaries {
+		sides[string(c.Expect)] = true
+	}
+	for _, p := range cfg.Idle() {
+		warn("canary-proves-nothing", p.Line, p.Path+": "+p.Message, "take an image that an entry of spec.registries covers")
+	}
+	if len(sides) < 2 {
+		warn("canary-side-missing", 0, "spec.canaries: only an accept-canary and a refuse-canary together prove enforcement: nodes will say Unknown/NoCanary", "")
+	}
+}
+
+// byGPG reports whether a GPG signature is asked for.
+func byGPG(reg trust.Registry) bool {
+	return slices.ContainsFunc(reg.Requirements, func(r trust.Requirement) bool { return len(r.SignedBy) > 0 })
+}
+
+// trustLookasides finds mirrors of images that need signatures without a place of these.
+func (r *runner) trustLookasides(file, at string, reg trust.Registry) {
+	cosigned := slices.ContainsFunc(reg.Requirements, func(r trust.Requirement) bool { return r.Sigstore != nil })
+	for i, m := range reg.Mirrors {
+		if cosigned && m.Attachments != nil && !*m.Attachments {
+			r.add(Finding{
+				Severity: Warning, Code: "mirror-no-attachments", File: file, Line: m.Line,
+				Message: fmt.Sprintf("%s.mirrors[%d]: has no attachments, and sigstore signatures are asked for: what is pulled from %s is refused", at, i, m.Scope),
+				Hint:    "signatures are looked for at the mirror, never at the registry that it mirrors",
+			})
+		}
+		if byGPG(reg) && m.Lookaside == "" {
+			r.add(Finding{
+				Severity: Warning, Code: "mirror-no-lookaside", File: file, Line: m.Line,
+				Message: fmt.Sprintf("%s.mirrors[%d]: has no lookaside, and GPG signatures are asked for: what is pulled from %s is refused", at, i, m.Scope),
+				Hint:    "signatures are looked for at the mirror, never at the registry that it mirrors",
+			})
+		}
+	}
+}
+
+func locations(mirrors []trust.Mirror) []trust.Location {
+	out := make([]trust.Location, len(mirrors))
+	for i, m := range mirrors {
+		out[i] = m.Location
+	}
+	return out
+}
+
+// desired lints the files of a MachineConfig, an Ignition config, a ConfigMap or the directory that it is mounted as. A file
+// may hold several as YAML documents; their names then stand before the files in findings.
+func (r *runner) desired(p string) error {
+	info, err := os.Stat(p)
+	if err != nil {
+		return &InputError{err}
+	}
+	if info.IsDir() {
+		state, err := desired.Load(p)
+		r.desiredState(p, "", state, err)
+		return nil
+	}
+	data, err := readFile(p, maxInput)
+	if err != nil {
+		return err
+	}
+	if isDump(data) {
+		r.dump(p, data)
+		return nil
+	}
+	docs, err := documents(data)
+	if err != nil {
+		r.desiredState(p, "", nil, err)
+		return nil
+	}
+	for i, doc := range docs {
+		state, err := ReadDesired(doc)
+		prefix := ""
+		if len(docs) > 1 {
+			prefix = fmt.Sprintf("document %d: ", i+1)
+			if err == nil && state.Name != "" {
+				prefix = state.Name + ": "
+			}
+		}
+		found := err == nil && r.units(prefix, doc)
+		if !found || len(state.Files) > 0 {
+			r.desiredState(p, prefix, state, err)
+		}
+	}
+	return nil
+}
+
+// documents cuts YAML into its documents, and takes the Ignition config out of those that are a rendered ConfigMap.
+func documents(data []byte) ([][]byte, error) {
+	if bytes.HasPrefix(bytes.TrimSpace(data), []byte("{")) {
+		return [][]byte{data}, nil
+	}
+	dec := yaml.NewDecoder(bytes.NewReader(data))
+	var out [][]byte
+	configMap := false
+	for {
+		var n yaml.Node
+		err := dec.Decode(&n)
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return nil, err
+		}
+		var object struct {
+			Kind string
+			Data map[string]string
+		}
+		if n.Decode(&object) == nil && object.Kind == "ConfigMap" && object.Data[desired.IgnitionFile] != "" {
+			configMap = true
+			out = append(out, []byte(object.Data[desired.IgnitionFile]))
+			continue
+		}
+		doc, err := yaml.Marshal(&n)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, doc)
+	}
+	if len(out) < 2 && !configMap {
+		return [][]byte{data}, nil // as it is written
+	}
+	return out, nil
+}
+
+func (r *runner) desiredState(p, prefix string, state *desired.State, err error) {
+	if err != nil {
+		r.add(Finding{Severity: Error, Code: "bad-desired", File: p, Message: prefix + err.Error()})
+		r.loadables = append(r.loadables, loadable{name: p, problem: problemText(err)})
+		return
+	}
+	if !r.state(p, prefix, state) {
+		r.nothing(p, prefix)
+	}
+}
+
+func (r *runner) nothing(p, prefix string) {
+	r.add(Finding{Severity: Warning, Code: "nothing-to-judge", File: p, Message: prefix + "has no policy.json and no registries.d files"})
+}
+
+// state lints the files of one config, and reports whether there was anything to lint.
+func (r *runner) state(p, prefix string, state *desired.State) bool {
+	from := filesSource{files: state.Files, host: hostSource(r.Root)}
+	var regs *registries
+	if files := registriesOf(state.Files); len(files) > 0 {
+		for i := range files {
+			files[i].path = prefix + files[i].path
+		}
+		regs = r.registries(files)
+	}
+	found := regs != nil
+	var system *policy
+	var systemFile file
+	var crio, conf []file
+	if f, ok := state.Files.Get(trust.PolicyPath); ok {
+		found = true
+		systemFile = file{prefix + f.Path, f.Data}
+		system = r.onePolicy(systemFile, regs, from, false)
+	} else if regs != nil {
+		r.loadables = append(r.loadables, loadable{name: p, registries: regs})
+	}
+	for _, f := range state.Files.Sorted() {
+		named := file{prefix + f.Path, f.Data}
+		switch dir := path.Dir(f.Path); {
+		case dir == trust.RegistriesDir:
+			r.ignored(named.path)
+		case dir == namespacedDir && strings.HasSuffix(f.Path, ".json"):
+			found = true
+			if pol := r.onePolicy(named, nil, from, false); system != nil && !system.broken && !pol.broken {
+				r.weaker(system, systemFile, pol, named, from)
+			}
+		case f.Path == crioConf || dir == crioConfDir:
+			found = true
+			crio = append(crio, named)
+		case isRegistriesConf(f.Path):
+			conf = append(conf, named)
+		case ofRoot(f.Path):
+			found = true
+			r.maskedBy(named, path.Base(dir) == path.Base(userDir))
+		}
+	}
+	r.crio(crio)
+	entries := r.registryConfs(conf)
+	if system != nil && !system.broken && (regs == nil || !regs.broken) {
+		r.mirrors(system, regs, entries)
+	}
+	return found
+}
+
+// maskedBy is said of a config that puts a file of root's own on nodes.
+func (r *runner) maskedBy(f file, registriesD bool) {
+	if registriesD {
+		r.add(Finding{Severity: Warning, Code: "masked-registries-d", File: f.path, Message: "readers before containers-image 5.40, CRI-O up to 1.35 among them, read its directory instead of " + trust.RegistriesDir, Hint: "write it there"})
+		return
+	}
+	r.add(Finding{Severity: Error, Code: "masked-policy", File: f.path, Message: "is read instead of " + trust.PolicyPath + " by every process of root, CRI-O included", Hint: "write it there"})
+}

@@ -1,0 +1,128 @@
+package lint
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"path"
+	"strings"
+
+	"github.com/BurntSushi/toml"
+
+	"github.com/nodetrust/nodetrust/internal/trust"
+	"github.com/nodetrust/nodetrust/internal/verify/hostfs"
+)
+
+// Where CRI-O's configuration lies. All files of the directory are read, in the order of their names, and the last word counts.
+const (
+	crioConf    = "/etc/crio/crio.conf"
+	crioConfDir = "/etc/crio/crio.conf.d"
+)
+
+// crioPolicy is what CRI-O's configuration says of policies.
+type crioPolicy struct {
+	// Policies is the directory of namespaced policies.
+	Policies string
+}
+
+// crioConf lints the CRI-O configuration of the host.
+func (r *runner) crioConf() crioPolicy {
+	files, unread := crioFiles(rootFiles{hostfs.Root(r.Root)})
+	for _, f := range unread {
+		r.crioUnreadable(f.path, f.err)
+	}
+	return r.crio(files)
+}
+
+// unread is a file or directory that could not be used.
+type unread struct {
+	path string
+	err  error
+}
+
+// crioFiles are the files of CRI-O's configuration, in the order in which they are read.
+func crioFiles(from fileTree) (files []file, bad []unread) {
+	names, err := from.list(crioConfDir)
+	paths := []string{crioConf}
+	for _, name := range names {
+		paths = append(paths, path.Join(crioConfDir, name))
+	}
+	for i, p := range paths {
+		data, err := from.ReadFile(p, maxRegistries)
+		switch {
+		case i > maxFiles:
+			bad = append(bad, unread{crioConfDir, fmt.Errorf("holds more than %d files", maxFiles)})
+			return files, bad
+		case err == nil:
+			files = append(files, file{p, data})
+		case !errors.Is(err, fs.ErrNotExist):
+			bad = append(bad, unread{p, err})
+		}
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		bad = append(bad, unread{crioConfDir, err})
+	}
+	return files, bad
+}
+
+func (r *runner) crioUnreadable(p string, err error) {
+	r.add(Finding{Severity: Warning, Code: "crio-conf", File: p, Message: fmt.Sprintf("which policy it makes CRI-O read can't be told: %v", err)})
+}
+
+// crioSetting is a value of CRI-O's configuration, and the file that has the last word.
+type crioSetting struct {
+	value string
+	file  file
+}
+
+// crioSettings are signature_policy and signature_policy_dir. Files that can't be parsed are left aside.
+func crioSettings(files []file) (system, namespaced crioSetting, bad []unread) {
+	for _, f := range files {
+		var conf struct {
+			Crio struct {
+				Image struct {
+					Policy   *string `toml:"signature_policy"`
+					Policies *string `toml:"signature_policy_dir"`
+				} `toml:"image"`
+			} `toml:"crio"`
+		}
+		if err := toml.Unmarshal(f.data, &conf); err != nil {
+			bad = append(bad, unread{f.path, err})
+			continue
+		}
+		if v := conf.Crio.Image.Policy; v != nil {
+			system = crioSetting{*v, f}
+		}
+		if v := conf.Crio.Image.Policies; v != nil {
+			namespaced = crioSetting{*v, f}
+		}
+	}
+	return system, namespaced, bad
+}
+
+// crio lints CRI-O's configuration, in the order in which it is read.
+func (r *runner) crio(files []file) crioPolicy {
+	system, namespaced, bad := crioSettings(files)
+	for _, f := range bad {
+		r.crioUnreadable(f.path, f.err)
+	}
+	if v := system.value; v != "" && path.Clean(v) != trust.PolicyPath {
+		r.add(Finding{
+			Severity: Error, Code: "crio-policy", File: system.file.path, Line: lineOf(string(system.file.data), v),
+			Message: fmt.Sprintf("signature_policy is %s: CRI-O reads that and not %s, Podman goes on reading the latter", v, trust.PolicyPath),
+			Hint:    "remove it, or lint the file it names",
+		})
+	}
+	out := crioPolicy{namespacedDir}
+	if v := namespaced.value; v != "" && path.Clean(v) != namespacedDir {
+		if strings.HasPrefix(v, "/") {
+			out.Policies = path.Clean(v)
+		}
+		r.add(Finding{
+			Severity: Warning, Code: "crio-policies", File: namespaced.file.path, Line: lineOf(string(namespaced.file.data), v),
+			Message: fmt.Sprintf("signature_policy_dir is %s: policies of namespaces are read there, which no agent watches", v),
+			Hint:    "leave it at " + namespacedDir,
+		})
+	}
+	return out
+}

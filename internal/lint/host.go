@@ -1,0 +1,285 @@
+package lint
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/nodetrust/nodetrust/internal/strength"
+	"github.com/nodetrust/nodetrust/internal/trust"
+	"github.com/nodetrust/nodetrust/internal/verify/hostfs"
+)
+
+// Where a root process of a host looks for what is its own. trust.Places says which places count for which reader.
+const (
+	userPolicy    = "/root/.config/containers/policy.json"
+	userDir       = "/root/.config/containers/registries.d"
+	namespacedDir = "/etc/crio/policies"
+)
+
+// view is a host as some of the readers see it: these look at the same places, and skip the same files.
+type view struct {
+	places        trust.Places
+	skipsDangling bool
+	readers       []string
+}
+
+// views groups the readers. A reader's own policy counts, so hosts that are the same for all have one view.
+func (r *runner) views() []*view {
+	var out []*view
+	for i, reader := range r.readers {
+		j := slices.IndexFunc(out, func(v *view) bool {
+			return v.places.Since == reader.Places().Since && v.skipsDangling == reader.SkipsDangling()
+		})
+		if j < 0 {
+			j = len(out)
+			out = append(out, &view{places: reader.Places(), skipsDangling: reader.SkipsDangling()})
+		}
+		out[j].readers = append(out[j].readers, r.Readers[i])
+	}
+	return out
+}
+
+// host lints the whole host below r.Root, as each of the readers sees it. What only some of them see is said to be theirs.
+func (r *runner) host() error {
+	if _, err := hostfs.Root(r.Root).ReadDir("/"); err != nil {
+		return &InputError{fmt.Errorf("reading %s: %w", r.Root, err)}
+	}
+	views := r.views()
+	seen := make([][]Finding, len(views))
+	for i, v := range views {
+		one := &runner{linter: linter{now: r.now}, Options: r.Options, view: v}
+		one.hostView()
+		for j := range one.loadables {
+			one.loadables[j].readers = v.readers
+		}
+		r.loadables = append(r.loadables, one.loadables...)
+		r.dropped += one.dropped
+		seen[i] = one.findings
+	}
+	r.asSeen(views, seen)
+	r.environment()
+	return nil
+}
+
+// asSeen adds what the readers of each view find; what only some of them do is said to be theirs.
+func (r *runner) asSeen(views []*view, seen [][]Finding) {
+	for i, findings := range seen {
+		for _, f := range findings {
+			var by []string
+			first := i
+			for j, others := range seen {
+				if slices.Contains(others, f) {
+					by = append(by, views[j].readers...)
+					first = min(first, j)
+				}
+			}
+			switch {
+			case first < i:
+				continue // added already
+			case len(by) < len(r.Readers):
+				f.Message = "for " + strings.Join(by, ", ") + ": " + f.Message
+			}
+			r.add(f)
+		}
+	}
+}
+
+func (r *runner) hostView() {
+	crio := r.crioConf()
+	regs, unreadable := r.hostRegistries()
+	f, err := r.hostPolicy()
+	var system *policy
+	switch {
+	case err != nil:
+		r.loadables = append(r.loadables, loadable{name: trust.PolicyPath, registries: regs, required: true, problem: err.Error()})
+	case unreadable != nil:
+		system = r.onePolicy(f, nil, hostSource(r.Root), true)
+		r.loadables[len(r.loadables)-1].problem = unreadable.Error()
+	default:
+		system = r.onePolicy(f, regs, hostSource(r.Root), true)
+	}
+	if system != nil && !system.broken && !regs.broken {
+		r.mirrors(system, regs, r.registriesConf())
+	}
+	r.namespaced(system, f, regs, crio.Policies)
+	r.withoutSigstore(system)
+}
+
+// withoutSigstore warns of sigstore signatures on Debian 12, whose own podman and skopeo are built without what judges them.
+func (r *runner) withoutSigstore(system *policy) {
+	release, err := hostfs.Root(r.Root).ReadFile("/etc/os-release", maxUnit)
+	if err != nil || system == nil {
+		return
+	}
+	var debian, twelve bool
+	for line := range strings.Lines(string(release)) {
+		name, value, _ := strings.Cut(strings.TrimSpace(line), "=")
+		value = strings.Trim(value, `"'`)
+		debian = debian || name == "ID" && value == "debian"
+		twelve = twelve || name == "VERSION_ID" && value == "12"
+	}
+	if line, used := system.features[trust.FeatureSigstore]; used && debian && twelve {
+		r.add(Finding{
+			Severity: Warning, Code: "sigstore-disabled", File: system.file, Line: line,
+			Message: "asks for sigstore signatures: Debian 12's own podman and skopeo are built without them and refuse every image of the scope",
+			Hint:    "CRI-O judges them, as does a podman that is not Debian's",
+		})
+	}
+}
+
+func (r *runner) hostPolicy() (file, error) {
+	var found []file
+	paths := r.view.places.Policy
+	for _, p := range paths {
+		data, err := hostfs.Root(r.Root).ReadFile(p, MaxPolicy)
+		switch {
+		case err == nil:
+			found = append(found, file{p, data})
+		case errors.Is(err, fs.ErrNotExist):
+		case len(found) == 0:
+			r.add(Finding{Severity: Error, Code: "unreadable", File: p, Message: err.Error(), Hint: "every pull on the node fails"})
+			return file{}, err
+		}
+		if p == trust.PolicyPath && len(found) == 2 {
+			r.add(Finding{Severity: Error, Code: "masked-policy", File: found[0].path, Message: "is read instead of " + found[1].path + " by every process of root, CRI-O included", Hint: "remove it"})
+		}
+	}
+	if len(found) == 0 {
+		err := fmt.Errorf("no policy.json found at any of %s", strings.Join(paths, ", "))
+		r.add(Finding{Severity: Error, Code: "missing-policy", File: trust.PolicyPath, Message: err.Error(), Hint: "every pull on the node fails"})
+		return file{}, err
+	}
+	return found[0], nil
+}
+
+// hostRegistries lints the effective registries.d files. The error says that some could not be read.
+func (r *runner) hostRegistries() (*registries, error) {
+	var files []file
+	var failed error
+	for _, dir := range r.view.places.Registries {
+		entries, err := hostfs.Root(r.Root).ReadDir(dir)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err == nil && len(entries) > maxFiles {
+			err = fmt.Errorf("holds more than %d files", maxFiles)
+		}
+		if err != nil {
+			r.add(Finding{Severity: Error, Code: "unreadable", File: dir, Message: err.Error()})
+			failed = errors.Join(failed, fmt.Errorf("reading %s: %w", dir, err))
+			if !r.view.places.Merges {
+				break
+			}
+			continue
+		}
+		for _, e := range r.registriesEntries(r.Root, dir, entries) {
+			if e.readable() {
+				files = append(files, e.file)
+			}
+			if e.err == nil {
+				continue
+			}
+			f, err := r.view.unread(e)
+			if f != nil {
+				r.add(*f)
+			}
+			failed = errors.Join(failed, err)
+		}
+		if dir == userDir {
+			does := "is read before /etc/containers/registries.d: readers before containers-image 5.40, CRI-O up to 1.35 among them, read nothing else"
+			if !r.view.places.Merges {
+				does = "is read instead of /etc/containers/registries.d"
+			}
+			r.add(Finding{Severity: Warning, Code: "masked-registries-d", File: userDir, Message: fmt.Sprintf("%s (%d files)", does, len(files)), Hint: "remove it"})
+		}
+		if !r.view.places.Merges {
+			break // the first that exists counts alone
+		}
+	}
+	return r.registries(r.unmasked(files)), failed
+}
+
+// namespaced lints the policies that CRI-O takes for single namespaces instead of the system's.
+func (r *runner) namespaced(system *policy, systemFile file, regs *registries, dir string) {
+	entries, err := hostfs.Root(r.Root).ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return
+	}
+	if err != nil {
+		r.add(Finding{Severity: Error, Code: "unreadable", File: dir, Message: err.Error()})
+		return
+	}
+	for i, e := range entries {
+		p := path.Join(dir, e.Name())
+		ns, ok := strings.CutSuffix(e.Name(), ".json")
+		if !ok || i >= maxFiles {
+			continue
+		}
+		data, err := hostfs.Root(r.Root).ReadFile(p, MaxPolicy)
+		if err != nil {
+			r.add(Finding{Severity: Error, Code: "unreadable", File: p, Message: err.Error()})
+			continue
+		}
+		r.add(Finding{Severity: Warning, Code: "namespaced-policy", File: p, Message: fmt.Sprintf("CRI-O uses it alone, instead of the system's policy, for pods in namespace %q", ns)})
+		pol := r.policy(data, p)
+		r.policyKeys(pol, hostSource(r.Root))
+		if !pol.broken && !regs.broken {
+			r.lookups(pol, regs)
+		}
+		if system != nil && !system.broken && !pol.broken {
+			r.weaker(system, systemFile, pol, file{p, data}, hostSource(r.Root))
+		}
+	}
+}
+
+// weaker finds scopes for which the namespaced policy accepts what the system's refuses. CRI-O takes for granted that there are
+// none.
+func (r *runner) weaker(system *policy, systemFile file, namespaced *policy, namespacedFile file, from source) {
+	read := func(path string) ([]byte, error) { return from.read(path, maxKeyFile) }
+	a, err := strength.Parse(systemFile.data, read, r.now)
+	if err != nil {
+		return
+	}
+	b, err := strength.Parse(namespacedFile.data, read, r.now)
+	if err != nil {
+		return
+	}
+	for _, s := range strength.Compare(a, b).Scopes {
+		if s.Relation != strength.Weaker && s.Relation != strength.Incomparable || s.Transport != "docker" && s.Transport != "" {
+			continue
+		}
+		name := "images that no scope covers"
+		if s.Transport != "" {
+			name = fmt.Sprintf("scope %q", s.Scope)
+		}
+		r.add(Finding{
+			Severity: Warning, Code: "namespaced-weaker", File: namespaced.file, Line: namespaced.decides(s.Scope).line,
+			Message: fmt.Sprintf("%s: b, this policy, is %s than a, %s (line %d): %s", name, words(s.Relation), system.file, system.decides(s.Scope).line, s.Reason),
+			Hint:    "write it as strict as the system's policy, or remove the file",
+		})
+	}
+}
+
+// words are those that go before "than".
+func words(r strength.Relation) string {
+	if r == strength.Weaker {
+		return "weaker"
+	}
+	return "another one, and no stricter,"
+}
+
+// decides returns the scope of the docker transport that is used for what scope names.
+func (p *policy) decides(scope string) policyScope {
+	for _, name := range append([]string{scope}, parents(scope)...) {
+		for _, s := range p.scopes {
+			if s.name == name {
+				return s
+			}
+		}
+	}
+	return p.defaults
+}

@@ -1,0 +1,102 @@
+package lint
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/nodetrust/nodetrust/internal/trust"
+)
+
+// meaning finds what loads and yet is likely not what was meant. It looks at the docker transport only.
+func (w *policyWalk) meaning() {
+	byName := map[string]policyScope{"": w.defaults}
+	for _, s := range w.scopes {
+		byName[s.name] = s
+	}
+	for _, s := range w.scopes {
+		w.scopeMeaning(s, byName)
+	}
+	asked := payloadScopes(func(scope string) bool { _, ok := byName[scope]; return ok })
+	for _, s := range w.scopes {
+		if s.has("signedBy") && (asked[s.name] || belowPayload(s.name)) {
+			w.report(Error, "release-payload", s.line, s.path, payloadAsked, payloadHint)
+		}
+	}
+	if w.defaults.has("reject") && byName[""].accepts() {
+		s := byName[""]
+		w.report(Warning, "default-reject-moot", s.line, s.path, "accepts every image of every registry that has no scope: the default reject is never asked for registries",
+			`remove this scope, or say "insecureAcceptAnything" in default too if that is meant`)
+	}
+	if !slices.ContainsFunc(append(slices.Clone(w.scopes), w.defaults), func(s policyScope) bool { return s.signed() || s.has("reject") }) {
+		w.report(Warning, "accepts-everything", w.defaults.line, w.defaults.path, "no registry needs a signature and none is rejected", "")
+	}
+}
+
+func (w *policyWalk) scopeMeaning(s policyScope, byName map[string]policyScope) {
+	if s.name == "" {
+		return
+	}
+	if err := trust.CheckScope(s.name); err != nil {
+		w.report(Error, "dead-scope", s.line, s.path, err.Error(), "")
+		return
+	}
+	if trust.UpperCaseHost(s.name) {
+		w.report(Warning, "upper-case-host", s.line, s.path, upperCaseHost, upperCaseHostHint)
+	}
+	if official(s.name) {
+		w.report(Warning, "library-missing", s.line, s.path, libraryMissing, libraryHint(s.name))
+	}
+	if isTagScope(s.name) {
+		w.report(Warning, "tag-scope", s.line, s.path, "a pull by digest never matches it, and node runtimes often pull by digest", "name the repository, without the tag")
+	}
+	if len(s.name) > 2 && s.name[:2] == "*." {
+		w.feature(trust.FeatureWildcard, s.line)
+	}
+	if s.has("signedBy") && s.has("sigstoreSigned") {
+		w.report(Warning, "both-signatures", s.line, s.path, "asks for a GPG signature and a sigstore signature: all entries of a list must hold", "")
+	}
+	if n := s.signers(); n > 1 {
+		w.report(Warning, "all-must-sign", s.line, s.path, fmt.Sprintf("asks for %d signatures, by different keys: all entries of a list must hold", n),
+			"if any of the keys will do, name them in one entry: keyPaths, or keyData with the keys one after the other")
+	}
+	if s.has("insecureAcceptAnything") && !s.accepts() {
+		w.report(Warning, "accept-is-idle", s.line, s.path, "insecureAcceptAnything has no effect beside other requirements: all entries of a list must hold", "")
+	}
+	if s.has("reject") && len(s.types) > 1 {
+		w.report(Warning, "reject-wins", s.line, s.path, "reject beside other requirements refuses everything: all entries of a list must hold", "")
+	}
+	if !s.accepts() {
+		return
+	}
+	for _, p := range parents(s.name) {
+		parent, ok := byName[p]
+		if !ok {
+			continue
+		}
+		if parent.signed() {
+			w.report(Warning, "hole-below-signed", s.line, s.path,
+				fmt.Sprintf("accepts images without signature below the signed scope %q (line %d)", parent.name, parent.line),
+				"the most specific scope is used alone; trust.yaml can say why with because:")
+		}
+		return
+	}
+}
+
+const dockerHub = "docker.io/"
+
+// libraryMissing is said of a scope that is official.
+const libraryMissing = "is a namespace of Docker Hub and not the image of that name: images without a namespace are in docker.io/library"
+
+func libraryHint(scope string) string {
+	return fmt.Sprintf("write %q", "docker.io/library/"+strings.TrimPrefix(scope, dockerHub))
+}
+
+// official reports whether the scope has the name that people write for one of Docker Hub's widely used images. Most names
+// could as well be meant as a namespace, so only a few are looked for.
+func official(scope string) bool {
+	name, ok := strings.CutPrefix(scope, dockerHub)
+	return ok && slices.Contains([]string{
+		"alpine", "busybox", "debian", "fedora", "golang", "hello-world", "httpd", "mariadb", "mysql", "nginx", "node", "postgres", "python", "redis", "registry", "ubuntu",
+	}, name)
+}

@@ -1,0 +1,199 @@
+package lint
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/nodetrust/nodetrust/internal/trust"
+	"github.com/nodetrust/nodetrust/internal/verify/hostfs"
+)
+
+// Names of the policies of a host, in HostPolicy.Of. Those of namespaces are OfNamespace and the name, those of homes OfHome and the path.
+const (
+	OfRoot      = ""           // what root's processes take, CRI-O among them unless it is configured otherwise
+	OfSystem    = "system"     // what others take where root has a policy of its own
+	OfCRIO      = "CRI-O"      // what CRI-O takes instead
+	OfNamespace = "namespace " // what CRI-O takes for the pods of one namespace
+	OfHome      = "home "      // what root's processes take whose home is another than /root
+)
+
+// maxHomes bounds the homes of root that are looked into.
+const maxHomes = 8
+
+// HostPolicy is a policy.json that a runtime of a host takes.
+type HostPolicy struct {
+	Of   string
+	Path string
+	Data []byte
+}
+
+// HostPolicies are all policies that the runtimes of a host may take, that of root first.
+type HostPolicies struct {
+	Policies []HostPolicy
+	// LeftOut names what may make a runtime take another policy, and could not be read or followed.
+	LeftOut []string
+}
+
+// fileTree are the files of a host, or those of a host that are known.
+type fileTree interface {
+	ReadFile(path string, limit int64) ([]byte, error)
+	// list returns the names of the files in a directory.
+	list(dir string) ([]string, error)
+}
+
+// PoliciesOfHost finds the policies of the host below root, with the unit files and variables that may name others. The error says
+// why it is not known which one root's processes take.
+func PoliciesOfHost(root string) (*HostPolicies, error) {
+	r := &runner{Options: Options{Root: root}}
+	r.environment()
+	out, err := policiesIn(rootFiles{hostfs.Root(root)})
+	if err != nil {
+		return nil, err
+	}
+	for _, f := range r.findings {
+		out.LeftOut = append(out.LeftOut, f.File+" "+f.Message)
+	}
+	return out, nil
+}
+
+// PoliciesOfFiles finds the policies in a set of files that hosts get.
+func PoliciesOfFiles(files trust.FileSet) (*HostPolicies, error) { return policiesIn(setFiles(files)) }
+
+// NamesPolicies reports whether a file of a host, by its path, is a policy or may name one.
+func NamesPolicies(p string) bool {
+	dir := path.Dir(p)
+	return p == crioConf || p == userPolicy || p == trust.PolicyPath || dir == crioConfDir || dir == namespacedDir && strings.HasSuffix(p, ".json")
+}
+
+func policiesIn(files fileTree) (*HostPolicies, error) {
+	out := &HostPolicies{}
+	for _, p := range trust.SearchPaths()[len(trust.SearchPaths())-1].Policy {
+		data, err := files.ReadFile(p, MaxPolicy)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			continue
+		case err != nil && len(out.Policies) == 0:
+			return nil, err
+		case err != nil:
+			out.LeftOut = append(out.LeftOut, err.Error())
+		case len(out.Policies) == 0:
+			out.Policies = append(out.Policies, HostPolicy{OfRoot, p, data})
+		default:
+			out.Policies = append(out.Policies, HostPolicy{OfSystem, p, data})
+		}
+		if len(out.Policies) == 2 || p == trust.PolicyPath {
+			break
+		}
+	}
+	if len(out.Policies) == 0 {
+		return nil, &fs.PathError{Op: "read", Path: trust.PolicyPath, Err: fs.ErrNotExist}
+	}
+	out.homes(files)
+	out.crio(files)
+	return out, nil
+}
+
+// homes adds the policies in other homes of root's processes than /root.
+func (h *HostPolicies) homes(files fileTree) {
+	passwd, err := files.ReadFile("/etc/passwd", MaxPolicy)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		h.LeftOut = append(h.LeftOut, err.Error())
+	}
+	homes := trust.RootHomes(string(passwd))
+	if len(homes) > maxHomes {
+		h.LeftOut = append(h.LeftOut, fmt.Sprintf("/etc/passwd names more than %d homes of root", maxHomes))
+		homes = homes[:maxHomes]
+	}
+	for _, home := range homes[1:] {
+		p := path.Join(home, ".config/containers/policy.json")
+		if _, err := files.ReadFile(p, MaxPolicy); !errors.Is(err, fs.ErrNotExist) {
+			h.add(files, OfHome+home, p)
+		}
+	}
+}
+
+// crio adds what the configuration of CRI-O names.
+func (h *HostPolicies) crio(files fileTree) {
+	conf, unread := crioFiles(files)
+	system, namespaced, broken := crioSettings(conf)
+	for _, f := range append(unread, broken...) {
+		h.LeftOut = append(h.LeftOut, f.path+": "+f.err.Error())
+	}
+	if system.value != "" {
+		h.add(files, OfCRIO, system.value)
+	}
+	dir := namespacedDir
+	if namespaced.value != "" {
+		dir = namespaced.value
+	}
+	names, err := files.list(dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		h.LeftOut = append(h.LeftOut, err.Error())
+	}
+	for i, name := range names {
+		ns, ok := strings.CutSuffix(name, ".json")
+		switch {
+		case !ok:
+		case i >= maxFiles:
+			h.LeftOut = append(h.LeftOut, fmt.Sprintf("%s holds more than %d files", dir, maxFiles))
+			return
+		default:
+			h.add(files, OfNamespace+ns, path.Join(dir, name))
+		}
+	}
+}
+
+func (h *HostPolicies) add(files fileTree, of, p string) {
+	if !path.IsAbs(p) {
+		h.LeftOut = append(h.LeftOut, fmt.Sprintf("the policy of %s: %s is no absolute path", of, p))
+		return
+	}
+	data, err := files.ReadFile(path.Clean(p), MaxPolicy)
+	if err != nil {
+		h.LeftOut = append(h.LeftOut, fmt.Sprintf("the policy of %s: %v", of, err))
+		return
+	}
+	h.Policies = append(h.Policies, HostPolicy{of, path.Clean(p), data})
+}
+
+// rootFiles are those below the root directory of a host.
+type rootFiles struct{ hostfs.Root }
+
+func (r rootFiles) list(dir string) ([]string, error) {
+	entries, err := r.ReadDir(dir)
+	var out []string
+	for _, e := range entries {
+		if !e.IsDir() {
+			out = append(out, e.Name())
+		}
+	}
+	return out, err
+}
+
+// setFiles are those of a set; there are no others.
+type setFiles trust.FileSet
+
+func (s setFiles) ReadFile(p string, limit int64) ([]byte, error) {
+	f, ok := trust.FileSet(s).Get(p)
+	switch {
+	case !ok:
+		return nil, &fs.PathError{Op: "read", Path: p, Err: fs.ErrNotExist}
+	case int64(len(f.Data)) > limit:
+		return nil, &fs.PathError{Op: "read", Path: p, Err: fmt.Errorf("is larger than %d bytes", limit)}
+	}
+	return f.Data, nil
+}
+
+func (s setFiles) list(dir string) (out []string, err error) {
+	for _, f := range s {
+		if path.Dir(f.Path) == path.Clean(dir) {
+			out = append(out, path.Base(f.Path))
+		}
+	}
+	slices.Sort(out)
+	return out, nil
+}

@@ -1,0 +1,452 @@
+package lint
+
+import (
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/nodetrust/nodetrust/internal/trust"
+	"github.com/nodetrust/nodetrust/internal/verify"
+)
+
+// policy is what the walk over a policy.json learned.
+type policy struct {
+	file string
+	// scopes are those of the docker transport, "" among them, in the order of the file.
+	scopes []policyScope
+	// defaults is the top-level default.
+	defaults policyScope
+	// keys are all places where key material is named.
+	keys []policyKey
+	// features that older readers lack, each with the line of its first use.
+	features map[trust.Feature]int
+	// broken is set when something was found that keeps the library from loading the file.
+	broken bool
+}
+
+// policyScope is one scope with what its requirements amount to.
+type policyScope struct {
+	name string
+	line int
+	path jsonPath
+	// types are the requirements' types in order, and keys what each of them says of its keys.
+	types []string
+	keys  []string
+}
+
+// signers is how many signatures of one kind by different keys an image needs, if that is more than one.
+func (s policyScope) signers() int {
+	most := 0
+	for _, typ := range []string{"signedBy", "sigstoreSigned"} {
+		different := map[string]bool{}
+		for i, t := range s.types {
+			if t == typ {
+				different[s.keys[i]] = true
+			}
+		}
+		most = max(most, len(different))
+	}
+	return most
+}
+
+func (s policyScope) has(typ string) bool { return slices.Contains(s.types, typ) }
+
+// accepts reports whether images of the scope need no signature at all.
+func (s policyScope) accepts() bool {
+	return len(s.types) > 0 && !slices.ContainsFunc(s.types, func(t string) bool { return t != "insecureAcceptAnything" })
+}
+
+func (s policyScope) signed() bool { return s.has("signedBy") || s.has("sigstoreSigned") }
+
+// policyKey is one place where a requirement names keys: a path on the host, or the material itself.
+type policyKey struct {
+	path string
+	data []byte
+	line int
+	at   jsonPath
+	gpg  bool
+}
+
+// policyWalk checks one policy.json. The library says nothing of where it stumbled, so each requirement that ours has
+// no complaint about is given to the library alone as well.
+type policyWalk struct {
+	*linter
+	policy
+}
+
+// policy lints the content of a policy.json. file is named in findings.
+func (l *linter) policy(data []byte, file string) *policy {
+	w := &policyWalk{linter: l, policy: policy{file: file, features: map[trust.Feature]int{}}}
+	w.defaults.line = 1
+	root, err := parseJSON(data)
+	if err != nil {
+		var e *jsonError
+		errors.As(err, &e)
+		w.fatal("bad-json", e.line, "", e.err.Error(), jsonHint(data))
+		return &w.policy
+	}
+	w.root(root)
+	if err := loadPolicy(data); err != nil && !w.broken {
+		w.fatal("policy-rejected", 1, "", err.Error(), "")
+	}
+	if !w.broken {
+		w.meaning()
+	}
+	return &w.policy
+}
+
+func jsonHint(data []byte) string {
+	switch {
+	case len(data) == 0:
+		return "the file is empty: every pull on the node fails"
+	case strings.HasPrefix(string(data), "\xef\xbb\xbf"):
+		return "the file starts with a byte order mark: remove it"
+	case strings.Contains(string(data), "//"), strings.Contains(string(data), "/*"), strings.Contains(string(data), "\n#"):
+		return "JSON has no comments"
+	}
+	return ""
+}
+
+// loadPolicy is the library's word, without the file's name in front.
+func loadPolicy(data []byte) error {
+	err := verify.LoadPolicy(data, "")
+	if err == nil {
+		return nil
+	}
+	return errors.New(strings.TrimPrefix(err.Error(), `invalid policy in "": `))
+}
+
+func (w *policyWalk) report(sev Severity, code string, line int, at jsonPath, msg, hint string) {
+	if at != "" {
+		msg = string(at) + ": " + msg
+	}
+	w.add(Finding{Severity: sev, Code: code, File: w.file, Line: line, Message: msg, Hint: hint})
+}
+
+// fatal is a finding that keeps the library from loading the file.
+func (w *policyWalk) fatal(code string, line int, at jsonPath, msg, hint string) {
+	w.broken = true
+	w.report(Error, code, line, at, msg, hint)
+}
+
+// object checks that n is an object without duplicate keys and with none but the known ones, and reports whether its
+// members are worth a look.
+func (w *policyWalk) object(n *jsonNode, at jsonPath, known []string) bool {
+	if n.kind != '{' {
+		w.fatal("wrong-type", n.line, at, "must be an object, is "+n.what(), "")
+		return false
+	}
+	seen := map[string]int{}
+	for _, m := range n.object {
+		if first, ok := seen[m.key]; ok {
+			w.fatal("duplicate-key", m.line, at.key(m.key), fmt.Sprintf("is there already in line %d", first), "")
+			continue
+		}
+		seen[m.key] = m.line
+		if known != nil && !slices.Contains(known, m.key) {
+			w.fatal("unknown-key", m.line, at.key(m.key), "is no key that policy.json knows here", didYouMean(m.key, known))
+		}
+	}
+	return true
+}
+
+func didYouMean(s string, known []string) string {
+	if n := nearest(s, known); n != "" {
+		return fmt.Sprintf("did you mean %q?", n)
+	}
+	if s == "comment" || strings.HasPrefix(s, "_") || strings.HasPrefix(s, "//") {
+		return "policy.json has no room for comments"
+	}
+	return ""
+}
+
+func (w *policyWalk) root(n *jsonNode) {
+	if !w.object(n, "", []string{"default", "transports"}) {
+		return
+	}
+	if d := n.get("default"); d == nil {
+		w.fatal("missing-default", n.line, "", "there is no default", `add "default": [{"type": "reject"}] or [{"type": "insecureAcceptAnything"}]`)
+	} else {
+		w.defaults = policyScope{line: d.line, path: "default"}
+		w.defaults.types, w.defaults.keys = w.requirements(d, "default")
+	}
+	transports := n.get("transports")
+	if transports == nil || !w.object(transports, "transports", nil) {
+		return
+	}
+	for _, t := range transports.object {
+		at := jsonPath("transports").key(t.key)
+		if !slices.Contains(transportNames, t.key) {
+			w.report(Error, "unknown-transport", t.line, at, "no reader knows this transport: what is below it is never used", didYouMean(t.key, transportNames))
+		}
+		if !w.object(t.value, at, nil) {
+			continue
+		}
+		for _, s := range t.value.object {
+			at := at.key(s.key)
+			if err := checkTransportScope(t.key, s.key); err != nil {
+				w.fatal("bad-scope", s.line, at, err.Error(), "")
+			}
+			scope := policyScope{name: s.key, line: s.line, path: at}
+			scope.types, scope.keys = w.requirements(s.value, at)
+			if t.key == "docker" {
+				w.scopes = append(w.scopes, scope)
+			}
+		}
+	}
+}
+
+// requirements returns the types of a list's requirements, and what each says of its keys.
+func (w *policyWalk) requirements(n *jsonNode, at jsonPath) (types, keys []string) {
+	if n.kind != '[' {
+		w.fatal("wrong-type", n.line, at, "must be a list of requirements, is "+n.what(), "")
+		return nil, nil
+	}
+	if len(n.array) == 0 {
+		w.fatal("empty-requirements", n.line, at, "the list of requirements must not be empty", `[{"type": "reject"}] refuses everything`)
+		return nil, nil
+	}
+	for i, r := range n.array {
+		types = append(types, w.requirement(r, at.index(i)))
+		keys = append(keys, keysText(r))
+	}
+	return types, keys
+}
+
+// keysText is what a requirement says of its keys, as it is written.
+func keysText(n *jsonNode) string {
+	var b strings.Builder
+	for _, m := range n.object {
+		if m.key != "type" && m.key != "signedIdentity" && m.key != "keyType" {
+			fmt.Fprintf(&b, "%s:%s,", m.key, m.value.raw)
+		}
+	}
+	return b.String()
+}
+
+var requirementKeys = map[string][]string{
+	"insecureAcceptAnything": {"type"},
+	"reject":                 {"type"},
+	"signedBy":               {"type", "keyType", "keyPath", "keyPaths", "keyData", "signedIdentity"},
+	"signedBaseLayer":        {"type", "baseLayerIdentity"},
+	"sigstoreSigned": {
+		"type", "keyPath", "keyPaths", "keyData", "keyDatas", "fulcio", "pki", "rekorPublicKeyPath", "rekorPublicKeyPaths",
+		"rekorPublicKeyData", "rekorPublicKeyDatas", "signedIdentity",
+	},
+}
+
+var requirementTypes = []string{"insecureAcceptAnything", "reject", "signedBy", "sigstoreSigned", "signedBaseLayer"}
+
+// requirement returns the requirement's type, "" if it has none that is known.
+func (w *policyWalk) requirement(n *jsonNode, at jsonPath) string {
+	before := w.broken
+	w.broken = false
+	defer func() {
+		// The library's word on this requirement alone: what it takes may still have an error finding.
+		err := loadPolicy(slices.Concat([]byte(`{"default":[`), n.raw, []byte(`]}`)))
+		if err != nil && !w.broken {
+			w.fatal("bad-requirement", n.line, at, err.Error(), "")
+		}
+		w.broken = before || err != nil
+	}()
+
+	typ := w.typed(n, at, requirementTypes, "unknown-requirement", requirementKeys)
+	if typ == "" {
+		return ""
+	}
+	switch typ {
+	case "signedBy":
+		w.signedBy(n, at)
+	case "sigstoreSigned":
+		w.sigstoreSigned(n, at)
+	case "signedBaseLayer":
+		w.report(Error, "signed-base-layer", n.line, at, "signedBaseLayer was never implemented: every image is refused", "")
+		if n.get("baseLayerIdentity") == nil {
+			w.fatal("missing-key", n.line, at, "baseLayerIdentity is missing", "")
+		}
+	}
+	for _, key := range []string{"signedIdentity", "baseLayerIdentity"} {
+		if id := n.get(key); id != nil && slices.Contains(requirementKeys[typ], key) {
+			w.identity(id, at.key(key))
+		}
+	}
+	return typ
+}
+
+// typed checks an object whose "type" is one of types, and that it has only the keys of that type.
+func (w *policyWalk) typed(n *jsonNode, at jsonPath, types []string, code string, keys map[string][]string) string {
+	if n.kind != '{' {
+		w.fatal("wrong-type", n.line, at, "must be an object, is "+n.what(), "")
+		return ""
+	}
+	t := n.get("type")
+	if t == nil {
+		w.fatal("missing-key", n.line, at, "type is missing", "")
+		return ""
+	}
+	typ, ok := t.text()
+	if !ok {
+		w.fatal("wrong-type", t.line, at.key("type"), "must be a string, is "+t.what(), "")
+		return ""
+	}
+	if !slices.Contains(types, typ) {
+		w.fatal(code, t.line, at.key("type"), fmt.Sprintf("unknown type %q", typ), didYouMean(typ, types))
+		return ""
+	}
+	w.object(n, at, keys[typ])
+	return typ
+}
+
+func (w *policyWalk) signedBy(n *jsonNode, at jsonPath) {
+	kt := n.get("keyType")
+	keyType, isText := kt.text()
+	switch {
+	case kt == nil:
+		w.fatal("missing-key", n.line, at, "keyType is missing", `in use is only "GPGKeys"`)
+	case !isText || !slices.Contains([]string{"GPGKeys", "signedByGPGKeys", "X509Certificates", "signedByX509CAs"}, keyType):
+		w.fatal("bad-key-type", kt.line, at.key("keyType"), "is no keyType", `in use is only "GPGKeys"`)
+	case keyType != "GPGKeys":
+		w.report(Error, "unimplemented-key-type", kt.line, at.key("keyType"), keyType+" was never implemented: every signature is refused", `use "GPGKeys"`)
+	}
+	w.oneOf(n, at, []string{"keyPath", "keyPaths", "keyData"}, true)
+	w.keyMaterial(n, at, true)
+	if n.get("keyPaths") != nil {
+		w.feature(trust.FeatureKeyPaths, n.get("keyPaths").line)
+	}
+}
+
+func (w *policyWalk) sigstoreSigned(n *jsonNode, at jsonPath) {
+	w.feature(trust.FeatureSigstore, n.line)
+	w.oneOf(n, at, []string{"keyPath", "keyPaths", "keyData", "keyDatas", "fulcio", "pki"}, true)
+	rekor := []string{"rekorPublicKeyPath", "rekorPublicKeyPaths", "rekorPublicKeyData", "rekorPublicKeyDatas"}
+	hasRekor := w.oneOf(n, at, rekor, false)
+	if f := n.get("fulcio"); f != nil {
+		w.feature(trust.FeatureFulcio, f.line)
+		w.object(f, at.key("fulcio"), []string{"caPath", "caData", "oidcIssuer", "subjectEmail"})
+		if !hasRekor {
+			w.fatal("missing-key", f.line, at, "fulcio needs a Rekor public key", "")
+		}
+		w.keyMaterial(f, at.key("fulcio"), false)
+	}
+	if p := n.get("pki"); p != nil {
+		w.feature(trust.FeaturePKI, p.line)
+		w.object(p, at.key("pki"), []string{"caRootsPath", "caRootsData", "caIntermediatesPath", "caIntermediatesData", "subjectEmail", "subjectHostname"})
+		if hasRekor {
+			w.fatal("conflicting-keys", p.line, at, "pki can't be used with a Rekor public key", "")
+		}
+		w.keyMaterial(p, at.key("pki"), false)
+	}
+	for _, key := range []string{"keyPaths", "keyDatas", "rekorPublicKeyPaths", "rekorPublicKeyDatas"} {
+		if v := n.get(key); v != nil {
+			w.feature(trust.FeatureSigstoreKeys, v.line)
+		}
+	}
+	if hasRekor {
+		w.feature(trust.FeatureRekor, n.line)
+	}
+	w.keyMaterial(n, at, false)
+}
+
+// oneOf checks that at most one of the keys is there, or exactly one if must.
+func (w *policyWalk) oneOf(n *jsonNode, at jsonPath, keys []string, must bool) bool {
+	var found []string
+	for _, k := range keys {
+		if n.get(k) != nil {
+			found = append(found, k)
+		}
+	}
+	switch {
+	case len(found) > 1:
+		w.fatal("several-key-sources", n.get(found[1]).line, at, strings.Join(found, " and ")+" exclude each other", "several signers that all must sign are several requirements; any of several keys is keyPaths, or concatenated keyData")
+	case len(found) == 0 && must:
+		w.fatal("missing-key", n.line, at, "one of "+strings.Join(keys, ", ")+" is missing", "")
+	}
+	return len(found) > 0
+}
+
+// keyMaterial notes the keys that an object names, whatever the members are called.
+func (w *policyWalk) keyMaterial(n *jsonNode, at jsonPath, gpg bool) {
+	if n.kind != '{' {
+		return
+	}
+	for _, m := range n.object {
+		lower := strings.ToLower(m.key)
+		isPath, isData := strings.Contains(lower, "path"), strings.Contains(lower, "data")
+		if !isPath && !isData {
+			continue
+		}
+		values := []*jsonNode{m.value}
+		if m.value.kind == '[' {
+			values = m.value.array
+			if len(values) == 0 && gpg {
+				w.report(Error, "empty-key-paths", m.line, at.key(m.key), "names no key: every image is refused", "")
+			}
+		}
+		for i, v := range values {
+			place := at.key(m.key)
+			if m.value.kind == '[' {
+				place = place.index(i)
+			} else if s, _ := v.text(); isPath && s == "" {
+				continue // the library says so, but not of one in a list
+			}
+			w.oneKey(v, place, isPath, gpg)
+		}
+	}
+}
+
+func (w *policyWalk) oneKey(v *jsonNode, at jsonPath, isPath, gpg bool) {
+	s, ok := v.text()
+	if !ok {
+		return // the library says so
+	}
+	k := policyKey{line: v.line, at: at, gpg: gpg}
+	if isPath {
+		if !filepath.IsAbs(s) {
+			w.report(Error, "relative-key-path", v.line, at, fmt.Sprintf("%q is looked up in the working directory of whoever pulls", s), "use an absolute path")
+			return
+		}
+		k.path = s
+	} else {
+		b, err := base64.StdEncoding.DecodeString(s)
+		if err != nil {
+			return
+		}
+		k.data = b
+		if len(b) == 0 {
+			k.data = []byte{}
+		}
+	}
+	w.keys = append(w.keys, k)
+}
+
+var identityKeys = map[string][]string{
+	"matchExact":             {"type"},
+	"matchRepoDigestOrExact": {"type"},
+	"matchRepository":        {"type"},
+	"exactReference":         {"type", "dockerReference"},
+	"exactRepository":        {"type", "dockerRepository"},
+	"remapIdentity":          {"type", "prefix", "signedPrefix"},
+}
+
+var identityTypes = []string{"matchRepoDigestOrExact", "matchExact", "matchRepository", "exactReference", "exactRepository", "remapIdentity"}
+
+func (w *policyWalk) identity(n *jsonNode, at jsonPath) {
+	typ := w.typed(n, at, identityTypes, "unknown-identity", identityKeys)
+	for _, key := range identityKeys[typ] {
+		if n.get(key) == nil {
+			w.fatal("missing-key", n.line, at, key+" is missing", "")
+		}
+	}
+	if typ == "remapIdentity" {
+		w.feature(trust.FeatureRemapIdentity, n.line)
+	}
+}
+
+func (w *policyWalk) feature(name trust.Feature, line int) {
+	if _, ok := w.features[name]; !ok {
+		w.features[name] = line
+	}
+}

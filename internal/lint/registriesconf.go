@@ -1,0 +1,196 @@
+package lint
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/BurntSushi/toml"
+
+	"github.com/nodetrust/nodetrust/internal/verify/hostfs"
+)
+
+// Where registries.conf lies on a host, first found, and its drop-ins.
+var (
+	registriesConfs    = []string{"/etc/containers/registries.conf", "/usr/share/containers/registries.conf"}
+	registriesConfDirs = []string{"/usr/share/containers/registries.conf.d", "/etc/containers/registries.conf.d"}
+)
+
+// isRegistriesConf reports whether the path is one of those on a host.
+func isRegistriesConf(p string) bool {
+	return slices.Contains(registriesConfs, p) || slices.Contains(registriesConfDirs, path.Dir(p)) && strings.HasSuffix(p, ".conf")
+}
+
+// registryEndpoint is a place from which images come.
+type registryEndpoint struct {
+	Location string `toml:"location"`
+	Insecure bool   `toml:"insecure"`
+}
+
+// registryConf is an entry of registries.conf.
+type registryConf struct {
+	registryEndpoint
+	Prefix  string             `toml:"prefix"`
+	Blocked bool               `toml:"blocked"`
+	Mirror  []registryEndpoint `toml:"mirror"`
+
+	file string
+	data string
+}
+
+// registriesConf reads the registries.conf files of the host.
+func (r *runner) registriesConf() map[string]registryConf {
+	var files []file
+	read := func(p string) bool {
+		data, err := hostfs.Root(r.Root).ReadFile(p, maxRegistries)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			return false
+		case err != nil:
+			r.registriesUnreadable(p, err)
+		default:
+			files = append(files, file{p, data})
+		}
+		return true
+	}
+	for _, p := range registriesConfs {
+		if read(p) {
+			break
+		}
+	}
+	for _, dir := range registriesConfDirs {
+		entries, err := hostfs.Root(r.Root).ReadDir(dir)
+		if err != nil {
+			continue
+		}
+		for i, e := range entries {
+			if i < maxFiles && strings.HasSuffix(e.Name(), ".conf") {
+				read(path.Join(dir, e.Name()))
+			}
+		}
+	}
+	return r.registryConfs(files)
+}
+
+func (r *runner) registriesUnreadable(p string, err error) {
+	r.add(Finding{Severity: Warning, Code: "registries-conf", File: p, Message: fmt.Sprintf("which mirrors it names can't be told: %v", err)})
+}
+
+// registryConfs returns the entries of registries.conf files by prefix: those of a later file replace those before.
+func (r *runner) registryConfs(files []file) map[string]registryConf {
+	out := map[string]registryConf{}
+	for _, f := range files {
+		var conf struct {
+			Registry []registryConf `toml:"registry"`
+		}
+		if err := toml.Unmarshal(f.data, &conf); err != nil {
+			r.registriesUnreadable(f.path, err)
+			continue
+		}
+		for _, e := range conf.Registry {
+			prefix := e.Prefix
+			if prefix == "" {
+				prefix = e.Location
+			}
+			if prefix != "" {
+				e.file, e.data = f.path, string(f.data)
+				out[prefix] = e
+			}
+		}
+	}
+	return out
+}
+
+// covered returns how an entry's prefix relates to a scope: some of the scope's images are the entry's, and if all are, rest is
+// what the scope's name has behind the prefix.
+func covered(prefix, scope string) (rest string, all, some bool) {
+	if domain, ok := strings.CutPrefix(prefix, "*."); ok {
+		host, _, _ := strings.Cut(scope, "/")
+		name, _, _ := strings.Cut(strings.TrimPrefix(host, "*."), ":")
+		all = strings.HasSuffix(name, "."+domain) || host == prefix
+		return strings.TrimPrefix(scope, host), all, all
+	}
+	if rest, ok := strings.CutPrefix(scope, prefix); ok && (rest == "" || strings.ContainsAny(rest[:1], "/:@")) {
+		return rest, true, true
+	}
+	return "", false, slices.Contains(parents(prefix), scope)
+}
+
+// mirrors finds signed scopes whose images come from elsewhere than their name says: from mirrors that no registries.d file knows
+// (signatures are looked for where an image really comes from), over connections that nobody checks, or not at all. regs may be
+// nil: then it is not known where signatures are looked for.
+func (r *runner) mirrors(p *policy, regs *registries, entries map[string]registryConf) {
+	for _, prefix := range sortedKeys(entries) {
+		e := entries[prefix]
+		for _, s := range p.scopes {
+			if s.name == "" || !s.signed() || p.repeats(s) {
+				continue
+			}
+			rest, all, some := covered(prefix, s.name)
+			if !some {
+				continue
+			}
+			warn := func(code, location, msg, hint string) {
+				r.add(Finding{Severity: Warning, Code: code, File: e.file, Line: lineOf(e.data, location), Message: msg, Hint: hint})
+			}
+			if e.Blocked {
+				if all {
+					warn("registry-blocked", prefix, fmt.Sprintf("%s is blocked: nothing is pulled from there, and the signed scope %q has no effect", prefix, s.name), "")
+				}
+				continue
+			}
+			for _, place := range append([]registryEndpoint{{e.Location, e.Insecure}}, e.Mirror...) {
+				if place.Insecure {
+					warn("registry-insecure", place.Location, fmt.Sprintf("%s is insecure and holds images of the signed scope %q: neither it nor a lookaside is checked by TLS, so signatures can be hidden on the way", place.Location, s.name), "")
+				}
+			}
+			if regs == nil {
+				continue
+			}
+			for _, m := range e.Mirror {
+				r.mirror(s, m.Location, rest, regs, warn)
+			}
+		}
+	}
+}
+
+// repeats reports whether a scope of one digest, as a refuse-canary has it, asks for the kinds of signatures that the scope above
+// it asks for: what there is to say of their places is said there.
+func (p *policy) repeats(s policyScope) bool {
+	if !strings.Contains(s.name, "@") {
+		return false
+	}
+	above := p.decides(parents(s.name)[0])
+	return above.name != "" && (!s.has("signedBy") || above.has("signedBy")) && (!s.has("sigstoreSigned") || above.has("sigstoreSigned"))
+}
+
+func (r *runner) mirror(s policyScope, location, rest string, regs *registries, warn func(code, location, msg, hint string)) {
+	if location == "" {
+		return
+	}
+	physical := location + rest
+	lookaside, attachments := regs.lookup(physical)
+	lacks := func(what string) string {
+		return fmt.Sprintf("mirror %s of the signed scope %q: no registries.d file %s for it: what is pulled from it is refused", physical, s.name, what)
+	}
+	const hint = "signatures are looked for at the mirror, never at the registry that it mirrors"
+	if s.has("signedBy") && !lookaside && !regs.above(func(e registryEntry) bool { return e.url() != "" })[physical] {
+		warn("mirror-no-lookaside", location, lacks("names a lookaside"), hint)
+	}
+	if s.has("sigstoreSigned") && !attachments && !regs.above(func(e registryEntry) bool { return e.Attachments != nil && *e.Attachments })[physical] {
+		warn("mirror-no-attachments", location, lacks("has use-sigstore-attachments: true"), hint)
+	}
+}
+
+// lineOf is the line of the quoted text, 0 if it isn't there as such.
+func lineOf(data, text string) int {
+	for i, line := range strings.Split(data, "\n") {
+		if strings.Contains(line, `"`+text+`"`) || strings.Contains(line, "'"+text+"'") {
+			return i + 1
+		}
+	}
+	return 0
+}

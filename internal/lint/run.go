@@ -1,0 +1,480 @@
+package lint
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/BurntSushi/toml"
+	"go.yaml.in/yaml/v3"
+
+	"github.com/nodetrust/nodetrust/internal/trust"
+	"github.com/nodetrust/nodetrust/internal/verify/hostfs"
+)
+
+// CurrentLibrary is the reader that is judged by really loading the files.
+const CurrentLibrary = "containers-image-5.42.1"
+
+// Options change what Run looks at.
+type Options struct {
+	// Root is the root directory of a host: without paths the host is linted, with paths key files are looked up there.
+	Root string
+	// Readers are asked whether they load the files; none is the current library.
+	Readers []string
+	// Now decides which keys have expired.
+	Now time.Time
+}
+
+// InputError says that something given to Run can't be read or is nothing that can be linted.
+type InputError struct{ Err error }
+
+func (e *InputError) Error() string { return e.Err.Error() }
+func (e *InputError) Unwrap() error { return e.Err }
+
+func inputErrorf(format string, args ...any) error { return &InputError{fmt.Errorf(format, args...)} }
+
+// Run lints paths together, or the host below o.Root if there are none. Whatever the files hold, it is a finding; an
+// error is an *InputError, or says that linting itself failed.
+func Run(paths []string, o Options) (*Report, error) {
+	if len(paths) == 0 && o.Root == "" {
+		return nil, inputErrorf("nothing to lint: name files, or a host with --root")
+	}
+	if len(o.Readers) == 0 {
+		o.Readers = []string{CurrentLibrary}
+	}
+	r := &runner{linter: linter{now: o.Now}, Options: o}
+	if err := r.checkReaders(); err != nil {
+		return nil, err
+	}
+	if len(paths) == 0 {
+		if err := r.host(); err != nil {
+			return nil, err
+		}
+	}
+	for _, p := range paths {
+		if err := r.path(p); err != nil {
+			return nil, err
+		}
+	}
+	r.pathSet()
+	r.silent()
+	r.advisories(len(paths) == 0)
+	return &Report{Findings: r.sorted(), Readers: r.verdicts()}, nil
+}
+
+// runner gathers what the paths hold.
+type runner struct {
+	linter
+	Options
+	// policies and registryFiles were named as paths, and are looked at together at the end.
+	policies      []file
+	registryFiles []file
+	unread        bool   // what a file of registries.d that was named holds is not known
+	confFiles     []file // registries.conf
+	crioFiles     []file
+	loadables     []loadable
+	readers       []trust.Reader // of Options.Readers
+	view          *view          // of a host
+}
+
+// loadable is a set of files that readers are asked about.
+type loadable struct {
+	name       string
+	policy     *policy // nil if there is none
+	policyFile file
+	registries *registries
+	// required is set when a missing policy.json keeps a reader from loading.
+	required bool
+	// readers are those that see these files; nil is all.
+	readers []string
+	// config is the trust config that the files come from, and problem why it has none.
+	config  *trust.Config
+	problem string
+}
+
+// source is where the files that a policy names are read: a host, or the files of a MachineConfig.
+type source interface {
+	// read returns an error that is fs.ErrNotExist if there surely is no such file, and errUnknowable if that can't be told.
+	read(path string, limit int64) ([]byte, error)
+}
+
+var errUnknowable = errors.New("the host is not known")
+
+// hostSource reads below a root directory; the empty root knows nothing.
+type hostSource string
+
+func (h hostSource) read(p string, limit int64) ([]byte, error) {
+	if h == "" {
+		return nil, errUnknowable
+	}
+	return hostfs.Root(h).ReadFile(p, limit)
+}
+
+// filesSource is a FileSet, with a host behind it.
+type filesSource struct {
+	files trust.FileSet
+	host  hostSource
+}
+
+func (s filesSource) read(p string, limit int64) ([]byte, error) {
+	if f, ok := s.files.Get(p); ok {
+		return f.Data, nil
+	}
+	return s.host.read(p, limit)
+}
+
+// Kinds of input, told by content.
+type kind int
+
+const (
+	kindUnknown kind = iota
+	kindPolicy
+	kindRegistries
+	kindKey
+	kindTrust
+	kindDesired
+	kindRegistriesConf
+	kindCRIO
+)
+
+func (r *runner) path(p string) error {
+	fi, err := os.Stat(p)
+	if err != nil {
+		return &InputError{err}
+	}
+	if fi.IsDir() {
+		return r.directory(p)
+	}
+	if !fi.Mode().IsRegular() {
+		return inputErrorf("%s is no regular file", p)
+	}
+	data, err := readFile(p, maxInput)
+	if err != nil {
+		return err
+	}
+	if len(data) > MaxPolicy && isDump(data) || bytes.HasPrefix(data, []byte{0x1f, 0x8b}) {
+		return r.desired(p)
+	}
+	if len(data) > MaxPolicy {
+		return inputErrorf("%s: is larger than %d bytes", p, MaxPolicy)
+	}
+	switch detect(p, data) {
+	case kindPolicy:
+		r.policies = append(r.policies, file{p, data})
+	case kindRegistries:
+		r.registryFiles = append(r.registryFiles, file{p, data})
+	case kindKey:
+		r.key(data, p, 0, "")
+	case kindTrust:
+		r.trustConfig(p, data)
+	case kindDesired:
+		return r.desired(p)
+	case kindRegistriesConf:
+		r.confFiles = append(r.confFiles, file{p, data})
+	case kindCRIO:
+		r.crioFiles = append(r.crioFiles, file{p, data})
+	default:
+		return inputErrorf("%s: is no trust.yaml, policy.json, registries.d file, registries.conf, crio.conf, key file, MachineConfig or Ignition config", p)
+	}
+	return nil
+}
+
+func readFile(p string, limit int64) ([]byte, error) {
+	f, err := os.Open(p)
+	if err != nil {
+		return nil, &InputError{err}
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err != nil {
+		return nil, &InputError{err}
+	}
+	if int64(len(b)) > limit {
+		return nil, inputErrorf("%s: is larger than %d bytes", p, limit)
+	}
+	return b, nil
+}
+
+// detect tells what a file is by its content; its name decides only where the content says nothing.
+func detect(name string, data []byte) kind {
+	trimmed := bytes.TrimSpace(bytes.TrimPrefix(data, []byte("\xef\xbb\xbf")))
+	ext := strings.ToLower(filepath.Ext(name))
+	switch {
+	case len(data) > 0 && data[0]&0x80 != 0 && data[0] != 0xef, bytes.Contains(data, []byte("-----BEGIN ")) && !bytes.HasPrefix(trimmed, []byte("{")) && ext != ".yaml" && ext != ".yml":
+		return kindKey
+	case bytes.HasPrefix(trimmed, []byte("{")):
+		return detectJSON(name, trimmed)
+	case ext == ".json":
+		return kindPolicy
+	case ext == ".conf":
+		return detectTOML(name, data)
+	}
+	if k := detectYAML(trimmed); k != kindUnknown {
+		return k
+	}
+	if base := filepath.Base(name); base == "trust.yaml" || base == "trust.yml" {
+		return kindTrust
+	}
+	switch ext {
+	case ".yaml", ".yml":
+		return kindRegistries
+	case ".asc", ".gpg", ".pub", ".key", ".pem":
+		return kindKey
+	}
+	if strings.HasPrefix(filepath.Base(name), "RPM-GPG-KEY") {
+		return kindKey
+	}
+	return kindUnknown
+}
+
+func detectJSON(name string, data []byte) kind {
+	n, err := parseJSON(data)
+	if err != nil {
+		if k := detectYAML(data); k != kindUnknown {
+			return k
+		}
+		return kindPolicy
+	}
+	switch k, _ := n.get("kind").text(); {
+	case k == trust.ObjectKind:
+		return kindTrust
+	case k != "" || n.get("ignition") != nil:
+		return kindDesired
+	case n.get("docker") != nil && n.get("default") == nil, n.get("default-docker") != nil:
+		return kindRegistries
+	}
+	return kindPolicy
+}
+
+// detectTOML tells the configuration of CRI-O from registries.conf, by names where they are broken.
+func detectTOML(name string, data []byte) kind {
+	var conf map[string]any
+	err := toml.Unmarshal(data, &conf)
+	base := filepath.Base(name)
+	switch {
+	case err == nil && conf["crio"] != nil, err != nil && strings.HasPrefix(base, "crio"):
+		return kindCRIO
+	case err == nil && (conf["registry"] != nil || conf["unqualified-search-registries"] != nil || conf["short-name-mode"] != nil || conf["aliases"] != nil),
+		strings.HasPrefix(base, "registries"):
+		return kindRegistriesConf
+	}
+	return kindUnknown
+}
+
+func detectYAML(data []byte) kind {
+	if len(data) > MaxPolicy {
+		return kindUnknown
+	}
+	var n yaml.Node
+	if yaml.Unmarshal(data, &n) != nil || len(n.Content) == 0 || n.Content[0].Kind != yaml.MappingNode {
+		// Broken YAML: what it was meant to be shows in the text.
+		switch {
+		case bytes.Contains(data, []byte("nodetrust.io/")):
+			return kindTrust
+		case bytes.Contains(data, []byte("kind: MachineConfig")):
+			return kindDesired
+		}
+		return kindUnknown
+	}
+	for i := 0; i+1 < len(n.Content[0].Content); i += 2 {
+		key, value := n.Content[0].Content[i].Value, n.Content[0].Content[i+1].Value
+		switch {
+		case key == "kind" && value == trust.ObjectKind, key == "apiVersion" && strings.HasPrefix(value, "nodetrust.io/"):
+			return kindTrust
+		case key == "kind", key == "ignition":
+			return kindDesired
+		case slices.Contains(registriesKeys, key):
+			return kindRegistries
+		}
+	}
+	return kindUnknown
+}
+
+func (r *runner) directory(dir string) error {
+	if _, err := os.Stat(filepath.Join(dir, "desired.ign")); err == nil {
+		return r.desired(dir)
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return &InputError{err}
+	}
+	if len(entries) > maxFiles {
+		return inputErrorf("%s: holds more than %d files", dir, maxFiles)
+	}
+	if !r.registriesDir(dir, entries) {
+		hint := ""
+		if _, err := os.Stat(filepath.Join(dir, "etc/containers")); err == nil {
+			hint = " (a host's root directory is given with --root)"
+		}
+		return inputErrorf("%s: holds no registries.d files (*.yaml) and no desired.ign%s", dir, hint)
+	}
+	return nil
+}
+
+// pathSet lints the policies and registries.d files that were named as paths.
+func (r *runner) pathSet() {
+	var regs *registries
+	if len(r.registryFiles) > 0 {
+		regs = r.registries(r.unmasked(r.registryFiles))
+		if len(r.policies) == 0 {
+			r.loadables = append(r.loadables, loadable{registries: regs})
+		}
+	}
+	r.crio(r.crioFiles)
+	entries := r.registryConfs(r.confFiles)
+	if r.unread {
+		regs = nil
+	}
+	for _, f := range r.policies {
+		p := r.onePolicy(f, regs, hostSource(r.Root), false)
+		if !p.broken && (regs == nil || !regs.broken) {
+			r.mirrors(p, regs, entries)
+		}
+	}
+}
+
+// unmasked leaves out files of a base name that an earlier one has.
+func (l *linter) unmasked(files []file) []file {
+	var out []file
+	first := map[string]file{}
+	for _, f := range files {
+		base := path.Base(filepath.ToSlash(f.path))
+		if by, ok := first[base]; ok {
+			if !bytes.Equal(by.data, f.data) {
+				l.add(Finding{Severity: Warning, Code: "masked-file", File: f.path, Message: "is not read: " + by.path + " has the same name and is read instead"})
+			}
+			continue
+		}
+		first[base] = f
+		out = append(out, f)
+	}
+	slices.SortFunc(out, func(a, b file) int { return strings.Compare(path.Base(a.path), path.Base(b.path)) })
+	return out
+}
+
+func (r *runner) onePolicy(f file, regs *registries, from source, required bool) *policy {
+	p := r.policy(f.data, f.path)
+	r.policyKeys(p, from)
+	if regs != nil && !p.broken && !regs.broken {
+		r.lookups(p, regs)
+	}
+	r.loadables = append(r.loadables, loadable{name: f.path, policy: p, policyFile: f, registries: regs, required: required})
+	return p
+}
+
+// policyKeys lints the keys that a policy names. Key files are read once.
+func (r *runner) policyKeys(p *policy, from source) {
+	type result struct {
+		data []byte
+		err  error
+	}
+	files := map[string]result{}
+	for _, k := range p.keys {
+		if k.path == "" {
+			r.keyData(k, k.data, p.file, string(k.at))
+			continue
+		}
+		res, seen := files[k.path]
+		if !seen {
+			res.data, res.err = from.read(k.path, maxKeyFile)
+			files[k.path] = res
+		}
+		at := Finding{Severity: Error, File: p.file, Line: k.line}
+		switch {
+		case errors.Is(res.err, errUnknowable):
+		case errors.Is(res.err, fs.ErrNotExist):
+			at.Code, at.Message = "key-missing", fmt.Sprintf("%s: there is no %s", k.at, k.path)
+			at.Hint = "pulls fail as soon as an image has a signature; without one the error is misleading"
+			r.add(at)
+		case res.err != nil:
+			at.Code, at.Message = "key-unreadable", fmt.Sprintf("%s: %v", k.at, res.err)
+			r.add(at)
+		case !seen:
+			r.keyData(k, res.data, k.path, "")
+		}
+	}
+}
+
+func (r *runner) keyData(k policyKey, data []byte, name, where string) {
+	line := k.line
+	if where == "" {
+		line = 0
+	}
+	f := r.key(data, name, line, where)
+	if f == nil {
+		return
+	}
+	if gpg := f.Kind == "openpgp"; gpg != k.gpg {
+		want := "an OpenPGP key"
+		if !k.gpg {
+			want = "a PEM public key or certificate"
+		}
+		r.add(Finding{Severity: Error, Code: "wrong-kind-of-key", File: name, Line: line, Message: strings.TrimPrefix(where+": ", ": ") + fmt.Sprintf("holds a key of kind %s, the policy needs %s", f.Kind, want)})
+	}
+}
+
+// lookups checks that readers look for the signatures that the policy asks for.
+func (r *runner) lookups(p *policy, regs *registries) {
+	withURL := regs.above(func(e registryEntry) bool { return e.url() != "" })
+	withAttachments := regs.above(func(e registryEntry) bool { return e.Attachments != nil && *e.Attachments })
+	for _, s := range p.scopes {
+		if s.name == "" || !s.signed() || trust.CheckScope(s.name) != nil || p.repeats(s) {
+			continue
+		}
+		lookaside, attachments := regs.lookup(s.name)
+		if s.has("signedBy") && !lookaside && !withURL[s.name] {
+			r.add(Finding{
+				Severity: Warning, Code: "no-lookaside", File: p.file, Line: s.line,
+				Message: fmt.Sprintf("%s: no registries.d file names a lookaside for it: signatures are looked for in /var/lib/containers/sigstore only", s.path),
+			})
+		}
+		if s.has("sigstoreSigned") && !attachments && !withAttachments[s.name] {
+			r.add(Finding{
+				Severity: Error, Code: "no-attachments", File: p.file, Line: s.line,
+				Message: fmt.Sprintf("%s: registries.d has no use-sigstore-attachments: true for it: every image is refused", s.path),
+			})
+		}
+	}
+}
+
+// lookup reports whether an image of exactly this scope has a lookaside and attachments.
+func (r *registries) lookup(scope string) (lookaside, attachments bool) {
+	var att *bool
+	entries := []registryEntry{}
+	for _, s := range append([]string{scope}, parents(scope)...) {
+		if e, ok := r.scopes[s]; ok {
+			entries = append(entries, e)
+		}
+	}
+	if r.def != nil {
+		entries = append(entries, *r.def)
+	}
+	for _, e := range entries {
+		lookaside = lookaside || e.url() != ""
+		if att == nil {
+			att = e.Attachments
+		}
+	}
+	return lookaside, att != nil && *att
+}
+
+// above lists the scopes above sections that have what is asked for: a part of such a scope's images is served.
+func (r *registries) above(has func(registryEntry) bool) map[string]bool {
+	out := map[string]bool{}
+	for scope, e := range r.scopes {
+		if has(e) {
+			for _, p := range parents(scope) {
+				out[p] = true
+			}
+		}
+	}
+	return out
+}

@@ -1,0 +1,423 @@
+package lookaside
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/nodetrust/nodetrust/internal/release"
+	"github.com/nodetrust/nodetrust/internal/verdict"
+	"github.com/nodetrust/nodetrust/internal/verify"
+	"github.com/nodetrust/nodetrust/internal/verify/mechanism"
+)
+
+// parallel is how many images are collected at a time.
+const parallel = 8
+
+// Options say what is collected, and by which policy it must be enough.
+type Options struct {
+	// Images are docker references in their canonical form (verify.Canonical).
+	Images []string
+	// Policy is where signatures are read, by its lookasides, and what must be satisfied with the tree alone.
+	Policy *verify.Policy
+	Image  verify.Options
+	// Platforms are those, as in Image.Platform, for which an image of several must be accepted; none is all that a runtime may
+	// choose.
+	Platforms []string
+	// Places are the repositories, host and path, from which nodes may pull an image: under each the signatures are laid out.
+	Places func(image string) ([]string, error)
+	// Releases has signatures of release images, which no lookaside has; asked for images of IsRelease.
+	Releases  []release.Source
+	IsRelease func(repository string) bool
+	// Refresh reads images again that an earlier run has read.
+	Refresh bool
+	// Progress is called after each image, by one goroutine at a time.
+	Progress func(done, total int)
+}
+
+// Image is the answer on one image with what the tree has.
+type Image struct {
+	verdict.Verdict
+	// Places are the repositories under which the signatures are laid out, host and path.
+	Places []string `json:"places"`
+	// Signatures is how many the tree has of the image, of all its platforms and under each place; Added how many of all
+	// places are new.
+	Signatures int `json:"signatures"`
+	Added      int `json:"added"`
+	// Instances are the answers on what an index names, as far as it must be accepted; the verdict is the worst of them.
+	Instances []Instance `json:"instances,omitempty"`
+}
+
+// Instance is the answer on one instance of an index.
+type Instance struct {
+	Platform string         `json:"platform"`
+	Digest   string         `json:"digest"`
+	Verdict  verdict.Answer `json:"verdict"`
+	Reason   verdict.Reason `json:"reason"`
+	Message  string         `json:"message"`
+}
+
+// Result is the answer on all images: the worst.
+type Result struct {
+	Verdict verdict.Answer `json:"verdict"`
+	Images  []Image        `json:"images"`
+}
+
+// Releases are signatures that were found for release images, by digest.
+type Releases map[string][][]byte
+
+// Collect reads the signatures of images, writes them into the tree, and judges each image with the tree's signatures alone.
+// The error is nil unless the tree can't be written or ctx has ended; what is in the tree then is whole, and the next run goes
+// on with it.
+func Collect(ctx context.Context, t *Tree, o Options) (Result, Releases, error) {
+	if err := t.Sweep(); err != nil {
+		return Result{}, nil, fmt.Errorf("cleaning the lookaside: %w", err)
+	}
+	c := &collector{tree: t, o: o, locks: map[string]*sync.Mutex{}, releases: Releases{}}
+	out := make([]Image, len(o.Images))
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	next := make(chan int)
+	var wg sync.WaitGroup
+	for range min(parallel, len(o.Images)) {
+		wg.Go(func() {
+			for i := range next {
+				var err error
+				if out[i], err = c.image(ctx, o.Images[i]); err != nil {
+					cancel(err)
+					continue
+				}
+				c.finished(len(o.Images))
+			}
+		})
+	}
+	for i := range o.Images {
+		select {
+		case next <- i:
+			continue
+		case <-ctx.Done():
+		}
+		break
+	}
+	close(next)
+	wg.Wait()
+	if err := context.Cause(ctx); err != nil {
+		return Result{}, nil, err
+	}
+	r := Result{Verdict: verdict.Accept, Images: out}
+	for _, i := range out {
+		switch i.Verdict.Verdict {
+		case verdict.Refuse:
+			r.Verdict = verdict.Refuse
+		case verdict.Unknown:
+			if r.Verdict == verdict.Accept {
+				r.Verdict = verdict.Unknown
+			}
+		}
+	}
+	return r, c.releases, nil
+}
+
+type collector struct {
+	tree *Tree
+	o    Options
+
+	mu       sync.Mutex
+	done     int
+	locks    map[string]*sync.Mutex // by directory of the tree
+	releases Releases
+}
+
+func (c *collector) finished(total int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.done++
+	if c.o.Progress != nil {
+		c.o.Progress(c.done, total)
+	}
+}
+
+// image collects one image. Only what makes all others pointless is an error.
+func (c *collector) image(ctx context.Context, name string) (Image, error) {
+	out := Image{Verdict: verdict.Verdict{Image: name, Verdict: verdict.Unknown, Mechanism: mechanism.Name}, Places: []string{}}
+	if c.o.Image.Timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, c.o.Image.Timeout)
+		defer cancel()
+	}
+	places, err := c.o.Places(name)
+	if err != nil {
+		return out, err
+	}
+	out.Places = append(out.Places, places...)
+	if !c.o.Refresh {
+		if r, ok := c.tree.recorded(name); ok {
+			if err := c.add(ctx, &out, r); err != nil || out.Verdict.Verdict == verdict.Accept {
+				return out, err
+			} // else it may have been signed since
+		}
+	}
+	r, err := c.read(ctx, name)
+	if err != nil {
+		var known *verify.ContentError
+		if !errors.As(err, &known) {
+			return out, err
+		}
+		out.Verdict = verdict.Verdict{Image: name, Verdict: verdict.Unknown, Reason: known.Reason, Message: err.Error(), Mechanism: mechanism.Name}
+		return out, nil
+	}
+	err = c.add(ctx, &out, r)
+	return out, err
+}
+
+// add writes what was read of an image into the tree, and judges it by that.
+func (c *collector) add(ctx context.Context, out *Image, r record) error {
+	missed := c.release(ctx, r)
+	out.Digest = r.Digest
+	var paths []string
+	for _, p := range out.Places {
+		if _, path, ok := strings.Cut(p, "/"); ok && !slices.Contains(paths, path) {
+			paths = append(paths, path)
+		}
+	}
+	for _, path := range paths {
+		added, err := c.put(path, r)
+		if err != nil {
+			return err
+		}
+		out.Added += added
+	}
+	if _, _, byDigest := strings.Cut(r.Image, "@"); byDigest {
+		if err := c.tree.keep(r); err != nil {
+			return fmt.Errorf("writing the lookaside: %w", err)
+		}
+	}
+	if err := c.prove(ctx, out, r, paths); err != nil || missed == nil || out.Verdict.Verdict != verdict.Refuse {
+		return err
+	}
+	var known *verify.ContentError
+	if !errors.As(missed, &known) {
+		return missed
+	}
+	out.Verdict.Verdict, out.Reason, out.Cause, out.Hint = verdict.Unknown, known.Reason, "", ""
+	out.Message += "; not all stores of releases could be read: " + missed.Error()
+	return nil
+}
+
+// read reads manifests and signatures.
+func (c *collector) read(ctx context.Context, name string) (record, error) {
+	o := c.o.Image
+	o.Instance = verify.AnyInstance
+	content, err := verify.OpenContent(ctx, name, c.o.Policy, o)
+	if err != nil {
+		return record{}, err
+	}
+	defer content.Close()
+	manifests, err := content.Manifests(ctx, true)
+	if err != nil {
+		return record{}, err
+	}
+	return record{Image: name, Repository: content.Repository, Digest: content.Digest, Manifests: manifests}, nil
+}
+
+// release adds the signatures that stores of releases have. An error is of the first store that may have more: others may have
+// enough.
+func (c *collector) release(ctx context.Context, r record) (missed error) {
+	if c.o.IsRelease == nil || !c.o.IsRelease(r.Repository) {
+		return nil
+	}
+	for i := range r.Manifests {
+		m := &r.Manifests[i]
+		for _, s := range c.o.Releases {
+			blobs, err := s.Signatures(ctx, m.Digest)
+			missed = cmp.Or(missed, err)
+			for _, b := range blobs {
+				if err := b.Check(); err != nil { // it would spoil the tree
+					missed = cmp.Or(missed, err)
+					continue
+				}
+				m.Simple = append(m.Simple, without([][]byte{b.Data}, m.Simple)...)
+				c.mu.Lock()
+				c.releases[m.Digest] = append(c.releases[m.Digest], without([][]byte{b.Data}, c.releases[m.Digest])...)
+				c.mu.Unlock()
+			}
+		}
+	}
+	return missed
+}
+
+// put writes the signatures under one repository path.
+func (c *collector) put(path string, r record) (added int, err error) {
+	for _, m := range r.Manifests {
+		unlock := c.lock(path + "@" + m.Digest)
+		n, err := c.tree.Put(path, m.Digest, m.Simple)
+		unlock()
+		if err != nil {
+			return added, err
+		}
+		added += n
+	}
+	return added, nil
+}
+
+func (c *collector) lock(dir string) (unlock func()) {
+	c.mu.Lock()
+	l := c.locks[dir]
+	if l == nil {
+		l = &sync.Mutex{}
+		c.locks[dir] = l
+	}
+	c.mu.Unlock()
+	l.Lock()
+	return l.Unlock
+}
+
+// prove judges the image under each path with nothing but the tree's signatures, and sigstore signatures, which are copied
+// together with images and lie in no lookaside. The worst answer stands.
+func (c *collector) prove(ctx context.Context, out *Image, r record, paths []string) error {
+	for n, path := range paths {
+		one, err := c.judge(ctx, r, path)
+		if err != nil {
+			return err
+		}
+		if n == 0 || worse(one.Verdict.Verdict, out.Verdict.Verdict) {
+			one.Verdict.Image = out.Image
+			out.Verdict, out.Signatures, out.Instances = one.Verdict, one.Signatures, one.Instances
+			if one.Verdict.Verdict != verdict.Accept && len(paths) > 1 {
+				out.Message = fmt.Sprintf("under %s: %s", path, one.Message)
+			}
+		}
+	}
+	return nil
+}
+
+func worse(a, b verdict.Answer) bool {
+	rank := []verdict.Answer{verdict.Accept, verdict.Unknown, verdict.Refuse}
+	return slices.Index(rank, a) > slices.Index(rank, b)
+}
+
+// judge makes a directory image of the manifests and the tree's signatures, and has it judged as the image: each instance of an
+// index that must be accepted. The verdict is the first of the worst.
+func (c *collector) judge(ctx context.Context, r record, path string) (out Image, err error) {
+	dir, err := os.MkdirTemp("", "nodetrust-lookaside-")
+	if err != nil {
+		return out, err
+	}
+	defer os.RemoveAll(dir)
+	if out.Signatures, err = c.layOut(dir, r, path); err != nil {
+		return out, err
+	}
+	demanded, err := c.demanded(r)
+	if err != nil {
+		return out, err
+	}
+	for n, d := range demanded {
+		v, err := c.judgeInstance(ctx, r, dir, path, d)
+		if err != nil {
+			return out, err
+		}
+		if n == 0 || worse(v.Verdict, out.Verdict.Verdict) {
+			out.Verdict = v
+		}
+		if d.named() {
+			out.Instances = append(out.Instances, Instance{
+				Platform: d.platform, Digest: cmp.Or(d.instance, v.Digest), Verdict: v.Verdict, Reason: v.Reason, Message: v.Message,
+			})
+		}
+	}
+	out.nameInstances()
+	return out, nil
+}
+
+// layOut writes the directory image, and counts the tree's signatures in it.
+func (c *collector) layOut(dir string, r record, path string) (count int, err error) {
+	write := func(name string, b []byte) {
+		err = cmp.Or(err, os.WriteFile(filepath.Join(dir, name), b, 0o600))
+	}
+	write("version", []byte("Directory Transport Version: 1.1\n"))
+	for i, m := range r.Manifests {
+		prefix := ""
+		if i > 0 {
+			_, hex, _ := strings.Cut(m.Digest, ":")
+			prefix = hex + "."
+		}
+		write(prefix+"manifest.json", m.Manifest)
+		simple, readErr := c.tree.Signatures(path, m.Digest)
+		if readErr != nil {
+			return 0, fmt.Errorf("reading the lookaside: %w", readErr)
+		}
+		count += len(simple)
+		for n, b := range append(simple, m.Attached...) {
+			write(fmt.Sprintf("%ssignature-%d", prefix, n+1), b)
+		}
+	}
+	return count, err
+}
+
+// demand is what must be accepted of an image: the platform's instance, that of a digest, or the image if both are empty.
+type demand struct{ platform, instance string }
+
+func (d demand) named() bool { return d != demand{} }
+
+// demanded are the instances that must be accepted: those of the platforms asked for, else all that a runtime may choose from
+// the index. An image that is no index is demanded as it is, and so is an index of nothing that a runtime may choose.
+func (c *collector) demanded(r record) (out []demand, err error) {
+	instances, err := verify.Instances(r.Manifests[0].Manifest)
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case len(instances) == 0:
+	case len(c.o.Platforms) > 0:
+		for _, p := range c.o.Platforms {
+			out = append(out, demand{platform: p})
+		}
+	default:
+		for _, i := range instances {
+			d := demand{cmp.Or(i.Platform, "(no platform)"), i.Digest}
+			if i.Chosen() && !slices.ContainsFunc(out, func(o demand) bool { return o.instance == d.instance }) {
+				out = append(out, d)
+			}
+		}
+	}
+	if len(out) == 0 {
+		out = []demand{{}}
+	}
+	return out, nil
+}
+
+func (c *collector) judgeInstance(ctx context.Context, r record, dir, path string, d demand) (verdict.Verdict, error) {
+	o := c.o.Image
+	o.As, o.Timeout, o.Instance = r.Image, 0, d.instance
+	if d.instance == "" && d.platform != "" {
+		o.Platform = d.platform
+	}
+	v, err := verify.Image(ctx, "dir:"+dir, c.o.Policy, o)
+	v.Lookaside = nil
+	for i := range v.Requirements {
+		for j := range v.Requirements[i].Signatures {
+			s := &v.Requirements[i].Signatures[j]
+			s.Source = path + ": " + strings.TrimPrefix(s.Source, dir+"/")
+		}
+	}
+	return v, err
+}
+
+// nameInstances says in the message which instances are not accepted.
+func (i *Image) nameInstances() {
+	var bad []string
+	for _, n := range i.Instances {
+		if n.Verdict != verdict.Accept {
+			bad = append(bad, fmt.Sprintf("%s %s (%s)", n.Platform, n.Digest, n.Reason))
+		}
+	}
+	if len(bad) > 0 {
+		i.Message = fmt.Sprintf("%d of %d platforms are not accepted: %s: %s", len(bad), len(i.Instances), strings.Join(bad, ", "), i.Message)
+	}
+}

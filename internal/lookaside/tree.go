@@ -1,0 +1,285 @@
+// Package lookaside collects detached signatures into a directory that nodes use as a file:// lookaside, where no web server
+// of signatures can be reached, and proves that a policy is satisfied with what is in it.
+package lookaside
+
+import (
+	"bytes"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"strings"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/nodetrust/nodetrust/internal/verify"
+)
+
+// stateDir holds what a later run doesn't have to read again. No repository has such a name.
+const stateDir = ".nodetrust"
+
+// maxState bounds a file in stateDir, in bytes: manifests of an image for many platforms.
+const maxState = 64 << 20
+
+// Tree is a lookaside in a directory: REPOSITORY@sha256=HEX/signature-N. Nothing outside of the directory is read or written,
+// whatever links lie in it. It may be used by several goroutines as long as they write to different directories.
+type Tree struct {
+	root *os.Root
+}
+
+// OpenTree opens a tree, and makes its directory if there is none.
+func OpenTree(dir string) (*Tree, error) {
+	_, err := os.Stat(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = errors.Join(os.MkdirAll(dir, 0o755), os.Chmod(dir, 0o755))
+	}
+	if err != nil {
+		return nil, fmt.Errorf("opening the lookaside: %w", err)
+	}
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil, fmt.Errorf("opening the lookaside: %w", err)
+	}
+	return &Tree{root}, nil
+}
+
+// Close closes the tree.
+func (t *Tree) Close() error { return t.root.Close() }
+
+// directory is where the signatures of a manifest lie. The repository is without host.
+func directory(repository, d string) (string, error) {
+	parsed, err := digest.Parse(d)
+	if err != nil {
+		return "", fmt.Errorf("digest %q: %w", d, err)
+	}
+	if !fs.ValidPath(repository) || repository == "." {
+		return "", fmt.Errorf("repository %q: is no path below the lookaside", repository)
+	}
+	for name := range strings.SplitSeq(repository, "/") {
+		if name[0] == '.' || strings.ContainsAny(name, "@=:\\") {
+			return "", fmt.Errorf("repository %q: is no path below the lookaside", repository)
+		}
+	}
+	return fmt.Sprintf("%s@%s=%s", repository, parsed.Algorithm(), parsed.Encoded()), nil
+}
+
+// Signatures are those of a manifest that are in the tree, as a runtime would read them.
+func (t *Tree) Signatures(repository, d string) ([][]byte, error) {
+	dir, err := directory(repository, d)
+	if err != nil {
+		return nil, err
+	}
+	var out [][]byte
+	for n := 1; n <= verify.MaxSignatures; n++ {
+		b, err := t.read(path.Join(dir, fmt.Sprintf("signature-%d", n)), verify.MaxSignatureSize)
+		if errors.Is(err, fs.ErrNotExist) {
+			break
+		}
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, b)
+	}
+	return out, nil
+}
+
+// Put adds signatures of a manifest to those that are there already, and returns how many were added. A reader sees each
+// file whole, and the first ones of a manifest all at once.
+func (t *Tree) Put(repository, d string, signatures [][]byte) (added int, err error) {
+	if len(signatures) == 0 {
+		return 0, nil
+	}
+	dir, err := directory(repository, d)
+	if err != nil {
+		return 0, err
+	}
+	have, err := t.Signatures(repository, d)
+	if err != nil {
+		return 0, err
+	}
+	missing := without(signatures, have)
+	if len(have)+len(missing) > verify.MaxSignatures {
+		return 0, fmt.Errorf("writing signatures of %s: more than %d", dir, verify.MaxSignatures)
+	}
+	if len(missing) == 0 {
+		return 0, nil
+	}
+	if err := t.put(dir, len(have), missing); err != nil {
+		return 0, fmt.Errorf("writing signatures of %s: %w", dir, err)
+	}
+	return len(missing), nil
+}
+
+func (t *Tree) put(dir string, have int, missing [][]byte) error {
+	if have == 0 {
+		tmp := path.Join(stateDir, "tmp-"+rand.Text())
+		if err := t.root.MkdirAll(tmp, 0o755); err != nil {
+			return err
+		}
+		defer t.root.RemoveAll(tmp)
+		for i, b := range missing {
+			if err := t.create(path.Join(tmp, fmt.Sprintf("signature-%d", i+1)), b); err != nil {
+				return err
+			}
+		}
+		if err := errors.Join(t.root.Chmod(tmp, 0o755), t.parents(dir)); err != nil {
+			return err
+		}
+		err := t.root.Rename(tmp, dir)
+		if err == nil {
+			return t.sync(path.Dir(dir))
+		}
+		if _, statErr := t.root.Stat(dir); statErr != nil {
+			return err
+		}
+		// An empty or foreign directory is there: file by file.
+	}
+	for i, b := range missing {
+		if err := t.write(path.Join(dir, fmt.Sprintf("signature-%d", have+i+1)), b); err != nil {
+			return err
+		}
+	}
+	return t.sync(dir)
+}
+
+// without are those of a list that are neither in have nor twice in it.
+func without(list, have [][]byte) (out [][]byte) {
+	for _, b := range list {
+		known := false
+		for _, h := range append(append([][]byte{}, have...), out...) {
+			known = known || bytes.Equal(h, b)
+		}
+		if !known {
+			out = append(out, b)
+		}
+	}
+	return out
+}
+
+// write writes a file so that a reader sees it whole or not at all.
+func (t *Tree) write(name string, b []byte) error {
+	if err := t.root.MkdirAll(stateDir, 0o755); err != nil {
+		return err
+	}
+	tmp := path.Join(stateDir, "tmp-"+rand.Text())
+	defer func() { _ = t.root.Remove(tmp) }()
+	if err := t.create(tmp, b); err != nil {
+		return err
+	}
+	return t.root.Rename(tmp, name)
+}
+
+// create writes a new file to the disk, readable for everybody: runtimes of other users read the tree.
+func (t *Tree) create(name string, b []byte) error {
+	f, err := t.root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(b)
+	return errors.Join(err, f.Chmod(0o644), f.Sync(), f.Close())
+}
+
+// parents makes the directories above dir, for everybody too whatever the umask is.
+func (t *Tree) parents(dir string) error {
+	for i, c := range dir {
+		if c != '/' {
+			continue
+		}
+		switch err := t.root.Mkdir(dir[:i], 0o755); {
+		case errors.Is(err, fs.ErrExist):
+		case err != nil:
+			return err
+		default:
+			if err := t.root.Chmod(dir[:i], 0o755); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (t *Tree) sync(dir string) error {
+	d, err := t.root.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+// read reads a regular file of at most limit bytes.
+func (t *Tree) read(name string, limit int64) ([]byte, error) {
+	st, err := t.root.Stat(name)
+	if err != nil {
+		return nil, err
+	}
+	if !st.Mode().IsRegular() {
+		return nil, fmt.Errorf("reading %s: is no regular file", name)
+	}
+	f, err := t.root.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err == nil && int64(len(b)) > limit {
+		err = fmt.Errorf("reading %s: more than %d bytes", name, limit)
+	}
+	return b, err
+}
+
+// record is what was read of an image that is named by digest, which can't become another one.
+type record struct {
+	Image      string          `json:"image"`
+	Repository string          `json:"repository"`
+	Digest     string          `json:"digest"`
+	Manifests  []verify.Signed `json:"manifests"`
+}
+
+func recordName(image string) string {
+	return path.Join(stateDir, digest.FromString(image).Encoded()+".json")
+}
+
+// recorded is what an earlier run has read of an image; not ok if there is nothing that can be used.
+func (t *Tree) recorded(image string) (r record, ok bool) {
+	b, err := t.read(recordName(image), maxState)
+	if err != nil || json.Unmarshal(b, &r) != nil || r.Image != image || len(r.Manifests) == 0 {
+		return record{}, false
+	}
+	_, want, _ := strings.Cut(image, "@")
+	if r.Digest != want || r.Manifests[0].Digest != want {
+		return record{}, false
+	}
+	for _, m := range r.Manifests {
+		parsed, err := digest.Parse(m.Digest)
+		if err != nil || parsed.Algorithm().FromBytes(m.Manifest) != parsed {
+			return record{}, false
+		}
+	}
+	return r, true
+}
+
+func (t *Tree) keep(r record) error {
+	b, err := json.Marshal(r)
+	if err != nil {
+		return err
+	}
+	return t.write(recordName(r.Image), b)
+}
+
+// Sweep removes what an earlier run has left unfinished. Nobody else may write to the tree.
+func (t *Tree) Sweep() error {
+	entries, err := fs.ReadDir(t.root.FS(), stateDir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), "tmp-") {
+			err = errors.Join(err, t.root.RemoveAll(path.Join(stateDir, e.Name())))
+		}
+	}
+	return err
+}

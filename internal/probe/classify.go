@@ -1,0 +1,207 @@
+package probe
+
+import (
+	"regexp"
+	"strings"
+	"sync"
+
+	"github.com/nodetrust/nodetrust/internal/outside"
+	"github.com/nodetrust/nodetrust/internal/verdict"
+)
+
+// Prefixes by which CRI-O tells classes of failure apart. They are all that is stable over gRPC: no error types cross
+// the socket, and the code is always Unknown.
+const (
+	criSignatureInvalid    = "SignatureValidationFailed"
+	criRegistryUnavailable = "RegistryUnavailable"
+)
+
+// classifyCRI judges the message of a failed PullImage. Only the prefix decides that the policy refused; the rest of
+// the text gives the reason, and takes the refusal back where it names something that could not be read.
+func classifyCRI(message string) verdict.Verdict {
+	if tail, ok := strings.CutPrefix(message, criSignatureInvalid); ok {
+		// Of a multi-arch image: "copying system image from manifest list: Source image rejected: …".
+		if _, after, ok := strings.Cut(tail, "Source image rejected: "); ok {
+			tail = after
+		}
+		return refused(strings.TrimPrefix(tail, ": "))
+	}
+	v := verdict.Verdict{Verdict: verdict.Unknown, Message: outside.Text(message)}
+	if tail, ok := strings.CutPrefix(message, criRegistryUnavailable); ok {
+		v.Reason = verdict.RegistryUnreachable
+		if isLookaside(tail) {
+			v.Reason = verdict.LookasideUnreachable
+		}
+		return v
+	}
+	v.Reason = unknownReason(message)
+	return v
+}
+
+// A registry writes parts of the text, so the marker counts only in front of everything that a registry says.
+var podmanRejected = lazily(`^Error: (?:unable to copy from source \S+: )?` +
+	`(?:copying (?:system image|image \d+/\d+) from manifest list: )?Source image rejected: `)
+
+// classifyPodman judges what a failed podman pull wrote to stderr. Podman has one exit status for everything and no
+// class in its text, so only texts known to be refusals by policy are taken for one.
+func classifyPodman(stderr string) verdict.Verdict {
+	text := errorLine(stderr)
+	v := verdict.Verdict{Verdict: verdict.Unknown, Message: outside.Text(strings.TrimPrefix(text, "Error: "))}
+	if at := podmanRejected().FindStringIndex(text); at != nil {
+		tail := text[at[1]:]
+		if _, known := refusalReason(tail); known {
+			return refused(tail)
+		}
+		if reason, known := refusedInFact(tail); known {
+			v.Verdict, v.Reason = verdict.Refuse, reason
+			return v
+		}
+	}
+	v.Reason = unknownReason(text)
+	return v
+}
+
+// errorLine is everything from the first line that begins with "Error: ": what follows may be the registry's words.
+// Podman writes progress and (quoted) warnings before it.
+func errorLine(stderr string) string {
+	text := strings.TrimSpace(stderr)
+	if !strings.HasPrefix(text, "Error: ") {
+		if i := strings.Index(text, "\nError: "); i >= 0 {
+			text = text[i+1:]
+		}
+	}
+	return strings.ReplaceAll(text, "\n", " ")
+}
+
+// refused is the verdict for a text of the policy evaluation. A missing key or an unreachable lookaside, which the
+// library folds into a refusal as soon as there are two signatures, is unknown all the same.
+func refused(tail string) verdict.Verdict {
+	v := verdict.Verdict{Verdict: verdict.Refuse, Message: outside.Text(tail)}
+	reason, known := refusalReason(tail)
+	if known {
+		v.Reason = reason
+		return v
+	}
+	switch r := unknownReason(tail); r {
+	case verdict.KeyMissing, verdict.LookasideUnreachable, verdict.RegistryUnreachable, verdict.MechanismCannotTell:
+		v.Verdict, v.Reason = verdict.Unknown, r
+	default:
+		// The evaluation said no in words that are not in the table.
+		v.Reason = verdict.WeakOrUnsupported
+	}
+	return v
+}
+
+// lazily compiles a regular expression when it is first used: most commands of the program never judge a runtime's text.
+func lazily(expr string) func() *regexp.Regexp {
+	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(expr) })
+}
+
+type pattern struct {
+	re     func() *regexp.Regexp
+	reason verdict.Reason
+}
+
+// refusals are the texts of the policy evaluation's own errors (PolicyRequirementError and InvalidSignatureError),
+// measured with both OpenPGP mechanisms. Each must match from the start: identities and URLs follow.
+var refusals = []pattern{
+	{lazily(`^A signature was required, but no signature exists`), verdict.NoSignature},
+	{lazily(`^Running image .* is rejected by policy\.?`), verdict.RejectedByPolicy},
+	{lazily(`^Signature for identity .* is not accepted`), verdict.WrongIdentity},
+	{lazily(`^Signature for digest .* does not match`), verdict.WrongDigest},
+	{lazily(`^Key not found for key ID `), verdict.WrongKey},
+	{lazily(`^Invalid GPG signature: .*err:0x9\b`), verdict.WrongKey},
+	{lazily(`^Invalid GPG signature: .*err:0x7000099\b`), verdict.KeyExpired},
+	{lazily(`^Invalid GPG signature: .*err:0x700009a\b`), verdict.SignatureExpired},
+	{lazily(`^Invalid GPG signature: .*err:0x700005e\b`), verdict.KeyRevoked},
+	{lazily(`^Invalid GPG signature: `), verdict.WeakOrUnsupported},
+	{lazily(`^No public keys imported`), verdict.KeyUnreadable},
+}
+
+// inFact are texts of other errors that are refusals all the same: the pure-Go mechanism has no type for them.
+var inFact = []pattern{
+	{lazily(`signature error: openpgp: key expired`), verdict.KeyExpired},
+	{lazily(`signature error: openpgp: signature expired`), verdict.SignatureExpired},
+	{lazily(`signature error: openpgp: signature made by revoked key`), verdict.KeyRevoked},
+	{lazily(`tag byte does not have MSB set`), verdict.KeyUnreadable},
+	{lazily(`^not signed$`), verdict.WeakOrUnsupported},
+}
+
+const severalSignatures = "None of the signatures were accepted, reasons: "
+
+// refusalReason names why the policy evaluation refused. Of several signatures the one that came furthest counts: a
+// known signer and another image's identity says more than a foreign key. It is not known if one of them could not
+// be judged.
+func refusalReason(tail string) (verdict.Reason, bool) {
+	reasons, several := strings.CutPrefix(tail, severalSignatures)
+	if !several {
+		return match(refusals, tail)
+	}
+	found := map[verdict.Reason]bool{}
+	for part := range strings.SplitSeq(reasons, "; ") {
+		reason, ok := match(refusals, part)
+		if !ok {
+			reason, ok = match(inFact, part)
+		}
+		if !ok {
+			return "", false
+		}
+		found[reason] = true
+	}
+	for _, reason := range []verdict.Reason{
+		verdict.WrongIdentity, verdict.WrongDigest, verdict.KeyRevoked, verdict.KeyExpired, verdict.SignatureExpired,
+		verdict.WrongKey, verdict.KeyUnreadable, verdict.WeakOrUnsupported, verdict.NoSignature,
+	} {
+		if found[reason] {
+			return reason, true
+		}
+	}
+	return "", false
+}
+
+func refusedInFact(tail string) (verdict.Reason, bool) { return match(inFact, tail) }
+
+func match(ps []pattern, text string) (verdict.Reason, bool) {
+	for _, p := range ps {
+		if p.re().MatchString(text) {
+			return p.reason, true
+		}
+	}
+	return "", false
+}
+
+func isLookaside(text string) bool { return lookasideURL().MatchString(text) }
+
+var lookasideURL = lazily(`@sha256=[0-9a-f]{64}/signature-\d+`)
+
+// attachments is what the image library says where it looked for the sigstore signatures of an image.
+const attachments = `(?:manifest|manifest body) sha256-[0-9a-f]{64}\.sig in `
+
+// unknowns name what stood in the way, in this order. They never make a refusal.
+var unknowns = []pattern{
+	{lazily(`invalid policy in "|no policy\.json file found|open \S*policy\.json: |no policy\.json file`), verdict.PolicyInvalid},
+	{lazily(`Error parsing signature storage configuration: |parsing \S*/registries\.(?:d|rootful\.d|rootless\.d)/\S+: `), verdict.RegistriesDInvalid},
+	{lazily(`unrecognized signature format|Parsing signature failed|server provided \d+ signatures`), verdict.LookasideNotSignature},
+	{lazily(attachments + `.*(?:toomanyrequests|too many requests|429 )`), verdict.RateLimited},
+	{lazily(attachments + `.*(?:context deadline exceeded|Client\.Timeout|i/o timeout|TLS handshake timeout)`), verdict.Timeout},
+	{lazily(attachments), verdict.AttachmentsUnreadable},
+	{lazily(`reading signatures? from .*(?:401|403)`), verdict.LookasideForbidden},
+	{lazily(`reading signatures?(?: from|:) |@sha256=[0-9a-f]{64}/signature-\d+`), verdict.LookasideUnreachable},
+	{lazily(`(?:^|: )open \S+: (?:no such file or directory|permission denied)`), verdict.KeyMissing},
+	{lazily(`LiteralData not followed by signature|sigstore disabled|Unimplemented "keyType"`), verdict.MechanismCannotTell},
+	{lazily(`toomanyrequests|429 Too Many|Too Many Requests`), verdict.RateLimited},
+	{lazily(`unauthorized|authentication required|denied: |401 |403 `), verdict.Unauthorized},
+	{lazily(`name unknown|manifest unknown|404 `), verdict.ImageNotFound},
+	{lazily(`context deadline exceeded|Client\.Timeout|i/o timeout|TLS handshake timeout`), verdict.Timeout},
+	{lazily(`pinging container registry|is blocked in |connection refused|no such host|x509: |connection reset|server gave HTTP response|EOF|received unexpected HTTP status: 5`), verdict.RegistryUnreachable},
+}
+
+func unknownReason(text string) verdict.Reason {
+	if reason, ok := match(unknowns, text); ok {
+		return reason
+	}
+	if reason, ok := match(inFact, text); ok {
+		return reason
+	}
+	return verdict.RuntimeFailed
+}

@@ -1,0 +1,186 @@
+// Package probe asks a node's own container runtimes whether they take an image. A canary that must be accepted and
+// one that must be refused, judged by the runtime itself, tell what no file can: that the policy is enforced.
+package probe
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/nodetrust/nodetrust/internal/cri"
+	"github.com/nodetrust/nodetrust/internal/judge"
+	"github.com/nodetrust/nodetrust/internal/trust"
+	"github.com/nodetrust/nodetrust/internal/verdict"
+)
+
+// Names of runtimes, as in --runtime and in the JSON.
+const (
+	Auto   = "auto"
+	CRI    = "cri"
+	Podman = "podman"
+	Verify = "verify"
+)
+
+// DefaultCRISocket is where CRI-O listens.
+const DefaultCRISocket = cri.DefaultSocket
+
+// Limits of one round.
+const (
+	statusTimeout = 5 * time.Second
+	pullTimeout   = 60 * time.Second
+	// maxNamespaces bounds the namespaced policies that are probed one by one; more are reported as unknown.
+	maxNamespaces = 64
+	// MaxCanaries bounds the list of canaries.
+	MaxCanaries = 64
+)
+
+// Options say which runtimes are asked, and how.
+type Options struct {
+	// Runtime is auto, cri, podman or verify.
+	Runtime string
+	// CRISocket is a path or unix:///path. Empty is DefaultCRISocket.
+	CRISocket string
+	// Authfile is a containers-auth.json, or empty.
+	Authfile string
+	// CertDir, TLSVerify and Platform are those of verify.Options, for podman. A CRI runtime takes no more than a reference.
+	CertDir   string
+	TLSVerify *bool
+	Platform  string
+	// Root is the host's root; namespaced policies are listed below it. Empty is "/".
+	Root string
+	// Owned names images that are there only because of an earlier round: they are treated as absent before this one.
+	Owned []string
+	// KeepAccepted leaves the images of accept-canaries where they are.
+	KeepAccepted bool
+	// Announce, if set, is called once before the first pull with the canaries' references that the CRI store lacks.
+	Announce func(absent []string) error
+	// Environ is the environment that podman is run in, less what it doesn't need. Nil is this process's.
+	Environ []string
+	// Verify judges an image with nodetrust's own library.
+	Verify func(ctx context.Context, image string) verdict.Verdict
+}
+
+// Run runs each canary through each runtime once, and once more in the context of every namespaced policy of CRI-O.
+// The result holds the runtimes' answers first, those of verify last; it has none of a runtime only if no runtime is
+// there. Images that were not there before are removed again, also when ctx ends early. An error means that the round
+// could not even begin.
+func Run(ctx context.Context, canaries []trust.Canary, o Options) ([]judge.Canary, error) {
+	var out []judge.Canary
+	useCRI, usePodman := o.runtimes()
+	if useCRI {
+		results, err := runCRI(ctx, canaries, o)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, results...)
+	} else if o.Announce != nil {
+		if err := o.Announce([]string{}); err != nil {
+			return nil, fmt.Errorf("announcing: %w", err)
+		}
+	}
+	if usePodman {
+		results, err := runPodman(ctx, canaries, o)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, results...)
+	}
+	if o.Verify != nil {
+		for _, c := range canaries {
+			out = append(out, result(c, Verify, "", o.Verify(ctx, c.Image)))
+		}
+	}
+	return out, nil
+}
+
+// runtimes are those that take part.
+func (o Options) runtimes() (useCRI, usePodman bool) {
+	if o.Runtime == Auto {
+		return socketExists(o.CRISocket), podmanUsable("/")
+	}
+	return o.Runtime == CRI, o.Runtime == Podman
+}
+
+// Remove removes the images from the CRI store by reference. Images that are not there are no error.
+func Remove(ctx context.Context, refs []string, o Options) error {
+	c, err := dialCRI(o.CRISocket, o.Authfile)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	var errs []error
+	for _, ref := range refs {
+		if err := c.remove(ctx, ref); err != nil {
+			errs = append(errs, fmt.Errorf("removing %s: %w", ref, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+var imageRE = lazily(`^[A-Za-z0-9][A-Za-z0-9._:/-]*@sha256:[0-9a-f]{64}$`)
+
+// CheckCanaries reports what is wrong with a list of canaries: all problems at once, nil if there is none.
+func CheckCanaries(canaries []trust.Canary) error {
+	if len(canaries) == 0 {
+		return errors.New("no canaries given")
+	}
+	if len(canaries) > MaxCanaries {
+		return fmt.Errorf("%d canaries given, at most %d are run", len(canaries), MaxCanaries)
+	}
+	var errs []error
+	seen := map[string]bool{}
+	for i, c := range canaries {
+		if seen[c.Image] {
+			errs = append(errs, fmt.Errorf("canaries[%d].image: listed twice", i))
+		}
+		seen[c.Image] = true
+		if len(c.Image) > 512 || !imageRE().MatchString(c.Image) || !strings.Contains(c.Image, "/") {
+			errs = append(errs, fmt.Errorf("canaries[%d].image: must be a fully qualified repository@sha256:…", i))
+		}
+		if c.Expect != verdict.Accept && c.Expect != verdict.Refuse {
+			errs = append(errs, fmt.Errorf("canaries[%d].expect: must be accept or refuse", i))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func result(c trust.Canary, runtime, namespace string, v verdict.Verdict) judge.Canary {
+	v.Image = c.Image
+	r := judge.Canary{Verdict: v, Expect: c.Expect, Runtime: runtime, Namespace: namespace}
+	r.OK = judge.Right(r)
+	return r
+}
+
+// namespaces lists the namespaces that have a policy of their own.
+func namespaces(root string) ([]string, error) {
+	if root == "" {
+		root = "/"
+	}
+	dir := filepath.Join(root, "etc/crio/policies")
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var out []string
+	for _, e := range entries {
+		if name, ok := strings.CutSuffix(e.Name(), ".json"); ok && name != "" {
+			out = append(out, name)
+		}
+	}
+	slices.Sort(out)
+	return out, nil
+}
+
+func socketExists(address string) bool {
+	fi, err := os.Stat(cri.SocketPath(address))
+	return err == nil && fi.Mode()&fs.ModeSocket != 0
+}

@@ -1,0 +1,311 @@
+// Package release judges OpenShift releases as the Cluster Version Operator does: by detached signatures of the release
+// image's digest, and through it by the digests of everything that the release consists of. No image of the payload has a
+// GPG signature of its own.
+package release
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/nodetrust/nodetrust/internal/verdict"
+	"github.com/nodetrust/nodetrust/internal/verify"
+	"github.com/nodetrust/nodetrust/internal/verify/detached"
+)
+
+// Repository is where Red Hat's releases are: what their signatures are for, wherever a copy was taken from.
+const Repository = "quay.io/openshift-release-dev/ocp-release"
+
+// maxBlobs bounds the signatures of one release that are judged, of all stores together.
+const maxBlobs = 64
+
+// Key is one verifier: a key file, any key of which may sign.
+type Key struct {
+	Name string
+	Data []byte
+}
+
+// Options say how a release is judged.
+type Options struct {
+	// As is the docker reference that must have been signed. Empty is the release's own; of a local one Repository, any tag.
+	As string
+	// Keys are verifiers, each of which must be satisfied, as the operator wants it.
+	Keys []Key
+	// Sources are asked in their order until all keys are satisfied.
+	Sources []Source
+	// Policy is what the release image is read through; verify.AcceptAll makes one. It judges nothing.
+	Policy *verify.Policy
+	Image  verify.Options
+	// SignatureOnly leaves the release image unread where its digest is known without: then nothing is said of the payload.
+	SignatureOnly bool
+}
+
+// Verifier is the answer for one key file.
+type Verifier struct {
+	Key     string         `json:"key"`
+	Verdict verdict.Answer `json:"verdict"`
+	Reason  verdict.Reason `json:"reason"`
+	Message string         `json:"message"`
+	// Signer is the full fingerprint of who signed, and Source where the signature lay.
+	Signer string `json:"signer,omitempty"`
+	Source string `json:"source,omitempty"`
+}
+
+// Result is the answer on a release.
+type Result struct {
+	Release string         `json:"release"`
+	Digest  string         `json:"digest,omitempty"`
+	Verdict verdict.Answer `json:"verdict"`
+	Reason  verdict.Reason `json:"reason"`
+	Message string         `json:"message"`
+	Hint    string         `json:"hint,omitempty"`
+	// Version is the release's name as its payload has it.
+	Version   string     `json:"version,omitempty"`
+	Verifiers []Verifier `json:"verifiers"`
+	// Problems are stores that could not be read; they matter only where the verdict is unknown.
+	Problems []string `json:"problems,omitempty"`
+	// Instance is the platform's, of a release for several.
+	Instance string `json:"instance,omitempty"`
+	// Images are what the release vouches for; none unless the verdict is accept.
+	Images []Image `json:"images,omitempty"`
+
+	repositories []string // under which nodes may pull the release image
+}
+
+// Vouches names the release if it was verified and vouches for the digest, be it its own; else it is empty.
+func (r *Result) Vouches(digest string) string {
+	if r.Verdict != verdict.Accept || digest == "" {
+		return ""
+	}
+	if digest == r.Digest || digest == r.Instance || slices.ContainsFunc(r.Images, func(i Image) bool { return i.Digest == digest }) {
+		return r.Release
+	}
+	return ""
+}
+
+// Verify judges a release: docker://REFERENCE or REFERENCE, dir:PATH or oci:PATH. An error means that the argument or an
+// option can't be used; whatever goes wrong later is in the result. Image.Timeout bounds the whole: what doesn't end soon
+// after it is left alone.
+func Verify(ctx context.Context, release string, o Options) (Result, error) {
+	r := Result{Release: strings.TrimPrefix(release, "docker://"), Verifiers: []Verifier{}}
+	want, err := o.wanted(r.Release)
+	if err != nil {
+		return r, err
+	}
+	if o.Image.Timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, o.Image.Timeout)
+		defer cancel()
+	}
+	done := make(chan struct{})
+	judged := r
+	go func() {
+		defer close(done)
+		judged, err = judged.verify(ctx, release, want, o)
+	}()
+	if !verify.Within(ctx, done) {
+		late := &verify.ContentError{Reason: verdict.Timeout, Err: ctx.Err()}
+		return r.unknown(late, "the release could not be judged"), nil
+	}
+	return judged, err
+}
+
+// verify is Verify, whatever time it takes.
+func (r Result) verify(ctx context.Context, release string, want detached.Wanted, o Options) (Result, error) {
+	if !local(r.Release) {
+		_, r.Digest, _ = strings.Cut(r.Release, "@")
+	}
+	var content *verify.Content
+	var unread error
+	if !o.SignatureOnly || r.Digest == "" {
+		image := o.Image
+		image.As = ""
+		content, unread = verify.OpenContent(ctx, release, o.Policy, image)
+		var known *verify.ContentError
+		if unread != nil && !errors.As(unread, &known) {
+			return r, unread
+		}
+		if unread == nil {
+			defer content.Close()
+			r.Digest = content.Digest
+		}
+	}
+	r.repositories = repositories(r.Release, want.Reference)
+	if r.Digest == "" {
+		return r.unknown(unread, "the release image could not be read"), nil
+	}
+	want.Digest = r.Digest
+	if !strings.ContainsAny(want.Reference[strings.LastIndexByte(want.Reference, '/')+1:], ":@") { // without a tag it is pulled by digest
+		want.Reference += "@" + r.Digest
+	}
+	r.signatures(ctx, want, o)
+	switch {
+	case r.Verdict != verdict.Accept || o.SignatureOnly:
+		return r, nil
+	case unread != nil:
+		return r.unknown(unread, "the signatures hold, but the release image could not be read"), nil
+	}
+	p, err := readPayload(ctx, content)
+	if err != nil {
+		return r.unknown(err, "the signatures hold, but not what the release consists of could be read"), nil
+	}
+	r.Version, r.Images = p.name, p.images
+	if content.Instance != content.Digest {
+		r.Instance = content.Instance
+	}
+	r.Message = fmt.Sprintf("%s; it vouches for %d images", r.Message, len(r.Images))
+	return r, nil
+}
+
+// repositories are those of the references that are docker references, without tag and digest.
+func repositories(references ...string) (out []string) {
+	for _, ref := range references {
+		name, err := verify.Canonical(ref)
+		if err != nil || local(ref) {
+			continue
+		}
+		name, _, _ = strings.Cut(name, "@")
+		if i := strings.LastIndexByte(name, ':'); i > strings.LastIndexByte(name, '/') {
+			name = name[:i]
+		}
+		if !slices.Contains(out, name) {
+			out = append(out, name)
+		}
+	}
+	return out
+}
+
+func local(release string) bool {
+	return strings.HasPrefix(release, "dir:") || strings.HasPrefix(release, "oci:")
+}
+
+// wanted is what the signatures must be for.
+func (o Options) wanted(release string) (detached.Wanted, error) {
+	if err := verify.CheckImage(release, ""); err != nil {
+		return detached.Wanted{}, err
+	}
+	switch {
+	case len(o.Keys) == 0:
+		return detached.Wanted{}, errors.New("no key is given")
+	case o.As != "":
+		if err := verify.CheckImage(o.As, ""); err != nil || local(o.As) {
+			return detached.Wanted{}, fmt.Errorf("reference %q: is no docker reference", o.As)
+		}
+		return detached.Wanted{Reference: o.As}, nil
+	case local(release):
+		return detached.Wanted{Reference: Repository}, nil
+	}
+	name, _, byDigest := strings.Cut(release, "@")
+	if byDigest { // its tag, if there is one, is not looked at by runtimes either
+		if i := strings.LastIndexByte(name, ':'); i > strings.LastIndexByte(name, '/') {
+			name = name[:i]
+		}
+	}
+	return detached.Wanted{Reference: name}, nil
+}
+
+// unknown ends with what could not be read.
+func (r Result) unknown(err error, what string) Result {
+	r.Verdict, r.Reason, r.Message = verdict.Unknown, verdict.RegistryUnreachable, what
+	var known *verify.ContentError
+	if errors.As(err, &known) {
+		r.Reason = known.Reason
+	}
+	if err != nil {
+		r.Message += ": " + err.Error()
+	}
+	return r
+}
+
+// signatures asks the sources until every key is satisfied, and concludes.
+func (r *Result) signatures(ctx context.Context, want detached.Wanted, o Options) {
+	var blobs []Blob
+	var missed []error
+	open := make([]Verifier, len(o.Keys))
+	for i, k := range o.Keys {
+		open[i] = Verifier{Key: k.Name, Verdict: verdict.Refuse, Reason: verdict.NoSignature, Message: "no signature of the release was found"}
+	}
+	r.Verifiers = open
+	for _, s := range o.Sources {
+		if !slices.ContainsFunc(open, func(v Verifier) bool { return v.Verdict != verdict.Accept }) {
+			break
+		}
+		more, err := s.Signatures(ctx, r.Digest)
+		if err != nil {
+			missed = append(missed, err)
+			r.Problems = append(r.Problems, err.Error())
+		}
+		for _, b := range more {
+			if slices.ContainsFunc(blobs, func(have Blob) bool { return bytes.Equal(have.Data, b.Data) }) {
+				continue // stores are copies of each other
+			}
+			if len(blobs) == maxBlobs {
+				missed = append(missed, &verify.ContentError{Reason: verdict.LookasideNotSignature, Err: fmt.Errorf("more than %d signatures", maxBlobs)})
+				break
+			}
+			if err := b.Check(); err != nil {
+				missed, r.Problems = append(missed, err), append(r.Problems, err.Error())
+				continue
+			}
+			blobs = append(blobs, b)
+			for i := range open {
+				open[i].judge(ctx, b, o.Keys[i], want)
+			}
+		}
+	}
+	r.conclude(missed)
+}
+
+// judge lets a key see one more signature. The nearest to an accept is kept.
+func (v *Verifier) judge(ctx context.Context, b Blob, k Key, want detached.Wanted) {
+	if v.Verdict == verdict.Accept {
+		return
+	}
+	d, err := detached.Verify(ctx, b.Data, [][]byte{k.Data}, want)
+	if err != nil { // of what is wanted, which was checked
+		d = detached.Answer{Verdict: verdict.Unknown, Reason: verdict.MechanismCannotTell, Message: err.Error()}
+	}
+	if v.Source == "" || d.Verdict == verdict.Accept || d.Verdict == verdict.Unknown || v.Verdict == verdict.Refuse && v.Reason == verdict.WrongKey {
+		v.Verdict, v.Reason, v.Message, v.Signer, v.Source = d.Verdict, d.Reason, d.Message, d.Signer, b.Source
+	}
+}
+
+// conclude makes the release's answer of the keys': all must accept. Where one doesn't, a source that could not be read may
+// have what is missing.
+func (r *Result) conclude(missed []error) {
+	var first *Verifier
+	for i := range r.Verifiers {
+		v := &r.Verifiers[i]
+		if v.Verdict == verdict.Refuse && len(missed) > 0 {
+			var known *verify.ContentError
+			reason := verdict.LookasideUnreachable
+			if errors.As(missed[0], &known) {
+				reason = known.Reason
+			}
+			v.Verdict, v.Reason, v.Message = verdict.Unknown, reason, fmt.Sprintf("%s; not all stores could be read: %v", v.Message, missed[0])
+		}
+		if v.Verdict != verdict.Accept && (first == nil || first.Verdict == verdict.Unknown && v.Verdict == verdict.Refuse) {
+			first = v
+		}
+	}
+	if first == nil {
+		var by []string
+		for _, v := range r.Verifiers {
+			if !slices.Contains(by, v.Signer) {
+				by = append(by, v.Signer)
+			}
+		}
+		r.Verdict, r.Message = verdict.Accept, "signed by "+strings.Join(by, " and ")
+		return
+	}
+	r.Verdict, r.Reason, r.Message = first.Verdict, first.Reason, first.Message
+	if len(r.Verifiers) > 1 {
+		r.Message = fmt.Sprintf("%s: %s; every key must have signed", first.Key, first.Message)
+	}
+	if first.Reason == verdict.NoSignature {
+		r.Hint = "name a store that has signatures of releases with --store, or ConfigMaps with --signatures-from"
+	}
+}

@@ -1,0 +1,157 @@
+// Package trust holds the trust config: which images nodes must demand signatures of, by which keys, and where the
+// signatures lie. It parses and validates trust.yaml and turns it into the files of a node. It does no I/O and knows no clock.
+package trust
+
+import (
+	"github.com/nodetrust/nodetrust/internal/trust/key"
+	"github.com/nodetrust/nodetrust/internal/verdict"
+)
+
+// APIVersion and ObjectKind are those of a trust config.
+const (
+	APIVersion = "nodetrust.io/v1alpha1"
+	ObjectKind = "TrustConfig"
+)
+
+// Config is a valid trust config, as Parse returns it. Lines are those of trust.yaml, for messages.
+type Config struct {
+	// File is the name that was given to Parse.
+	File string
+	// Name is metadata.name.
+	Name  string
+	Pools []string
+	// Reject is spec.default: whether images that no registry entry covers are refused.
+	Reject     bool
+	Keys       []Key
+	Registries []Registry
+	Canaries   []Canary
+	idle       []Problem
+}
+
+// Idle lists what is valid and has no effect on what nodes prove: accept-canaries that no entry covers, where the default accepts.
+func (c *Config) Idle() []Problem { return c.idle }
+
+// Key is a named key: a path on the nodes, or content that is shipped.
+type Key struct {
+	Name string
+	// Path is a file that the nodes already have; empty for shipped keys.
+	Path string
+	// File is the parsed content of a shipped key; nil for a path.
+	File *key.File
+	// Fingerprints are those that the file must hold: upper-case hex.
+	Fingerprints []string
+	Line         int
+}
+
+// Rule says what is demanded of the images of a scope.
+type Rule string
+
+// The rules. A signed scope has requirements, all of which must hold.
+const (
+	RuleAccept Rule = "accept"
+	RuleReject Rule = "reject"
+	RuleSigned Rule = "signed"
+)
+
+// Registry is an entry of spec.registries: one scope of the docker transport.
+type Registry struct {
+	Scope        string
+	Rule         Rule
+	Requirements []Requirement
+	Location     // where signatures of the registry itself lie
+	Mirrors      []Mirror
+	Because      string
+	Line         int
+}
+
+// Location says where signatures lie.
+type Location struct {
+	// Lookaside is a URL without trailing slash, or empty.
+	Lookaside string
+	// Attachments is use-sigstore-attachments; nil says nothing.
+	Attachments *bool
+	lookasideAt int
+	attachAt    int
+}
+
+// Mirror is a physical place from which images of a scope are pulled under their logical name.
+type Mirror struct {
+	Location
+	// Scope is spec.registries[].mirrors[].location.
+	Scope string
+	Line  int
+}
+
+// Requirement is one entry of require: exactly one of SignedBy and Sigstore is set.
+type Requirement struct {
+	// SignedBy are names of keys, any of which may have signed.
+	SignedBy []string
+	Sigstore *Sigstore
+	Identity Identity
+	Line     int
+}
+
+// Sigstore says what sigstore signatures must be made with: exactly one of Keys, Fulcio and PKI is set. All strings but
+// issuer, email and host name are names of keys.
+type Sigstore struct {
+	Keys   []string
+	Fulcio *Fulcio
+	PKI    *PKI
+	Rekor  []string
+}
+
+// Fulcio demands a short-lived certificate.
+type Fulcio struct{ CA, OIDCIssuer, SubjectEmail string }
+
+// PKI demands a certificate of one's own authority.
+type PKI struct{ Roots, Intermediates, SubjectEmail, SubjectHostname string }
+
+// Identity is a signedIdentity of policy.json; fields that its Type doesn't use are empty.
+type Identity struct {
+	Type                 string
+	Reference            string // exactReference
+	Repository           string // exactRepository
+	Prefix, SignedPrefix string // remapIdentity
+}
+
+// The types of Identity.
+const (
+	MatchRepoDigestOrExact = "matchRepoDigestOrExact"
+	MatchExact             = "matchExact"
+	MatchRepository        = "matchRepository"
+	ExactReference         = "exactReference"
+	ExactRepository        = "exactRepository"
+	RemapIdentity          = "remapIdentity"
+)
+
+// key returns the key of that name. Parse guarantees that names in requirements are known.
+func (c *Config) key(name string) Key {
+	for _, k := range c.Keys {
+		if k.Name == name {
+			return k
+		}
+	}
+	return Key{}
+}
+
+// KeyPaths returns the key files that the nodes must already have, in the order of spec.keys.
+func (c *Config) KeyPaths() []string {
+	var paths []string
+	for _, k := range c.Keys {
+		if k.Path != "" {
+			paths = append(paths, k.Path)
+		}
+	}
+	return paths
+}
+
+// refused reports whether image is a refuse-canary.
+func (c *Config) refused() []Canary {
+	var out []Canary
+	for _, n := range c.Canaries {
+		if n.Expect == verdict.Refuse {
+			out = append(out, n)
+		}
+	}
+	return out
+}

@@ -1,0 +1,486 @@
+package verify
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/BurntSushi/toml"
+	"go.podman.io/image/v5/pkg/sysregistriesv2"
+	"go.podman.io/image/v5/signature"
+	"go.podman.io/image/v5/types"
+
+	"github.com/nodetrust/nodetrust/internal/trust"
+	"github.com/nodetrust/nodetrust/internal/verdict"
+	"github.com/nodetrust/nodetrust/internal/verify/hostfs"
+	"github.com/nodetrust/nodetrust/internal/verify/mechanism"
+	"github.com/nodetrust/nodetrust/internal/verify/registriesd"
+)
+
+// Where a root process of a host finds its configuration, as paths of that host.
+const (
+	etcPolicy       = "/etc/containers/policy.json"
+	userPolicy      = "/root/.config/containers/policy.json"
+	vendorPolicy    = "/usr/share/containers/policy.json"
+	etcRegistriesD  = "/etc/containers/registries.d"
+	userRegistriesD = "/root/.config/containers/registries.d"
+	registriesConf  = "/etc/containers/registries.conf"
+	registriesConfD = "/etc/containers/registries.conf.d"
+)
+
+// InvalidError says that a policy.json, a registries.d directory or a registries.conf doesn't load: a runtime that reads
+// it can pull nothing.
+type InvalidError struct {
+	// Reason is PolicyInvalid or RegistriesDInvalid.
+	Reason verdict.Reason
+	Err    error
+}
+
+func (e *InvalidError) Error() string { return e.Err.Error() }
+func (e *InvalidError) Unwrap() error { return e.Err }
+
+// ErrNoTemp says that a policy can't be opened for want of a temporary directory; it is not the policy's fault.
+var ErrNoTemp = errors.New("making a temporary directory")
+
+// Settings change where a Policy finds what it names. The zero value reads this machine.
+type Settings struct {
+	// Root is the root directory of the host whose policy is judged: key files, file: lookasides and certs.d are read below
+	// it. Empty or "/" is this machine.
+	Root string
+	// RegistriesConf is a registries.conf of this machine that replaces the host's.
+	RegistriesConf string
+	// Keys maps paths of key files, as written in policy.json, to files of this machine that are read instead.
+	Keys map[string]string
+	// HostRegistries makes Files and Rendered read registries.conf (and registries.conf.d) below Root. Host always does.
+	HostRegistries bool
+	// HiddenHome makes Host go on where root's home may not be looked into, as if nothing were there: for a caller that
+	// learns from somebody else whether a file there masks the host's. Else that is PolicyInvalid.
+	HiddenHome bool
+}
+
+// maxConfigFile bounds policy.json, registries.conf and a key file, in bytes.
+const maxConfigFile = 4 << 20
+
+// Masked is a file that isn't read because of another, or of a directory.
+type Masked struct {
+	Path string `json:"path"`
+	By   string `json:"by"`
+}
+
+// File is a file of a policy: its path as the host sees it, and what it holds.
+type File struct {
+	Path string
+	Data []byte
+}
+
+// Policy is a policy.json that the image library accepts, with the registries.d files, registries.conf and keys that
+// belong to it. It is read once: later changes of the files are not seen. It may be used by several goroutines. Close it
+// after use.
+type Policy struct {
+	// File is where policy.json was read, as the host sees it.
+	File string
+	// Masked are files that the host has in places which File or RegistriesD hide. Notes say where runtimes of another
+	// version than nodetrust goes by read other files than these. Both are for explaining only.
+	Masked []Masked
+	Notes  []string
+	// RegistriesD are the effective files, and RegistriesConf the registries.conf; "" if there is none.
+	RegistriesD    []string
+	RegistriesConf string
+
+	settings   Settings
+	host       hostfs.Root
+	library    *signature.Policy
+	doc        policyDoc
+	registries registriesd.Config
+	// registriesFiles are what registries was made of, and registriesDirs where they were read, for explaining.
+	registriesFiles []registriesd.File
+	registriesDirs  []string
+	registriesHost  hostfs.Root
+	tmp             string // holds the copies that the library reads; untmp removes it
+	untmp           func() error
+	sys             types.SystemContext
+	keyrings        string // set by Enclose
+	keys            *mechanism.Keyrings
+	warm            chan struct{} // closed when gpgme has found its engines
+	unenclose       func()
+	late            atomic.Bool // something goes on that was not waited for
+
+	mu       sync.Mutex
+	sections map[string]*section // by transport and scope
+
+	keyFilesMu sync.Mutex
+	keyFiles   map[string]keyFile // by path as policy.json has it
+}
+
+// keyFile is what a key file held when it was read first.
+type keyFile struct {
+	data []byte
+	err  error
+}
+
+// Host opens the policy that a root process of the host below root works under: ~root's policy.json if there is one,
+// which masks /etc/containers/policy.json, which masks the vendor's. Likewise ~root's registries.d replaces the others
+// as a whole, as it does for readers before image library 5.40, which all CRI-O up to 1.35 are; without it the
+// directories below /etc and /usr/share are merged, a file hiding that of the same base name in a later one.
+func Host(s Settings) (*Policy, error) {
+	host := hostfs.Root(s.Root)
+	p := &Policy{settings: s, host: host}
+	var data []byte
+	for _, path := range []string{userPolicy, etcPolicy, vendorPolicy} {
+		b, err := host.ReadFile(path, maxConfigFile)
+		switch {
+		case p.File != "":
+			if err == nil {
+				p.Masked = append(p.Masked, Masked{path, p.File})
+			}
+		case err == nil:
+			p.File, data = path, b
+		case path == userPolicy && s.HiddenHome && errors.Is(err, fs.ErrPermission):
+		case !errors.Is(err, fs.ErrNotExist):
+			return nil, &InvalidError{verdict.PolicyInvalid, fmt.Errorf("reading policy: %w", err)}
+		}
+	}
+	if p.File == "" {
+		return nil, &InvalidError{verdict.PolicyInvalid, fmt.Errorf("no policy.json found at any of %s, %s, %s", userPolicy, etcPolicy, vendorPolicy)}
+	}
+	files, err := p.hostRegistriesD()
+	if err != nil {
+		return nil, err
+	}
+	p.settings.HostRegistries = true
+	return p.open(data, files)
+}
+
+// hostRegistriesD reads the host's effective registries.d files.
+func (p *Policy) hostRegistriesD() ([]registriesd.File, error) {
+	dirs := []string{
+		"/etc/containers/registries.rootful.d", etcRegistriesD,
+		"/usr/share/containers/registries.rootful.d", "/usr/share/containers/registries.d",
+	}
+	if _, err := p.host.ReadDir(userRegistriesD); err == nil {
+		for _, dir := range dirs {
+			if files, err := registriesd.Read(p.host, []string{dir}); err == nil {
+				for _, f := range files {
+					p.Masked = append(p.Masked, Masked{f.Path, userRegistriesD})
+				}
+			}
+		}
+		dirs = []string{userRegistriesD}
+	}
+	p.registriesDirs, p.registriesHost = dirs, p.host
+	files, err := registriesd.Read(p.host, dirs)
+	if err != nil {
+		return nil, &InvalidError{verdict.RegistriesDInvalid, err}
+	}
+	p.noteRegistriesD(files)
+	return files, nil
+}
+
+// noteRegistriesD says which files are hidden by those of the same base name, and what runtimes with an image library
+// before 5.40, or from it on, read otherwise.
+func (p *Policy) noteRegistriesD(files []registriesd.File) {
+	for _, dir := range p.registriesDirs {
+		entries, _ := p.host.ReadDir(dir)
+		for _, e := range entries {
+			path := filepath.Join(dir, e.Name())
+			i := slices.IndexFunc(files, func(f registriesd.File) bool { return filepath.Base(f.Path) == e.Name() })
+			if i >= 0 && files[i].Path != path {
+				p.Masked = append(p.Masked, Masked{path, files[i].Path})
+			}
+		}
+	}
+	const older, newer = "runtimes with an image library before 5.40 (CRI-O up to 1.35, podman up to 5)", "those from 5.40 on (podman 6)"
+	if p.registriesDirs[0] == userRegistriesD {
+		p.Notes = append(p.Notes, fmt.Sprintf("%s read %s alone, which is told here; %s merge it with the files that it masks", older, userRegistriesD, newer))
+	}
+	if p.File == vendorPolicy {
+		p.Notes = append(p.Notes, fmt.Sprintf("%s don't read %s: they find no policy and pull nothing", older, vendorPolicy))
+	}
+	for _, f := range files {
+		if dir := filepath.Dir(f.Path); dir != etcRegistriesD && dir != userRegistriesD {
+			p.Notes = append(p.Notes, fmt.Sprintf("%s don't read %s", older, f.Path))
+		}
+	}
+}
+
+// Files opens the policy.json at policyFile and the registries.d directories, the first of the highest priority, all of
+// them on this machine. Without directories no lookaside is configured.
+func Files(policyFile string, registriesDirs []string, s Settings) (*Policy, error) {
+	data, err := hostfs.ThisMachine.ReadFile(policyFile, maxConfigFile)
+	if err != nil {
+		return nil, &InvalidError{verdict.PolicyInvalid, fmt.Errorf("reading policy: %w", err)}
+	}
+	for _, dir := range registriesDirs {
+		if st, err := os.Stat(dir); err != nil {
+			return nil, &InvalidError{verdict.RegistriesDInvalid, fmt.Errorf("reading registries.d: %w", err)}
+		} else if !st.IsDir() {
+			return nil, &InvalidError{verdict.RegistriesDInvalid, fmt.Errorf("reading registries.d: %s is no directory", dir)}
+		}
+	}
+	files, err := registriesd.Read(hostfs.ThisMachine, registriesDirs)
+	if err != nil {
+		return nil, &InvalidError{verdict.RegistriesDInvalid, err}
+	}
+	p := &Policy{File: policyFile, settings: s, host: hostfs.Root(s.Root), registriesDirs: registriesDirs}
+	return p.open(data, files)
+}
+
+// Rendered opens files that are on no host yet: policy.json and the registries.d files. Paths of key files are read
+// below Root or as Keys says.
+func Rendered(policy File, registries []File, s Settings) (*Policy, error) {
+	files := make([]registriesd.File, len(registries))
+	for i, f := range registries {
+		files[i] = registriesd.File(f)
+	}
+	p := &Policy{File: policy.Path, settings: s, host: hostfs.Root(s.Root)}
+	return p.open(policy.Data, files)
+}
+
+// Close removes the temporary copies. What is under way with them may take a moment to end, and is left alone then.
+func (p *Policy) Close() error {
+	select {
+	case <-p.warm:
+	case <-time.After(mechanism.CloseTimeout):
+		p.late.Store(true)
+	}
+	if ended := p.keys.Close(); !ended || p.late.Load() {
+		mechanism.EndStragglers(p.keyrings)
+	}
+	if p.unenclose != nil {
+		p.unenclose()
+	}
+	return p.untmp()
+}
+
+func (p *Policy) open(policy []byte, files []registriesd.File) (_ *Policy, err error) {
+	p.library, err = signature.NewPolicyFromBytes(policy)
+	if err != nil {
+		return nil, &InvalidError{verdict.PolicyInvalid, fmt.Errorf("invalid policy in %q: %w", p.File, err)}
+	}
+	// The library has accepted it, so it is strict JSON without duplicates.
+	if err := json.Unmarshal(policy, &p.doc); err != nil {
+		return nil, &InvalidError{verdict.PolicyInvalid, fmt.Errorf("invalid policy in %q: %w", p.File, err)}
+	}
+	p.sections, p.keyFiles = map[string]*section{}, map[string]keyFile{}
+	p.keys = mechanism.NewKeyrings(func() (stop func()) { return mechanism.WithoutAgents(p.keyrings) })
+	p.warm = make(chan struct{})
+	go func() {
+		defer close(p.warm)
+		if bytes.Contains(policy, []byte(`"signedBy"`)) {
+			mechanism.WarmUp()
+		}
+	}()
+	defer func() {
+		if err != nil {
+			<-p.warm
+		}
+	}()
+
+	if p.tmp, p.untmp, err = scratch(); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrNoTemp, err)
+	}
+	defer func() {
+		if err != nil {
+			_ = p.untmp()
+		}
+	}()
+	for _, dir := range []string{"registries.d", "merged.d", "registries.conf.d", "certs.d"} {
+		if err := os.Mkdir(filepath.Join(p.tmp, dir), 0o700); err != nil {
+			return nil, err
+		}
+	}
+	if err := registriesd.LoadIn(filepath.Join(p.tmp, "registries.d"), files); err != nil {
+		return nil, &InvalidError{verdict.RegistriesDInvalid, err}
+	}
+	if p.registries, err = registriesd.Merge(files); err != nil {
+		return nil, &InvalidError{verdict.RegistriesDInvalid, err}
+	}
+	p.registriesFiles = files
+	for _, f := range files {
+		p.RegistriesD = append(p.RegistriesD, f.Path)
+	}
+	merged, err := p.registries.Below(p.host).Marshal()
+	if err != nil {
+		return nil, err
+	}
+	if err := os.WriteFile(filepath.Join(p.tmp, "merged.d", "merged.yaml"), merged, 0o600); err != nil {
+		return nil, err
+	}
+	if err := p.copyRegistriesConf(); err != nil {
+		return nil, &InvalidError{verdict.RegistriesDInvalid, err}
+	}
+	if err := os.WriteFile(filepath.Join(p.tmp, "auth.json"), []byte("{}"), 0o600); err != nil {
+		return nil, err
+	}
+	p.sys = types.SystemContext{
+		SignaturePolicyPath:         "/dev/null", // never read: policies are passed as values
+		RegistriesDirPath:           filepath.Join(p.tmp, "merged.d"),
+		SystemRegistriesConfPath:    filepath.Join(p.tmp, "registries.conf"),
+		SystemRegistriesConfDirPath: filepath.Join(p.tmp, "registries.conf.d"),
+		AuthFilePath:                filepath.Join(p.tmp, "auth.json"),
+		DockerPerHostCertDirPath:    filepath.Join(p.tmp, "certs.d"),
+		DockerRegistryUserAgent:     "nodetrust",
+	}
+	if _, err := sysregistriesv2.TryUpdatingCache(&p.sys); err != nil {
+		err = fmt.Errorf("loading registries.conf: %w", err)
+		return nil, &InvalidError{verdict.RegistriesDInvalid, registriesd.Reworded(err,
+			p.sys.SystemRegistriesConfDirPath, registriesConfD,
+			p.sys.SystemRegistriesConfPath, p.RegistriesConf,
+		)}
+	}
+	return p, p.linkCerts()
+}
+
+// copyRegistriesConf makes the library's registries.conf: the one that was asked for, or the host's with its drop-ins.
+func (p *Policy) copyRegistriesConf() error {
+	to := filepath.Join(p.tmp, "registries.conf")
+	switch {
+	case p.settings.RegistriesConf != "":
+		data, err := hostfs.ThisMachine.ReadFile(p.settings.RegistriesConf, maxConfigFile)
+		if err != nil {
+			return fmt.Errorf("reading registries.conf: %w", err)
+		}
+		p.RegistriesConf = p.settings.RegistriesConf
+		return writeRegistriesConf(to, data)
+	case !p.settings.HostRegistries:
+		return os.WriteFile(to, nil, 0o600)
+	}
+	data, err := p.host.ReadFile(registriesConf, maxConfigFile)
+	switch {
+	case err == nil:
+		p.RegistriesConf = registriesConf
+	case !errors.Is(err, fs.ErrNotExist):
+		return err
+	}
+	if err := writeRegistriesConf(to, data); err != nil {
+		return err
+	}
+	entries, err := p.host.ReadDir(registriesConfD)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if e.IsDir() || filepath.Ext(e.Name()) != ".conf" {
+			continue
+		}
+		data, err := p.host.ReadFile(filepath.Join(registriesConfD, e.Name()), maxConfigFile)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if err := writeRegistriesConf(filepath.Join(p.tmp, "registries.conf.d", e.Name()), data); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// writeRegistriesConf copies a registries.conf without the keys that make the library run programs: judging a host must
+// not execute what its files name, and credentials come from the caller's file only. What doesn't parse is copied as it
+// is, for the library to complain about.
+func writeRegistriesConf(to string, data []byte) error {
+	const layerStore, credentials = "additional-layer-store-auth-helper", "credential-helpers"
+	if bytes.Contains(data, []byte(layerStore)) || bytes.Contains(data, []byte(credentials)) {
+		var doc map[string]any
+		if toml.Unmarshal(data, &doc) == nil {
+			delete(doc, layerStore)
+			delete(doc, credentials)
+			var out bytes.Buffer
+			if err := toml.NewEncoder(&out).Encode(doc); err != nil {
+				return err
+			}
+			data = out.Bytes()
+		}
+	}
+	return os.WriteFile(to, data, 0o600)
+}
+
+// linkCerts makes one certs.d directory out of the host's two, the first one that has a directory for a registry.
+func (p *Policy) linkCerts() error {
+	if !p.settings.HostRegistries && p.host.IsThisMachine() {
+		return nil
+	}
+	for _, dir := range []string{"/etc/containers/certs.d", "/etc/docker/certs.d"} {
+		entries, err := p.host.ReadDir(dir)
+		if err != nil {
+			continue
+		}
+		for _, e := range entries {
+			real, err := p.host.Real(filepath.Join(dir, e.Name()))
+			if err != nil {
+				continue
+			}
+			if real, err = filepath.Abs(real); err != nil {
+				return err
+			}
+			if err := os.Symlink(real, filepath.Join(p.tmp, "certs.d", e.Name())); err != nil && !errors.Is(err, fs.ErrExist) {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// FileOnHost opens a policy.json of this machine that judges for the host below Root: with the host's registries.d.
+func FileOnHost(policyFile string, s Settings) (*Policy, error) {
+	data, err := hostfs.ThisMachine.ReadFile(policyFile, maxConfigFile)
+	if err != nil {
+		return nil, &InvalidError{verdict.PolicyInvalid, fmt.Errorf("reading policy: %w", err)}
+	}
+	p := &Policy{File: policyFile, settings: s, host: hostfs.Root(s.Root)}
+	files, err := p.hostRegistriesD()
+	if err != nil {
+		return nil, err
+	}
+	p.settings.HostRegistries = true
+	return p.open(data, files)
+}
+
+// RenderedFiles opens the policy.json and the registries.d files of a file set, which may be on no host yet.
+func RenderedFiles(files trust.FileSet, s Settings) (*Policy, error) {
+	var policy File
+	var registries []File
+	for _, f := range files {
+		switch {
+		case f.Path == etcPolicy:
+			policy = File{Path: f.Path, Data: f.Data}
+		case filepath.Dir(f.Path) == etcRegistriesD && filepath.Ext(f.Path) == ".yaml":
+			registries = append(registries, File{Path: f.Path, Data: f.Data})
+		}
+	}
+	if policy.Path == "" {
+		return nil, &InvalidError{verdict.PolicyInvalid, fmt.Errorf("the files hold no %s", etcPolicy)}
+	}
+	return Rendered(policy, registries, s)
+}
+
+// Invalid is the verdict on an image under a policy that doesn't load.
+func Invalid(image string, err *InvalidError) verdict.Verdict {
+	return verdict.Verdict{
+		Image: strings.TrimPrefix(image, "docker://"), Verdict: verdict.Unknown, Reason: err.Reason, Message: err.Error(),
+		Hint: hint(err.Reason), Mechanism: mechanism.Name,
+	}
+}
+
+// LoadPolicy asks the image library whether a policy.json with this content loads. Nil means that a runtime with this
+// library reads the file; it says nothing of the keys that the policy names. file is named in the error.
+func LoadPolicy(data []byte, file string) error {
+	if _, err := signature.NewPolicyFromBytes(data); err != nil {
+		return fmt.Errorf("invalid policy in %q: %w", file, err)
+	}
+	return nil
+}

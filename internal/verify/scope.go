@@ -1,0 +1,430 @@
+package verify
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
+
+	"go.podman.io/image/v5/signature"
+	"go.podman.io/image/v5/types"
+
+	"github.com/nodetrust/nodetrust/internal/verdict"
+	"github.com/nodetrust/nodetrust/internal/verify/hostfs"
+	"github.com/nodetrust/nodetrust/internal/verify/mechanism"
+	"github.com/nodetrust/nodetrust/internal/verify/openpgp"
+	"github.com/nodetrust/nodetrust/internal/verify/registriesd"
+)
+
+// policyDoc is policy.json as far as looking up a scope needs it. The library's own types are opaque.
+type policyDoc struct {
+	Default    []json.RawMessage                       `json:"default"`
+	Transports map[string]map[string][]json.RawMessage `json:"transports"`
+}
+
+// lookup finds the section that the library uses alone for ref, and names the more general ones that it hides, in the
+// order in which they would be next.
+func (d policyDoc) lookup(ref types.ImageReference) (scope verdict.Scope, reqs []json.RawMessage, hidden []verdict.Scope) {
+	transport := ref.Transport().Name()
+	found := false
+	take := func(name, matched string, r []json.RawMessage) {
+		s := verdict.Scope{Transport: transport, Name: name, Matched: matched}
+		if found {
+			hidden = append(hidden, s)
+			return
+		}
+		scope, reqs, found = s, r, true
+	}
+	if sections, ok := d.Transports[transport]; ok {
+		for i, name := range append(registriesd.Scopes(ref), "") {
+			if r, ok := sections[name]; ok {
+				take(name, matchKind(ref, i, name), r)
+			}
+		}
+	}
+	take("", "default", d.Default)
+	return scope, reqs, hidden
+}
+
+// matchKind says how the i-th scope that is tried matches.
+func matchKind(ref types.ImageReference, i int, name string) string {
+	switch {
+	case name == "":
+		return "transport-default"
+	case i == 0:
+		return "exact"
+	case strings.HasPrefix(name, "*."):
+		return "wildcard"
+	case ref.DockerReference() != nil && name == ref.DockerReference().Name():
+		return "repository"
+	case strings.Contains(name, "/"):
+		return "namespace"
+	}
+	return "host"
+}
+
+// section is a list of requirements ready to be evaluated, with all keys read.
+type section struct {
+	scope        verdict.Scope
+	hidden       []verdict.Scope
+	requirements []*requirement
+}
+
+// requirement is one entry of a section. Its keys have been read; library is the entry with the keys in it, nil if a
+// key is missing or unusable.
+type requirement struct {
+	requirementDoc
+	library signature.PolicyRequirement
+	keys    openpgp.Keys
+	// keyFiles are reported instead of fingerprints when the files couldn't be read.
+	keyFiles []string
+	// verifiers are the public keys of a sigstoreSigned requirement, PEM; none where certificates name the keys.
+	verifiers [][]byte
+	// ringData is the content of the one key file of a signedBy requirement; nil if there are several.
+	ringData []byte
+	// reason is set if the requirement can't be evaluated because of its configuration: KeyMissing, KeyUnreadable or
+	// WeakOrUnsupported.
+	reason  verdict.Reason
+	message string
+}
+
+// requirementDoc is the part of a requirement's JSON that is reported.
+type requirementDoc struct {
+	Type     string   `json:"type"`
+	KeyType  string   `json:"keyType"`
+	KeyPath  string   `json:"keyPath"`
+	KeyPaths []string `json:"keyPaths"`
+	KeyData  []byte   `json:"keyData"`
+	KeyDatas [][]byte `json:"keyDatas"`
+	Fulcio   *struct {
+		OIDCIssuer   string `json:"oidcIssuer"`
+		SubjectEmail string `json:"subjectEmail"`
+	} `json:"fulcio"`
+	PKI *struct {
+		SubjectEmail    string `json:"subjectEmail"`
+		SubjectHostname string `json:"subjectHostname"`
+	} `json:"pki"`
+	RekorPublicKeyPath  string          `json:"rekorPublicKeyPath"`
+	RekorPublicKeyPaths []string        `json:"rekorPublicKeyPaths"`
+	RekorPublicKeyData  json.RawMessage `json:"rekorPublicKeyData"`
+	RekorPublicKeyDatas json.RawMessage `json:"rekorPublicKeyDatas"`
+	SignedIdentity      struct {
+		Type             string `json:"type"`
+		DockerReference  string `json:"dockerReference"`
+		DockerRepository string `json:"dockerRepository"`
+		Prefix           string `json:"prefix"`
+		SignedPrefix     string `json:"signedPrefix"`
+	} `json:"signedIdentity"`
+}
+
+// rekor is true if signatures must be in a transparency log.
+func (r requirementDoc) rekor() bool {
+	return r.RekorPublicKeyPath != "" || len(r.RekorPublicKeyPaths)+len(r.RekorPublicKeyData)+len(r.RekorPublicKeyDatas) > 0
+}
+
+func (r requirementDoc) verifiesSignatures() bool {
+	return r.Type == "signedBy" || r.Type == "sigstoreSigned"
+}
+
+// section returns the section for ref, prepared once.
+func (p *Policy) section(ref types.ImageReference) (*section, error) {
+	scope, raws, hidden := p.doc.lookup(ref)
+	key := scope.Transport + "\x00" + scope.Matched + "\x00" + scope.Name
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if s, ok := p.sections[key]; ok {
+		// What is hidden depends on the image: "hidden" must not be taken from another one.
+		return &section{scope: scope, hidden: hidden, requirements: s.requirements}, nil
+	}
+	s := &section{scope: scope, hidden: hidden}
+	for _, raw := range raws {
+		r, err := p.prepare(raw)
+		if err != nil {
+			return nil, err
+		}
+		s.requirements = append(s.requirements, r)
+	}
+	p.sections[key] = s
+	return s, nil
+}
+
+// prepare reads the keys of a requirement and makes the library's form of it.
+func (p *Policy) prepare(raw json.RawMessage) (*requirement, error) {
+	r := &requirement{}
+	if err := json.Unmarshal(raw, &r.requirementDoc); err != nil {
+		return nil, err
+	}
+	if r.verifiesSignatures() && r.SignedIdentity.Type == "" {
+		r.SignedIdentity.Type = "matchRepoDigestOrExact"
+	}
+	switch {
+	case r.Type == "signedBaseLayer":
+		r.reason, r.message = verdict.WeakOrUnsupported, "requirements of type signedBaseLayer were never implemented and refuse every image"
+		return r, nil
+	case r.Type == "signedBy" && r.KeyType != "GPGKeys":
+		r.reason, r.message = verdict.WeakOrUnsupported, fmt.Sprintf("keyType %q was never implemented and refuses every image", r.KeyType)
+		return r, nil
+	}
+	var doc map[string]json.RawMessage
+	if err := json.Unmarshal(raw, &doc); err != nil {
+		return nil, err
+	}
+	blobs, err := p.inlineKeys(doc)
+	var bad *keyError
+	switch {
+	case errors.As(err, &bad):
+		r.reason, r.message = bad.reason, bad.Error()
+		r.keyFiles = append([]string{}, r.KeyPaths...)
+		if r.KeyPath != "" {
+			r.keyFiles = []string{r.KeyPath}
+		}
+		return r, nil
+	case err != nil:
+		return nil, err
+	}
+	if r.Type == "signedBy" {
+		if len(r.KeyData) > 0 {
+			blobs = [][]byte{openpgp.Public(r.KeyData)}
+			doc["keyData"] = quoteBase64(blobs[0])
+		}
+		if r.readKeys(blobs); r.reason != "" {
+			return r, nil
+		}
+	}
+	if r.Type == "sigstoreSigned" {
+		r.verifiers = append(append(r.verifiers, blobs...), r.KeyDatas...)
+		if len(r.KeyData) > 0 {
+			r.verifiers = append(r.verifiers, r.KeyData)
+		}
+		r.keyFiles = r.KeyPaths
+		if r.KeyPath != "" {
+			r.keyFiles = []string{r.KeyPath}
+		}
+		for _, b := range blobs {
+			if block, _ := pem.Decode(b); block == nil {
+				r.reason, r.message = verdict.KeyUnreadable, "no PEM public key inside "+r.keySource()
+				return r, nil
+			}
+		}
+	}
+	b, err := json.Marshal(map[string]any{"default": []any{doc}})
+	if err != nil {
+		return nil, err
+	}
+	one, err := signature.NewPolicyFromBytes(b)
+	if err != nil {
+		return nil, fmt.Errorf("reading a requirement back: %w", err)
+	}
+	r.library = one.Default[0]
+	return r, nil
+}
+
+// readKeys says which keys are in the key files of a signedBy requirement.
+func (r *requirement) readKeys(blobs [][]byte) {
+	var err error
+	r.keys, err = mechanism.Keys(blobs)
+	if len(r.keys.Primary) == 0 && err == nil { // else the library is to say what is wrong with the mechanism
+		r.reason, r.message = verdict.KeyUnreadable, "no public key inside "+r.keySource()
+		return
+	}
+	if len(blobs) == 1 {
+		r.ringData = blobs[0]
+	}
+}
+
+// keyNames are the fingerprints, or the paths where no fingerprint is known.
+func (r *requirement) keyNames() []string {
+	if len(r.keys.Primary) > 0 {
+		return r.keys.Primary
+	}
+	return r.keyFiles
+}
+
+func (r *requirement) keySource() string {
+	switch {
+	case r.KeyPath != "":
+		return "key file " + r.KeyPath
+	case len(r.KeyPaths) > 0:
+		return "key files " + strings.Join(r.KeyPaths, ", ")
+	case r.Type == "signedBy" && len(r.KeyData) == 0:
+		return "an empty list of key files"
+	}
+	return "keyData"
+}
+
+// keyError says that a key file can't be used: KeyMissing (not there, or this process may not read it) or
+// KeyUnreadable (no runtime can read it).
+type keyError struct {
+	reason verdict.Reason
+	err    error
+}
+
+func (e *keyError) Error() string { return e.err.Error() }
+
+// inlineKeys replaces every path in a requirement by what the file holds, and returns the contents of keyPath and
+// keyPaths. The library would open the paths as they are written, which is wrong for a host whose root is elsewhere.
+func (p *Policy) inlineKeys(doc map[string]json.RawMessage) ([][]byte, error) {
+	var keys [][]byte
+	for _, f := range []struct{ from, to string }{
+		{"keyPath", "keyData"},
+		{"rekorPublicKeyPath", "rekorPublicKeyData"},
+		{"caPath", "caData"},
+		{"caRootsPath", "caRootsData"},
+		{"caIntermediatesPath", "caIntermediatesData"},
+	} {
+		var path string
+		if err := unmarshalField(doc, f.from, &path); err != nil || path == "" {
+			if err != nil {
+				return nil, err
+			}
+			continue
+		}
+		data, err := p.readKey(path)
+		if err != nil {
+			return nil, err
+		}
+		delete(doc, f.from)
+		doc[f.to] = quoteBase64(data)
+		if f.from == "keyPath" {
+			keys = append(keys, data)
+		}
+	}
+	for _, f := range []struct{ from, to string }{{"keyPaths", "keyDatas"}, {"rekorPublicKeyPaths", "rekorPublicKeyDatas"}} {
+		var paths []string
+		if err := unmarshalField(doc, f.from, &paths); err != nil {
+			return nil, err
+		}
+		if len(paths) == 0 {
+			continue
+		}
+		var contents [][]byte
+		for _, path := range paths {
+			data, err := p.readKey(path)
+			if err != nil {
+				return nil, err
+			}
+			contents = append(contents, data)
+		}
+		to := f.to
+		var v any = contents
+		if string(doc["type"]) == `"signedBy"` { // it knows no keyDatas
+			to = f.from
+			copies, err := p.copyKeys(contents)
+			if err != nil {
+				return nil, err
+			}
+			v = copies
+		}
+		b, err := json.Marshal(v)
+		if err != nil {
+			return nil, err
+		}
+		delete(doc, f.from)
+		doc[to] = b
+		if f.from == "keyPaths" {
+			keys = append(keys, contents...)
+		}
+	}
+	for _, nested := range []string{"fulcio", "pki"} {
+		var inner map[string]json.RawMessage
+		if err := unmarshalField(doc, nested, &inner); err != nil || inner == nil {
+			if err != nil {
+				return nil, err
+			}
+			continue
+		}
+		if _, err := p.inlineKeys(inner); err != nil {
+			return nil, err
+		}
+		b, err := json.Marshal(inner)
+		if err != nil {
+			return nil, err
+		}
+		doc[nested] = b
+	}
+	return keys, nil
+}
+
+// copyKeys writes key files below the policy's temporary directory.
+func (p *Policy) copyKeys(contents [][]byte) (paths []string, err error) {
+	for _, data := range contents {
+		f, err := os.CreateTemp(p.tmp, "key-")
+		if err != nil {
+			return nil, err
+		}
+		_, err = f.Write(data)
+		if err = errors.Join(err, f.Close()); err != nil {
+			return nil, err
+		}
+		paths = append(paths, f.Name())
+	}
+	return paths, nil
+}
+
+// readKey reads a key file, once: what a fingerprint was made of is what judges.
+func (p *Policy) readKey(path string) ([]byte, error) {
+	p.keyFilesMu.Lock()
+	defer p.keyFilesMu.Unlock()
+	k, ok := p.keyFiles[path]
+	if !ok {
+		k.data, k.err = p.readKeyFile(path)
+		p.keyFiles[path] = k
+	}
+	return k.data, k.err
+}
+
+func (p *Policy) readKeyFile(path string) ([]byte, error) {
+	host, name := p.host, path
+	if other, ok := p.settings.Keys[path]; ok {
+		host, name = hostfs.ThisMachine, other
+	}
+	data, err := host.ReadFile(name, maxConfigFile)
+	switch {
+	case err == nil:
+		return openpgp.Public(data), nil
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, &keyError{verdict.KeyMissing, fmt.Errorf("key file %s does not exist", name)}
+	case errors.Is(err, fs.ErrPermission):
+		return nil, &keyError{verdict.KeyMissing, fmt.Errorf("key file %s cannot be read by this process: %w", name, err)}
+	}
+	return nil, &keyError{verdict.KeyUnreadable, fmt.Errorf("key file: %w", err)}
+}
+
+func unmarshalField(doc map[string]json.RawMessage, name string, v any) error {
+	raw, ok := doc[name]
+	if !ok {
+		return nil
+	}
+	return json.Unmarshal(raw, v)
+}
+
+func quoteBase64(b []byte) json.RawMessage {
+	return json.RawMessage(`"` + base64.StdEncoding.EncodeToString(b) + `"`)
+}
+
+// with returns a policy in which the section that the library uses for ref holds just these requirements. The library
+// still looks the section up by itself.
+func (p *Policy) with(scope verdict.Scope, reqs ...signature.PolicyRequirement) *signature.Policy {
+	out := *p.library
+	if scope.Matched == "default" {
+		out.Default = reqs
+		return &out
+	}
+	out.Transports = make(map[string]signature.PolicyTransportScopes, len(p.library.Transports))
+	for t, sections := range p.library.Transports {
+		if t == scope.Transport {
+			c := make(signature.PolicyTransportScopes, len(sections))
+			for name, r := range sections {
+				c[name] = r
+			}
+			c[scope.Name] = reqs
+			sections = c
+		}
+		out.Transports[t] = sections
+	}
+	return &out
+}
