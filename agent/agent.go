@@ -1,7 +1,7 @@
 // Package agent keeps the files of one host as desired, proves with canaries that they are enforced, and says so.
 //
-// One goroutine, that of Run, owns all state. Events only make it look; a look compares everything. What takes time (the
-// child that probes and lints) runs beside it and sends its answer.
+// One goroutine, that of Run, owns all state. Events only make it look; a look compares everything. What takes time
+// (the child that probes and lints) runs beside it and sends its answer.
 package agent
 
 import (
@@ -367,8 +367,8 @@ func desiredStamp(p string) string {
 	return b.String()
 }
 
-// look looks at everything, heals what may be healed, and moves a new desired set on. A full look reads every file; else
-// those that seem unchanged are not read again.
+// look looks at everything, heals what may be healed, and moves a new desired set on. A full look reads every file;
+// else those that seem unchanged are not read again.
 func (a *Agent) look(full bool) {
 	a.load(full)
 	if full && a.unsaved {
@@ -408,7 +408,8 @@ func (a *Agent) look(full bool) {
 		}
 	}
 	if a.compared = slices.Clone(a.differences); !slices.Equal(a.compared, before) {
-		// What the canaries have answered was answered for other files: a mask that is gone must not leave NotEnforced behind.
+		// What the canaries have answered was answered for other files: a mask that is gone must not leave NotEnforced
+		// behind.
 		a.changed()
 	}
 	switch {

@@ -32,8 +32,8 @@ const (
 	refuseImage = "lab.example.com/b@sha256:bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb"
 )
 
-// nodetrust stands in for the CLI, as the agent's child: it answers what the test has put into its directory, and writes
-// down how it was called. The real one is tried end to end elsewhere.
+// nodetrust stands in for the CLI, as the agent's child: it answers what the test has put into its directory, and
+// writes down how it was called. The real one is tried end to end elsewhere.
 const nodetrust = `#!/bin/sh
 d=%s
 echo "$*" >>$d/calls
@@ -132,7 +132,10 @@ func (w *world) lints(loads bool) {
 	if !loads {
 		why = `Unknown policy requirement type "bogus"`
 	}
-	b, err := json.Marshal(map[string]any{"findings": []any{}, "readers": []any{map[string]any{"reader": "current", "loads": loads, "error": why}}})
+	b, err := json.Marshal(map[string]any{
+		"findings": []any{},
+		"readers":  []any{map[string]any{"reader": "current", "loads": loads, "error": why}},
+	})
 	w.must(err)
 	w.put("lint.json", b)
 	w.put("lint.exit", []byte("0"))
@@ -143,7 +146,10 @@ func canary(expect, got verdict.Answer, reason verdict.Reason, runtime string) j
 	if expect == verdict.Refuse {
 		image = refuseImage
 	}
-	c := judge.Canary{Verdict: verdict.Verdict{Image: image, Verdict: got, Reason: reason}, Expect: expect, Runtime: runtime}
+	c := judge.Canary{
+		Verdict: verdict.Verdict{Image: image, Verdict: got, Reason: reason}, Expect: expect,
+		Runtime: runtime,
+	}
 	c.OK = judge.Right(c)
 	return c
 }
@@ -159,7 +165,10 @@ func bad(answer verdict.Answer, reason verdict.Reason) []judge.Canary {
 func (w *world) answers(cs []judge.Canary) {
 	w.t.Helper()
 	state, reason, message := judge.Judge(judge.Input{Canaries: cs})
-	b, err := json.Marshal(judge.Probe{State: state, Reason: reason, Message: message, Canaries: cs, Keys: []judge.Key{{Fingerprint: "AB", Expires: 1900000000}}})
+	b, err := json.Marshal(judge.Probe{
+		State: state, Reason: reason, Message: message, Canaries: cs,
+		Keys: []judge.Key{{Fingerprint: "AB", Expires: 1900000000}},
+	})
 	w.must(err)
 	w.put("probe.json", append(b, '\n'))
 	w.put("probe.exit", []byte("0"))
@@ -193,7 +202,10 @@ func (w *world) desire(files map[string]string, canaries []trust.Canary) string 
 		})
 		set = append(set, trust.File{Path: p, Mode: 0o644, Data: []byte(data)})
 	}
-	b, err := json.Marshal(map[string]any{"ignition": map[string]string{"version": "3.4.0"}, "storage": map[string]any{"files": list}})
+	b, err := json.Marshal(map[string]any{
+		"ignition": map[string]string{"version": "3.4.0"},
+		"storage":  map[string]any{"files": list},
+	})
 	w.must(err)
 	c, err := json.Marshal(canaries)
 	w.must(err)
@@ -341,7 +353,9 @@ func TestApply(t *testing.T) {
 		t.Error("the files are not as desired")
 	}
 	calls := w.calls()
-	if len(calls) != 2 || !strings.HasPrefix(calls[0], "lint --root ") || !strings.HasPrefix(calls[1], "probe --canaries - --announce --keep-accepted --root "+w.host+" --cri-socket /run/crio/crio.sock --runtime auto -o json") {
+	if len(calls) != 2 || !strings.HasPrefix(calls[0], "lint --root ") ||
+		!strings.HasPrefix(calls[1], "probe --canaries - --announce --keep-accepted --root "+w.host+
+			" --cri-socket /run/crio/crio.sock --runtime auto -o json") {
 		t.Errorf("calls %q", calls)
 	}
 	var got []trust.Canary
@@ -351,10 +365,14 @@ func TestApply(t *testing.T) {
 		t.Errorf("the child was given %s", b)
 	}
 	w.stop()
-	if calls = w.calls(); calls[len(calls)-1] != "probe --remove --cri-socket /run/crio/crio.sock --runtime auto --owned "+acceptImage {
+	if calls = w.calls(); calls[len(calls)-1] != "probe --remove --cri-socket /run/crio/crio.sock --runtime auto --owned "+
+		acceptImage {
 		t.Errorf("at the end: %q", calls)
 	}
-	for p, mode := range map[string]os.FileMode{"/var/lib/nodetrust": 0o700, "/var/lib/nodetrust/state.json": 0o600, "/var/lib/nodetrust/lock": 0o600} {
+	for p, mode := range map[string]os.FileMode{
+		"/var/lib/nodetrust": 0o700, "/var/lib/nodetrust/state.json": 0o600,
+		"/var/lib/nodetrust/lock": 0o600,
+	} {
 		if info, err := os.Stat(w.path(p)); err != nil || info.Mode().Perm() != mode {
 			t.Errorf("%s: %v %v", p, info, err)
 		}
@@ -372,7 +390,8 @@ func TestHealAndBack(t *testing.T) {
 		{"deleted", policyFile, "missing", func() error { return os.Remove(w.path(policyFile)) }},
 		{"mode", policyFile, "mode", func() error { return os.Chmod(w.path(policyFile), 0o666) }},
 		{"symlink", policyFile, "type", func() error {
-			return errors.Join(os.Symlink("/etc/passwd", w.path(policyFile)+".new"), os.Rename(w.path(policyFile)+".new", w.path(policyFile)))
+			return errors.Join(os.Symlink("/etc/passwd", w.path(policyFile)+".new"),
+				os.Rename(w.path(policyFile)+".new", w.path(policyFile)))
 		}},
 		// The agent may be faster than the second step.
 		{"directory", policyFile, "", func() error {
@@ -551,7 +570,10 @@ func TestNotOnTrial(t *testing.T) {
 		{"forged", bad("refuse", verdict.ManifestForged), judge.Blocked},
 		{"not enforced", []judge.Canary{good("cri")[0], canary("refuse", "accept", "", "cri")}, judge.NotEnforced},
 		{"no runtime", good("verify"), judge.Unknown},
-		{"only verify refuses", append(good("cri"), canary("accept", "refuse", verdict.NoSignature, "verify")), judge.Enforced},
+		{
+			"only verify refuses", append(good("cri"), canary("accept", "refuse", verdict.NoSignature, "verify")),
+			judge.Enforced,
+		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			w := newWorld(t)
@@ -653,7 +675,10 @@ func TestMCONodeIsNeverWritten(t *testing.T) {
 		{"path":"/etc/containers/policy.json","contents":{"source":"data:,%7B%22default%22%3A%5B%7B%22type%22%3A%22insecureAcceptAnything%22%7D%5D%7D"}}]}}}}`)
 	mc := map[string]any{
 		"apiVersion": "machineconfiguration.openshift.io/v1", "kind": "MachineConfig",
-		"metadata": map[string]any{"name": "51-worker-corp", "labels": map[string]string{"machineconfiguration.openshift.io/role": "worker"}},
+		"metadata": map[string]any{
+			"name":   "51-worker-corp",
+			"labels": map[string]string{"machineconfiguration.openshift.io/role": "worker"},
+		},
 	}
 	w.desire(files(), canaries)
 	ign, err := os.ReadFile(filepath.Join(w.desired, "desired.ign"))
@@ -760,7 +785,10 @@ func TestMaskIsReported(t *testing.T) {
 	w.write("/root/.config/containers/policy.json", "{}")
 	w.await(mark, judge.Drifted, "Masks")
 	w.until("a round under the mask", func() bool {
-		return slices.ContainsFunc(w.since(mark), func(s Status) bool { return s.State == judge.Drifted && len(s.Canaries) == 2 && !s.Canaries[1].OK })
+		return slices.ContainsFunc(w.since(mark), func(s Status) bool {
+			return s.State == judge.Drifted &&
+				len(s.Canaries) == 2 && !s.Canaries[1].OK
+		})
 	})
 	mark = w.mark()
 	w.answers(good("cri"))
@@ -893,8 +921,8 @@ func TestProbeFails(t *testing.T) {
 	}
 }
 
-// TestForgedAnswers: a child that was taken over, or one of another version, says what it likes. What was not asked for is
-// neither believed nor kept.
+// TestForgedAnswers: a child that was taken over, or one of another version, says what it likes. What was not asked
+// for is neither believed nor kept.
 func TestForgedAnswers(t *testing.T) {
 	other := "evil.example.com/x@sha256:" + strings.Repeat("c", 64)
 	swapped := canary("accept", "accept", "", "cri")
@@ -926,7 +954,8 @@ func TestForgedAnswers(t *testing.T) {
 	}
 	t.Run("images to be removed", func(t *testing.T) {
 		w := newWorld(t)
-		w.must(os.WriteFile(w.script(), []byte(strings.Replace(fmt.Sprintf(nodetrust, w.tool), `{"absent":["`, `{"absent":["`+other+`","`, 1)), 0o755))
+		w.must(os.WriteFile(w.script(), []byte(strings.Replace(fmt.Sprintf(nodetrust, w.tool), `{"absent":["`,
+			`{"absent":["`+other+`","`, 1)), 0o755))
 		w.enforced()
 		w.stop()
 		calls := w.calls()
@@ -936,7 +965,8 @@ func TestForgedAnswers(t *testing.T) {
 	})
 	t.Run("a long reason", func(t *testing.T) {
 		w := newWorld(t)
-		w.put("lint.json", fmt.Appendf(nil, `{"readers":[{"reader":"current","loads":false,"error":%q}]}`, strings.Repeat("x", 500<<10)))
+		w.put("lint.json", fmt.Appendf(nil, `{"readers":[{"reader":"current","loads":false,"error":%q}]}`,
+			strings.Repeat("x", 500<<10)))
 		w.desire(files(), canaries)
 		w.start()
 		w.await(0, judge.Unknown, judge.ReasonDoesNotLoad)
@@ -946,8 +976,8 @@ func TestForgedAnswers(t *testing.T) {
 	})
 }
 
-// TestRuntimeAdvisory: what a runtime says that it is decides the reason of Enforced, and nothing else. The child's word on holes
-// counts for nothing, and its words on names and versions as far as they could be such.
+// TestRuntimeAdvisory: what a runtime says that it is decides the reason of Enforced, and nothing else. The child's
+// word on holes counts for nothing, and its words on names and versions as far as they could be such.
 func TestRuntimeAdvisory(t *testing.T) {
 	hole := []judge.Runtime{{Name: "cri-o", Version: "1.34.0", Advisories: []string{"forged-schema1"}, Fixed: "5.42.1"}}
 	for _, tt := range []struct {
@@ -956,14 +986,42 @@ func TestRuntimeAdvisory(t *testing.T) {
 		reason string
 		says   string
 	}{
-		{"a known hole", []any{map[string]any{"name": "cri-o", "version": "1.34.0", "advisories": []string{"forged-schema1"}}}, "RuntimeAdvisory", "; by its version number cri-o 1.34.0 has forged-schema1, fixed in image library 5.42.1"},
-		{"a hole that is kept back", []any{map[string]any{"name": "cri-o", "version": "1.34.0"}}, "RuntimeAdvisory", "forged-schema1"},
-		{"a made-up hole", []any{map[string]any{"name": "containerd", "version": "1.7.0", "advisories": []string{"moon-dust"}}}, "", ""},
-		{"a made-up version", []any{map[string]any{"name": "cri-o", "version": "1.34.0\n\u001b[31m", "advisories": []string{"forged-schema1"}}}, "", ""},
+		{
+			"a known hole",
+			[]any{map[string]any{
+				"name": "cri-o", "version": "1.34.0",
+				"advisories": []string{"forged-schema1"},
+			}},
+			"RuntimeAdvisory",
+			"; by its version number cri-o 1.34.0 has forged-schema1, fixed in image library 5.42.1",
+		},
+		{
+			"a hole that is kept back",
+			[]any{map[string]any{"name": "cri-o", "version": "1.34.0"}},
+			"RuntimeAdvisory",
+			"forged-schema1",
+		},
+		{"a made-up hole", []any{map[string]any{
+			"name": "containerd", "version": "1.7.0",
+			"advisories": []string{"moon-dust"},
+		}}, "", ""},
+		{"a made-up version", []any{map[string]any{
+			"name": "cri-o", "version": "1.34.0\n\u001b[31m",
+			"advisories": []string{"forged-schema1"},
+		}}, "", ""},
 		{"a made-up name", []any{map[string]any{"name": "cri-o\"} 1\nx{", "version": "1.34.0"}}, "", ""},
-		{"the same twice", []any{hole[0], hole[0]}, "RuntimeAdvisory", "1.34.0 has forged-schema1, fixed in image library 5.42.1"},
+		{
+			"the same twice",
+			[]any{hole[0], hole[0]},
+			"RuntimeAdvisory",
+			"1.34.0 has forged-schema1, fixed in image library 5.42.1",
+		},
 		{"more than there are", []any{
-			map[string]any{"name": "a"}, map[string]any{"name": "b"}, map[string]any{"name": "c"}, map[string]any{"name": "d"}, hole[0],
+			map[string]any{"name": "a"},
+			map[string]any{"name": "b"},
+			map[string]any{"name": "c"},
+			map[string]any{"name": "d"},
+			hole[0],
 		}, "", ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -979,7 +1037,8 @@ func TestRuntimeAdvisory(t *testing.T) {
 			if s.Reason != tt.reason || !strings.Contains(s.Message, tt.says) || strings.Count(s.Message, "cri-o") > 1 {
 				t.Errorf("%s: %s, want %s: …%s…", s.Reason, s.Message, tt.reason, tt.says)
 			}
-			metric := strings.Contains(get(t, m, "/metrics"), `nodetrust_runtime_advisory{runtime="cri-o",version="1.34.0",advisory="forged-schema1"} 1`+"\n")
+			metric := strings.Contains(get(t, m, "/metrics"),
+				`nodetrust_runtime_advisory{runtime="cri-o",version="1.34.0",advisory="forged-schema1"} 1`+"\n")
 			if metric != (tt.reason != "") || strings.Count(get(t, m, "/metrics"), "\nnodetrust_runtime_advisory{") > 1 {
 				t.Errorf("metrics:\n%s", get(t, m, "/metrics"))
 			}
@@ -988,7 +1047,9 @@ func TestRuntimeAdvisory(t *testing.T) {
 			b, err = os.ReadFile(file)
 			w.must(err)
 			w.must(json.Unmarshal(b, &told))
-			if known := slices.ContainsFunc(told.Runtimes, func(r judge.Runtime) bool { return len(r.Advisories) > 0 }); known != (tt.reason != "") || len(told.Runtimes) > maxRuntimes {
+			if known := slices.ContainsFunc(told.Runtimes,
+				func(r judge.Runtime) bool { return len(r.Advisories) > 0 }); known != (tt.reason != "") ||
+				len(told.Runtimes) > maxRuntimes {
 				t.Errorf("status file: %+v", told.Runtimes)
 			}
 		})
@@ -999,7 +1060,10 @@ func TestRuntimeAdvisory(t *testing.T) {
 func TestRuntimeAdvisoryEnds(t *testing.T) {
 	w := newWorld(t)
 	tell := func(version string) {
-		b, err := json.Marshal(judge.Probe{Canaries: good("cri"), Runtimes: []judge.Runtime{{Name: "containerd", Version: version}, {Name: "cri-o", Version: version}}})
+		b, err := json.Marshal(judge.Probe{
+			Canaries: good("cri"),
+			Runtimes: []judge.Runtime{{Name: "containerd", Version: version}, {Name: "cri-o", Version: version}},
+		})
 		w.must(err)
 		w.put("probe.json", b)
 	}
@@ -1007,12 +1071,14 @@ func TestRuntimeAdvisoryEnds(t *testing.T) {
 	w.enforced(func(o *Options) { o.ProbeInterval = 200 * time.Millisecond })
 	mark := w.mark()
 	w.answers(append(good("cri"), good("verify")...))
-	if s := w.awaitOne(mark, "a round without versions", func(s Status) bool { return len(s.Canaries) == 4 }); s.Reason != judge.ReasonRuntimeAdvisory {
+	if s := w.awaitOne(mark, "a round without versions",
+		func(s Status) bool { return len(s.Canaries) == 4 }); s.Reason != judge.ReasonRuntimeAdvisory {
 		t.Errorf("%s (%s): %s", s.State, s.Reason, s.Message)
 	}
 	mark = w.mark()
 	tell("unknown")
-	s := w.awaitOne(mark, "Enforced without a reason", func(s Status) bool { return s.State == judge.Enforced && s.Reason == "" })
+	s := w.awaitOne(mark, "Enforced without a reason",
+		func(s Status) bool { return s.State == judge.Enforced && s.Reason == "" })
 	if strings.Contains(s.Message, "version number") {
 		t.Errorf("message %q", s.Message)
 	}
@@ -1033,14 +1099,23 @@ func TestRuntimesAreRemembered(t *testing.T) {
 	}{
 		{"told", []judge.Runtime{crio}, nil, []judge.Runtime{crio}, good("cri")},
 		{"not told", nil, []judge.Runtime{crio}, []judge.Runtime{crio}, good("cri")},
-		{"one told no version", []judge.Runtime{crio, silent}, []judge.Runtime{crio, podman}, []judge.Runtime{crio, podman}, both},
+		{
+			"one told no version",
+			[]judge.Runtime{crio, silent},
+			[]judge.Runtime{crio, podman},
+			[]judge.Runtime{crio, podman},
+			both,
+		},
 		{"another version", []judge.Runtime{mended}, []judge.Runtime{crio}, []judge.Runtime{mended}, good("cri")},
 		{"took no part", nil, []judge.Runtime{crio, podman}, []judge.Runtime{podman}, good("podman")},
 		{"never told", []judge.Runtime{silent}, nil, nil, good("podman")},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			got := remembered(tt.told, tt.before, tt.canaries)
-			if !slices.EqualFunc(got, tt.want, func(x, y judge.Runtime) bool { return x.Name == y.Name && x.Version == y.Version }) {
+			if !slices.EqualFunc(got, tt.want, func(x, y judge.Runtime) bool {
+				return x.Name == y.Name &&
+					x.Version == y.Version
+			}) {
 				t.Errorf("got %+v, want %+v", got, tt.want)
 			}
 		})

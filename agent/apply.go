@@ -40,7 +40,10 @@ func (a *Agent) advance() {
 		return
 	}
 	if !a.trial.loads {
-		a.trial.held = &judge.Problem{Reason: judge.ReasonLoadPending, Message: "the desired files are being checked before they are written"}
+		a.trial.held = &judge.Problem{
+			Reason:  judge.ReasonLoadPending,
+			Message: "the desired files are being checked before they are written",
+		}
 		return // startJob sees to it
 	}
 	a.activate(a.target)
@@ -126,9 +129,10 @@ func (a *Agent) activate(s *set) {
 // confirmed reports whether the active set was proven by its canaries before.
 func (a *Agent) confirmed() bool { return a.active.digest == a.lastGoodDigest() }
 
-// write puts those files of the active set in place that are wrong and due, and returns them. It never writes one beside
-// another file that has one of its scopes: both together fail every pull. Nor does it write the policy of a set on trial
-// while one of the files that the policy relies on is not in place: the policy that is there goes on working.
+// write puts those files of the active set in place that are wrong and due, and returns them. It never writes one
+// beside another file that has one of its scopes: both together fail every pull. Nor does it write the policy of a
+// set on trial while one of the files that the policy relies on is not in place: the policy that is there goes on
+// working.
 func (a *Agent) write(wrong map[string]string, now time.Time) []string {
 	var written []string
 	blocked := a.makeWay()
@@ -149,8 +153,8 @@ func (a *Agent) write(wrong map[string]string, now time.Time) []string {
 	return written
 }
 
-// makeWay removes those obsolete files that repeat a scope of the active set, and returns the set's files that must not be
-// written, because another file has one of their scopes still.
+// makeWay removes those obsolete files that repeat a scope of the active set, and returns the set's files that must
+// not be written, because another file has one of their scopes still.
 func (a *Agent) makeWay() map[string]bool {
 	blocked := map[string]bool{}
 	removed := map[string]bool{}
@@ -159,7 +163,8 @@ func (a *Agent) makeWay() map[string]bool {
 		if d.Kind != judge.Duplicate && d.Kind != judge.Masks {
 			continue
 		}
-		if d.Kind == judge.Duplicate && slices.Contains(a.store.Obsolete, d.Path) && (removed[d.Path] || a.removeFile(d.Path)) {
+		if d.Kind == judge.Duplicate && slices.Contains(a.store.Obsolete, d.Path) &&
+			(removed[d.Path] || a.removeFile(d.Path)) {
 			removed[d.Path] = true
 			continue
 		}
@@ -240,8 +245,8 @@ func (a *Agent) heal(ds []judge.Difference, now time.Time) bool {
 	return true
 }
 
-// tell remembers a difference that is gone, until canaries have answered for the files without it. Of one file the latest
-// of a kind is enough: who keeps writing other bytes must not fill the memory.
+// tell remembers a difference that is gone, until canaries have answered for the files without it. Of one file the
+// latest of a kind is enough: who keeps writing other bytes must not fill the memory.
 func (a *Agent) tell(d judge.Difference) {
 	for i, old := range a.healed {
 		if old.Path == d.Path && old.Kind == d.Kind && old.Want == d.Want {
@@ -318,7 +323,8 @@ func (a *Agent) reject(s *set, reason, why string) {
 
 // confirm remembers the active set as the one to go back to.
 func (a *Agent) confirm(accepted []string) {
-	if a.lastGoodDigest() == a.active.digest && slices.Equal(a.store.Accepted, accepted) && slices.Equal(a.store.LastGood.Canaries, a.active.canaries) {
+	if a.lastGoodDigest() == a.active.digest && slices.Equal(a.store.Accepted, accepted) &&
+		slices.Equal(a.store.LastGood.Canaries, a.active.canaries) {
 		return
 	}
 	if a.lastGoodDigest() != a.active.digest {

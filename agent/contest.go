@@ -14,8 +14,8 @@ const (
 	maxContents = 64
 )
 
-// contest tells who else keeps writing our files: a path is contested when the same wrong content came back often within
-// ten minutes, until it has not come back for ten.
+// contest tells who else keeps writing our files: a path is contested when the same wrong content came back often
+// within ten minutes, until it has not come back for ten.
 type contest struct {
 	after int
 	paths map[string]*rival

@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// failures are writes that did not work, by path: a full or read-only file system, a file that is immutable. Each is tried
-// again after a pause that grows: our own temporary file is an event, and would make us try for ever.
+// failures are writes that did not work, by path: a full or read-only file system, a file that is immutable. Each is
+// tried again after a pause that grows: our own temporary file is an event, and would make us try for ever.
 type failures map[string]*failure
 
 type failure struct {

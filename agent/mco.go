@@ -46,8 +46,9 @@ func shadowed(root *os.Root, ds []judge.Difference, name string) *judge.Problem 
 		}
 		if current[d.Path] == d.Got {
 			return &judge.Problem{
-				Reason:  judge.ReasonOtherMachineConfig,
-				Message: d.Path + " is as the node's current MachineConfig has it; " + applyAdvice(name) + " so that no other one overrides it",
+				Reason: judge.ReasonOtherMachineConfig,
+				Message: d.Path + " is as the node's current MachineConfig has it; " + applyAdvice(name) +
+					" so that no other one overrides it",
 			}
 		}
 	}

@@ -34,14 +34,16 @@ type probeLabels struct {
 }
 
 var states = []judge.State{
-	judge.Contested, judge.Shadowed, judge.NotEnforced, judge.Blocked, judge.RolledBack, judge.Drifted, judge.Unknown, judge.Enforced,
+	judge.Contested, judge.Shadowed, judge.NotEnforced, judge.Blocked, judge.RolledBack, judge.Drifted, judge.Unknown,
+	judge.Enforced,
 }
 
 // NewMetrics returns metrics of an agent that has seen nothing yet.
 func NewMetrics() *Metrics { return &Metrics{now: judge.Unknown} }
 
-// Handler serves /metrics and /healthz. Healthy means that the process answers, and that it has not been stuck in a look at
-// the files, of a file system that hangs for example: then what was reported last stands without anybody behind it.
+// Handler serves /metrics and /healthz. Healthy means that the process answers, and that it has not been stuck in a
+// look at the files, of a file system that hangs for example: then what was reported last stands without anybody
+// behind it.
 func (m *Metrics) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, _ *http.Request) {
@@ -98,7 +100,8 @@ func (m *Metrics) text() []byte {
 	fmt.Fprintf(&b, "nodetrust_drift_total %d\n", m.drifts)
 	family("heals_total", "counter", "Files put in place.")
 	fmt.Fprintf(&b, "nodetrust_heals_total %d\n", m.heals)
-	family("key_expiry_timestamp_seconds", "gauge", "When a key that the policy trusts expires. Keys that don't expire are left out.")
+	family("key_expiry_timestamp_seconds", "gauge",
+		"When a key that the policy trusts expires. Keys that don't expire are left out.")
 	for _, k := range m.expiry {
 		fmt.Fprintf(&b, "nodetrust_key_expiry_timestamp_seconds{fingerprint=%q} %d\n", k.Fingerprint, k.Expires)
 	}
@@ -110,7 +113,8 @@ func (m *Metrics) text() []byte {
 	}
 	family("last_check_timestamp_seconds", "gauge", "When all files were compared last.")
 	if !m.lastCheck.IsZero() {
-		fmt.Fprintf(&b, "nodetrust_last_check_timestamp_seconds %s\n", strconv.FormatFloat(float64(m.lastCheck.UnixMilli())/1000, 'f', 3, 64))
+		fmt.Fprintf(&b, "nodetrust_last_check_timestamp_seconds %s\n",
+			strconv.FormatFloat(float64(m.lastCheck.UnixMilli())/1000, 'f', 3, 64))
 	}
 	return b.Bytes()
 }
@@ -157,7 +161,8 @@ func (m *Metrics) probed(cs []judge.Canary, keys []judge.Key, runtimes []judge.R
 		m.runtimes = runtimes
 		m.expiry = nil
 		for _, k := range keys {
-			if k.Expires != 0 && len(m.expiry) < maxKeys && !slices.ContainsFunc(m.expiry, func(o judge.Key) bool { return o.Fingerprint == k.Fingerprint }) {
+			if k.Expires != 0 && len(m.expiry) < maxKeys &&
+				!slices.ContainsFunc(m.expiry, func(o judge.Key) bool { return o.Fingerprint == k.Fingerprint }) {
 				m.expiry = append(m.expiry, judge.Key{Fingerprint: label(k.Fingerprint), Expires: k.Expires})
 			}
 		}

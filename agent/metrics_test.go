@@ -28,9 +28,11 @@ func TestMetrics(t *testing.T) {
 	m.healed()
 	m.healed()
 	m.probed([]judge.Canary{
-		canary("accept", "accept", "", "cri"), canary("accept", "unknown", verdict.Timeout, "cri"), canary("refuse", "accept", "", "po\"dman\n"),
+		canary("accept", "accept", "", "cri"), canary("accept", "unknown", verdict.Timeout, "cri"),
+		canary("refuse", "accept", "", "po\"dman\n"),
 	}, []judge.Key{{Fingerprint: "ABCD", Expires: 1900000000}, {Fingerprint: "EF"}}, []judge.Runtime{
-		{Name: "cri-o", Version: "1.34.0", Advisories: []string{"forged-schema1", "other"}}, {Name: "podman", Version: "6.0.0", Advisories: []string{}},
+		{Name: "cri-o", Version: "1.34.0", Advisories: []string{"forged-schema1", "other"}},
+		{Name: "podman", Version: "6.0.0", Advisories: []string{}},
 	})
 	want := `# HELP nodetrust_state 1 for the state that the node is in, 0 for the others.
 # TYPE nodetrust_state gauge

@@ -32,17 +32,18 @@ func readMounts() ([]mount, error) {
 	return out, nil
 }
 
-// replacedError is the end of an agent whose mounts show directories that the host has put aside. A mount is of a directory, not
-// of its name: when the host renames the directory or removes it, a container goes on seeing the old one, and nothing in it can
-// change that. Whoever starts the agent again mounts what has the name now.
+// replacedError is the end of an agent whose mounts show directories that the host has put aside. A mount is of a
+// directory, not of its name: when the host renames the directory or removes it, a container goes on seeing the old
+// one, and nothing in it can change that. Whoever starts the agent again mounts what has the name now.
 type replacedError struct{ at string }
 
 func (e *replacedError) Error() string {
 	return fmt.Sprintf("the host has replaced the directory that is mounted at %s: it is to be mounted again", e.at)
 }
 
-// checkMounts reports a mount through which dirs are seen and whose directory has been renamed or removed since the first
-// call. dirs are absolute paths. What can't be read of the mounts is not reported: they are one sign of several.
+// checkMounts reports a mount through which dirs are seen and whose directory has been renamed or removed since the
+// first call. dirs are absolute paths. What can't be read of the mounts is not reported: they are one sign of
+// several.
 func (a *Agent) checkMounts(dirs []string) error {
 	now, err := readMounts()
 	if err != nil {

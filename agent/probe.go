@@ -35,7 +35,8 @@ const (
 // bucket limits the probes that heals ask for: canaries are pulled from registries that count requests.
 type bucket struct{ *rate.Limiter }
 
-// probeSpacing is between them once there were many. It is no debt: after any number of heals the next ones are this far away.
+// probeSpacing is between them once there were many. It is no debt: after any number of heals the next ones are this
+// far away.
 const probeSpacing = 10 * time.Second
 
 func newBucket() bucket { return bucket{rate.NewLimiter(rate.Every(probeSpacing), 20)} }
@@ -141,7 +142,10 @@ func (a *Agent) takeLint(ans answer) {
 		a.Log.Warn("the child could not tell whether the desired files load", "digest", ans.lint.digest, "err", ans.err)
 		a.trial.retryAt = time.Now().Add(min(retry, a.Resync))
 		a.trial.held = nil
-		a.trial.failed = &judge.Problem{Reason: judge.ReasonLoadUnknown, Message: "whether the desired files load could not be told: " + ans.err.Error()}
+		a.trial.failed = &judge.Problem{
+			Reason:  judge.ReasonLoadUnknown,
+			Message: "whether the desired files load could not be told: " + ans.err.Error(),
+		}
 	case !ans.lint.loads:
 		a.reject(a.target, judge.ReasonDoesNotLoad, "the desired files do not load: "+ans.lint.why)
 	default:
@@ -214,7 +218,10 @@ func (a *Agent) probeJob(s *set, owned []string) func(context.Context) answer {
 		absent := owned
 		res, err := a.Child.Run(ctx, child.Command{
 			Args: func(tmp string) []string {
-				args := []string{"probe", "--canaries", "-", "--announce", "--keep-accepted", "--root", a.HostRoot, "--cri-socket", a.CRISocket, "--runtime", a.Runtime}
+				args := []string{
+					"probe", "--canaries", "-", "--announce", "--keep-accepted", "--root", a.HostRoot, "--cri-socket",
+					a.CRISocket, "--runtime", a.Runtime,
+				}
 				if auth != "" {
 					args = append(args, "--authfile", tmp+"/"+auth)
 				}
@@ -299,8 +306,8 @@ func (a *Agent) authfile() ([]child.File, string, error) {
 	return []child.File{{Path: "auth.json", Data: b, Secret: true}}, "auth.json", nil
 }
 
-// parseProbe reads the last JSON document of the child's output, which must answer the canaries that were asked for, all of
-// them through each runtime that decides, and no others.
+// parseProbe reads the last JSON document of the child's output, which must answer the canaries that were asked for,
+// all of them through each runtime that decides, and no others.
 func parseProbe(res child.Result, runtime string, asked []trust.Canary) (probeAnswer, error) {
 	if res.Exit != 0 && res.Exit != 3 && res.Exit != 4 {
 		return probeAnswer{}, childError(res)
@@ -330,14 +337,18 @@ func parseProbe(res child.Result, runtime string, asked []trust.Canary) (probeAn
 	for _, k := range p.Keys {
 		out.keys = append(out.keys, judge.Key{Fingerprint: k.Fingerprint, Expires: expiry(k.Expires)})
 	}
-	if runtime == "auto" && !slices.ContainsFunc(out.canaries, func(c judge.Canary) bool { return c.Runtime != "verify" }) {
-		out.problem = &judge.Problem{Reason: judge.ReasonNoRuntime, Message: "no container runtime to ask: nothing here enforces a policy"}
+	if runtime == "auto" && !slices.ContainsFunc(out.canaries,
+		func(c judge.Canary) bool { return c.Runtime != "verify" }) {
+		out.problem = &judge.Problem{
+			Reason:  judge.ReasonNoRuntime,
+			Message: "no container runtime to ask: nothing here enforces a policy",
+		}
 	}
 	return out, nil
 }
 
-// knownRuntimes believes names and versions of the child, as far as they could be such. What holes these versions have is
-// looked up here.
+// knownRuntimes believes names and versions of the child, as far as they could be such. What holes these versions
+// have is looked up here.
 func knownRuntimes(told []judge.Runtime) []judge.Runtime {
 	var out []judge.Runtime
 	for _, r := range told[:min(len(told), maxRuntimes)] {
@@ -349,8 +360,8 @@ func knownRuntimes(told []judge.Runtime) []judge.Runtime {
 	return out
 }
 
-// remembered are the runtimes of a round. A runtime that took part and told no version, because it was busy, counts as what
-// it said last: else reports and alerts would come and go with the load of a node.
+// remembered are the runtimes of a round. A runtime that took part and told no version, because it was busy, counts
+// as what it said last: else reports and alerts would come and go with the load of a node.
 func remembered(told, before []judge.Runtime, cs []judge.Canary) []judge.Runtime {
 	through := func(r judge.Runtime) string {
 		if r.Name == "podman" {
@@ -442,7 +453,8 @@ func (a *Agent) lintJob(s *set) func(context.Context) answer {
 	}
 }
 
-// stage is the host's /etc/containers and /usr/share/containers as they would be, with the key files that the policy names.
+// stage is the host's /etc/containers and /usr/share/containers as they would be, with the key files that the policy
+// names.
 func (a *Agent) stage(s *set) ([]child.File, error) {
 	var out []child.File
 	add := func(p string, data []byte) { out = append(out, child.File{Path: "stage" + p, Data: data}) }

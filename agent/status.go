@@ -147,7 +147,10 @@ func (a *Agent) worst() *judge.Problem {
 	case a.probed != nil && a.probed.problem != nil:
 		return a.probed.problem
 	case a.probeDue():
-		return &judge.Problem{Reason: judge.ReasonProbePending, Message: "the canaries have not answered yet for the files as they are"}
+		return &judge.Problem{
+			Reason:  judge.ReasonProbePending,
+			Message: "the canaries have not answered yet for the files as they are",
+		}
 	case a.active != nil && len(a.active.canaries) == 0:
 		return &judge.Problem{Reason: judge.ReasonNoCanary, Message: "the desired state names no canaries"}
 	}
@@ -213,7 +216,8 @@ func writeStatus(p string, s Status) error {
 	}
 	defer dir.Close()
 	_, err = disk.Replace(dir, trust.File{
-		Path: "/" + filepath.Base(p), Mode: 0o644, UID: uint32(os.Geteuid()), GID: uint32(os.Getegid()), Data: append(b, '\n'),
+		Path: "/" + filepath.Base(p), Mode: 0o644, UID: uint32(os.Geteuid()), GID: uint32(os.Getegid()),
+		Data: append(b, '\n'),
 	})
 	return err
 }

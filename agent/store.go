@@ -42,8 +42,8 @@ type memory struct {
 	LastGood *savedSet `json:"lastGood,omitempty"`
 	// Accepted are the accept-canaries that were accepted under LastGood.
 	Accepted []string `json:"accepted,omitempty"`
-	// Trial is the set that was found to load and is on disk since, neither confirmed nor rejected. It is what an agent that
-	// starts goes on with: to restore LastGood instead would be a step back that nothing calls for.
+	// Trial is the set that was found to load and is on disk since, neither confirmed nor rejected. It is what an agent
+	// that starts goes on with: to restore LastGood instead would be a step back that nothing calls for.
 	Trial *savedSet `json:"trial,omitempty"`
 	// Rejected is the set that was rolled back last.
 	Rejected *rejection `json:"rejected,omitempty"`
@@ -112,8 +112,8 @@ type store struct {
 // errLocked means that another agent works on the same host root.
 var errLocked = errors.New("another nodetrust-agent is at work on this host root")
 
-// openStore takes the lock and reads the memory. A memory that can't be read is an empty one: what is lost is the way back
-// to the last good set, not the desired state.
+// openStore takes the lock and reads the memory. A memory that can't be read is an empty one: what is lost is the way
+// back to the last good set, not the desired state.
 func openStore(root *os.Root, log *slog.Logger) (*store, error) {
 	if err := makeStateDir(root); err != nil {
 		return nil, err

@@ -18,15 +18,16 @@ import (
 	"github.com/nodetrust/nodetrust/internal/verdict"
 )
 
-// What an operator may meet: files that can't be changed, hosts whose directories come and go, restarts at a bad moment.
+// What an operator may meet: files that can't be changed, hosts whose directories come and go, restarts at a bad
+// moment.
 
 const (
 	movedFile = "/etc/containers/registries.d/moved.yaml"
 	locked    = `,"locked.example.com":[{"type":"reject"}]`
 )
 
-// pin makes a file or directory a mount of its own until the result is called: it can't be removed, nor renamed over. flags
-// are added by a remount.
+// pin makes a file or directory a mount of its own until the result is called: it can't be removed, nor renamed over.
+// flags are added by a remount.
 func (w *world) pin(p string, flags uintptr) (unpin func()) {
 	w.t.Helper()
 	if os.Geteuid() != 0 {
@@ -75,8 +76,8 @@ func TestObsoleteFileThatStays(t *testing.T) {
 	w.absent(labFile)
 }
 
-// TestObsoleteFileBeside: a file of the old set can't be removed, and stands beside the new ones without a collision. What it
-// says counts for the runtimes, so the node is not as desired.
+// TestObsoleteFileBeside: a file of the old set can't be removed, and stands beside the new ones without a collision.
+// What it says counts for the runtimes, so the node is not as desired.
 func TestObsoleteFileBeside(t *testing.T) {
 	w := newWorld(t)
 	const other = "/etc/containers/registries.d/other.yaml"
@@ -207,8 +208,8 @@ func TestBackBesideAForeignFile(t *testing.T) {
 	w.await(mark, judge.Enforced, "")
 }
 
-// TestUnwritableFile: our own temporary file is an event. A file that can't be replaced must not keep the agent, the log and
-// the API server busy.
+// TestUnwritableFile: our own temporary file is an event. A file that can't be replaced must not keep the agent, the
+// log and the API server busy.
 func TestUnwritableFile(t *testing.T) {
 	w := newWorld(t)
 	w.enforced()
@@ -216,7 +217,8 @@ func TestUnwritableFile(t *testing.T) {
 	mark := w.mark()
 	w.must(os.WriteFile(w.path(policyFile), []byte("{}"), 0o644))
 	w.await(mark, judge.Drifted, "")
-	w.until("a few tries, or what would be their time", func() bool { return len(w.since(mark)) > 8 || w.elapsed(mark) > 2*time.Second })
+	w.until("a few tries, or what would be their time",
+		func() bool { return len(w.since(mark)) > 8 || w.elapsed(mark) > 2*time.Second })
 	if n := len(w.since(mark)); n > 4 {
 		for _, s := range w.since(mark) {
 			t.Log(s.Message)
@@ -314,7 +316,8 @@ func TestHostDirectoryReplaced(t *testing.T) {
 	}
 }
 
-// TestHostDirectoryCovered: what the host mounts on top of a directory is what counts, whatever becomes of the one below.
+// TestHostDirectoryCovered: what the host mounts on top of a directory is what counts, whatever becomes of the one
+// below.
 func TestHostDirectoryCovered(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root")
@@ -353,7 +356,8 @@ func TestMemoryIsWrittenLater(t *testing.T) {
 	d := w.desire(files("/etc/containers/registries.d/extra.yaml", "docker: {extra.example.com: {}}"), canaries)
 	w.await(mark, judge.Enforced, "")
 	unpin()
-	w.until("the last good set to be remembered", func() bool { return strings.Contains(w.read(stateFile), `"lastGood":{"digest":"`+d) })
+	w.until("the last good set to be remembered",
+		func() bool { return strings.Contains(w.read(stateFile), `"lastGood":{"digest":"`+d) })
 }
 
 // TestNotDurable: a file that is right, but that a loss of power may take back, is written again until that is not so.
@@ -362,10 +366,16 @@ func TestNotDurable(t *testing.T) {
 	root, err := os.OpenRoot(w.host)
 	w.must(err)
 	defer root.Close()
-	f := trust.File{Path: policyFile, Mode: 0o644, UID: uint32(os.Geteuid()), GID: uint32(os.Getegid()), Data: []byte(policy(""))}
+	f := trust.File{
+		Path: policyFile, Mode: 0o644, UID: uint32(os.Geteuid()), GID: uint32(os.Getegid()),
+		Data: []byte(policy("")),
+	}
 	_, err = disk.Replace(root, f)
 	w.must(err)
-	a := &Agent{Options: w.options(), root: root, store: &store{}, active: &set{files: trust.FileSet{f}}, failed: failures{}}
+	a := &Agent{
+		Options: w.options(), root: root, store: &store{}, active: &set{files: trust.FileSet{f}},
+		failed: failures{},
+	}
 	now := time.Now()
 	a.fail(policyFile, disk.ErrNotDurable, true)
 	if a.heal(nil, now) || a.worst() == nil || a.worst().Reason != judge.ReasonWriteFailed {

@@ -27,37 +27,53 @@ func TestDeps(t *testing.T) {
 		want  []string
 		not   []string
 	}{
-		{name: "no Go", tools: map[string]string{"apt-get": ran}, code: 1, lines: 1, want: []string{"Go is not installed", "1.21"}},
 		{
-			name: "Go that can't fetch a newer one", tools: map[string]string{"apt-get": ran, "go": "#!/bin/sh\necho go version go1.19.8 linux/amd64\n"},
+			name: "no Go", tools: map[string]string{"apt-get": ran}, code: 1, lines: 1,
+			want: []string{"Go is not installed", "1.21"},
+		},
+		{
+			name: "Go that can't fetch a newer one", tools: map[string]string{
+				"apt-get": ran,
+				"go":      "#!/bin/sh\necho go version go1.19.8 linux/amd64\n",
+			},
 			code: 1, lines: 1, want: []string{"Go 1.19 is too old", "1.21"},
 		},
 		{
 			name: "Debian, root", tools: map[string]string{"apt-get": ran, "go": newGo}, code: 0,
-			want: []string{"RAN apt-get update", "RAN apt-get install", " libgpgme-dev", " pkg-config", " gnupg", " gcc", " podman", " skopeo", " runc", " libseccomp-dev"},
+			want: []string{
+				"RAN apt-get update", "RAN apt-get install", " libgpgme-dev", " pkg-config", " gnupg", " gcc",
+				" podman", " skopeo", " runc", " libseccomp-dev",
+			},
 		},
 		{
-			name: "Debian, root, only to build", tools: map[string]string{"apt-get": ran, "go": newGo}, args: []string{"build"}, code: 0,
+			name: "Debian, root, only to build", tools: map[string]string{"apt-get": ran, "go": newGo},
+			args: []string{"build"}, code: 0,
 			want: []string{"RAN apt-get install", " libgpgme-dev"}, not: []string{"podman"},
 		},
 		{
 			name: "Fedora, root", tools: map[string]string{"dnf": ran, "go": newGo}, code: 0,
-			want: []string{"RAN dnf install", " gpgme-devel", " gnupg2", " gcc", " podman"}, not: []string{"apt-get", "libgpgme-dev"},
+			want: []string{"RAN dnf install", " gpgme-devel", " gnupg2", " gcc", " podman"},
+			not:  []string{"apt-get", "libgpgme-dev"},
 		},
 		{
 			name: "a user without sudo", tools: map[string]string{"apt-get": ran, "go": newGo}, user: 65534, code: 1, lines: 1,
 			want: []string{"nodetrust: error: missing:", "as root run: ", "apt-get install"}, not: []string{"RAN", "podman"},
 		},
 		{
-			name: "a user with sudo, but no terminal", tools: map[string]string{"apt-get": ran, "sudo": ran, "go": newGo}, user: 65534, code: 1, lines: 1,
+			name: "a user with sudo, but no terminal", tools: map[string]string{"apt-get": ran, "sudo": ran, "go": newGo},
+			user: 65534, code: 1, lines: 1,
 			want: []string{"as root run: "}, not: []string{"RAN"},
 		},
 		{
 			name: "nothing missing", args: []string{"build"}, tools: map[string]string{
-				"apt-get": ran, "go": newGo, "make": "#!/bin/sh\n", "gcc": "#!/bin/sh\n", "pkg-config": "#!/bin/sh\n", "gpg": "#!/bin/sh\n",
+				"apt-get": ran, "go": newGo, "make": "#!/bin/sh\n", "gcc": "#!/bin/sh\n", "pkg-config": "#!/bin/sh\n",
+				"gpg": "#!/bin/sh\n",
 			}, code: 0, not: []string{"RAN"},
 		},
-		{name: "unknown group", tools: map[string]string{"apt-get": ran, "go": newGo}, args: []string{"tset"}, code: 1, lines: 1, want: []string{"tset"}},
+		{
+			name: "unknown group", tools: map[string]string{"apt-get": ran, "go": newGo}, args: []string{"tset"}, code: 1,
+			lines: 1, want: []string{"tset"},
+		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			if tt.code == 0 && len(tt.want) > 0 && os.Geteuid() != 0 {
@@ -112,11 +128,14 @@ func TestDeps(t *testing.T) {
 	}
 }
 
-// TestDeps_redHat: RHEL keeps headers in a repository that is off, its base images for containers have one that is on, under
-// another name.
+// TestDeps_redHat: RHEL keeps headers in a repository that is off, its base images for containers have one that is
+// on, under another name.
 func TestDeps_redHat(t *testing.T) {
 	needNode(t) // another /etc needs root and namespaces
-	for name, repository := range map[string]string{"redhat.repo": "--enablerepo=codeready-builder-for-rhel-9-", "ubi.repo": ""} {
+	for name, repository := range map[string]string{
+		"redhat.repo": "--enablerepo=codeready-builder-for-rhel-9-",
+		"ubi.repo":    "",
+	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
 			for file, text := range map[string]string{

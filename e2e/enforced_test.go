@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// TestNotEnforced: files that are right prove nothing; the canaries tell a runtime that reads another policy, and a network that
-// tells nothing.
+// TestNotEnforced: files that are right prove nothing; the canaries tell a runtime that reads another policy, and a
+// network that tells nothing.
 func TestNotEnforced(t *testing.T) {
 	w := newWorld(t)
 	w.installKey()
@@ -43,9 +43,11 @@ func TestNotEnforced(t *testing.T) {
 			a := a.as(t)
 			mark := a.mark()
 			tt.stop()
-			// A round that was under way may have been cut off in its own way. Later ones have nothing to ask: no canary comes out right.
+			// A round that was under way may have been cut off in its own way. Later ones have nothing to ask: no canary comes
+			// out right.
 			s := a.await("Unknown "+tt.reason+" of every canary", mark, func(s status) bool {
-				return s.State == "Unknown" && s.Reason == tt.reason && !slices.ContainsFunc(s.Canaries, func(c canary) bool { return c.OK })
+				return s.State == "Unknown" && s.Reason == tt.reason &&
+					!slices.ContainsFunc(s.Canaries, func(c canary) bool { return c.OK })
 			})
 			// Once more, lest the first answer was luck.
 			mark = a.mark()

@@ -14,8 +14,8 @@ import (
 	"github.com/nodetrust/nodetrust/internal/verdict"
 )
 
-// forge serves an attacker's manifest wherever the image ref (REPO:v1, with this digest) is asked for. Its own signature's
-// payload is the honest manifest; its layer is another image's, which the registry has.
+// forge serves an attacker's manifest wherever the image ref (REPO:v1, with this digest) is asked for. Its own
+// signature's payload is the honest manifest; its layer is another image's, which the registry has.
 func (w *reasonWorld) forge(shape fixture.Shape, contentType, digest string) (body []byte) {
 	w.Helper()
 	must(w.T, w.unforged(func() error { _, err := w.registry.Push(w.repo(), "evil", "evil"); return err }))
@@ -69,8 +69,9 @@ func (w *reasonWorld) get(path string) []byte {
 	}
 }
 
-// TestForged: every command that judges images refuses the forged manifest, by tag and by digest. What the attack is worth
-// is seen by a runtime's tool of before it was known: where Debian's skopeo 1.9.3 is installed, it pulls the attacker's layer.
+// TestForged: every command that judges images refuses the forged manifest, by tag and by digest. What the attack is
+// worth is seen by a runtime's tool of before it was known: where Debian's skopeo 1.9.3 is installed, it pulls the
+// attacker's layer.
 func TestForged(t *testing.T) {
 	w := newReasonWorld(t)
 	for i, f := range []struct {
@@ -132,7 +133,8 @@ func (w *reasonWorld) refuses(policy []string, ref, byDigest string, honest bool
 		}
 	}
 	canaries := w.write("canaries.json", fmt.Sprintf(`[{"image":%q,"expect":"accept"}]`, byDigest))
-	r := program(w.T, w.dir, theLab.Programs.Nodetrust, append([]string{"probe", "-o", "json", "--runtime", "verify", "--canaries", canaries}, policy...)...)
+	r := program(w.T, w.dir, theLab.Programs.Nodetrust,
+		append([]string{"probe", "-o", "json", "--runtime", "verify", "--canaries", canaries}, policy...)...)
 	var out struct {
 		Canaries []struct {
 			Verdict verdict.Answer `json:"verdict"`
@@ -156,7 +158,8 @@ func (w *reasonWorld) fooled(policy []string, ref string, body []byte) {
 		return
 	}
 	dir := filepath.Join(w.T.TempDir(), "pulled")
-	cmd := exec.Command("skopeo", "--policy", policy[1], "--registries.d", policy[3], "copy", "--src-tls-verify=false", "docker://"+ref, "dir:"+dir)
+	cmd := exec.Command("skopeo", "--policy", policy[1], "--registries.d", policy[3], "copy", "--src-tls-verify=false",
+		"docker://"+ref, "dir:"+dir)
 	out, err := cmd.CombinedOutput()
 	pulled, readErr := os.ReadFile(filepath.Join(dir, "manifest.json"))
 	if err != nil || readErr != nil || string(pulled) != string(body) {

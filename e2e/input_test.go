@@ -25,7 +25,8 @@ func TestBadInput(t *testing.T) {
 	good := head + keys + registry
 	digest := "@sha256:" + strings.Repeat("0", 64)
 
-	if r := program(t, dir, theLab.Programs.Nodetrust, "render", "--to", "files", "-o", filepath.Join(dir, "good"), write("good.yaml", good)); r.code != 0 {
+	if r := program(t, dir, theLab.Programs.Nodetrust, "render", "--to", "files", "-o", filepath.Join(dir, "good"),
+		write("good.yaml", good)); r.code != 0 {
 		t.Fatalf("the config that the others are made from: %v", r)
 	}
 
@@ -39,13 +40,21 @@ func TestBadInput(t *testing.T) {
 		{"tabs", write("tabs.yaml", strings.Replace(good, "  pools", "\tpools", 1)), "tab"},
 		{"unknown field", write("unknown.yaml", good+"    atachments: true\n"), "atachments"},
 		{"duplicate key", write("dup.yaml", good+"    lookaside: https://other.example.com/sigstore\n"), "lookaside"},
-		{"bad URL", write("url.yaml", strings.Replace(good, "https://registry", "gopher://registry", 1)), "url.yaml:15: spec.registries[0].lookaside:"},
+		{
+			"bad URL", write("url.yaml", strings.Replace(good, "https://registry", "gopher://registry", 1)),
+			"url.yaml:15: spec.registries[0].lookaside:",
+		},
 		{"unknown key name", write("name.yaml", strings.Replace(good, "signedBy: [corp]", "signedBy: [crop]", 1)), "crop"},
 		{"a key file without keys", write("nokey.yaml", strings.Replace(good, "corp.asc", "nokey.asc", 1)), "nokey.asc"},
 		{"an empty key file", write("emptykey.yaml", strings.Replace(good, "corp.asc", "empty.asc", 1)), "empty.asc"},
-		{"a key file that lacks the fingerprint", write("fpr.yaml", strings.Replace(good, corp.Fingerprint, stranger.Fingerprint, 1)), stranger.Fingerprint},
-		{"duplicate scopes", write("scopes.yaml", good+strings.TrimPrefix(registry, "  registries:\n")), "registry.example.com"},
-		{"a canary without digest", write("canary.yaml", good+"  canaries:\n  - image: registry.example.com/app:v1\n    expect: accept\n"), "digest"},
+		{"a key file that lacks the fingerprint", write("fpr.yaml",
+			strings.Replace(good, corp.Fingerprint, stranger.Fingerprint, 1)), stranger.Fingerprint},
+		{
+			"duplicate scopes", write("scopes.yaml", good+strings.TrimPrefix(registry, "  registries:\n")),
+			"registry.example.com",
+		},
+		{"a canary without digest", write("canary.yaml",
+			good+"  canaries:\n  - image: registry.example.com/app:v1\n    expect: accept\n"), "digest"},
 	} {
 		t.Run("trust.yaml "+tt.name, func(t *testing.T) {
 			out := filepath.Join(dir, "out")
@@ -59,7 +68,8 @@ func TestBadInput(t *testing.T) {
 		})
 	}
 	t.Run("every problem at once", func(t *testing.T) {
-		file := write("many.yaml", strings.NewReplacer("signedBy: [corp]", "signedBy: [crop]", "https://registry", "gopher://registry").Replace(good))
+		file := write("many.yaml", strings.NewReplacer("signedBy: [corp]", "signedBy: [crop]", "https://registry",
+			"gopher://registry").Replace(good))
 		r := program(t, dir, theLab.Programs.Nodetrust, "render", "--to", "machineconfig", file)
 		complains(t, r, "crop")
 		complains(t, r, "lookaside")
@@ -71,16 +81,27 @@ func TestBadInput(t *testing.T) {
 	for _, tt := range []struct {
 		name, policy, image, says string
 	}{
-		{"policy.json with duplicate keys", write("dup.json", `{"default":[{"type":"reject"}],"default":[{"type":"insecureAcceptAnything"}]}`), "registry.example.com/app" + digest, "default"},
-		{"policy.json that is cut off", write("cut.json", `{"default":[{"type":"rej`), "registry.example.com/app" + digest, "cut.json"},
-		{"policy.json that is missing", filepath.Join(dir, "absent.json"), "registry.example.com/app" + digest, "absent.json"},
+		{
+			"policy.json with duplicate keys", write("dup.json",
+				`{"default":[{"type":"reject"}],"default":[{"type":"insecureAcceptAnything"}]}`),
+			"registry.example.com/app" + digest, "default",
+		},
+		{
+			"policy.json that is cut off", write("cut.json", `{"default":[{"type":"rej`), "registry.example.com/app" + digest,
+			"cut.json",
+		},
+		{
+			"policy.json that is missing", filepath.Join(dir, "absent.json"), "registry.example.com/app" + digest,
+			"absent.json",
+		},
 		{"an image that doesn't parse", loads, "docker://Registry.example.com/App:v1:v2", "App"},
 		{"an empty image", loads, "", ""},
 		{"an image with an unknown transport", loads, "gopher://thing", "gopher"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			for _, command := range []string{"verify", "explain"} {
-				complains(t, program(t, dir, theLab.Programs.Nodetrust, command, "--policy", tt.policy, "--registries-d", registriesD, tt.image), tt.says)
+				complains(t, program(t, dir, theLab.Programs.Nodetrust, command, "--policy", tt.policy, "--registries-d",
+					registriesD, tt.image), tt.says)
 			}
 		})
 	}

@@ -18,8 +18,8 @@ import (
 // tempDirs are where a node's programs may leave something that TMPDIR doesn't steer.
 var tempDirs = []string{"/tmp", "/var/tmp", "/dev/shm", "/run"}
 
-// TestProbeLeavesNothing: after fifty rounds, some of them killed midway, nothing of them is left, though gpg starts daemons that
-// leave their session, and a killed process removes nothing.
+// TestProbeLeavesNothing: after fifty rounds, some of them killed midway, nothing of them is left, though gpg starts
+// daemons that leave their session, and a killed process removes nothing.
 func TestProbeLeavesNothing(t *testing.T) {
 	w := newWorld(t)
 	w.installKey()
@@ -113,7 +113,8 @@ func probes(t *testing.T, w *world, agent int) []int {
 	return out
 }
 
-// listing is what lies in the temporary directories that may be a probe's, by path. Other programs of this machine use them too.
+// listing is what lies in the temporary directories that may be a probe's, by path. Other programs of this machine
+// use them too.
 func listing(t *testing.T, w *world) []string {
 	t.Helper()
 	out, err := w.node.TempFiles()
@@ -130,8 +131,8 @@ func listing(t *testing.T, w *world) []string {
 	return out
 }
 
-// TestProbeChildIsWeak: the child that touches network input can neither change the policy nor read the agent's token. Here the
-// child is a shell that tries.
+// TestProbeChildIsWeak: the child that touches network input can neither change the policy nor read the agent's
+// token. Here the child is a shell that tries.
 func TestProbeChildIsWeak(t *testing.T) {
 	w := newWorld(t)
 	w.installKey()
@@ -187,7 +188,10 @@ exec %[4]s "$@"
 		if len(lines) < 4 || lines[0] != "65532" || lines[1] != "0" || lines[2] != "0" {
 			t.Errorf("a child is not user 65532 with group 0 alone:\n%s", text)
 		}
-		for _, want := range []string{"NoNewPrivs:\t1", "CapEff:\t0000000000000000", "CapPrm:\t0000000000000000", "own TMPDIR"} {
+		for _, want := range []string{
+			"NoNewPrivs:\t1", "CapEff:\t0000000000000000", "CapPrm:\t0000000000000000",
+			"own TMPDIR",
+		} {
 			if !strings.Contains(text, want) {
 				t.Errorf("a child lacks %q:\n%s", want, text)
 			}

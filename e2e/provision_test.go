@@ -21,7 +21,8 @@ func TestProvision(t *testing.T) {
 	a := w.startAgent("--desired", desired)
 
 	// A policy whose key the node lacks would refuse everything: it is not activated.
-	s := a.await("Unknown for the missing key", 0, func(s status) bool { return s.State == "Unknown" && s.Reason == "KeyMissing" })
+	s := a.await("Unknown for the missing key", 0,
+		func(s status) bool { return s.State == "Unknown" && s.Reason == "KeyMissing" })
 	if !s.differs("/"+keyPath, "key-missing") {
 		t.Errorf("the missing key is not named: %v", s)
 	}
@@ -38,12 +39,17 @@ func TestProvision(t *testing.T) {
 	if s.Desired != s.Observed || !strings.HasPrefix(s.Desired, "sha256:") {
 		t.Errorf("desired %q and observed %q: want the same digest", s.Desired, s.Observed)
 	}
-	// The lab's CRI-O 1.34.0 takes the digest of a schema-1 manifest from the wrong bytes: enforced, and not without a hole.
-	if s.Reason != "RuntimeAdvisory" || !strings.Contains(s.Message, "by its version number cri-o 1.34.0 has ") || !strings.Contains(s.Message, forgedSchema1) {
+	// The lab's CRI-O 1.34.0 takes the digest of a schema-1 manifest from the wrong bytes: enforced, and not without a
+	// hole.
+	if s.Reason != "RuntimeAdvisory" || !strings.Contains(s.Message, "by its version number cri-o 1.34.0 has ") ||
+		!strings.Contains(s.Message, forgedSchema1) {
 		t.Errorf("%s: %s", s.Reason, s.Message)
 	}
 	for _, want := range []string{"cri-o", "podman"} {
-		if !slices.ContainsFunc(s.Runtimes, func(r crRuntime) bool { return r.Name == want && slices.Contains(r.Advisories, forgedSchema1) }) {
+		if !slices.ContainsFunc(s.Runtimes, func(r crRuntime) bool {
+			return r.Name == want &&
+				slices.Contains(r.Advisories, forgedSchema1)
+		}) {
 			t.Errorf("the status file doesn't tell of %s's hole: %v", want, s)
 		}
 	}
@@ -54,7 +60,10 @@ func TestProvision(t *testing.T) {
 		}
 		proven[c.Runtime+" "+c.Expect] = true
 	}
-	for _, want := range []string{"cri accept", "cri refuse", "podman accept", "podman refuse", "verify accept", "verify refuse"} {
+	for _, want := range []string{
+		"cri accept", "cri refuse", "podman accept", "podman refuse", "verify accept",
+		"verify refuse",
+	} {
 		if !proven[want] {
 			t.Errorf("no canary %q in the status: %v", want, s)
 		}
@@ -97,8 +106,10 @@ func TestProvision(t *testing.T) {
 
 	// A new desired state is picked up without a restart.
 	mark := a.mark()
-	w.mountConfigMap(desired, w.render("configmap", w.trustYAML("  - scope: "+w.registry.Host+"/closed\n    require: reject\n")))
-	next := a.await("Enforced with the new digest", mark, func(n status) bool { return n.State == "Enforced" && n.Desired != s.Desired })
+	w.mountConfigMap(desired, w.render("configmap",
+		w.trustYAML("  - scope: "+w.registry.Host+"/closed\n    require: reject\n")))
+	next := a.await("Enforced with the new digest", mark,
+		func(n status) bool { return n.State == "Enforced" && n.Desired != s.Desired })
 	if next.Observed != next.Desired {
 		t.Errorf("observed %s, want %s", next.Observed, next.Desired)
 	}

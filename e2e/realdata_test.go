@@ -58,7 +58,8 @@ func TestRealData(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			for _, command := range []string{"verify", "explain"} {
-				r := program(t, dir, tt.program, command, "--root", tt.root, "--as", repository+":"+tt.tag, "-o", "json", "dir:"+filepath.Join(data, "albo-bundle"))
+				r := program(t, dir, tt.program, command, "--root", tt.root, "--as", repository+":"+tt.tag, "-o", "json",
+					"dir:"+filepath.Join(data, "albo-bundle"))
 				var v struct {
 					Verdict, Reason, Message, Digest, Mechanism string
 					Requirements                                []struct {
@@ -71,8 +72,10 @@ func TestRealData(t *testing.T) {
 				if err := json.Unmarshal([]byte(r.stdout), &v); err != nil {
 					t.Fatalf("%s: %v: %v", command, err, r)
 				}
-				if r.code != tt.code || v.Verdict != tt.verdict || v.Reason != tt.reason || v.Digest != digest || !strings.Contains(v.Message, tt.message) {
-					t.Fatalf("%s: want exit status %d, %s, reason %q, message with %q: %v", command, tt.code, tt.verdict, tt.reason, tt.message, r)
+				if r.code != tt.code || v.Verdict != tt.verdict || v.Reason != tt.reason || v.Digest != digest ||
+					!strings.Contains(v.Message, tt.message) {
+					t.Fatalf("%s: want exit status %d, %s, reason %q, message with %q: %v", command, tt.code, tt.verdict, tt.reason,
+						tt.message, r)
 				}
 				want := "gpgme"
 				if tt.program == pure {
@@ -99,7 +102,8 @@ func TestRealData(t *testing.T) {
 
 	// Each detached signature by itself: the image has four names, and each signature is for one of them.
 	for n, name := range []string{
-		"registry.access.redhat.com/albo/aws-load-balancer-operator-bundle:0.0.1", "registry.access.redhat.com/albo/aws-load-balancer-operator-bundle:0.0.1-20",
+		"registry.access.redhat.com/albo/aws-load-balancer-operator-bundle:0.0.1",
+		"registry.access.redhat.com/albo/aws-load-balancer-operator-bundle:0.0.1-20",
 		repository + ":0.0.1", repository + ":0.0.1-20",
 	} {
 		for _, tt := range []struct {
@@ -110,10 +114,13 @@ func TestRealData(t *testing.T) {
 			{digest, name + "x", "WrongIdentity", 3},
 			{"sha256:" + strings.Repeat("0", 64), name, "WrongDigest", 3},
 		} {
-			r := program(t, dir, cli, "verify-signature", "--key", filepath.Join(rightKey, "etc/pki/rpm-gpg/RPM-GPG-KEY-redhat-release"),
-				"--digest", tt.digest, "--reference", tt.reference, "-o", "json", filepath.Join(data, fmt.Sprintf("albo-bundle/signature-%d", n+1)))
+			r := program(t, dir, cli, "verify-signature", "--key",
+				filepath.Join(rightKey, "etc/pki/rpm-gpg/RPM-GPG-KEY-redhat-release"),
+				"--digest", tt.digest, "--reference", tt.reference, "-o", "json",
+				filepath.Join(data, fmt.Sprintf("albo-bundle/signature-%d", n+1)))
 			var d struct{ Reason, Signer, Digest, Reference string }
-			if err := json.Unmarshal([]byte(r.stdout), &d); err != nil || r.code != tt.code || d.Reason != tt.reason || d.Signer != release || d.Digest != digest || d.Reference != name {
+			if err := json.Unmarshal([]byte(r.stdout), &d); err != nil || r.code != tt.code || d.Reason != tt.reason ||
+				d.Signer != release || d.Digest != digest || d.Reference != name {
 				t.Errorf("signature-%d for %s: want exit status %d, reason %q: %v", n+1, tt.reference, tt.code, tt.reason, r)
 			}
 		}

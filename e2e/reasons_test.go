@@ -99,7 +99,8 @@ func TestReasons(t *testing.T) {
 			r := program(t, sub.dir, path, append(args, "-o", "json")...)
 			got, ok := findReason(r.stdout, c.reason, c.cause)
 			if r.code != c.code || !ok {
-				t.Errorf("nodetrust %s: want exit status %d, reason %s %s; got %s: %v", strings.Join(args, " "), c.code, c.reason, c.cause, got, r)
+				t.Errorf("nodetrust %s: want exit status %d, reason %s %s; got %s: %v", strings.Join(args, " "), c.code, c.reason,
+					c.cause, got, r)
 			}
 			if args[0] != "verify" {
 				return
@@ -108,7 +109,8 @@ func TestReasons(t *testing.T) {
 			var v verdict.Verdict
 			must(t, json.Unmarshal([]byte(r.stdout), &v))
 			if v.Reason != c.reason || v.Cause != c.cause || v.Verdict == verdict.Accept || v.Message == "" || v.Hint == "" {
-				t.Errorf("nodetrust %s: want reason %s %s of a refusal or unknown, with message and hint: %+v", strings.Join(args, " "), c.reason, c.cause, v)
+				t.Errorf("nodetrust %s: want reason %s %s of a refusal or unknown, with message and hint: %+v",
+					strings.Join(args, " "), c.reason, c.cause, v)
 			}
 		})
 	}
@@ -229,7 +231,8 @@ func requirement(k *fixture.Key) string {
 	return fmt.Sprintf(`{"type":"signedBy","keyType":"GPGKeys","keyData":%q}`, base64.StdEncoding.EncodeToString(k.Binary))
 }
 
-// verify are arguments that judge ref by one requirement, with the lookaside in registries.d unless other lines are given.
+// verify are arguments that judge ref by one requirement, with the lookaside in registries.d unless other lines are
+// given.
 func (w *reasonWorld) verify(ref, requirement string, registriesD ...string) []string {
 	w.Helper()
 	section := fmt.Sprintf("docker:\n  %s:\n    lookaside: %s\n", w.registry.Host, w.lookaside.URL())
@@ -238,7 +241,10 @@ func (w *reasonWorld) verify(ref, requirement string, registriesD ...string) []s
 	}
 	w.write("registries.d/lab.yaml", section)
 	policy := w.write("policy.json", fmt.Sprintf(`{"default":[%s]}`, requirement))
-	return []string{"verify", "--policy", policy, "--registries-d", filepath.Join(w.dir, "registries.d"), "--tls-verify=false", "--platform", "linux/amd64", ref}
+	return []string{
+		"verify", "--policy", policy, "--registries-d", filepath.Join(w.dir, "registries.d"),
+		"--tls-verify=false", "--platform", "linux/amd64", ref,
+	}
 }
 
 func (w *reasonWorld) tag(tag string, img remote.Taggable) {
@@ -274,20 +280,28 @@ func reasonCases() []provoked {
 	const sigstore = `{"type":"sigstoreSigned","keyData":"LS0tLS1CRUdJTiBQVUJMSUMgS0VZLS0tLS0KTUZrd0V3WUhLb1pJemowQ0FRWUlLb1pJemowREFRY0RRZ0FFZ0hraDhIYitLWVFoQzlmdStkMG1IR0hxV2xGMQpiZFdFUDRONGJQUTBkTk5FWGZ2YzVjREljV21jUjlkL3M0cUpvTW5iZ2FMdWcxOEtRdVlEekRBb3h3PT0KLS0tLS1FTkQgUFVCTElDIEtFWS0tLS0tCg=="}`
 	zero := "sha256:" + strings.Repeat("0", 64)
 	return []provoked{
-		{"wrong key", verdict.WrongKey, "", func(w *reasonWorld) []string { return w.verify(w.signed(stranger, "", ""), requirement(corp)) }, 3},
+		{"wrong key", verdict.WrongKey, "", func(w *reasonWorld) []string {
+			return w.verify(w.signed(stranger, "", ""),
+				requirement(corp))
+		}, 3},
 		{"altered", verdict.WrongKey, "", func(w *reasonWorld) []string {
 			ref, d := w.image()
 			b, err := corp.Sign(d, ref)
 			must(w.T, err)
-			must(w.T, w.lookaside.Put(w.repo(), d, 1, []byte(strings.Replace(string(b), "atomic container", "Atomic container", 1))))
+			must(w.T, w.lookaside.Put(w.repo(), d, 1, []byte(strings.Replace(string(b), "atomic container",
+				"Atomic container", 1))))
 			return w.verify(ref, requirement(corp))
 		}, 3},
 		{"wrong identity", verdict.WrongIdentity, "", func(w *reasonWorld) []string {
 			return w.verify(w.signed(corp, "", w.registry.Host+"/team/else:v1"), requirement(corp))
 		}, 3},
-		{"wrong digest", verdict.WrongDigest, "", func(w *reasonWorld) []string { return w.verify(w.signed(corp, zero, ""), requirement(corp)) }, 3},
+		{"wrong digest", verdict.WrongDigest, "", func(w *reasonWorld) []string {
+			return w.verify(w.signed(corp, zero, ""),
+				requirement(corp))
+		}, 3},
 		{"expired key", verdict.KeyExpired, "", func(w *reasonWorld) []string {
-			return w.verify(w.signed(w.keys["expired"], "", "", "--faked-system-time", "20200201T000000"), requirement(w.keys["expired"]))
+			return w.verify(w.signed(w.keys["expired"], "", "", "--faked-system-time", "20200201T000000"),
+				requirement(w.keys["expired"]))
 		}, 3},
 		{"expired signature", verdict.SignatureExpired, "", func(w *reasonWorld) []string {
 			args := w.verify(w.signed(corp, "", "", "--default-sig-expire", "seconds=1"), requirement(corp))
@@ -300,7 +314,8 @@ func reasonCases() []provoked {
 			return w.verify(ref, requirement(w.keys["revoked"]))
 		}, 3},
 		{"no key inside", verdict.KeyUnreadable, "", func(w *reasonWorld) []string {
-			return w.verify(w.signed(corp, "", ""), fmt.Sprintf(`{"type":"signedBy","keyType":"GPGKeys","keyPath":%q}`, w.write("key.asc", "this is no key\n")))
+			return w.verify(w.signed(corp, "", ""), fmt.Sprintf(`{"type":"signedBy","keyType":"GPGKeys","keyPath":%q}`,
+				w.write("key.asc", "this is no key\n")))
 		}, 3},
 		{"MD5", verdict.WeakOrUnsupported, "", func(w *reasonWorld) []string {
 			return w.verify(w.signed(corp, "", "", "--digest-algo", "MD5", "--allow-weak-digest-algos"), requirement(corp))
@@ -322,7 +337,10 @@ func reasonCases() []provoked {
 			w.forge(fixture.Schema1, "application/vnd.docker.distribution.manifest.v1+prettyjws", d)
 			return w.verify(ref, requirement(corp))
 		}, 3},
-		{"rejected", verdict.RejectedByPolicy, "", func(w *reasonWorld) []string { return w.verify(w.signed(corp, "", ""), `{"type":"reject"}`) }, 3},
+		{"rejected", verdict.RejectedByPolicy, "", func(w *reasonWorld) []string {
+			return w.verify(w.signed(corp, "", ""),
+				`{"type":"reject"}`)
+		}, 3},
 
 		{"not signed", verdict.NoSignature, verdict.NotSigned, func(w *reasonWorld) []string {
 			ref, _ := w.image()
@@ -332,7 +350,8 @@ func reasonCases() []provoked {
 			return w.verify(w.signed(corp, "", ""), requirement(corp), "docker: {}")
 		}, 3},
 		{"misspelt key", verdict.NoSignature, verdict.WrongRegistriesKey, func(w *reasonWorld) []string {
-			return w.verify(w.signed(corp, "", ""), requirement(corp), "docker:", "  "+w.registry.Host+":", "    lookasid: "+w.lookaside.URL())
+			return w.verify(w.signed(corp, "", ""), requirement(corp), "docker:", "  "+w.registry.Host+":",
+				"    lookasid: "+w.lookaside.URL())
 		}, 3},
 		{"only the index is signed", verdict.NoSignature, verdict.OnlyIndexSigned, func(w *reasonWorld) []string {
 			index, _, err := w.registry.PushIndex(w.repo(), "v1", w.repo(), "amd64", "arm64")
@@ -350,21 +369,26 @@ func reasonCases() []provoked {
 		}, 3},
 		{"a bundle", verdict.NoSignature, verdict.BundleFormat, func(w *reasonWorld) []string {
 			ref, d := w.image()
-			w.tag(strings.Replace(d, ":", "-", 1), raw(fmt.Sprintf(`{"schemaVersion":2,"mediaType":%q,"manifests":[{"mediaType":%q,"digest":%q,"size":2,"artifactType":"application/vnd.dev.sigstore.bundle.v0.3+json"}]}`,
-				types.OCIImageIndex, types.OCIManifestSchema1, d)))
-			return w.verify(ref, sigstore, "docker:", "  "+w.registry.Host+":", "    use-sigstore-attachments: true", "    lookaside: "+w.lookaside.URL())
+			w.tag(strings.Replace(d, ":", "-", 1), raw(
+				fmt.Sprintf(`{"schemaVersion":2,"mediaType":%q,"manifests":[{"mediaType":%q,"digest":%q,"size":2,"artifactType":"application/vnd.dev.sigstore.bundle.v0.3+json"}]}`,
+					types.OCIImageIndex, types.OCIManifestSchema1, d)))
+			return w.verify(ref, sigstore, "docker:", "  "+w.registry.Host+":", "    use-sigstore-attachments: true",
+				"    lookaside: "+w.lookaside.URL())
 		}, 3},
 		{"another kind of signature", verdict.NoSignature, verdict.OtherKind, func(w *reasonWorld) []string {
 			ref, d := w.image()
-			img, err := mutate.AppendLayers(empty.Image, static.NewLayer([]byte("{}"), "application/vnd.dev.cosign.simplesigning.v1+json"))
+			img, err := mutate.AppendLayers(empty.Image,
+				static.NewLayer([]byte("{}"), "application/vnd.dev.cosign.simplesigning.v1+json"))
 			must(w.T, err)
 			w.tag(strings.Replace(d, ":", "-", 1)+".sig", mutate.MediaType(img, types.OCIManifestSchema1))
 			return w.verify(ref, requirement(corp))
 		}, 3},
 		{"a mirror without signatures", verdict.NoSignature, verdict.MirrorUnsigned, func(w *reasonWorld) []string {
 			w.image()
-			conf := w.write("registries.conf", fmt.Sprintf("[[registry]]\nprefix = \"quay.example.com\"\nlocation = \"quay.example.com\"\n[[registry.mirror]]\nlocation = %q\ninsecure = true\n", w.registry.Host))
-			args := w.verify("quay.example.com/"+w.repo()+":v1", requirement(corp), "docker:", "  quay.example.com:", "    lookaside: "+w.lookaside.URL())
+			conf := w.write("registries.conf", fmt.Sprintf(
+				"[[registry]]\nprefix = \"quay.example.com\"\nlocation = \"quay.example.com\"\n[[registry.mirror]]\nlocation = %q\ninsecure = true\n", w.registry.Host))
+			args := w.verify("quay.example.com/"+w.repo()+":v1", requirement(corp), "docker:", "  quay.example.com:",
+				"    lookaside: "+w.lookaside.URL())
 			return append(args, "--registries-conf", conf)
 		}, 3},
 		{"a registry that serves signatures", verdict.NoSignature, verdict.RegistryServesNone, func(w *reasonWorld) []string {
@@ -387,7 +411,8 @@ func reasonCases() []provoked {
 			d, err := img.Digest()
 			must(w.T, err)
 			w.write("layout/oci-layout", `{"imageLayoutVersion":"1.0.0"}`)
-			w.write("layout/index.json", fmt.Sprintf(`{"schemaVersion":2,"manifests":[{"mediaType":%q,"digest":%q,"size":%d}]}`, types.OCIManifestSchema1, d, len(manifest)))
+			w.write("layout/index.json", fmt.Sprintf(`{"schemaVersion":2,"manifests":[{"mediaType":%q,"digest":%q,"size":%d}]}`,
+				types.OCIManifestSchema1, d, len(manifest)))
 			w.write("layout/blobs/sha256/"+d.Hex, string(manifest))
 			return w.verify("oci:"+filepath.Join(w.dir, "layout"), requirement(corp))
 		}, 3},
@@ -399,10 +424,12 @@ func reasonCases() []provoked {
 		{"only the index has attachments", verdict.NoSignature, verdict.OnlyIndexSigned, func(w *reasonWorld) []string {
 			index, _, err := w.registry.PushIndex(w.repo(), "v1", w.repo(), "amd64", "arm64")
 			must(w.T, err)
-			img, err := mutate.AppendLayers(empty.Image, static.NewLayer([]byte("{}"), "application/vnd.dev.cosign.simplesigning.v1+json"))
+			img, err := mutate.AppendLayers(empty.Image,
+				static.NewLayer([]byte("{}"), "application/vnd.dev.cosign.simplesigning.v1+json"))
 			must(w.T, err)
 			w.tag(strings.Replace(index, ":", "-", 1)+".sig", mutate.MediaType(img, types.OCIManifestSchema1))
-			return w.verify(w.registry.Host+"/"+w.repo()+":v1", sigstore, "docker:", "  "+w.registry.Host+":", "    use-sigstore-attachments: true", "    lookaside: "+w.lookaside.URL())
+			return w.verify(w.registry.Host+"/"+w.repo()+":v1", sigstore, "docker:", "  "+w.registry.Host+":",
+				"    use-sigstore-attachments: true", "    lookaside: "+w.lookaside.URL())
 		}, 3},
 		{"key file missing", verdict.KeyMissing, "", func(w *reasonWorld) []string {
 			ref, _ := w.image()
@@ -414,7 +441,8 @@ func reasonCases() []provoked {
 			return args
 		}, 4},
 		{"lookaside not there", verdict.LookasideUnreachable, "", func(w *reasonWorld) []string {
-			return w.verify(w.signed(corp, "", ""), requirement(corp), "docker:", "  "+w.registry.Host+":", "    lookaside: http://127.0.0.1:1")
+			return w.verify(w.signed(corp, "", ""), requirement(corp), "docker:", "  "+w.registry.Host+":",
+				"    lookaside: http://127.0.0.1:1")
 		}, 4},
 		{"lookaside redirects to a file", verdict.LookasideUnreachable, "", func(w *reasonWorld) []string {
 			args := w.verify(w.signed(corp, "", ""), requirement(corp))
@@ -451,7 +479,8 @@ func reasonCases() []provoked {
 			return args
 		}, 4},
 		{"attachments refused", verdict.AttachmentsUnreadable, "", func(w *reasonWorld) []string {
-			args := w.verify(w.signed(corp, "", ""), requirement(corp), "docker:", "  "+w.registry.Host+":", "    use-sigstore-attachments: true", "    lookaside: "+w.lookaside.URL())
+			args := w.verify(w.signed(corp, "", ""), requirement(corp), "docker:", "  "+w.registry.Host+":",
+				"    use-sigstore-attachments: true", "    lookaside: "+w.lookaside.URL())
 			w.registry.Fault(func(rw http.ResponseWriter, r *http.Request) {
 				if strings.HasSuffix(r.URL.Path, ".sig") {
 					rw.WriteHeader(403)
@@ -516,7 +545,10 @@ func reasonCases() []provoked {
 			must(w.T, w.lookaside.Put(w.repo(), d, 1, append(b, b...)))
 			return append([]string{pureGo}, w.verify(ref, requirement(corp))...)
 		}, 4},
-		{"policy doesn't load", verdict.PolicyInvalid, "", func(w *reasonWorld) []string { return w.verify(w.signed(corp, "", ""), "") }, 2},
+		{
+			"policy doesn't load", verdict.PolicyInvalid, "",
+			func(w *reasonWorld) []string { return w.verify(w.signed(corp, "", ""), "") }, 2,
+		},
 		{"registries.d doesn't load", verdict.RegistriesDInvalid, "", func(w *reasonWorld) []string {
 			return w.verify(w.signed(corp, "", ""), requirement(corp), "docker: [")
 		}, 2},
@@ -527,14 +559,18 @@ func reasonCases() []provoked {
 		{"a file of the list is missing", verdict.FileMissing, "", func(w *reasonWorld) []string {
 			b, err := corp.SignBytes([]byte(strings.Repeat("0", 64) + "  oc.tar.gz\n"))
 			must(w.T, err)
-			return []string{"verify-checksums", "--key", w.write("corp.asc", string(corp.Armored)), w.write("sha256sum.txt.gpg", string(b))}
+			return []string{
+				"verify-checksums", "--key", w.write("corp.asc", string(corp.Armored)),
+				w.write("sha256sum.txt.gpg", string(b)),
+			}
 		}, 4},
 		{"a release vouches", verdict.TrustedByRelease, "", func(w *reasonWorld) []string {
 			// A payload image that nobody asks a signature of, and the signed release that names its digest.
 			_, d := w.image()
 			image := w.registry.Host + "/" + w.repo() + "@" + d
-			release, err := fixture.ImageOf("amd64", nil, fixture.File{Name: "release-manifests/image-references", Data: fmt.Appendf(nil,
-				`{"kind":"ImageStream","apiVersion":"image.openshift.io/v1","metadata":{"name":"4.99.1"},"spec":{"tags":[{"name":"etcd","from":{"kind":"DockerImage","name":%q}}]}}`, image)})
+			release, err := fixture.ImageOf("amd64", nil,
+				fixture.File{Name: "release-manifests/image-references", Data: fmt.Appendf(nil,
+					`{"kind":"ImageStream","apiVersion":"image.openshift.io/v1","metadata":{"name":"4.99.1"},"spec":{"tags":[{"name":"etcd","from":{"kind":"DockerImage","name":%q}}]}}`, image)})
 			must(w.T, err)
 			const repo = "openshift-release-dev/ocp-release"
 			digest, err := w.registry.PushImage(repo, "4.99.1-x86_64", release)
@@ -544,14 +580,20 @@ func reasonCases() []provoked {
 			w.write("store/"+strings.Replace(digest, ":", "=", 1)+"/signature-1", string(b))
 			conf := w.write("registries.conf", fmt.Sprintf("[[registry]]\nlocation = %q\ninsecure = true\n", w.registry.Host))
 			return []string{
-				"audit", "--policy", w.write("policy.json", `{"default":[{"type":"insecureAcceptAnything"}]}`), "--registries-conf", conf, "--platform", "linux/amd64",
+				"audit", "--policy", w.write("policy.json", `{"default":[{"type":"insecureAcceptAnything"}]}`), "--registries-conf",
+				conf, "--platform", "linux/amd64",
 				"--cache-dir", filepath.Join(w.dir, "cache"), "--images-from", w.write("images.txt", image+"\n"),
-				"--release", w.registry.Host + "/" + repo + "@" + digest, "--release-key", w.write("release.asc", string(corp.Armored)), "--store", filepath.Join(w.dir, "store"),
+				"--release", w.registry.Host + "/" + repo + "@" + digest, "--release-key",
+				w.write("release.asc", string(corp.Armored)), "--store", filepath.Join(w.dir, "store"),
 			}
 		}, 0},
 		{"no runtime", verdict.RuntimeFailed, "", func(w *reasonWorld) []string {
-			canaries := w.write("canaries.json", `[{"image":"127.0.0.1:1/a@sha256:`+strings.Repeat("0", 64)+`","expect":"accept"}]`)
-			return []string{"probe", "--canaries", canaries, "--runtime", "cri", "--cri-socket", filepath.Join(w.dir, "no.sock"), "--root", w.dir}
+			canaries := w.write("canaries.json", `[{"image":"127.0.0.1:1/a@sha256:`+strings.Repeat("0", 64)+
+				`","expect":"accept"}]`)
+			return []string{
+				"probe", "--canaries", canaries, "--runtime", "cri", "--cri-socket", filepath.Join(w.dir, "no.sock"),
+				"--root", w.dir,
+			}
 		}, 4},
 	}
 }

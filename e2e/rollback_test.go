@@ -32,7 +32,8 @@ func TestRollback(t *testing.T) {
 		w.desire(desired)
 		s := a.await("RolledBack", mark, state("RolledBack"))
 		if s.Observed != first.Observed || s.Desired == first.Desired {
-			t.Errorf("observed %s and desired %s, want the first set %s and another one: %v", s.Observed, s.Desired, first.Observed, s)
+			t.Errorf("observed %s and desired %s, want the first set %s and another one: %v", s.Observed, s.Desired,
+				first.Observed, s)
 		}
 		if s.Reason == "" || s.Message == "" {
 			t.Errorf("rolled back without a word why: %v", s)
@@ -48,7 +49,8 @@ func TestRollback(t *testing.T) {
 
 		mark = a.mark()
 		w.desire(w.render("machineconfig", good))
-		a.await("Enforced with the first set", mark, func(s status) bool { return s.State == "Enforced" && s.Desired == first.Desired })
+		a.await("Enforced with the first set", mark,
+			func(s status) bool { return s.State == "Enforced" && s.Desired == first.Desired })
 	}
 
 	t.Run("a set that does not load", func(t *testing.T) {
@@ -56,14 +58,16 @@ func TestRollback(t *testing.T) {
 		rolledBack(t, replaceFile(t, w.render("machineconfig", good), "/etc/containers/policy.json", broken))
 	})
 	t.Run("a set that refuses what was accepted", func(t *testing.T) {
-		other := strings.NewReplacer(keyPath, "etc/pki/rpm-gpg/RPM-GPG-KEY-stranger", corp.Fingerprint, stranger.Fingerprint).Replace(good)
+		other := strings.NewReplacer(keyPath, "etc/pki/rpm-gpg/RPM-GPG-KEY-stranger", corp.Fingerprint,
+			stranger.Fingerprint).Replace(good)
 		rolledBack(t, w.render("machineconfig", other))
 	})
 	t.Run("a registry outage is not on trial", func(t *testing.T) {
 		a := a.as(t)
 		mark := a.mark()
 		w.registry.Stop()
-		w.desire(w.render("machineconfig", w.trustYAML(fmt.Sprintf("  - scope: %s/closed\n    require: reject\n", w.registry.Host))))
+		w.desire(w.render("machineconfig", w.trustYAML(fmt.Sprintf("  - scope: %s/closed\n    require: reject\n",
+			w.registry.Host))))
 		s := a.await("Unknown under the new set", mark, func(s status) bool {
 			return s.State == "Unknown" && s.Desired != first.Desired && s.Observed == s.Desired
 		})
@@ -78,8 +82,8 @@ func TestRollback(t *testing.T) {
 	})
 }
 
-// replaceFile gives a file of a MachineConfig other content, as someone's hand would: the digest that it was rendered with
-// is taken off.
+// replaceFile gives a file of a MachineConfig other content, as someone's hand would: the digest that it was rendered
+// with is taken off.
 func replaceFile(t *testing.T, machineConfig []byte, path string, data []byte) []byte {
 	t.Helper()
 	var mc map[string]any

@@ -10,20 +10,22 @@ import (
 	"github.com/nodetrust/nodetrust/internal/verdict"
 )
 
-// TestStored: what CRI-O has stored is judged there, with nobody asked, if it was stored with signatures; else by its digest in the
-// registry; and the answer says which.
+// TestStored: what CRI-O has stored is judged there, with nobody asked, if it was stored with signatures; else by its
+// digest in the registry; and the answer says which.
 func TestStored(t *testing.T) {
 	w := newWorld(t)
 	w.installKey()
 	w.write("etc/containers/policy.json", []byte(acceptAnything))
 	must(t, w.node.StartCRIO(""))
-	w.write("etc/containers/storage.conf", []byte("[storage]\ndriver = \"vfs\"\ngraphroot = \""+filepath.Join(filepath.Dir(w.node.Root), "crio/root")+"\"\n"))
+	w.write("etc/containers/storage.conf", []byte("[storage]\ndriver = \"vfs\"\ngraphroot = \""+
+		filepath.Join(filepath.Dir(w.node.Root), "crio/root")+"\"\n"))
 
 	// Before anything is enforced: without signatures.
 	must(t, w.node.Pull(w.unsigned, ""))
 	must(t, w.node.Pull(w.wrongKey, ""))
 	w.write("trust.yaml", []byte(w.trustYAML()))
-	if r := program(t, w.dir, theLab.Programs.Nodetrust, "render", "--to", "files", "-o", w.node.Root, w.node.Path("trust.yaml")); r.code != 0 {
+	if r := program(t, w.dir, theLab.Programs.Nodetrust, "render", "--to", "files", "-o", w.node.Root,
+		w.node.Path("trust.yaml")); r.code != 0 {
 		t.Fatalf("render: %v", r)
 	}
 	index, instances, err := w.registry.PushIndex("team/multi", "v1", "multi", "amd64", "arm64")
@@ -63,7 +65,8 @@ func TestStored(t *testing.T) {
 		{"not there", w.canaryTag, "", 4, verdict.ImageNotFound},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			if v, code := judge(tt.image); code != tt.code || v.Reason != tt.reason || !strings.HasPrefix(v.Judged, tt.judged) || (v.Judged == "") != (tt.judged == "") {
+			if v, code := judge(tt.image); code != tt.code || v.Reason != tt.reason || !strings.HasPrefix(v.Judged, tt.judged) ||
+				(v.Judged == "") != (tt.judged == "") {
 				t.Errorf("exit status %d, judged %q: %+v", code, v.Judged, v)
 			}
 		})

@@ -26,7 +26,8 @@ type world struct {
 	node      *lab.Node
 	dir       string
 
-	// References by tag. acceptCanary and refuseCanary are by digest; the latter is of a properly signed image, carved out.
+	// References by tag. acceptCanary and refuseCanary are by digest; the latter is of a properly signed image, carved
+	// out.
 	signed, unsigned, wrongKey, wrongIdentity, canaryTag string
 	acceptCanary, refuseCanary                           string
 }
@@ -71,8 +72,8 @@ func (w *world) as(t *testing.T) *world {
 	return &sub
 }
 
-// push stores an image team/NAME:v1, signed by key for the given reference unless key is nil, and returns its references by tag
-// and by digest.
+// push stores an image team/NAME:v1, signed by key for the given reference unless key is nil, and returns its
+// references by tag and by digest.
 func (w *world) push(name string, key *fixture.Key, as string) (tag, digest string) {
 	w.t.Helper()
 	repo := "team/" + name
@@ -96,7 +97,8 @@ func (w *world) write(path string, data []byte) {
 	must(w.t, os.WriteFile(w.node.Path(path), data, 0o644))
 }
 
-// trustYAML is the trust config of the world: corp's key at a path of the host, both canaries. extra lines are further registries.
+// trustYAML is the trust config of the world: corp's key at a path of the host, both canaries. extra lines are
+// further registries.
 func (w *world) trustYAML(extra ...string) string {
 	return fmt.Sprintf(`apiVersion: nodetrust.io/v1alpha1
 kind: TrustConfig
@@ -145,7 +147,8 @@ func (w *world) desire(machineConfig []byte) {
 	must(w.t, os.Rename(tmp, w.desiredFile()))
 }
 
-// mountConfigMap writes a rendered ConfigMap's data to dir as a kubelet does: behind the symbolic link ..data, which it swaps.
+// mountConfigMap writes a rendered ConfigMap's data to dir as a kubelet does: behind the symbolic link ..data, which
+// it swaps.
 func (w *world) mountConfigMap(dir string, rendered []byte) {
 	w.t.Helper()
 	var cm struct {

@@ -23,9 +23,9 @@ type bundleFile struct {
 	Rights string // as ls -l writes it
 }
 
-// Bundle returns a POSIX shell script that brings the files to a host. They stand in it as they are, in here-documents: a
-// reviewer can read them, and nothing needs to be decoded on the host: base64 is not in POSIX, -d is not its name
-// everywhere, and OpenSSL is on no minimal host.
+// Bundle returns a POSIX shell script that brings the files to a host. They stand in it as they are, in
+// here-documents: a reviewer can read them, and nothing needs to be decoded on the host: base64 is not in POSIX, -d
+// is not its name everywhere, and OpenSSL is on no minimal host.
 func Bundle(in Input) ([]byte, error) {
 	data := struct {
 		Source, Readers, Digest, Mark string
@@ -51,7 +51,10 @@ func Bundle(in Input) ([]byte, error) {
 		for strings.Contains(string(f.Data), data.Mark) {
 			data.Mark += "_"
 		}
-		data.Files = append(data.Files, bundleFile{f.Path, string(f.Data), len(f.Data), fmt.Sprintf("%04o", f.Mode), rights(f.Mode)})
+		data.Files = append(data.Files, bundleFile{
+			f.Path, string(f.Data), len(f.Data), fmt.Sprintf("%04o", f.Mode),
+			rights(f.Mode),
+		})
 		if path.Dir(f.Path) == trust.RegistriesDir {
 			if err := addScopes(scopes, f.Data); err != nil {
 				return nil, fmt.Errorf("file %s: %w", f.Path, err)
@@ -86,7 +89,8 @@ func bundled(f trust.File) error {
 		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && !strings.ContainsRune("/._-", r)
 	}):
 		return fmt.Errorf("a bundle can't hold a path with special characters")
-	case len(f.Data) == 0 || f.Data[len(f.Data)-1] != '\n' || bytes.ContainsFunc(f.Data, func(r rune) bool { return r == 0 || r == '\r' }):
+	case len(f.Data) == 0 || f.Data[len(f.Data)-1] != '\n' ||
+		bytes.ContainsFunc(f.Data, func(r rune) bool { return r == 0 || r == '\r' }):
 		return fmt.Errorf("a bundle can hold only text")
 	case f.UID != 0 || f.GID != 0:
 		return fmt.Errorf("a bundle can hold only files of root")

@@ -22,7 +22,8 @@ import (
 func shells(t *testing.T) map[string][]string {
 	t.Helper()
 	out := map[string][]string{}
-	if p, err := filepath.EvalSymlinks("/bin/sh"); err == nil && filepath.Base(p) != "dash" && filepath.Base(p) != "busybox" {
+	if p, err := filepath.EvalSymlinks("/bin/sh"); err == nil && filepath.Base(p) != "dash" &&
+		filepath.Base(p) != "busybox" {
 		out["sh"] = []string{"sh"}
 	}
 	for name, argv := range map[string][]string{"dash": {"dash"}, "busybox": {"busybox", "sh"}} {
@@ -239,10 +240,22 @@ func TestBundle(t *testing.T) {
 				}{
 					{"root/.config/containers/policy.json", "{}", "/root/.config/containers/policy.json is read instead"},
 					{"root/.config/containers/registries.d/x.yaml", "", "/root/.config/containers/registries.d is read instead"},
-					{"etc/containers/registries.d/other.yaml", "docker:\n    \"registry.corp:5000\":\n        sigstore: file:///x\n", "other.yaml has the scope registry.corp:5000 too"},
-					{"etc/containers/registries.d/flow.yaml", "docker: {a.b: {}, mirror.corp/x: {sigstore: 'https://a.b/c'}}\n", "flow.yaml has the scope mirror.corp/x too"},
-					{"etc/containers/registries.rootful.d/mirror.corp.yaml", "", "mirror.corp.yaml has the name of /etc/containers/registries.d/mirror.corp.yaml and is read instead"},
-					{"etc/machine-config-daemon/currentconfig", `{"files":[{"path":"/etc/containers/policy.json"}]}`, "policy.json: belongs to the node's MachineConfig"},
+					{
+						"etc/containers/registries.d/other.yaml", "docker:\n    \"registry.corp:5000\":\n        sigstore: file:///x\n",
+						"other.yaml has the scope registry.corp:5000 too",
+					},
+					{
+						"etc/containers/registries.d/flow.yaml", "docker: {a.b: {}, mirror.corp/x: {sigstore: 'https://a.b/c'}}\n",
+						"flow.yaml has the scope mirror.corp/x too",
+					},
+					{
+						"etc/containers/registries.rootful.d/mirror.corp.yaml", "",
+						"mirror.corp.yaml has the name of /etc/containers/registries.d/mirror.corp.yaml and is read instead",
+					},
+					{
+						"etc/machine-config-daemon/currentconfig", `{"files":[{"path":"/etc/containers/policy.json"}]}`,
+						"policy.json: belongs to the node's MachineConfig",
+					},
 					{"etc/pki/os", "", "the key file /etc/pki/os is missing or empty"},
 				} {
 					h := newHost(t, in, argv)
@@ -306,7 +319,8 @@ func TestBundle(t *testing.T) {
 
 			t.Run("no obstacles", func(t *testing.T) {
 				h := newHost(t, in, argv)
-				h.write("etc/containers/registries.d/other.yaml", "# registry.corp:5000:\ndocker:\n  registry.corp:  # not registry.corp:5000\n    sigstore: https://registry.corp:5000/x\n  registry.corp:5000/below:\n    sigstore: https://mirror.corp/x\n")
+				h.write("etc/containers/registries.d/other.yaml",
+					"# registry.corp:5000:\ndocker:\n  registry.corp:  # not registry.corp:5000\n    sigstore: https://registry.corp:5000/x\n  registry.corp:5000/below:\n    sigstore: https://mirror.corp/x\n")
 				h.write("etc/containers/registries.d/mirror.corp.yaml", "docker:\n  mirror.corp/x:\n    sigstore: https://old/x\n")
 				h.write("etc/containers/registries.d/ignored.yml", "docker: {mirror.corp/x: {}}\n")
 				h.run(0, "--apply")
@@ -343,10 +357,12 @@ func TestBundle(t *testing.T) {
 				for _, dir := range []string{"etc", "etc/containers", "etc/containers/registries.d", "var/lib/nodetrust"} {
 					h, outside := newHost(t, in, argv), scratch(t)
 					link := filepath.Join(h.root, dir)
-					if err := errors.Join(os.RemoveAll(link), os.MkdirAll(filepath.Dir(link), 0o755), os.Symlink(outside, link)); err != nil {
+					if err := errors.Join(os.RemoveAll(link), os.MkdirAll(filepath.Dir(link), 0o755),
+						os.Symlink(outside, link)); err != nil {
 						t.Fatal(err)
 					}
-					if out := h.run(1, "--apply"); !strings.Contains(out, "leads out of "+h.root) || !strings.Contains(out, "nothing was changed") {
+					if out := h.run(1, "--apply"); !strings.Contains(out, "leads out of "+h.root) ||
+						!strings.Contains(out, "nothing was changed") {
 						t.Errorf("%s: --apply says\n%s", dir, out)
 					}
 					if found, err := os.ReadDir(outside); err != nil || len(found) > 0 {
@@ -354,7 +370,8 @@ func TestBundle(t *testing.T) {
 					}
 				}
 				h := newHost(t, in, argv)
-				if err := errors.Join(os.MkdirAll(filepath.Join(h.root, "etc/real"), 0o755), os.Symlink("real", filepath.Join(h.root, "etc/containers"))); err != nil {
+				if err := errors.Join(os.MkdirAll(filepath.Join(h.root, "etc/real"), 0o755),
+					os.Symlink("real", filepath.Join(h.root, "etc/containers"))); err != nil {
 					t.Fatal(err)
 				}
 				h.run(0, "--apply")
@@ -403,7 +420,10 @@ func TestBundle(t *testing.T) {
 				h := newHost(t, in, argv)
 				before := h.tree()
 				whole := h.script
-				for _, n := range []int{len(whole) / 4, len(whole) / 2, bytes.LastIndex(whole, []byte("\nmain ")), len(whole) - 20} {
+				for _, n := range []int{
+					len(whole) / 4, len(whole) / 2, bytes.LastIndex(whole, []byte("\nmain ")),
+					len(whole) - 20,
+				} {
 					h.script = whole[:n]
 					argv := append(slices.Clone(h.argv), "-s", "--", "--root", h.root, "--apply")
 					cmd := exec.Command(argv[0], argv[1:]...)
@@ -448,12 +468,17 @@ func TestBundle_podman(t *testing.T) {
 	h := newHost(t, in, []string{"sh"})
 	h.run(0, "--apply")
 	dir := t.TempDir()
-	out, err := exec.Command("podman", "--root", dir+"/root", "--runroot", dir+"/run", "--storage-driver", "vfs", "image", "trust", "show", "--json",
-		"--policypath", filepath.Join(h.root, bundlePolicy), "--registrypath", filepath.Join(h.root, "etc/containers/registries.d")).Output()
+	out, err := exec.Command("podman", "--root", dir+"/root", "--runroot", dir+"/run", "--storage-driver", "vfs", "image",
+		"trust", "show", "--json",
+		"--policypath", filepath.Join(h.root, bundlePolicy), "--registrypath",
+		filepath.Join(h.root, "etc/containers/registries.d")).Output()
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{`"registry.corp:5000"`, `"sigstore": "https://registry.corp/sigs"`, `"registry.corp:5000/index"`} {
+	for _, want := range []string{
+		`"registry.corp:5000"`, `"sigstore": "https://registry.corp/sigs"`,
+		`"registry.corp:5000/index"`,
+	} {
 		if !strings.Contains(string(out), want) {
 			t.Errorf("podman does not know %s:\n%s", want, out)
 		}
@@ -477,14 +502,17 @@ func TestBundle_unfit(t *testing.T) {
 	}
 	// A line that looks like the end of a here-document.
 	in := input(t)
-	in.Files = append(in.Files, trust.File{Path: "/etc/pki/containers/a", Mode: 0o600, Data: []byte("NODETRUST_END\nNODETRUST_END_\n$(touch /x) `id` \\\n")})
+	in.Files = append(in.Files, trust.File{
+		Path: "/etc/pki/containers/a", Mode: 0o600,
+		Data: []byte("NODETRUST_END\nNODETRUST_END_\n$(touch /x) `id` \\\n"),
+	})
 	h := newHost(t, in, []string{"sh"})
 	h.run(0, "--apply")
 	h.has(in.Files)
 }
 
-// TestBundle_killed: a script that is killed at any step leaves each file whole, as it was or as it should be, and the next --apply
-// goes on.
+// TestBundle_killed: a script that is killed at any step leaves each file whole, as it was or as it should be, and
+// the next --apply goes on.
 func TestBundle_killed(t *testing.T) {
 	in := input(t, "rhel7")
 	if _, err := exec.LookPath("dash"); err != nil {
@@ -529,8 +557,8 @@ func TestBundle_killed(t *testing.T) {
 	}
 }
 
-// TestBundle_chroot runs the script as `oc debug node/N -- chroot /host sh -s` does, in a root with nothing but busybox, and with a
-// restorecon that notes what it is asked for.
+// TestBundle_chroot runs the script as `oc debug node/N -- chroot /host sh -s` does, in a root with nothing but
+// busybox, and with a restorecon that notes what it is asked for.
 func TestBundle_chroot(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("chroot needs root")
@@ -570,7 +598,8 @@ func TestBundle_chroot(t *testing.T) {
 	}
 	for _, f := range in.Files {
 		// Before it is renamed, so that no reader sees it without, and after, where the path counts.
-		if !strings.Contains(string(labelled), "\n"+f.Path+"\n") || !strings.Contains(string(labelled), filepath.Dir(f.Path)+"/.nodetrust.") {
+		if !strings.Contains(string(labelled), "\n"+f.Path+"\n") ||
+			!strings.Contains(string(labelled), filepath.Dir(f.Path)+"/.nodetrust.") {
 			t.Errorf("%s got no label: %s", f.Path, labelled)
 		}
 	}

@@ -38,9 +38,10 @@ type (
 	}
 )
 
-// NodeDisruptionPolicy returns the MachineConfiguration by which the MCO changes our files without rebooting nodes. The
-// entries for policy.json and registries.d are the MCO's own defaults of 4.17 and later, said aloud; all other files are read
-// at each pull, so nothing is to be done for them. The error says that one of the readers knows no such policy.
+// NodeDisruptionPolicy returns the MachineConfiguration by which the MCO changes our files without rebooting nodes.
+// The entries for policy.json and registries.d are the MCO's own defaults of 4.17 and later, said aloud; all other
+// files are read at each pull, so nothing is to be done for them. The error says that one of the readers knows no
+// such policy.
 func NodeDisruptionPolicy(in Input) ([]byte, error) {
 	for _, r := range in.Readers {
 		if r.OpenShift > 0 && r.OpenShift < 16 {

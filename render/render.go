@@ -1,5 +1,5 @@
-// Package render turns the files of a trust config into what brings them to nodes: Butane, MachineConfig, Ignition config,
-// ConfigMap. Bytes in, bytes out: the same input always gives the same bytes.
+// Package render turns the files of a trust config into what brings them to nodes: Butane, MachineConfig, Ignition
+// config, ConfigMap. Bytes in, bytes out: the same input always gives the same bytes.
 package render
 
 import (
@@ -63,8 +63,8 @@ func (in Input) MachineConfigName() string {
 // ConfigMapName is the name of the ConfigMap that a pool's agents read.
 func (in Input) ConfigMapName() string { return "nodetrust-" + in.Pool }
 
-// IgnitionReader is the one of the readers that decides on the versions of Butane and Ignition configs, the oldest OpenShift: newer
-// MCOs take older Ignition configs, not the other way round. Without one it is a default reader.
+// IgnitionReader is the one of the readers that decides on the versions of Butane and Ignition configs, the oldest
+// OpenShift: newer MCOs take older Ignition configs, not the other way round. Without one it is a default reader.
 func IgnitionReader(readers []trust.Reader) trust.Reader {
 	oldest := trust.DefaultReaders()[0]
 	found := false
@@ -106,7 +106,8 @@ type (
 	}
 )
 
-// Butane returns a Butane config of variant openshift. It can't carry the canaries: they are added to the MachineConfig.
+// Butane returns a Butane config of variant openshift. It can't carry the canaries: they are added to the
+// MachineConfig.
 func Butane(in Input) ([]byte, error) {
 	b := butane{
 		Variant:  "openshift",
@@ -127,14 +128,15 @@ func Butane(in Input) ([]byte, error) {
 // inline puts text as it is, so that people can read it, and anything else as a data URL.
 func inline(data []byte) contents {
 	text := string(data)
-	if len(data) > 0 && utf8.ValidString(text) && !strings.ContainsFunc(text, func(r rune) bool { return r < ' ' && r != '\n' || r == 0x7f || r == 0xFEFF }) {
+	if len(data) > 0 && utf8.ValidString(text) &&
+		!strings.ContainsFunc(text, func(r rune) bool { return r < ' ' && r != '\n' || r == 0x7f || r == 0xFEFF }) {
 		return contents{Inline: text}
 	}
 	return contents{Source: "data:;base64," + base64.StdEncoding.EncodeToString(data)}
 }
 
-// translate is the only caller of the Butane library. Raw gives the Ignition config alone, as JSON, instead of a MachineConfig
-// in YAML. Anything that Butane has to say, even a warning, is an error: nodetrust wrote the input.
+// translate is the only caller of the Butane library. Raw gives the Ignition config alone, as JSON, instead of a
+// MachineConfig in YAML. Anything that Butane has to say, even a warning, is an error: nodetrust wrote the input.
 func translate(bu []byte, raw bool) ([]byte, error) {
 	out, rpt, err := config.TranslateBytes(bu, common.TranslateBytesOptions{Raw: raw})
 	if err != nil {
@@ -146,8 +148,8 @@ func translate(bu []byte, raw bool) ([]byte, error) {
 	return out, nil
 }
 
-// MachineConfig returns the MachineConfig of the pool: Butane's own output with the canaries and the digest of the files as
-// annotations.
+// MachineConfig returns the MachineConfig of the pool: Butane's own output with the canaries and the digest of the
+// files as annotations.
 func MachineConfig(in Input) ([]byte, error) {
 	bu, err := Butane(in)
 	if err != nil {

@@ -118,7 +118,8 @@ func TestButaneCLI(t *testing.T) {
 	}
 	dir := t.TempDir()
 	bin := filepath.Join(dir, "butane")
-	if out, err := exec.Command("go", "build", "-o", bin, "github.com/coreos/butane/internal").CombinedOutput(); err != nil {
+	if out, err := exec.Command("go", "build", "-o", bin,
+		"github.com/coreos/butane/internal").CombinedOutput(); err != nil {
 		t.Fatalf("building butane: %v: %s", err, out)
 	}
 	for minor := 8; minor <= 22; minor++ {
@@ -198,7 +199,12 @@ func TestIgnition(t *testing.T) {
 
 // TestBinary has files that are no text. None lands raw in YAML, and all come back.
 func TestBinary(t *testing.T) {
-	for i, data := range [][]byte{{}, {0, 1, 2, 0xff}, []byte("\xef\xbb\xbfbom\n"), []byte("a\r\nb\t\n"), []byte(" leading\n"), []byte("no newline"), []byte("trailing \n\n\n"), []byte("\n")} {
+	for i, data := range [][]byte{
+		{},
+		{0, 1, 2, 0xff},
+		[]byte("\xef\xbb\xbfbom\n"), []byte("a\r\nb\t\n"),
+		[]byte(" leading\n"), []byte("no newline"), []byte("trailing \n\n\n"), []byte("\n"),
+	} {
 		in := input(t)
 		in.Files = append(in.Files, trust.File{Path: "/etc/pki/containers/key", Mode: 0o600, Data: data})
 		bu := must(t)(render.Butane(in))
@@ -219,7 +225,8 @@ func TestDeterministic(t *testing.T) {
 	want := ""
 	for range 10 {
 		in := input(t)
-		got := fmt.Sprintf("%s%s%s%s", must(t)(render.Butane(in)), must(t)(render.MachineConfig(in)), must(t)(render.Ignition(in)), must(t)(render.ConfigMap(in)))
+		got := fmt.Sprintf("%s%s%s%s", must(t)(render.Butane(in)), must(t)(render.MachineConfig(in)),
+			must(t)(render.Ignition(in)), must(t)(render.ConfigMap(in)))
 		if want == "" {
 			want = got
 		}

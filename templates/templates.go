@@ -1,4 +1,5 @@
-// Package templates holds the constant texts of what nodetrust writes: comments, presets, and the key of refuse-canaries.
+// Package templates holds the constant texts of what nodetrust writes: comments, presets, and the key of
+// refuse-canaries.
 package templates
 
 import (

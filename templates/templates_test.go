@@ -23,8 +23,10 @@ func TestCanaryKey(t *testing.T) {
 		t.Fatalf("got %d keys in %d blocks, want one", len(f.Keys), f.Blocks)
 	}
 	k := f.Keys[0]
-	if k.Version != 4 || k.Algorithm != "RSA" || k.Bits != 3072 || !k.Expires.IsZero() || k.Revoked || len(k.Subkeys) != 0 {
-		t.Errorf("got v%d %s-%d, expires %v, revoked %v, %d subkeys, want a v4 RSA-3072 key without expiry", k.Version, k.Algorithm, k.Bits, k.Expires, k.Revoked, len(k.Subkeys))
+	if k.Version != 4 || k.Algorithm != "RSA" || k.Bits != 3072 || !k.Expires.IsZero() || k.Revoked ||
+		len(k.Subkeys) != 0 {
+		t.Errorf("got v%d %s-%d, expires %v, revoked %v, %d subkeys, want a v4 RSA-3072 key without expiry", k.Version,
+			k.Algorithm, k.Bits, k.Expires, k.Revoked, len(k.Subkeys))
 	}
 	if got, want := k.Fingerprint, "F594A003D2A511CFBBF97AA0EE57246FCE6B18A6"; got != want {
 		t.Errorf("fingerprint %s, want %s", got, want)

@@ -1,6 +1,7 @@
-// Package child runs the nodetrust CLI as a short-lived process with as little as it needs: its own user, no capabilities,
-// no way to new privileges, a temporary directory of its own, a bounded output and a deadline. When a run ends, no process
-// that it has started is left, however it detached itself, and nothing in its temporary directory.
+// Package child runs the nodetrust CLI as a short-lived process with as little as it needs: its own user, no
+// capabilities, no way to new privileges, a temporary directory of its own, a bounded output and a deadline. When a
+// run ends, no process that it has started is left, however it detached itself, and nothing in its temporary
+// directory.
 package child
 
 import (
@@ -47,8 +48,8 @@ type Runner struct {
 	before map[int]bool
 }
 
-// Harden gives the whole process no_new_privs, makes it the reaper of its orphaned descendants, and keeps from its children
-// the files that it was started with. It is called once at start, before any other thread matters.
+// Harden gives the whole process no_new_privs, makes it the reaper of its orphaned descendants, and keeps from its
+// children the files that it was started with. It is called once at start, before any other thread matters.
 func Harden() error {
 	closeOnExec()
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
@@ -62,8 +63,8 @@ func Harden() error {
 	return nil
 }
 
-// closeOnExec marks all open files but the standard ones. Go does that to those that it opens, not to those that a shell or a
-// container runtime has left open.
+// closeOnExec marks all open files but the standard ones. Go does that to those that it opens, not to those that a
+// shell or a container runtime has left open.
 func closeOnExec() {
 	fds, err := os.ReadDir("/proc/self/fd")
 	if err != nil {

@@ -114,7 +114,8 @@ func TestFilesOfRootAreOutOfReach(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	res := run(t, script(fmt.Sprintf("cat %s; echo x >%s; cat %s; rm -f %s; mv %s %s.x; chmod 0666 %s; true", policy, policy, token, policy, policy, policy, policy)))
+	res := run(t, script(fmt.Sprintf("cat %s; echo x >%s; cat %s; rm -f %s; mv %s %s.x; chmod 0666 %s; true", policy,
+		policy, token, policy, policy, policy, policy)))
 	if got := string(res.Stdout); got != "content" {
 		t.Errorf("child read %q, want the policy and not the token", got)
 	}
@@ -145,10 +146,14 @@ func TestNoWayToNewPrivileges(t *testing.T) {
 }
 
 func TestInputAndSecrets(t *testing.T) {
-	res := run(t, script(`cat; cat "$1/auth.json" "$1/stage/etc/x"; stat -c %a "$1/auth.json" "$1" "$1/stage/etc/x"`, func(c *Command) {
-		c.Stdin = []byte("in ")
-		c.Files = []File{{Path: "auth.json", Data: []byte("auth "), Secret: true}, {Path: "stage/etc/x", Data: []byte("staged\n")}}
-	}))
+	res := run(t, script(`cat; cat "$1/auth.json" "$1/stage/etc/x"; stat -c %a "$1/auth.json" "$1" "$1/stage/etc/x"`,
+		func(c *Command) {
+			c.Stdin = []byte("in ")
+			c.Files = []File{
+				{Path: "auth.json", Data: []byte("auth "), Secret: true},
+				{Path: "stage/etc/x", Data: []byte("staged\n")},
+			}
+		}))
 	if got, want := string(res.Stdout), "in auth staged\n400\n700\n644\n"; got != want {
 		t.Errorf("got %q, want %q (%s)", got, want, res.Stderr)
 	}
@@ -164,14 +169,15 @@ func TestExitStatusIsNoError(t *testing.T) {
 func TestFirstLineComesAtOnce(t *testing.T) {
 	gate := filepath.Join(openDir(t), "gate")
 	var first string
-	res := run(t, script(fmt.Sprintf(`echo '{"absent":[]}'; while ! [ -e %s ]; do sleep 0.01; done; echo rest`, gate), func(c *Command) {
-		c.FirstLine = func(line []byte) {
-			first = string(line)
-			if err := os.WriteFile(gate, nil, 0o644); err != nil {
-				t.Error(err)
+	res := run(t, script(fmt.Sprintf(`echo '{"absent":[]}'; while ! [ -e %s ]; do sleep 0.01; done; echo rest`, gate),
+		func(c *Command) {
+			c.FirstLine = func(line []byte) {
+				first = string(line)
+				if err := os.WriteFile(gate, nil, 0o644); err != nil {
+					t.Error(err)
+				}
 			}
-		}
-	}))
+		}))
 	if first != "{\"absent\":[]}\n" || string(res.Stdout) != first+"rest\n" {
 		t.Errorf("first %q, all %q", first, res.Stdout)
 	}
@@ -200,8 +206,8 @@ func pids(t *testing.T, out []byte) []int {
 	return ps
 }
 
-// daemons leaves one process that is out of the child's session and process group twice over, keeping stdout open, and a
-// chain of three. It goes on when all three are there, and says who they are.
+// daemons leaves one process that is out of the child's session and process group twice over, keeping stdout open,
+// and a chain of three. It goes on when all three are there, and says who they are.
 const daemons = `
 setsid sh -c 'setsid sh -c "echo \$\$ >one; exec sleep 300" & exit' &
 setsid sh -c 'echo $$ >two; sh -c "echo \$\$ >three; sleep 300; true" & sleep 300; true' &
@@ -338,7 +344,8 @@ func TestChildDiesWithTheAgent(t *testing.T) {
 	// The test process is a subreaper too: it has got the orphan.
 	wait(pid, time.Now().Add(time.Minute))
 	New("/bin/sh")
-	if left, _ := filepath.Glob(filepath.Join(os.TempDir(), tmpPrefix+strconv.Itoa(agent.Process.Pid)+"-*")); len(left) != 0 {
+	if left, _ := filepath.Glob(filepath.Join(os.TempDir(),
+		tmpPrefix+strconv.Itoa(agent.Process.Pid)+"-*")); len(left) != 0 {
 		t.Errorf("the next agent left %v", left)
 	}
 }

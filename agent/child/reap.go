@@ -61,8 +61,8 @@ func childrenOf(pid int) map[int]bool {
 	return out
 }
 
-// mine returns the living and dead descendants of this process that runs have left: children first. Children from before
-// the Runner was made are others', and so are, for root, those of another user.
+// mine returns the living and dead descendants of this process that runs have left: children first. Children from
+// before the Runner was made are others', and so are, for root, those of another user.
 func (r *Runner) mine() []process {
 	self := os.Getpid()
 	byParent := map[int][]process{}
@@ -124,8 +124,8 @@ func (r *Runner) reap() error {
 	}
 }
 
-// wait waits for a killed child. It looks again instead of blocking: a process in an uninterruptible call can't be waited
-// for within any time.
+// wait waits for a killed child. It looks again instead of blocking: a process in an uninterruptible call can't be
+// waited for within any time.
 func wait(pid int, deadline time.Time) {
 	for pause := 100 * time.Microsecond; ; pause = min(2*pause, 20*time.Millisecond) {
 		got, err := unix.Wait4(pid, nil, unix.WNOHANG, nil)

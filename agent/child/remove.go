@@ -10,8 +10,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// removeTree removes the directory dir and all in it. Unlike os.RemoveAll it takes the same memory and two open files however
-// deep directories are nested, which a child is free to do: a directory that is not empty is emptied into dir. No link is followed.
+// removeTree removes the directory dir and all in it. Unlike os.RemoveAll it takes the same memory and two open files
+// however deep directories are nested, which a child is free to do: a directory that is not empty is emptied into
+// dir. No link is followed.
 func removeTree(dir string) error {
 	fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if errors.Is(err, unix.ENOENT) {

@@ -12,7 +12,8 @@ import (
 	"github.com/nodetrust/nodetrust/internal/trust"
 )
 
-// TestCompareChanged_skips shows what CompareChanged does not see, that Compare does, and that every other change is seen.
+// TestCompareChanged_skips shows what CompareChanged does not see, that Compare does, and that every other change is
+// seen.
 func TestCompareChanged_skips(t *testing.T) {
 	dir := t.TempDir()
 	root, err := os.OpenRoot(dir)
@@ -20,7 +21,10 @@ func TestCompareChanged_skips(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer root.Close()
-	f := trust.File{Path: "/etc/containers/registries.d/a.yaml", Mode: 0o644, UID: uint32(os.Getuid()), GID: uint32(os.Getgid()), Data: []byte("docker: {}\n")}
+	f := trust.File{
+		Path: "/etc/containers/registries.d/a.yaml", Mode: 0o644, UID: uint32(os.Getuid()),
+		GID: uint32(os.Getgid()), Data: []byte("docker: {}\n"),
+	}
 	want := trust.FileSet{f}
 	if _, err := Replace(root, f); err != nil {
 		t.Fatal(err)

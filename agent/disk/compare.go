@@ -42,15 +42,16 @@ type right struct {
 	stat stat
 }
 
-// Compare reports as the function does. Files at the paths of obsolete are about to be removed: they collide with nothing.
+// Compare reports as the function does. Files at the paths of obsolete are about to be removed: they collide with
+// nothing.
 func (c *Comparer) Compare(root *os.Root, want trust.FileSet, obsolete []string) []judge.Difference {
 	c.right = nil
 	return c.CompareChanged(root, want, obsolete)
 }
 
-// CompareChanged is Compare, but takes the files of want as unchanged that were right before and whose inode, size, mode,
-// owner and times are still the same. It misses what leaves those alone, such as a write through a memory map, until the
-// next Compare; that is what makes it ten times as fast.
+// CompareChanged is Compare, but takes the files of want as unchanged that were right before and whose inode, size,
+// mode, owner and times are still the same. It misses what leaves those alone, such as a write through a memory map,
+// until the next Compare; that is what makes it ten times as fast.
 func (c *Comparer) CompareChanged(root *os.Root, want trust.FileSet, obsolete []string) []judge.Difference {
 	ds := c.files(root, want)
 	ds = append(ds, c.masks(root, want, obsolete)...)
@@ -132,8 +133,8 @@ func compareFile(w trust.File, got found, dirLabel string) []judge.Difference {
 	return ds
 }
 
-// sameType reports whether a file's SELinux context has the type of its directory's. The user part may differ: it says who
-// made the file. Without a context on either side there is nothing to compare.
+// sameType reports whether a file's SELinux context has the type of its directory's. The user part may differ: it
+// says who made the file. Without a context on either side there is nothing to compare.
 func sameType(file, dir string) bool {
 	if file == "" || dir == "" {
 		return true

@@ -130,22 +130,43 @@ func TestCompare(t *testing.T) {
 		{"content", func(h host) { h.write(policyPath, "{}") }, []string{policyPath + " content"}},
 		{"emptied", func(h host) { h.write(labPath, "") }, []string{labPath + " content"}},
 		{"mode", func(h host) { h.must(os.Chmod(h.path(policyPath), 0o666)) }, []string{policyPath + " mode 0666"}},
-		{"setuid", func(h host) { h.must(os.Chmod(h.path(policyPath), 0o644|os.ModeSetuid)) }, []string{policyPath + " mode 4644"}},
+		{
+			"setuid", func(h host) { h.must(os.Chmod(h.path(policyPath), 0o644|os.ModeSetuid)) },
+			[]string{policyPath + " mode 4644"},
+		},
 		{"symlink to equal bytes", func(h host) {
 			h.must(os.Rename(h.path(policyPath), h.path(policyPath+".real")))
 			h.link("policy.json.real", policyPath)
 		}, []string{policyPath + " type symlink"}},
-		{"dangling symlink", func(h host) { h.remove(policyPath); h.link("nowhere", policyPath) }, []string{policyPath + " type symlink"}},
-		{"directory in the way", func(h host) { h.remove(policyPath); h.must(os.Mkdir(h.path(policyPath), 0o755)) }, []string{policyPath + " type directory"}},
+		{
+			"dangling symlink", func(h host) { h.remove(policyPath); h.link("nowhere", policyPath) },
+			[]string{policyPath + " type symlink"},
+		},
+		{
+			"directory in the way", func(h host) { h.remove(policyPath); h.must(os.Mkdir(h.path(policyPath), 0o755)) },
+			[]string{policyPath + " type directory"},
+		},
 		{"fifo", func(h host) { h.remove(policyPath); h.fifo(policyPath) }, []string{policyPath + " type fifo"}},
-		{"too large", func(h host) { h.must(os.Truncate(h.path(policyPath), 5<<20)) }, []string{policyPath + " unreadable larger than 4194304 bytes"}},
+		{
+			"too large", func(h host) { h.must(os.Truncate(h.path(policyPath), 5<<20)) },
+			[]string{policyPath + " unreadable larger than 4194304 bytes"},
+		},
 		{"parent leads out", func(h host) {
 			h.remove("/etc/containers/registries.d")
 			h.link(h.t.TempDir(), "/etc/containers/registries.d")
-		}, []string{labPath + " unreadable path escapes from parent", "/etc/containers/registries.d unreadable path escapes from parent"}},
+		}, []string{
+			labPath + " unreadable path escapes from parent",
+			"/etc/containers/registries.d unreadable path escapes from parent",
+		}},
 
-		{"root's own policy", func(h host) { h.write("/root/.config/containers/policy.json", "{}") }, []string{"/root/.config/containers/policy.json masks file"}},
-		{"root's own policy, dangling", func(h host) { h.link("nowhere", "/root/.config/containers/policy.json") }, []string{"/root/.config/containers/policy.json masks symlink"}},
+		{
+			"root's own policy", func(h host) { h.write("/root/.config/containers/policy.json", "{}") },
+			[]string{"/root/.config/containers/policy.json masks file"},
+		},
+		{
+			"root's own policy, dangling", func(h host) { h.link("nowhere", "/root/.config/containers/policy.json") },
+			[]string{"/root/.config/containers/policy.json masks symlink"},
+		},
 		{"root's home elsewhere", func(h host) {
 			h.write("/etc/passwd", "root:x:0:0:root:/var/roothome:/bin/bash\nuser:x:1000:1000::/home/user:/bin/sh\n")
 			h.write("/var/roothome/.config/containers/policy.json", "{}")
@@ -155,17 +176,32 @@ func TestCompare(t *testing.T) {
 			h.link("/var/roothome", "/root")
 			h.write("/var/roothome/.config/containers/policy.json", "{}")
 		}, []string{"/root/.config/containers/policy.json masks file"}},
-		{"root's own registries.d", func(h host) { h.must(os.MkdirAll(h.path("/root/.config/containers/registries.d"), 0o755)) }, []string{"/root/.config/containers/registries.d masks directory"}},
-		{"namespaced policy", func(h host) { h.write("/etc/crio/policies/team-a.json", "{}") }, []string{"/etc/crio/policies/team-a.json masks policy of namespace team-a"}},
+		{"root's own registries.d", func(h host) {
+			h.must(os.MkdirAll(h.path("/root/.config/containers/registries.d"),
+				0o755))
+		}, []string{"/root/.config/containers/registries.d masks directory"}},
+		{
+			"namespaced policy", func(h host) { h.write("/etc/crio/policies/team-a.json", "{}") },
+			[]string{"/etc/crio/policies/team-a.json masks policy of namespace team-a"},
+		},
 		{"file of our name in rootful.d", func(h host) {
 			h.write("/etc/containers/registries.rootful.d/lab.yaml", "docker: {}")
 		}, []string{"/etc/containers/registries.rootful.d/lab.yaml masks file"}},
 
 		{"another file, another scope", func(h host) { h.write(extra, "docker: {other.example.com: {}}") }, nil},
 		{"duplicate scope", func(h host) { h.write(extra, lab) }, []string{extra + ` duplicate scope "lab.example.com"`}},
-		{"duplicate scope, sorted later", func(h host) { h.write("/etc/containers/registries.d/z.yaml", lab) }, []string{"/etc/containers/registries.d/z.yaml" + ` duplicate scope "lab.example.com"`}},
-		{"duplicate scope while ours is emptied", func(h host) { h.write(labPath, ""); h.write(extra, lab) }, []string{labPath + " content", extra + ` duplicate scope "lab.example.com"`}},
-		{"duplicate in /usr/share", func(h host) { h.write("/usr/share/containers/registries.d/vendor.yaml", lab) }, []string{`/usr/share/containers/registries.d/vendor.yaml duplicate scope "lab.example.com"`}},
+		{
+			"duplicate scope, sorted later", func(h host) { h.write("/etc/containers/registries.d/z.yaml", lab) },
+			[]string{"/etc/containers/registries.d/z.yaml" + ` duplicate scope "lab.example.com"`},
+		},
+		{
+			"duplicate scope while ours is emptied", func(h host) { h.write(labPath, ""); h.write(extra, lab) },
+			[]string{labPath + " content", extra + ` duplicate scope "lab.example.com"`},
+		},
+		{
+			"duplicate in /usr/share", func(h host) { h.write("/usr/share/containers/registries.d/vendor.yaml", lab) },
+			[]string{`/usr/share/containers/registries.d/vendor.yaml duplicate scope "lab.example.com"`},
+		},
 		{"same name in /usr/share", func(h host) { h.write("/usr/share/containers/registries.d/lab.yaml", lab) }, nil},
 		{"two default-docker", func(h host) {
 			h.write(extra, "default-docker: {}")
@@ -177,19 +213,39 @@ func TestCompare(t *testing.T) {
 		}, nil},
 		{"bad YAML", func(h host) { h.write(extra, "docker:\n\t- x: [") }, []string{extra + " invalid bad YAML in line 2"}},
 		{"unknown keys are no error to a runtime", func(h host) { h.write(extra, "docker: {x: {lookasid: y}}") }, nil},
-		{"duplicate behind a link", func(h host) { h.write("/opt/x", lab); h.link("/opt/x", extra) }, []string{extra + ` duplicate scope "lab.example.com"`}},
+		{
+			"duplicate behind a link", func(h host) { h.write("/opt/x", lab); h.link("/opt/x", extra) },
+			[]string{extra + ` duplicate scope "lab.example.com"`},
+		},
 		{"dangling link", func(h host) { h.link("nowhere", extra) }, []string{extra + " invalid dangling symlink"}},
 		{"fifo among them", func(h host) { h.fifo(extra) }, []string{extra + " invalid fifo"}},
-		{"directory among them", func(h host) { h.must(os.Mkdir(h.path(extra), 0o755)) }, []string{extra + " invalid directory"}},
+		{
+			"directory among them", func(h host) { h.must(os.Mkdir(h.path(extra), 0o755)) },
+			[]string{extra + " invalid directory"},
+		},
 		{"not .yaml", func(h host) { h.write("/etc/containers/registries.d/extra.yml", lab) }, nil},
 
 		{"key missing", func(h host) { h.remove(keyPath) }, []string{keyPath + " key-missing"}},
 		{"key empty", func(h host) { h.write(keyPath, "") }, []string{keyPath + " key-unreadable empty"}},
-		{"key is a directory", func(h host) { h.remove(keyPath); h.must(os.Mkdir(h.path(keyPath), 0o755)) }, []string{keyPath + " key-unreadable directory"}},
+		{
+			"key is a directory", func(h host) { h.remove(keyPath); h.must(os.Mkdir(h.path(keyPath), 0o755)) },
+			[]string{keyPath + " key-unreadable directory"},
+		},
 		{"key is a fifo", func(h host) { h.remove(keyPath); h.fifo(keyPath) }, []string{keyPath + " key-unreadable fifo"}},
-		{"key behind an absolute link", func(h host) { h.remove(keyPath); h.write("/usr/lib/key", "k"); h.link("/usr/lib/key", keyPath) }, nil},
-		{"key behind a dangling link", func(h host) { h.remove(keyPath); h.link("/usr/lib/key", keyPath) }, []string{keyPath + " key-missing"}},
-		{"key in a loop of links", func(h host) { h.remove(keyPath); h.link("lab.gpg", keyPath) }, []string{keyPath + " key-unreadable too many levels of symbolic links"}},
+		{"key behind an absolute link", func(h host) {
+			h.remove(keyPath)
+			h.write("/usr/lib/key", "k")
+			h.link("/usr/lib/key",
+				keyPath)
+		}, nil},
+		{
+			"key behind a dangling link", func(h host) { h.remove(keyPath); h.link("/usr/lib/key", keyPath) },
+			[]string{keyPath + " key-missing"},
+		},
+		{
+			"key in a loop of links", func(h host) { h.remove(keyPath); h.link("lab.gpg", keyPath) },
+			[]string{keyPath + " key-unreadable too many levels of symbolic links"},
+		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			h := newRight(t)
@@ -264,7 +320,10 @@ func TestReplace(t *testing.T) {
 	}{
 		{"nothing there", func(h host) { h.remove("/etc") }, false},
 		{"other bytes", func(h host) { h.write(policyPath, "{}") }, false},
-		{"a symlink", func(h host) { h.remove(policyPath); h.write("/etc/victim", "v"); h.link("../victim", policyPath) }, false},
+		{
+			"a symlink", func(h host) { h.remove(policyPath); h.write("/etc/victim", "v"); h.link("../victim", policyPath) },
+			false,
+		},
 		{"a dangling symlink", func(h host) { h.remove(policyPath); h.link("nowhere", policyPath) }, false},
 		{"a fifo", func(h host) { h.remove(policyPath); h.fifo(policyPath) }, false},
 		{"an empty directory", func(h host) { h.remove(policyPath); h.must(os.Mkdir(h.path(policyPath), 0o755)) }, false},
@@ -384,7 +443,10 @@ func TestSweep(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), ".policy.json77") {
 		t.Errorf("a directory of a temporary file's name: %v", err)
 	}
-	for n, kept := range map[string]bool{".policy.json8261": false, ".policy.json": true, ".other.json55": true, "policy.json.bak": true, ".policy.json12x": true, "policy.json": true} {
+	for n, kept := range map[string]bool{
+		".policy.json8261": false, ".policy.json": true, ".other.json55": true,
+		"policy.json.bak": true, ".policy.json12x": true, "policy.json": true,
+	} {
 		if _, err := os.Lstat(h.path(dir + n)); (err == nil) != kept {
 			t.Errorf("%s: kept %v", n, err == nil)
 		}
@@ -419,8 +481,8 @@ func TestObsoleteFilesCollideWithNothing(t *testing.T) {
 	}
 }
 
-// TestForeignFilesAreBounded: who may write registries.d, a pod with that hostPath for example, must not be able to take the
-// agent's memory or time.
+// TestForeignFilesAreBounded: who may write registries.d, a pod with that hostPath for example, must not be able to
+// take the agent's memory or time.
 func TestForeignFilesAreBounded(t *testing.T) {
 	const dir = "/etc/containers/registries.d/"
 	t.Run("one large file", func(t *testing.T) {
@@ -487,7 +549,8 @@ func BenchmarkCompare50(b *testing.B) {
 	set := wanted()
 	for i := range 48 {
 		set = append(set, trust.File{
-			Path: fmt.Sprintf("/etc/containers/registries.d/r%d.yaml", i), Mode: 0o644, UID: uint32(os.Geteuid()), GID: uint32(os.Getegid()),
+			Path: fmt.Sprintf("/etc/containers/registries.d/r%d.yaml", i), Mode: 0o644, UID: uint32(os.Geteuid()),
+			GID:  uint32(os.Getegid()),
 			Data: fmt.Appendf(nil, "docker:\n  r%d.example.com:\n    lookaside: https://x/\n", i),
 		})
 	}

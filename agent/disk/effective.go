@@ -23,8 +23,8 @@ const (
 	crioPolicies = "/etc/crio/policies"
 	mainDir      = "/etc/containers/registries.d"
 
-	// Foreign files in registries.d are parsed and remembered, which takes a hundred times their size for a moment. Vendors'
-	// have some kilobytes.
+	// Foreign files in registries.d are parsed and remembered, which takes a hundred times their size for a moment.
+	// Vendors' have some kilobytes.
 	maxRegistriesFile = 256 << 10
 	maxRegistries     = 2 << 20 // bytes of all of them together
 )
@@ -184,8 +184,8 @@ type source struct {
 	registries
 }
 
-// registries reports what makes readers refuse the registries.d directories as a whole, which fails every pull. The files
-// of want are taken as they should be: how they are is compared elsewhere.
+// registries reports what makes readers refuse the registries.d directories as a whole, which fails every pull. The
+// files of want are taken as they should be: how they are is compared elsewhere.
 func (c *Comparer) registries(root *os.Root, want trust.FileSet, obsolete []string) []judge.Difference {
 	var ds []judge.Difference
 	all := map[string][]source{} // by directory, sorted by name
@@ -213,7 +213,9 @@ func (c *Comparer) registries(root *os.Root, want trust.FileSet, obsolete []stri
 }
 
 // readRegistries reads one directory, with the files of want as if they were in place.
-func (c *Comparer) readRegistries(root *os.Root, dir string, want trust.FileSet, obsolete []string, memory map[string]parsedFile, rest *budget) ([]source, []judge.Difference) {
+func (c *Comparer) readRegistries(root *os.Root, dir string, want trust.FileSet, obsolete []string,
+	memory map[string]parsedFile, rest *budget,
+) ([]source, []judge.Difference) {
 	var sources []source
 	for _, w := range want {
 		if path.Dir(w.Path) == dir && strings.HasSuffix(w.Path, ".yaml") {
@@ -265,7 +267,9 @@ func (c *Comparer) parseWanted(w trust.File) registries {
 }
 
 // parseFound reads a foreign file. What is too large to be parsed here is no registries.d file: a doubt like any other.
-func (c *Comparer) parseFound(root *os.Root, d *folder, p string, memory map[string]parsedFile, rest *budget) registries {
+func (c *Comparer) parseFound(root *os.Root, d *folder, p string, memory map[string]parsedFile,
+	rest *budget,
+) registries {
 	got := d.readUpTo(path.Base(p), min(maxRegistriesFile, rest.left))
 	if got.kind == "symlink" {
 		if nulled(root, p) {
@@ -293,8 +297,8 @@ func (c *Comparer) parseFound(root *os.Root, d *folder, p string, memory map[str
 	return old.registries
 }
 
-// nulled reports whether p is a link to /dev/null: readers find an empty file, with which people mask one of a vendor. What is
-// at /dev below root is of no interest: a pod has nothing there.
+// nulled reports whether p is a link to /dev/null: readers find an empty file, with which people mask one of a
+// vendor. What is at /dev below root is of no interest: a pod has nothing there.
 func nulled(root *os.Root, p string) bool {
 	target, err := root.Readlink(rel(p))
 	return err == nil && path.Clean(target) == "/dev/null"

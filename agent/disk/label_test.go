@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestSetLabel_withoutSELinux: the directory has a label of a time when SELinux was on. Then only CAP_SYS_ADMIN may write one,
-// which the agent lacks (xattr(7)); here the file is made immutable to get the same EPERM.
+// TestSetLabel_withoutSELinux: the directory has a label of a time when SELinux was on. Then only CAP_SYS_ADMIN may
+// write one, which the agent lacks (xattr(7)); here the file is made immutable to get the same EPERM.
 func TestSetLabel_withoutSELinux(t *testing.T) {
 	f, err := os.Create(filepath.Join(t.TempDir(), "f"))
 	if err != nil {

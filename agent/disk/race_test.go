@@ -28,8 +28,8 @@ func TestNulled(t *testing.T) {
 	}
 }
 
-// TestNewDirectoryRace: who may write /etc/containers, a pod with that hostPath for example, puts a link in place of a directory
-// as soon as that is made. Nothing that the link leads to gets another mode.
+// TestNewDirectoryRace: who may write /etc/containers, a pod with that hostPath for example, puts a link in place of
+// a directory as soon as that is made. Nothing that the link leads to gets another mode.
 func TestNewDirectoryRace(t *testing.T) {
 	h := newRight(t)
 	const victim, dir = "/etc/shadow", "/etc/containers/registries.d"

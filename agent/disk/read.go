@@ -1,5 +1,6 @@
-// Package disk compares the files of a host with desired ones and replaces them. Every path is below an *os.Root that the
-// caller gives; nothing is followed out of it. Reading never blocks and never reads more than a bounded part of a file.
+// Package disk compares the files of a host with desired ones and replaces them. Every path is below an *os.Root that
+// the caller gives; nothing is followed out of it. Reading never blocks and never reads more than a bounded part of a
+// file.
 package disk
 
 import (
@@ -32,8 +33,8 @@ type folder struct {
 	label string
 }
 
-// openFolder opens the directory at the absolute path dir below root. Symlinks on the way are followed as long as they are
-// relative and stay below root.
+// openFolder opens the directory at the absolute path dir below root. Symlinks on the way are followed as long as
+// they are relative and stay below root.
 func openFolder(root *os.Root, dir string) (*folder, error) {
 	f, err := root.OpenFile(rel(dir), os.O_RDONLY|syscall.O_DIRECTORY|syscall.O_NONBLOCK, 0)
 	if err != nil {
@@ -211,8 +212,8 @@ func readFollowing(root *os.Root, p string) found {
 	return d.read(path.Base(p))
 }
 
-// resolve returns the absolute path that p leads to with all symlinks followed as on a host whose root directory is root.
-// It is a hint, not a promise: the tree may change meanwhile, so the result is used below root again.
+// resolve returns the absolute path that p leads to with all symlinks followed as on a host whose root directory is
+// root. It is a hint, not a promise: the tree may change meanwhile, so the result is used below root again.
 func resolve(root *os.Root, p string) (string, error) {
 	done, todo := "/", strings.Split(strings.Trim(path.Clean(p), "/"), "/")
 	for links := 0; len(todo) > 0; {
@@ -305,7 +306,8 @@ func Others(root *os.Root) (trust.FileSet, error) {
 				return nil, err
 			}
 			if total += len(f.Data); total > maxOthers {
-				return nil, fmt.Errorf("files in %s are larger than %d bytes together", strings.Join(RegistriesDirs(), ", "), maxOthers)
+				return nil, fmt.Errorf("files in %s are larger than %d bytes together",
+					strings.Join(RegistriesDirs(), ", "), maxOthers)
 			}
 			out = append(out, f)
 		}

@@ -23,9 +23,9 @@ import (
 // synced: after a loss of power the old state may be back.
 var ErrNotDurable = errors.New("change is in place, durability unknown")
 
-// Replace puts f at its path below root in one step: a reader sees the old file or the new one, never a part. The new file
-// has f's mode and owner, the SELinux label of the old file if that has the type of its directory's, else the directory's.
-// When Replace returns nil, the new file is on stable storage.
+// Replace puts f at its path below root in one step: a reader sees the old file or the new one, never a part. The new
+// file has f's mode and owner, the SELinux label of the old file if that has the type of its directory's, else the
+// directory's. When Replace returns nil, the new file is on stable storage.
 //
 // Missing directories are made. A symlink at the path is replaced itself. A directory at the path is removed if it is
 // empty, else renamed within its parent: aside is its new name, for the log.
@@ -141,8 +141,8 @@ func setLabel(f *os.File, context string) error {
 		return nil
 	}
 	err := unix.Fsetxattr(int(f.Fd()), labelXattr, []byte(context), 0)
-	// A new file without a context: SELinux is off, and what the directory has is of a time when it was on. The kernel lets
-	// only CAP_SYS_ADMIN write the attribute then, and nobody reads it. Where SELinux is on every new file has one.
+	// A new file without a context: SELinux is off, and what the directory has is of a time when it was on. The kernel
+	// lets only CAP_SYS_ADMIN write the attribute then, and nobody reads it. Where SELinux is on every new file has one.
 	if off := has == "" && errors.Is(err, unix.EPERM); err != nil && !off && !errors.Is(err, unix.ENOTSUP) {
 		return fmt.Errorf("setting the label: %w", err)
 	}
@@ -179,7 +179,8 @@ func makeDirs(root *os.Root, p string) error {
 	return nil
 }
 
-// makeDir makes one directory. Nothing but a directory gets its mode: who may write the parent may put a link there at any time.
+// makeDir makes one directory. Nothing but a directory gets its mode: who may write the parent may put a link there
+// at any time.
 func makeDir(root *os.Root, parent, name string) error {
 	p, err := openFolder(root, parent)
 	if err != nil {

@@ -1,5 +1,5 @@
-// Package node writes what the agent has found to the annotations of its own Node, and reads who manages the node. It is
-// the agent's only user of client-go, and uses the metadata client alone: no list, no watch, no typed Node.
+// Package node writes what the agent has found to the annotations of its own Node, and reads who manages the node. It
+// is the agent's only user of client-go, and uses the metadata client alone: no list, no watch, no typed Node.
 package node
 
 import (
@@ -62,9 +62,9 @@ func (r Report) same(o Report) bool {
 	return r == o
 }
 
-// common reports whether all agents of a pool may want to write r at the same moment: at their start, and when they were given
-// another desired state, until what came of it was written. Everything else happens to single nodes, or is found at the phase of
-// each agent's own probes.
+// common reports whether all agents of a pool may want to write r at the same moment: at their start, and when they
+// were given another desired state, until what came of it was written. Everything else happens to single nodes, or is
+// found at the phase of each agent's own probes.
 func (r Report) common(written Report) bool {
 	return written == Report{} || r.Desired != written.Desired || written.preliminary()
 }
@@ -74,8 +74,8 @@ func (r Report) preliminary() bool {
 	return r.Reason == judge.ReasonProbePending || r.Reason == judge.ReasonLoadPending
 }
 
-// Client makes a metadata client from the kubeconfig file, or from the pod's ServiceAccount if kubeconfig is empty. Without
-// either it returns nil: this is no node of a cluster.
+// Client makes a metadata client from the kubeconfig file, or from the pod's ServiceAccount if kubeconfig is empty.
+// Without either it returns nil: this is no node of a cluster.
 func Client(kubeconfig string) (metadata.Interface, error) {
 	if kubeconfig == "" && os.Getenv("KUBERNETES_SERVICE_HOST") == "" {
 		return nil, nil
@@ -97,8 +97,8 @@ func Client(kubeconfig string) (metadata.Interface, error) {
 	return client, nil
 }
 
-// untried keeps client-go from what it does with an answer that has a Retry-After: up to ten more requests, in step with
-// those of all other agents. The answer becomes an error, and the Reporter decides.
+// untried keeps client-go from what it does with an answer that has a Retry-After: up to ten more requests, in step
+// with those of all other agents. The answer becomes an error, and the Reporter decides.
 type untried struct{ http.RoundTripper }
 
 // busyError is an answer of a server that wants to be left alone for a while.
@@ -148,10 +148,11 @@ type Reporter struct {
 
 // New returns a Reporter of the Node called name. It does nothing until Run.
 //
-// A report is written 2 s after it came, in which newer ones replace it. One with a cause that all agents of a pool have at the same
-// moment (their start, another desired state) waits for another time between 0 and spread, evenly; a write that failed is
-// tried again after one to two spreads, then two to four, up to five minutes. So N agents make about N/spread requests a
-// second for a common cause and after an outage, without knowing of each other: independent pauses make no crowd denser.
+// A report is written 2 s after it came, in which newer ones replace it. One with a cause that all agents of a pool
+// have at the same moment (their start, another desired state) waits for another time between 0 and spread, evenly; a
+// write that failed is tried again after one to two spreads, then two to four, up to five minutes. So N agents make
+// about N/spread requests a second for a common cause and after an outage, without knowing of each other: independent
+// pauses make no crowd denser.
 func New(client metadata.Interface, name string, spread time.Duration, log *slog.Logger) *Reporter {
 	return &Reporter{
 		nodes: client.Resource(nodes()), name: name, log: log, spread: spread,
@@ -169,8 +170,8 @@ func (r *Reporter) resource() metadata.ResourceInterface {
 	return r.nodes
 }
 
-// RenewFrom has the Reporter make its client anew, as Client does, when the server does not accept the credentials of the one
-// it has any more: a kubeconfig may have been written anew since it was read. It is called before Run.
+// RenewFrom has the Reporter make its client anew, as Client does, when the server does not accept the credentials of
+// the one it has any more: a kubeconfig may have been written anew since it was read. It is called before Run.
 func (r *Reporter) RenewFrom(kubeconfig string) {
 	r.again = func() (metadata.Interface, error) { return Client(kubeconfig) }
 }
@@ -196,8 +197,8 @@ func (r *Reporter) renew(err error) {
 // MCO receives whether the Machine Config Operator manages the node, once that is known, and is closed then.
 func (r *Reporter) MCO() <-chan bool { return r.mco }
 
-// Report hands a report over and returns at once. One that has not been written yet is replaced; that there was a drift is
-// written even if it was healed before its turn. Reports come from one goroutine.
+// Report hands a report over and returns at once. One that has not been written yet is replaced; that there was a
+// drift is written even if it was healed before its turn. Reports come from one goroutine.
 func (r *Reporter) Report(rep Report) {
 	select {
 	case old := <-r.latest:
@@ -283,8 +284,8 @@ func (r *Reporter) newest(rep Report) Report {
 	return rep
 }
 
-// write tries until it succeeds, each time with what is the newest then. It returns what was written, or false when there is
-// no more to do.
+// write tries until it succeeds, each time with what is the newest then. It returns what was written, or false when
+// there is no more to do.
 func (r *Reporter) write(ctx context.Context, rep Report) (Report, bool) {
 	for failed := 0; ; failed++ {
 		rep = r.newest(rep)
@@ -315,7 +316,8 @@ func (r *Reporter) patch(ctx context.Context, rep Report) error {
 		} `json:"metadata"`
 	}
 	patch.Metadata.Annotations = map[string]string{
-		StateKey: rep.State, ReasonKey: rep.Reason, MessageKey: rep.Message, DesiredKey: rep.Desired, ObservedKey: rep.Observed,
+		StateKey: rep.State, ReasonKey: rep.Reason, MessageKey: rep.Message, DesiredKey: rep.Desired,
+		ObservedKey:  rep.Observed,
 		CheckedAtKey: rep.CheckedAt.UTC().Format(time.RFC3339),
 	}
 	b, err := json.Marshal(patch)

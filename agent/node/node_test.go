@@ -80,7 +80,10 @@ func annotations(t *testing.T, c *fake.FakeMetadataClient) map[string]string {
 }
 
 func report(state string) node.Report {
-	return node.Report{State: state, Reason: "R", Message: "m", Desired: "sha256:d", Observed: "sha256:o", CheckedAt: time.Now()}
+	return node.Report{
+		State: state, Reason: "R", Message: "m", Desired: "sha256:d", Observed: "sha256:o",
+		CheckedAt: time.Now(),
+	}
 }
 
 func TestAnnotations(t *testing.T) {
@@ -112,7 +115,8 @@ func TestAnnotations(t *testing.T) {
 			t.Fatalf("%s: %v", p.GetPatchType(), err)
 		}
 		keys := slices.Sorted(maps.Keys(patch.Metadata["annotations"]))
-		if len(patch.Metadata) != 1 || len(keys) != 6 || slices.ContainsFunc(keys, func(k string) bool { return !strings.HasPrefix(k, "nodetrust.io/") }) {
+		if len(patch.Metadata) != 1 || len(keys) != 6 ||
+			slices.ContainsFunc(keys, func(k string) bool { return !strings.HasPrefix(k, "nodetrust.io/") }) {
 			t.Errorf("patch %s", p.GetPatch())
 		}
 	}
@@ -249,7 +253,8 @@ func TestKubeconfigIsRenewed(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "kubeconfig")
 	write := func(token string) {
 		text := fmt.Sprintf(`{"apiVersion":"v1","kind":"Config","current-context":"c","clusters":[{"name":"c","cluster":{"server":%q,"insecure-skip-tls-verify":true}}],`+
-			`"contexts":[{"name":"c","context":{"cluster":"c","user":"u"}}],"users":[{"name":"u","user":{"token":%q}}]}`, server.URL, token)
+			`"contexts":[{"name":"c","context":{"cluster":"c","user":"u"}}],"users":[{"name":"u","user":{"token":%q}}]}`,
+			server.URL, token)
 		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -378,7 +383,8 @@ func newFleet(ctx context.Context, t *testing.T, n int, spread time.Duration) (f
 		if err := json.Unmarshal(p.GetPatch(), &patch); err != nil {
 			return true, nil, err
 		}
-		f.states[p.GetName()], f.at[p.GetName()] = patch.Metadata.Annotations[node.StateKey]+" "+patch.Metadata.Annotations[node.DesiredKey], time.Now()
+		f.states[p.GetName()], f.at[p.GetName()] = patch.Metadata.Annotations[node.StateKey]+" "+
+			patch.Metadata.Annotations[node.DesiredKey], time.Now()
 		return true, &metav1.PartialObjectMetadata{}, nil
 	})
 	var running sync.WaitGroup
@@ -436,7 +442,8 @@ func TestCommonCause(t *testing.T) {
 		check := func(what, want string, within time.Duration) {
 			t.Helper()
 			if n, last := f.told(want); n != agents || last.Sub(began) > within {
-				t.Errorf("%s: %d of %d nodes say %q, the last after %s, want all within %s", what, n, agents, want, last.Sub(began), within)
+				t.Errorf("%s: %d of %d nodes say %q, the last after %s, want all within %s", what, n, agents, want,
+					last.Sub(began), within)
 			}
 			if n := f.busiest(); n > atMost {
 				t.Errorf("%s: %d requests in one second, want at most %d", what, n, atMost)
@@ -502,7 +509,8 @@ func TestLinks(t *testing.T) {
 	}
 	for dep := range strings.FieldsSeq(string(out)) {
 		for _, bad := range []string{
-			"go.podman.io/", "github.com/containers/image", "google.golang.org/grpc", "k8s.io/client-go/kubernetes", "k8s.io/api/", "k8s.io/cri-api",
+			"go.podman.io/", "github.com/containers/image", "google.golang.org/grpc", "k8s.io/client-go/kubernetes",
+			"k8s.io/api/", "k8s.io/cri-api",
 			"github.com/coreos/butane", "k8s.io/client-go/informers", "github.com/proglottis/gpgme",
 		} {
 			if strings.HasPrefix(dep, bad) {

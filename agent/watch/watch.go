@@ -1,5 +1,6 @@
-// Package watch gives hints that something below some directories may have changed. A hint says neither what nor whether;
-// no hint says nothing: mounts, hard links, mmap and overlays change files in silence. Look at everything now and then.
+// Package watch gives hints that something below some directories may have changed. A hint says neither what nor
+// whether; no hint says nothing: mounts, hard links, mmap and overlays change files in silence. Look at everything
+// now and then.
 package watch
 
 import (
@@ -71,8 +72,9 @@ func (w *Watcher) Close() {
 	w.done.Wait()
 }
 
-// Set watches directories from now on, and the parents of each up to the key that it is listed under; none of them need
-// exist. Where a path leads to another directory than before, the watch moves along: so it is to be called at each look.
+// Set watches directories from now on, and the parents of each up to the key that it is listed under; none of them
+// need exist. Where a path leads to another directory than before, the watch moves along: so it is to be called at
+// each look.
 func (w *Watcher) Set(dirs map[string][]string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()

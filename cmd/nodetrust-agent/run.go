@@ -225,7 +225,8 @@ func (c *config) work(ctx context.Context) (agent.Status, error) {
 		c.MCO = reporter.MCO()
 		c.Report = func(s agent.Status) {
 			reporter.Report(node.Report{
-				State: string(s.State), Reason: s.Reason, Message: s.Message, Desired: s.Desired, Observed: s.Observed, CheckedAt: s.CheckedAt,
+				State: string(s.State), Reason: s.Reason, Message: s.Message, Desired: s.Desired, Observed: s.Observed,
+				CheckedAt: s.CheckedAt,
 			})
 		}
 		beside.Go(func() { reporter.Run(ctx) })
@@ -265,7 +266,8 @@ func (c *config) reporter() (*node.Reporter, error) {
 	return r, nil
 }
 
-// findNodetrust returns where the CLI is. That it is not there is reported when it is needed: files are healed without it.
+// findNodetrust returns where the CLI is. That it is not there is reported when it is needed: files are healed
+// without it.
 func findNodetrust(flag string) string {
 	if flag != "" {
 		if abs, err := filepath.Abs(flag); err == nil {

@@ -40,7 +40,11 @@ func TestUsage(t *testing.T) {
 		{"resync", []string{"--host-root", dir, "--desired", dir, "--resync", "0s"}, "must be above zero"},
 		{"contested", []string{"--host-root", dir, "--desired", dir, "--contested-after", "0"}, "at least 1"},
 		{"log level", []string{"--host-root", dir, "--desired", dir, "--log-level", "loud"}, "--log-level must be"},
-		{"desired is not there, once", []string{"--host-root", dir, "--desired", dir + "/x", "--once", "--observe"}, "desired state is not usable"},
+		{
+			"desired is not there, once",
+			[]string{"--host-root", dir, "--desired", dir + "/x", "--once", "--observe"},
+			"desired state is not usable",
+		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			code, _, stderr := try(t, tt.args...)
@@ -56,7 +60,9 @@ func TestUsage(t *testing.T) {
 
 func TestHelp(t *testing.T) {
 	code, stdout, stderr := try(t, "--help")
-	if code != exitOK || stderr != "" || !strings.Contains(stdout, "EXIT STATUS") || !strings.Contains(stdout, "\n  --contested-after N\n        same foreign bytes") || !strings.Contains(stdout, "\n  --once\n") {
+	if code != exitOK || stderr != "" || !strings.Contains(stdout, "EXIT STATUS") ||
+		!strings.Contains(stdout, "\n  --contested-after N\n        same foreign bytes") ||
+		!strings.Contains(stdout, "\n  --once\n") {
 		t.Errorf("exit %d, %q, %s", code, stderr, stdout)
 	}
 	for line := range strings.SplitSeq(stdout, "\n") {
@@ -77,9 +83,13 @@ func TestOnceStatusFile(t *testing.T) {
 	if err := os.WriteFile(ign, []byte(rejecting), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	args := []string{"--host-root", host, "--desired", ign, "--once", "--observe", "--node-name", "", "--status-file", filepath.Join(dir, "gone", "status.json")}
+	args := []string{
+		"--host-root", host, "--desired", ign, "--once", "--observe", "--node-name", "", "--status-file",
+		filepath.Join(dir, "gone", "status.json"),
+	}
 	code, _, stderr := try(t, args...)
-	if code != exitFailed || !strings.Contains(stderr, "nodetrust-agent: error: writing the status file "+args[len(args)-1]+": ") {
+	if code != exitFailed || !strings.Contains(stderr,
+		"nodetrust-agent: error: writing the status file "+args[len(args)-1]+": ") {
 		t.Errorf("exit %d, %s", code, stderr)
 	}
 }
@@ -87,7 +97,8 @@ func TestOnceStatusFile(t *testing.T) {
 // TestStatusFileAsMetrics: the script of deploy/systemd reads what --once has written, whatever the messages hold.
 func TestStatusFileAsMetrics(t *testing.T) {
 	dir, host := t.TempDir(), t.TempDir()
-	ign, status, metrics := filepath.Join(dir, "desired.ign"), filepath.Join(dir, "status.json"), filepath.Join(dir, "nodetrust.prom")
+	ign, status, metrics := filepath.Join(dir, "desired.ign"), filepath.Join(dir, "status.json"),
+		filepath.Join(dir, "nodetrust.prom")
 	if err := os.WriteFile(ign, []byte(rejecting), 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -102,7 +113,8 @@ func TestStatusFileAsMetrics(t *testing.T) {
 			if err := os.WriteFile(filepath.Join(host, "etc/containers/policy.json"), []byte(tt.policy), 0o644); err != nil {
 				t.Fatal(err)
 			}
-			code, stdout, stderr := try(t, "--host-root", host, "--desired", ign, "--once", "--observe", "--node-name", "", "--status-file", status)
+			code, stdout, stderr := try(t, "--host-root", host, "--desired", ign, "--once", "--observe", "--node-name", "",
+				"--status-file", status)
 			if !strings.HasPrefix(stdout, tt.state+" ") {
 				t.Fatalf("exit %d, %s%s", code, stdout, stderr)
 			}
@@ -150,7 +162,8 @@ func TestOnceObserve(t *testing.T) {
 	if err := os.MkdirAll(filepath.Join(host, "etc/containers"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(host, "etc/containers/policy.json"), []byte(`{"default":[{"type":"reject"}]}`), 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(host, "etc/containers/policy.json"), []byte(`{"default":[{"type":"reject"}]}`),
+		0o644); err != nil {
 		t.Fatal(err)
 	}
 	if code, stdout, stderr = try(t, args...); code != exitUnknown || !strings.HasPrefix(stdout, "Unknown (NoCanary)") {

@@ -31,7 +31,10 @@ func (c *config) serve(ctx context.Context) (stop func(), err error) {
 		return nil, fmt.Errorf("serving metrics: %w", err)
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	s := &http.Server{Handler: c.Metrics.Handler(), ReadTimeout: 10 * time.Second, WriteTimeout: 10 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10}
+	s := &http.Server{
+		Handler: c.Metrics.Handler(), ReadTimeout: 10 * time.Second, WriteTimeout: 10 * time.Second,
+		IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10,
+	}
 	done := make(chan struct{})
 	go func() {
 		defer close(done)

@@ -35,7 +35,8 @@ func TestPortIsTaken(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "desired.ign"), []byte(ign), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	code, stdout, stderr := try(t, "--host-root", t.TempDir(), "--desired", dir, "--once", "--observe", "--node-name", "", "--metrics-addr", addr)
+	code, stdout, stderr := try(t, "--host-root", t.TempDir(), "--desired", dir, "--once", "--observe", "--node-name", "",
+		"--metrics-addr", addr)
 	if code != exitBad || !strings.HasPrefix(stdout, "Drifted") || !strings.Contains(stderr, "address already in use") {
 		t.Errorf("exit %d, %s%s", code, stdout, stderr)
 	}
@@ -59,8 +60,8 @@ func TestPortIsTaken(t *testing.T) {
 	}
 }
 
-// TestManyConnections: every pod of a cluster may connect. One that keeps hundreds of connections gets a few; others, such as
-// the kubelet, are served.
+// TestManyConnections: every pod of a cluster may connect. One that keeps hundreds of connections gets a few; others,
+// such as the kubelet, are served.
 func TestManyConnections(t *testing.T) {
 	free, err := net.Listen("tcp", loopback()+":0")
 	if err != nil {
@@ -98,7 +99,9 @@ func TestManyConnections(t *testing.T) {
 	if open == 0 || open > maxConnsOfOne {
 		t.Errorf("%d of %d connections of one address are kept", open, len(conns))
 	}
-	other := &http.Client{Transport: &http.Transport{DialContext: (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 2)}}).DialContext}}
+	other := &http.Client{Transport: &http.Transport{
+		DialContext: (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 2)}}).DialContext,
+	}}
 	defer other.CloseIdleConnections()
 	req, err := http.NewRequestWithContext(context.Background(), "GET", "http://"+addr+"/healthz", nil)
 	if err != nil {

@@ -117,11 +117,15 @@ func (o *auditOptions) judge(cmd *cobra.Command, inventory *audit.Inventory) (r 
 	}
 	bar := newAuditBar(cmd.ErrOrStderr())
 	// The session lets twice as many images in as requests: while some are with gpg, others ask.
-	run := audit.Options{PerHost: 2 * o.perHost, Total: 16 * o.perHost, CanaryKey: canary, Vouched: vouched, RequireSigned: o.requireSigned, Progress: bar.show}
+	run := audit.Options{
+		PerHost: 2 * o.perHost, Total: 16 * o.perHost, CanaryKey: canary, Vouched: vouched,
+		RequireSigned: o.requireSigned, Progress: bar.show,
+	}
 	defer func() {
 		bar.clear()
 		if err == nil {
-			r.Summary.Policy, r.Summary.Desired, r.Summary.Mechanism = o.policyName(), desiredDigest(o.policy.files), mechanism.Name
+			r.Summary.Policy, r.Summary.Desired, r.Summary.Mechanism = o.policyName(), desiredDigest(o.policy.files),
+				mechanism.Name
 			r.Summary.Releases = releases
 		}
 	}()
@@ -177,7 +181,8 @@ type auditFormat struct {
 func (f *auditFormat) add(cmd *cobra.Command) {
 	f.outputFlag = "text"
 	cmd.Flags().VarP(f, "output", "o", "output format: text, json, yaml or html")
-	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]cobra.Completion{"text", "json", "yaml", "html"}, cobra.ShellCompDirectiveNoFileComp))
+	_ = cmd.RegisterFlagCompletionFunc("output",
+		cobra.FixedCompletions([]cobra.Completion{"text", "json", "yaml", "html"}, cobra.ShellCompDirectiveNoFileComp))
 }
 
 func (f *auditFormat) Set(s string) error {

@@ -34,7 +34,8 @@ func newAuditWorld(t *testing.T) *auditWorld {
 	p := fixture.Parts{TB: t}
 	w := &auditWorld{T: t, dir: t.TempDir(), registry: p.Registry(), mirror: p.Registry()}
 	gpg := p.GPG()
-	w.corp, w.other = p.Key(gpg, "corp", fixture.KeyOptions{Algo: "rsa2048"}), p.Key(gpg, "other", fixture.KeyOptions{Algo: "rsa2048"})
+	w.corp, w.other = p.Key(gpg, "corp", fixture.KeyOptions{Algo: "rsa2048"}),
+		p.Key(gpg, "other", fixture.KeyOptions{Algo: "rsa2048"})
 	w.lookaside = p.Lookaside(filepath.Join(w.dir, "sigs"))
 	digest := w.push("team/canary", "v1", w.corp)
 	w.canary = w.registry.Host + "/team/canary@" + digest
@@ -71,7 +72,10 @@ location = "corp.example/app"
 location = %q
 insecure = true
 `, w.mirror.Host+"/copies"))
-	w.args = []string{"audit", "--config", config, "--registries-conf", conf, "--tls-verify=false", "--cache-dir", filepath.Join(w.dir, "cache"), "--images-from", "-"}
+	w.args = []string{
+		"audit", "--config", config, "--registries-conf", conf, "--tls-verify=false", "--cache-dir",
+		filepath.Join(w.dir, "cache"), "--images-from", "-",
+	}
 	return w
 }
 
@@ -100,10 +104,13 @@ func (w *auditWorld) sign(repo, digest, reference string, key *fixture.Key) {
 }
 
 // audit runs with a list on stdin and more arguments, and returns the report by image.
-func (w *auditWorld) audit(list string, args ...string) (code int, r audit.Report, byImage map[string]audit.Image, stderr string) {
+func (w *auditWorld) audit(list string, args ...string) (code int, r audit.Report, byImage map[string]audit.Image,
+	stderr string,
+) {
 	w.Helper()
 	var out, errs bytes.Buffer
-	code = run(w.Context(), append(slices.Concat(w.args, []string{"-o", "json"}), args...), strings.NewReader(list), &out, &errs)
+	code = run(w.Context(), append(slices.Concat(w.args, []string{"-o", "json"}), args...), strings.NewReader(list),
+		&out, &errs)
 	if err := json.Unmarshal(out.Bytes(), &r); err != nil {
 		w.Fatalf("exit status %d: %v\n%s%s", code, err, &out, &errs)
 	}
@@ -187,10 +194,12 @@ func TestAudit(t *testing.T) {
 		}
 	}
 	s := r.Summary
-	if s.Images != 11 || s.Accept != 4 || s.Refuse != 5 || s.Unknown != 2 || !s.Complete || s.Uses != 12 || s.Desired == "" || s.Mechanism == "" {
+	if s.Images != 11 || s.Accept != 4 || s.Refuse != 5 || s.Unknown != 2 || !s.Complete || s.Uses != 12 ||
+		s.Desired == "" || s.Mechanism == "" {
 		t.Errorf("summary: %+v", s)
 	}
-	if l := s.Lockout; len(l) != 2 || l[0].Role != audit.Pause || l[0].Verdict != verdict.Refuse || l[1].Role != audit.Agent || l[1].Verdict != verdict.Unknown {
+	if l := s.Lockout; len(l) != 2 || l[0].Role != audit.Pause || l[0].Verdict != verdict.Refuse ||
+		l[1].Role != audit.Agent || l[1].Verdict != verdict.Unknown {
 		t.Errorf("lockout: %+v", s.Lockout)
 	}
 	if r.Images[0].Image != host+"/team/wrong:v1" {
@@ -201,7 +210,8 @@ func TestAudit(t *testing.T) {
 	}
 	fix := images[nosigs+"/one:v1"].Fix
 	i := slices.IndexFunc(s.Fixes, func(f audit.Fix) bool { return f.ID == fix })
-	if i < 0 || s.Fixes[i].Images != 2 || !strings.Contains(s.Fixes[i].Title, nosigs) || images[nosigs+"/two:v1"].Fix != fix {
+	if i < 0 || s.Fixes[i].Images != 2 || !strings.Contains(s.Fixes[i].Title, nosigs) ||
+		images[nosigs+"/two:v1"].Fix != fix {
 		t.Errorf("fixes: %+v", s.Fixes)
 	}
 
@@ -240,7 +250,8 @@ func TestAudit_exit(t *testing.T) {
 	}
 	broken := w.write("broken.json", "{")
 	w.args = []string{"audit", "--policy", broken, "--images-from", "-"}
-	if code, r, images, _ := w.audit(good); code != exitUnknown || r.Summary.Unknown != 1 || images[strings.TrimSpace(good)].Reason != verdict.PolicyInvalid {
+	if code, r, images, _ := w.audit(good); code != exitUnknown || r.Summary.Unknown != 1 ||
+		images[strings.TrimSpace(good)].Reason != verdict.PolicyInvalid {
 		t.Errorf("a policy that doesn't load: exit status %d: %+v", code, r)
 	}
 	if n := len(w.lookaside.Requests()); n == 0 {
@@ -262,7 +273,8 @@ func TestAudit_once(t *testing.T) {
 	}
 	list := ""
 	for i := range 40 {
-		list += fmt.Sprintf("%[1]s by=pod%[2]d\n%[3]s/team/app:unsigned\n%[3]s/team/app:v1\n%[3]s/team/multi:v1\n", byDigest, i, host)
+		list += fmt.Sprintf("%[1]s by=pod%[2]d\n%[3]s/team/app:unsigned\n%[3]s/team/app:v1\n%[3]s/team/multi:v1\n",
+			byDigest, i, host)
 	}
 	w.manifests()
 	if code, r, _, _ := w.audit(list); code != exitRefused || r.Summary.Images != 4 || r.Summary.Cached != 0 {
@@ -273,7 +285,8 @@ func TestAudit_once(t *testing.T) {
 	}
 	w.lookaside.Requests()
 	code, r, images, _ := w.audit(list)
-	if code != exitRefused || r.Summary.Cached != 3 || !images[byDigest].Cached || !images[host+"/team/app:v1"].Cached || images[host+"/team/app:unsigned"].Cached {
+	if code != exitRefused || r.Summary.Cached != 3 || !images[byDigest].Cached || !images[host+"/team/app:v1"].Cached ||
+		images[host+"/team/app:unsigned"].Cached {
 		t.Errorf("second audit: exit status %d: %+v", code, r.Summary)
 	}
 	if n := w.manifests(); n > 3 {
@@ -290,12 +303,14 @@ func TestAudit_once(t *testing.T) {
 	_, err = w.registry.Push("team/app", "v1", "evil")
 	w.must(err)
 	code, _, images, _ = w.audit(list + host + "/team/app:v1 digest=" + signed)
-	if m := images[host+"/team/app:v1"]; code != exitRefused || m.Verdict.Verdict != verdict.Refuse || !slices.Equal(m.InUse, []string{signed}) {
+	if m := images[host+"/team/app:v1"]; code != exitRefused || m.Verdict.Verdict != verdict.Refuse ||
+		!slices.Equal(m.InUse, []string{signed}) {
 		t.Errorf("after the tag was moved: exit status %d: %+v", code, m)
 	}
 	// Another key: nothing of what was kept counts.
 	w.write("corp.asc", string(w.other.Armored))
-	if code, r, images, _ := w.audit(byDigest); code != exitRefused || r.Summary.Cached != 0 || images[byDigest].Reason != verdict.WrongKey {
+	if code, r, images, _ := w.audit(byDigest); code != exitRefused || r.Summary.Cached != 0 ||
+		images[byDigest].Reason != verdict.WrongKey {
 		t.Errorf("after another key: exit status %d: %+v", code, r)
 	}
 	w.write("corp.asc", string(w.corp.Armored))
@@ -350,11 +365,13 @@ func TestAudit_interrupted(t *testing.T) {
 		w.registry.Serve(rw, r)
 	})
 	var out, errs bytes.Buffer
-	code := run(ctx, slices.Concat(w.args, []string{"--per-host", "1", "-o", "json"}), strings.NewReader(list), &out, &errs)
+	code := run(ctx, slices.Concat(w.args, []string{"--per-host", "1", "-o", "json"}), strings.NewReader(list),
+		&out, &errs)
 	var r audit.Report
 	w.must(json.Unmarshal(out.Bytes(), &r))
 	s := r.Summary
-	if s.Complete || len(s.Problems) != 1 || s.Images != n+1 || s.Accept == 0 || s.Unknown == 0 || s.Accept+s.Refuse+s.Unknown != n+1 {
+	if s.Complete || len(s.Problems) != 1 || s.Images != n+1 || s.Accept == 0 || s.Unknown == 0 ||
+		s.Accept+s.Refuse+s.Unknown != n+1 {
 		t.Errorf("interrupted: %+v", s)
 	}
 	if want := map[bool]int{true: exitRefused, false: exitUnknown}[s.Refuse > 0]; code != want {
@@ -375,7 +392,8 @@ func TestAudit_interrupted(t *testing.T) {
 	w.registry.Fault(nil)
 	w.registry.Requests()
 	code, r, _, _ = w.audit(list)
-	if code != exitRefused || !r.Summary.Complete || r.Summary.Cached != judged || r.Summary.Accept != n || r.Summary.Refuse != 1 {
+	if code != exitRefused || !r.Summary.Complete || r.Summary.Cached != judged || r.Summary.Accept != n ||
+		r.Summary.Refuse != 1 {
 		t.Errorf("after %d judged: exit status %d: %+v", judged, code, r.Summary)
 	}
 	// Each of them is read once or, where that goes wrong, again by the library: how often is the machine's business.
@@ -392,45 +410,56 @@ func TestAudit_interrupted(t *testing.T) {
 	}
 }
 
-// TestAudit_release: a verified release vouches for what has no signature of its own. That changes no answer: runtimes know
-// nothing of releases.
+// TestAudit_release: a verified release vouches for what has no signature of its own. That changes no answer:
+// runtimes know nothing of releases.
 func TestAudit_release(t *testing.T) {
 	w := newAuditWorld(t)
 	host := w.registry.Host
 	etcd := w.push("ocp/payload", "etcd", nil)
 	image := host + "/ocp/payload@" + etcd
-	release := host + "/ocp/release@" + pushRelease(fixture.Parts{TB: t}, w.registry, image, w.corp, filepath.Join(w.dir, "store"))
+	release := host + "/ocp/release@" + pushRelease(fixture.Parts{TB: t}, w.registry, image, w.corp,
+		filepath.Join(w.dir, "store"))
 	list := image + "\n" + w.canary
-	vouch := []string{"--platform", "linux/amd64", "--release", release, "--release-key", filepath.Join(w.dir, "corp.asc"), "--store", filepath.Join(w.dir, "store")}
+	vouch := []string{
+		"--platform", "linux/amd64", "--release", release, "--release-key", filepath.Join(w.dir, "corp.asc"),
+		"--store", filepath.Join(w.dir, "store"),
+	}
 
 	code, r, images, stderr := w.audit(list, vouch...)
 	m := images[image]
-	if code != exitRefused || m.Verdict.Verdict != verdict.Refuse || m.Role != audit.Release || m.VouchedBy != release || !strings.Contains(m.Hint, "--to-policy") || stderr != "" {
+	if code != exitRefused || m.Verdict.Verdict != verdict.Refuse || m.Role != audit.Release || m.VouchedBy != release ||
+		!strings.Contains(m.Hint, "--to-policy") || stderr != "" {
 		t.Errorf("refused: exit status %d, %+v\n%s", code, m, stderr)
 	}
-	if len(r.Summary.Lockout) != 1 || images[w.canary].VouchedBy != "" || len(r.Summary.Releases) != 1 || r.Summary.Releases[0].Verdict != verdict.Accept {
+	if len(r.Summary.Lockout) != 1 || images[w.canary].VouchedBy != "" || len(r.Summary.Releases) != 1 ||
+		r.Summary.Releases[0].Verdict != verdict.Accept {
 		t.Errorf("summary: %+v", r.Summary)
 	}
 
 	accept := w.write("accept.json", `{"default":[{"type":"insecureAcceptAnything"}]}`)
 	w.args = []string{"audit", "--policy", accept, "--tls-verify=false", "--no-cache", "--images-from", "-"}
 	code, r, images, _ = w.audit(list, vouch...)
-	if code != exitOK || images[image].Reason != verdict.TrustedByRelease || images[w.canary].Reason != "" || r.Summary.Signed != 1 || r.Summary.Unsigned != 1 {
+	if code != exitOK || images[image].Reason != verdict.TrustedByRelease || images[w.canary].Reason != "" ||
+		r.Summary.Signed != 1 || r.Summary.Unsigned != 1 {
 		t.Errorf("accepted: exit status %d, %s and %s", code, images[image].Reason, images[w.canary].Reason)
 	}
 	// Who requires signatures is content with the release's: it was signed, and names the image by its digest.
 	code, r, images, _ = w.audit(list, append(vouch, "--require-signed")...)
-	if code != exitRefused || images[image].Reason != verdict.TrustedByRelease || images[w.canary].Reason != verdict.NotSignedFor ||
+	if code != exitRefused || images[image].Reason != verdict.TrustedByRelease ||
+		images[w.canary].Reason != verdict.NotSignedFor ||
 		r.Summary.Signed != 1 || r.Summary.Unsigned != 0 || r.Summary.Refuse != 1 || !r.Summary.RequireSigned ||
 		images[w.canary].Requirements[0].Verdict != verdict.Accept || images[w.canary].Fix == "" {
-		t.Errorf("signatures required: exit status %d, %s and %s, %+v", code, images[image].Reason, images[w.canary].Reason, r.Summary)
+		t.Errorf("signatures required: exit status %d, %s and %s, %+v", code, images[image].Reason,
+			images[w.canary].Reason, r.Summary)
 	}
 	w.write("corp.asc", string(w.other.Armored))
 	code, r, images, stderr = w.audit(list, vouch...)
-	if code != exitOK || images[image].Reason != "" || r.Summary.Releases[0].Verdict != verdict.Refuse || !strings.Contains(stderr, "vouches for nothing") {
+	if code != exitOK || images[image].Reason != "" || r.Summary.Releases[0].Verdict != verdict.Refuse ||
+		!strings.Contains(stderr, "vouches for nothing") {
 		t.Errorf("not verified: exit status %d, %+v\n%s", code, r.Summary.Releases, stderr)
 	}
-	if code := run(t.Context(), append(w.args, vouch[2:4]...), strings.NewReader(list), io.Discard, io.Discard); code != exitUsage {
+	if code := run(t.Context(), append(w.args, vouch[2:4]...), strings.NewReader(list), io.Discard,
+		io.Discard); code != exitUsage {
 		t.Errorf("without a key: exit status %d", code)
 	}
 }
@@ -460,7 +489,8 @@ func TestAudit_default(t *testing.T) {
 		t.Fatal(err)
 	}
 	errs.Reset()
-	if code := run(t.Context(), args, strings.NewReader(""), &out, &errs); code != exitFailed || !strings.Contains(errs.String(), "note: images of podman on this host") {
+	if code := run(t.Context(), args, strings.NewReader(""), &out, &errs); code != exitFailed ||
+		!strings.Contains(errs.String(), "note: images of podman on this host") {
 		t.Errorf("with a podman that fails: exit status %d\n%s", code, &errs)
 	}
 
@@ -474,10 +504,12 @@ func TestAudit_default(t *testing.T) {
 		t.Fatal(err)
 	}
 	out.Reset()
-	if code := run(t.Context(), args, strings.NewReader(""), &out, &errs); code != exitUnknown || !strings.Contains(out.String(), "the cluster of the kubeconfig didn't answer") {
+	if code := run(t.Context(), args, strings.NewReader(""), &out, &errs); code != exitUnknown ||
+		!strings.Contains(out.String(), "the cluster of the kubeconfig didn't answer") {
 		t.Errorf("with a silent cluster: exit status %d\n%s%s", code, &out, &errs)
 	}
-	if code := run(t.Context(), append(args, "--kubeconfig", kubeconfig), strings.NewReader(""), &out, &errs); code != exitFailed {
+	if code := run(t.Context(), append(args, "--kubeconfig", kubeconfig), strings.NewReader(""), &out,
+		&errs); code != exitFailed {
 		t.Errorf("with a silent cluster that was asked for: exit status %d\n%s", code, &errs)
 	}
 }

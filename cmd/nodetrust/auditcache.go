@@ -27,7 +27,8 @@ func (f *cacheFlags) add(cmd *cobra.Command) {
 	fl := cmd.Flags()
 	fl.BoolVar(&f.off, "no-cache", false, "judge all images anew, and keep no verdict")
 	fl.StringVar(&f.dir, "cache-dir", "", "`DIR` for verdicts (default nodetrust/audit in the user's cache directory)")
-	fl.DurationVar(&f.age, "cache-age", cache.DefaultAge, "how long an accept holds, at most 24h; a refusal is only used to go on after an interruption")
+	fl.DurationVar(&f.age, "cache-age", cache.DefaultAge,
+		"how long an accept holds, at most 24h; a refusal is only used to go on after an interruption")
 }
 
 // check completes the directory. It belongs before the policy is opened: that changes the environment.

@@ -21,9 +21,12 @@ type auditReleases struct {
 func (f *auditReleases) add(cmd *cobra.Command) {
 	fl := cmd.Flags()
 	fl.StringArrayVar(&f.names, "release", nil, "OpenShift `RELEASE` that vouches for its payload if release verify accepts it (repeatable)")
-	fl.StringArrayVar(&f.release.keys, "release-key", nil, "public key `FILE` that must have signed the releases; of several every one must (repeatable)")
-	fl.StringArrayVar(&f.release.stores, "store", nil, "with --release: signature store at this http, https or file `URL`, or path (repeatable; default Red Hat's)")
-	fl.StringArrayVar(&f.release.signaturesFrom, "signatures-from", nil, "with --release: `FILE` with ConfigMaps that have signatures of releases, or live (repeatable)")
+	fl.StringArrayVar(&f.release.keys, "release-key", nil,
+		"public key `FILE` that must have signed the releases; of several every one must (repeatable)")
+	fl.StringArrayVar(&f.release.stores, "store", nil,
+		"with --release: signature store at this http, https or file `URL`, or path (repeatable; default Red Hat's)")
+	fl.StringArrayVar(&f.release.signaturesFrom, "signatures-from", nil,
+		"with --release: `FILE` with ConfigMaps that have signatures of releases, or live (repeatable)")
 }
 
 func (f *auditReleases) check() error {
@@ -37,7 +40,9 @@ func (f *auditReleases) check() error {
 }
 
 // verify judges the releases. One that is not accepted vouches for nothing, which is said on stderr and in the report.
-func (f *auditReleases) verify(cmd *cobra.Command, o *auditOptions) (vouched func(string) string, out []audit.ReleaseVerdict, err error) {
+func (f *auditReleases) verify(cmd *cobra.Command, o *auditOptions) (vouched func(string) string,
+	out []audit.ReleaseVerdict, err error,
+) {
 	if len(f.names) == 0 {
 		return nil, nil, nil
 	}
@@ -71,7 +76,8 @@ func (f *auditReleases) verify(cmd *cobra.Command, o *auditOptions) (vouched fun
 			return nil, nil, usageErr(fmt.Errorf("--release %s: %w", name, err))
 		}
 		if r.Verdict != verdict.Accept {
-			fmt.Fprintf(cmd.ErrOrStderr(), "nodetrust: warning: release %s vouches for nothing: %s (%s): %s\n", outside.Name(r.Release), r.Verdict, r.Reason, outside.Text(r.Message))
+			fmt.Fprintf(cmd.ErrOrStderr(), "nodetrust: warning: release %s vouches for nothing: %s (%s): %s\n",
+				outside.Name(r.Release), r.Verdict, r.Reason, outside.Text(r.Message))
 		}
 		results = append(results, r)
 		out = append(out, audit.ReleaseVerdict{Release: r.Release, Verdict: r.Verdict, Reason: r.Reason, Message: r.Message})

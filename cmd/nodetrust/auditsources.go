@@ -41,30 +41,32 @@ type sourceFlags struct {
 
 func (f *sourceFlags) add(cmd *cobra.Command) {
 	fl := cmd.Flags()
-	fl.StringArrayVar(&f.from, "images-from", nil, "`SOURCE` of images: cluster, cri, static-pods, podman, catalog:DIR, FILE or - (repeatable)")
+	fl.StringArrayVar(&f.from, "images-from", nil,
+		"`SOURCE` of images: cluster, cri, static-pods, podman, catalog:DIR, FILE or - (repeatable)")
 	fl.StringVar(&f.cluster.Kubeconfig, "kubeconfig", "", "with cluster: kubeconfig `FILE` (default: as kubectl)")
 	fl.StringVar(&f.cluster.Context, "context", "", "with cluster: context of the kubeconfig")
 	completeContext(cmd, &f.cluster)
 	fl.StringVar(&f.criSocket, "cri-socket", cri.DefaultSocket, "with cri: socket of the runtime")
 	fl.StringVar(&f.node, "node-name", "", "with cri, static-pods and podman: what this host is called (default its host name)")
-	_ = cmd.RegisterFlagCompletionFunc("images-from", func(_ *cobra.Command, _ []string, prefix string) ([]cobra.Completion, cobra.ShellCompDirective) {
-		if dir, ok := strings.CutPrefix(prefix, listing.Catalog); ok {
-			return completeDirs(listing.Catalog, dir), cobra.ShellCompDirectiveNoSpace
-		}
-		var out []cobra.Completion
-		for _, s := range append(imageSources[:], listing.Catalog) {
-			if strings.HasPrefix(s, prefix) {
-				out = append(out, s)
+	_ = cmd.RegisterFlagCompletionFunc("images-from",
+		func(_ *cobra.Command, _ []string, prefix string) ([]cobra.Completion, cobra.ShellCompDirective) {
+			if dir, ok := strings.CutPrefix(prefix, listing.Catalog); ok {
+				return completeDirs(listing.Catalog, dir), cobra.ShellCompDirectiveNoSpace
 			}
-		}
-		if len(out) == 1 && out[0] == listing.Catalog {
-			return out, cobra.ShellCompDirectiveNoSpace
-		}
-		if prefix != "" && len(out) == 0 {
-			return nil, cobra.ShellCompDirectiveDefault // files
-		}
-		return out, cobra.ShellCompDirectiveNoFileComp
-	})
+			var out []cobra.Completion
+			for _, s := range append(imageSources[:], listing.Catalog) {
+				if strings.HasPrefix(s, prefix) {
+					out = append(out, s)
+				}
+			}
+			if len(out) == 1 && out[0] == listing.Catalog {
+				return out, cobra.ShellCompDirectiveNoSpace
+			}
+			if prefix != "" && len(out) == 0 {
+				return nil, cobra.ShellCompDirectiveDefault // files
+			}
+			return out, cobra.ShellCompDirectiveNoFileComp
+		})
 }
 
 // completeDirs are the directories that continue prefix+dir.
@@ -198,7 +200,8 @@ func (f *sourceFlags) collectDefault(cmd *cobra.Command, root string) (*audit.In
 		source = listing.Podman
 	}
 	if source == "" {
-		return nil, withHint(usagef("no cluster, no %s and no podman here: nothing says which images are in use", cri.SocketPath(f.criSocket)), "name them with --images-from")
+		return nil, withHint(usagef("no cluster, no %s and no podman here: nothing says which images are in use",
+			cri.SocketPath(f.criSocket)), "name them with --images-from")
 	}
 	fmt.Fprintf(notes, "nodetrust: note: images of %s on this host; others with --images-from\n", source)
 	_, inventory, err = f.collectOne(ctx, source, root)

@@ -14,7 +14,8 @@ import (
 // perGroup is how many images of a group are listed on a terminal.
 const perGroup = 10
 
-// auditText is the text of an audit: the summary, what locks out, then the groups by fix. Accepted images are counted only.
+// auditText is the text of an audit: the summary, what locks out, then the groups by fix. Accepted images are counted
+// only.
 type auditText struct {
 	b      strings.Builder
 	screen *screen
@@ -92,8 +93,8 @@ func (t *auditText) summary(s audit.Summary) {
 	}
 }
 
-// coverage is the first line: for how many images a signature speaks, and of how many nobody asks for one. A terminal that is too
-// narrow gets it in two.
+// coverage is the first line: for how many images a signature speaks, and of how many nobody asks for one. A terminal
+// that is too narrow gets it in two.
 func (t *auditText) coverage(s audit.Summary) {
 	parts := []struct {
 		colour verdict.Answer
@@ -247,7 +248,8 @@ func (t *auditText) moved(list []audit.Image) {
 		return
 	}
 	t.line("")
-	t.wrapped("", fmt.Sprintf("note: %s tagged anew since they were pulled, and judged as what a new pull takes", areImages(len(list))))
+	t.wrapped("", fmt.Sprintf("note: %s tagged anew since they were pulled, and judged as what a new pull takes",
+		areImages(len(list))))
 	for _, m := range list {
 		t.line("  %s  in use: %s", m.Image, shortDigest(m.InUse[0]))
 	}

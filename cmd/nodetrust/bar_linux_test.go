@@ -18,11 +18,27 @@ func TestAuditProgress(t *testing.T) {
 		want  string
 	}{
 		{audit.Progress{Total: 200}, time.Second, "[                        ] 0 of 200 images"},
-		{audit.Progress{Done: 50, Total: 200}, 5 * time.Second, "[######                  ] 50 of 200 images, 10/s, 15s left"},
-		{audit.Progress{Done: 100, Cached: 50, Total: 200}, 5 * time.Second, "[############            ] 100 of 200 images, 10/s, 10s left"},
+		{
+			audit.Progress{Done: 50, Total: 200},
+			5 * time.Second,
+			"[######                  ] 50 of 200 images, 10/s, 15s left",
+		},
+		{
+			audit.Progress{Done: 100, Cached: 50, Total: 200},
+			5 * time.Second,
+			"[############            ] 100 of 200 images, 10/s, 10s left",
+		},
 		{audit.Progress{Done: 100, Cached: 100, Total: 200}, 5 * time.Second, "[############            ] 100 of 200 images"},
-		{audit.Progress{Done: 200, Total: 200, Refuse: 3, Unknown: 1}, 20 * time.Second, "[########################] 200 of 200 images, 10/s, 0s left, 3 refused, 1 unknown"},
-		{audit.Progress{Done: 1, Total: 5000}, 2 * time.Second, "[                        ] 1 of 5000 images, 0/s, 2h46m38s left"},
+		{
+			audit.Progress{Done: 200, Total: 200, Refuse: 3, Unknown: 1},
+			20 * time.Second,
+			"[########################] 200 of 200 images, 10/s, 0s left, 3 refused, 1 unknown",
+		},
+		{
+			audit.Progress{Done: 1, Total: 5000},
+			2 * time.Second,
+			"[                        ] 1 of 5000 images, 0/s, 2h46m38s left",
+		},
 	} {
 		if got := auditProgress(tt.p, tt.after); got != tt.want {
 			t.Errorf("%+v: %q, want %q", tt.p, got, tt.want)
@@ -38,7 +54,8 @@ func TestBar(t *testing.T) {
 	images.show(audit.Progress{Done: 1000, Total: 2000, Refuse: 1000, Unknown: 1000})
 	images.clear()
 	got := until(t, screen, "\r\x1b[K")
-	if line, rest, _ := strings.Cut(strings.TrimPrefix(got, "\r"), "\x1b[K"); !strings.HasPrefix(line, "[############            ] 1000 of 2000 images, ") || len([]rune(line)) > 79 || rest != "\r\x1b[K" {
+	if line, rest, _ := strings.Cut(strings.TrimPrefix(got, "\r"), "\x1b[K"); !strings.HasPrefix(line,
+		"[############            ] 1000 of 2000 images, ") || len([]rune(line)) > 79 || rest != "\r\x1b[K" {
 		t.Errorf("audit: %q", got)
 	}
 	synctest.Test(t, func(*testing.T) { // no time goes by but what is slept

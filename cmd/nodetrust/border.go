@@ -12,8 +12,8 @@ import (
 	"github.com/nodetrust/nodetrust/internal/outside"
 )
 
-// Sequences of control characters that the program itself writes to a terminal: colours and pictures to a screen, progress
-// to a bar.
+// Sequences of control characters that the program itself writes to a terminal: colours and pictures to a screen,
+// progress to a bar.
 var (
 	screenControls = []string{red, green, yellow, plain, hideCursor, showCursor, clearScreen, home, clearBelow, clearLine}
 	barControls    = []string{"\r", clearLine}
@@ -32,8 +32,9 @@ const (
 	clearLine   = "\x1b[K"
 )
 
-// border is what all that the program writes goes through: lines of printable text pass, for the shell's completion with
-// tabs. What controls a terminal passes by screens and bars only, and bytes that must arrive as they are by exactly.
+// border is what all that the program writes goes through: lines of printable text pass, for the shell's completion
+// with tabs. What controls a terminal passes by screens and bars only, and bytes that must arrive as they are by
+// exactly.
 func border(w io.Writer, args []string) *outside.Writer {
 	if len(args) > 0 {
 		switch args[0] {

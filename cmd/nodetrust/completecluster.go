@@ -14,14 +14,17 @@ const completionTime = 3 * time.Second
 
 // completeContext completes --context with those of the kubeconfig.
 func completeContext(cmd *cobra.Command, config *cluster.Config) {
-	_ = cmd.RegisterFlagCompletionFunc("context", func(*cobra.Command, []string, string) ([]cobra.Completion, cobra.ShellCompDirective) {
-		return cluster.Contexts(config.Kubeconfig), cobra.ShellCompDirectiveNoFileComp
-	})
+	_ = cmd.RegisterFlagCompletionFunc("context",
+		func(*cobra.Command, []string, string) ([]cobra.Completion, cobra.ShellCompDirective) {
+			return cluster.Contexts(config.Kubeconfig), cobra.ShellCompDirectiveNoFileComp
+		})
 }
 
 // completePool completes --pool with the pools that the cluster's nodes are in.
 func completePool(cmd *cobra.Command, config *cluster.Config, agents *string) {
-	_ = cmd.RegisterFlagCompletionFunc("pool", func(cmd *cobra.Command, _ []string, _ string) (pools []cobra.Completion, _ cobra.ShellCompDirective) {
+	_ = cmd.RegisterFlagCompletionFunc("pool", func(cmd *cobra.Command, _ []string, _ string) (pools []cobra.Completion,
+		_ cobra.ShellCompDirective,
+	) {
 		ctx, cancel := context.WithTimeout(cmd.Context(), completionTime)
 		defer cancel()
 		client, err := cluster.New(*config)

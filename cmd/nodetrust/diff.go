@@ -87,7 +87,8 @@ compared: 2.`,
 				return err
 			}
 			r := compareSides(a, b)
-			if err := write(out, cmd.OutOrStdout(), r, func(w io.Writer, r diffReport) error { return writeDiff(w, r, o.all) }); err != nil {
+			if err := write(out, cmd.OutOrStdout(), r,
+				func(w io.Writer, r diffReport) error { return writeDiff(w, r, o.all) }); err != nil {
 				return err
 			}
 			return silent(r.exit())
@@ -95,7 +96,8 @@ compared: 2.`,
 	}
 	out.add(cmd)
 	cmd.Flags().StringVar(&o.pool, "pool", "", "`POOL` of a cluster, or of several MachineConfigs in one file")
-	cmd.Flags().StringVar(&o.minor, "openshift", "", "`VERSION` of the cluster, for example 4.18, if the dump has no ClusterVersion")
+	cmd.Flags().StringVar(&o.minor, "openshift", "",
+		"`VERSION` of the cluster, for example 4.18, if the dump has no ClusterVersion")
 	cmd.Flags().StringVar(&at, "at", "", "compare keys as they are at a `TIME`, RFC 3339 or a date (default now)")
 	cmd.Flags().BoolVar(&o.all, "all", false, "with text output: equal scopes too")
 	cmd.Flags().StringVar(&o.live.Kubeconfig, "kubeconfig", "", "for live: kubeconfig file (default: as kubectl)")
@@ -117,8 +119,8 @@ func atTime(s string) (time.Time, error) {
 	return time.Time{}, usagef("--at %s: must be a time such as 2026-11-29T22:00:00Z, or a date", s)
 }
 
-// load reads the policies of whatever form. Errors are bad input, but for those of reaching a live cluster, and of files that the
-// caller may not read.
+// load reads the policies of whatever form. Errors are bad input, but for those of reaching a live cluster, and of
+// files that the caller may not read.
 func (o diffOptions) load(ctx context.Context, name string) (*diffSide, error) {
 	s, err := o.side(ctx, name)
 	if err != nil {

@@ -14,7 +14,8 @@ import (
 	"testing"
 )
 
-// forms writes a trust config in every form that diff takes, below dir, and returns them by name, with the flags that they need.
+// forms writes a trust config in every form that diff takes, below dir, and returns them by name, with the flags that
+// they need.
 func forms(t *testing.T, dir, spec string) map[string][]string {
 	t.Helper()
 	put := func(name string, data []byte) string {
@@ -30,7 +31,8 @@ func forms(t *testing.T, dir, spec string) map[string][]string {
 	trust := put("trust.yaml", []byte("apiVersion: nodetrust.io/v1alpha1\nkind: TrustConfig\nmetadata: {name: x}\nspec:\n  pools: [worker]\n"+spec))
 	render := func(args ...string) []byte {
 		var out, errs bytes.Buffer
-		if code := run(t.Context(), append(append([]string{"render"}, args...), trust), strings.NewReader(""), &out, &errs); code != 0 {
+		if code := run(t.Context(), append(append([]string{"render"}, args...), trust), strings.NewReader(""), &out,
+			&errs); code != 0 {
 			t.Fatal(errs.String())
 		}
 		return out.Bytes()
@@ -42,10 +44,12 @@ func forms(t *testing.T, dir, spec string) map[string][]string {
 	}
 	source := "data:," + url.PathEscape(string(policy))
 	list := func() map[string]any {
-		template := machineConfig("01-worker-container-runtime", "worker", policyOnly("%7B%22default%22%3A%5B%7B%22type%22%3A%22reject%22%7D%5D%7D"), nil)
-		ours := machineConfig("51-worker-x", "worker", map[string]any{"ignition": map[string]any{"version": "3.4.0"}, "storage": map[string]any{"files": []any{
-			map[string]any{"path": "/etc/containers/policy.json", "mode": 420, "contents": map[string]any{"source": source}},
-		}}}, nil)
+		template := machineConfig("01-worker-container-runtime", "worker",
+			policyOnly("%7B%22default%22%3A%5B%7B%22type%22%3A%22reject%22%7D%5D%7D"), nil)
+		ours := machineConfig("51-worker-x", "worker",
+			map[string]any{"ignition": map[string]any{"version": "3.4.0"}, "storage": map[string]any{"files": []any{
+				map[string]any{"path": "/etc/containers/policy.json", "mode": 420, "contents": map[string]any{"source": source}},
+			}}}, nil)
 		return map[string]any{"apiVersion": "v1", "kind": "List", "items": []any{template, ours}}
 	}
 	dump, err := json.Marshal(list())
@@ -72,7 +76,8 @@ func forms(t *testing.T, dir, spec string) map[string][]string {
 		}
 	}))
 	t.Cleanup(server.Close)
-	kubeconfig := put("kubeconfig", fmt.Appendf(nil, "{apiVersion: v1, kind: Config, current-context: c, clusters: [{name: c, cluster: {server: %q}}], contexts: [{name: c, context: {cluster: c}}]}", server.URL))
+	kubeconfig := put("kubeconfig", fmt.Appendf(nil,
+		"{apiVersion: v1, kind: Config, current-context: c, clusters: [{name: c, cluster: {server: %q}}], contexts: [{name: c, context: {cluster: c}}]}", server.URL))
 	return map[string][]string{
 		"trust.yaml":      {trust},
 		"policy.json":     {put("policy.json", policy)},
@@ -122,18 +127,27 @@ func TestDiff_forms(t *testing.T) {
 		says string
 	}{
 		{[]string{"live", strict["trust.yaml"][0]}, 2, "live needs --pool"},
-		{append([]string{strict["trust.yaml"][0]}, strict["live"][0], "--pool", "gone", "--kubeconfig", strict["live"][4]), 2, "no MachineConfigPool gone"},
+		{
+			append([]string{strict["trust.yaml"][0]}, strict["live"][0], "--pool", "gone", "--kubeconfig", strict["live"][4]), 2,
+			"no MachineConfigPool gone",
+		},
 		{[]string{strict["trust.yaml"][0], strict["host"][0], "--context", "x"}, 2, "go with live"},
-		{[]string{"live", strict["trust.yaml"][0], "--pool", "worker", "--kubeconfig", filepath.Join(dir, "missing")}, 2, "reading the kubeconfig"},
+		{
+			[]string{"live", strict["trust.yaml"][0], "--pool", "worker", "--kubeconfig", filepath.Join(dir, "missing")},
+			2,
+			"reading the kubeconfig",
+		},
 	} {
 		var out, errs bytes.Buffer
-		if code := run(t.Context(), append([]string{"diff"}, c.args...), strings.NewReader(""), &out, &errs); code != c.code || !strings.Contains(errs.String(), c.says) {
+		if code := run(t.Context(), append([]string{"diff"}, c.args...), strings.NewReader(""), &out,
+			&errs); code != c.code || !strings.Contains(errs.String(), c.says) {
 			t.Errorf("%v: exit status %d, %s", c.args, code, errs.String())
 		}
 	}
 }
 
-// TestDiff_refused: what lint doesn't take for a MachineConfig that loads, diff compares with nothing, and says why in the same words.
+// TestDiff_refused: what lint doesn't take for a MachineConfig that loads, diff compares with nothing, and says why
+// in the same words.
 func TestDiff_refused(t *testing.T) {
 	dir := t.TempDir()
 	good := forms(t, dir, "  default: reject\n")
@@ -144,9 +158,13 @@ func TestDiff_refused(t *testing.T) {
 	object := func(files map[string]string) []byte {
 		var list []any
 		for path, data := range files {
-			list = append(list, map[string]any{"path": path, "mode": 420, "contents": map[string]any{"source": "data:," + url.PathEscape(data)}})
+			list = append(list, map[string]any{
+				"path": path, "mode": 420,
+				"contents": map[string]any{"source": "data:," + url.PathEscape(data)},
+			})
 		}
-		b, err := json.Marshal(machineConfig("51-x", "worker", map[string]any{"ignition": map[string]any{"version": "3.4.0"}, "storage": map[string]any{"files": list}}, nil))
+		b, err := json.Marshal(machineConfig("51-x", "worker",
+			map[string]any{"ignition": map[string]any{"version": "3.4.0"}, "storage": map[string]any{"files": list}}, nil))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -162,8 +180,12 @@ func TestDiff_refused(t *testing.T) {
 		{"edited", bytes.Replace(rendered, []byte("sha256:"), []byte("sha256:0"), 1), "one of them was edited"},
 		{"no policy", object(map[string]string{policy: "{"}), "unexpected end of JSON input"},
 		{"unknown key", object(map[string]string{policy: reject + `,"x":1}`}), `Unknown key "x"`},
-		{"a scope that only runtimes refuse", object(map[string]string{policy: reject + `,"transports":{"containers-storage":{"x":[{"type":"reject"}]}}}`}), "must begin with [driver@/root] or [/root]"},
-		{"registries.d", object(map[string]string{policy: reject + "}", registries: "docker: ["}), "did not find expected node content"},
+		{"a scope that only runtimes refuse", object(map[string]string{policy: reject +
+			`,"transports":{"containers-storage":{"x":[{"type":"reject"}]}}}`}), "must begin with [driver@/root] or [/root]"},
+		{
+			"registries.d", object(map[string]string{policy: reject + "}", registries: "docker: ["}),
+			"did not find expected node content",
+		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			mc := filepath.Join(t.TempDir(), "mc.yaml")

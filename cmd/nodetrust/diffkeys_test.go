@@ -13,15 +13,16 @@ import (
 	"github.com/nodetrust/nodetrust/internal/fixture"
 )
 
-// TestDiff_keyStates: policies that differ only in what became of a key are compared as runtimes, and verify-signature, judge
-// signatures by it.
+// TestDiff_keyStates: policies that differ only in what became of a key are compared as runtimes, and
+// verify-signature, judge signatures by it.
 func TestDiff_keyStates(t *testing.T) {
 	parts := fixture.Parts{TB: t}
 	g := parts.GPG()
 	dir := t.TempDir()
 	files := map[string]string{}
 	put := func(name string, data []byte) {
-		policy := fmt.Sprintf(`{"default":[{"type":"signedBy","keyType":"GPGKeys","keyData":%q}]}`, base64.StdEncoding.EncodeToString(data))
+		policy := fmt.Sprintf(`{"default":[{"type":"signedBy","keyType":"GPGKeys","keyData":%q}]}`,
+			base64.StdEncoding.EncodeToString(data))
 		files[name] = filepath.Join(dir, name+".json")
 		if err := os.WriteFile(files[name], []byte(policy), 0o644); err != nil {
 			t.Fatal(err)
@@ -62,13 +63,18 @@ func TestDiff_keyStates(t *testing.T) {
 	} {
 		var out, errs bytes.Buffer
 		code := run(t.Context(), []string{"diff", files[tt.a], files[tt.b]}, strings.NewReader(""), &out, &errs)
-		if code != tt.code || !strings.Contains(out.String(), tt.says) || !strings.Contains(out.String(), "b is "+tt.relation) {
+		if code != tt.code || !strings.Contains(out.String(), tt.says) ||
+			!strings.Contains(out.String(), "b is "+tt.relation) {
 			t.Errorf("%s, %s: exit status %d, %s%s", tt.a, tt.b, code, out.String(), errs.String())
 		}
 	}
-	for name, want := range map[string]int{"good": 0, "armored": 0, "revoked": 3, "good-and-revoked": 3, "good-and-other": 0} {
+	for name, want := range map[string]int{
+		"good": 0, "armored": 0, "revoked": 3, "good-and-revoked": 3,
+		"good-and-other": 0,
+	} {
 		var out, errs bytes.Buffer
-		if code := run(t.Context(), []string{"verify-signature", "--key", filepath.Join(dir, name+".gpg"), sigFile}, strings.NewReader(""), &out, &errs); code != want {
+		if code := run(t.Context(), []string{"verify-signature", "--key", filepath.Join(dir, name+".gpg"), sigFile},
+			strings.NewReader(""), &out, &errs); code != want {
 			t.Errorf("verify-signature with %s: exit status %d, want %d\n%s%s", name, code, want, out.String(), errs.String())
 		}
 	}
@@ -77,12 +83,18 @@ func TestDiff_keyStates(t *testing.T) {
 // TestDiff_at: an expiry counts at the time that --at names. Unchanged bytes are equal whatever is in them.
 func TestDiff_at(t *testing.T) {
 	parts := fixture.Parts{TB: t}
-	k := parts.Key(parts.GPG(), "corp", fixture.KeyOptions{Algo: "ed25519", FakedTime: "20200101T000000", Expire: "2030-01-01"})
+	k := parts.Key(parts.GPG(), "corp", fixture.KeyOptions{
+		Algo: "ed25519", FakedTime: "20200101T000000",
+		Expire: "2030-01-01",
+	})
 	later := parts.Key(parts.GPG(), "corp", fixture.KeyOptions{Algo: "ed25519"})
 	policy := func(name string, data []byte) string {
-		return parts.Write(filepath.Join(t.TempDir(), name), fmt.Appendf(nil, `{"default":[{"type":"signedBy","keyType":"GPGKeys","keyData":%q}]}`, base64.StdEncoding.EncodeToString(data)))
+		return parts.Write(filepath.Join(t.TempDir(), name),
+			fmt.Appendf(nil, `{"default":[{"type":"signedBy","keyType":"GPGKeys","keyData":%q}]}`,
+				base64.StdEncoding.EncodeToString(data)))
 	}
-	one, both, none := policy("one", k.Binary), policy("both", append(bytes.Clone(k.Binary), later.Binary...)), policy("none", []byte("no key"))
+	one, both, none := policy("one", k.Binary), policy("both", append(bytes.Clone(k.Binary), later.Binary...)),
+		policy("none", []byte("no key"))
 	tomorrow := time.Now().AddDate(0, 0, 1).Format(time.DateOnly)
 	for _, tt := range []struct {
 		a, b, at string
@@ -100,7 +112,8 @@ func TestDiff_at(t *testing.T) {
 		var out, errs bytes.Buffer
 		code := run(t.Context(), []string{"diff", tt.a, tt.b, "--at", tt.at}, strings.NewReader(""), &out, &errs)
 		if code != tt.code || !strings.Contains(out.String()+errs.String(), tt.says) {
-			t.Errorf("%s, %s at %s: exit status %d, %s%s", filepath.Base(tt.a), filepath.Base(tt.b), tt.at, code, out.String(), errs.String())
+			t.Errorf("%s, %s at %s: exit status %d, %s%s", filepath.Base(tt.a), filepath.Base(tt.b), tt.at, code, out.String(),
+				errs.String())
 		}
 	}
 }

@@ -34,7 +34,9 @@ func TestScopes_agree(t *testing.T) {
 		{"docker.io/busybox:1", "busybox:1", false},
 		{"*.example.com:5000", "r.example.com:5000/a:1", false},
 	} {
-		policy := parts.Write(filepath.Join(dir, fmt.Sprint(i, ".json")), fmt.Appendf(nil, `{"default":[{"type":"reject"}],"transports":{"docker":{%q:[{"type":"insecureAcceptAnything"}]}}}`, tt.scope))
+		policy := parts.Write(filepath.Join(dir, fmt.Sprint(i, ".json")),
+			fmt.Appendf(nil, `{"default":[{"type":"reject"}],"transports":{"docker":{%q:[{"type":"insecureAcceptAnything"}]}}}`,
+				tt.scope))
 		does := func(args ...string) (int, string) {
 			var out, errs bytes.Buffer
 			code := run(t.Context(), args, strings.NewReader(""), &out, &errs)
@@ -47,7 +49,8 @@ func TestScopes_agree(t *testing.T) {
 		if code, out := does("diff", reject, policy); code != diff {
 			t.Errorf("%s: diff: exit status %d\n%s", tt.scope, code, out)
 		}
-		if _, out := does("explain", "--offline", "--policy", policy, "--registries-d", t.TempDir(), tt.image); !strings.Contains(out, "\nscope         "+decides) {
+		if _, out := does("explain", "--offline", "--policy", policy, "--registries-d", t.TempDir(),
+			tt.image); !strings.Contains(out, "\nscope         "+decides) {
 			t.Errorf("%s: explain %s: %s", tt.scope, tt.image, out)
 		}
 		if _, out := does("lint", policy); strings.Contains(out, "[dead-scope]") == tt.alive {

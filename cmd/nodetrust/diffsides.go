@@ -66,7 +66,8 @@ func (s *diffSide) taken(of string) heldPolicy {
 	return s.policies[lint.OfRoot]
 }
 
-// diffReport is a comparison of all policies of two sides. The Report is that of root's processes, but its Relation is that of all.
+// diffReport is a comparison of all policies of two sides. The Report is that of root's processes, but its Relation
+// is that of all.
 type diffReport struct {
 	strength.Report
 	Policies []policyReport `json:"policies,omitempty"`
@@ -96,7 +97,8 @@ func compareSides(a, b *diffSide) diffReport {
 	for _, of := range ofBoth(a, b) {
 		own, has := a.policies[of]
 		if _, known := b.policies[of]; has && !known && !b.whole {
-			r.LeftOut = append(r.LeftOut, fmt.Sprintf("a: the policy of %s, %s: b is no host, and says nothing of it", of, own.path))
+			r.LeftOut = append(r.LeftOut, fmt.Sprintf("a: the policy of %s, %s: b is no host, and says nothing of it",
+				of, own.path))
 			continue
 		}
 		pa, pb := a.taken(of), b.taken(of)
@@ -118,7 +120,8 @@ func ofBoth(a, b *diffSide) []string {
 	return slices.Sorted(maps.Keys(all))
 }
 
-// exit is the exit status. Incomparable scopes are unknown, not weaker: B may accept there what A refuses, or it only can't be told.
+// exit is the exit status. Incomparable scopes are unknown, not weaker: B may accept there what A refuses, or it only
+// can't be told.
 func (r diffReport) exit() int {
 	unknown := len(r.LeftOut) > 0 || r.Has(strength.Incomparable)
 	weaker := r.Has(strength.Weaker)
@@ -147,7 +150,8 @@ func writeDiff(w io.Writer, r diffReport, all bool) error {
 		fmt.Fprintf(w, "left out: %s\n", l)
 	}
 	_, err := fmt.Fprintf(w, "b is %s\n", map[strength.Relation]string{
-		strength.Equal: "equal to a", strength.Weaker: "weaker than a", strength.Stronger: "stronger than a", strength.Incomparable: "not comparable with a",
+		strength.Equal: "equal to a", strength.Weaker: "weaker than a", strength.Stronger: "stronger than a",
+		strength.Incomparable: "not comparable with a",
 	}[r.Relation])
 	return err
 }

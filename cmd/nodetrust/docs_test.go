@@ -18,8 +18,9 @@ import (
 //
 // is that file, and a block of kind "console" is a session: lines "$ nodetrust …" are run in the page's folder, one
 // after the other, and what they print (standard error after standard output) must be what follows. A line "…" stands
-// for any lines, and "…" at the end of a line for any rest of it. "> FILE" at the end of a command keeps its standard output; "$ echo $?" shows the exit status.
-// The folder holds corp.asc and next.asc, public keys. A file's folder must exist.
+// for any lines, and "…" at the end of a line for any rest of it. "> FILE" at the end of a command keeps its standard
+// output; "$ echo $?" shows the exit status. The folder holds corp.asc and next.asc, public keys. A file's folder
+// must exist.
 func TestDocs(t *testing.T) {
 	pages, err := filepath.Glob("../../docs/*.md")
 	if err != nil {
@@ -28,7 +29,10 @@ func TestDocs(t *testing.T) {
 	pages = append(pages, "../../README.md")
 	p := fixture.Parts{TB: t}
 	g := p.GPG()
-	keys := map[string]*fixture.Key{"corp": p.Key(g, "corp", fixture.KeyOptions{}), "next": p.Key(g, "next", fixture.KeyOptions{})}
+	keys := map[string]*fixture.Key{
+		"corp": p.Key(g, "corp", fixture.KeyOptions{}),
+		"next": p.Key(g, "next", fixture.KeyOptions{}),
+	}
 	ran := 0
 	for _, page := range pages {
 		text, err := os.ReadFile(page)

@@ -45,7 +45,8 @@ JSON is that of verify, with more fields; the exit status is the same.`,
 	return cmd
 }
 
-// writeStory is the text of explain: what was judged, by which files, where was looked, what was found, and the verdict.
+// writeStory is the text of explain: what was judged, by which files, where was looked, what was found, and the
+// verdict.
 func writeStory(w io.Writer, s verify.Story) error {
 	var b strings.Builder
 	line := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
@@ -163,7 +164,11 @@ func writeRequirement(line func(string, ...any), number string, r verdict.Requir
 		if s.Message != "" {
 			line("    why       %s", s.Message)
 		}
-		for _, f := range []struct{ name, value string }{{"signer", s.Signer}, {"digest", s.Digest}, {"reference", s.Reference}} {
+		for _, f := range []struct{ name, value string }{
+			{"signer", s.Signer},
+			{"digest", s.Digest},
+			{"reference", s.Reference},
+		} {
 			if f.value != "" {
 				line("    %-9s %s", f.name, f.value)
 			}

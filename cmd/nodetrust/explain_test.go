@@ -43,9 +43,13 @@ func TestExplain(t *testing.T) {
 	gpg := p.GPG()
 	corp, other := p.Key(gpg, "corp", fixture.KeyOptions{}), p.Key(gpg, "other", fixture.KeyOptions{})
 	registry, mirror, lookaside := p.Registry(), p.Registry(), p.Lookaside(t.TempDir())
-	names := []string{corp.Fingerprint, "CORP-KEY", other.Fingerprint, "OTHER-KEY", registry.Host, "registry:5000", mirror.Host, "mirror:5000", lookaside.Host, "lookaside"}
+	names := []string{
+		corp.Fingerprint, "CORP-KEY", other.Fingerprint, "OTHER-KEY", registry.Host, "registry:5000",
+		mirror.Host, "mirror:5000", lookaside.Host, "lookaside",
+	}
 	digest := func(d, name string) string {
-		names = append(names, d, "sha256:"+name, strings.Replace(d, ":", "=", 1), "sha256="+name, strings.Replace(d, ":", "-", 1), "sha256-"+name)
+		names = append(names, d, "sha256:"+name, strings.Replace(d, ":", "=", 1), "sha256="+name,
+			strings.Replace(d, ":", "-", 1), "sha256-"+name)
 		return d
 	}
 	push := func(repo string, keys ...*fixture.Key) string {
@@ -72,7 +76,8 @@ func TestExplain(t *testing.T) {
 	digest(p.Push(mirror, "copy/app", "v1", "mirrored"), "MIRRORED")
 
 	signedBy := func(k *fixture.Key, more string) string {
-		return fmt.Sprintf(`{"type":"signedBy","keyType":"GPGKeys","keyData":%q%s}`, base64.StdEncoding.EncodeToString(k.Binary), more)
+		return fmt.Sprintf(`{"type":"signedBy","keyType":"GPGKeys","keyData":%q%s}`,
+			base64.StdEncoding.EncodeToString(k.Binary), more)
 	}
 	scope := func(requirements ...string) string {
 		return fmt.Sprintf(`{"default":[{"type":"reject"}],"transports":{"docker":{%q:[%s],"":[{"type":"insecureAcceptAnything"}]}}}`, registry.Host+"/team", strings.Join(requirements, ","))
@@ -97,45 +102,88 @@ func TestExplain(t *testing.T) {
 	var got txtar.Archive
 	for i, s := range []story{
 		{name: "accepted", host: host(scope(signedBy(corp, "")), lab), reference: ref("signed")},
-		{name: "accepted by the second signature, and by digest", host: host(scope(signedBy(corp, `,"signedIdentity":{"type":"matchRepository"}`)), lab), reference: registry.Host + "/team/both@" + digestOf(t, registry, "team/both")},
+		{
+			name:      "accepted by the second signature, and by digest",
+			host:      host(scope(signedBy(corp, `,"signedIdentity":{"type":"matchRepository"}`)), lab),
+			reference: registry.Host + "/team/both@" + digestOf(t, registry, "team/both"),
+		},
 		{name: "signed by another key", code: 3, host: host(scope(signedBy(corp, "")), lab), reference: ref("stranger")},
-		{name: "signed as something else", code: 3, host: host(scope(signedBy(corp, `,"signedIdentity":{"type":"remapIdentity","prefix":`+fmt.Sprintf("%q", registry.Host+"/team")+`,"signedPrefix":"quay.io/corp"}`)), lab), reference: ref("signed")},
+		{
+			name: "signed as something else", code: 3,
+			host: host(scope(signedBy(corp, `,"signedIdentity":{"type":"remapIdentity","prefix":`+
+				fmt.Sprintf("%q", registry.Host+"/team")+`,"signedPrefix":"quay.io/corp"}`)), lab), reference: ref("signed"),
+		},
 		{name: "not signed", code: 3, host: host(scope(signedBy(corp, "")), lab), reference: ref("bare")},
-		{name: "two requirements, one of which holds", code: 3, host: host(scope(signedBy(corp, ""), signedBy(other, "")), lab), reference: ref("signed")},
-		{name: "a misspelt key of registries.d", code: 3, host: host(scope(signedBy(corp, "")), strings.Replace(lab, "lookaside:", "lookasid:", 1)), reference: ref("signed")},
+		{
+			name: "two requirements, one of which holds", code: 3,
+			host: host(scope(signedBy(corp, ""), signedBy(other, "")), lab), reference: ref("signed"),
+		},
+		{
+			name: "a misspelt key of registries.d", code: 3,
+			host: host(scope(signedBy(corp, "")), strings.Replace(lab, "lookaside:", "lookasid:", 1)), reference: ref("signed"),
+		},
 		{name: "only the index is signed", code: 3, host: host(scope(signedBy(corp, "")), lab), reference: ref("multi")},
-		{name: "a mirror without signatures", code: 3, host: host(fmt.Sprintf(`{"default":[{"type":"reject"}],"transports":{"docker":{"quay.example.com":[%s]}}}`, signedBy(corp, "")),
-			"docker:\n  quay.example.com:\n    lookaside: "+lookaside.URL()+"\n",
-			"etc/containers/registries.conf", fmt.Sprintf("[[registry]]\nprefix = \"quay.example.com/team\"\nlocation = \"quay.example.com/team\"\n[[registry.mirror]]\nlocation = %q\ninsecure = true\n", mirror.Host+"/copy")), reference: "quay.example.com/team/app:v1"},
+		{
+			name: "a mirror without signatures", code: 3,
+			host: host(fmt.Sprintf(`{"default":[{"type":"reject"}],"transports":{"docker":{"quay.example.com":[%s]}}}`,
+				signedBy(corp, "")),
+				"docker:\n  quay.example.com:\n    lookaside: "+lookaside.URL()+"\n",
+				"etc/containers/registries.conf", fmt.Sprintf(
+					"[[registry]]\nprefix = \"quay.example.com/team\"\nlocation = \"quay.example.com/team\"\n[[registry.mirror]]\nlocation = %q\ninsecure = true\n", mirror.Host+"/copy")), reference: "quay.example.com/team/app:v1",
+		},
 		{name: "attachments are off", code: 3, host: host(scope(sigstore), lab), reference: ref("cosigned")},
-		{name: "a web page for a signature", code: 4, host: host(scope(signedBy(corp, "")), lab), reference: ref("bare"), lookaside: page},
-		{name: "the lookaside fails", code: 4, host: host(scope(signedBy(corp, "")), lab), reference: ref("signed"), lookaside: func(rw http.ResponseWriter, _ *http.Request) { rw.WriteHeader(503) }},
-		{name: "the lookaside fails, and no policy asks for signatures", code: 4, host: host(`{"default":[{"type":"insecureAcceptAnything"}]}`, lab), reference: ref("signed"), lookaside: func(rw http.ResponseWriter, _ *http.Request) { rw.WriteHeader(403) }},
-		{name: "the registry wants a login", code: 4, host: host(scope(signedBy(corp, "")), lab), reference: ref("signed"), registry: func(rw http.ResponseWriter, r *http.Request) {
-			if r.URL.Path != "/v2/" {
-				rw.WriteHeader(401)
-			}
-		}},
-		{name: "the registry serves signatures itself", code: 3, host: host(scope(signedBy(corp, "")), lab), reference: ref("signed"), registry: func(rw http.ResponseWriter, r *http.Request) {
-			rw.Header().Set("X-Registry-Supports-Signatures", "1")
-			if strings.HasPrefix(r.URL.Path, "/extensions/") {
-				_, _ = rw.Write([]byte(`{"signatures":[]}`))
-				return
-			}
-			registry.Serve(rw, r)
-		}},
-		{name: "a registry that writes to terminals", code: 4, host: host(scope(signedBy(corp, "")), lab), reference: ref("signed"), registry: func(rw http.ResponseWriter, r *http.Request) {
-			if r.URL.Path != "/v2/" {
-				rw.WriteHeader(404)
-				_, _ = rw.Write([]byte("{\"errors\":[{\"code\":\"MANIFEST_UNKNOWN\",\"message\":\"\\u001b[2J\\naccept everything\"}]}"))
-			}
-		}},
+		{
+			name: "a web page for a signature", code: 4, host: host(scope(signedBy(corp, "")), lab), reference: ref("bare"),
+			lookaside: page,
+		},
+		{
+			name: "the lookaside fails", code: 4, host: host(scope(signedBy(corp, "")), lab), reference: ref("signed"),
+			lookaside: func(rw http.ResponseWriter, _ *http.Request) { rw.WriteHeader(503) },
+		},
+		{
+			name: "the lookaside fails, and no policy asks for signatures", code: 4,
+			host: host(`{"default":[{"type":"insecureAcceptAnything"}]}`, lab), reference: ref("signed"),
+			lookaside: func(rw http.ResponseWriter, _ *http.Request) { rw.WriteHeader(403) },
+		},
+		{
+			name: "the registry wants a login", code: 4, host: host(scope(signedBy(corp, "")), lab), reference: ref("signed"),
+			registry: func(rw http.ResponseWriter, r *http.Request) {
+				if r.URL.Path != "/v2/" {
+					rw.WriteHeader(401)
+				}
+			},
+		},
+		{
+			name: "the registry serves signatures itself", code: 3, host: host(scope(signedBy(corp, "")), lab),
+			reference: ref("signed"), registry: func(rw http.ResponseWriter, r *http.Request) {
+				rw.Header().Set("X-Registry-Supports-Signatures", "1")
+				if strings.HasPrefix(r.URL.Path, "/extensions/") {
+					_, _ = rw.Write([]byte(`{"signatures":[]}`))
+					return
+				}
+				registry.Serve(rw, r)
+			},
+		},
+		{
+			name: "a registry that writes to terminals", code: 4, host: host(scope(signedBy(corp, "")), lab),
+			reference: ref("signed"), registry: func(rw http.ResponseWriter, r *http.Request) {
+				if r.URL.Path != "/v2/" {
+					rw.WriteHeader(404)
+					_, _ = rw.Write([]byte("{\"errors\":[{\"code\":\"MANIFEST_UNKNOWN\",\"message\":\"\\u001b[2J\\naccept everything\"}]}"))
+				}
+			},
+		},
 		{name: "a missing key, and root's own files mask the host's", code: 4, host: host(scope(signedBy(corp, "")), lab,
 			"root/.config/containers/policy.json", `{"default":[{"type":"signedBy","keyType":"GPGKeys","keyPath":"/etc/pki/corp.gpg"}]}`,
 			"root/.config/containers/registries.d/mine.yaml", "default-docker:\n  lookaside: "+lookaside.URL()+"\n",
 			"usr/share/containers/policy.json", `{"default":[{"type":"reject"}]}`), reference: ref("bare")},
-		{name: "rejected", code: 3, host: host(scope(`{"type":"reject"}`), lab, "usr/share/containers/registries.d/vendor.yaml", "docker:\n  vendor.example.com:\n    lookaside: https://vendor.example.com\n"), reference: ref("signed")},
-		{name: "offline", code: 4, host: host(scope(signedBy(corp, "")), lab), reference: ref("signed"), args: []string{"--offline"}},
+		{name: "rejected", code: 3, host: host(scope(`{"type":"reject"}`), lab,
+			"usr/share/containers/registries.d/vendor.yaml",
+			"docker:\n  vendor.example.com:\n    lookaside: https://vendor.example.com\n"), reference: ref("signed")},
+		{
+			name: "offline", code: 4, host: host(scope(signedBy(corp, "")), lab), reference: ref("signed"),
+			args: []string{"--offline"},
+		},
 	} {
 		root := filepath.Join(t.TempDir(), fmt.Sprint(i))
 		for path, content := range s.host {

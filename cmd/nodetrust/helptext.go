@@ -11,8 +11,8 @@ import (
 // widestHelp is how wide help gets on a wider terminal.
 const widestHelp = 120
 
-// fitHelp makes the help of root and of all commands below it fit a terminal of this width. Examples stay as they are: they are
-// there to be copied.
+// fitHelp makes the help of root and of all commands below it fit a terminal of this width. Examples stay as they
+// are: they are there to be copied.
 func fitHelp(root *cobra.Command, width int) {
 	width = min(width, widestHelp)
 	root.SetUsageTemplate(strings.ReplaceAll(usageTemplate, ".FlagUsages", fmt.Sprintf(".FlagUsagesWrapped %d", width)))
@@ -23,8 +23,8 @@ func fitHelp(root *cobra.Command, width int) {
 	})
 }
 
-// fill breaks the paragraphs of text anew, for lines of at most width columns. An indented line stays one of its own; what it has
-// behind a gap of two spaces is broken below its own beginning.
+// fill breaks the paragraphs of text anew, for lines of at most width columns. An indented line stays one of its own;
+// what it has behind a gap of two spaces is broken below its own beginning.
 func fill(text string, width int) string {
 	var out, paragraph []string
 	flush := func() {
@@ -52,8 +52,8 @@ func fill(text string, width int) string {
 	return strings.Join(out, "\n")
 }
 
-// wrap breaks text at its spaces into lines of at most width columns. The first begins with first, the others with rest. A word that is
-// too long has a line of its own. There is no line without a word.
+// wrap breaks text at its spaces into lines of at most width columns. The first begins with first, the others with
+// rest. A word that is too long has a line of its own. There is no line without a word.
 func wrap(first, rest, text string, width int) (lines []string) {
 	line, empty := first, true
 	for _, word := range strings.Fields(text) {

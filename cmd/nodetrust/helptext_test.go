@@ -18,8 +18,8 @@ func TestFill(t *testing.T) {
 	}
 }
 
-// TestHelpFits: on a terminal of 80 columns no line of any help is longer, but for examples, usage lines and what has no space to
-// break it at.
+// TestHelpFits: on a terminal of 80 columns no line of any help is longer, but for examples, usage lines and what has
+// no space to break it at.
 func TestHelpFits(t *testing.T) {
 	const width = 80
 	var check func(c *cobra.Command)
@@ -32,7 +32,8 @@ func TestHelpFits(t *testing.T) {
 		text, _, _ := strings.Cut(out.String(), "\nEXAMPLES\n")
 		for line := range strings.Lines(text) {
 			line = strings.TrimRight(line, "\n")
-			if utf8.RuneCountInString(line) > width && !strings.HasPrefix(line, "  nodetrust ") && strings.Contains(strings.TrimSpace(line), " ") {
+			if utf8.RuneCountInString(line) > width && !strings.HasPrefix(line, "  nodetrust ") &&
+				strings.Contains(strings.TrimSpace(line), " ") {
 				t.Errorf("%s: %d columns: %s", c.CommandPath(), utf8.RuneCountInString(line), line)
 			}
 		}

@@ -33,7 +33,8 @@ Canaries are there as a commented example. JSON has no comments, and is a trust.
 	}
 	out.add(cmd)
 	cmd.Flags().StringVar(&preset, "preset", "", "which trust config: redhat")
-	_ = cmd.RegisterFlagCompletionFunc("preset", cobra.FixedCompletions([]cobra.Completion{"redhat"}, cobra.ShellCompDirectiveNoFileComp))
+	_ = cmd.RegisterFlagCompletionFunc("preset",
+		cobra.FixedCompletions([]cobra.Completion{"redhat"}, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
 }
 

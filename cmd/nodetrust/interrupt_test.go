@@ -25,8 +25,9 @@ func TestVerify_interrupted(t *testing.T) {
 	image := registry.Host + "/team/app:v1"
 	p.Sign(lookaside, key, "team/app", p.Push(registry, "team/app", "v1", "one"), image, 1)
 	files := map[string]string{
-		"policy.json": fmt.Sprintf(`{"default":[{"type":"signedBy","keyType":"GPGKeys","keyData":%q}]}`, base64.StdEncoding.EncodeToString(key.Binary)),
-		"d/lab.yaml":  fmt.Sprintf("docker: {%q: {lookaside: %q}}\n", registry.Host, lookaside.URL()),
+		"policy.json": fmt.Sprintf(`{"default":[{"type":"signedBy","keyType":"GPGKeys","keyData":%q}]}`,
+			base64.StdEncoding.EncodeToString(key.Binary)),
+		"d/lab.yaml": fmt.Sprintf("docker: {%q: {lookaside: %q}}\n", registry.Host, lookaside.URL()),
 	}
 	for name, content := range files {
 		p.Write(filepath.Join(dir, name), []byte(content))
@@ -49,7 +50,10 @@ func TestVerify_interrupted(t *testing.T) {
 			lookaside.Serve(w, r)
 		})
 		cmd := exec.Command(os.Args[0])
-		cmd.Args = []string{"nodetrust", "verify", "--policy", filepath.Join(dir, "policy.json"), "--registries-d", filepath.Join(dir, "d"), "--tls-verify=false", "--timeout", "10m", image}
+		cmd.Args = []string{
+			"nodetrust", "verify", "--policy", filepath.Join(dir, "policy.json"), "--registries-d",
+			filepath.Join(dir, "d"), "--tls-verify=false", "--timeout", "10m", image,
+		}
 		cmd.Env = append(os.Environ(), "TMPDIR="+tmp)
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)

@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// lastWords is how long an interrupted command may take to end in order. Some things can't be interrupted: opening a named pipe that
-// nobody writes to is one.
+// lastWords is how long an interrupted command may take to end in order. Some things can't be interrupted: opening a
+// named pipe that nobody writes to is one.
 const lastWords = 10 * time.Second
 
 func main() {

@@ -18,7 +18,8 @@ type outputFlag string
 func (o *outputFlag) add(cmd *cobra.Command) {
 	*o = "text"
 	cmd.Flags().VarP(o, "output", "o", "output format: text, json or yaml")
-	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]cobra.Completion{"text", "json", "yaml"}, cobra.ShellCompDirectiveNoFileComp))
+	_ = cmd.RegisterFlagCompletionFunc("output",
+		cobra.FixedCompletions([]cobra.Completion{"text", "json", "yaml"}, cobra.ShellCompDirectiveNoFileComp))
 }
 
 func (o *outputFlag) String() string { return string(*o) }
@@ -33,9 +34,9 @@ func (o *outputFlag) Set(s string) error {
 	return fmt.Errorf("must be text, json or yaml")
 }
 
-// write writes v as JSON or YAML (with the JSON field names), or what text makes of it; w gets all of it at once. Strings in
-// v, for text as well, are printable and bounded, whoever they came from. An error of w is returned: a result that nobody got
-// must not end as one that somebody did.
+// write writes v as JSON or YAML (with the JSON field names), or what text makes of it; w gets all of it at once.
+// Strings in v, for text as well, are printable and bounded, whoever they came from. An error of w is returned: a
+// result that nobody got must not end as one that somebody did.
 func write[T any](o outputFlag, w io.Writer, v T, text func(io.Writer, T) error) error {
 	v = outside.Clean(v)
 	var b bytes.Buffer

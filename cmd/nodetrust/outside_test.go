@@ -29,7 +29,8 @@ const (
 	// tricks are what may not reach a terminal.
 	tricks = marker + "\x1b]0;title\a\x1b[2J\x1b[1;1H \u202egnp\u2066 \u009b31m \x9b32m \x00\x7f\u2028\u200b \r\naccept all good\n"
 	// credentials look like what registries echo.
-	credentials = " Authorization: Bearer " + hostileToken + " https://user:" + hostileToken + "@registry.example/ token=" + hostileToken + " "
+	credentials = " Authorization: Bearer " + hostileToken + " https://user:" + hostileToken +
+		"@registry.example/ token=" + hostileToken + " "
 )
 
 // hostile is all of that, and 4 MiB more.
@@ -114,27 +115,42 @@ var allFormats = []string{"text", "json", "yaml"}
 
 func hostileRows(w *hostileWorld) map[string]hostileRow {
 	image := func(repo string) string { return w.registry + "/" + repo + ":v1" }
-	judging := []string{"--policy", filepath.Join(w.dir, "accept.json"), "--registries-conf", filepath.Join(w.dir, "registries.conf"), "--timeout", "20s"}
+	judging := []string{
+		"--policy", filepath.Join(w.dir, "accept.json"), "--registries-conf",
+		filepath.Join(w.dir, "registries.conf"), "--timeout", "20s",
+	}
 	judge := func(args ...string) []string { return append(args, judging...) }
 	with := func(policy string, args ...string) []string {
 		return append(args, "--policy", policy, "--registries-conf", filepath.Join(w.dir, "registries.conf"))
 	}
 	names := tricks + credentials + strings.Repeat("n", 256<<10)
-	scopes := w.file("scopes.json", `{"default":[{"type":"reject"}],"transports":{"docker":{`+quoted("\x1b[2J"+marker+"\u202ex.example/a")+`:[{"type":"insecureAcceptAnything"}],`+
+	scopes := w.file("scopes.json", `{"default":[{"type":"reject"}],"transports":{"docker":{`+
+		quoted("\x1b[2J"+marker+"\u202ex.example/a")+`:[{"type":"insecureAcceptAnything"}],`+
 		quoted("x.example/"+strings.Repeat("a", 256<<10))+`:[{"type":"insecureAcceptAnything"}]}}}`)
-	keyPath := w.file("keypath.json", `{"default":[{"type":"signedBy","keyType":"GPGKeys","keyPath":`+quoted("/"+names)+`}]}`)
+	keyPath := w.file("keypath.json", `{"default":[{"type":"signedBy","keyType":"GPGKeys","keyPath":`+
+		quoted("/"+names)+`}]}`)
 	badType := w.file("type.json", `{"default":[{"type":`+quoted(names)+`}]}`)
 	garbage := w.file("garbage.json", hostile)
-	trust := w.file("trust.yaml", `{apiVersion: nodetrust.io/v1alpha1, kind: TrustConfig, metadata: {name: `+quoted(names)+`}, spec: {pools: [`+quoted(tricks)+`], default: accept, `+
-		quoted(marker+"\x1b\u202e")+`: 1, registries: [{scope: `+quoted(names)+`, require: accept, because: `+quoted(names)+`}]}}`)
+	trust := w.file("trust.yaml", `{apiVersion: nodetrust.io/v1alpha1, kind: TrustConfig, metadata: {name: `+quoted(names)+
+		`}, spec: {pools: [`+quoted(tricks)+`], default: accept, `+
+		quoted(marker+"\x1b\u202e")+`: 1, registries: [{scope: `+quoted(names)+`, require: accept, because: `+
+		quoted(names)+`}]}}`)
 	lookaside := w.file("lookaside/a.yaml", "default-docker:\n  lookaside: "+quoted("http://x.example/"+tricks)+"\n")
-	scoped := w.file("scoped/a.yaml", "docker:\n  "+quoted(w.registry)+":\n    lookaside: "+quoted("http://"+tricks)+"\n  "+quoted(names)+":\n    lookaside: http://x.example\n")
+	scoped := w.file("scoped/a.yaml", "docker:\n  "+quoted(w.registry)+":\n    lookaside: "+quoted("http://"+tricks)+
+		"\n  "+quoted(names)+":\n    lookaside: http://x.example\n")
 	unknown := w.file("unknown/a.yaml", "default-docker:\n  "+quoted(names)+": 1\n")
-	mirrors := w.file("mirrors.conf", fmt.Sprintf("[[registry]]\nlocation=%q\ninsecure=true\n[[registry.mirror]]\nlocation=%s\n", w.registry, quoted("m\u202e"+marker+"/x")))
+	mirrors := w.file("mirrors.conf", fmt.Sprintf(
+		"[[registry]]\nlocation=%q\ninsecure=true\n[[registry.mirror]]\nlocation=%s\n", w.registry,
+		quoted("m\u202e"+marker+"/x")))
 	named := w.file(marker+"\x1b[2J\u202ef.json", "{")
-	list := w.file("list.txt", image("a/b")+" by="+strings.ReplaceAll(marker+"\x1b[2J\u202e", " ", "")+"\n"+image("index/b")+"\n"+image("denied/b")+"\n"+image("type/b")+"\n"+w.registry+"/\u202e"+marker+":v1\n")
-	images := w.file("images.txt", strings.Join([]string{image("a/b"), image("index/b"), image("denied/b"), image("type/b")}, "\n")+"\n")
-	canaries := w.file("canaries.json", `[{"image":"`+w.registry+"/a/b@sha256:"+strings.Repeat("0", 64)+`","expect":"accept"}]`)
+	list := w.file("list.txt", image("a/b")+" by="+strings.ReplaceAll(marker+"\x1b[2J\u202e", " ", "")+"\n"+
+		image("index/b")+"\n"+image("denied/b")+"\n"+image("type/b")+"\n"+w.registry+"/\u202e"+marker+":v1\n")
+	images := w.file("images.txt", strings.Join([]string{
+		image("a/b"), image("index/b"), image("denied/b"),
+		image("type/b"),
+	}, "\n")+"\n")
+	canaries := w.file("canaries.json", `[{"image":"`+w.registry+"/a/b@sha256:"+strings.Repeat("0", 64)+
+		`","expect":"accept"}]`)
 
 	key := w.Key(w.GPG(), "corp", fixture.KeyOptions{})
 	corp := w.file("corp.asc", string(key.Armored))
@@ -142,7 +158,8 @@ func hostileRows(w *hostileWorld) map[string]hostileRow {
 		0, quoted("registry.example/a\u202e"+marker+":v1"), quoted(tricks+credentials))
 	signature, err := key.SignBytes([]byte(payload))
 	w.Must(err)
-	sums, err := key.SignBytes([]byte(strings.Repeat("0", 64) + "  " + marker + "\x1b[2J\u202eoc.tar.gz\n" + strings.Repeat("0", 64) + "  " + strings.Repeat("a", 100_000) + "\n"))
+	sums, err := key.SignBytes([]byte(strings.Repeat("0", 64) + "  " + marker + "\x1b[2J\u202eoc.tar.gz\n" +
+		strings.Repeat("0", 64) + "  " + strings.Repeat("a", 100_000) + "\n"))
 	w.Must(err)
 	cluster := newAPIServer(w.T)
 	node := reportedNode("n1", "Ready", "Drifted", time.Now())
@@ -151,31 +168,56 @@ func hostileRows(w *hostileWorld) map[string]hostileRow {
 			node["metadata"].(map[string]any)["annotations"].(map[string]string)[k] = names
 		}
 	}
-	cluster.nodes, cluster.pods = []map[string]any{node}, []map[string]any{agentPod("n1", "pool\x1b[2J\u202e", "1/1", time.Now().Add(-time.Hour))}
+	cluster.nodes, cluster.pods = []map[string]any{node},
+		[]map[string]any{agentPod("n1", "pool\x1b[2J\u202e", "1/1", time.Now().Add(-time.Hour))}
 	rollouts := newRolloutLab(w.T)
-	rollouts.set("status", map[string]any{"conditions": []any{map[string]any{"type": "Degraded", "status": "True", "reason": names, "message": names}}})
-	report := w.file("audit.json", `{"summary":{"images":1,"refuse":1,"complete":true,"policy":`+quoted(names)+`,"desired":`+quoted(names)+`,"lockout":[{"role":"cni","image":`+quoted(names)+`,"verdict":"refuse","reason":"NoSignature","message":`+quoted(names)+`}]},"images":[]}`)
+	rollouts.set("status", map[string]any{"conditions": []any{map[string]any{
+		"type": "Degraded", "status": "True",
+		"reason": names, "message": names,
+	}}})
+	report := w.file("audit.json", `{"summary":{"images":1,"refuse":1,"complete":true,"policy":`+quoted(names)+
+		`,"desired":`+quoted(names)+`,"lockout":[{"role":"cni","image":`+quoted(names)+
+		`,"verdict":"refuse","reason":"NoSignature","message":`+quoted(names)+`}]},"images":[]}`)
 	plain := w.file("plain.yaml", `{apiVersion: nodetrust.io/v1alpha1, kind: TrustConfig, metadata: {name: x}, spec: {pools: [worker], default: accept}}`)
 
 	return map[string]hostileRow{
 		"verify": {allFormats, [][]string{
-			judge("verify", image("a/b")), judge("verify", image("denied/b")), judge("verify", image("index/b")), judge("verify", image("type/b")),
+			judge("verify", image("a/b")), judge("verify", image("denied/b")), judge("verify", image("index/b")),
+			judge("verify", image("type/b")),
 			with(keyPath, "verify", image("a/b")), with(badType, "verify", image("a/b")), with(garbage, "verify", image("a/b")),
 			{"verify", "--config", trust, image("a/b")},
-			judge("verify", "dir:/tmp/"+marker+"\x1b[2J\u202e"), judge("verify", "oci:"+named), judge("verify", image("a/b"), "--registries-d", filepath.Dir(scoped)),
+			judge("verify", "dir:/tmp/"+marker+"\x1b[2J\u202e"), judge("verify", "oci:"+named),
+			judge("verify", image("a/b"), "--registries-d", filepath.Dir(scoped)),
 		}, "", false},
 		"explain": {allFormats, [][]string{
-			judge("explain", image("a/b")), judge("explain", image("denied/b")), judge("explain", image("index/b")), judge("explain", image("type/b")),
-			with(keyPath, "explain", "--offline", image("a/b")), judge("explain", "--offline", image("a/b"), "--registries-d", filepath.Dir(lookaside)),
-			judge("explain", "--offline", image("a/b"), "--registries-d", filepath.Dir(scoped)), judge("explain", image("a/b"), "--registries-d", filepath.Dir(unknown)),
-			{"explain", "--offline", image("a/b"), "--policy", filepath.Join(w.dir, "accept.json"), "--registries-conf", mirrors},
+			judge("explain", image("a/b")), judge("explain", image("denied/b")), judge("explain", image("index/b")),
+			judge("explain", image("type/b")),
+			with(keyPath, "explain", "--offline", image("a/b")),
+			judge("explain", "--offline", image("a/b"), "--registries-d", filepath.Dir(lookaside)),
+			judge("explain", "--offline", image("a/b"), "--registries-d", filepath.Dir(scoped)),
+			judge("explain", image("a/b"), "--registries-d", filepath.Dir(unknown)),
+			{
+				"explain", "--offline", image("a/b"), "--policy", filepath.Join(w.dir, "accept.json"),
+				"--registries-conf", mirrors,
+			},
 		}, "", false},
 		"audit": {append(allFormats, "html"), [][]string{
-			judge("audit", "--no-cache", "--images-from", images), judge("audit", "--no-cache", "--images-from", list), with(keyPath, "audit", "--no-cache", "--images-from", images),
-			judge("audit", "--no-cache", "--images-from", "cluster", "--kubeconfig", w.kubeconfig), with(badType, "audit", "--no-cache", "--images-from", images),
+			judge("audit", "--no-cache", "--images-from", images), judge("audit", "--no-cache", "--images-from", list),
+			with(keyPath, "audit", "--no-cache", "--images-from", images),
+			judge("audit", "--no-cache", "--images-from", "cluster", "--kubeconfig", w.kubeconfig),
+			with(badType, "audit", "--no-cache", "--images-from", images),
 		}, "", false},
 		"lint": {allFormats, [][]string{
-			{"lint", scopes}, {"lint", keyPath}, {"lint", badType}, {"lint", trust}, {"lint", named}, {"lint", filepath.Dir(lookaside)}, {"lint", filepath.Dir(scoped)}, {"lint", filepath.Dir(unknown)}, {"lint", mirrors}, {"lint", garbage},
+			{"lint", scopes},
+			{"lint", keyPath},
+			{"lint", badType},
+			{"lint", trust},
+			{"lint", named},
+			{"lint", filepath.Dir(lookaside)},
+			{"lint", filepath.Dir(scoped)},
+			{"lint", filepath.Dir(unknown)},
+			{"lint", mirrors},
+			{"lint", garbage},
 		}, "", false},
 		"diff": {allFormats, [][]string{
 			{"diff", filepath.Join(w.dir, "accept.json"), scopes},
@@ -196,27 +238,50 @@ func hostileRows(w *hostileWorld) map[string]hostileRow {
 			{"verify-checksums", "--key", corp, w.file("sums.gpg", string(sums))}, {"verify-checksums", "--key", corp, garbage},
 		}, "", false},
 		"release verify": {allFormats, [][]string{
-			{"release", "verify", "--key", corp, "--store", w.dir, "--registries-conf", filepath.Join(w.dir, "registries.conf"), "--timeout", "20s", image("a/b")},
-			{"release", "verify", "--key", corp, "--store", w.dir, "--registries-conf", filepath.Join(w.dir, "registries.conf"), "--timeout", "20s", image("denied/b")},
+			{
+				"release", "verify", "--key", corp, "--store", w.dir, "--registries-conf", filepath.Join(w.dir, "registries.conf"),
+				"--timeout", "20s", image("a/b"),
+			},
+			{
+				"release", "verify", "--key", corp, "--store", w.dir, "--registries-conf", filepath.Join(w.dir, "registries.conf"),
+				"--timeout", "20s", image("denied/b"),
+			},
 			{"release", "verify", "--key", corp, "--signatures-from", "live", "--kubeconfig", w.kubeconfig, image("a/b")},
 		}, "", false},
 		"signatures bundle": {allFormats, [][]string{
-			judge("signatures", "bundle", "--to", filepath.Join(w.dir, "bundle"), image("a/b")), judge("signatures", "bundle", "--to", filepath.Join(w.dir, "bundle"), image("index/b")),
+			judge("signatures", "bundle", "--to", filepath.Join(w.dir, "bundle"), image("a/b")),
+			judge("signatures", "bundle", "--to", filepath.Join(w.dir, "bundle"), image("index/b")),
 		}, "", false},
-		"status": {allFormats, [][]string{{"status", "--kubeconfig", cluster.kubeconfig(w.T)}, {"status", "--kubeconfig", w.kubeconfig}}, "", false},
+		"status": {allFormats, [][]string{
+			{"status", "--kubeconfig", cluster.kubeconfig(w.T)},
+			{"status", "--kubeconfig", w.kubeconfig},
+		}, "", false},
 		"rollout status": {allFormats, [][]string{
-			{"rollout", "status", "--kubeconfig", rollouts.kubeconfig(w.T)}, {"rollout", "status", "--kubeconfig", w.kubeconfig}, {"rollout", "status", "--config", trust, "--kubeconfig", w.kubeconfig},
+			{"rollout", "status", "--kubeconfig", rollouts.kubeconfig(w.T)},
+			{"rollout", "status", "--kubeconfig", w.kubeconfig},
+			{"rollout", "status", "--config", trust, "--kubeconfig", w.kubeconfig},
 		}, "", false},
 		"probe": {allFormats, [][]string{
-			judge("probe", "--runtime", "verify", "--canaries", canaries), with(badType, "probe", "--runtime", "verify", "--canaries", canaries), {"probe", "--canaries", garbage},
+			judge("probe", "--runtime", "verify", "--canaries", canaries),
+			with(badType, "probe", "--runtime", "verify", "--canaries", canaries),
+			{"probe", "--canaries", garbage},
 		}, "", false},
 		"render": {[]string{""}, [][]string{
-			{"render", "--to", "ignition", trust}, {"render", "--to", "ignition", "--audit", report, plain}, {"render", "--to", "machineconfig", "--cluster", "live", "--kubeconfig", w.kubeconfig, plain}, {"render", "--to", "ignition", named},
+			{"render", "--to", "ignition", trust},
+			{"render", "--to", "ignition", "--audit", report, plain},
+			{"render", "--to", "machineconfig", "--cluster", "live", "--kubeconfig", w.kubeconfig, plain},
+			{"render", "--to", "ignition", named},
 		}, "", false},
-		"init":                  {formats: allFormats, runs: [][]string{{"init", "--preset", "redhat"}, {"init", "--preset", tricks}}, nothing: true},
-		"readers":               {formats: allFormats, runs: [][]string{{"readers"}}, nothing: true},
-		"version":               {formats: allFormats, runs: [][]string{{"version"}}, nothing: true},
-		"help":                  {formats: []string{""}, runs: [][]string{{"help"}, {"help", tricks}, {"help", "audit"}}, nothing: true},
+		"init": {
+			formats: allFormats,
+			runs:    [][]string{{"init", "--preset", "redhat"}, {"init", "--preset", tricks}}, nothing: true,
+		},
+		"readers": {formats: allFormats, runs: [][]string{{"readers"}}, nothing: true},
+		"version": {formats: allFormats, runs: [][]string{{"version"}}, nothing: true},
+		"help": {
+			formats: []string{""}, runs: [][]string{{"help"}, {"help", tricks}, {"help", "audit"}},
+			nothing: true,
+		},
 		"completion bash":       {formats: []string{""}, nothing: true},
 		"completion zsh":        {formats: []string{""}, nothing: true},
 		"completion fish":       {formats: []string{""}, nothing: true},
@@ -224,8 +289,8 @@ func hostileRows(w *hostileWorld) map[string]hostileRow {
 	}
 }
 
-// TestOutside feeds every command with what commands a terminal, turns text around, has no end, or must not be told: nothing of
-// it gets to stdout or stderr.
+// TestOutside feeds every command with what commands a terminal, turns text around, has no end, or must not be told:
+// nothing of it gets to stdout or stderr.
 func TestOutside(t *testing.T) {
 	w := newHostileWorld(t)
 	rows := hostileRows(w)
@@ -306,7 +371,8 @@ func (w *hostileWorld) harmless(t *testing.T, args []string, stdin string) (said
 		}
 		// Who reads values out of JSON or YAML, which are escaped there, may print them.
 		var values any
-		if strings.HasPrefix(text, "{") && json.Unmarshal(b, &values) == nil || args[len(args)-1] == "yaml" && yaml.Unmarshal(b, &values) == nil {
+		if strings.HasPrefix(text, "{") && json.Unmarshal(b, &values) == nil || args[len(args)-1] == "yaml" &&
+			yaml.Unmarshal(b, &values) == nil {
 			if clean := outside.Clean(values); !reflect.DeepEqual(clean, values) && args[0] != "init" {
 				t.Errorf("%s: values of %s are not printable: %.2000q", command, name, values)
 			}
@@ -325,7 +391,8 @@ func TestOutside_completion(t *testing.T) {
 	cluster.nodes = []map[string]any{reportedNode("n1", "Ready", "Enforced", time.Now())}
 	cluster.pods = []map[string]any{agentPod("n1", "pool\x1b[2J\u202e", "1/1", time.Now())}
 	var stdout, stderr bytes.Buffer
-	run(t.Context(), []string{cobra.ShellCompRequestCmd, "status", "--kubeconfig", cluster.kubeconfig(t), "--pool", ""}, strings.NewReader(""), &stdout, &stderr)
+	run(t.Context(), []string{cobra.ShellCompRequestCmd, "status", "--kubeconfig", cluster.kubeconfig(t), "--pool", ""},
+		strings.NewReader(""), &stdout, &stderr)
 	if s := stdout.String(); !strings.Contains(s, "pool?[2J?") || strings.ContainsAny(s, "\x1b\u202e") {
 		t.Errorf("stdout %q, stderr %q", s, &stderr)
 	}

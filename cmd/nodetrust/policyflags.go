@@ -33,11 +33,13 @@ type policyFlags struct {
 func (f *policyFlags) add(cmd *cobra.Command) {
 	fl := cmd.Flags()
 	fl.StringVar(&f.policy, "policy", "", "policy.json `FILE` to judge by")
-	fl.StringArrayVar(&f.registriesD, "registries-d", nil, "registries.d `DIR` that goes with --policy (repeatable, the first wins)")
+	fl.StringArrayVar(&f.registriesD, "registries-d", nil,
+		"registries.d `DIR` that goes with --policy (repeatable, the first wins)")
 	fl.StringVar(&f.root, "root", "", "judge by the host below `DIR`; with --policy or --config: where keys and other files of the host are read (default \"/\")")
 	fl.StringVar(&f.config, "config", "", "judge by what this trust.yaml `FILE` renders to")
 	fl.StringArrayVar(&f.keys, "key", nil, "with --config: read the key `NAME=FILE` there instead of its path on the host (repeatable)")
-	fl.StringVar(&f.registriesConf, "registries-conf", "", "registries.conf `FILE` (default $CONTAINERS_REGISTRIES_CONF, else below the root)")
+	fl.StringVar(&f.registriesConf, "registries-conf", "",
+		"registries.conf `FILE` (default $CONTAINERS_REGISTRIES_CONF, else below the root)")
 }
 
 // check reports flags that contradict each other.
@@ -65,9 +67,9 @@ func (f *policyFlags) check() error {
 	return nil
 }
 
-// source opens the policy. The error is a *verify.InvalidError when a policy.json or registries.d doesn't load, which is
-// a verdict for some commands; any other error is bad usage. The caller closes the policy, of which a process has one: it
-// comes with a temporary directory for gpg.
+// source opens the policy. The error is a *verify.InvalidError when a policy.json or registries.d doesn't load, which
+// is a verdict for some commands; any other error is bad usage. The caller closes the policy, of which a process has
+// one: it comes with a temporary directory for gpg.
 func (f *policyFlags) source() (*verify.Policy, error) {
 	limitMemory(0)
 	p, err := f.open()
@@ -96,7 +98,10 @@ func (f *policyFlags) open() (*verify.Policy, error) {
 			return nil, err
 		}
 	}
-	s := verify.Settings{Root: root, RegistriesConf: f.registriesConf, HostRegistries: root != "", HiddenHome: f.hiddenHome}
+	s := verify.Settings{
+		Root: root, RegistriesConf: f.registriesConf, HostRegistries: root != "",
+		HiddenHome: f.hiddenHome,
+	}
 	if s.RegistriesConf == "" {
 		s.RegistriesConf = fromEnv
 	}
@@ -169,7 +174,8 @@ type reachFlags struct {
 
 func (f *reachFlags) add(cmd *cobra.Command) {
 	f.addServers(cmd)
-	cmd.Flags().StringVar(&f.platform, "platform", "", "`OS/ARCH[/VARIANT]` whose instance of a multi-arch image is judged (default this host's)")
+	cmd.Flags().StringVar(&f.platform, "platform", "",
+		"`OS/ARCH[/VARIANT]` whose instance of a multi-arch image is judged (default this host's)")
 }
 
 // addServers adds the flags that say how registries and lookasides are reached.
@@ -212,13 +218,16 @@ func (f *imageFlags) addJudging(cmd *cobra.Command) {
 	fl.StringVar(&f.authfile, "authfile", "", "containers-auth.json `FILE` with logins for registries (none are used without it)")
 	f.timeout, f.maxSignatures, f.maxSignatureSize = 30*time.Second, verify.MaxSignatures, verify.MaxSignatureSize
 	fl.Var(&deadlineFlag{&f.timeout}, "timeout", "deadline of one image")
-	fl.Var(&limitFlag{&f.maxSignatures, verify.MaxSignatures}, "max-signatures", "with more signatures than `N` (at most 128) the answer is unknown")
-	fl.Var(&limitFlag{&f.maxSignatureSize, verify.LibrarySignatureSize}, "max-signature-size", "with a signature of more than `N` bytes (at most 4194304) the answer is unknown")
+	fl.Var(&limitFlag{&f.maxSignatures, verify.MaxSignatures}, "max-signatures",
+		"with more signatures than `N` (at most 128) the answer is unknown")
+	fl.Var(&limitFlag{&f.maxSignatureSize, verify.LibrarySignatureSize}, "max-signature-size",
+		"with a signature of more than `N` bytes (at most 4194304) the answer is unknown")
 }
 
 func (f *imageFlags) options() verify.Options {
 	o := f.reachFlags.options()
-	o.As, o.AuthFile, o.Timeout, o.MaxSignatures, o.MaxSignatureSize = f.as, f.authfile, f.timeout, f.maxSignatures, f.maxSignatureSize
+	o.As, o.AuthFile, o.Timeout, o.MaxSignatures, o.MaxSignatureSize = f.as, f.authfile, f.timeout, f.maxSignatures,
+		f.maxSignatureSize
 	return o
 }
 

@@ -69,9 +69,11 @@ if it is installed and this is no container. Images that were not there before a
 	for _, name := range []string{"cert-dir", "tls-verify", "platform"} {
 		fl.Lookup(name).Usage = "for podman and verify: " + fl.Lookup(name).Usage
 	}
-	fl.DurationVar(&f.timeout, "timeout", 100*time.Second, "deadline of the whole round; canaries that are not through by then are unknown")
+	fl.DurationVar(&f.timeout, "timeout", 100*time.Second,
+		"deadline of the whole round; canaries that are not through by then are unknown")
 	fl.BoolVar(&f.announce, "announce", false, "first write the line {\"absent\":[…]}: the images that the round may leave behind if it is killed; results are compact JSON")
-	fl.StringArrayVar(&f.opts.Owned, "owned", nil, "`IMAGE` that an earlier round left behind: counts as absent (repeatable)")
+	fl.StringArrayVar(&f.opts.Owned, "owned", nil,
+		"`IMAGE` that an earlier round left behind: counts as absent (repeatable)")
 	fl.BoolVar(&f.opts.KeepAccepted, "keep-accepted", false, "leave the images of accept-canaries in the store")
 	fl.BoolVar(&f.remove, "remove", false, "do not probe: remove the --owned images from the CRI store")
 	runtimes := []cobra.Completion{probe.Auto, probe.CRI, probe.Podman, probe.Verify}
@@ -144,7 +146,10 @@ func (f *probeFlags) finish(w io.Writer, res judge.Probe) error {
 // judgeNone is the result where file is well and names no canaries: nothing can be proven with it.
 func judgeNone(file string) judge.Probe {
 	p := judge.Probe{Canaries: []judge.Canary{}}
-	p.State, p.Reason, p.Message = judge.Judge(judge.Input{Problem: &judge.Problem{Reason: judge.ReasonNoCanary, Message: file + " names no canaries"}})
+	p.State, p.Reason, p.Message = judge.Judge(judge.Input{Problem: &judge.Problem{
+		Reason:  judge.ReasonNoCanary,
+		Message: file + " names no canaries",
+	}})
 	return p
 }
 

@@ -39,7 +39,8 @@ func newNode(t *testing.T) *node {
 
 	key := base64.StdEncoding.EncodeToString(k.Binary)
 	files := map[string]string{
-		"policy.json":           `{"default":[{"type":"reject"}],"transports":{"docker":{"` + n.registry.Host + `/team":[{"type":"signedBy","keyType":"GPGKeys","keyData":"` + key + `"}]}}}`,
+		"policy.json": `{"default":[{"type":"reject"}],"transports":{"docker":{"` + n.registry.Host +
+			`/team":[{"type":"signedBy","keyType":"GPGKeys","keyData":"` + key + `"}]}}}`,
 		"registries.d/lab.yaml": "docker:\n  " + n.registry.Host + ":\n    lookaside: " + n.lookaside.URL() + "\n",
 		"registries.conf":       "unqualified-search-registries = []\n" + fixture.Insecure(n.registry.Host),
 	}
@@ -60,7 +61,10 @@ func (n *node) canaries(accept, refuse string) string {
 // isolated clears the environment that decides where configuration is read, so that a command run in this process
 // can change it without other tests noticing.
 func (n *node) isolated(t *testing.T) {
-	for _, name := range []string{"CONTAINERS_REGISTRIES_CONF", "CONTAINERS_POLICY_JSON", "XDG_CONFIG_HOME", "XDG_RUNTIME_DIR", "XDG_DATA_HOME", "REGISTRY_AUTH_FILE"} {
+	for _, name := range []string{
+		"CONTAINERS_REGISTRIES_CONF", "CONTAINERS_POLICY_JSON", "XDG_CONFIG_HOME",
+		"XDG_RUNTIME_DIR", "XDG_DATA_HOME", "REGISTRY_AUTH_FILE",
+	} {
 		t.Setenv(name, "")
 		os.Unsetenv(name)
 	}
@@ -100,7 +104,8 @@ func (p probed) advised() string {
 func runProbe(t *testing.T, stdin string, args ...string) (probed, int) {
 	t.Helper()
 	var stdout, stderr bytes.Buffer
-	code := run(context.Background(), append([]string{"probe", "-o", "json", "--canaries", "-"}, args...), strings.NewReader(stdin), &stdout, &stderr)
+	code := run(context.Background(), append([]string{"probe", "-o", "json", "--canaries", "-"}, args...),
+		strings.NewReader(stdin), &stdout, &stderr)
 	var p probed
 	dec := json.NewDecoder(&stdout)
 	for dec.More() {
@@ -190,7 +195,8 @@ func TestProbe(t *testing.T) {
 	t.Run("no runtime", func(t *testing.T) {
 		n.isolated(t)
 		t.Setenv("PATH", t.TempDir())
-		p, code := runProbe(t, n.canaries(n.signed, n.unsigned), "--announce", "--cri-socket", filepath.Join(n.root, "no.sock"), "--root", n.root)
+		p, code := runProbe(t, n.canaries(n.signed, n.unsigned), "--announce", "--cri-socket",
+			filepath.Join(n.root, "no.sock"), "--root", n.root)
 		if code != 4 || p.State != "Unknown" || p.Reason != "NoRuntime" || p.Absent == nil || len(p.Canaries) != 2 {
 			t.Errorf("got exit %d, %+v", code, p)
 		}

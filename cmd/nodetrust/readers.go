@@ -71,7 +71,11 @@ func readersTable() readersOutput {
 		isDefault[r.Name] = true
 	}
 	for _, r := range trust.Readers() {
-		row := readerRow{Name: r.Name, Library: r.Library.String(), Butane: r.Butane(), Ignition: r.Ignition(), Note: r.Note, Source: r.Source, Default: isDefault[r.Name], Lacks: []trust.Feature{}, Ignores: []trust.Feature{}, Advisories: []string{}}
+		row := readerRow{
+			Name: r.Name, Library: r.Library.String(), Butane: r.Butane(), Ignition: r.Ignition(), Note: r.Note,
+			Source: r.Source, Default: isDefault[r.Name], Lacks: []trust.Feature{}, Ignores: []trust.Feature{},
+			Advisories: []string{},
+		}
 		row.Key = r.LookasideKey()
 		for _, a := range r.Advisories() {
 			row.Advisories = append(row.Advisories, a.ID)
@@ -92,7 +96,8 @@ func readersTable() readersOutput {
 
 // writeReaders writes what fits the screen, where that is a terminal, to w.
 func writeReaders(w io.Writer, s *screen, v readersOutput) error {
-	feature, since, older := column{head: "FEATURE"}, column{head: "SINCE LIBRARY"}, column{head: "OLDER READERS", cut: true, least: 20}
+	feature, since, older := column{head: "FEATURE"}, column{head: "SINCE LIBRARY"},
+		column{head: "OLDER READERS", cut: true, least: 20}
 	for _, f := range v.Features {
 		feature.cells = append(feature.cells, string(f.Feature))
 		since.cells = append(since.cells, f.Library)
@@ -103,8 +108,10 @@ func writeReaders(w io.Writer, s *screen, v readersOutput) error {
 	}
 	fmt.Fprintln(w)
 	name, library := column{head: "READER"}, column{head: "LIBRARY"}
-	ignition, butane, key := column{head: "IGNITION", drop: 4}, column{head: "BUTANE", drop: 3}, column{head: "KEY", drop: 5}
-	lack, note, source := column{head: "LACKS"}, column{head: "NOTE", drop: 2, cut: true, least: 12}, column{head: "SOURCE", drop: 1, cut: true, least: 20}
+	ignition, butane, key := column{head: "IGNITION", drop: 4}, column{head: "BUTANE", drop: 3},
+		column{head: "KEY", drop: 5}
+	lack, note, source := column{head: "LACKS"}, column{head: "NOTE", drop: 2, cut: true, least: 12},
+		column{head: "SOURCE", drop: 1, cut: true, least: 20}
 	for _, r := range v.Readers {
 		n := r.Name
 		if r.Default {
@@ -127,7 +134,8 @@ func writeReaders(w io.Writer, s *screen, v readersOutput) error {
 		if p.Merges {
 			how = "all of them"
 		}
-		fmt.Fprintf(w, "\nsince library %s root reads the first of\n  %s\nand of the registries.d directories %s:\n  %s\n", p.Since, strings.Join(p.Policy, "\n  "), how, strings.Join(p.Registries, "\n  "))
+		fmt.Fprintf(w, "\nsince library %s root reads the first of\n  %s\nand of the registries.d directories %s:\n  %s\n",
+			p.Since, strings.Join(p.Policy, "\n  "), how, strings.Join(p.Registries, "\n  "))
 	}
 	return nil
 }
@@ -152,11 +160,13 @@ func dash(s string) string {
 
 // completeReaders completes --reader of a command with the rows of the table.
 func completeReaders(cmd *cobra.Command) {
-	_ = cmd.RegisterFlagCompletionFunc("reader", func(*cobra.Command, []string, string) ([]cobra.Completion, cobra.ShellCompDirective) {
-		var names []cobra.Completion
-		for _, r := range trust.Readers() {
-			names = append(names, cobra.CompletionWithDesc(r.Name, strings.TrimSpace("containers-image "+r.Library.String()+" "+r.Note)))
-		}
-		return names, cobra.ShellCompDirectiveNoFileComp
-	})
+	_ = cmd.RegisterFlagCompletionFunc("reader",
+		func(*cobra.Command, []string, string) ([]cobra.Completion, cobra.ShellCompDirective) {
+			var names []cobra.Completion
+			for _, r := range trust.Readers() {
+				names = append(names, cobra.CompletionWithDesc(r.Name,
+					strings.TrimSpace("containers-image "+r.Library.String()+" "+r.Note)))
+			}
+			return names, cobra.ShellCompDirectiveNoFileComp
+		})
 }

@@ -45,7 +45,8 @@ type releaseFlags struct {
 func (f *releaseFlags) addSources(cmd *cobra.Command) {
 	fl := cmd.Flags()
 	fl.StringArrayVar(&f.stores, "store", nil, "signature store at this http, https or file `URL`, or path (repeatable; default Red Hat's, unless --signatures-from is given)")
-	fl.StringArrayVar(&f.signaturesFrom, "signatures-from", nil, "`FILE` with ConfigMaps that have signatures of releases, or live: those of the cluster (repeatable)")
+	fl.StringArrayVar(&f.signaturesFrom, "signatures-from", nil,
+		"`FILE` with ConfigMaps that have signatures of releases, or live: those of the cluster (repeatable)")
 	fl.StringVar(&f.cluster.Kubeconfig, "kubeconfig", "", "with live sources: kubeconfig file (default: as kubectl)")
 	fl.StringVar(&f.cluster.Context, "context", "", "with live sources: context of the kubeconfig")
 	completeContext(cmd, &f.cluster)
@@ -157,10 +158,13 @@ RELEASE is REFERENCE, dir:PATH or oci:PATH. A release in a mirror of another nam
 	for _, name := range []string{"max-signatures", "max-signature-size"} {
 		_ = fl.MarkHidden(name)
 	}
-	fl.StringArrayVar(&r.release.keys, "key", nil, "public key `FILE` that must have signed; of several every one must (repeatable)")
+	fl.StringArrayVar(&r.release.keys, "key", nil,
+		"public key `FILE` that must have signed; of several every one must (repeatable)")
 	r.release.addSources(cmd)
-	fl.StringVar(&r.registriesConf, "registries-conf", "", "registries.conf `FILE` (default $CONTAINERS_REGISTRIES_CONF, else this host's)")
-	fl.BoolVar(&r.noPayload, "no-payload", false, "judge the signatures only: a release that is named by digest is not read")
+	fl.StringVar(&r.registriesConf, "registries-conf", "",
+		"registries.conf `FILE` (default $CONTAINERS_REGISTRIES_CONF, else this host's)")
+	fl.BoolVar(&r.noPayload, "no-payload", false,
+		"judge the signatures only: a release that is named by digest is not read")
 	fl.StringVar(&r.toPolicy, "to-policy", "", "write scopes for the digests of the release to `FILE`: *.json is a policy.json, any other a trust.yaml")
 	return cmd
 }
@@ -229,7 +233,8 @@ func (r *releaseVerify) writePolicy(result release.Result) error {
 
 // replaceFile writes a file, whole or not at all.
 func replaceFile(path string, b []byte) error {
-	f, err := renameio.NewPendingFile(path, renameio.WithTempDir(filepath.Dir(path)), renameio.WithStaticPermissions(0o644))
+	f, err := renameio.NewPendingFile(path, renameio.WithTempDir(filepath.Dir(path)),
+		renameio.WithStaticPermissions(0o644))
 	if err != nil {
 		return err
 	}

@@ -17,8 +17,11 @@ import (
 // pushRelease stores ocp/release:4.99.1 with one image in its payload, and below store its signature.
 func pushRelease(p fixture.Parts, r *fixture.Registry, image string, key *fixture.Key, store string) (digest string) {
 	p.Helper()
-	img, err := fixture.ImageOf("amd64", nil, fixture.File{Name: "release-manifests/image-references", Data: fmt.Appendf(nil,
-		`{"kind":"ImageStream","metadata":{"name":"4.99.1"},"spec":{"tags":[{"name":"etcd","from":{"kind":"DockerImage","name":%q}}]}}`, image)})
+	img, err := fixture.ImageOf("amd64", nil, fixture.File{
+		Name: "release-manifests/image-references",
+		Data: fmt.Appendf(nil,
+			`{"kind":"ImageStream","metadata":{"name":"4.99.1"},"spec":{"tags":[{"name":"etcd","from":{"kind":"DockerImage","name":%q}}]}}`, image),
+	})
 	p.Must(err)
 	digest, err = r.PushImage("ocp/release", "4.99.1", img)
 	p.Must(err)
@@ -33,7 +36,8 @@ func nodetrustOutput(t *testing.T, want int, args ...string) []byte {
 	t.Helper()
 	var stdout, stderr bytes.Buffer
 	if got := run(t.Context(), args, strings.NewReader(""), &stdout, &stderr); got != want {
-		t.Errorf("nodetrust %s: status %d, want %d\n%s%s", strings.Join(args, " "), got, want, stdout.String(), stderr.String())
+		t.Errorf("nodetrust %s: status %d, want %d\n%s%s", strings.Join(args, " "), got, want, stdout.String(),
+			stderr.String())
 	}
 	return stdout.Bytes()
 }
@@ -57,7 +61,10 @@ func TestReleaseVerify(t *testing.T) {
 	}
 	verify := func(want int, args ...string) (r release.Result) {
 		t.Helper()
-		out := nodetrust(want, append([]string{"release", "verify", "--registries-conf", "registries.conf", "--platform", "linux/amd64", "--key", "key.asc", "-o", "json"}, args...)...)
+		out := nodetrust(want, append([]string{
+			"release", "verify", "--registries-conf", "registries.conf", "--platform",
+			"linux/amd64", "--key", "key.asc", "-o", "json",
+		}, args...)...)
 		if len(out) > 0 {
 			must(json.Unmarshal(out, &r))
 		}
@@ -65,11 +72,13 @@ func TestReleaseVerify(t *testing.T) {
 	}
 	for _, file := range []string{"policy.json", "trust.yaml"} {
 		r := verify(0, "--store", "store", "--to-policy", file, name+":4.99.1")
-		if r.Verdict != verdict.Accept || r.Digest != digest || r.Version != "4.99.1" || len(r.Images) != 1 || r.Images[0].Image != image {
+		if r.Verdict != verdict.Accept || r.Digest != digest || r.Version != "4.99.1" || len(r.Images) != 1 ||
+			r.Images[0].Image != image {
 			t.Errorf("%+v", r)
 		}
 	}
-	if out := nodetrust(0, "release", "verify", "--registries-conf", "registries.conf", "--key", "key.asc", "--store", "store", name+"@"+digest); !strings.Contains(string(out), `"etcd"  `+image) {
+	if out := nodetrust(0, "release", "verify", "--registries-conf", "registries.conf", "--key", "key.asc", "--store",
+		"store", name+"@"+digest); !strings.Contains(string(out), `"etcd"  `+image) {
 		t.Errorf("%s", out)
 	}
 	nodetrust(0, "lint", "trust.yaml")
@@ -88,7 +97,8 @@ func TestReleaseVerify(t *testing.T) {
 	if _, err := os.Stat("none.json"); err == nil {
 		t.Error("a policy was written for a release that was refused")
 	}
-	nodetrust(1, "release", "verify", "--registries-conf", "registries.conf", "--key", "key.asc", "--store", "store", "--to-policy", "no/such/dir.json", name+"@"+digest)
+	nodetrust(1, "release", "verify", "--registries-conf", "registries.conf", "--key", "key.asc", "--store", "store",
+		"--to-policy", "no/such/dir.json", name+"@"+digest)
 	registry.Stop()
 	if r := verify(4, "--store", "store", name+"@"+digest); r.Reason != verdict.RegistryUnreachable || len(r.Images) != 0 {
 		t.Errorf("%+v", r)

@@ -68,18 +68,28 @@ stdin; key files are then relative to the current directory.`,
 	}
 	cmd.Flags().StringVar(&o.to, "to", "", "format: "+renderFormats)
 	cmd.Flags().StringVar(&o.pool, "pool", "", "render this pool only")
-	cmd.Flags().StringArrayVar(&o.readers, "reader", nil, "who will read the files, for example openshift-4.18 or rhel7 (repeatable)")
+	cmd.Flags().StringArrayVar(&o.readers, "reader", nil,
+		"who will read the files, for example openshift-4.18 or rhel7 (repeatable)")
 	completeReaders(cmd)
-	cmd.Flags().StringVar(&o.cluster, "cluster", "", "with --to machineconfig: live, or a `FILE` made by oc get mc,mcp,clusterversion -o yaml (or json, or gzip of them); refuse what would have no effect there")
-	cmd.Flags().BoolVar(&o.merge, "merge", false, "with --cluster: keep what the cluster's own policy.json demands, and sort last")
-	cmd.Flags().StringVar(&o.live.Kubeconfig, "kubeconfig", "", "with --cluster live: kubeconfig file (default: as kubectl)")
+	cmd.Flags().StringVar(&o.cluster, "cluster", "",
+		"with --to machineconfig: live, or a `FILE` made by oc get mc,mcp,clusterversion -o yaml (or json, or gzip of them); refuse what would have no effect there")
+	cmd.Flags().BoolVar(&o.merge, "merge", false,
+		"with --cluster: keep what the cluster's own policy.json demands, and sort last")
+	cmd.Flags().StringVar(&o.live.Kubeconfig, "kubeconfig", "",
+		"with --cluster live: kubeconfig file (default: as kubectl)")
 	cmd.Flags().StringVar(&o.live.Context, "context", "", "with --cluster live: context of the kubeconfig")
 	completeContext(cmd, &o.live)
-	cmd.Flags().BoolVar(&o.noReboot, "no-reboot", false, "with --to machineconfig: refuse files whose change reboots nodes")
-	cmd.Flags().StringVar(&o.audit, "audit", "", "JSON `FILE` of nodetrust audit: warn of images that the cluster can't go on without and that would be refused")
+	cmd.Flags().BoolVar(&o.noReboot, "no-reboot", false,
+		"with --to machineconfig: refuse files whose change reboots nodes")
+	cmd.Flags().StringVar(&o.audit, "audit", "",
+		"JSON `FILE` of nodetrust audit: warn of images that the cluster can't go on without and that would be refused")
 	cmd.Flags().StringVarP(&o.output, "output", "o", "-", "directory to write to, or - for stdout")
-	_ = cmd.RegisterFlagCompletionFunc("cluster", cobra.FixedCompletions([]cobra.Completion{live}, cobra.ShellCompDirectiveDefault))
-	_ = cmd.RegisterFlagCompletionFunc("to", cobra.FixedCompletions([]cobra.Completion{"files", "butane", "machineconfig", "ignition", "configmap", "bundle", "nodedisruptionpolicy"}, cobra.ShellCompDirectiveNoFileComp))
+	_ = cmd.RegisterFlagCompletionFunc("cluster",
+		cobra.FixedCompletions([]cobra.Completion{live}, cobra.ShellCompDirectiveDefault))
+	_ = cmd.RegisterFlagCompletionFunc("to", cobra.FixedCompletions([]cobra.Completion{
+		"files", "butane", "machineconfig",
+		"ignition", "configmap", "bundle", "nodedisruptionpolicy",
+	}, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
 }
 
@@ -199,7 +209,8 @@ func (o renderOptions) pools(cfg *trust.Config) ([]string, error) {
 		return nil, usagef("--pool %s: is not in spec.pools of %s (%s)", o.pool, cfg.File, strings.Join(cfg.Pools, ", "))
 	case o.pool != "":
 		return []string{o.pool}, nil
-	case len(cfg.Pools) == 0 && o.to != "files" && o.to != "ignition" && o.to != "bundle" && o.to != "nodedisruptionpolicy":
+	case len(cfg.Pools) == 0 && o.to != "files" && o.to != "ignition" && o.to != "bundle" &&
+		o.to != "nodedisruptionpolicy":
 		return nil, usagef("%s: spec.pools: is empty, but a %s is for a pool", cfg.File, o.to)
 	}
 	return cfg.Pools, nil
@@ -212,7 +223,9 @@ type output struct {
 	data []byte
 }
 
-func (o renderOptions) render(cfg *trust.Config, readers []trust.Reader, pools []string, dump *clusterDump, notes io.Writer) ([]output, error) {
+func (o renderOptions) render(cfg *trust.Config, readers []trust.Reader, pools []string, dump *clusterDump,
+	notes io.Writer,
+) ([]output, error) {
 	in, err := render.New(cfg, readers, "")
 	if err != nil {
 		return nil, usageErr(err)
@@ -268,8 +281,8 @@ func (o renderOptions) render(cfg *trust.Config, readers []trust.Reader, pools [
 	return out, nil
 }
 
-// reboots says for which files nodes will reboot, where the version of OpenShift is known: that of the cluster dump (minor), or of
-// the readers that were asked for. With --no-reboot that is an error.
+// reboots says for which files nodes will reboot, where the version of OpenShift is known: that of the cluster dump
+// (minor), or of the readers that were asked for. With --no-reboot that is an error.
 func (o renderOptions) reboots(in render.Input, minor int, notes io.Writer) error {
 	versions := map[int]bool{}
 	switch {
@@ -289,7 +302,10 @@ func (o renderOptions) reboots(in render.Input, minor int, notes io.Writer) erro
 		problems = append(problems, fmt.Errorf("openshift-4.%d: nodes reboot for %s", v, strings.Join(files, ", ")))
 	}
 	if o.noReboot && len(problems) > 0 {
-		return &exitError{code: exitRefused, err: errors.Join(problems...), hint: "OpenShift 4.16 and later don't; name the version with --reader openshift-4.N"}
+		return &exitError{
+			code: exitRefused, err: errors.Join(problems...),
+			hint: "OpenShift 4.16 and later don't; name the version with --reader openshift-4.N",
+		}
 	}
 	for _, p := range problems {
 		fmt.Fprintf(notes, "nodetrust: note: %s\n", outside.Name(fmt.Sprint(p)))
@@ -318,7 +334,8 @@ func (o renderOptions) document(in render.Input) (f output, err error) {
 	return f, err
 }
 
-// writeTree writes all files below dir or, unless a rename fails, none: each first to a temporary file beside its target.
+// writeTree writes all files below dir or, unless a rename fails, none: each first to a temporary file beside its
+// target.
 func writeTree(dir string, files []output) error {
 	var pending []*renameio.PendingFile
 	defer func() {
@@ -334,7 +351,8 @@ func writeTree(dir string, files []output) error {
 		if info, err := os.Lstat(path); err == nil && info.IsDir() {
 			return fmt.Errorf("writing %s: is a directory", path)
 		}
-		p, err := renameio.NewPendingFile(path, renameio.WithTempDir(filepath.Dir(path)), renameio.WithStaticPermissions(0o644))
+		p, err := renameio.NewPendingFile(path, renameio.WithTempDir(filepath.Dir(path)),
+			renameio.WithStaticPermissions(0o644))
 		if err != nil {
 			return fmt.Errorf("writing %s: %w", path, err)
 		}
@@ -367,7 +385,8 @@ func lookupReaders(names []string) ([]trust.Reader, error) {
 	return readers, nil
 }
 
-// loadTrust reads a trust config and the key files that it names; - is stdin, if there is one. Whatever is wrong with it is bad input.
+// loadTrust reads a trust config and the key files that it names; - is stdin, if there is one. Whatever is wrong with
+// it is bad input.
 func loadTrust(file string, stdin io.Reader) (*trust.Config, error) {
 	var data []byte
 	var err error

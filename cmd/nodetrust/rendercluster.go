@@ -62,7 +62,8 @@ func readDump(file string) (*mco.Dump, error) {
 	d, err := mco.ParseDump(data)
 	switch {
 	case errors.Is(err, mco.ErrTooLarge):
-		return nil, withHint(usageErr(fmt.Errorf("reading the cluster dump: %s: %w", file, err)), "--cluster live reads a page at a time")
+		return nil, withHint(usageErr(fmt.Errorf("reading the cluster dump: %s: %w", file, err)),
+			"--cluster live reads a page at a time")
 	case err != nil:
 		return nil, withHint(usageErr(fmt.Errorf("reading the cluster dump: %s: %w", file, err)), "make it by "+dumpCommand)
 	}
@@ -81,8 +82,8 @@ func clusterReaders(d *mco.Dump) ([]trust.Reader, error) {
 	return append([]trust.Reader{r}, trust.DefaultReaders()[1:]...), nil
 }
 
-// checkIgnition refuses readers for which the MachineConfig would be in a format that the cluster doesn't take. The MCO says so
-// only after it was applied: RenderDegraded.
+// checkIgnition refuses readers for which the MachineConfig would be in a format that the cluster doesn't take. The
+// MCO says so only after it was applied: RenderDegraded.
 func checkIgnition(d *mco.Dump, readers []trust.Reader) error {
 	if d.Minor == 0 {
 		return nil
@@ -95,12 +96,13 @@ func checkIgnition(d *mco.Dump, readers []trust.Reader) error {
 	if made.Ignition() <= takes.Ignition() {
 		return nil
 	}
-	return withHint(usagef("the cluster is OpenShift 4.%d and takes Ignition configs up to %s; for %s it would be %s", d.Minor, takes.Ignition(), made.Name, made.Ignition()),
+	return withHint(usagef("the cluster is OpenShift 4.%d and takes Ignition configs up to %s; for %s it would be %s",
+		d.Minor, takes.Ignition(), made.Name, made.Ignition()),
 		"leave --reader away, or add --reader "+takes.Name)
 }
 
-// minorOf is the version of OpenShift that decides how MachineConfigs are merged: that of the dump, else of readers that were
-// asked for. 0 if neither says, or readers differ.
+// minorOf is the version of OpenShift that decides how MachineConfigs are merged: that of the dump, else of readers
+// that were asked for. 0 if neither says, or readers differ.
 func minorOf(d *mco.Dump, readers []trust.Reader, asked bool) int {
 	minor := d.Minor
 	if minor > 0 || !asked {
@@ -149,7 +151,10 @@ func (c *clusterDump) place(in render.Input, minor int, notes io.Writer) (render
 		}
 		t.Dump = c.Without(own...)
 	}
-	ours := mco.Config{Name: in.MachineConfigName(), Labels: map[string]string{"machineconfiguration.openshift.io/role": in.Pool}}
+	ours := mco.Config{
+		Name:   in.MachineConfigName(),
+		Labels: map[string]string{"machineconfiguration.openshift.io/role": in.Pool},
+	}
 	for _, f := range in.Files {
 		ours.Files = append(ours.Files, mco.File{Path: f.Path, Data: f.Data})
 	}
@@ -238,8 +243,8 @@ func outdated(t mco.Target, e mco.Config, note func(string, ...any)) error {
 	return nil
 }
 
-// merged is in with a policy.json and registries.d files that keep what the pool has without us, under a name that is merged
-// last. It returns the paths of others whose content is in ours now.
+// merged is in with a policy.json and registries.d files that keep what the pool has without us, under a name that is
+// merged last. It returns the paths of others whose content is in ours now.
 func merged(t mco.Target, in render.Input, own []string) (render.Input, []string, error) {
 	name, err := t.LastName(in.Config.Name, own...)
 	if err != nil {

@@ -31,9 +31,10 @@ func TestRenderCluster_size(t *testing.T) {
 		{1_570_000, 3, `^nodetrust: error: pool worker: the rendered MachineConfig of the pool would have up to 157\d{4} bytes, \d+ of them ours; the API server takes at most 1572864\n`},
 	} {
 		dump := filepath.Join(dir, "dump.json")
-		other := machineConfig("50-worker-large", "worker", map[string]any{"ignition": map[string]any{"version": "3.4.0"}, "storage": map[string]any{"files": []any{
-			map[string]any{"path": "/etc/large", "contents": map[string]any{"source": "data:," + strings.Repeat("x", c.bytes)}},
-		}}}, nil)
+		other := machineConfig("50-worker-large", "worker",
+			map[string]any{"ignition": map[string]any{"version": "3.4.0"}, "storage": map[string]any{"files": []any{
+				map[string]any{"path": "/etc/large", "contents": map[string]any{"source": "data:," + strings.Repeat("x", c.bytes)}},
+			}}}, nil)
 		b, err := json.Marshal(other)
 		if err != nil {
 			t.Fatal(err)
@@ -42,9 +43,11 @@ func TestRenderCluster_size(t *testing.T) {
 			t.Fatal(err)
 		}
 		var out, errs bytes.Buffer
-		code := run(t.Context(), []string{"render", "--to", "machineconfig", "--cluster", dump, trust}, strings.NewReader(""), &out, &errs)
+		code := run(t.Context(), []string{"render", "--to", "machineconfig", "--cluster", dump, trust}, strings.NewReader(""),
+			&out, &errs)
 		first := regexp.MustCompile(`(?m)^nodetrust: (note|error): pool worker: the rendered.*\n`).FindString(errs.String())
-		if code != c.code || !regexp.MustCompile(c.says).MatchString(first) || c.says == "" && first != "" || (out.Len() > 0) != (code == 0) {
+		if code != c.code || !regexp.MustCompile(c.says).MatchString(first) || c.says == "" && first != "" ||
+			(out.Len() > 0) != (code == 0) {
 			t.Errorf("%d: exit status %d, %s; want %d, %s", c.bytes, code, errs.String(), c.code, c.says)
 		}
 	}
@@ -59,7 +62,12 @@ func TestRenderCluster_live(t *testing.T) {
 	}
 	template := machineConfig("01-worker-container-runtime", "worker", policyOnly("x"), nil)
 	template["metadata"].(map[string]any)["ownerReferences"] = []any{map[string]any{"kind": "ControllerConfig"}}
-	pool := map[string]any{"metadata": map[string]any{"name": "worker"}, "spec": map[string]any{"machineConfigSelector": map[string]any{"matchLabels": map[string]any{"machineconfiguration.openshift.io/role": "worker"}}}}
+	pool := map[string]any{
+		"metadata": map[string]any{"name": "worker"},
+		"spec": map[string]any{"machineConfigSelector": map[string]any{
+			"matchLabels": map[string]any{"machineconfiguration.openshift.io/role": "worker"},
+		}},
+	}
 	for _, c := range []struct {
 		name   string
 		status map[string]int // by the last element of the path; 404 for what is not served
@@ -67,7 +75,12 @@ func TestRenderCluster_live(t *testing.T) {
 		says   string
 	}{
 		{"all", nil, 0, "policy.json is written by 51-worker-x, in place of 01-worker-container-runtime"},
-		{"no right to image policies", map[string]int{"clusterimagepolicies": 403}, 0, "note: ClusterImagePolicy objects may not be read by this user"},
+		{
+			"no right to image policies",
+			map[string]int{"clusterimagepolicies": 403},
+			0,
+			"note: ClusterImagePolicy objects may not be read by this user",
+		},
 		{"no right", map[string]int{"machineconfigs": 403}, 1, "hint: this needs the right to list MachineConfigs"},
 		{"no MCO", map[string]int{"machineconfigs": 404}, 1, "hint: without the Machine Config Operator"},
 		{"no pools", map[string]int{"machineconfigpools": 404}, 1, "no MachineConfigPools"},
@@ -76,7 +89,10 @@ func TestRenderCluster_live(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				kind := filepath.Base(r.URL.Path)
-				items, ok := map[string][]any{"machineconfigs": {template}, "machineconfigpools": {pool}, "clusterimagepolicies": {}}[kind]
+				items, ok := map[string][]any{
+					"machineconfigs": {template}, "machineconfigpools": {pool},
+					"clusterimagepolicies": {},
+				}[kind]
 				code := c.status[kind]
 				if !ok && code == 0 {
 					code = 404
@@ -96,7 +112,10 @@ func TestRenderCluster_live(t *testing.T) {
 				t.Fatal(err)
 			}
 			var out, errs bytes.Buffer
-			code := run(t.Context(), []string{"render", "--to", "machineconfig", "--cluster", "live", "--kubeconfig", kubeconfig, trust}, strings.NewReader(""), &out, &errs)
+			code := run(t.Context(), []string{
+				"render", "--to", "machineconfig", "--cluster", "live", "--kubeconfig", kubeconfig,
+				trust,
+			}, strings.NewReader(""), &out, &errs)
 			if code != c.code || !strings.Contains(errs.String(), c.says) || (out.Len() > 0) != (code == 0) {
 				t.Errorf("exit status %d, %s%s; want %d, %s", code, out.String(), errs.String(), c.code, c.says)
 			}

@@ -78,7 +78,9 @@ Status 3 if a pool is Shadowed, Degraded, NotEnforced or Outdated, 4 if one is n
 	completeContext(cmd, &o.cluster)
 	completePool(cmd, &o.cluster, &o.agents)
 	o.out.add(cmd)
-	_ = cmd.RegisterFlagCompletionFunc("agents", cobra.FixedCompletions([]cobra.Completion{cluster.AgentsPods, cluster.AgentsElsewhere}, cobra.ShellCompDirectiveNoFileComp))
+	_ = cmd.RegisterFlagCompletionFunc("agents",
+		cobra.FixedCompletions([]cobra.Completion{cluster.AgentsPods, cluster.AgentsElsewhere},
+			cobra.ShellCompDirectiveNoFileComp))
 	return cmd
 }
 
@@ -192,7 +194,8 @@ func (r rolloutReport) exit() int {
 	switch {
 	case r.bad():
 		return exitRefused
-	case len(r.Pools) == 0 || slices.ContainsFunc(r.Pools, func(v rollout.Verdict) bool { return v.State != rollout.RolledOut }):
+	case len(r.Pools) == 0 || slices.ContainsFunc(r.Pools,
+		func(v rollout.Verdict) bool { return v.State != rollout.RolledOut }):
 		return exitUnknown
 	}
 	return exitOK
@@ -205,8 +208,8 @@ func (r rolloutReport) bad() bool {
 const (
 	// pollEvery is how often a rollout is looked at: nodes take minutes.
 	pollEvery = 5 * time.Second
-	// badFor is how long a pool must be bad before a wait ends: the Machine Config Operator takes some seconds to forget what
-	// was put right, and an agent to look again.
+	// badFor is how long a pool must be bad before a wait ends: the Machine Config Operator takes some seconds to forget
+	// what was put right, and an agent to look again.
 	badFor = 15 * time.Second
 )
 
@@ -315,7 +318,8 @@ func (w *rolloutWait) finish(r rolloutReport) error {
 	if err != nil {
 		return err
 	}
-	if w.byConfig && slices.ContainsFunc(r.Pools, func(v rollout.Verdict) bool { return v.Reason == rollout.ReasonNotApplied }) {
+	if w.byConfig && slices.ContainsFunc(r.Pools,
+		func(v rollout.Verdict) bool { return v.Reason == rollout.ReasonNotApplied }) {
 		fmt.Fprintln(w.stderr, "nodetrust: hint: a MachineConfig that render --merge made has another name: give it with --desired")
 	}
 	return silent(r.exit())
@@ -351,7 +355,8 @@ func (s *screen) rollout(w io.Writer, r rolloutReport) error {
 			if shown++; shown > mostNodes {
 				continue
 			}
-			fmt.Fprintf(&b, "  %s: %s at %s; agent: %s\n", n.Name, orDash(n.Daemon), orDash(n.Current), agentCell(n.Agent, v.Digest))
+			fmt.Fprintf(&b, "  %s: %s at %s; agent: %s\n", n.Name, orDash(n.Daemon), orDash(n.Current),
+				agentCell(n.Agent, v.Digest))
 		}
 		if shown > mostNodes {
 			fmt.Fprintf(&b, "  … %d more\n", shown-mostNodes)

@@ -61,14 +61,20 @@ func (s *mcoServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func machineConfig(name, role string, content map[string]any, annotations map[string]any) map[string]any {
 	return map[string]any{
 		"apiVersion": "machineconfiguration.openshift.io/v1", "kind": "MachineConfig",
-		"metadata": map[string]any{"name": name, "labels": map[string]any{"machineconfiguration.openshift.io/role": role}, "annotations": annotations},
-		"spec":     map[string]any{"config": content},
+		"metadata": map[string]any{
+			"name": name, "labels": map[string]any{"machineconfiguration.openshift.io/role": role},
+			"annotations": annotations,
+		},
+		"spec": map[string]any{"config": content},
 	}
 }
 
 func policyOnly(data string) map[string]any {
 	return map[string]any{"ignition": map[string]any{"version": "3.4.0"}, "storage": map[string]any{"files": []any{
-		map[string]any{"path": "/etc/containers/policy.json", "mode": 420, "contents": map[string]any{"source": "data:," + data}},
+		map[string]any{
+			"path": "/etc/containers/policy.json", "mode": 420,
+			"contents": map[string]any{"source": "data:," + data},
+		},
 	}}}
 }
 
@@ -125,7 +131,8 @@ func newRolloutLab(t *testing.T) *rolloutLab {
 		}
 	}
 	var out, errs bytes.Buffer
-	if code := run(t.Context(), []string{"render", "--to", "machineconfig", l.trust}, strings.NewReader(""), &out, &errs); code != 0 {
+	if code := run(t.Context(), []string{"render", "--to", "machineconfig", l.trust}, strings.NewReader(""), &out,
+		&errs); code != 0 {
 		t.Fatal(errs.String())
 	}
 	if err := os.WriteFile(l.desired, out.Bytes(), 0o644); err != nil {
@@ -145,15 +152,24 @@ func newRolloutLab(t *testing.T) *rolloutLab {
 	l.pool = map[string]any{
 		"metadata": map[string]any{"name": "worker", "generation": 7},
 		"spec": map[string]any{
-			"paused":                false,
-			"machineConfigSelector": map[string]any{"matchLabels": map[string]any{"machineconfiguration.openshift.io/role": "worker"}},
-			"nodeSelector":          map[string]any{"matchLabels": map[string]any{"node-role.kubernetes.io/worker": ""}},
-			"configuration":         map[string]any{"name": "rendered-worker-new", "source": sources("01-worker-container-runtime", "51-worker-corp")},
+			"paused": false,
+			"machineConfigSelector": map[string]any{"matchLabels": map[string]any{
+				"machineconfiguration.openshift.io/role": "worker",
+			}},
+			"nodeSelector": map[string]any{"matchLabels": map[string]any{"node-role.kubernetes.io/worker": ""}},
+			"configuration": map[string]any{
+				"name":   "rendered-worker-new",
+				"source": sources("01-worker-container-runtime", "51-worker-corp"),
+			},
 		},
 		"status": map[string]any{
-			"observedGeneration": 7, "machineCount": 2, "updatedMachineCount": 2, "readyMachineCount": 2, "unavailableMachineCount": 0, "degradedMachineCount": 0,
+			"observedGeneration": 7, "machineCount": 2, "updatedMachineCount": 2, "readyMachineCount": 2,
+			"unavailableMachineCount": 0, "degradedMachineCount": 0,
 			"configuration": map[string]any{"name": "rendered-worker-new"},
-			"conditions":    []any{map[string]any{"type": "Updated", "status": "True"}, map[string]any{"type": "Degraded", "status": "False"}},
+			"conditions": []any{
+				map[string]any{"type": "Updated", "status": "True"},
+				map[string]any{"type": "Degraded", "status": "False"},
+			},
 		},
 	}
 	master := map[string]any{"metadata": map[string]any{"name": "master", "generation": 2}, "spec": map[string]any{
@@ -167,9 +183,14 @@ func newRolloutLab(t *testing.T) *rolloutLab {
 		machineConfigs + "01-worker-container-runtime": template,
 		machineConfigs + "00-master":                   machineConfig("00-master", "master", policyOnly("base"), nil),
 		machineConfigs + "51-worker-corp":              mc,
-		machineConfigs + "rendered-worker-new":         machineConfig("rendered-worker-new", "", mergedFiles(base, l.ours), nil),
-		machineConfigs + "rendered-worker-old":         machineConfig("rendered-worker-old", "", base, nil),
-		clusterVersion:                                 map[string]any{"apiVersion": "config.openshift.io/v1", "kind": "ClusterVersion", "metadata": map[string]any{"name": "version"}, "status": map[string]any{"desired": map[string]any{"version": "4.18.9"}}},
+		machineConfigs + "rendered-worker-new": machineConfig("rendered-worker-new", "",
+			mergedFiles(base, l.ours), nil),
+		machineConfigs + "rendered-worker-old": machineConfig("rendered-worker-old", "", base, nil),
+		clusterVersion: map[string]any{
+			"apiVersion": "config.openshift.io/v1",
+			"kind":       "ClusterVersion", "metadata": map[string]any{"name": "version"},
+			"status": map[string]any{"desired": map[string]any{"version": "4.18.9"}},
+		},
 	}
 	now := time.Now()
 	control := reportedNode("m1", "Ready", "", now) // both roles: the MCO counts it to master
@@ -205,7 +226,10 @@ func (l *rolloutLab) annotate(name string, annotations map[string]string) {
 
 func (l *rolloutLab) daemon(name, state, config string) {
 	const prefix = "machineconfiguration.openshift.io/"
-	l.annotate(name, map[string]string{prefix + "state": state, prefix + "currentConfig": config, prefix + "desiredConfig": config})
+	l.annotate(name, map[string]string{
+		prefix + "state": state, prefix + "currentConfig": config,
+		prefix + "desiredConfig": config,
+	})
 }
 
 func (l *rolloutLab) set(section string, fields map[string]any) {
@@ -216,7 +240,10 @@ func (l *rolloutLab) set(section string, fields map[string]any) {
 
 // justApplied is what the API server has right after oc apply: Updated=True of what was before.
 func (l *rolloutLab) justApplied() {
-	l.set("spec", map[string]any{"configuration": map[string]any{"name": "rendered-worker-old", "source": sources("01-worker-container-runtime")}})
+	l.set("spec", map[string]any{"configuration": map[string]any{
+		"name":   "rendered-worker-old",
+		"source": sources("01-worker-container-runtime"),
+	}})
 	l.set("status", map[string]any{"configuration": map[string]any{"name": "rendered-worker-old"}})
 	l.daemon("n1", "Done", "rendered-worker-old")
 	l.daemon("n2", "Done", "rendered-worker-old")
@@ -227,14 +254,19 @@ func (l *rolloutLab) shadow(data string) {
 	const name = "99-worker-generated-registries"
 	theirs := policyOnly(data)
 	l.objects[machineConfigs+name] = machineConfig(name, "worker", theirs, nil)
-	l.objects[machineConfigs+"rendered-worker-new"] = machineConfig("rendered-worker-new", "", mergedFiles(policyOnly("base"), l.ours, theirs), nil)
-	l.set("spec", map[string]any{"configuration": map[string]any{"name": "rendered-worker-new", "source": sources("01-worker-container-runtime", "51-worker-corp", name)}})
+	l.objects[machineConfigs+"rendered-worker-new"] = machineConfig("rendered-worker-new", "",
+		mergedFiles(policyOnly("base"), l.ours, theirs), nil)
+	l.set("spec", map[string]any{"configuration": map[string]any{
+		"name":   "rendered-worker-new",
+		"source": sources("01-worker-container-runtime", "51-worker-corp", name),
+	}})
 }
 
 func (l *rolloutLab) run(t *testing.T, args ...string) (stdout, stderr string, code int) {
 	t.Helper()
 	var out, errs bytes.Buffer
-	code = run(t.Context(), append([]string{"rollout", "status", "--kubeconfig", l.kubeconfig(t)}, args...), strings.NewReader(""), &out, &errs)
+	code = run(t.Context(), append([]string{"rollout", "status", "--kubeconfig", l.kubeconfig(t)}, args...),
+		strings.NewReader(""), &out, &errs)
 	return out.String(), errs.String(), code
 }
 
@@ -248,20 +280,44 @@ func TestRolloutStatus(t *testing.T) {
 		code   int
 		text   string
 	}{
-		{"rolled out", lab(func(*rolloutLab) {}), rollout.RolledOut, 0, "pool worker: RolledOut: 51-worker-corp is on 2 of 2 nodes, and enforced\n"},
-		{"just applied", (*rolloutLab).justApplied, rollout.Progressing, 4, "pool worker: Progressing: the rendered MachineConfig"},
-		{"generation behind", func(l *rolloutLab) { l.set("status", map[string]any{"observedGeneration": 6}) }, rollout.Progressing, 4, "pool worker: Progressing: "},
-		{"one node working", func(l *rolloutLab) { l.daemon("n2", "Working", "rendered-worker-old") }, rollout.Progressing, 4, "\n  n2: Working at rendered-worker-old; agent: Enforced (R)\n"},
+		{
+			"rolled out", lab(func(*rolloutLab) {}), rollout.RolledOut, 0,
+			"pool worker: RolledOut: 51-worker-corp is on 2 of 2 nodes, and enforced\n",
+		},
+		{
+			"just applied", (*rolloutLab).justApplied, rollout.Progressing, 4,
+			"pool worker: Progressing: the rendered MachineConfig",
+		},
+		{
+			"generation behind", func(l *rolloutLab) { l.set("status", map[string]any{"observedGeneration": 6}) },
+			rollout.Progressing, 4, "pool worker: Progressing: ",
+		},
+		{
+			"one node working", func(l *rolloutLab) { l.daemon("n2", "Working", "rendered-worker-old") }, rollout.Progressing, 4,
+			"\n  n2: Working at rendered-worker-old; agent: Enforced (R)\n",
+		},
 		{"paused", func(l *rolloutLab) {
 			l.set("spec", map[string]any{"paused": true})
 			l.daemon("n2", "Done", "rendered-worker-old")
 		}, rollout.Paused, 4, "pool worker: Paused: the pool is paused: 1 of 2 nodes"},
-		{"shadowed", func(l *rolloutLab) { l.shadow("theirs") }, rollout.Shadowed, 3, "pool worker: Shadowed by 99-worker-generated-registries: /etc/containers/policy.json of 51-worker-corp never reaches a node"},
+		{
+			"shadowed", func(l *rolloutLab) { l.shadow("theirs") }, rollout.Shadowed, 3,
+			"pool worker: Shadowed by 99-worker-generated-registries: /etc/containers/policy.json of 51-worker-corp never reaches a node",
+		},
 		{"degraded", func(l *rolloutLab) {
-			l.set("status", map[string]any{"conditions": []any{map[string]any{"type": "Degraded", "status": "True", "message": "disk\nfull"}}})
+			l.set("status", map[string]any{"conditions": []any{map[string]any{
+				"type": "Degraded", "status": "True",
+				"message": "disk\nfull",
+			}}})
 		}, rollout.Degraded, 3, "pool worker: Degraded: Degraded: disk full\n"},
-		{"not enforced", func(l *rolloutLab) { l.annotate("n2", map[string]string{"nodetrust.io/state": "NotEnforced"}) }, rollout.NotEnforced, 3, "pool worker: NotEnforced on n2: n2: NotEnforced (R)\n"},
-		{"agent gone", func(l *rolloutLab) { l.pods = l.pods[:1] }, rollout.Unknown, 4, "pool worker: Unknown: n2: no agent runs on the node"},
+		{
+			"not enforced", func(l *rolloutLab) { l.annotate("n2", map[string]string{"nodetrust.io/state": "NotEnforced"}) },
+			rollout.NotEnforced, 3, "pool worker: NotEnforced on n2: n2: NotEnforced (R)\n",
+		},
+		{
+			"agent gone", func(l *rolloutLab) { l.pods = l.pods[:1] }, rollout.Unknown, 4,
+			"pool worker: Unknown: n2: no agent runs on the node",
+		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			l := newRolloutLab(t)
@@ -291,10 +347,12 @@ func TestRolloutStatus(t *testing.T) {
 // TestRolloutStatus_found: without being told what to look for, it is what the pools' sources have.
 func TestRolloutStatus_found(t *testing.T) {
 	l := newRolloutLab(t)
-	if out, errs, code := l.run(t); code != 0 || !strings.HasPrefix(out, "pool worker: RolledOut: ") || strings.Count(out, "\n") != 1 {
+	if out, errs, code := l.run(t); code != 0 || !strings.HasPrefix(out, "pool worker: RolledOut: ") ||
+		strings.Count(out, "\n") != 1 {
 		t.Errorf("exit status %d, %s%s", code, out, errs)
 	}
-	if out, _, code := l.run(t, "--pool", "master"); code != 4 || !strings.HasPrefix(out, "pool master: Unknown: no MachineConfig of nodetrust") {
+	if out, _, code := l.run(t, "--pool", "master"); code != 4 ||
+		!strings.HasPrefix(out, "pool master: Unknown: no MachineConfig of nodetrust") {
 		t.Errorf("a pool without: exit status %d, %s", code, out)
 	}
 	l.justApplied()
@@ -309,8 +367,12 @@ func TestRolloutStatus_sameBytes(t *testing.T) {
 	const twin = "52-worker-twin"
 	l.objects[machineConfigs+twin] = machineConfig(twin, "worker", l.ours, nil)
 	l.justApplied()
-	l.set("spec", map[string]any{"configuration": map[string]any{"name": "rendered-worker-old", "source": sources("51-worker-corp", twin)}})
-	if out, _, code := l.run(t, "--config", l.trust, "-o", "json"); code != 4 || !strings.Contains(out, `"reason": "NotRendered"`) {
+	l.set("spec", map[string]any{"configuration": map[string]any{
+		"name":   "rendered-worker-old",
+		"source": sources("51-worker-corp", twin),
+	}})
+	if out, _, code := l.run(t, "--config", l.trust, "-o", "json"); code != 4 ||
+		!strings.Contains(out, `"reason": "NotRendered"`) {
 		t.Errorf("exit status %d, %s", code, out)
 	}
 }
@@ -322,9 +384,15 @@ func TestRolloutStatus_customPool(t *testing.T) {
 	pool := map[string]any{
 		"metadata": map[string]any{"name": "infra", "generation": 1},
 		"spec": map[string]any{
-			"machineConfigSelector": map[string]any{"matchExpressions": []any{map[string]any{"key": infra, "operator": "In", "values": []any{"worker", "infra"}}}},
-			"nodeSelector":          map[string]any{"matchLabels": map[string]any{"node-role.kubernetes.io/infra": ""}},
-			"configuration":         map[string]any{"name": "rendered-infra", "source": sources("01-worker-container-runtime", "51-worker-corp", "50-infra-theirs")},
+			"machineConfigSelector": map[string]any{"matchExpressions": []any{map[string]any{
+				"key": infra, "operator": "In",
+				"values": []any{"worker", "infra"},
+			}}},
+			"nodeSelector": map[string]any{"matchLabels": map[string]any{"node-role.kubernetes.io/infra": ""}},
+			"configuration": map[string]any{
+				"name":   "rendered-infra",
+				"source": sources("01-worker-container-runtime", "51-worker-corp", "50-infra-theirs"),
+			},
 		},
 		"status": l.pool["status"],
 	}
@@ -342,21 +410,28 @@ func TestRolloutStatus_customPool(t *testing.T) {
 		!strings.Contains(out, "pool infra: Shadowed by 50-infra-theirs: ") {
 		t.Errorf("exit status %d, %s%s", code, out, errs)
 	}
-	if out, errs, code := l.run(t, "--desired", l.desired, "--pool", "infra"); code != 3 || !strings.HasPrefix(out, "pool infra: Shadowed by 50-infra-theirs: ") {
+	if out, errs, code := l.run(t, "--desired", l.desired, "--pool", "infra"); code != 3 ||
+		!strings.HasPrefix(out, "pool infra: Shadowed by 50-infra-theirs: ") {
 		t.Errorf("exit status %d, %s%s", code, out, errs)
 	}
 
 	// Up to 4.14 a name decides; without the version nobody knows.
 	delete(l.objects, clusterVersion)
-	if out, errs, code := l.run(t, "--pool", "infra", "-o", "json"); code != 4 || !strings.Contains(out, `"reason": "OwnerUnknown"`) {
+	if out, errs, code := l.run(t, "--pool", "infra", "-o", "json"); code != 4 ||
+		!strings.Contains(out, `"reason": "OwnerUnknown"`) {
 		t.Errorf("without a version: exit status %d, %s%s", code, out, errs)
 	}
 
 	// Of two that are ours the later one is meant.
 	mine := policyOnly("mine")
-	l.objects[machineConfigs+"52-infra-mine"] = machineConfig("52-infra-mine", "infra", mine, map[string]any{"nodetrust.io/digest": "sha256:0"})
-	pool["spec"].(map[string]any)["configuration"] = map[string]any{"name": "rendered-infra", "source": sources("51-worker-corp", "52-infra-mine")}
-	if out, errs, code := l.run(t, "--pool", "infra", "-o", "json"); code != 4 || !strings.Contains(out, `"machineConfig": "52-infra-mine"`) || !strings.Contains(out, "one of them was edited") {
+	l.objects[machineConfigs+"52-infra-mine"] = machineConfig("52-infra-mine", "infra", mine,
+		map[string]any{"nodetrust.io/digest": "sha256:0"})
+	pool["spec"].(map[string]any)["configuration"] = map[string]any{
+		"name":   "rendered-infra",
+		"source": sources("51-worker-corp", "52-infra-mine"),
+	}
+	if out, errs, code := l.run(t, "--pool", "infra", "-o", "json"); code != 4 ||
+		!strings.Contains(out, `"machineConfig": "52-infra-mine"`) || !strings.Contains(out, "one of them was edited") {
 		t.Errorf("two of ours: exit status %d, %s%s", code, out, errs)
 	}
 }
@@ -369,16 +444,27 @@ func TestRolloutStatus_ambiguous(t *testing.T) {
 	list["items"] = append(list["items"].([]any), map[string]any{
 		"metadata": map[string]any{"name": "infra", "generation": 1},
 		"spec": map[string]any{
-			"machineConfigSelector": map[string]any{"matchExpressions": []any{map[string]any{"key": "machineconfiguration.openshift.io/role", "operator": "In", "values": []any{"worker", "infra"}}}},
-			"nodeSelector":          map[string]any{"matchLabels": map[string]any{"node-role.kubernetes.io/infra": ""}},
-			"configuration":         map[string]any{"name": "rendered-infra", "source": sources("50-infra-mine", "51-worker-corp")},
+			"machineConfigSelector": map[string]any{"matchExpressions": []any{
+				map[string]any{
+					"key": "machineconfiguration.openshift.io/role", "operator": "In",
+					"values": []any{"worker", "infra"},
+				},
+			}},
+			"nodeSelector": map[string]any{"matchLabels": map[string]any{"node-role.kubernetes.io/infra": ""}},
+			"configuration": map[string]any{
+				"name":   "rendered-infra",
+				"source": sources("50-infra-mine", "51-worker-corp"),
+			},
 		},
 	})
-	l.objects[machineConfigs+"50-infra-mine"] = machineConfig("50-infra-mine", "infra", policyOnly("mine"), map[string]any{"nodetrust.io/digest": "sha256:0"})
-	if out, errs, code := l.run(t); code != 4 || !strings.Contains(out, "pool worker: RolledOut: ") || !strings.Contains(out, "pool infra: Unknown: the pool has several MachineConfigs of nodetrust") {
+	l.objects[machineConfigs+"50-infra-mine"] = machineConfig("50-infra-mine", "infra", policyOnly("mine"),
+		map[string]any{"nodetrust.io/digest": "sha256:0"})
+	if out, errs, code := l.run(t); code != 4 || !strings.Contains(out, "pool worker: RolledOut: ") ||
+		!strings.Contains(out, "pool infra: Unknown: the pool has several MachineConfigs of nodetrust") {
 		t.Errorf("exit status %d, %s%s", code, out, errs)
 	}
-	if out, errs, code := l.run(t, "--pool", "infra", "-o", "json"); code != 4 || !strings.Contains(out, `"reason": "OwnerUnknown"`) {
+	if out, errs, code := l.run(t, "--pool", "infra", "-o", "json"); code != 4 ||
+		!strings.Contains(out, `"reason": "OwnerUnknown"`) {
 		t.Errorf("exit status %d, %s%s", code, out, errs)
 	}
 }
@@ -396,12 +482,14 @@ func TestRolloutStatus_outdated(t *testing.T) {
 	}
 	annotations["nodetrust.io/merged"] = digest("other")
 	const says = "01-worker-container-runtime has another /etc/containers/policy.json than the one that was merged"
-	if out, errs, code := l.run(t, "--config", l.trust); code != 3 || !strings.HasPrefix(out, "pool worker: Outdated: ") || !strings.Contains(out, says) {
+	if out, errs, code := l.run(t, "--config", l.trust); code != 3 || !strings.HasPrefix(out, "pool worker: Outdated: ") ||
+		!strings.Contains(out, says) {
 		t.Errorf("exit status %d, %s%s", code, out, errs)
 	}
 	// It is said before, too, and takes no other state's place.
 	l.daemon("n2", "Working", "rendered-worker-old")
-	if out, errs, code := l.run(t, "--config", l.trust); code != 4 || !strings.HasPrefix(out, "pool worker: Progressing: ") || !strings.Contains(out, "\n  outdated: "+says+"\n") {
+	if out, errs, code := l.run(t, "--config", l.trust); code != 4 ||
+		!strings.HasPrefix(out, "pool worker: Progressing: ") || !strings.Contains(out, "\n  outdated: "+says+"\n") {
 		t.Errorf("exit status %d, %s%s", code, out, errs)
 	}
 	if out, _, _ := l.run(t, "--config", l.trust, "-o", "json"); !strings.Contains(out, `"outdated": [`) {
@@ -417,14 +505,22 @@ func TestRolloutStatus_other(t *testing.T) {
 		code   int
 		says   string
 	}{
-		{"not applied", func(l *rolloutLab) { delete(l.objects, machineConfigs+"51-worker-corp") }, nil, 4, `"reason": "NotApplied"`},
-		{"not applied, merged perhaps", func(l *rolloutLab) { delete(l.objects, machineConfigs+"51-worker-corp") }, nil, 4, "hint: a MachineConfig that render --merge made has another name"},
+		{
+			"not applied", func(l *rolloutLab) { delete(l.objects, machineConfigs+"51-worker-corp") }, nil, 4,
+			`"reason": "NotApplied"`,
+		},
+		{
+			"not applied, merged perhaps", func(l *rolloutLab) { delete(l.objects, machineConfigs+"51-worker-corp") }, nil, 4,
+			"hint: a MachineConfig that render --merge made has another name",
+		},
 		{"another one applied", func(l *rolloutLab) {
 			l.objects[machineConfigs+"51-worker-corp"] = machineConfig("51-worker-corp", "worker", policyOnly("other"), nil)
 		}, nil, 4, `"reason": "OtherBytes"`},
 		{"wrong role", func(l *rolloutLab) {
 			l.justApplied()
-			l.objects[machineConfigs+"51-worker-corp"].(map[string]any)["metadata"].(map[string]any)["labels"] = map[string]any{"machineconfiguration.openshift.io/role": "worke"}
+			l.objects[machineConfigs+"51-worker-corp"].(map[string]any)["metadata"].(map[string]any)["labels"] = map[string]any{
+				"machineconfiguration.openshift.io/role": "worke",
+			}
 		}, nil, 4, `"reason": "NotSelected"`},
 		{"undecodable", func(l *rolloutLab) {
 			l.objects[machineConfigs+"rendered-worker-new"] = `{"kind":"MachineConfig","apiVersion":"machineconfiguration.openshift.io/v1","spec":{"config":{"ignition":{"version":"2.2.0"}}}}`
@@ -433,9 +529,19 @@ func TestRolloutStatus_other(t *testing.T) {
 			l.objects[machineConfigs+"rendered-worker-new"] = strings.Repeat(" ", 4<<20+1)
 		}, nil, 1, "more than 4194304 bytes"},
 		{"no MCO", func(l *rolloutLab) { delete(l.objects, machinePools) }, nil, 1, "no MachineConfigPools"},
-		{"no such pool", func(*rolloutLab) {}, []string{"--desired", "", "--config", "", "--pool", "infra"}, 1, "no such MachineConfigPool: infra"},
+		{
+			"no such pool", func(*rolloutLab) {},
+			[]string{"--desired", "", "--config", "", "--pool", "infra"},
+			1,
+			"no such MachineConfigPool: infra",
+		},
 		{"both", func(*rolloutLab) {}, []string{"--desired", "x"}, 2, "exclude each other"},
-		{"readers of nothing", func(*rolloutLab) {}, []string{"--config", "", "--reader", "rhel9"}, 2, "--reader goes with --config"},
+		{
+			"readers of nothing", func(*rolloutLab) {},
+			[]string{"--config", "", "--reader", "rhel9"},
+			2,
+			"--reader goes with --config",
+		},
 		{"argument", func(*rolloutLab) {}, []string{"worker"}, 2, `given "worker", want: nodetrust rollout status `},
 		{"pool that is not rendered", func(*rolloutLab) {}, []string{"--pool", "infra"}, 2, "is not in spec.pools"},
 		{"agents nowhere", func(*rolloutLab) {}, []string{"--agents", "nowhere"}, 2, "must be pods or elsewhere"},
@@ -512,7 +618,8 @@ func TestRolloutWait(t *testing.T) {
 					if !tty && strings.Count(out.String(), "\n") > 1 {
 						t.Errorf("more than the result: %q", out.String())
 					}
-					if hidden, shown := strings.Count(out.String(), "\x1b[?25l"), strings.Count(out.String(), "\x1b[?25h"); hidden != shown {
+					if hidden, shown := strings.Count(out.String(), "\x1b[?25l"),
+						strings.Count(out.String(), "\x1b[?25h"); hidden != shown {
 						t.Errorf("the cursor stays hidden: %q", out.String())
 					}
 				})

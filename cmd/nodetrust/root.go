@@ -144,8 +144,8 @@ says beforehand which images a node would refuse, and why, and proves on a node 
 	return root
 }
 
-// checkArgs makes what c and the commands below it have to say of their arguments bad usage. A command that only has others below
-// it prints its help when it is alone.
+// checkArgs makes what c and the commands below it have to say of their arguments bad usage. A command that only has
+// others below it prints its help when it is alone.
 func checkArgs(c *cobra.Command) {
 	for _, sub := range c.Commands() {
 		checkArgs(sub)

@@ -23,8 +23,8 @@ func TestMain(m *testing.M) {
 //
 //	status N command args…
 //
-// which runs a command and fails unless its exit status is N; stdout, stderr and cmp see its output. HOME is the script's
-// folder. NODETRUST_REALDATA is passed on; [env:NAME] is true when the variable NAME is set.
+// which runs a command and fails unless its exit status is N; stdout, stderr and cmp see its output. HOME is the
+// script's folder. NODETRUST_REALDATA is passed on; [env:NAME] is true when the variable NAME is set.
 func TestScript(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:           "testdata/script",

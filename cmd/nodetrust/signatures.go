@@ -86,11 +86,14 @@ Status 3 if an image would be refused with what is in DIR, 4 if that can't be to
 	b.policy.add(cmd)
 	b.image.addServers(cmd)
 	b.image.addJudging(cmd)
-	fl.StringArrayVar(&b.platforms, "platform", nil, "`OS/ARCH[/VARIANT]` for which a multi-arch image must be accepted (repeatable; default all of them)")
+	fl.StringArrayVar(&b.platforms, "platform", nil,
+		"`OS/ARCH[/VARIANT]` for which a multi-arch image must be accepted (repeatable; default all of them)")
 	_ = fl.MarkHidden("as")
 	b.sources.add(cmd)
-	fl.StringArrayVar(&b.release.stores, "store", nil, "release signature store at this http, https or file `URL`, or path (repeatable; default Red Hat's, unless --signatures-from is given)")
-	fl.StringArrayVar(&b.release.signaturesFrom, "signatures-from", nil, "`FILE` with ConfigMaps that have signatures of releases, or live: those of the cluster (repeatable)")
+	fl.StringArrayVar(&b.release.stores, "store", nil,
+		"release signature store at this http, https or file `URL`, or path (repeatable; default Red Hat's, unless --signatures-from is given)")
+	fl.StringArrayVar(&b.release.signaturesFrom, "signatures-from", nil,
+		"`FILE` with ConfigMaps that have signatures of releases, or live: those of the cluster (repeatable)")
 	fl.StringVar(&b.to, "to", "", "`DIR` to write to")
 	fl.StringVar(&b.target, "target", "", "absolute `PATH` at which DIR will be on the nodes (default DIR)")
 	fl.StringVar(&b.mirrors, "mirrors", "", "registries.conf `FILE` of the nodes: signatures are laid out for its mirrors too")
@@ -142,7 +145,8 @@ func (b *signaturesBundle) run(cmd *cobra.Command, args []string) error {
 	defer tree.Close()
 	bar := newAuditBar(cmd.ErrOrStderr())
 	result, found, err := lookaside.Collect(cmd.Context(), tree, lookaside.Options{
-		Images: images, Policy: p, Image: b.image.options(), Platforms: b.platforms, Places: places, Releases: releases, IsRelease: b.isRelease, Refresh: b.refresh,
+		Images: images, Policy: p, Image: b.image.options(), Platforms: b.platforms, Places: places, Releases: releases,
+		IsRelease: b.isRelease, Refresh: b.refresh,
 		Progress: func(done, total int) { bar.show(audit.Progress{Done: done, Total: total}) },
 	})
 	bar.clear()
@@ -157,7 +161,8 @@ func (b *signaturesBundle) run(cmd *cobra.Command, args []string) error {
 	}
 	url := lookaside.URL(b.target)
 	out := bundled{Result: result, Lookaside: url, Registries: result.Registries(url)}
-	if err := write(b.out, cmd.OutOrStdout(), out, func(w io.Writer, out bundled) error { return writeBundle(w, b.to, out) }); err != nil {
+	if err := write(b.out, cmd.OutOrStdout(), out,
+		func(w io.Writer, out bundled) error { return writeBundle(w, b.to, out) }); err != nil {
 		return err
 	}
 	return silent(verdictExit(result.Verdict))
@@ -181,8 +186,8 @@ func (b *signaturesBundle) check(args []string) error {
 	return nil
 }
 
-// images are those of the arguments and of --images-from, each once. A source that could not be read to its end is an error:
-// a bundle of a part would be taken for complete.
+// images are those of the arguments and of --images-from, each once. A source that could not be read to its end is an
+// error: a bundle of a part would be taken for complete.
 func (b *signaturesBundle) images(cmd *cobra.Command, args []string) ([]string, error) {
 	seen := map[string]bool{}
 	for _, a := range args {
@@ -280,8 +285,8 @@ func configMirrors(cfg *trust.Config, name string) (out []string) {
 	return out
 }
 
-// isRelease tells repositories of OpenShift releases: Red Hat's or, where somebody says where their signatures are, those
-// that tools for mirroring name so. Red Hat's stores are not asked for what others name "release".
+// isRelease tells repositories of OpenShift releases: Red Hat's or, where somebody says where their signatures are,
+// those that tools for mirroring name so. Red Hat's stores are not asked for what others name "release".
 func (b *signaturesBundle) isRelease(repository string) bool {
 	if repository == release.Repository {
 		return true
@@ -322,9 +327,11 @@ func writeBundle(w io.Writer, dir string, b bundled) error {
 		}
 	}
 	if bad == 0 {
-		fmt.Fprintf(w, "complete: %d images are accepted with the %d signatures in %s (%d files new)\n", len(b.Images), signatures, dir, added)
+		fmt.Fprintf(w, "complete: %d images are accepted with the %d signatures in %s (%d files new)\n", len(b.Images),
+			signatures, dir, added)
 	} else {
-		fmt.Fprintf(w, "incomplete: %d of %d images are not accepted with the %d signatures in %s (%d files new)\n", bad, len(b.Images), signatures, dir, added)
+		fmt.Fprintf(w, "incomplete: %d of %d images are not accepted with the %d signatures in %s (%d files new)\n", bad,
+			len(b.Images), signatures, dir, added)
 	}
 	for _, i := range b.Images {
 		if i.Verdict.Verdict == verdict.Accept {

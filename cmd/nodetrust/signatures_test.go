@@ -11,8 +11,8 @@ import (
 	"github.com/nodetrust/nodetrust/internal/verdict"
 )
 
-// TestSignaturesBundle makes a bundle for a mirror, and lets what it says to write into trust.yaml judge the images with
-// nothing else.
+// TestSignaturesBundle makes a bundle for a mirror, and lets what it says to write into trust.yaml judge the images
+// with nothing else.
 func TestSignaturesBundle(t *testing.T) {
 	t.Chdir(t.TempDir())
 	p := fixture.Parts{TB: t}
@@ -56,23 +56,28 @@ spec:
 		}, args...)...)
 	}
 	text := string(bundle(0, "--images-from", "images.txt", "--target", "/var/lib/sigs"))
-	if !strings.HasPrefix(text, "complete: 3 images are accepted with the 3 signatures in sigs (4 files new)\n") || !strings.Contains(text, "lookaside: file:///var/lib/sigs") {
+	if !strings.HasPrefix(text, "complete: 3 images are accepted with the 3 signatures in sigs (4 files new)\n") ||
+		!strings.Contains(text, "lookaside: file:///var/lib/sigs") {
 		t.Errorf("%s", text)
 	}
 	var out bundled
 	must(json.Unmarshal(bundle(0, "-o", "json", image+":v1"), &out))
-	if out.Verdict != verdict.Accept || len(out.Registries) != 1 || len(out.Registries[0].Mirrors) != 1 || out.Images[0].Added+out.Images[1].Added != 0 {
+	if out.Verdict != verdict.Accept || len(out.Registries) != 1 || len(out.Registries[0].Mirrors) != 1 ||
+		out.Images[0].Added+out.Images[1].Added != 0 {
 		t.Fatalf("%+v", out)
 	}
 
 	// With the lookaside gone, trust.yaml as the bundle says.
 	lookaside.Stop()
 	r := out.Registries[0]
-	config("offline.yaml", fmt.Sprintf("    scope: %s\n    lookaside: %s\n    mirrors: [{location: %s, lookaside: %s}]\n", r.Scope, r.Lookaside, r.Mirrors[0].Location, r.Mirrors[0].Lookaside))
+	config("offline.yaml", fmt.Sprintf("    scope: %s\n    lookaside: %s\n    mirrors: [{location: %s, lookaside: %s}]\n",
+		r.Scope, r.Lookaside, r.Mirrors[0].Location, r.Mirrors[0].Lookaside))
 	for _, conf := range []string{"direct.conf", "nodes.conf"} {
-		nodetrust(0, "verify", "--config", "offline.yaml", "--registries-conf", conf, "--platform", "linux/amd64", image+":v1")
+		nodetrust(0, "verify", "--config", "offline.yaml", "--registries-conf", conf, "--platform", "linux/amd64",
+			image+":v1")
 	}
-	nodetrust(4, "verify", "--config", "trust.yaml", "--registries-conf", "direct.conf", "--platform", "linux/amd64", image+":v1")
+	nodetrust(4, "verify", "--config", "trust.yaml", "--registries-conf", "direct.conf", "--platform", "linux/amd64",
+		image+":v1")
 
 	must(lookaside.Start())
 	text = string(bundle(3, image+":v1", registry.Host+"/team/unsigned:v1"))

@@ -54,7 +54,9 @@ Status 3 if a node's state is bad, 4 if some are only Unknown.`,
 	completeContext(cmd, &o.cluster)
 	completePool(cmd, &o.cluster, &o.agents)
 	o.out.add(cmd)
-	_ = cmd.RegisterFlagCompletionFunc("agents", cobra.FixedCompletions([]cobra.Completion{cluster.AgentsPods, cluster.AgentsElsewhere}, cobra.ShellCompDirectiveNoFileComp))
+	_ = cmd.RegisterFlagCompletionFunc("agents",
+		cobra.FixedCompletions([]cobra.Completion{cluster.AgentsPods, cluster.AgentsElsewhere},
+			cobra.ShellCompDirectiveNoFileComp))
 	return cmd
 }
 
@@ -82,7 +84,11 @@ func runStatus(cmd *cobra.Command, o statusOptions) error {
 	if len(status.Nodes) == 0 {
 		return noNodes(o.pool)
 	}
-	if err := write(o.out, s.w, status, func(w io.Writer, status cluster.Status) error { return s.status(w, status, time.Now()) }); err != nil {
+	if err := write(o.out, s.w, status, func(w io.Writer,
+		status cluster.Status,
+	) error {
+		return s.status(w, status, time.Now())
+	}); err != nil {
 		return err
 	}
 	return silent(statusExit(status))
@@ -246,8 +252,8 @@ func (s *screen) leave() {
 	}
 }
 
-// fit leaves out lines before the summary, which is after the last empty line of a table, until picture fits a terminal of that
-// width and height, the cursor's line included.
+// fit leaves out lines before the summary, which is after the last empty line of a table, until picture fits a
+// terminal of that width and height, the cursor's line included.
 func fit(picture []byte, width, height int) []byte {
 	lines := bytes.SplitAfter(picture, []byte("\n"))
 	total := 0

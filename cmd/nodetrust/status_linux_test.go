@@ -71,11 +71,13 @@ func TestStatusTerminal(t *testing.T) {
 	var errs bytes.Buffer
 	args := []string{"status", "--kubeconfig", s.kubeconfig(t)}
 	go func() { ended <- run(ctx, append(args, "--watch"), strings.NewReader(""), program, &errs) }()
-	if got := until(t, screen, "\x1b[J"); !strings.HasPrefix(got, "\x1b[?25l\x1b[2J\x1b[H") || !strings.Contains(got, "\x1b[32mEnforced\x1b[0m") {
+	if got := until(t, screen, "\x1b[J"); !strings.HasPrefix(got, "\x1b[?25l\x1b[2J\x1b[H") ||
+		!strings.Contains(got, "\x1b[32mEnforced\x1b[0m") {
 		t.Errorf("the first picture: %q", got)
 	}
 	s.events <- reportedNode("n1", "Ready", "Blocked", at)
-	if got := until(t, screen, "\x1b[J"); !strings.HasPrefix(got, "\x1b[H") || !strings.Contains(got, "\x1b[31mBlocked\x1b[0m") || strings.Contains(got, "\x1b[2J") {
+	if got := until(t, screen, "\x1b[J"); !strings.HasPrefix(got, "\x1b[H") ||
+		!strings.Contains(got, "\x1b[31mBlocked\x1b[0m") || strings.Contains(got, "\x1b[2J") {
 		t.Errorf("the second picture: %q", got)
 	}
 	interrupt()

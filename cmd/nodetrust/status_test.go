@@ -93,7 +93,10 @@ func (s *apiServer) watch(w http.ResponseWriter, r *http.Request) {
 		case <-r.Context().Done():
 			return
 		case n := <-events:
-			_ = json.NewEncoder(w).Encode(map[string]any{"type": "MODIFIED", "object": asTable(nodeColumns, []map[string]any{n}, "")})
+			_ = json.NewEncoder(w).Encode(map[string]any{
+				"type":   "MODIFIED",
+				"object": asTable(nodeColumns, []map[string]any{n}, ""),
+			})
 			w.(http.Flusher).Flush()
 		}
 	}
@@ -109,7 +112,10 @@ func asTable(columns []string, objects []map[string]any, next string) map[string
 		for _, c := range columns {
 			cells = append(cells, o[c])
 		}
-		rows = append(rows, map[string]any{"cells": cells, "object": map[string]any{"kind": "PartialObjectMetadata", "metadata": o["metadata"]}})
+		rows = append(rows, map[string]any{
+			"cells":  cells,
+			"object": map[string]any{"kind": "PartialObjectMetadata", "metadata": o["metadata"]},
+		})
 	}
 	return map[string]any{
 		"kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": map[string]any{"resourceVersion": "1", "continue": next},
@@ -123,25 +129,32 @@ func reportedNode(name, ready, state string, at time.Time) map[string]any {
 	if state != "" {
 		annotations = map[string]string{
 			"nodetrust.io/state": state, "nodetrust.io/reason": "R", "nodetrust.io/message": "because",
-			"nodetrust.io/desired": "sha256:" + strings.Repeat("ab", 32), "nodetrust.io/observed": "sha256:" + strings.Repeat("cd", 32),
+			"nodetrust.io/desired":    "sha256:" + strings.Repeat("ab", 32),
+			"nodetrust.io/observed":   "sha256:" + strings.Repeat("cd", 32),
 			"nodetrust.io/checked-at": at.UTC().Format(time.RFC3339),
 		}
 	}
 	return map[string]any{"Name": name, "Status": ready, "metadata": map[string]any{
-		"name": name, "resourceVersion": "2", "annotations": annotations, "labels": map[string]string{"node-role.kubernetes.io/worker": ""},
+		"name": name, "resourceVersion": "2", "annotations": annotations,
+		"labels": map[string]string{"node-role.kubernetes.io/worker": ""},
 	}}
 }
 
 func agentPod(onNode, pool, ready string, since time.Time) map[string]any {
-	return map[string]any{"Name": "agent-" + onNode, "Ready": ready, "Status": "Running", "Node": onNode, "metadata": map[string]any{
-		"name": "agent-" + onNode, "creationTimestamp": since.UTC().Format(time.RFC3339), "labels": map[string]string{"nodetrust.io/pool": pool},
-	}}
+	return map[string]any{
+		"Name": "agent-" + onNode, "Ready": ready, "Status": "Running", "Node": onNode,
+		"metadata": map[string]any{
+			"name": "agent-" + onNode, "creationTimestamp": since.UTC().Format(time.RFC3339),
+			"labels": map[string]string{"nodetrust.io/pool": pool},
+		},
+	}
 }
 
 func runStatusOn(t *testing.T, s *apiServer, args ...string) (stdout, stderr string, code int) {
 	t.Helper()
 	var out, errs bytes.Buffer
-	code = run(t.Context(), append([]string{"status", "--kubeconfig", s.kubeconfig(t)}, args...), strings.NewReader(""), &out, &errs)
+	code = run(t.Context(), append([]string{"status", "--kubeconfig", s.kubeconfig(t)}, args...), strings.NewReader(""),
+		&out, &errs)
 	return out.String(), errs.String(), code
 }
 
@@ -158,24 +171,70 @@ func TestStatus(t *testing.T) {
 		state, why string
 		stale      bool
 	}{
-		{name: "enforced", node: reportedNode("n3", "Ready", "Enforced", now), pod: agentPod("n3", "worker", "1/1", old), state: "Enforced", why: "R"},
-		{name: "an old report of a live agent", node: reportedNode("n3", "Ready", "Enforced", old.Add(time.Hour)), pod: agentPod("n3", "worker", "1/1", old), state: "Enforced", why: "R"},
-		{name: "cordoned", node: reportedNode("n3", "Ready,SchedulingDisabled", "Enforced", now), pod: agentPod("n3", "worker", "1/1", old), state: "Enforced", why: "R"},
-		{name: "drifted", node: reportedNode("n3", "Ready", "Drifted", now), pod: agentPod("n3", "worker", "1/1", old), code: 3, state: "Drifted", why: "R"},
-		{name: "not enforced, and the agent is gone", node: reportedNode("n3", "Ready", "NotEnforced", now), code: 3, state: "NotEnforced", why: "R", stale: true},
-		{name: "unknown", node: reportedNode("n3", "Ready", "Unknown", now), pod: agentPod("n3", "worker", "1/1", old), code: 4, state: "Unknown", why: "R"},
-		{name: "no report", node: reportedNode("n3", "Ready", "", now), pod: agentPod("n3", "worker", "1/1", now), code: 4, state: "Unknown", why: "NoReport"},
-		{name: "a state of the future", node: reportedNode("n3", "Ready", "Sparkling", now), pod: agentPod("n3", "worker", "1/1", old), code: 4, state: "Unknown", why: "NoReport"},
-		{name: "no agent", node: reportedNode("n3", "Ready", "Enforced", now), code: 4, state: "Unknown", why: "AgentMissing", stale: true},
-		{name: "agent not ready", node: reportedNode("n3", "Ready", "Enforced", now), pod: agentPod("n3", "worker", "0/1", old), code: 4, state: "Unknown", why: "AgentNotReady", stale: true},
-		{name: "an agent that never reported", node: reportedNode("n3", "Ready", "Enforced", old), pod: agentPod("n3", "worker", "1/1", now.Add(-time.Hour)), code: 4, state: "Unknown", why: "AgentSilent", stale: true},
-		{name: "an agent that has just started", node: reportedNode("n3", "Ready", "Enforced", old), pod: agentPod("n3", "worker", "1/1", now.Add(-time.Minute)), state: "Enforced", why: "R"},
-		{name: "node not ready", node: reportedNode("n3", "NotReady", "Enforced", now), pod: agentPod("n3", "worker", "1/1", old), code: 4, state: "Unknown", why: "NodeNotReady", stale: true},
-		{name: "agents elsewhere", node: reportedNode("n3", "Ready", "Enforced", now), args: []string{"--agents", "elsewhere"}, state: "Enforced", why: "R"},
+		{
+			name: "enforced", node: reportedNode("n3", "Ready", "Enforced", now), pod: agentPod("n3", "worker", "1/1", old),
+			state: "Enforced", why: "R",
+		},
+		{
+			name: "an old report of a live agent", node: reportedNode("n3", "Ready", "Enforced", old.Add(time.Hour)),
+			pod: agentPod("n3", "worker", "1/1", old), state: "Enforced", why: "R",
+		},
+		{
+			name: "cordoned", node: reportedNode("n3", "Ready,SchedulingDisabled", "Enforced", now),
+			pod: agentPod("n3", "worker", "1/1", old), state: "Enforced", why: "R",
+		},
+		{
+			name: "drifted", node: reportedNode("n3", "Ready", "Drifted", now), pod: agentPod("n3", "worker", "1/1", old),
+			code: 3, state: "Drifted", why: "R",
+		},
+		{
+			name: "not enforced, and the agent is gone", node: reportedNode("n3", "Ready", "NotEnforced", now), code: 3,
+			state: "NotEnforced", why: "R", stale: true,
+		},
+		{
+			name: "unknown", node: reportedNode("n3", "Ready", "Unknown", now), pod: agentPod("n3", "worker", "1/1", old),
+			code: 4, state: "Unknown", why: "R",
+		},
+		{
+			name: "no report", node: reportedNode("n3", "Ready", "", now), pod: agentPod("n3", "worker", "1/1", now), code: 4,
+			state: "Unknown", why: "NoReport",
+		},
+		{
+			name: "a state of the future", node: reportedNode("n3", "Ready", "Sparkling", now),
+			pod: agentPod("n3", "worker", "1/1", old), code: 4, state: "Unknown", why: "NoReport",
+		},
+		{
+			name: "no agent", node: reportedNode("n3", "Ready", "Enforced", now), code: 4, state: "Unknown", why: "AgentMissing",
+			stale: true,
+		},
+		{
+			name: "agent not ready", node: reportedNode("n3", "Ready", "Enforced", now),
+			pod: agentPod("n3", "worker", "0/1", old), code: 4, state: "Unknown", why: "AgentNotReady", stale: true,
+		},
+		{
+			name: "an agent that never reported", node: reportedNode("n3", "Ready", "Enforced", old),
+			pod: agentPod("n3", "worker", "1/1", now.Add(-time.Hour)), code: 4, state: "Unknown", why: "AgentSilent",
+			stale: true,
+		},
+		{
+			name: "an agent that has just started", node: reportedNode("n3", "Ready", "Enforced", old),
+			pod: agentPod("n3", "worker", "1/1", now.Add(-time.Minute)), state: "Enforced", why: "R",
+		},
+		{
+			name: "node not ready", node: reportedNode("n3", "NotReady", "Enforced", now),
+			pod: agentPod("n3", "worker", "1/1", old), code: 4, state: "Unknown", why: "NodeNotReady", stale: true,
+		},
+		{
+			name: "agents elsewhere", node: reportedNode("n3", "Ready", "Enforced", now),
+			args: []string{"--agents", "elsewhere"}, state: "Enforced", why: "R",
+		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s := newAPIServer(t)
-			s.nodes = []map[string]any{reportedNode("n1", "Ready", "Enforced", now), reportedNode("n2", "Ready", "Enforced", now), c.node}
+			s.nodes = []map[string]any{
+				reportedNode("n1", "Ready", "Enforced", now),
+				reportedNode("n2", "Ready", "Enforced", now), c.node,
+			}
 			s.pods = []map[string]any{agentPod("n1", "worker", "1/1", old), agentPod("n2", "worker", "1/1", old)}
 			if c.pod != nil {
 				s.pods = append(s.pods, c.pod)
@@ -208,7 +267,10 @@ func TestStatus(t *testing.T) {
 func TestStatusText(t *testing.T) {
 	now := time.Now()
 	s := newAPIServer(t)
-	s.nodes = []map[string]any{reportedNode("good", "Ready", "Enforced", now.Add(-3*time.Hour)), reportedNode("bad", "Ready", "Drifted", now.Add(-5*time.Hour)), reportedNode("other", "Ready", "Enforced", now)}
+	s.nodes = []map[string]any{
+		reportedNode("good", "Ready", "Enforced", now.Add(-3*time.Hour)),
+		reportedNode("bad", "Ready", "Drifted", now.Add(-5*time.Hour)), reportedNode("other", "Ready", "Enforced", now),
+	}
 	for _, p := range []string{"good", "bad"} {
 		s.pods = append(s.pods, agentPod(p, "infra", "1/1", now.Add(-24*time.Hour)))
 	}
@@ -224,8 +286,8 @@ pool infra: 1 of 2 enforced (1 Enforced, 1 Drifted)
 	}
 }
 
-// TestStatusAdvisories: a hole of a runtime is known by the version that the kubelet tells, with and without an agent, and makes
-// no node bad. Of podman's holes the agents tell.
+// TestStatusAdvisories: a hole of a runtime is known by the version that the kubelet tells, with and without an
+// agent, and makes no node bad. Of podman's holes the agents tell.
 func TestStatusAdvisories(t *testing.T) {
 	now := time.Now()
 	s := newAPIServer(t)
@@ -262,12 +324,14 @@ func TestStatusAdvisories(t *testing.T) {
 		t.Fatalf("advisories: %+v", got.Advisories)
 	}
 	a := got.Advisories[i]
-	if a.Nodes != 3 || a.Fixed != "5.42.1" || a.Title == "" || !slices.Equal(a.Runtimes, []string{"cri-o://1.29.5-7.rhaos4.16.git7db4ada.el9", "cri-o://1.34.0"}) {
+	if a.Nodes != 3 || a.Fixed != "5.42.1" || a.Title == "" ||
+		!slices.Equal(a.Runtimes, []string{"cri-o://1.29.5-7.rhaos4.16.git7db4ada.el9", "cri-o://1.34.0"}) {
 		t.Errorf("advisory: %+v", a)
 	}
 	out, _, code = runStatusOn(t, s, "--agents", "elsewhere")
 	const line = "\nadvisory forged-schema1: 3 of 6 nodes, by the version of the runtime (cri-o://1.29.5-7.rhaos4.16.git7db4ada.el9, cri-o://1.34.0); fixed in image library 5.42.1\n"
-	if _, below, _ := strings.Cut(out, "\n\n"); code != 0 || !strings.Contains(below, line) || strings.Contains(out, "\x1b") {
+	if _, below, _ := strings.Cut(out, "\n\n"); code != 0 || !strings.Contains(below, line) ||
+		strings.Contains(out, "\x1b") {
 		t.Errorf("exit status %d\n%s\nwant\n%s", code, out, line)
 	}
 	s.nodes = s.nodes[2+1:]
@@ -280,7 +344,8 @@ func TestStatusFailures(t *testing.T) {
 	now := time.Now()
 	s := newAPIServer(t)
 	s.nodes = []map[string]any{reportedNode("n1", "Ready", "Enforced", now)}
-	if _, errs, code := runStatusOn(t, s, "--pool", "none"); code != 1 || !strings.Contains(errs, "no node is in pool none") {
+	if _, errs, code := runStatusOn(t, s, "--pool", "none"); code != 1 ||
+		!strings.Contains(errs, "no node is in pool none") {
 		t.Errorf("empty pool: %d %s", code, errs)
 	}
 	s.forbidden["/api/v1/namespaces/nodetrust/pods"] = true
@@ -296,10 +361,16 @@ func TestStatusFailures(t *testing.T) {
 		t.Errorf("nodes forbidden: %d %s%s", code, errs, out)
 	}
 	s.Close()
-	if out, errs, code := runStatusOn(t, s); code != 1 || out != "" || !strings.Contains(errs, "hint: the API server is 127.0.0.1:") {
+	if out, errs, code := runStatusOn(t, s); code != 1 || out != "" ||
+		!strings.Contains(errs, "hint: the API server is 127.0.0.1:") {
 		t.Errorf("no API server: %d %s%s", code, errs, out)
 	}
-	for _, args := range [][]string{{"--kubeconfig", "missing"}, {"--agents", "nowhere"}, {"extra"}, {"--context", "none"}} {
+	for _, args := range [][]string{
+		{"--kubeconfig", "missing"},
+		{"--agents", "nowhere"},
+		{"extra"},
+		{"--context", "none"},
+	} {
 		if out, errs, code := runStatusOn(t, s, args...); code != 2 || out != "" {
 			t.Errorf("%v: exit status %d %s%s", args, code, errs, out)
 		}
@@ -310,7 +381,10 @@ func TestStatusFailures(t *testing.T) {
 func TestStatusCompletion(t *testing.T) {
 	now := time.Now()
 	s := newAPIServer(t)
-	s.nodes = []map[string]any{reportedNode("n1", "Ready", "Enforced", now), reportedNode("n2", "Ready", "Enforced", now), reportedNode("n3", "Ready", "", now)}
+	s.nodes = []map[string]any{
+		reportedNode("n1", "Ready", "Enforced", now), reportedNode("n2", "Ready", "Enforced", now),
+		reportedNode("n3", "Ready", "", now),
+	}
 	s.pods = []map[string]any{agentPod("n1", "infra", "1/1", now)}
 	kubeconfig := s.kubeconfig(t)
 	complete := func(args ...string) string {
@@ -361,7 +435,8 @@ func TestStatusWatch(t *testing.T) {
 	ended := make(chan int, 1)
 	var errs bytes.Buffer
 	go func() {
-		ended <- run(ctx, []string{"status", "--watch", "-o", "json", "--kubeconfig", s.kubeconfig(t)}, strings.NewReader(""), w, &errs)
+		ended <- run(ctx, []string{"status", "--watch", "-o", "json", "--kubeconfig", s.kubeconfig(t)},
+			strings.NewReader(""), w, &errs)
 		w.Close()
 	}()
 	dec := json.NewDecoder(r)
@@ -389,8 +464,10 @@ func TestStatusWatch(t *testing.T) {
 func TestStatusFitsTerminals(t *testing.T) {
 	at := time.Now().Add(-90 * time.Minute)
 	n := cluster.Node{
-		Name: "ip-10-0-139-201.eu-central-1.compute.internal", Pool: "worker", State: "NotEnforced", Reason: "RefuseCanaryPulled", CheckedAt: &at,
-		Message: "registry.access.redhat.com/ubi9/ubi-minimal was pulled, although the policy refuses it\x1b[2J", Desired: "sha256:0123456789abcdef", Observed: "sha256:0123456789abcdef",
+		Name: "ip-10-0-139-201.eu-central-1.compute.internal", Pool: "worker", State: "NotEnforced",
+		Reason: "RefuseCanaryPulled", CheckedAt: &at,
+		Message: "registry.access.redhat.com/ubi9/ubi-minimal was pulled, although the policy refuses it\x1b[2J",
+		Desired: "sha256:0123456789abcdef", Observed: "sha256:0123456789abcdef",
 	}
 	old := n
 	old.Stale = true
@@ -421,7 +498,10 @@ func TestStatusFitsTerminals(t *testing.T) {
 
 func TestStatusColour(t *testing.T) {
 	s := &screen{color: true}
-	for state, want := range map[string]string{"Enforced": "\x1b[32m", "Unknown (stale)": "\x1b[33m", "Drifted": "\x1b[31m"} {
+	for state, want := range map[string]string{
+		"Enforced": "\x1b[32m", "Unknown (stale)": "\x1b[33m",
+		"Drifted": "\x1b[31m",
+	} {
 		if got := s.paint(state); !strings.HasPrefix(got, want) || !strings.HasSuffix(got, "\x1b[0m") {
 			t.Errorf("%s: %q", state, got)
 		}
@@ -434,7 +514,8 @@ func TestStatusColour(t *testing.T) {
 func TestFit(t *testing.T) {
 	picture := []byte("NODE\n1\n2\n3\n4\n5\n\npool p: 5\n")
 	got := string(fit(picture, 80, 7))
-	if strings.Count(got, "\n") > 6 || !strings.Contains(got, "more\n\npool p: 5\n") || !strings.HasPrefix(got, "NODE\n1\n") {
+	if strings.Count(got, "\n") > 6 || !strings.Contains(got, "more\n\npool p: 5\n") ||
+		!strings.HasPrefix(got, "NODE\n1\n") {
 		t.Errorf("%q", got)
 	}
 	if got := fit(picture, 80, 20); !bytes.Equal(got, picture) {

@@ -34,9 +34,11 @@ func (c column) width() int {
 
 // status writes the table of nodes and the lines of the pools.
 func (s *screen) status(w io.Writer, st cluster.Status, now time.Time) error {
-	name, pool, state := column{head: "NODE", cut: true, least: 16}, column{head: "POOL", drop: 5}, column{head: "STATE", style: s.paint}
+	name, pool, state := column{head: "NODE", cut: true, least: 16}, column{head: "POOL", drop: 5},
+		column{head: "STATE", style: s.paint}
 	reason, message := column{head: "REASON", drop: 6}, column{head: "MESSAGE", drop: 3, cut: true, least: 20}
-	desired, observed, age := column{head: "DESIRED", drop: 2}, column{head: "OBSERVED", drop: 1}, column{head: "REPORTED", drop: 4}
+	desired, observed, age := column{head: "DESIRED", drop: 2}, column{head: "OBSERVED", drop: 1},
+		column{head: "REPORTED", drop: 4}
 	for _, n := range st.Nodes {
 		name.cells = append(name.cells, n.Name)
 		pool.cells = append(pool.cells, orDash(n.Pool))
@@ -72,7 +74,8 @@ func stateCell(n cluster.Node) string {
 func (s *screen) poolLine(p cluster.Pool) string {
 	var parts []string
 	for _, st := range []judge.State{
-		judge.Enforced, judge.NotEnforced, judge.Blocked, judge.Contested, judge.Shadowed, judge.RolledBack, judge.Drifted, judge.Unknown,
+		judge.Enforced, judge.NotEnforced, judge.Blocked, judge.Contested, judge.Shadowed, judge.RolledBack, judge.Drifted,
+		judge.Unknown,
 	} {
 		if n := p.States[st]; n > 0 {
 			parts = append(parts, fmt.Sprintf("%d %s", n, s.paint(string(st))))

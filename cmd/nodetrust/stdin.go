@@ -5,8 +5,8 @@ import (
 	"io"
 )
 
-// stdinReader reads stdin for as long as ctx lives: a command that waits for input ends when it is interrupted. What was
-// asked for then stays with the goroutine that waits.
+// stdinReader reads stdin for as long as ctx lives: a command that waits for input ends when it is interrupted. What
+// was asked for then stays with the goroutine that waits.
 type stdinReader struct {
 	ctx context.Context
 	r   io.Reader

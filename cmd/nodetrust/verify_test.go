@@ -28,9 +28,12 @@ func TestVerify_exit(t *testing.T) {
 	must(lookaside.Put("team/app", digest, 1, sig))
 	p.Push(registry, "team/app", "unsigned", "two")
 	write := func(name, content string) string { return p.Write(filepath.Join(dir, name), []byte(content)) }
-	requirement := fmt.Sprintf(`{"type":"signedBy","keyType":"GPGKeys","keyData":%q}`, base64.StdEncoding.EncodeToString(key.Binary))
-	write("host/etc/containers/policy.json", fmt.Sprintf(`{"default":[{"type":"reject"}],"transports":{"docker":{%q:[%s]}}}`, registry.Host, requirement))
-	write("host/etc/containers/registries.d/lab.yaml", fmt.Sprintf("docker: {%q: {lookaside: %q}}\n", registry.Host, lookaside.URL()))
+	requirement := fmt.Sprintf(`{"type":"signedBy","keyType":"GPGKeys","keyData":%q}`,
+		base64.StdEncoding.EncodeToString(key.Binary))
+	write("host/etc/containers/policy.json", fmt.Sprintf(
+		`{"default":[{"type":"reject"}],"transports":{"docker":{%q:[%s]}}}`, registry.Host, requirement))
+	write("host/etc/containers/registries.d/lab.yaml",
+		fmt.Sprintf("docker: {%q: {lookaside: %q}}\n", registry.Host, lookaside.URL()))
 	write("host/etc/containers/registries.conf", fixture.Insecure(registry.Host))
 	host := filepath.Join(dir, "host")
 	trust := write("trust.yaml", fmt.Sprintf(`apiVersion: nodetrust.io/v1alpha1
@@ -59,19 +62,57 @@ spec:
 		reason verdict.Reason
 	}{
 		{"accept", []string{"verify", "--root", host, image + ":v1"}, 0, verdict.Accept, ""},
-		{"refuse", []string{"verify", "--root", host, "docker://" + image + ":unsigned"}, 3, verdict.Refuse, verdict.NoSignature},
+		{
+			"refuse",
+			[]string{"verify", "--root", host, "docker://" + image + ":unsigned"},
+			3, verdict.Refuse,
+			verdict.NoSignature,
+		},
 		{"unknown", []string{"verify", "--root", host, image + ":none"}, 4, verdict.Unknown, verdict.ImageNotFound},
 		{"explain accept", []string{"explain", "--root", host, image + ":v1"}, 0, verdict.Accept, ""},
 		{"explain refuse", []string{"explain", "--root", host, image + ":unsigned"}, 3, verdict.Refuse, verdict.NoSignature},
-		{"explain offline", []string{"explain", "--offline", "--root", host, image + ":v1"}, 4, verdict.Unknown, verdict.NotAsked},
+		{
+			"explain offline",
+			[]string{"explain", "--offline", "--root", host, image + ":v1"},
+			4, verdict.Unknown,
+			verdict.NotAsked,
+		},
 		{"trust config", []string{"verify", "--config", trust, "--tls-verify=false", image + ":v1"}, 0, verdict.Accept, ""},
-		{"trust config, with TLS", []string{"verify", "--config", trust, "--tls-verify", image + ":v1"}, 4, verdict.Unknown, verdict.RegistryUnreachable},
-		{"signature", []string{"verify-signature", "--key", filepath.Join(dir, "corp.asc"), "--digest", digest, "--reference", image + ":v1", signature}, 0, verdict.Accept, ""},
-		{"signature of the repository", []string{"verify-signature", "--key", filepath.Join(dir, "corp.asc"), "--reference", image + ":v2", "--identity", "matchRepository", signature}, 0, verdict.Accept, ""},
-		{"signature of another", []string{"verify-signature", "--key", filepath.Join(dir, "corp.asc"), "--reference", image + ":v2", signature}, 3, verdict.Refuse, verdict.WrongIdentity},
-		{"expected identity", []string{"verify-signature", "--key", filepath.Join(dir, "corp.asc"), "--expected-identity", image + ":v1", signature}, 0, verdict.Accept, ""},
-		{"expected identity by digest", []string{"verify-signature", "--key", filepath.Join(dir, "corp.asc"), "--expected-identity", image + "@" + digest, signature}, 3, verdict.Refuse, verdict.WrongIdentity},
-		{"expected identity by another rule", []string{"verify-signature", "--key", filepath.Join(dir, "corp.asc"), "--expected-identity", image + "@" + digest, "--identity", "matchRepoDigestOrExact", signature}, 0, verdict.Accept, ""},
+		{
+			"trust config, with TLS",
+			[]string{"verify", "--config", trust, "--tls-verify", image + ":v1"},
+			4, verdict.Unknown,
+			verdict.RegistryUnreachable,
+		},
+		{"signature", []string{
+			"verify-signature", "--key", filepath.Join(dir, "corp.asc"), "--digest", digest, "--reference",
+			image + ":v1", signature,
+		}, 0, verdict.Accept, ""},
+		{"signature of the repository", []string{
+			"verify-signature", "--key", filepath.Join(dir, "corp.asc"), "--reference",
+			image + ":v2", "--identity", "matchRepository", signature,
+		}, 0, verdict.Accept, ""},
+		{"signature of another", []string{
+			"verify-signature", "--key", filepath.Join(dir, "corp.asc"), "--reference",
+			image + ":v2", signature,
+		}, 3, verdict.Refuse, verdict.WrongIdentity},
+		{"expected identity", []string{
+			"verify-signature", "--key", filepath.Join(dir, "corp.asc"), "--expected-identity",
+			image + ":v1", signature,
+		}, 0, verdict.Accept, ""},
+		{"expected identity by digest", []string{
+			"verify-signature", "--key", filepath.Join(dir, "corp.asc"),
+			"--expected-identity", image + "@" + digest, signature,
+		}, 3, verdict.Refuse, verdict.WrongIdentity},
+		{
+			"expected identity by another rule",
+			[]string{
+				"verify-signature", "--key", filepath.Join(dir, "corp.asc"),
+				"--expected-identity", image + "@" + digest, "--identity", "matchRepoDigestOrExact", signature,
+			},
+			0,
+			verdict.Accept, "",
+		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			var stdout, stderr bytes.Buffer
@@ -88,7 +129,8 @@ spec:
 				t.Errorf("exit status %d, want %d\n%s%s", code, tt.code, &stdout, &stderr)
 			}
 			stdout.Reset()
-			if code := run(t.Context(), tt.args, strings.NewReader(""), &stdout, &stderr); code != tt.code || !strings.Contains(stdout.String(), string(tt.answer)+" ") || !strings.Contains(stdout.String(), v.Message) {
+			if code := run(t.Context(), tt.args, strings.NewReader(""), &stdout, &stderr); code != tt.code ||
+				!strings.Contains(stdout.String(), string(tt.answer)+" ") || !strings.Contains(stdout.String(), v.Message) {
 				t.Errorf("text: exit status %d\n%s%s", code, &stdout, &stderr)
 			}
 		})

@@ -74,7 +74,8 @@ out, and one must be there. SHA-256, SHA-384 and SHA-512 count; a list with name
 			if err != nil {
 				return usageErr(fmt.Errorf("%s: %w", args[0], err))
 			}
-			if err := write(out, cmd.OutOrStdout(), c, func(w io.Writer, c checksums.Answer) error { return writeChecksums(w, args[0], c) }); err != nil {
+			if err := write(out, cmd.OutOrStdout(), c,
+				func(w io.Writer, c checksums.Answer) error { return writeChecksums(w, args[0], c) }); err != nil {
 				return err
 			}
 			return silent(verdictExit(c.Verdict))
@@ -146,7 +147,8 @@ func (b *bar) show(_ string, done, total int64) {
 	b.next = time.Now().Add(100 * time.Millisecond)
 	const width = 30
 	full := int(done * width / total)
-	fmt.Fprintf(b.w, "\r[%-*s] %3d %% of %d MiB"+clearLine, width, "##############################"[:full], done*100/total, total>>20)
+	fmt.Fprintf(b.w, "\r[%-*s] %3d %% of %d MiB"+clearLine, width, "##############################"[:full],
+		done*100/total, total>>20)
 }
 
 func (b *bar) clear() {

@@ -40,7 +40,8 @@ func TestVerifyChecksums_exit(t *testing.T) {
 	text := write("list/sha256sum.txt", []byte(list))
 	detach := func(name string) string {
 		path := filepath.Join(dir, name)
-		out, err := exec.Command("gpg", "--homedir", gpg.Home(), "--batch", "--quiet", "--local-user", key.Fingerprint, "--output", path, "--detach-sign", text).CombinedOutput()
+		out, err := exec.Command("gpg", "--homedir", gpg.Home(), "--batch", "--quiet", "--local-user", key.Fingerprint,
+			"--output", path, "--detach-sign", text).CombinedOutput()
 		if err != nil {
 			t.Fatalf("gpg: %v %s", err, out)
 		}
@@ -58,13 +59,33 @@ func TestVerifyChecksums_exit(t *testing.T) {
 		files  int
 	}{
 		{"accept", []string{"--key", corp, "--dir", filepath.Join(dir, "full"), signed}, 0, verdict.Accept, "", 2},
-		{"two keys", []string{"--key", wrong, "--key", corp, "--dir", filepath.Join(dir, "full"), signed}, 0, verdict.Accept, "", 2},
+		{
+			"two keys",
+			[]string{"--key", wrong, "--key", corp, "--dir", filepath.Join(dir, "full"), signed},
+			0,
+			verdict.Accept, "", 2,
+		},
 		{"one is missing beside the list", []string{"--key", corp, signed}, 4, verdict.Unknown, verdict.FileMissing, 2},
 		{"missing is fine", []string{"--key", corp, "--ignore-missing", signed}, 0, verdict.Accept, "", 1},
-		{"forged", []string{"--key", corp, "--ignore-missing", "--dir", filepath.Join(dir, "forged"), signed}, 3, verdict.Refuse, verdict.WrongDigest, 1},
+		{
+			"forged",
+			[]string{"--key", corp, "--ignore-missing", "--dir", filepath.Join(dir, "forged"), signed},
+			3,
+			verdict.Refuse, verdict.WrongDigest, 1,
+		},
 		{"detached", []string{"--key", corp, "--dir", filepath.Join(dir, "full"), detached}, 0, verdict.Accept, "", 2},
-		{"detached elsewhere", []string{"--key", corp, "--list", text, "--dir", filepath.Join(dir, "full"), elsewhere}, 0, verdict.Accept, "", 2},
-		{"another key", []string{"--key", wrong, "--dir", filepath.Join(dir, "full"), signed}, 3, verdict.Refuse, verdict.WrongKey, 0},
+		{
+			"detached elsewhere",
+			[]string{"--key", corp, "--list", text, "--dir", filepath.Join(dir, "full"), elsewhere},
+			0,
+			verdict.Accept, "", 2,
+		},
+		{
+			"another key",
+			[]string{"--key", wrong, "--dir", filepath.Join(dir, "full"), signed},
+			3, verdict.Refuse,
+			verdict.WrongKey, 0,
+		},
 		{"traversal", []string{"--key", corp, "--dir", dir, traversal}, 3, verdict.Refuse, verdict.WeakOrUnsupported, 0},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -75,11 +96,14 @@ func TestVerifyChecksums_exit(t *testing.T) {
 			if err := json.Unmarshal(stdout.Bytes(), &c); err != nil {
 				t.Fatalf("%v: %s %s", err, &stdout, &stderr)
 			}
-			if code != tt.code || c.Verdict != tt.answer || c.Reason != tt.reason || len(c.Files) != tt.files || stderr.Len() > 0 {
+			if code != tt.code || c.Verdict != tt.answer || c.Reason != tt.reason || len(c.Files) != tt.files ||
+				stderr.Len() > 0 {
 				t.Errorf("exit status %d, want %d\n%s%s", code, tt.code, &stdout, &stderr)
 			}
 			stdout.Reset()
-			if code := run(t.Context(), args, strings.NewReader(""), &stdout, &stderr); code != tt.code || !strings.HasPrefix(stdout.String(), string(tt.answer)+" ") || !strings.Contains(stdout.String(), c.Message) || stderr.Len() > 0 {
+			if code := run(t.Context(), args, strings.NewReader(""), &stdout, &stderr); code != tt.code ||
+				!strings.HasPrefix(stdout.String(), string(tt.answer)+" ") || !strings.Contains(stdout.String(), c.Message) ||
+				stderr.Len() > 0 {
 				t.Errorf("text: exit status %d\n%s%s", code, &stdout, &stderr)
 			}
 		})
@@ -94,7 +118,8 @@ func TestVerifyChecksums_exit(t *testing.T) {
 		"list is inside": {"--key", corp, "--list", text, signed},
 	} {
 		var stdout, stderr bytes.Buffer
-		if code := run(t.Context(), append([]string{"verify-checksums"}, args...), strings.NewReader(""), &stdout, &stderr); code != 2 || stdout.Len() > 0 || stderr.Len() == 0 {
+		if code := run(t.Context(), append([]string{"verify-checksums"}, args...), strings.NewReader(""), &stdout,
+			&stderr); code != 2 || stdout.Len() > 0 || stderr.Len() == 0 {
 			t.Errorf("%s: exit status %d\n%s%s", name, code, &stdout, &stderr)
 		}
 	}

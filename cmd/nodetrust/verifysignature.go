@@ -59,7 +59,11 @@ said, not enforced by any runtime, and wrong as soon as a key is revoked.`,
 			if err != nil {
 				return usageErr(err)
 			}
-			err = write(out, cmd.OutOrStdout(), d, func(w io.Writer, d detached.Answer) error { return writeDetached(w, args[0], d) })
+			err = write(out, cmd.OutOrStdout(), d, func(w io.Writer,
+				d detached.Answer,
+			) error {
+				return writeDetached(w, args[0], d)
+			})
 			if err != nil {
 				return err
 			}
@@ -71,7 +75,8 @@ said, not enforced by any runtime, and wrong as soon as a key is revoked.`,
 	cmd.Flags().StringVar(&want.Digest, "digest", "", "manifest `DIGEST` that must have been signed")
 	cmd.Flags().StringVar(&want.Reference, "reference", "", "image `REFERENCE` that must have been signed")
 	cmd.Flags().StringVar(&expected, "expected-identity", "", "image `REFERENCE` that must have been signed, exactly")
-	cmd.Flags().StringVar(&want.Identity, "identity", "", "`RULE` that --reference is compared by: matchExact, matchRepoDigestOrExact (default) or matchRepository")
+	cmd.Flags().StringVar(&want.Identity, "identity", "",
+		"`RULE` that --reference is compared by: matchExact, matchRepoDigestOrExact (default) or matchRepository")
 	rules := []cobra.Completion{"matchExact", "matchRepoDigestOrExact", "matchRepository"}
 	_ = cmd.RegisterFlagCompletionFunc("identity", cobra.FixedCompletions(rules, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
@@ -83,7 +88,11 @@ func writeDetached(w io.Writer, file string, d detached.Answer) error {
 		why = fmt.Sprintf("%s: %s", d.Reason, d.Message)
 	}
 	_, err := fmt.Fprintf(w, "%s %s\n  %s\n", d.Verdict, file, why)
-	for _, f := range []struct{ name, value string }{{"signer", d.Signer}, {"digest", d.Digest}, {"reference", d.Reference}} {
+	for _, f := range []struct{ name, value string }{
+		{"signer", d.Signer},
+		{"digest", d.Digest},
+		{"reference", d.Reference},
+	} {
 		if err == nil && f.value != "" {
 			_, err = fmt.Fprintf(w, "  %-10s %s\n", f.name+":", f.value)
 		}

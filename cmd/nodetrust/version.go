@@ -40,7 +40,8 @@ build, which cannot judge OpenPGP v3 packets and answers unknown for them) and t
 				Platform:  runtime.GOOS + "/" + runtime.GOARCH,
 			}
 			return write(out, cmd.OutOrStdout(), v, func(w io.Writer, v versionInfo) error {
-				_, err := fmt.Fprintf(w, "nodetrust %s\nmechanism: %s\nlibrary:   %s\ngo:        %s %s\n", v.Version, v.Mechanism, v.Library, v.Go, v.Platform)
+				_, err := fmt.Fprintf(w, "nodetrust %s\nmechanism: %s\nlibrary:   %s\ngo:        %s %s\n", v.Version, v.Mechanism,
+					v.Library, v.Go, v.Platform)
 				return err
 			})
 		},

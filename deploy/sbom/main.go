@@ -1,8 +1,8 @@
-// Command sbom writes an SPDX 2.3 document of each program beside its name: the modules that the Go linker recorded in it,
-// which is what is really in it, and the digest of the program. The same program always gives the same bytes.
+// Command sbom writes an SPDX 2.3 document of each program beside its name: the modules that the Go linker recorded
+// in it, which is what is really in it, and the digest of the program. The same program always gives the same bytes.
 //
-// cyclonedx-gomod, the usual tool, could not be had from a module proxy when this was written; all it would read is what
-// debug/buildinfo reads here. Packages of the base image (gpgme, gnupg) are that image's SBOM's matter.
+// cyclonedx-gomod, the usual tool, could not be had from a module proxy when this was written; all it would read is
+// what debug/buildinfo reads here. Packages of the base image (gpgme, gnupg) are that image's SBOM's matter.
 package main
 
 import (

@@ -24,7 +24,8 @@ const (
 	budget  = 10_000_000
 )
 
-// compile does what the API server does with a policy that it is sent, with the CEL of the oldest version that the docs name.
+// compile does what the API server does with a policy that it is sent, with the CEL of the oldest version that the
+// docs name.
 func compile(t *testing.T, p *admissionv1.ValidatingAdmissionPolicy) validating.Validator {
 	t.Helper()
 	c, err := cel.NewCompositedCompiler(environment.MustBaseEnvSet(version.MajorMinor(1, 30)))
@@ -42,7 +43,10 @@ func compile(t *testing.T, p *admissionv1.ValidatingAdmissionPolicy) validating.
 		conditions = append(conditions, &matchconditions.MatchCondition{Name: m.Name, Expression: m.Expression})
 	}
 	for _, v := range p.Spec.Validations {
-		checks = append(checks, &validating.ValidationCondition{Expression: v.Expression, Message: v.Message, Reason: v.Reason})
+		checks = append(checks, &validating.ValidationCondition{
+			Expression: v.Expression, Message: v.Message,
+			Reason: v.Reason,
+		})
 		var message cel.ExpressionAccessor
 		if v.MessageExpression != "" {
 			message = &validating.MessageExpressionCondition{MessageExpression: v.MessageExpression}
@@ -56,9 +60,11 @@ func compile(t *testing.T, p *admissionv1.ValidatingAdmissionPolicy) validating.
 			t.Fatalf("the policy does not compile: %v", err)
 		}
 	}
-	return validating.NewValidator(validate, matchconditions.NewMatcher(match, p.Spec.FailurePolicy, "policy", "validate", p.Name),
+	return validating.NewValidator(validate, matchconditions.NewMatcher(match, p.Spec.FailurePolicy, "policy",
+		"validate", p.Name),
 		c.CompileCondition(nil, options, environment.NewExpressions),
-		c.CompileCondition(messages, cel.OptionalVariableDeclarations{}, environment.NewExpressions), p.Spec.FailurePolicy, nil)
+		c.CompileCondition(messages, cel.OptionalVariableDeclarations{}, environment.NewExpressions),
+		p.Spec.FailurePolicy, nil)
 }
 
 func testNode() *corev1.Node {
@@ -70,7 +76,10 @@ func testNode() *corev1.Node {
 			Finalizers:      []string{"example.com/keep"},
 			OwnerReferences: []metav1.OwnerReference{{APIVersion: "v1", Kind: "Machine", Name: "m", UID: "u"}},
 		},
-		Spec: corev1.NodeSpec{PodCIDR: "10.0.0.0/24", Taints: []corev1.Taint{{Key: "k", Effect: corev1.TaintEffectNoSchedule}}},
+		Spec: corev1.NodeSpec{
+			PodCIDR: "10.0.0.0/24",
+			Taints:  []corev1.Taint{{Key: "k", Effect: corev1.TaintEffectNoSchedule}},
+		},
 		Status: corev1.NodeStatus{
 			Conditions: []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionTrue}},
 		},
@@ -83,18 +92,22 @@ func agentOn(node string) *user.DefaultInfo {
 
 // TestAdmissionPolicy judges what a token of the agent on node-1 may do to Nodes: its six annotations and nothing else.
 func TestAdmissionPolicy(t *testing.T) {
-	policy := decode[admissionv1.ValidatingAdmissionPolicy](t, "overlays/kubernetes", "ValidatingAdmissionPolicy", "nodetrust-agent")
+	policy := decode[admissionv1.ValidatingAdmissionPolicy](t, "overlays/kubernetes", "ValidatingAdmissionPolicy",
+		"nodetrust-agent")
 	if policy.Spec.FailurePolicy == nil || *policy.Spec.FailurePolicy != admissionv1.Fail {
 		t.Fatal("the policy does not fail closed")
 	}
-	binding := decode[admissionv1.ValidatingAdmissionPolicyBinding](t, "overlays/kubernetes", "ValidatingAdmissionPolicyBinding", "nodetrust-agent")
-	if binding.Spec.PolicyName != policy.Name || len(binding.Spec.ValidationActions) != 1 || binding.Spec.ValidationActions[0] != admissionv1.Deny || binding.Spec.MatchResources != nil {
+	binding := decode[admissionv1.ValidatingAdmissionPolicyBinding](t, "overlays/kubernetes",
+		"ValidatingAdmissionPolicyBinding", "nodetrust-agent")
+	if binding.Spec.PolicyName != policy.Name || len(binding.Spec.ValidationActions) != 1 ||
+		binding.Spec.ValidationActions[0] != admissionv1.Deny || binding.Spec.MatchResources != nil {
 		t.Fatalf("the binding does not deny everywhere: %+v", binding.Spec)
 	}
 	validator := compile(t, policy)
 	six := map[string]string{
 		"nodetrust.io/state": "Enforced", "nodetrust.io/reason": "", "nodetrust.io/message": strings.Repeat("m", 256),
-		"nodetrust.io/desired": "sha256:" + strings.Repeat("0", 64), "nodetrust.io/observed": "", "nodetrust.io/checked-at": "2026-01-01T00:00:00Z",
+		"nodetrust.io/desired": "sha256:" + strings.Repeat("0", 64), "nodetrust.io/observed": "",
+		"nodetrust.io/checked-at": "2026-01-01T00:00:00Z",
 	}
 	self := agentOn("node-1")
 	for _, c := range []struct {
@@ -114,18 +127,42 @@ func TestAdmissionPolicy(t *testing.T) {
 			n.Annotations["nodetrust.io/state"], n.ResourceVersion, n.Generation = "Drifted", "7", 3
 			n.ManagedFields = []metav1.ManagedFieldsEntry{{Manager: "nodetrust-agent"}}
 		}, true},
-		{"somebody else's change", &user.DefaultInfo{Name: "admin"}, "", func(_, n *corev1.Node) { n.Labels["x"], n.Spec.Unschedulable = "y", true }, true},
-		{"the agents' account of another namespace", &user.DefaultInfo{Name: "system:serviceaccount:other:nodetrust-agent"}, "", func(_, n *corev1.Node) { n.Labels["x"] = "y" }, true},
+		{
+			"somebody else's change", &user.DefaultInfo{Name: "admin"}, "",
+			func(_, n *corev1.Node) { n.Labels["x"], n.Spec.Unschedulable = "y", true }, true,
+		},
+		{
+			"the agents' account of another namespace", &user.DefaultInfo{Name: "system:serviceaccount:other:nodetrust-agent"},
+			"", func(_, n *corev1.Node) { n.Labels["x"] = "y" }, true,
+		},
 
 		{"another node", agentOn("node-2"), "", func(_, n *corev1.Node) { maps.Copy(n.Annotations, six) }, false},
-		{"another node whose name begins alike", agentOn("node-10"), "", func(_, n *corev1.Node) { maps.Copy(n.Annotations, six) }, false},
-		{"a token without a node", &user.DefaultInfo{Name: account}, "", func(_, n *corev1.Node) { maps.Copy(n.Annotations, six) }, false},
-		{"a token with other claims only", &user.DefaultInfo{Name: account, Extra: map[string][]string{"authentication.kubernetes.io/pod-name": {"p"}}}, "", func(_, n *corev1.Node) { maps.Copy(n.Annotations, six) }, false},
-		{"a token of two nodes", &user.DefaultInfo{Name: account, Extra: map[string][]string{claim: {"node-1", "node-2"}}}, "", func(_, n *corev1.Node) { maps.Copy(n.Annotations, six) }, false},
+		{
+			"another node whose name begins alike", agentOn("node-10"), "",
+			func(_, n *corev1.Node) { maps.Copy(n.Annotations, six) }, false,
+		},
+		{
+			"a token without a node", &user.DefaultInfo{Name: account}, "",
+			func(_, n *corev1.Node) { maps.Copy(n.Annotations, six) }, false,
+		},
+		{
+			"a token with other claims only", &user.DefaultInfo{
+				Name:  account,
+				Extra: map[string][]string{"authentication.kubernetes.io/pod-name": {"p"}},
+			}, "",
+			func(_, n *corev1.Node) { maps.Copy(n.Annotations, six) }, false,
+		},
+		{
+			"a token of two nodes", &user.DefaultInfo{Name: account, Extra: map[string][]string{claim: {"node-1", "node-2"}}},
+			"", func(_, n *corev1.Node) { maps.Copy(n.Annotations, six) }, false,
+		},
 		{"subresource status", self, "status", func(_, n *corev1.Node) { maps.Copy(n.Annotations, six) }, false},
 		{"unschedulable", self, "", func(_, n *corev1.Node) { n.Spec.Unschedulable = true }, false},
 		{"a taint less", self, "", func(_, n *corev1.Node) { n.Spec.Taints = nil }, false},
-		{"a taint more", self, "", func(_, n *corev1.Node) { n.Spec.Taints = append(n.Spec.Taints, corev1.Taint{Key: "x"}) }, false},
+		{
+			"a taint more", self, "", func(_, n *corev1.Node) { n.Spec.Taints = append(n.Spec.Taints, corev1.Taint{Key: "x"}) },
+			false,
+		},
 		{"the pod network", self, "", func(_, n *corev1.Node) { n.Spec.PodCIDR = "10.1.0.0/24" }, false},
 		{"the provider", self, "", func(_, n *corev1.Node) { n.Spec.ProviderID = "x" }, false},
 		{"a condition", self, "", func(_, n *corev1.Node) { n.Status.Conditions[0].Status = corev1.ConditionFalse }, false},
@@ -136,7 +173,10 @@ func TestAdmissionPolicy(t *testing.T) {
 		{"a label less", self, "", func(_, n *corev1.Node) { delete(n.Labels, "kubernetes.io/hostname") }, false},
 		{"all labels gone", self, "", func(_, n *corev1.Node) { n.Labels = nil }, false},
 		{"a finalizer less", self, "", func(_, n *corev1.Node) { n.Finalizers = nil }, false},
-		{"a finalizer more", self, "", func(_, n *corev1.Node) { n.Finalizers = append(n.Finalizers, "example.com/stay") }, false},
+		{
+			"a finalizer more", self, "", func(_, n *corev1.Node) { n.Finalizers = append(n.Finalizers, "example.com/stay") },
+			false,
+		},
 		{"no owner", self, "", func(_, n *corev1.Node) { n.OwnerReferences = nil }, false},
 		{"another owner", self, "", func(_, n *corev1.Node) { n.OwnerReferences[0].UID = "v" }, false},
 		{"a foreign annotation changed", self, "", func(_, n *corev1.Node) { n.Annotations["other.example/a"] = "2" }, false},
@@ -144,11 +184,22 @@ func TestAdmissionPolicy(t *testing.T) {
 		{"a foreign annotation more", self, "", func(_, n *corev1.Node) {
 			n.Annotations["machineconfiguration.openshift.io/desiredConfig"] = "x"
 		}, false},
-		{"a seventh annotation of our prefix", self, "", func(_, n *corev1.Node) { n.Annotations["nodetrust.io/x"] = "x" }, false},
+		{
+			"a seventh annotation of our prefix", self, "",
+			func(_, n *corev1.Node) { n.Annotations["nodetrust.io/x"] = "x" }, false,
+		},
 		{"a key like ours", self, "", func(_, n *corev1.Node) { n.Annotations["nodetrust.io/statex"] = "x" }, false},
 		{"all annotations gone", self, "", func(_, n *corev1.Node) { n.Annotations = nil }, false},
-		{"a message of 257 characters", self, "", func(_, n *corev1.Node) { n.Annotations["nodetrust.io/message"] = strings.Repeat("m", 257) }, false},
-		{"a state of a megabyte", self, "", func(_, n *corev1.Node) { n.Annotations["nodetrust.io/state"] = strings.Repeat("m", 250<<10) }, false},
+		{"a message of 257 characters", self, "", func(_,
+			n *corev1.Node,
+		) {
+			n.Annotations["nodetrust.io/message"] = strings.Repeat("m", 257)
+		}, false},
+		{"a state of a megabyte", self, "", func(_,
+			n *corev1.Node,
+		) {
+			n.Annotations["nodetrust.io/state"] = strings.Repeat("m", 250<<10)
+		}, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			old, node := testNode(), testNode()
@@ -165,11 +216,14 @@ func TestAdmissionPolicy(t *testing.T) {
 }
 
 // admit is the API server's way through the policy.
-func admit(t *testing.T, v validating.Validator, who user.Info, sub string, old, node *corev1.Node) (allowed bool, why string) {
+func admit(t *testing.T, v validating.Validator, who user.Info, sub string, old, node *corev1.Node) (allowed bool,
+	why string,
+) {
 	t.Helper()
 	kind := schema.GroupVersionKind{Version: "v1", Kind: "Node"}
 	resource := schema.GroupVersionResource{Version: "v1", Resource: "nodes"}
-	attr := admission.NewAttributesRecord(node, old, kind, "", node.Name, resource, sub, admission.Update, &metav1.UpdateOptions{}, false, who)
+	attr := admission.NewAttributesRecord(node, old, kind, "", node.Name, resource, sub, admission.Update,
+		&metav1.UpdateOptions{}, false, who)
 	res := v.Validate(t.Context(), resource, &admission.VersionedAttributes{
 		Attributes: attr, VersionedKind: kind, VersionedObject: node, VersionedOldObject: old,
 	}, nil, nil, budget, nil)

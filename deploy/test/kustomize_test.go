@@ -52,7 +52,8 @@ func strict(t *testing.T, r *resource.Resource, into any) {
 	}
 }
 
-// TestOverlaysAreOfTheirTypes decodes everything strictly: a misspelt field would be dropped in silence by older servers.
+// TestOverlaysAreOfTheirTypes decodes everything strictly: a misspelt field would be dropped in silence by older
+// servers.
 func TestOverlaysAreOfTheirTypes(t *testing.T) {
 	types := map[string]func() any{
 		"Namespace":                        func() any { return new(corev1.Namespace) },

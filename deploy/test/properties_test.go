@@ -27,7 +27,8 @@ func TestPodsHaveNoMoreThanTheyNeed(t *testing.T) {
 				t.Error("seccomp is not RuntimeDefault")
 			}
 			s := c.SecurityContext
-			if s == nil || s.Privileged == nil || *s.Privileged || s.AllowPrivilegeEscalation == nil || *s.AllowPrivilegeEscalation ||
+			if s == nil || s.Privileged == nil || *s.Privileged || s.AllowPrivilegeEscalation == nil ||
+				*s.AllowPrivilegeEscalation ||
 				s.ReadOnlyRootFilesystem == nil || !*s.ReadOnlyRootFilesystem {
 				t.Fatal("privileged, or may become so, or writes its root")
 			}
@@ -115,7 +116,8 @@ func TestMounts(t *testing.T) {
 					t.Errorf("%s is a subPath, which never changes", m.MountPath)
 				}
 				tmp = tmp || m.MountPath == "/tmp" && slices.ContainsFunc(pod.Volumes, func(v corev1.Volume) bool {
-					return v.Name == m.Name && v.EmptyDir != nil && v.EmptyDir.Medium == corev1.StorageMediumMemory && v.EmptyDir.SizeLimit != nil
+					return v.Name == m.Name && v.EmptyDir != nil && v.EmptyDir.Medium == corev1.StorageMediumMemory &&
+						v.EmptyDir.SizeLimit != nil
 				})
 				if !host {
 					continue
@@ -126,7 +128,10 @@ func TestMounts(t *testing.T) {
 				if h.Type == nil || (*h.Type != corev1.HostPathDirectory && *h.Type != corev1.HostPathDirectoryOrCreate) {
 					t.Errorf("%s is no directory", h.Path)
 				}
-				for _, secret := range []string{"/", "/etc", "/root", "/var", "/var/lib", "/run", "/etc/kubernetes", "/var/lib/kubelet"} {
+				for _, secret := range []string{
+					"/", "/etc", "/root", "/var", "/var/lib", "/run", "/etc/kubernetes",
+					"/var/lib/kubelet",
+				} {
 					if h.Path == secret {
 						t.Errorf("%s is more than the agent needs", h.Path)
 					}
@@ -196,11 +201,13 @@ func TestRights(t *testing.T) {
 			t.Fatalf("%s: %d rules, want one", overlay, len(role.Rules))
 		}
 		r := role.Rules[0]
-		if !slices.Equal(r.APIGroups, []string{""}) || !slices.Equal(r.Resources, []string{"nodes"}) || !slices.Equal(r.Verbs, []string{"get", "patch"}) {
+		if !slices.Equal(r.APIGroups, []string{""}) || !slices.Equal(r.Resources, []string{"nodes"}) ||
+			!slices.Equal(r.Verbs, []string{"get", "patch"}) {
 			t.Errorf("%s: the agents may %v", overlay, r)
 		}
 		for _, x := range build(t, overlay) {
-			if k := x.GetKind(); k == "Role" || k == "RoleBinding" || strings.HasPrefix(k, "ClusterRole") && x.GetName() != "nodetrust-agent" {
+			if k := x.GetKind(); k == "Role" || k == "RoleBinding" || strings.HasPrefix(k, "ClusterRole") &&
+				x.GetName() != "nodetrust-agent" {
 				t.Errorf("%s: %s %s gives further rights", overlay, k, x.GetName())
 			}
 		}
@@ -208,17 +215,20 @@ func TestRights(t *testing.T) {
 }
 
 func TestSCCAllowsJustThePods(t *testing.T) {
-	scc := decode[securityv1.SecurityContextConstraints](t, "overlays/openshift", "SecurityContextConstraints", "nodetrust-agent")
+	scc := decode[securityv1.SecurityContextConstraints](t, "overlays/openshift", "SecurityContextConstraints",
+		"nodetrust-agent")
 	c, pod := container(t, "overlays/openshift")
 	ds := decode[appsv1.DaemonSet](t, "overlays/openshift", "DaemonSet", "nodetrust-agent-worker")
 	if got := ds.Spec.Template.Annotations["openshift.io/required-scc"]; got != scc.Name {
 		t.Errorf("the pods require SCC %q", got)
 	}
-	if scc.AllowPrivilegedContainer || scc.AllowHostIPC || scc.AllowHostNetwork || scc.AllowHostPID || scc.AllowHostPorts ||
+	if scc.AllowPrivilegedContainer || scc.AllowHostIPC || scc.AllowHostNetwork || scc.AllowHostPID ||
+		scc.AllowHostPorts ||
 		scc.AllowPrivilegeEscalation == nil || *scc.AllowPrivilegeEscalation || !scc.ReadOnlyRootFilesystem {
 		t.Error("the SCC allows more than the pods ask for")
 	}
-	if !slices.Equal(slices.Sorted(slices.Values(scc.AllowedCapabilities)), slices.Sorted(slices.Values(c.SecurityContext.Capabilities.Add))) {
+	if !slices.Equal(slices.Sorted(slices.Values(scc.AllowedCapabilities)),
+		slices.Sorted(slices.Values(c.SecurityContext.Capabilities.Add))) {
 		t.Errorf("allows capabilities %v", scc.AllowedCapabilities)
 	}
 	if scc.RunAsUser.UID == nil || *scc.RunAsUser.UID != *c.SecurityContext.RunAsUser {
@@ -227,7 +237,8 @@ func TestSCCAllowsJustThePods(t *testing.T) {
 	if scc.SELinuxContext.SELinuxOptions.Type != "spc_t" || pod.SecurityContext.SELinuxOptions.Type != "spc_t" {
 		t.Error("SELinux type of SCC and pod differ")
 	}
-	if want := "system:serviceaccount:nodetrust:" + pod.ServiceAccountName; !slices.Equal(scc.Users, []string{want}) || len(scc.Groups) != 0 {
+	if want := "system:serviceaccount:nodetrust:" + pod.ServiceAccountName; !slices.Equal(scc.Users, []string{want}) ||
+		len(scc.Groups) != 0 {
 		t.Errorf("is for %v %v, want %s", scc.Users, scc.Groups, want)
 	}
 	kinds := map[securityv1.FSType]bool{}

@@ -62,11 +62,13 @@ func ruleFile(t *testing.T) (path string, all []rule) {
 
 // Series of a node that is well, one sample a minute; a case replaces lines of it by their names.
 var well = map[string]string{
-	"state":    `nodetrust_state{state="Enforced", instance="n1", node="n1", pool="p"} 1x200`,
-	"drift":    `nodetrust_drift_total{instance="n1", node="n1", pool="p"} 0x200`,
-	"check":    `nodetrust_last_check_timestamp_seconds{instance="n1", node="n1", pool="p"} 0+60x200`,
-	"expiry":   `nodetrust_key_expiry_timestamp_seconds{instance="n1", node="n1", pool="p", fingerprint="F"} 8640000x200`,                            // after 100 days
-	"advisory": `nodetrust_runtime_advisory{instance="n2", node="n2", pool="p", runtime="cri-o", version="1.34.0", advisory="forged-schema1"} _x200`, // a node that has none tells none
+	"state": `nodetrust_state{state="Enforced", instance="n1", node="n1", pool="p"} 1x200`,
+	"drift": `nodetrust_drift_total{instance="n1", node="n1", pool="p"} 0x200`,
+	"check": `nodetrust_last_check_timestamp_seconds{instance="n1", node="n1", pool="p"} 0+60x200`,
+	// after 100 days
+	"expiry": `nodetrust_key_expiry_timestamp_seconds{instance="n1", node="n1", pool="p", fingerprint="F"} 8640000x200`,
+	// a node that has none tells none
+	"advisory": `nodetrust_runtime_advisory{instance="n2", node="n2", pool="p", runtime="cri-o", version="1.34.0", advisory="forged-schema1"} _x200`,
 	"up":       `up{job="nodetrust/nodetrust-agent", instance="n1", node="n1", pool="p"} 1x200`,
 }
 
@@ -90,20 +92,44 @@ func TestAlerts(t *testing.T) {
 		{"shadowed", "state", in("Shadowed"), 16, []string{"NodetrustShadowed"}},
 		{"contested", "state", in("Contested"), 6, []string{"NodetrustContested"}},
 		{"rolled back", "state", in("RolledBack"), 6, []string{"NodetrustRolledBack"}},
-		{"drifted, for the time of a heal", "state", `nodetrust_state{state="Drifted", instance="n1", node="n1", pool="p"} 0x5 1x2 0x190`, 60, nil},
+		{
+			"drifted, for the time of a heal", "state",
+			`nodetrust_state{state="Drifted", instance="n1", node="n1", pool="p"} 0x5 1x2 0x190`, 60, nil,
+		},
 		{"drifted", "state", in("Drifted"), 16, []string{"NodetrustDrifted"}},
 		{"unknown, for the time of an outage", "state", in("Unknown"), 29, nil},
 		{"unknown", "state", in("Unknown"), 31, []string{"NodetrustUnknown"}},
 		{"healed once", "drift", `nodetrust_drift_total{instance="n1", node="n1", pool="p"} 0x10 1x190`, 30, nil},
-		{"healed again and again", "drift", `nodetrust_drift_total{instance="n1", node="n1", pool="p"} 0+1x200`, 30, []string{"NodetrustHealing"}},
+		{
+			"healed again and again", "drift", `nodetrust_drift_total{instance="n1", node="n1", pool="p"} 0+1x200`, 30,
+			[]string{"NodetrustHealing"},
+		},
 		{"a key expires in 29 days", "expiry", `nodetrust_key_expiry_timestamp_seconds{instance="n1", node="n1", fingerprint="F"} 2505600x200`, 62, []string{"NodetrustKeyExpires"}},
 		{"a key expires in 31 days", "expiry", `nodetrust_key_expiry_timestamp_seconds{instance="n1", node="n1", fingerprint="F"} 2685000x200`, 62, nil},
-		{"a known hole, for the time of an update", "advisory", `nodetrust_runtime_advisory{instance="n1", node="n1", pool="p", runtime="cri-o", version="1.34.0", advisory="forged-schema1"} 1x50 _x150`, 90, nil},
+		{
+			"a known hole, for the time of an update", "advisory",
+			`nodetrust_runtime_advisory{instance="n1", node="n1", pool="p", runtime="cri-o", version="1.34.0", advisory="forged-schema1"} 1x50 _x150`, 90, nil,
+		},
 		{"a known hole", "advisory", `nodetrust_runtime_advisory{instance="n1", node="n1", pool="p", runtime="cri-o", version="1.34.0", advisory="forged-schema1"} 1x200`, 62, []string{"NodetrustRuntimeAdvisory"}},
-		{"a known hole of one of two hosts", "advisory", `nodetrust_runtime_advisory{instance="a:9100", runtime="podman", version="4.3.1", advisory="forged-schema1"} 1x200`, 62, []string{"NodetrustRuntimeAdvisory"}},
-		{"agent hangs", "check", `nodetrust_last_check_timestamp_seconds{instance="n1", node="n1", pool="p"} 0+60x10 600x190`, 30, []string{"NodetrustAgentSilent"}},
-		{"agent down", "up", `up{job="nodetrust/nodetrust-agent", instance="n1", node="n1", pool="p"} 0x200`, 16, []string{"NodetrustAgentDown"}},
-		{"agent restarts", "up", `up{job="nodetrust/nodetrust-agent", instance="n1", node="n1", pool="p"} 1x10 0x3 1x180`, 30, nil},
+		{
+			"a known hole of one of two hosts", "advisory",
+			`nodetrust_runtime_advisory{instance="a:9100", runtime="podman", version="4.3.1", advisory="forged-schema1"} 1x200`,
+			62,
+			[]string{"NodetrustRuntimeAdvisory"},
+		},
+		{
+			"agent hangs", "check", `nodetrust_last_check_timestamp_seconds{instance="n1", node="n1", pool="p"} 0+60x10 600x190`,
+			30,
+			[]string{"NodetrustAgentSilent"},
+		},
+		{
+			"agent down", "up", `up{job="nodetrust/nodetrust-agent", instance="n1", node="n1", pool="p"} 0x200`, 16,
+			[]string{"NodetrustAgentDown"},
+		},
+		{
+			"agent restarts", "up", `up{job="nodetrust/nodetrust-agent", instance="n1", node="n1", pool="p"} 1x10 0x3 1x180`, 30,
+			nil,
+		},
 		// Hosts without a cluster, told by node_exporter: no node, no pool.
 		{"one of two hosts is not enforced", "state", `nodetrust_state{state="NotEnforced", instance="a:9100"} 0x200
   nodetrust_state{state="NotEnforced", instance="b:9100"} 1x200`, 3, []string{"NodetrustNotEnforced"}},
@@ -147,8 +173,10 @@ func alerts(t *testing.T, file, series string, at time.Duration) []string {
 	}
 	t.Cleanup(func() { _ = suite.Close() })
 	m := rules.NewManager(&rules.ManagerOptions{
-		QueryFunc: rules.EngineQueryFunc(suite.QueryEngine(), suite.Storage()), Appendable: suite.Storage(), Context: t.Context(),
-		NotifyFunc: func(context.Context, string, ...*rules.Alert) {}, Logger: slog.New(slog.DiscardHandler), Parser: parser.NewParser(parser.Options{}),
+		QueryFunc: rules.EngineQueryFunc(suite.QueryEngine(), suite.Storage()), Appendable: suite.Storage(),
+		Context:    t.Context(),
+		NotifyFunc: func(context.Context, string, ...*rules.Alert) {}, Logger: slog.New(slog.DiscardHandler),
+		Parser: parser.NewParser(parser.Options{}),
 	})
 	groups, errs := m.LoadGroups(time.Minute, labels.EmptyLabels(), "", nil, false, file)
 	if len(errs) > 0 {

@@ -14,16 +14,19 @@ import (
 
 // plural is where the API server has a kind.
 var plural = map[string]string{
-	"Namespace": "namespaces", "ServiceAccount": "serviceaccounts", "ClusterRole": "clusterroles", "ClusterRoleBinding": "clusterrolebindings",
-	"DaemonSet": "daemonsets", "ValidatingAdmissionPolicy": "validatingadmissionpolicies", "ConfigMap": "configmaps",
+	"Namespace": "namespaces", "ServiceAccount": "serviceaccounts", "ClusterRole": "clusterroles",
+	"ClusterRoleBinding": "clusterrolebindings",
+	"DaemonSet":          "daemonsets", "ValidatingAdmissionPolicy": "validatingadmissionpolicies",
+	"ConfigMap":                        "configmaps",
 	"ValidatingAdmissionPolicyBinding": "validatingadmissionpolicybindings", "FlowSchema": "flowschemas",
-	"PriorityLevelConfiguration": "prioritylevelconfigurations", "SecurityContextConstraints": "securitycontextconstraints",
-	"PodMonitor": "podmonitors", "PrometheusRule": "prometheusrules",
+	"PriorityLevelConfiguration": "prioritylevelconfigurations",
+	"SecurityContextConstraints": "securitycontextconstraints",
+	"PodMonitor":                 "podmonitors", "PrometheusRule": "prometheusrules",
 }
 
 // TestServerTakesManifests is a strict server-side dry run of every overlay on the cluster of the kubeconfig that
-// NODETRUST_TEST_KUBECONFIG names. It makes the namespace nodetrust there, for real, if there is none: without it a dry run
-// of what is in it fails.
+// NODETRUST_TEST_KUBECONFIG names. It makes the namespace nodetrust there, for real, if there is none: without it a
+// dry run of what is in it fails.
 func TestServerTakesManifests(t *testing.T) {
 	path := os.Getenv("NODETRUST_TEST_KUBECONFIG")
 	if path == "" {
@@ -45,7 +48,8 @@ func TestServerTakesManifests(t *testing.T) {
 			switch {
 			case code == http.StatusOK || code == http.StatusCreated:
 				taken++
-			case code == http.StatusNotFound && strings.Contains(r.GetApiVersion(), "openshift.io"), code == http.StatusNotFound && strings.Contains(r.GetApiVersion(), "coreos.com"):
+			case code == http.StatusNotFound && strings.Contains(r.GetApiVersion(), "openshift.io"),
+				code == http.StatusNotFound && strings.Contains(r.GetApiVersion(), "coreos.com"):
 				t.Logf("%s: the cluster has no %s", overlay, r.GetKind())
 			default:
 				t.Errorf("%s: %s %s: %d %s", overlay, r.GetKind(), r.GetName(), code, message)

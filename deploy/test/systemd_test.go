@@ -27,7 +27,8 @@ func TestUnits(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		text := strings.NewReplacer("/usr/bin/nodetrust-agent", "/bin/true", "/usr/libexec/nodetrust/textfile", "/bin/true").Replace(string(b))
+		text := strings.NewReplacer("/usr/bin/nodetrust-agent", "/bin/true", "/usr/libexec/nodetrust/textfile",
+			"/bin/true").Replace(string(b))
 		if err := os.WriteFile(filepath.Join(dir, filepath.Base(u)), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -132,8 +133,8 @@ func TestTextfile(t *testing.T) {
 	}
 }
 
-// TestTextfile_symlink lets the owner of the collector's directory win every race: wherever the script makes a file by a
-// name, that name is a link to a file of root by the time that it is opened.
+// TestTextfile_symlink lets the owner of the collector's directory win every race: wherever the script makes a file
+// by a name, that name is a link to a file of root by the time that it is opened.
 func TestTextfile_symlink(t *testing.T) {
 	dir, victim := t.TempDir(), filepath.Join(t.TempDir(), "shadow")
 	status, out := filepath.Join(dir, "status.json"), filepath.Join(dir, "nodetrust.prom")

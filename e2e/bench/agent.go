@@ -50,7 +50,8 @@ func (b *bench) agent(ctx context.Context, w *bytes.Buffer) error {
 		}
 	}
 	cmd := exec.CommandContext(ctx, filepath.Join(b.bin, "nodetrust-agent"),
-		"--host-root", root, "--desired", filepath.Dir(ign), "--runtime", "verify", "--probe-interval", "1h", "--nodetrust", filepath.Join(b.bin, "nodetrust"))
+		"--host-root", root, "--desired", filepath.Dir(ign), "--runtime", "verify", "--probe-interval", "1h", "--nodetrust",
+		filepath.Join(b.bin, "nodetrust"))
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = 10 * time.Second
 	stderr, err := cmd.StderrPipe()
@@ -88,7 +89,8 @@ func (b *bench) agent(ctx context.Context, w *bytes.Buffer) error {
 		return err
 	}
 	fmt.Fprintf(w, "## The agent at rest\n\n50 files watched, full check every 30 s, no change, the probing child apart.\n\n| figure | measured | goal |\n|---|---|---|\n")
-	fmt.Fprintf(w, "| resident memory | %.1f MiB | ≤ 20 MiB |\n| CPU over %s | %.2f millicores | ≤ 1 |\n\n", float64(rss)/(1<<20), b.idle, float64(after-before)/float64(b.idle)*1000)
+	fmt.Fprintf(w, "| resident memory | %.1f MiB | ≤ 20 MiB |\n| CPU over %s | %.2f millicores | ≤ 1 |\n\n",
+		float64(rss)/(1<<20), b.idle, float64(after-before)/float64(b.idle)*1000)
 
 	heals, err := b.heal(ctx, root, lines, b.tampers)
 	if err != nil {
@@ -100,7 +102,8 @@ func (b *bench) agent(ctx context.Context, w *bytes.Buffer) error {
 	}
 	fmt.Fprintf(w, "## Tampering to durable heal\n\n%d tamperings, one of 50 files overwritten in place each time, at least 400 ms apart; from the return of the overwriting call\nuntil the agent's log says that file and directory are on disk. Beside it the bare cost on the same disk of writing a file, fsync,\nrename over one that was just overwritten likewise, and fsync of the directory: no writer that survives a loss of power is faster.\n\n| | p50 | p90 | p99 | max | goal |\n|---|---|---|---|---|---|\n", b.tampers)
 	row := func(name string, s sample, goal string) {
-		fmt.Fprintf(w, "| %s | %s | %s | %s | %s | %s |\n", name, ms(s.percentile(50)), ms(s.percentile(90)), ms(s.percentile(99)), ms(s.percentile(100)), goal)
+		fmt.Fprintf(w, "| %s | %s | %s | %s | %s | %s |\n", name, ms(s.percentile(50)), ms(s.percentile(90)),
+			ms(s.percentile(99)), ms(s.percentile(100)), goal)
 	}
 	row("tamper → durable heal", heals, "p50 ≤ 2 ms, p99 ≤ 25 ms")
 	row("bare fsync + rename + fsync of the directory", bare, "–")
@@ -229,8 +232,8 @@ func await(ctx context.Context, lines <-chan logLine, d time.Duration, ok func(l
 	}
 }
 
-// cpuOf is the CPU time of all threads of pid, its children apart, in the scheduler's own nanoseconds (clock ticks would
-// miss short bursts).
+// cpuOf is the CPU time of all threads of pid, its children apart, in the scheduler's own nanoseconds (clock ticks
+// would miss short bursts).
 func cpuOf(pid int) (time.Duration, error) {
 	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", pid))
 	if err != nil || len(tasks) == 0 {

@@ -41,7 +41,8 @@ func (b *bench) audit(ctx context.Context, w *bytes.Buffer) error {
 	b.progress("audit: %d images, cold and warm", auditImages)
 	cache := filepath.Join(b.dir, "audit-cache")
 	args := []string{
-		"audit", "--policy", far.policy, "--registries-d", far.registriesD, "--tls-verify=false", "--images-from", far.list, "-o", "json", "--cache-dir", cache,
+		"audit", "--policy", far.policy, "--registries-d", far.registriesD, "--tls-verify=false", "--images-from", far.list,
+		"-o", "json", "--cache-dir", cache,
 	}
 	far.reset()
 	cold, err := b.measureAudit(ctx, args...)
@@ -67,10 +68,13 @@ func (b *bench) audit(ctx context.Context, w *bytes.Buffer) error {
 		"%d of them measured and the rest extrapolated.\n\n"+
 		"| | wall | CPU of nodetrust and gpg | memory | requests | goal |\n|---|---|---|---|---|---|\n",
 		auditImages, farRepositories, auditLatency, skopeoImages)
-	fmt.Fprintf(w, "| cold | **%.1f s** | %.1f s | %d MiB | %d, at most %d at a time | ≤ 30 s, ≤ 300 MiB |\n", cold.wall.Seconds(), cold.cpu.Seconds(), cold.rss>>20, requests, most)
-	fmt.Fprintf(w, "| warm: again with the verdicts kept | **%.2f s** | %.1f s | %d MiB | %d | ≤ 2 s |\n", warm.wall.Seconds(), warm.cpu.Seconds(), warm.rss>>20, warmRequests)
+	fmt.Fprintf(w, "| cold | **%.1f s** | %.1f s | %d MiB | %d, at most %d at a time | ≤ 30 s, ≤ 300 MiB |\n",
+		cold.wall.Seconds(), cold.cpu.Seconds(), cold.rss>>20, requests, most)
+	fmt.Fprintf(w, "| warm: again with the verdicts kept | **%.2f s** | %.1f s | %d MiB | %d | ≤ 2 s |\n",
+		warm.wall.Seconds(), warm.cpu.Seconds(), warm.rss>>20, warmRequests)
 	fmt.Fprintf(w, "| skopeo, extrapolated | %.0f s | | | | |\n\n", all.Seconds())
-	fmt.Fprintf(w, "skopeo takes **%.0f** times as long as the cold audit (goal ≥ 8).\n\n", all.Seconds()/cold.wall.Seconds())
+	fmt.Fprintf(w, "skopeo takes **%.0f** times as long as the cold audit (goal ≥ 8).\n\n",
+		all.Seconds()/cold.wall.Seconds())
 	return nil
 }
 
@@ -193,15 +197,20 @@ func (b *bench) newFarWorld(ctx context.Context) (f *farWorld, err error) {
 		return f, err
 	}
 	dir := filepath.Join(b.dir, "far")
-	f.policy, f.registriesD, f.list = filepath.Join(dir, "policy.json"), filepath.Join(dir, "registries.d"), filepath.Join(dir, "images.txt")
+	f.policy, f.registriesD, f.list = filepath.Join(dir, "policy.json"), filepath.Join(dir, "registries.d"),
+		filepath.Join(dir, "images.txt")
 	policy, err := json.Marshal(map[string]any{
-		"default":    []any{map[string]string{"type": "reject"}},
-		"transports": map[string]any{"docker": map[string]any{f.host: []any{map[string]any{"type": "signedBy", "keyType": "GPGKeys", "keyData": key.Binary}}}},
+		"default": []any{map[string]string{"type": "reject"}},
+		"transports": map[string]any{"docker": map[string]any{f.host: []any{map[string]any{
+			"type":    "signedBy",
+			"keyType": "GPGKeys", "keyData": key.Binary,
+		}}}},
 	})
 	return f, errors.Join(err,
 		os.MkdirAll(f.registriesD, 0o755),
 		os.WriteFile(f.policy, policy, 0o644),
-		os.WriteFile(filepath.Join(f.registriesD, "far.yaml"), fmt.Appendf(nil, "docker:\n  %s:\n    lookaside: http://%s\n", f.host, lookaside), 0o644),
+		os.WriteFile(filepath.Join(f.registriesD, "far.yaml"),
+			fmt.Appendf(nil, "docker:\n  %s:\n    lookaside: http://%s\n", f.host, lookaside), 0o644),
 		os.WriteFile(f.list, []byte(strings.Join(f.refs, "\n")+"\n"), 0o644))
 }
 
@@ -293,7 +302,8 @@ func digestOf(b []byte) string {
 func (f *farWorld) skopeo(ctx context.Context, dir string) (time.Duration, error) {
 	start := time.Now()
 	for i, ref := range f.refs[:skopeoImages] {
-		_, err := timed(ctx, dir, nil, "skopeo", "--policy", f.policy, "--registries.d", f.registriesD, "copy", "--quiet", "--src-tls-verify=false",
+		_, err := timed(ctx, dir, nil, "skopeo", "--policy", f.policy, "--registries.d", f.registriesD, "copy", "--quiet",
+			"--src-tls-verify=false",
 			"docker://"+ref, "dir:"+filepath.Join(dir, fmt.Sprintf("far-copy-%d", i)))
 		if err != nil {
 			return 0, err

@@ -36,7 +36,8 @@ func (b *bench) render(ctx context.Context, w *bytes.Buffer) error {
 	ratio := float64(walls[0].percentile(50)) / float64(walls[1].percentile(50))
 	fmt.Fprintf(w, "## Rendering\n\nWhole process, %d runs each in turn, same input.\n\n| command | wall p50 | wall p90 | CPU p50 |\n|---|---|---|---|\n", b.runs)
 	for i, name := range []string{"`nodetrust render --to machineconfig`", "`butane --strict` on the equivalent .bu"} {
-		fmt.Fprintf(w, "| %s | %s | %s | %s |\n", name, ms(walls[i].percentile(50)), ms(walls[i].percentile(90)), ms(cpus[i].percentile(50)))
+		fmt.Fprintf(w, "| %s | %s | %s | %s |\n", name, ms(walls[i].percentile(50)), ms(walls[i].percentile(90)),
+			ms(cpus[i].percentile(50)))
 	}
 	fmt.Fprintf(w, "\nRatio of the medians: **%.2f** (goal ≤ 2.5).\n\n", ratio)
 	return b.startup(ctx, w, walls[0].percentile(50))
@@ -93,11 +94,13 @@ func (b *bench) verify(ctx context.Context, w *bytes.Buffer) error {
 	n := 0
 	walls, cpus, err := interleave(b.runs,
 		func() (usage, error) {
-			return timed(ctx, b.dir, nil, filepath.Join(b.bin, "nodetrust"), "verify", "--policy", policy, "--registries-d", registriesD, "--tls-verify=false", b.signed)
+			return timed(ctx, b.dir, nil, filepath.Join(b.bin, "nodetrust"), "verify", "--policy", policy, "--registries-d",
+				registriesD, "--tls-verify=false", b.signed)
 		},
 		func() (usage, error) {
 			n++
-			return timed(ctx, b.dir, nil, "skopeo", "--policy", policy, "--registries.d", registriesD, "copy", "--quiet", "--src-tls-verify=false",
+			return timed(ctx, b.dir, nil, "skopeo", "--policy", policy, "--registries.d", registriesD, "copy", "--quiet",
+				"--src-tls-verify=false",
 				"docker://"+b.signed, "dir:"+filepath.Join(b.dir, fmt.Sprintf("copy-%d", n)))
 		},
 	)
@@ -106,8 +109,10 @@ func (b *bench) verify(ctx context.Context, w *bytes.Buffer) error {
 	}
 	fmt.Fprintf(w, "## Verifying\n\nOne signed image on loopback, %d runs each in turn, the same policy.json and registries.d.\n\n| command | wall p50 | wall p90 | CPU p50 |\n|---|---|---|---|\n", b.runs)
 	for i, name := range []string{"`nodetrust verify`", "`skopeo copy docker://… dir:…`"} {
-		fmt.Fprintf(w, "| %s | %s | %s | %s |\n", name, ms(walls[i].percentile(50)), ms(walls[i].percentile(90)), ms(cpus[i].percentile(50)))
+		fmt.Fprintf(w, "| %s | %s | %s | %s |\n", name, ms(walls[i].percentile(50)), ms(walls[i].percentile(90)),
+			ms(cpus[i].percentile(50)))
 	}
-	fmt.Fprintf(w, "\nRatio of the medians: **%.2f** (goal ≤ 0.55).\n\n", float64(walls[0].percentile(50))/float64(walls[1].percentile(50)))
+	fmt.Fprintf(w, "\nRatio of the medians: **%.2f** (goal ≤ 0.55).\n\n",
+		float64(walls[0].percentile(50))/float64(walls[1].percentile(50)))
 	return nil
 }

@@ -62,7 +62,8 @@ func (b *bench) hostile(ctx context.Context, w *bytes.Buffer) error {
 		}
 		fmt.Fprintln(w, " |")
 	}
-	fmt.Fprintf(w, "\nWorst: %d MiB, %.1f s; %d of all above a limit (goal 0).\n\n", worst.peak>>20, worst.wall.Seconds(), over)
+	fmt.Fprintf(w, "\nWorst: %d MiB, %.1f s; %d of all above a limit (goal 0).\n\n", worst.peak>>20,
+		worst.wall.Seconds(), over)
 	return nil
 }
 
@@ -92,7 +93,8 @@ func (b *bench) flood(ctx context.Context, w *bytes.Buffer) error {
 				return fmt.Errorf("%s, many: %w", f.name, err)
 			}
 			b.progress("flood: %s, %s: %d MiB, %.1f s", f.name, o, u.peak>>20, u.wall.Seconds())
-			fmt.Fprintf(w, "| %s, `-o %s` | %d MiB | %.1f s | %.1f KiB |\n", f.name, o, u.peak>>20, u.wall.Seconds(), float64(u.out)/1024)
+			fmt.Fprintf(w, "| %s, `-o %s` | %d MiB | %.1f s | %.1f KiB |\n", f.name, o, u.peak>>20, u.wall.Seconds(),
+				float64(u.out)/1024)
 		}
 	}
 	fmt.Fprintln(w)
@@ -175,7 +177,10 @@ func (b *bench) newHostileWorld() (h *hostileWorld, err error) {
 	if err := h.putInStore(sig); err != nil {
 		return nil, err
 	}
-	policy, err := json.Marshal(map[string]any{"default": []any{map[string]any{"type": "signedBy", "keyType": "GPGKeys", "keyData": key.Binary}}})
+	policy, err := json.Marshal(map[string]any{"default": []any{map[string]any{
+		"type": "signedBy", "keyType": "GPGKeys",
+		"keyData": key.Binary,
+	}}})
 	if err != nil {
 		return nil, err
 	}
@@ -185,10 +190,12 @@ func (b *bench) newHostileWorld() (h *hostileWorld, err error) {
 	}
 	return h, errors.Join(
 		os.MkdirAll(h.path("registries.d"), 0o755),
-		os.WriteFile(h.path("registries.d/h.yaml"), fmt.Appendf(nil, "default-docker:\n  lookaside: %s\n  use-sigstore-attachments: true\n", h.lookaside.URL()), 0o644),
+		os.WriteFile(h.path("registries.d/h.yaml"),
+			fmt.Appendf(nil, "default-docker:\n  lookaside: %s\n  use-sigstore-attachments: true\n", h.lookaside.URL()), 0o644),
 		os.WriteFile(h.path("policy.json"), policy, 0o644),
 		os.WriteFile(h.path("key"), key.Binary, 0o644),
-		os.WriteFile(h.path("registries.conf"), []byte(fixture.Insecure(h.registry.Host)+"\n"+fixture.Insecure(silent)), 0o644),
+		os.WriteFile(h.path("registries.conf"), []byte(fixture.Insecure(h.registry.Host)+"\n"+fixture.Insecure(silent)),
+			0o644),
 		os.WriteFile(h.path("list"), []byte(h.registry.Host+"/team/app:v1\n"), 0o644),
 		os.WriteFile(h.path("list-silent"), []byte(silent+"/team/app:v1\n"), 0o644),
 		os.WriteFile(h.path("canaries"), []byte(canaries(h.registry.Host)), 0o644),
@@ -204,7 +211,8 @@ func (h *hostileWorld) putInStore(sig []byte) error {
 
 // judging is a command that judges images by the world's policy.
 func (h *hostileWorld) judging(args ...string) []string {
-	return append(args, "--policy", h.path("policy.json"), "--registries-d", h.path("registries.d"), "--registries-conf", h.path("registries.conf"), "--timeout", hostileTimeout.String())
+	return append(args, "--policy", h.path("policy.json"), "--registries-d", h.path("registries.d"), "--registries-conf",
+		h.path("registries.conf"), "--timeout", hostileTimeout.String())
 }
 
 // commands are those that ask servers; HOST stands for the registry that is asked, and -AT for the files that name it.
@@ -214,7 +222,8 @@ func (h *hostileWorld) commands() []hostileCommand {
 		{"explain", h.judging("explain", "HOST/team/app:v1", "-o", "json")},
 		{"audit", h.judging("audit", "--no-cache", "--images-from", h.path("list-AT"), "-o", "json")},
 		{"release verify", []string{
-			"release", "verify", "--key", h.path("key"), "--store", h.lookaside.URL(), "--registries-conf", h.path("registries.conf"),
+			"release", "verify", "--key", h.path("key"), "--store", h.lookaside.URL(), "--registries-conf",
+			h.path("registries.conf"),
 			"--timeout", hostileTimeout.String(), "-o", "json", "HOST/team/app:v1",
 		}},
 		{"probe", h.judging("probe", "--runtime", "verify", "--canaries", h.path("canaries-AT"), "-o", "json")},
@@ -375,7 +384,8 @@ func bomb(status, mebibytes int) http.HandlerFunc {
 func packedError(status, mebibytes int) http.HandlerFunc {
 	var b bytes.Buffer
 	z := gzip.NewWriter(&b)
-	_, _ = fmt.Fprintf(z, `{"errors":[{"code":"MANIFEST_UNKNOWN","message":"%s"}]}`, bytes.Repeat([]byte("a"), mebibytes<<20))
+	_, _ = fmt.Fprintf(z, `{"errors":[{"code":"MANIFEST_UNKNOWN","message":"%s"}]}`,
+		bytes.Repeat([]byte("a"), mebibytes<<20))
 	_ = z.Close()
 	return func(rw http.ResponseWriter, _ *http.Request) {
 		rw.Header().Set("Content-Type", "application/json")
@@ -401,7 +411,8 @@ func wideIndex(n int) []byte {
 
 // attachments are as many sigstore signatures as one asks for, none of which ends.
 func (h *hostileWorld) attachments(chunk []byte) http.HandlerFunc {
-	layer := fmt.Sprintf(`{"mediaType":"application/vnd.dev.cosign.simplesigning.v1+json","digest":%q,"size":1000}`, h.digest)
+	layer := fmt.Sprintf(`{"mediaType":"application/vnd.dev.cosign.simplesigning.v1+json","digest":%q,"size":1000}`,
+		h.digest)
 	body := fmt.Sprintf(`{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{"mediaType":"application/vnd.oci.image.config.v1+json","digest":%q,"size":2},"layers":[%s]}`,
 		h.digest, strings.TrimSuffix(strings.Repeat(layer+",", 100), ","))
 	return func(rw http.ResponseWriter, r *http.Request) {

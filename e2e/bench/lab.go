@@ -91,7 +91,10 @@ func agentContainer(c *cluster.Cluster, n *cluster.Node) (*cluster.Container, er
 			} `json:"status"`
 		} `json:"items"`
 	}
-	q := url.Values{"labelSelector": {"app.kubernetes.io/name=nodetrust-agent"}, "fieldSelector": {"spec.nodeName=" + n.Name}}
+	q := url.Values{
+		"labelSelector": {"app.kubernetes.io/name=nodetrust-agent"},
+		"fieldSelector": {"spec.nodeName=" + n.Name},
+	}
 	if err := c.Get("/api/v1/namespaces/nodetrust/pods?"+q.Encode(), &list); err != nil {
 		return nil, err
 	}
@@ -207,9 +210,11 @@ func (b *bench) pod(ctx context.Context, w *bytes.Buffer) (err error) {
 	fmt.Fprintf(w, "change: another ConfigMap, from its writing until five seconds after both Nodes said Enforced for it (%.0f s; the kubelet's syncs and the\nspread of reports are most of it).\n\n", took.Seconds())
 	fmt.Fprintf(w, "| daemon | processes | resident | CPU at rest | CPU of the change |\n|---|---|---|---|---|\n")
 	row := func(name string, processes int, rss int64, rest, change time.Duration) {
-		fmt.Fprintf(w, "| %s | %d | %.1f MiB | %.2f millicores | %d ms |\n", name, processes, mib(rss), millicores(rest), change.Milliseconds())
+		fmt.Fprintf(w, "| %s | %d | %.1f MiB | %.2f millicores | %d ms |\n", name, processes, mib(rss), millicores(rest),
+			change.Milliseconds())
 	}
-	row("**nodetrust-agent** (cgroup, children included)", 1, quiet.agent.Process, quiet.agent.CPU-before.agent.CPU, after.agent.CPU-quiet.agent.CPU)
+	row("**nodetrust-agent** (cgroup, children included)", 1, quiet.agent.Process, quiet.agent.CPU-before.agent.CPU,
+		after.agent.CPU-quiet.agent.CPU)
 	for _, name := range []string{"kubelet", "CRI-O", "conmon"} {
 		d := quiet.daemons[name]
 		if d.Processes == 0 {
@@ -218,10 +223,14 @@ func (b *bench) pod(ctx context.Context, w *bytes.Buffer) (err error) {
 		row(name, d.Processes, d.Resident, d.CPU-before.daemons[name].CPU, after.daemons[name].CPU-d.CPU)
 	}
 	fmt.Fprintf(w, "\nThe container's cgroup:\n\n| | at rest | after the change | goal |\n|---|---|---|---|\n")
-	fmt.Fprintf(w, "| resident memory of the agent (program file included) | %.1f MiB | %.1f MiB | ≤ 20 MiB |\n", mib(quiet.agent.Process), mib(after.agent.Process))
-	fmt.Fprintf(w, "| memory that no file is behind | %.1f MiB | %.1f MiB | – |\n", mib(quiet.agent.Anonymous), mib(after.agent.Anonymous))
-	fmt.Fprintf(w, "| working set, as the kubelet counts it | %.1f MiB | %.1f MiB | ≤ 24 MiB, the request |\n", mib(quiet.agent.Working), mib(after.agent.Working))
-	fmt.Fprintf(w, "| peak, with the children and the page cache | – | %.1f MiB | ≤ 128 MiB, the limit |\n", mib(after.agent.Peak))
+	fmt.Fprintf(w, "| resident memory of the agent (program file included) | %.1f MiB | %.1f MiB | ≤ 20 MiB |\n",
+		mib(quiet.agent.Process), mib(after.agent.Process))
+	fmt.Fprintf(w, "| memory that no file is behind | %.1f MiB | %.1f MiB | – |\n", mib(quiet.agent.Anonymous),
+		mib(after.agent.Anonymous))
+	fmt.Fprintf(w, "| working set, as the kubelet counts it | %.1f MiB | %.1f MiB | ≤ 24 MiB, the request |\n",
+		mib(quiet.agent.Working), mib(after.agent.Working))
+	fmt.Fprintf(w, "| peak, with the children and the page cache | – | %.1f MiB | ≤ 128 MiB, the limit |\n",
+		mib(after.agent.Peak))
 	fmt.Fprintf(w, "\nRequests to the API server: %d in %s of rest (goal 0); for the change %d writes by two agents, at most %d by one (goal ≤ 4), of %d bytes each.\n\n",
 		len(asked), b.idle, h.Writes, h.PerNode, h.Body)
 	return nil
@@ -257,7 +266,8 @@ func count(c *cluster.Cluster) (n counted, err error) {
 	}
 	return counted{
 		puts: store.Sum("etcd_mvcc_put_total"), walBytes: store.Sum("etcd_disk_wal_write_bytes_total"),
-		events: api.Sum("apiserver_watch_events_total", `version="v1"`, `resource="nodes"`), eventBytes: api.Sum("apiserver_watch_events_sizes_sum", `version="v1"`, `resource="nodes"`),
+		events:     api.Sum("apiserver_watch_events_total", `version="v1"`, `resource="nodes"`),
+		eventBytes: api.Sum("apiserver_watch_events_sizes_sum", `version="v1"`, `resource="nodes"`),
 	}, nil
 }
 
@@ -296,19 +306,22 @@ func (b *bench) thousand(ctx context.Context, w *bytes.Buffer) (err error) {
 			digest, err = f.Desire(c.Trust(changed(c, "one")))
 			return err
 		}},
-		{fmt.Sprintf("another desired state while the API server is away for %s; since it is back", outage), "Drifted", func() error {
-			c.StopAPIServer()
-			if digest, err = f.Desire(c.Trust(changed(c, "two"))); err != nil {
-				return err
-			}
-			if err := pause(ctx, outage); err != nil {
-				return err
-			}
-			if err := c.StartAPIServer(); err != nil {
-				return err
-			}
-			return c.WaitReady()
-		}},
+		{
+			fmt.Sprintf("another desired state while the API server is away for %s; since it is back", outage), "Drifted",
+			func() error {
+				c.StopAPIServer()
+				if digest, err = f.Desire(c.Trust(changed(c, "two"))); err != nil {
+					return err
+				}
+				if err := pause(ctx, outage); err != nil {
+					return err
+				}
+				if err := c.StartAPIServer(); err != nil {
+					return err
+				}
+				return c.WaitReady()
+			},
+		},
 	} {
 		b.progress("thousand: %s", step.name)
 		h, err := watchHerd(ctx, c, f, step.state, step.do, &digest)
@@ -352,7 +365,9 @@ func changed(c *cluster.Cluster, scope string) string {
 }
 
 // watchHerd does something and counts until all agents have told of it.
-func watchHerd(ctx context.Context, c *cluster.Cluster, f *cluster.Fleet, state string, do func() error, digest *string) (h herd, err error) {
+func watchHerd(ctx context.Context, c *cluster.Cluster, f *cluster.Fleet, state string, do func() error,
+	digest *string,
+) (h herd, err error) {
 	since, err := c.Audited()
 	if err != nil {
 		return h, err
@@ -380,7 +395,10 @@ func watchHerd(ctx context.Context, c *cluster.Cluster, f *cluster.Fleet, state 
 	if err != nil {
 		return h, err
 	}
-	h.counted = counted{after.puts - before.puts, after.walBytes - before.walBytes, after.events - before.events, after.eventBytes - before.eventBytes}
+	h.counted = counted{
+		after.puts - before.puts, after.walBytes - before.walBytes, after.events - before.events,
+		after.eventBytes - before.eventBytes,
+	}
 	h.Herd, err = c.Herd(since, began)
 	return h, err
 }
@@ -398,7 +416,8 @@ a connection of its own; the lab's API server with RBAC, admission policy and fl
 		for _, n := range h.Failed {
 			failed += n
 		}
-		fmt.Fprintf(w, "| %s | %d | %d | %d | %d | ≤ %d | %d | %.1f s | %.1f s | %.1f s |\n", h.name, h.Requests, failed, h.Busiest, h.Writes, h.PerNode, h.Body,
+		fmt.Fprintf(w, "| %s | %d | %d | %d | %d | ≤ %d | %d | %.1f s | %.1f s | %.1f s |\n", h.name, h.Requests, failed,
+			h.Busiest, h.Writes, h.PerNode, h.Body,
 			h.Delay(50).Seconds(), h.Delay(99).Seconds(), h.Delay(100).Seconds())
 	}
 	fmt.Fprintf(w, "\nGoal: at most 100 requests a second for a change and after an outage. At its start each agent also reads its Node,\nwithout waiting: a burst where all start within one second, which kubelets that pull an image don't. States lost, comparing each Node with what\nits agent decided last: **%d of %d**.\n\n", lost, agents)
@@ -424,7 +443,8 @@ bytes are per watcher of all.
 `)
 	for _, n := range []float64{1000, 5000, 100000} {
 		fmt.Fprintf(w, "| %.0f | %.0f | %.0f | %s | %.1f MB | %.0f MB | %.0f MB | %.1f MB/s |\n", n, n/spread, n/(60+spread),
-			(time.Duration(max(spread, n/polite)) * time.Second).String(), n*float64(body)/1e6, n*wal/1e6, n*event/1e6, polite*event/1e6)
+			(time.Duration(max(spread, n/polite)) * time.Second).String(), n*float64(body)/1e6, n*wal/1e6, n*event/1e6,
+			polite*event/1e6)
 	}
 	fmt.Fprintf(w, "\nIn quiet there are no requests at any size. A heartbeat of one write a minute, which is not made, would be %.0f requests a second at 5,000 nodes and %.0f at\n100,000, for ever.\n\n", 5000/60.0, 100000/60.0)
 }

@@ -30,8 +30,8 @@ type section struct {
 	run func(ctx context.Context, w *bytes.Buffer) error
 }
 
-// sections are all parts in the order of the page. A new one is a line here and a method of bench, which writes a heading of
-// the second level, what was measured and how, and a table; progress goes to b.progress.
+// sections are all parts in the order of the page. A new one is a line here and a method of bench, which writes a
+// heading of the second level, what was measured and how, and a table; progress goes to b.progress.
 func (b *bench) sections() []section {
 	return []section{
 		{"sizes", false, b.sizes},
@@ -74,7 +74,8 @@ func main() {
 	}
 }
 
-// measure runs the sections and returns the page. With an error it may be there as well: it names the sections that it lacks.
+// measure runs the sections and returns the page. With an error it may be there as well: it names the sections that
+// it lacks.
 func measure(ctx context.Context, root string, o options, only string) (page []byte, err error) {
 	began := time.Now()
 	b, err := newBench(root, o)

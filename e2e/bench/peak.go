@@ -9,9 +9,9 @@ import (
 	"time"
 )
 
-// runPeak runs cmd and returns the most memory that it, or the largest of its descendants, had resident, in bytes, looked at
-// every 5 ms. The kernel's own figure at the end (ru_maxrss) begins with what the process had that started it, this one, which
-// may be more.
+// runPeak runs cmd and returns the most memory that it, or the largest of its descendants, had resident, in bytes,
+// looked at every 5 ms. The kernel's own figure at the end (ru_maxrss) begins with what the process had that started
+// it, this one, which may be more.
 func runPeak(cmd *exec.Cmd) (peak int64, err error) {
 	if err := cmd.Start(); err != nil {
 		return 0, err
@@ -30,7 +30,8 @@ func runPeak(cmd *exec.Cmd) (peak int64, err error) {
 	}
 }
 
-// resident is the most that a process or one of its descendants has had resident since its program began; 0 if it has ended.
+// resident is the most that a process or one of its descendants has had resident since its program began; 0 if it has
+// ended.
 func resident(pid int) (bytes int64) {
 	status, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if _, rest, ok := strings.Cut(string(status), "\nVmHWM:"); ok {

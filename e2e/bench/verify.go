@@ -23,7 +23,8 @@ func (b *bench) verifyParts(ctx context.Context, w *bytes.Buffer) error {
 	if err := os.MkdirAll(registriesD, 0o755); err != nil {
 		return err
 	}
-	if err := os.WriteFile(filepath.Join(registriesD, "bench.yaml"), fmt.Appendf(nil, "docker:\n  %s:\n    lookaside: %s\n", b.registry.Host, b.lookaside.URL()), 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(registriesD, "bench.yaml"),
+		fmt.Appendf(nil, "docker:\n  %s:\n    lookaside: %s\n", b.registry.Host, b.lookaside.URL()), 0o644); err != nil {
 		return err
 	}
 	signed := map[string]any{"type": "signedBy", "keyType": "GPGKeys", "keyData": key}
@@ -81,7 +82,8 @@ func (b *bench) verifyParts(ctx context.Context, w *bytes.Buffer) error {
 		return err
 	}
 	fmt.Fprintf(w, "\n`gpg --version`, which is the least that a gpg process takes: %s. gpgme has gpg say its version first and for each keyring, then the keys are imported, and one process judges each signature. "+
-		"Without keyrings that are used again it would be three processes for each signature and requirement.\n\n", ms(gpg.percentile(50)))
+		"Without keyrings that are used again it would be three processes for each signature and requirement.\n\n",
+		ms(gpg.percentile(50)))
 	return nil
 }
 
@@ -91,7 +93,8 @@ func (b *bench) gpgProcesses(ctx context.Context, argv []string) (string, error)
 		return "(no strace)", nil
 	}
 	out := filepath.Join(b.dir, "execve")
-	if _, err := timed(ctx, b.dir, nil, append([]string{"strace", "-f", "-qq", "-e", "trace=execve", "-o", out}, argv...)...); err != nil {
+	if _, err := timed(ctx, b.dir, nil, append([]string{"strace", "-f", "-qq", "-e", "trace=execve", "-o", out},
+		argv...)...); err != nil {
 		return "", err
 	}
 	trace, err := os.ReadFile(out)

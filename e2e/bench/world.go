@@ -48,7 +48,8 @@ func newBench(repo string, o options) (b *bench, err error) {
 		}
 	}()
 	b.butane = filepath.Join(b.dir, "butane")
-	cmd := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", b.butane, "github.com/coreos/butane/internal")
+	cmd := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", b.butane,
+		"github.com/coreos/butane/internal")
 	cmd.Dir = repo
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("building butane: %w: %s", err, out)
@@ -112,7 +113,8 @@ func (b *bench) writeConfigs() error {
 	if err := os.MkdirAll(filepath.Join(root, "registries.d"), 0o755); err != nil {
 		return err
 	}
-	conf := fmt.Sprintf("unqualified-search-registries = []\n[[registry]]\nlocation = %q\ninsecure = true\n", b.registry.Host)
+	conf := fmt.Sprintf("unqualified-search-registries = []\n[[registry]]\nlocation = %q\ninsecure = true\n",
+		b.registry.Host)
 	if err := os.WriteFile(filepath.Join(root, "registries.conf"), []byte(conf), 0o644); err != nil {
 		return err
 	}
@@ -129,7 +131,8 @@ spec:
 	entry := func(scope, lookaside string) string {
 		return fmt.Sprintf("  - scope: %q\n    require:\n    - signedBy: [signer]\n    lookaside: %s\n", scope, lookaside)
 	}
-	tail := fmt.Sprintf("  canaries:\n  - {image: %q, expect: accept}\n  - {image: %q, expect: refuse}\n", b.signed, b.canary)
+	tail := fmt.Sprintf("  canaries:\n  - {image: %q, expect: accept}\n  - {image: %q, expect: refuse}\n",
+		b.signed, b.canary)
 	small := head + entry(b.registry.Host, b.lookaside.URL()) + tail
 	if err := os.WriteFile(filepath.Join(b.dir, "trust.yaml"), []byte(small), 0o644); err != nil {
 		return err

@@ -28,7 +28,8 @@ func (c *Cluster) dial(ctx context.Context, network, addr string) (conn net.Conn
 	return conn, err
 }
 
-// listen opens a port of this machine's loopback that leads to the API server, and makes the client and the kubeconfig for it.
+// listen opens a port of this machine's loopback that leads to the API server, and makes the client and the
+// kubeconfig for it.
 func (c *Cluster) listen() (err error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -48,8 +49,8 @@ func (c *Cluster) listen() (err error) {
 	return nil
 }
 
-// ForwardRegistry opens a port of this machine's loopback that leads to the registry, and returns its address. Pods name the
-// images that are pushed there by Registry.Host.
+// ForwardRegistry opens a port of this machine's loopback that leads to the registry, and returns its address. Pods
+// name the images that are pushed there by Registry.Host.
 func (c *Cluster) ForwardRegistry() (string, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -126,8 +127,8 @@ func (c *Cluster) DoAs(token, method, path, contentType string, body []byte, out
 	return c.do(client, token, method, path, contentType, body, out)
 }
 
-// Remove deletes an object or all of a list. What is not there is no error; what the API server doesn't get done in a minute is asked
-// of it again.
+// Remove deletes an object or all of a list. What is not there is no error; what the API server doesn't get done in a
+// minute is asked of it again.
 func (c *Cluster) Remove(path string) error {
 	return lab.Poll(patience, func() error {
 		err := c.Do(http.MethodDelete, path, "", nil, nil)
@@ -171,8 +172,8 @@ func (c *Cluster) do(client *http.Client, token, method, path, contentType strin
 	return json.Unmarshal(b, out)
 }
 
-// Watch calls f with every object that the path of a list names, as it is now and after each change, until stop is called. It
-// follows the API server over restarts; changes in between may be seen as one.
+// Watch calls f with every object that the path of a list names, as it is now and after each change, until stop is
+// called. It follows the API server over restarts; changes in between may be seen as one.
 func (c *Cluster) Watch(path string, f func(object json.RawMessage)) (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	client := &http.Client{Transport: c.client.Transport}
@@ -221,7 +222,10 @@ func (c *Cluster) watch(ctx context.Context, client *http.Client, path string, f
 // KubectlCommand is the lab's kubectl as cluster-admin; its standard streams are the caller's business.
 func (c *Cluster) KubectlCommand(ctx context.Context, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, c.kube, append([]string{"kubectl"}, args...)...)
-	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + filepath.Join(c.dir, "home"), "KUBECONFIG=" + c.Kubeconfig, "LANG=C"}
+	cmd.Env = []string{
+		"PATH=" + os.Getenv("PATH"), "HOME=" + filepath.Join(c.dir, "home"),
+		"KUBECONFIG=" + c.Kubeconfig, "LANG=C",
+	}
 	return cmd
 }
 

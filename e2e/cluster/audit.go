@@ -91,7 +91,10 @@ func (c *Cluster) requestsOf(since int64, wanted func(event) bool) ([]Request, e
 		if e.Stage != "ResponseComplete" || !wanted(e) {
 			continue
 		}
-		r := Request{Verb: e.Verb, URI: e.RequestURI, Code: e.ResponseStatus.Code, At: e.RequestReceivedTimestamp, Body: len(e.RequestObject)}
+		r := Request{
+			Verb: e.Verb, URI: e.RequestURI, Code: e.ResponseStatus.Code, At: e.RequestReceivedTimestamp,
+			Body: len(e.RequestObject),
+		}
 		if node := e.User.Extra["authentication.kubernetes.io/node-name"]; len(node) == 1 {
 			r.Node = node[0]
 		}

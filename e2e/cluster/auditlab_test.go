@@ -109,8 +109,8 @@ func outcome(p pod) (string, error) {
 	return "refuse", nil
 }
 
-// TestAuditPredicts: what an audit of running pods says of a policy is what happens when it is enforced and the pods are made
-// anew, on both nodes and for static pods too.
+// TestAuditPredicts: what an audit of running pods says of a policy is what happens when it is enforced and the pods
+// are made anew, on both nodes and for static pods too.
 func TestAuditPredicts(t *testing.T) {
 	c := need(t)
 	const logical, vendor = "team", "vendor.example.com"
@@ -138,12 +138,16 @@ func TestAuditPredicts(t *testing.T) {
 	push("mirror/bare", nil)
 
 	images := map[string]string{ // by DaemonSet
-		"audit-signed-tag": signedTag, "audit-signed-digest": signedDigest, "audit-unsigned-tag": c.Unsigned, "audit-unsigned-digest": unsignedDigest,
-		"audit-foreign": foreign, "audit-moved-tag": movedTag, "audit-moved-digest": movedDigest, "audit-elsewhere": elsewhere, "audit-open": opened,
-		"audit-mirrored-tag": vendor + "/app:v1", "audit-mirrored-digest": vendor + "/app@" + digest, "audit-mirrored-bare": vendor + "/bare:v1",
+		"audit-signed-tag": signedTag, "audit-signed-digest": signedDigest, "audit-unsigned-tag": c.Unsigned,
+		"audit-unsigned-digest": unsignedDigest,
+		"audit-foreign":         foreign, "audit-moved-tag": movedTag, "audit-moved-digest": movedDigest,
+		"audit-elsewhere": elsewhere, "audit-open": opened,
+		"audit-mirrored-tag": vendor + "/app:v1", "audit-mirrored-digest": vendor + "/app@" + digest,
+		"audit-mirrored-bare": vendor + "/bare:v1",
 	}
 	reasons := map[string]string{ // of what must be refused
-		"audit-unsigned-tag": "NoSignature", "audit-unsigned-digest": "NoSignature", "audit-foreign": "WrongKey", "audit-moved-tag": "WrongIdentity",
+		"audit-unsigned-tag": "NoSignature", "audit-unsigned-digest": "NoSignature", "audit-foreign": "WrongKey",
+		"audit-moved-tag": "WrongIdentity",
 		"audit-elsewhere": "RejectedByPolicy", "audit-mirrored-bare": "NoSignature",
 	}
 	static := map[string]string{"audit-static-signed": signedTag, "audit-static-unsigned": c.Unsigned}
@@ -164,7 +168,8 @@ func TestAuditPredicts(t *testing.T) {
 			must(t, os.WriteFile(conf, before, 0o644))
 			must(t, n.StartCRIO(""))
 		})
-		must(t, os.WriteFile(conf, fmt.Appendf(before, "\n[[registry]]\nprefix = %q\nlocation = \"%s/mirror\"\ninsecure = true\n", vendor, host), 0o644))
+		must(t, os.WriteFile(conf, fmt.Appendf(before,
+			"\n[[registry]]\nprefix = %q\nlocation = \"%s/mirror\"\ninsecure = true\n", vendor, host), 0o644))
 		must(t, n.StartCRIO(""))
 	}
 	var manifests []byte
@@ -214,7 +219,8 @@ func TestAuditPredicts(t *testing.T) {
 			want = "refuse"
 		}
 		if got.Verdict != want || got.Reason != reasons[name] {
-			t.Errorf("the audit says of %s: %s %s (%s), want %s %s", image, got.Verdict, got.Reason, got.Message, want, reasons[name])
+			t.Errorf("the audit says of %s: %s %s (%s), want %s %s", image, got.Verdict, got.Reason, got.Message, want,
+				reasons[name])
 		}
 		for _, n := range c.Nodes {
 			if by := "default/daemonset/" + name + "@" + n.Name; !slices.Contains(got.UsedBy, by) {
@@ -225,12 +231,19 @@ func TestAuditPredicts(t *testing.T) {
 	for name, image := range static {
 		got := a.find(t, image)
 		for _, n := range c.Nodes {
-			if by := "kube-system/static-pod/" + name + "@" + n.Name; !slices.Contains(got.UsedBy, by) || got.Role != "control-plane" {
+			if by := "kube-system/static-pod/" + name + "@" + n.Name; !slices.Contains(got.UsedBy, by) ||
+				got.Role != "control-plane" {
 				t.Errorf("%s (%s) is used by %q, want %s among them", image, got.Role, got.UsedBy, by)
 			}
 		}
 	}
-	if !slices.ContainsFunc(a.Summary.Lockout, func(l struct{ Role, Image, Verdict string }) bool { return l.Image == c.Unsigned }) {
+	if !slices.ContainsFunc(a.Summary.Lockout, func(l struct {
+		Role, Image,
+		Verdict string
+	},
+	) bool {
+		return l.Image == c.Unsigned
+	}) {
 		t.Errorf("the static pod that would be refused is no lockout: %+v", a.Summary.Lockout)
 	}
 	auditOfOneNode(t, c, trust, images)
@@ -252,11 +265,12 @@ func TestAuditPredicts(t *testing.T) {
 			return err
 		}))
 	}
-	// One after the other, first what will run: while it starts a container, CRI-O may hand conmon the pipe on which gpgme waits
-	// for its gpg of another pull, which then waits for ever (https://github.com/cri-o/cri-o/issues/8906).
+	// One after the other, first what will run: while it starts a container, CRI-O may hand conmon the pipe on which
+	// gpgme waits for its gpg of another pull, which then waits for ever (https://github.com/cri-o/cri-o/issues/8906).
 	predicted := func(name string) string { return a.find(t, images[name]+static[name]).Verdict }
 	names := slices.Concat(slices.Sorted(maps.Keys(static)), slices.Sorted(maps.Keys(images)))
-	slices.SortStableFunc(names, func(a, b string) int { return strings.Compare(predicted(a), predicted(b)) }) // accept, refuse
+	// accept, refuse
+	slices.SortStableFunc(names, func(a, b string) int { return strings.Compare(predicted(a), predicted(b)) })
 	for _, name := range names {
 		if image := images[name]; image != "" {
 			must(t, c.Apply(daemonSet(name, image)))
@@ -285,7 +299,8 @@ func auditOfOneNode(t *testing.T, c *Cluster, trust string, images map[string]st
 	if i := a.find(t, c.Pause); i.Role != "pause" || i.Verdict != "accept" {
 		t.Errorf("the pause image: %+v", i)
 	}
-	if i := a.find(t, c.Unsigned); i.Role != "control-plane" || !slices.Contains(i.UsedBy, "kube-system/static-pod/audit-static-unsigned@"+n.Name) {
+	if i := a.find(t, c.Unsigned); i.Role != "control-plane" ||
+		!slices.Contains(i.UsedBy, "kube-system/static-pod/audit-static-unsigned@"+n.Name) {
 		t.Errorf("the image of a static pod: %+v", i)
 	}
 
@@ -302,7 +317,8 @@ func auditOfOneNode(t *testing.T, c *Cluster, trust string, images map[string]st
 	key := filepath.Join(root, KeyPath)
 	must(t, os.MkdirAll(filepath.Dir(key), 0o755))
 	must(t, os.WriteFile(key, c.Corp.Armored, 0o644))
-	a = n.audit(t, trust, 3, "--images-from", "static-pods", "--root", root, "--registries-conf", n.Path("etc/containers/registries.conf"))
+	a = n.audit(t, trust, 3, "--images-from", "static-pods", "--root", root, "--registries-conf",
+		n.Path("etc/containers/registries.conf"))
 	if len(a.Images) != 2 || a.find(t, c.Unsigned).Verdict != "refuse" {
 		t.Errorf("static pods: %+v", a.Images)
 	}

@@ -43,7 +43,8 @@ func applied(t *testing.T, on *reports, node, old string) string {
 	return last.Desired
 }
 
-// TestIdle: when nothing happens, agents ask nothing of the API server. It waits together with other tests that leave agents alone.
+// TestIdle: when nothing happens, agents ask nothing of the API server. It waits together with other tests that leave
+// agents alone.
 func TestIdle(t *testing.T) {
 	t.Parallel()
 	c := need(t)
@@ -66,8 +67,8 @@ func TestIdle(t *testing.T) {
 	})
 }
 
-// settling is how long an agent may take to write what it knows: 2 s, and 2 s over which is spread what all have to write at the same
-// moment; the rest is patience.
+// settling is how long an agent may take to write what it knows: 2 s, and 2 s over which is spread what all have to
+// write at the same moment; the rest is patience.
 const settling = 8 * time.Second
 
 // traffic is what an agent has asked of the API server.
@@ -107,7 +108,8 @@ func manifests(t *testing.T, c *Cluster) {
 		"-f", filepath.Join(monitoring, "monitoring.coreos.com_podmonitors.yaml"),
 		"-f", filepath.Join(monitoring, "monitoring.coreos.com_prometheusrules.yaml"))
 	must(t, err)
-	_, err = c.Kubectl("wait", "--for=condition=Established", "--timeout=2m", "crd", "securitycontextconstraints.security.openshift.io",
+	_, err = c.Kubectl("wait", "--for=condition=Established", "--timeout=2m", "crd",
+		"securitycontextconstraints.security.openshift.io",
 		"podmonitors.monitoring.coreos.com", "prometheusrules.monitoring.coreos.com")
 	must(t, err)
 	cmd := exec.CommandContext(t.Context(), "go", "test", "-count=1", "-v", "-run", "^TestServerTakesManifests$", ".")
@@ -165,7 +167,8 @@ func TestChange(t *testing.T) {
 			}
 			p, err := d.pod(n.Name)
 			must(t, err)
-			if was := pods[n.Name]; p.Metadata.UID != was.Metadata.UID || p.Status.ContainerStatuses[0].RestartCount != was.Status.ContainerStatuses[0].RestartCount {
+			if was := pods[n.Name]; p.Metadata.UID != was.Metadata.UID ||
+				p.Status.ContainerStatuses[0].RestartCount != was.Status.ContainerStatuses[0].RestartCount {
 				t.Errorf("the agent on %s was started again", n.Name)
 			}
 		}

@@ -19,8 +19,9 @@ import (
 
 // Addresses in the cluster's network.
 const (
-	address        = "10.99.0.1" // of the control plane, the registry and the lookaside server
-	serviceAddress = "10.0.0.1"  // of the service "kubernetes": the API server itself listens there, for want of a kube-proxy
+	address = "10.99.0.1" // of the control plane, the registry and the lookaside server
+	// of the service "kubernetes": the API server itself listens there, for want of a kube-proxy
+	serviceAddress = "10.0.0.1"
 	registryHost   = address + ":5000"
 	lookasideHost  = address + ":5080"
 	etcdURL        = "http://127.0.0.1:2379"
@@ -59,8 +60,8 @@ type Step struct {
 	After time.Duration
 }
 
-// Start makes a cluster; what isn't built yet is built first. The nodes accept every image until they are provisioned. Where ctx
-// ends in between, nothing is left of it.
+// Start makes a cluster; what isn't built yet is built first. The nodes accept every image until they are
+// provisioned. Where ctx ends in between, nothing is left of it.
 func Start(ctx context.Context) (*Cluster, error) {
 	if reason := Unfit(); reason != "" {
 		return nil, errors.New(reason)
@@ -69,7 +70,10 @@ func Start(ctx context.Context) (*Cluster, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Cluster{Lab: l, dir: l.Dir, Kubeconfig: filepath.Join(l.Dir, "kubeconfig"), AuditLog: filepath.Join(l.Dir, "audit.log")}
+	c := &Cluster{
+		Lab: l, dir: l.Dir, Kubeconfig: filepath.Join(l.Dir, "kubeconfig"),
+		AuditLog: filepath.Join(l.Dir, "audit.log"),
+	}
 	if err := c.start(ctx); err != nil {
 		if left := c.Close(); left != nil {
 			err = errors.Join(err, left)
@@ -208,7 +212,10 @@ func (c *Cluster) certificates() (err error) {
 		}
 	}
 	for i := range nodeCount {
-		if err := c.issueClient(nodeName(i), pkix.Name{CommonName: "system:node:" + nodeName(i), Organization: []string{"system:nodes"}}); err != nil {
+		if err := c.issueClient(nodeName(i), pkix.Name{
+			CommonName:   "system:node:" + nodeName(i),
+			Organization: []string{"system:nodes"},
+		}); err != nil {
 			return err
 		}
 	}
@@ -218,7 +225,8 @@ func (c *Cluster) certificates() (err error) {
 
 // issueClient makes a certificate and a kubeconfig NAME.kubeconfig for use in the cluster.
 func (c *Cluster) issueClient(name string, subject pkix.Name) error {
-	return errors.Join(c.pki.issue(name, subject), c.pki.kubeconfig(c.pki.path(name+".kubeconfig"), name, "https://"+serviceAddress))
+	return errors.Join(c.pki.issue(name, subject),
+		c.pki.kubeconfig(c.pki.path(name+".kubeconfig"), name, "https://"+serviceAddress))
 }
 
 func (c *Cluster) startStore() error {
@@ -233,12 +241,15 @@ func (c *Cluster) StartAPIServer() (err error) {
 		return err
 	}
 	c.apiserver, err = c.plane.Start(c.kube, "kube-apiserver",
-		"--etcd-servers="+etcdURL, "--bind-address=0.0.0.0", "--advertise-address="+address, "--secure-port=443", "--endpoint-reconciler-type=none",
-		"--tls-cert-file="+c.pki.path("apiserver.crt"), "--tls-private-key-file="+c.pki.path("apiserver.key"), "--client-ca-file="+c.pki.path("ca.crt"),
+		"--etcd-servers="+etcdURL, "--bind-address=0.0.0.0", "--advertise-address="+address, "--secure-port=443",
+		"--endpoint-reconciler-type=none",
+		"--tls-cert-file="+c.pki.path("apiserver.crt"), "--tls-private-key-file="+c.pki.path("apiserver.key"),
+		"--client-ca-file="+c.pki.path("ca.crt"),
 		"--service-account-key-file="+c.pki.path("sa.pub"), "--service-account-signing-key-file="+c.pki.path("sa.key"),
 		"--service-account-issuer=https://kubernetes.default.svc", "--service-cluster-ip-range=10.0.0.0/24",
 		"--authorization-mode=Node,RBAC", "--enable-admission-plugins=NodeRestriction", "--allow-privileged=true",
-		"--kubelet-preferred-address-types=InternalIP", "--kubelet-client-certificate="+c.pki.path("admin.crt"), "--kubelet-client-key="+c.pki.path("admin.key"),
+		"--kubelet-preferred-address-types=InternalIP", "--kubelet-client-certificate="+c.pki.path("admin.crt"),
+		"--kubelet-client-key="+c.pki.path("admin.key"),
 		"--audit-policy-file="+policy, "--audit-log-path="+c.AuditLog, "--profiling=false",
 	)
 	return err
@@ -272,7 +283,8 @@ func (c *Cluster) startControllers() error {
 	if err != nil {
 		return err
 	}
-	_, err = c.plane.Start(c.kube, "kube-scheduler", "--kubeconfig", c.pki.path("scheduler.kubeconfig"), "--leader-elect=false", "--bind-address=127.0.0.1")
+	_, err = c.plane.Start(c.kube, "kube-scheduler", "--kubeconfig", c.pki.path("scheduler.kubeconfig"),
+		"--leader-elect=false", "--bind-address=127.0.0.1")
 	return err
 }
 
@@ -282,7 +294,10 @@ func (c *Cluster) makeNodes(pinns string) error {
 		bridge := "pods" + strconv.Itoa(i+1)
 		n, err := c.Lab.NewNodeWith(lab.NodeOptions{
 			InsecureRegistries: []string{c.Registry.Host}, Inside: c.plane,
-			Pods: &lab.Pods{Pinns: pinns, PauseImage: c.Pause, Bridge: bridge, Subnet: fmt.Sprintf("10.251.%d.0/24", i+1), Cgroups: c.cgroups},
+			Pods: &lab.Pods{
+				Pinns: pinns, PauseImage: c.Pause, Bridge: bridge, Subnet: fmt.Sprintf("10.251.%d.0/24", i+1),
+				Cgroups: c.cgroups,
+			},
 		})
 		if err != nil {
 			return err

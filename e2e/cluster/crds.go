@@ -20,7 +20,8 @@ const (
 	prometheusOperator = "github.com/prometheus-operator/prometheus-operator"
 )
 
-// crds are OpenShift's custom resources that nodetrust deals with, each with the default feature set: names and files in the module.
+// crds are OpenShift's custom resources that nodetrust deals with, each with the default feature set: names and files
+// in the module.
 var crds = map[string]string{
 	"clusterimagepolicies.config.openshift.io":             "payload-manifests/crds/0000_10_config-operator_01_clusterimagepolicies.crd.yaml",
 	"imagepolicies.config.openshift.io":                    "payload-manifests/crds/0000_10_config-operator_01_imagepolicies.crd.yaml",
@@ -31,8 +32,8 @@ var crds = map[string]string{
 	"machineconfigurations.operator.openshift.io":          "payload-manifests/crds/0000_80_machine-config_01_machineconfigurations-Default.crd.yaml",
 }
 
-// InstallCRDs installs OpenShift's custom resource definitions and waits until objects of them can be made. No operator works
-// on these.
+// InstallCRDs installs OpenShift's custom resource definitions and waits until objects of them can be made. No
+// operator works on these.
 func (c *Cluster) InstallCRDs(ctx context.Context) error {
 	dir, err := crdModule(ctx, openshiftAPI)
 	if err != nil {

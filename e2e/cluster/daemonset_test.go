@@ -11,8 +11,8 @@ import (
 	"github.com/nodetrust/nodetrust/e2e/tamper"
 )
 
-// TestDaemonSet: the agents run from deploy/, each in a pod of its node, under a policy that covers their own image. They turn
-// enforcement on and say on the Node objects what becomes of it.
+// TestDaemonSet: the agents run from deploy/, each in a pod of its node, under a policy that covers their own image.
+// They turn enforcement on and say on the Node objects what becomes of it.
 func TestDaemonSet(t *testing.T) {
 	c := need(t)
 	on := deploy(t, c).on
@@ -95,7 +95,8 @@ func TestDaemonSet(t *testing.T) {
 	})
 }
 
-// live does a deed on a node whose agent runs: it must be told on the Node, and healed unless it isn't the agent's to heal.
+// live does a deed on a node whose agent runs: it must be told on the Node, and healed unless it isn't the agent's to
+// heal.
 func live(t *testing.T, on *reports, node string, d tamper.Deed) {
 	mark := on.mark()
 	must(t, d.Do())

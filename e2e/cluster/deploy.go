@@ -14,8 +14,8 @@ import (
 	"github.com/nodetrust/nodetrust/internal/fixture"
 )
 
-// mayProtect tells whether this machine lets a process be protected from running out of memory: a pod of high priority can't
-// start elsewhere.
+// mayProtect tells whether this machine lets a process be protected from running out of memory: a pod of high
+// priority can't start elsewhere.
 func mayProtect() (bool, error) {
 	b, err := os.ReadFile("/proc/self/status")
 	if err != nil {
@@ -30,8 +30,8 @@ func mayProtect() (bool, error) {
 	return bits&(1<<unix.CAP_SYS_RESOURCE) != 0, nil
 }
 
-// AgentManifests pushes the agents' image as the Dockerfile makes it, signed by Corp, and returns deploy/ for it, with further
-// arguments for the agent. The ConfigMap is Desire's.
+// AgentManifests pushes the agents' image as the Dockerfile makes it, signed by Corp, and returns deploy/ for it,
+// with further arguments for the agent. The ConfigMap is Desire's.
 func (c *Cluster) AgentManifests(args ...string) ([]byte, error) {
 	root, err := lab.ModuleRoot()
 	if err != nil {
@@ -63,7 +63,8 @@ func (c *Cluster) agentManifests(overlay string, args ...string) ([]byte, error)
 	if patch.Len() > 0 {
 		patches = "patches:\n- target: {kind: DaemonSet}\n  patch: |-\n" + patch.String()
 	}
-	return c.kustomize(overlay, fmt.Sprintf("images: [{name: nodetrust, newName: %q, digest: %q}]\n%s", name, digest, patches))
+	return c.kustomize(overlay, fmt.Sprintf("images: [{name: nodetrust, newName: %q, digest: %q}]\n%s", name,
+		digest, patches))
 }
 
 // pushAgent pushes the agents' image, signed by key unless that is nil.
@@ -86,7 +87,8 @@ func (c *Cluster) kustomize(dir, more string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	text := fmt.Sprintf("apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nresources: [%s]\n%s", resource, more)
+	text := fmt.Sprintf("apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nresources: [%s]\n%s",
+		resource, more)
 	if err := os.WriteFile(filepath.Join(tmp, "kustomization.yaml"), []byte(text), 0o644); err != nil {
 		return nil, err
 	}

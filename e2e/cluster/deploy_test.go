@@ -31,7 +31,8 @@ func deploy(t *testing.T, c *Cluster) *deployment {
 	return d
 }
 
-// brisk arguments make agents look, and write, often enough for tests. TestSimulated is about the spread that they have else.
+// brisk arguments make agents look, and write, often enough for tests. TestSimulated is about the spread that they
+// have else.
 var brisk = []string{"--resync=2s", "--probe-interval=3s", "--report-spread=2s"}
 
 // deployManifests runs agents in pods till the end of the test, on nodes that accept every image.
@@ -109,8 +110,8 @@ func (d *deployment) token(n *Node) (string, error) {
 // gathered is a bit less than the 2 s over which an agent gathers at least what it has to say before it writes.
 const gathered = 1500 * time.Millisecond
 
-// pending is how long at most the agent of a node was on its way to a state, since a moment. Only where that took as long as it
-// gathers may it have told so.
+// pending is how long at most the agent of a node was on its way to a state, since a moment. Only where that took as
+// long as it gathers may it have told so.
 func (d *deployment) pending(t *testing.T, node string, since time.Time) (longest time.Duration) {
 	t.Helper()
 	p, err := d.pod(node)

@@ -164,8 +164,8 @@ type Container struct {
 
 // ContainerUsage is what a cgroup says of a container, its children included.
 type ContainerUsage struct {
-	// Anonymous is memory that no file is behind (what cAdvisor calls RSS); Working is what the kubelet goes by: all memory but
-	// the files that were not used lately; Peak is the most that was used, page cache included.
+	// Anonymous is memory that no file is behind (what cAdvisor calls RSS); Working is what the kubelet goes by: all
+	// memory but the files that were not used lately; Peak is the most that was used, page cache included.
 	Anonymous, Working, Peak int64
 	// Process is the resident memory of its first process, shared pages of its program file included.
 	Process int64
@@ -218,12 +218,14 @@ func (g *Container) Usage() (u ContainerUsage, err error) {
 	var current, inactive int64
 	if g.unified {
 		stat := r.table(filepath.Join(g.memory, "memory.stat"))
-		current, inactive, u.Anonymous = r.number(filepath.Join(g.memory, "memory.current")), stat["inactive_file"], stat["anon"]
+		current, inactive, u.Anonymous = r.number(filepath.Join(g.memory, "memory.current")), stat["inactive_file"],
+			stat["anon"]
 		u.Peak = r.number(filepath.Join(g.memory, "memory.peak"))
 		u.CPU = time.Duration(r.table(filepath.Join(g.cpu, "cpu.stat"))["usage_usec"]) * time.Microsecond
 	} else {
 		stat := r.table(filepath.Join(g.memory, "memory.stat"))
-		current, inactive, u.Anonymous = r.number(filepath.Join(g.memory, "memory.usage_in_bytes")), stat["total_inactive_file"], stat["total_rss"]
+		current, inactive, u.Anonymous = r.number(filepath.Join(g.memory, "memory.usage_in_bytes")),
+			stat["total_inactive_file"], stat["total_rss"]
 		u.Peak = r.number(filepath.Join(g.memory, "memory.max_usage_in_bytes"))
 		u.CPU = time.Duration(r.number(filepath.Join(g.cpu, "cpuacct.usage")))
 	}

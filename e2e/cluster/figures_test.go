@@ -17,7 +17,8 @@ func TestHerd(t *testing.T) {
 	var log strings.Builder
 	line := func(user, node, verb string, code int, at time.Duration) {
 		fmt.Fprintf(&log, `{"stage":"ResponseComplete","verb":%q,"user":{"username":%q,"extra":{"authentication.kubernetes.io/node-name":[%q]}},`+
-			`"responseStatus":{"code":%d},"requestReceivedTimestamp":%q,"requestObject":{"a":1}}`+"\n", verb, user, node, code, began.Add(at).Format(time.RFC3339Nano))
+			`"responseStatus":{"code":%d},"requestReceivedTimestamp":%q,"requestObject":{"a":1}}`+"\n", verb, user, node, code,
+			began.Add(at).Format(time.RFC3339Nano))
 	}
 	line(agentUser, "a", "get", 200, 0)
 	since := int64(log.Len())
@@ -35,10 +36,12 @@ func TestHerd(t *testing.T) {
 
 	h, err := c.Herd(since, began)
 	must(t, err)
-	if h.Requests != 9 || h.Writes != 8 || h.Busiest != 6 || h.PerNode != 2 || h.Body != len(`{"a":1}`) || h.Failed[429] != 1 {
+	if h.Requests != 9 || h.Writes != 8 || h.Busiest != 6 || h.PerNode != 2 || h.Body != len(`{"a":1}`) ||
+		h.Failed[429] != 1 {
 		t.Errorf("%s", h)
 	}
-	if len(h.Delays) != 7 || h.Delay(0) != 1500*time.Millisecond || h.Delay(50) != 2300*time.Millisecond || h.Delay(100) != 12*time.Second {
+	if len(h.Delays) != 7 || h.Delay(0) != 1500*time.Millisecond || h.Delay(50) != 2300*time.Millisecond ||
+		h.Delay(100) != 12*time.Second {
 		t.Errorf("delays %v", h.Delays)
 	}
 	if h, err := c.Herd(int64(log.Len()), began); err != nil || h.Requests != 0 || h.Busiest != 0 || h.Delay(99) != 0 {
@@ -54,12 +57,14 @@ func TestContainer(t *testing.T) {
 		files map[string]string // below the mounts' directories of the lab
 	}{
 		{"unified", map[string]string{
-			"a/crio-0123/memory.current": "5000\n", "a/crio-0123/memory.stat": "anon 3000\nfile 2000\ninactive_file 1500\n", "a/crio-0123/memory.peak": "9000\n",
-			"a/crio-0123/cpu.stat": "usage_usec 77\nuser_usec 1\n", "a/crio-0123/cgroup.procs": process,
+			"a/crio-0123/memory.current": "5000\n", "a/crio-0123/memory.stat": "anon 3000\nfile 2000\ninactive_file 1500\n",
+			"a/crio-0123/memory.peak": "9000\n",
+			"a/crio-0123/cpu.stat":    "usage_usec 77\nuser_usec 1\n", "a/crio-0123/cgroup.procs": process,
 			"a/crio-conmon-0123/memory.current": "1\n",
 		}},
 		{"version 1", map[string]string{
-			"a/kubepods/crio-0123/memory.usage_in_bytes": "5000\n", "a/kubepods/crio-0123/memory.stat": "rss 1\ntotal_rss 3000\ntotal_inactive_file 1500\n",
+			"a/kubepods/crio-0123/memory.usage_in_bytes":     "5000\n",
+			"a/kubepods/crio-0123/memory.stat":               "rss 1\ntotal_rss 3000\ntotal_inactive_file 1500\n",
 			"a/kubepods/crio-0123/memory.max_usage_in_bytes": "9000\n", "a/kubepods/crio-0123/cgroup.procs": process,
 			"b/crio-0123/cpuacct.usage": "77000\n", "b/crio-conmon-0123/cpuacct.usage": "1\n",
 		}},

@@ -15,10 +15,13 @@ import (
 )
 
 // ours are the files that the image has beside those of its base.
-var ours = map[string]int64{"usr/bin/nodetrust": 0o755, "usr/bin/nodetrust-agent": 0o755, "usr/share/licenses/nodetrust/LICENSE": 0o644}
+var ours = map[string]int64{
+	"usr/bin/nodetrust": 0o755, "usr/bin/nodetrust-agent": 0o755,
+	"usr/share/licenses/nodetrust/LICENSE": 0o644,
+}
 
-// ourLayer returns the digest of the image's layer that holds our programs, and fails the test if there is more or less in it
-// than ours, or anything in the layers above it.
+// ourLayer returns the digest of the image's layer that holds our programs, and fails the test if there is more or
+// less in it than ours, or anything in the layers above it.
 func ourLayer(t *testing.T, dir string) string {
 	t.Helper()
 	index, err := layout.ImageIndexFromPath(dir)
@@ -68,8 +71,8 @@ func regular(t *testing.T, l v1.Layer) map[string]int64 {
 	}
 }
 
-// TestImage: a second build, from other copies of the sources and without the objects of the first, gives the same layer. What
-// lies about in the work tree gets into neither.
+// TestImage: a second build, from other copies of the sources and without the objects of the first, gives the same
+// layer. What lies about in the work tree gets into neither.
 func TestImage(t *testing.T) {
 	t.Parallel()
 	c := need(t)
@@ -78,7 +81,8 @@ func TestImage(t *testing.T) {
 	s, err := c.Lab.Source()
 	must(t, err)
 	for _, name := range []string{
-		".env", ".git/config", "agent/agent_test.go", "bin/nodetrust", "deploy/sbom/main.go", "docs/install.md", "e2e/lab/image.go", "hack/soak.sh", "id_ed25519", "internal/trust/testdata/secret.yaml",
+		".env", ".git/config", "agent/agent_test.go", "bin/nodetrust", "deploy/sbom/main.go", "docs/install.md",
+		"e2e/lab/image.go", "hack/soak.sh", "id_ed25519", "internal/trust/testdata/secret.yaml",
 	} {
 		must(t, os.MkdirAll(filepath.Join(s.Dir, filepath.Dir(name)), 0o755))
 		must(t, os.WriteFile(filepath.Join(s.Dir, name), []byte("secret\n"), 0o644))

@@ -14,16 +14,16 @@ import (
 	"github.com/nodetrust/nodetrust/internal/fixture"
 )
 
-// Images are a registry and a lookaside server in the cluster's network, with images that run, and a key that signed some of
-// them.
+// Images are a registry and a lookaside server in the cluster's network, with images that run, and a key that signed
+// some of them.
 type Images struct {
 	Registry  *fixture.Registry
 	Lookaside *fixture.Lookaside
 	// Corp signs what must be accepted.
 	Corp *fixture.Key
 
-	// References. All run the same program and have other digests: Pause by tag in open/, the others in team/; the canaries by
-	// digest.
+	// References. All run the same program and have other digests: Pause by tag in open/, the others in team/; the
+	// canaries by digest.
 	Pause, Signed, Unsigned    string
 	AcceptCanary, RefuseCanary string
 	// Agent is the agents' own image by digest, once AgentManifests has pushed it.
@@ -94,8 +94,8 @@ func (i *Images) close() {
 // StartServer starts a stopped registry or lookaside server again, in the cluster's network.
 func (c *Cluster) StartServer(s *fixture.Server) error { return c.plane.InNet(s.Start) }
 
-// Push stores an image that runs, with a digest of its own, as repo:tag, signed by key unless that is nil. It returns the
-// references by tag and by digest.
+// Push stores an image that runs, with a digest of its own, as repo:tag, signed by key unless that is nil. It returns
+// the references by tag and by digest.
 func (i *Images) Push(repo, tag string, key *fixture.Key) (byTag, byDigest string, err error) {
 	img, err := fixture.ImageOf(runtime.GOARCH, []string{"/pause"},
 		fixture.File{Name: "pause", Data: i.program}, fixture.File{Name: "name", Data: []byte(repo + ":" + tag)})
@@ -147,8 +147,8 @@ func (i *Images) Sign(key *fixture.Key, repo, tag, digest string) error {
 	return i.Lookaside.Put(repo, digest, 1, sig)
 }
 
-// Trust is a trust config for the nodes: team/ is signed by Corp, open/ is not, everything else is rejected. registries are further
-// entries of spec.registries.
+// Trust is a trust config for the nodes: team/ is signed by Corp, open/ is not, everything else is rejected.
+// registries are further entries of spec.registries.
 func (i *Images) Trust(registries string) string {
 	return fmt.Sprintf(`apiVersion: nodetrust.io/v1alpha1
 kind: TrustConfig

@@ -48,7 +48,8 @@ func machine() (footprint, error) {
 		f["interface "+i.Name] = true
 	}
 	settings := []string{
-		"vm/overcommit_memory", "vm/panic_on_oom", "kernel/panic", "kernel/panic_on_oops", "kernel/keys/root_maxkeys", "kernel/keys/root_maxbytes",
+		"vm/overcommit_memory", "vm/panic_on_oom", "kernel/panic", "kernel/panic_on_oops", "kernel/keys/root_maxkeys",
+		"kernel/keys/root_maxbytes",
 		"net/ipv4/ip_forward",
 	}
 	for _, s := range settings {
@@ -93,7 +94,10 @@ func named(name string) ([]string, error) {
 			found = append(found, "mount "+at)
 		}
 	}
-	for _, pattern := range []string{"/sys/fs/cgroup/*/" + name, "/sys/fs/cgroup/" + name, filepath.Join(os.TempDir(), name)} {
+	for _, pattern := range []string{
+		"/sys/fs/cgroup/*/" + name, "/sys/fs/cgroup/" + name,
+		filepath.Join(os.TempDir(), name),
+	} {
 		paths, err := filepath.Glob(pattern)
 		if err != nil {
 			return nil, err
@@ -118,7 +122,8 @@ func processes(word string) ([]string, error) {
 		}
 		cgroup, _ := os.ReadFile(filepath.Join(filepath.Dir(file), "cgroup"))
 		if bytes.Contains(line, []byte(word)) || bytes.Contains(cgroup, []byte(word)) {
-			found = append(found, fmt.Sprintf("process %s %s", filepath.Base(filepath.Dir(file)), bytes.ReplaceAll(line, []byte{0}, []byte{' '})))
+			found = append(found, fmt.Sprintf("process %s %s", filepath.Base(filepath.Dir(file)),
+				bytes.ReplaceAll(line, []byte{0}, []byte{' '})))
 		}
 	}
 	return found, nil
@@ -147,8 +152,8 @@ func left(before footprint, name string) error {
 	})
 }
 
-// TestKilled: a lab that is killed takes its cluster along, and `lab down` sweeps what the kernel doesn't: empty cgroups and files.
-// One that is interrupted leaves nothing by itself.
+// TestKilled: a lab that is killed takes its cluster along, and `lab down` sweeps what the kernel doesn't: empty
+// cgroups and files. One that is interrupted leaves nothing by itself.
 func TestKilled(t *testing.T) {
 	t.Parallel()
 	need(t)
@@ -208,7 +213,8 @@ func TestKilled(t *testing.T) {
 	}
 }
 
-// ended waits until no process has a directory in its environment or command line: those that were killed may take a moment.
+// ended waits until no process has a directory in its environment or command line: those that were killed may take a
+// moment.
 func ended(t *testing.T, dir string) {
 	t.Helper()
 	err := lab.Poll(time.Minute, func() error {
@@ -287,12 +293,14 @@ func documented(t *testing.T, said string) {
 	must(t, tarball.WriteToFile(filepath.Join(dir, "app.tar"), name.MustParseReference("app:v1"), img))
 	cmd := exec.CommandContext(t.Context(), "sh", "-exc", commands)
 	cmd.Dir = dir
-	cmd.Env = append(os.Environ(), append(variables, "PATH="+filepath.Dir(kubeconfig)+":"+os.Getenv("PATH"), "HOME="+dir, "TMPDIR="+dir)...)
+	cmd.Env = append(os.Environ(), append(variables, "PATH="+filepath.Dir(kubeconfig)+":"+os.Getenv("PATH"), "HOME="+dir,
+		"TMPDIR="+dir)...)
 	out, err := cmd.CombinedOutput()
 	if err != nil || strings.Count(string(out), " Ready ") != nodeCount {
 		t.Errorf("docs/lab.md: %v\n%s", err, out)
 	}
-	refused := exec.CommandContext(t.Context(), "timeout", "180", "sh", "-c", "until kubectl get pods | grep -E '^unsigned .*(SignatureValidationFailed|ImagePullBackOff)'; do sleep 1; done")
+	refused := exec.CommandContext(t.Context(), "timeout", "180", "sh", "-c",
+		"until kubectl get pods | grep -E '^unsigned .*(SignatureValidationFailed|ImagePullBackOff)'; do sleep 1; done")
 	refused.Env = cmd.Env
 	if out, err := refused.CombinedOutput(); err != nil {
 		t.Errorf("waiting for the unsigned image to be refused: %v\n%s", err, out)

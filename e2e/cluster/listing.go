@@ -21,8 +21,8 @@ const crowd = "simulated-pods"
 // PodMargin is how many bytes of each pod of FillPods nobody needs.
 const PodMargin = 6 << 10
 
-// FillPods makes n pods on a node that no kubelet is behind, and returns what removes them. Each is about as large as a real one,
-// 8 KiB, and runs one of the images in turn.
+// FillPods makes n pods on a node that no kubelet is behind, and returns what removes them. Each is about as large as
+// a real one, 8 KiB, and runs one of the images in turn.
 func (c *Cluster) FillPods(n int, images ...string) (remove func() error, err error) {
 	remove = func() error {
 		return errors.Join(
@@ -36,7 +36,9 @@ func (c *Cluster) FillPods(n int, images ...string) (remove func() error, err er
 		}
 	}()
 	for _, o := range []struct{ path, kind, name string }{
-		{"/api/v1/nodes", "Node", crowd}, {"/api/v1/namespaces", "Namespace", crowd}, {"/api/v1/namespaces/" + crowd + "/serviceaccounts", "ServiceAccount", "pods"},
+		{"/api/v1/nodes", "Node", crowd},
+		{"/api/v1/namespaces", "Namespace", crowd},
+		{"/api/v1/namespaces/" + crowd + "/serviceaccounts", "ServiceAccount", "pods"},
 	} {
 		object := map[string]any{"apiVersion": "v1", "kind": o.kind, "metadata": map[string]string{"name": o.name}}
 		if err := c.post(o.path, object, nil); err != nil {
@@ -51,10 +53,14 @@ func (c *Cluster) FillPods(n int, images ...string) (remove func() error, err er
 			_, _ = rand.Read(margin) // never fails, and can't be compressed
 			return c.post("/api/v1/namespaces/"+crowd+"/pods", map[string]any{
 				"apiVersion": "v1", "kind": "Pod",
-				"metadata": map[string]any{"name": fmt.Sprintf("pod-%05d", i), "annotations": map[string]string{"example.com/size": base64.StdEncoding.EncodeToString(margin)}},
+				"metadata": map[string]any{
+					"name":        fmt.Sprintf("pod-%05d", i),
+					"annotations": map[string]string{"example.com/size": base64.StdEncoding.EncodeToString(margin)},
+				},
 				"spec": map[string]any{
-					"nodeName": crowd, "serviceAccountName": "pods", "automountServiceAccountToken": false, "terminationGracePeriodSeconds": 0,
-					"containers": []any{map[string]string{"name": "c", "image": images[i%len(images)]}},
+					"nodeName": crowd, "serviceAccountName": "pods", "automountServiceAccountToken": false,
+					"terminationGracePeriodSeconds": 0,
+					"containers":                    []any{map[string]string{"name": "c", "image": images[i%len(images)]}},
 				},
 			}, nil)
 		})

@@ -62,8 +62,9 @@ func startTime(pid int) (string, error) {
 // labProgram is what `make lab` runs.
 const labProgram = "lab"
 
-// Down ends the clusters of this machine that `make lab` started, and removes what those left behind that were killed, those of
-// tests too. It returns how many there were. Clusters of tests that run are left alone, and counted as kept.
+// Down ends the clusters of this machine that `make lab` started, and removes what those left behind that were
+// killed, those of tests too. It returns how many there were. Clusters of tests that run are left alone, and counted
+// as kept.
 func Down() (ended, kept int, err error) {
 	marks, err := filepath.Glob(filepath.Join(os.TempDir(), "nt-lab-*", markFile))
 	if err != nil {

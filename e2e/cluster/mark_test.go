@@ -8,7 +8,8 @@ import (
 	"testing"
 )
 
-// TestDown ends what `make lab` runs and sweeps what is dead, and leaves the clusters of tests alone that run beside it.
+// TestDown ends what `make lab` runs and sweeps what is dead, and leaves the clusters of tests alone that run beside
+// it.
 func TestDown(t *testing.T) {
 	for _, tt := range []struct {
 		name, program string

@@ -58,7 +58,8 @@ func untouched(t *testing.T, n *Node, before map[string]string) {
 // hostDirs are those in which the Machine Config Operator's files are.
 var hostDirs = []string{"etc", "root", "usr"}
 
-// operate does what the Machine Config Operator does with a MachineConfig: it writes the files, and says so in currentconfig.
+// operate does what the Machine Config Operator does with a MachineConfig: it writes the files, and says so in
+// currentconfig.
 func operate(t *testing.T, n *Node, trust string) {
 	t.Helper()
 	config, err := n.Render(trust, "--to", "machineconfig")
@@ -71,8 +72,8 @@ func operate(t *testing.T, n *Node, trust string) {
 	must(t, os.WriteFile(filepath.Join(dir, "currentconfig"), config, 0o644))
 }
 
-// TestOperator: a node of the Machine Config Operator is known by its directory (node1) or by its Node's annotation (node2). It is
-// never written to, and what the Node says is right.
+// TestOperator: a node of the Machine Config Operator is known by its directory (node1) or by its Node's annotation
+// (node2). It is never written to, and what the Node says is right.
 func TestOperator(t *testing.T) {
 	const annotation = "machineconfiguration.openshift.io/currentConfig"
 	c := need(t)
@@ -100,7 +101,8 @@ func TestOperator(t *testing.T) {
 
 	t.Run("another MachineConfig has won", func(t *testing.T) {
 		r := settle(t, one.reports, "node1", "Shadowed")
-		if r.Reason != "OtherMachineConfig" || !strings.Contains(r.Message, "apply MachineConfig 51-worker-lab") || r.Desired == r.Observed {
+		if r.Reason != "OtherMachineConfig" || !strings.Contains(r.Message, "apply MachineConfig 51-worker-lab") ||
+			r.Desired == r.Observed {
 			t.Errorf("the Node says %q", r)
 		}
 		untouched(t, one.node, before["node1"])

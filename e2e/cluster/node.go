@@ -67,7 +67,8 @@ func (n *Node) StartKubelet() (err error) {
 	if err := os.WriteFile(config, []byte(text), 0o644); err != nil {
 		return err
 	}
-	n.kubelet, err = n.Start(n.cluster.kube, "kubelet", "--config", config, "--kubeconfig", n.cluster.pki.path(n.Name+".kubeconfig"),
+	n.kubelet, err = n.Start(n.cluster.kube, "kubelet", "--config", config, "--kubeconfig",
+		n.cluster.pki.path(n.Name+".kubeconfig"),
 		"--hostname-override", n.Name, "--node-ip", n.Address)
 	return err
 }
@@ -152,14 +153,15 @@ func (n *Node) Provision(trust string) error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	if out, err := n.Command(ctx, "cp", "-R", filepath.Join(dir, "files/etc/containers")+"/.", "/etc/containers/").CombinedOutput(); err != nil {
+	if out, err := n.Command(ctx, "cp", "-R", filepath.Join(dir, "files/etc/containers")+"/.",
+		"/etc/containers/").CombinedOutput(); err != nil {
 		return fmt.Errorf("provisioning %s: %w: %s", n.Name, err, out)
 	}
 	return nil
 }
 
-// Reset makes the node accept every image again, and installs Corp's key. It removes what was written to /etc/containers and to
-// root's own configuration.
+// Reset makes the node accept every image again, and installs Corp's key. It removes what was written to
+// /etc/containers and to root's own configuration.
 func (n *Node) Reset() error {
 	containers := n.Path("etc/containers")
 	entries, err := os.ReadDir(containers)

@@ -20,24 +20,34 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// noVersion of owners is none that the API server has: else the garbage collector would look for them, and delete what they own.
+// noVersion of owners is none that the API server has: else the garbage collector would look for them, and delete
+// what they own.
 const noVersion = "machineconfiguration.openshift.io/v0"
 
-// machineConfig is a MachineConfig of a role with files, by path. owner, if not empty, is the kind of what the Machine Config
-// Operator made it from.
+// machineConfig is a MachineConfig of a role with files, by path. owner, if not empty, is the kind of what the
+// Machine Config Operator made it from.
 func machineConfig(name, role, owner string, files map[string]string) []byte {
 	list := []any{}
 	for _, path := range slices.Sorted(maps.Keys(files)) {
 		content := files[path]
-		list = append(list, map[string]any{"path": path, "mode": 420, "overwrite": true, "contents": map[string]any{"source": "data:," + url.PathEscape(content)}})
+		list = append(list, map[string]any{
+			"path": path, "mode": 420, "overwrite": true,
+			"contents": map[string]any{"source": "data:," + url.PathEscape(content)},
+		})
 	}
 	metadata := map[string]any{"name": name, "labels": map[string]any{"machineconfiguration.openshift.io/role": role}}
 	if owner != "" {
-		metadata["ownerReferences"] = []any{map[string]any{"apiVersion": noVersion, "kind": owner, "name": "cluster", "uid": "00000000-0000-0000-0000-000000000000"}}
+		metadata["ownerReferences"] = []any{map[string]any{
+			"apiVersion": noVersion, "kind": owner, "name": "cluster",
+			"uid": "00000000-0000-0000-0000-000000000000",
+		}}
 	}
 	b, err := yaml.Marshal(map[string]any{
 		"apiVersion": "machineconfiguration.openshift.io/v1", "kind": "MachineConfig", "metadata": metadata,
-		"spec": map[string]any{"config": map[string]any{"ignition": map[string]any{"version": "3.4.0"}, "storage": map[string]any{"files": list}}},
+		"spec": map[string]any{"config": map[string]any{
+			"ignition": map[string]any{"version": "3.4.0"},
+			"storage":  map[string]any{"files": list},
+		}},
 	})
 	if err != nil {
 		panic(err)
@@ -85,7 +95,8 @@ func clusterVersion(t *testing.T, c *Cluster, version string) {
 	t.Helper()
 	must(t, c.Apply([]byte("apiVersion: config.openshift.io/v1\nkind: ClusterVersion\nmetadata: {name: version}\nspec: {clusterID: 11111111-1111-1111-1111-111111111111}\n")))
 	status := fmt.Sprintf(`[{"op":"add","path":"/status","value":{"desired":{"version":%q,"image":"quay.io/openshift-release-dev/ocp-release@sha256:%064d"},"observedGeneration":1,"versionHash":"x","history":[],"availableUpdates":null}}]`, version, 0)
-	must(t, c.Do("PATCH", "/apis/config.openshift.io/v1/clusterversions/version/status", "application/json-patch+json", []byte(status), nil))
+	must(t, c.Do("PATCH", "/apis/config.openshift.io/v1/clusterversions/version/status", "application/json-patch+json",
+		[]byte(status), nil))
 }
 
 // ran is what a command of nodetrust has done.
@@ -123,17 +134,22 @@ func write(t *testing.T, name string, data []byte) string {
 func TestLive(t *testing.T) {
 	c := need(t)
 	objects := [][]byte{
-		machineConfigPool("worker", "worker"), machineConfigPool("infra", "worker", "infra"), machineConfigPool("plain", "plain"),
+		machineConfigPool("worker", "worker"), machineConfigPool("infra", "worker", "infra"),
+		machineConfigPool("plain", "plain"),
 		machineConfig(workerTemplate, "worker", "ControllerConfig", map[string]string{policyPath: acceptAnything}),
 		machineConfig(generated, "worker", "Image", map[string]string{
-			policyPath: theirPolicy("quay.io/else"), sigstorePath: fmt.Sprintf("docker:\n  quay.io/else:\n    use-sigstore-attachments: true\n  %s/team:\n    use-sigstore-attachments: true\n", c.Registry.Host),
+			policyPath: theirPolicy("quay.io/else"), sigstorePath: fmt.Sprintf(
+				"docker:\n  quay.io/else:\n    use-sigstore-attachments: true\n  %s/team:\n    use-sigstore-attachments: true\n",
+				c.Registry.Host),
 		}),
-		machineConfig("01-plain-container-runtime", "plain", "ControllerConfig", map[string]string{policyPath: acceptAnything, "/etc/html": "<&>\u2028"}),
+		machineConfig("01-plain-container-runtime", "plain", "ControllerConfig",
+			map[string]string{policyPath: acceptAnything, "/etc/html": "<&>\u2028"}),
 		[]byte("apiVersion: config.openshift.io/v1\nkind: ClusterImagePolicy\nmetadata: {name: else}\nspec: {scopes: [quay.io/else], policy: {rootOfTrust: {policyType: PublicKey, publicKey: {keyData: LS0tLS1CRUdJTiBQVUJMSUMgS0VZLS0tLS0KTUZrdwotLS0tLUVORCBQVUJMSUMgS0VZLS0tLS0=}}}}\n"),
 		[]byte("apiVersion: config.openshift.io/v1\nkind: Image\nmetadata: {name: cluster}\nspec: {}\n"),
 	}
 	for i := range 47 { // more than two pages, among them what the MCO rendered long ago
-		objects = append(objects, machineConfig(fmt.Sprintf("rendered-worker-%032d", i), "", "MachineConfigPool", map[string]string{policyPath: acceptAnything}))
+		objects = append(objects, machineConfig(fmt.Sprintf("rendered-worker-%032d", i), "", "MachineConfigPool",
+			map[string]string{policyPath: acceptAnything}))
 	}
 	openshift(t, c, objects...)
 	clusterVersion(t, c, "4.20.3")
@@ -150,7 +166,10 @@ func TestLive(t *testing.T) {
 	must(t, errors.Join(err, z.Close()))
 	asJSON, err := c.Kubectl("get", "machineconfigs,machineconfigpools,clusterversions,images.config.openshift.io,clusterimagepolicies", "-o", "json")
 	must(t, err)
-	dumps := map[string]string{"yaml": write(t, "dump.yaml", []byte(text)), "gzip": write(t, "dump.gz", zipped.Bytes()), "json": write(t, "dump.json", []byte(asJSON))}
+	dumps := map[string]string{
+		"yaml": write(t, "dump.yaml", []byte(text)), "gzip": write(t, "dump.gz", zipped.Bytes()),
+		"json": write(t, "dump.json", []byte(asJSON)),
+	}
 
 	for _, tt := range []struct {
 		name string
@@ -158,14 +177,48 @@ func TestLive(t *testing.T) {
 		code int
 		says string
 	}{
-		{"shadowed", []string{"render", "--to", "machineconfig", "--cluster", "@", trusts["worker"]}, 3, generated + ": is merged later"},
-		{"merged", []string{"render", "--to", "machineconfig", "--cluster", "@", "--merge", trusts["worker"]}, 0, "nodetrust.io/merged-files: "},
-		{"a custom pool", []string{"render", "--to", "machineconfig", "--cluster", "@", trusts["infra"]}, 3, "would no longer have an effect"},
-		{"a custom pool, merged", []string{"render", "--to", "machineconfig", "--cluster", "@", "--merge", trusts["infra"]}, 0, "name: 99-infra-zz-lab"},
-		{"a pool without the MCO's", []string{"render", "--to", "machineconfig", "--cluster", "@", trusts["plain"]}, 3, "the MCO has not written its own yet"},
-		{"no pool", []string{"render", "--to", "machineconfig", "--cluster", "@", trusts["gone"]}, 3, "no MachineConfigPool gone"},
+		{
+			"shadowed",
+			[]string{"render", "--to", "machineconfig", "--cluster", "@", trusts["worker"]},
+			3,
+			generated + ": is merged later",
+		},
+		{
+			"merged",
+			[]string{"render", "--to", "machineconfig", "--cluster", "@", "--merge", trusts["worker"]},
+			0,
+			"nodetrust.io/merged-files: ",
+		},
+		{
+			"a custom pool",
+			[]string{"render", "--to", "machineconfig", "--cluster", "@", trusts["infra"]},
+			3,
+			"would no longer have an effect",
+		},
+		{
+			"a custom pool, merged",
+			[]string{"render", "--to", "machineconfig", "--cluster", "@", "--merge", trusts["infra"]},
+			0, "name: 99-infra-zz-lab",
+		},
+		{
+			"a pool without the MCO's",
+			[]string{"render", "--to", "machineconfig", "--cluster", "@", trusts["plain"]},
+			3,
+			"the MCO has not written its own yet",
+		},
+		{
+			"no pool",
+			[]string{"render", "--to", "machineconfig", "--cluster", "@", trusts["gone"]},
+			3,
+			"no MachineConfigPool gone",
+		},
 		{"diff", []string{"diff", "--pool", "worker", "@", trusts["worker"]}, 0, "docker: quay.io/else: stronger: "},
-		{"diff, the other way round", []string{"diff", "--pool", "worker", trusts["worker"], "@", "-o", "json"}, 3, `"relation": "weaker"`},
+		{
+			"diff, the other way round",
+			[]string{"diff", "--pool", "worker", trusts["worker"], "@", "-o", "json"},
+			3,
+			`"relation": "weaker"`,
+		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			at := func(cluster string) ran {
@@ -183,7 +236,8 @@ func TestLive(t *testing.T) {
 			}
 			for name, file := range dumps {
 				if dump := at(file); dump != live {
-					t.Errorf("%s: exit status %d, %s%s; live: %d, %s%s", name, dump.code, dump.stdout, dump.stderr, live.code, live.stdout, live.stderr)
+					t.Errorf("%s: exit status %d, %s%s; live: %d, %s%s", name, dump.code, dump.stdout, dump.stderr, live.code,
+						live.stdout, live.stderr)
 				}
 			}
 		})
@@ -237,14 +291,15 @@ func TestLive_real(t *testing.T) {
 			}
 			live, dumped := at("live"), at(file)
 			if live != dumped || live.code != 0 || !strings.Contains(live.stderr, "01-"+pool+"-container-runtime") {
-				t.Errorf("%s %v: %d, %s%s; from the dump: %d, %s%s", pool, more, live.code, live.stdout, live.stderr, dumped.code, dumped.stdout, dumped.stderr)
+				t.Errorf("%s %v: %d, %s%s; from the dump: %d, %s%s", pool, more, live.code, live.stdout, live.stderr, dumped.code,
+					dumped.stdout, dumped.stderr)
 			}
 		}
 	}
 }
 
-// TestNodeDisruptionPolicy: what we render is a MachineConfiguration that OpenShift's own schema takes, and what it doesn't take is
-// refused.
+// TestNodeDisruptionPolicy: what we render is a MachineConfiguration that OpenShift's own schema takes, and what it
+// doesn't take is refused.
 func TestNodeDisruptionPolicy(t *testing.T) {
 	c := need(t)
 	openshift(t, c, machineConfigPool("worker", "worker"))
@@ -254,7 +309,8 @@ func TestNodeDisruptionPolicy(t *testing.T) {
 	}
 	file := write(t, "policy.yaml", []byte(rendered.stdout))
 	for _, args := range [][]string{{"--dry-run=server"}, nil} {
-		if out, err := c.Kubectl(append([]string{"apply", "--server-side", "--validate=strict", "-f", file}, args...)...); err != nil {
+		if out, err := c.Kubectl(append([]string{"apply", "--server-side", "--validate=strict", "-f", file},
+			args...)...); err != nil {
 			t.Fatalf("%v: %s", err, out)
 		}
 	}
@@ -264,13 +320,15 @@ func TestNodeDisruptionPolicy(t *testing.T) {
 	})
 	// Beside what somebody else has put there.
 	theirs := "apiVersion: operator.openshift.io/v1\nkind: MachineConfiguration\nmetadata: {name: cluster}\nspec: {nodeDisruptionPolicy: {files: [{path: /etc/theirs, actions: [{type: None}]}]}}\n"
-	if out, err := c.Kubectl("apply", "--server-side", "--field-manager=somebody", "-f", write(t, "theirs.yaml", []byte(theirs))); err != nil {
+	if out, err := c.Kubectl("apply", "--server-side", "--field-manager=somebody", "-f",
+		write(t, "theirs.yaml", []byte(theirs))); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
 	if out, err := c.Kubectl("apply", "--server-side", "-f", file); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	out, err := c.Kubectl("get", "machineconfiguration", "cluster", "-o", "jsonpath={.spec.nodeDisruptionPolicy.files[*].path}")
+	out, err := c.Kubectl("get", "machineconfiguration", "cluster", "-o",
+		"jsonpath={.spec.nodeDisruptionPolicy.files[*].path}")
 	must(t, err)
 	for _, want := range []string{"/etc/theirs", policyPath, "/etc/containers/registries.d"} {
 		if !strings.Contains(out, want) {
@@ -282,7 +340,8 @@ func TestNodeDisruptionPolicy(t *testing.T) {
 		"an action that isn't one":        {"type: Reload", "type: Relaod"},
 	} {
 		bad := strings.Replace(rendered.stdout, spoil[0], spoil[1], 1)
-		if _, err := c.Kubectl("apply", "--server-side", "--dry-run=server", "-f", write(t, "bad.yaml", []byte(bad))); err == nil {
+		if _, err := c.Kubectl("apply", "--server-side", "--dry-run=server", "-f",
+			write(t, "bad.yaml", []byte(bad))); err == nil {
 			t.Errorf("%s is taken: the test proves nothing", name)
 		}
 	}

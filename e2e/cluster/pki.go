@@ -57,7 +57,8 @@ func newPKI(dir string) (*pki, error) {
 	if err != nil {
 		return nil, err
 	}
-	return p, errors.Join(p.write("ca.crt", "CERTIFICATE", der), p.writeKey("sa.key", account), p.write("sa.pub", "PUBLIC KEY", public))
+	return p, errors.Join(p.write("ca.crt", "CERTIFICATE", der), p.writeKey("sa.key", account),
+		p.write("sa.pub", "PUBLIC KEY", public))
 }
 
 func (p *pki) path(name string) string { return filepath.Join(p.dir, name) }
@@ -85,8 +86,9 @@ func (p *pki) issue(name string, subject pkix.Name, addresses ...string) error {
 		return err
 	}
 	c := &x509.Certificate{
-		SerialNumber: serial, Subject: subject, KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(validity),
+		SerialNumber: serial, Subject: subject, KeyUsage: x509.KeyUsageDigitalSignature,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+		NotBefore:   time.Now().Add(-time.Hour), NotAfter: time.Now().Add(validity),
 	}
 	for _, a := range addresses {
 		if ip := net.ParseIP(a); ip != nil {

@@ -82,7 +82,8 @@ func TestPools(t *testing.T) {
 		must(t, err)
 		return string(b)
 	}
-	if scope := c.Registry.Host + "/infra"; strings.Contains(policy(c.Nodes[0]), scope) || !strings.Contains(policy(c.Nodes[1]), scope) {
+	if scope := c.Registry.Host + "/infra"; strings.Contains(policy(c.Nodes[0]), scope) ||
+		!strings.Contains(policy(c.Nodes[1]), scope) {
 		t.Error("the nodes have the other pool's policy")
 	}
 	err = lab.Poll(patience, func() error {
@@ -95,7 +96,8 @@ func TestPools(t *testing.T) {
 	must(t, err)
 	// The kubelets say which CRI-O they have, and it has a hole: that makes no node bad.
 	out, err := c.status(t)
-	if _, below, _ := strings.Cut(out, "\nadvisory forged-schema1: "); err != nil || !strings.Contains(below, "(cri-o://1.34.0)") {
+	if _, below, _ := strings.Cut(out, "\nadvisory forged-schema1: "); err != nil ||
+		!strings.Contains(below, "(cri-o://1.34.0)") {
 		t.Errorf("kubectl nodetrust status says nothing of the hole of CRI-O (%v):\n%s", err, out)
 	}
 	completed, err := c.plugin(t, "__complete", "nodetrust", "status", "--pool", "").Output()
@@ -117,7 +119,8 @@ func (c *Cluster) plugin(t *testing.T, args ...string) *exec.Cmd {
 	dir := t.TempDir()
 	must(t, os.Symlink(c.Lab.Programs.Nodetrust, filepath.Join(dir, "nodetrust")))
 	must(t, os.Symlink(c.Lab.Programs.Nodetrust, filepath.Join(dir, "kubectl-nodetrust")))
-	must(t, os.WriteFile(filepath.Join(dir, "kubectl_complete-nodetrust"), []byte("#!/bin/sh\nexec nodetrust __complete \"$@\"\n"), 0o755))
+	must(t, os.WriteFile(filepath.Join(dir, "kubectl_complete-nodetrust"),
+		[]byte("#!/bin/sh\nexec nodetrust __complete \"$@\"\n"), 0o755))
 	cmd := c.KubectlCommand(t.Context(), args...)
 	cmd.Env = append(cmd.Env, "PATH="+dir+":"+os.Getenv("PATH"))
 	return cmd

@@ -49,8 +49,8 @@ func podAgents() (map[string][]int, error) {
 	return found, nil
 }
 
-// TestRollingUpdate: agents are replaced one node after the other, never two work on a node, and no Node says anything but Enforced
-// meanwhile.
+// TestRollingUpdate: agents are replaced one node after the other, never two work on a node, and no Node says
+// anything but Enforced meanwhile.
 func TestRollingUpdate(t *testing.T) {
 	c := need(t)
 	d := deploy(t, c)
@@ -68,7 +68,8 @@ func TestRollingUpdate(t *testing.T) {
 		}
 	}
 	since, began := c.audited(t), time.Now()
-	_, err = c.Kubectl("-n", "nodetrust", "patch", "daemonset", "nodetrust-agent-worker", "-p", `{"spec":{"template":{"metadata":{"annotations":{"example.com/version":"2"}}}}}`)
+	_, err = c.Kubectl("-n", "nodetrust", "patch", "daemonset", "nodetrust-agent-worker", "-p",
+		`{"spec":{"template":{"metadata":{"annotations":{"example.com/version":"2"}}}}}`)
 	must(t, err)
 	err = lab.Poll(2*patience, func() error {
 		now, err := podAgents()
@@ -125,7 +126,8 @@ func TestRollingUpdate(t *testing.T) {
 		desired := filepath.Join(c.dir, "second.yaml")
 		must(t, os.WriteFile(desired, config, 0o644))
 		before := snapshot(t, n, hostDirs...)
-		p, err := n.Start(c.Lab.Programs.Agent, "--host-root", "/", "--desired", desired, "--node-name", n.Name, "--runtime", "cri")
+		p, err := n.Start(c.Lab.Programs.Agent, "--host-root", "/", "--desired", desired, "--node-name", n.Name,
+			"--runtime", "cri")
 		must(t, err)
 		t.Cleanup(func() {
 			if !p.Exited() {

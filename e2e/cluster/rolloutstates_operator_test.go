@@ -14,9 +14,10 @@ import (
 	"time"
 )
 
-// operator does to the objects of one pool, and to the files of its nodes, what the Machine Config Operator of OpenShift 4.15 and
-// later does, one step at a time and in its order: render, sync (its controllers), begin and finish (its daemon on a node).
-// No Machine Config Operator runs in the lab. It knows nothing of nodetrust: the merge is its own.
+// operator does to the objects of one pool, and to the files of its nodes, what the Machine Config Operator of
+// OpenShift 4.15 and later does, one step at a time and in its order: render, sync (its controllers), begin and
+// finish (its daemon on a node). No Machine Config Operator runs in the lab. It knows nothing of nodetrust: the merge
+// is its own.
 type operator struct {
 	t    *testing.T
 	c    *Cluster
@@ -92,8 +93,8 @@ func (o *operator) generate(object []byte) {
 	must(o.t, err)
 }
 
-// render is the render controller: it merges what the pool selects, makes the rendered MachineConfig, and points the pool's
-// spec to it. That raises the pool's generation.
+// render is the render controller: it merges what the pool selects, makes the rendered MachineConfig, and points the
+// pool's spec to it. That raises the pool's generation.
 func (o *operator) render() string {
 	o.t.Helper()
 	var list struct {
@@ -111,7 +112,10 @@ func (o *operator) render() string {
 	files, order := map[string]json.RawMessage{}, []string{}
 	var references []any
 	for _, c := range sources {
-		references = append(references, map[string]any{"apiVersion": "machineconfiguration.openshift.io/v1", "kind": "MachineConfig", "name": c.Metadata.Name})
+		references = append(references, map[string]any{
+			"apiVersion": "machineconfiguration.openshift.io/v1",
+			"kind":       "MachineConfig", "name": c.Metadata.Name,
+		})
 		for _, f := range c.Spec.Config.Storage.Files {
 			p := pathOf(o.t, f)
 			if files[p] == nil {
@@ -124,18 +128,25 @@ func (o *operator) render() string {
 	for _, p := range order {
 		merged = append(merged, files[p])
 	}
-	spec, err := json.Marshal(map[string]any{"config": map[string]any{"ignition": map[string]any{"version": "3.4.0"}, "storage": map[string]any{"files": merged}}})
+	spec, err := json.Marshal(map[string]any{"config": map[string]any{
+		"ignition": map[string]any{"version": "3.4.0"},
+		"storage":  map[string]any{"files": merged},
+	}})
 	must(o.t, err)
 	name := fmt.Sprintf("rendered-%s-%x", o.pool, md5.Sum(spec))
 	object, err := json.Marshal(map[string]any{
 		"apiVersion": "machineconfiguration.openshift.io/v1", "kind": "MachineConfig", "spec": json.RawMessage(spec),
 		"metadata": map[string]any{"name": name, "ownerReferences": []any{map[string]any{
-			"apiVersion": "machineconfiguration.openshift.io/v1", "kind": "MachineConfigPool", "name": o.pool, "uid": o.get().Metadata.UID, "controller": true,
+			"apiVersion": "machineconfiguration.openshift.io/v1", "kind": "MachineConfigPool", "name": o.pool,
+			"uid": o.get().Metadata.UID, "controller": true,
 		}}},
 	})
 	must(o.t, err)
 	must(o.t, o.c.Apply(object))
-	o.patch("", map[string]any{"spec": map[string]any{"configuration": map[string]any{"name": name, "source": references}}})
+	o.patch("", map[string]any{"spec": map[string]any{"configuration": map[string]any{
+		"name":   name,
+		"source": references,
+	}}})
 	return name
 }
 
@@ -164,8 +175,8 @@ func (o *operator) annotate(n *Node, values map[string]string) {
 	must(o.t, err)
 }
 
-// sync is the node controller: unless the pool is paused it gives one node, if all others are available, the pool's rendered
-// MachineConfig as desired; then it writes down what the nodes say. Of a degraded node the pool is degraded.
+// sync is the node controller: unless the pool is paused it gives one node, if all others are available, the pool's
+// rendered MachineConfig as desired; then it writes down what the nodes say. Of a degraded node the pool is degraded.
 func (o *operator) sync() {
 	o.t.Helper()
 	p := o.get()
@@ -197,15 +208,21 @@ func (o *operator) sync() {
 		if is {
 			status = "True"
 		}
-		return map[string]any{"type": kind, "status": status, "reason": "", "message": message, "lastTransitionTime": time.Now().UTC().Format(time.RFC3339)}
+		return map[string]any{
+			"type": kind, "status": status, "reason": "", "message": message,
+			"lastTransitionTime": time.Now().UTC().Format(time.RFC3339),
+		}
 	}
 	done := updated == all && unavailable == 0
 	status := map[string]any{
-		"observedGeneration": p.Metadata.Generation, "machineCount": all, "updatedMachineCount": updated, "readyMachineCount": updated,
+		"observedGeneration": p.Metadata.Generation, "machineCount": all, "updatedMachineCount": updated,
+		"readyMachineCount":       updated,
 		"unavailableMachineCount": unavailable, "degradedMachineCount": degraded,
 		"conditions": []any{
-			condition("RenderDegraded", false, ""), condition("NodeDegraded", degraded > 0, strings.Join(why, ", ")), condition("Degraded", degraded > 0, ""),
-			condition("Updated", done, "All nodes are updated with "+rendered), condition("Updating", !done && !p.Spec.Paused, "All nodes are updating to "+rendered),
+			condition("RenderDegraded", false, ""), condition("NodeDegraded", degraded > 0, strings.Join(why, ", ")),
+			condition("Degraded", degraded > 0, ""),
+			condition("Updated", done, "All nodes are updated with "+rendered),
+			condition("Updating", !done && !p.Spec.Paused, "All nodes are updating to "+rendered),
 		},
 	}
 	if done {
@@ -218,9 +235,18 @@ func (o *operator) sync() {
 func (o *operator) renderFails(message string) {
 	o.t.Helper()
 	o.patch("/status", map[string]any{"status": map[string]any{"conditions": []any{
-		map[string]any{"type": "RenderDegraded", "status": "True", "reason": "", "message": message, "lastTransitionTime": time.Now().UTC().Format(time.RFC3339)},
-		map[string]any{"type": "Degraded", "status": "True", "reason": "", "message": "", "lastTransitionTime": time.Now().UTC().Format(time.RFC3339)},
-		map[string]any{"type": "Updated", "status": "True", "reason": "", "message": "", "lastTransitionTime": time.Now().UTC().Format(time.RFC3339)},
+		map[string]any{
+			"type": "RenderDegraded", "status": "True", "reason": "", "message": message,
+			"lastTransitionTime": time.Now().UTC().Format(time.RFC3339),
+		},
+		map[string]any{
+			"type": "Degraded", "status": "True", "reason": "", "message": "",
+			"lastTransitionTime": time.Now().UTC().Format(time.RFC3339),
+		},
+		map[string]any{
+			"type": "Updated", "status": "True", "reason": "", "message": "",
+			"lastTransitionTime": time.Now().UTC().Format(time.RFC3339),
+		},
 	}}})
 }
 

@@ -54,7 +54,10 @@ type walk struct {
 // status runs rollout status once.
 func (w *walk) status(args ...string) (rolloutOf, int) {
 	w.Helper()
-	r := nodetrust(w.T, w.c, append([]string{"rollout", "status", "--agents", "elsewhere", "-o", "json", "--desired", w.mc}, args...)...)
+	r := nodetrust(w.T, w.c, append([]string{
+		"rollout", "status", "--agents", "elsewhere", "-o", "json", "--desired",
+		w.mc,
+	}, args...)...)
 	var out struct{ Pools []rolloutOf }
 	if err := json.Unmarshal([]byte(r.stdout), &out); err != nil || len(out.Pools) != 1 {
 		w.Fatalf("%v: exit status %d, %s%s", err, r.code, r.stdout, r.stderr)
@@ -93,10 +96,12 @@ func (w *walk) becomes(state string, code int) rolloutOf {
 	return got
 }
 
-// updatedSays asserts what `oc wait --for=condition=Updated` would answer: the wrong thing, in the windows that are tested.
+// updatedSays asserts what `oc wait --for=condition=Updated` would answer: the wrong thing, in the windows that are
+// tested.
 func (w *walk) updatedSays(want string) {
 	w.Helper()
-	got, err := w.c.Kubectl("get", "machineconfigpool", "worker", "-o", `jsonpath={.status.conditions[?(@.type=="Updated")].status}`)
+	got, err := w.c.Kubectl("get", "machineconfigpool", "worker", "-o",
+		`jsonpath={.status.conditions[?(@.type=="Updated")].status}`)
 	must(w.T, err)
 	if got != want {
 		w.Errorf("the pool says Updated=%s, the window that is tested has %s", got, want)
@@ -130,7 +135,8 @@ type waiting struct {
 func (w *walk) wait(args ...string) *waiting {
 	w.Helper()
 	x := &waiting{done: make(chan error, 1)}
-	x.Cmd = exec.Command(w.c.Lab.Programs.Nodetrust, append([]string{"rollout", "status", "--wait", "--agents", "elsewhere", "--desired", w.mc}, args...)...)
+	x.Cmd = exec.Command(w.c.Lab.Programs.Nodetrust,
+		append([]string{"rollout", "status", "--wait", "--agents", "elsewhere", "--desired", w.mc}, args...)...)
 	x.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + filepath.Join(w.c.dir, "home"), "KUBECONFIG=" + w.c.Kubeconfig}
 	x.Stdout, x.Stderr = &x.stdout, &x.stderr
 	must(w.T, x.Start())
@@ -166,8 +172,8 @@ func (w *walk) ends(x *waiting, code int, says string) {
 	}
 }
 
-// TestRolloutStates drives the objects of OpenShift's own CRDs, and the files on the nodes, as the Machine Config Operator does it,
-// through every state of a rollout. Real agents judge the nodes.
+// TestRolloutStates drives the objects of OpenShift's own CRDs, and the files on the nodes, as the Machine Config
+// Operator does it, through every state of a rollout. Real agents judge the nodes.
 func TestRolloutStates(t *testing.T) {
 	c := need(t)
 	openshift(t, c, machineConfigPool("worker", "worker"),
@@ -212,9 +218,13 @@ func TestRolloutStates(t *testing.T) {
 	old := w.o.get().rendered()
 	var wait *waiting
 
-	step("not applied", func(w *walk) { w.is("Unknown", 4, "NotApplied", "the cluster has no MachineConfig 51-worker-lab") })
+	step("not applied", func(w *walk) {
+		w.is("Unknown", 4, "NotApplied",
+			"the cluster has no MachineConfig 51-worker-lab")
+	})
 	step("an earlier edition was rolled out", func(w *walk) {
-		before, err := c.Nodes[0].Render(c.Trust("  - {scope: 127.0.0.1:9/before, require: reject}\n"), "--to", "machineconfig")
+		before, err := c.Nodes[0].Render(c.Trust("  - {scope: 127.0.0.1:9/before, require: reject}\n"), "--to",
+			"machineconfig")
 		must(w.T, err)
 		must(w.T, c.Apply(before))
 		w.rollOut()
@@ -276,7 +286,8 @@ func TestRolloutStates(t *testing.T) {
 			w.Errorf("got %+v", got)
 		}
 		outer.ends(wait, 0, "pool worker: RolledOut: ")
-		if found := nodetrust(w.T, c, "rollout", "status", "--agents", "elsewhere"); found.code != 0 || !strings.HasPrefix(found.stdout, "pool worker: RolledOut: 51-worker-lab") {
+		if found := nodetrust(w.T, c, "rollout", "status", "--agents", "elsewhere"); found.code != 0 ||
+			!strings.HasPrefix(found.stdout, "pool worker: RolledOut: 51-worker-lab") {
 			w.Errorf("found by itself: exit status %d, %s%s", found.code, found.stdout, found.stderr)
 		}
 	})
@@ -293,7 +304,10 @@ func TestRolloutStates(t *testing.T) {
 		w.becomes("RolledOut", 0)
 	})
 	step("degraded node", func(w *walk) {
-		w.o.annotate(c.Nodes[1], map[string]string{"state": "Degraded", "reason": `content mismatch for file "/etc/containers/policy.json"`})
+		w.o.annotate(c.Nodes[1], map[string]string{
+			"state":  "Degraded",
+			"reason": `content mismatch for file "/etc/containers/policy.json"`,
+		})
 		w.is("Degraded", 3, "NodesDegraded", "node2: Degraded content mismatch")
 		w.o.sync()
 		w.is("Degraded", 3, "NodesDegraded", "node2: Degraded content mismatch")
@@ -320,7 +334,8 @@ func TestRolloutStates(t *testing.T) {
 		if got.State != "Shadowed" || code != 3 || len(got.ShadowedBy) != 1 || got.ShadowedBy[0] != generated {
 			w.Errorf("exit status %d, %+v", code, got)
 		}
-		if text := nodetrust(w.T, c, "rollout", "status", "--agents", "elsewhere"); text.code != 3 || !strings.HasPrefix(text.stdout, "pool worker: Shadowed by "+generated+": "+policyPath) {
+		if text := nodetrust(w.T, c, "rollout", "status", "--agents", "elsewhere"); text.code != 3 ||
+			!strings.HasPrefix(text.stdout, "pool worker: Shadowed by "+generated+": "+policyPath) {
 			w.Errorf("exit status %d, %s%s", text.code, text.stdout, text.stderr)
 		}
 	}
@@ -332,12 +347,15 @@ func TestRolloutStates(t *testing.T) {
 	})
 	step("shadowed, and a scope of ours is in two files", func(w *walk) {
 		w.o.generate(machineConfig(generated, "worker", "Image", map[string]string{
-			policyPath: theirPolicy("quay.io/else"), sigstorePath: fmt.Sprintf("docker:\n  quay.io/else:\n    use-sigstore-attachments: true\n  %s/team:\n    use-sigstore-attachments: true\n", c.Registry.Host),
+			policyPath: theirPolicy("quay.io/else"), sigstorePath: fmt.Sprintf(
+				"docker:\n  quay.io/else:\n    use-sigstore-attachments: true\n  %s/team:\n    use-sigstore-attachments: true\n",
+				c.Registry.Host),
 		}))
 		shadowed(w)
 	})
 	step("merged", func(w *walk) {
-		merged := nodetrust(w.T, c, "render", "--to", "machineconfig", "--cluster", "live", "--merge", write(w.T, "trust.yaml", []byte(c.Trust(""))))
+		merged := nodetrust(w.T, c, "render", "--to", "machineconfig", "--cluster", "live", "--merge",
+			write(w.T, "trust.yaml", []byte(c.Trust(""))))
 		if merged.code != 0 || !strings.Contains(merged.stderr, "51-worker-lab is no longer needed") {
 			w.Fatalf("exit status %d, %s", merged.code, merged.stderr)
 		}
@@ -361,12 +379,15 @@ func TestRolloutStates(t *testing.T) {
 		w.o.generate(machineConfig(generated, "worker", "Image", map[string]string{policyPath: theirPolicy("quay.io/other")}))
 		w.rollOut() // ours is still what the nodes get
 		got := w.becomes("Outdated", 3)
-		if text := strings.Join(got.Outdated, "; "); !strings.Contains(text, generated+" has another "+policyPath) || !strings.Contains(text, sigstorePath+" of "+generated+" is gone") {
+		if text := strings.Join(got.Outdated, "; "); !strings.Contains(text, generated+" has another "+policyPath) ||
+			!strings.Contains(text, sigstorePath+" of "+generated+" is gone") {
 			w.Errorf("got %+v", got)
 		}
 		w.ends(w.wait(), 3, "pool worker: Outdated: ")
-		again := nodetrust(w.T, c, "render", "--to", "machineconfig", "--cluster", "live", "--merge", write(w.T, "trust.yaml", []byte(c.Trust(""))))
-		if again.code != 0 || !strings.Contains(again.stderr, "99-worker-zz-lab is outdated: ") || !strings.Contains(again.stdout, "name: 99-worker-zz-lab") {
+		again := nodetrust(w.T, c, "render", "--to", "machineconfig", "--cluster", "live", "--merge",
+			write(w.T, "trust.yaml", []byte(c.Trust(""))))
+		if again.code != 0 || !strings.Contains(again.stderr, "99-worker-zz-lab is outdated: ") ||
+			!strings.Contains(again.stdout, "name: 99-worker-zz-lab") {
 			w.Fatalf("exit status %d, %s", again.code, again.stderr)
 		}
 		must(w.T, os.WriteFile(w.mc, []byte(again.stdout), 0o644))

@@ -94,8 +94,8 @@ func ready(p pod) error {
 	return errors.New("not ready")
 }
 
-// refused is right for a pod whose image the node refuses for its signature. The kubelet tries again and again: it says so
-// at first, and that it backs off later.
+// refused is right for a pod whose image the node refuses for its signature. The kubelet tries again and again: it
+// says so at first, and that it backs off later.
 func refused(p pod) error {
 	if len(p.Status.ContainerStatuses) == 0 {
 		return errors.New("not started")
@@ -107,13 +107,15 @@ func refused(p pod) error {
 		return errors.New("it runs")
 	case w == nil:
 		return errors.New("it has no reason to wait")
-	case w.Reason == "SignatureValidationFailed", w.Reason == "ImagePullBackOff" && strings.Contains(w.Message, "SignatureValidationFailed"):
+	case w.Reason == "SignatureValidationFailed", w.Reason == "ImagePullBackOff" &&
+		strings.Contains(w.Message, "SignatureValidationFailed"):
 		return nil
 	}
 	return fmt.Errorf("waiting: %s: %s", w.Reason, w.Message)
 }
 
-// TestSigned: nodes that were provisioned with rendered files run pods of a signed image and refuse those of an unsigned one.
+// TestSigned: nodes that were provisioned with rendered files run pods of a signed image and refuse those of an
+// unsigned one.
 func TestSigned(t *testing.T) {
 	c := need(t)
 	for _, n := range c.Nodes {
@@ -134,7 +136,8 @@ func TestSigned(t *testing.T) {
 	must(t, err)
 	for i, n := range c.Nodes {
 		if want := fmt.Sprintf("10.251.%d.", i+1); !strings.HasPrefix(pods[n.Name].Status.PodIP, want) {
-			t.Errorf("the pod on %s has the address %q, want one of its node's network %s0/24", n.Name, pods[n.Name].Status.PodIP, want)
+			t.Errorf("the pod on %s has the address %q, want one of its node's network %s0/24", n.Name,
+				pods[n.Name].Status.PodIP, want)
 		}
 	}
 }

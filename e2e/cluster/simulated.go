@@ -30,9 +30,9 @@ const (
 	atOnce = 16
 )
 
-// Fleet is many agents in one process (e2e/cmd/fleet): the agent's own loop and its own reporting code. Each has a Node object,
-// a token bound to a pod on that node, and a connection of its own; rights, admission policy and flow control are those of deploy/.
-// No kubelet is behind the nodes.
+// Fleet is many agents in one process (e2e/cmd/fleet): the agent's own loop and its own reporting code. Each has a
+// Node object, a token bound to a pod on that node, and a connection of its own; rights, admission policy and flow
+// control are those of deploy/. No kubelet is behind the nodes.
 type Fleet struct {
 	// Nodes are their names.
 	Nodes []string
@@ -125,7 +125,10 @@ func simulatedNode(name string) any {
 	images := make([]image, 50)
 	for i := range images {
 		repo := fmt.Sprintf("registry.example.com/openshift-release-dev/component-%02d", i)
-		images[i] = image{[]string{fmt.Sprintf("%s@sha256:%064x", repo, i), fmt.Sprintf("%s@sha256:%064x", repo, i+1<<20)}, 1 << 28}
+		images[i] = image{[]string{
+			fmt.Sprintf("%s@sha256:%064x", repo, i),
+			fmt.Sprintf("%s@sha256:%064x", repo, i+1<<20),
+		}, 1 << 28}
 	}
 	return map[string]any{
 		"apiVersion": "v1", "kind": "Node",
@@ -134,15 +137,16 @@ func simulatedNode(name string) any {
 	}
 }
 
-// simulatedPod is bound to its node without a scheduler, and goes at once when it is deleted: no kubelet would say that it has
-// ended.
+// simulatedPod is bound to its node without a scheduler, and goes at once when it is deleted: no kubelet would say
+// that it has ended.
 func simulatedPod(node string) any {
 	return map[string]any{
 		"apiVersion": "v1", "kind": "Pod", "metadata": map[string]any{"name": node},
 		"spec": map[string]any{
-			"nodeName": node, "serviceAccountName": "nodetrust-agent", "automountServiceAccountToken": false, "terminationGracePeriodSeconds": 0,
-			"tolerations": []any{map[string]string{"operator": "Exists"}},
-			"containers":  []any{map[string]string{"name": "agent", "image": "nodetrust"}},
+			"nodeName": node, "serviceAccountName": "nodetrust-agent", "automountServiceAccountToken": false,
+			"terminationGracePeriodSeconds": 0,
+			"tolerations":                   []any{map[string]string{"operator": "Exists"}},
+			"containers":                    []any{map[string]string{"name": "agent", "image": "nodetrust"}},
 		},
 	}
 }
@@ -155,8 +159,8 @@ func (c *Cluster) post(path string, object, out any) error {
 	return c.Do(http.MethodPost, path, "application/json", b, out)
 }
 
-// enrol makes a node, a pod on it, and the kubeconfig of the pod's token. The CA certificate has a comment of its own in each, for
-// client-go shares connections between clients with the same TLS settings.
+// enrol makes a node, a pod on it, and the kubeconfig of the pod's token. The CA certificate has a comment of its own
+// in each, for client-go shares connections between clients with the same TLS settings.
 func (f *Fleet) enrol(name string, ca []byte) error {
 	if err := f.c.post("/api/v1/nodes", simulatedNode(name), nil); err != nil {
 		return err
@@ -183,8 +187,8 @@ current-context: lab
 `, serviceAddress, base64.StdEncoding.EncodeToString(own), token.Status.Token), 0o600)
 }
 
-// Provision makes the host that all agents observe as a trust config wants it. They are not root, and have files belong to
-// their own user instead.
+// Provision makes the host that all agents observe as a trust config wants it. They are not root, and have files
+// belong to their own user instead.
 func (f *Fleet) Provision(trust string) error {
 	if _, err := f.c.Nodes[0].Render(trust, "--to", "files", "-o", f.host()); err != nil {
 		return err
@@ -194,8 +198,8 @@ func (f *Fleet) Provision(trust string) error {
 	})
 }
 
-// Desire gives all agents a desired state, at the same moment: those of them that got no inotify instance look every other
-// second. It returns the digest.
+// Desire gives all agents a desired state, at the same moment: those of them that got no inotify instance look every
+// other second. It returns the digest.
 func (f *Fleet) Desire(trust string) (string, error) {
 	b, err := f.c.Nodes[0].Render(trust, "--to", "ignition")
 	if err != nil {
@@ -218,7 +222,8 @@ func (f *Fleet) Start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	f.process, err = f.c.plane.Start(program, "-kubeconfigs", f.kubeconfigs(), "-host-root", f.host(), "-desired", f.state(), "-uid", fmt.Sprint(simulatedUser))
+	f.process, err = f.c.plane.Start(program, "-kubeconfigs", f.kubeconfigs(), "-host-root", f.host(), "-desired",
+		f.state(), "-uid", fmt.Sprint(simulatedUser))
 	return err
 }
 
@@ -242,7 +247,8 @@ func (f *Fleet) Wait(ctx context.Context, state, digest string) error {
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("%w: %d of %d nodes do not say %s for %s; %s says %q", ctx.Err(), len(missing), len(f.Nodes), state, digest, missing[len(missing)-1], example)
+			return fmt.Errorf("%w: %d of %d nodes do not say %s for %s; %s says %q", ctx.Err(), len(missing), len(f.Nodes),
+				state, digest, missing[len(missing)-1], example)
 		case <-time.After(100 * time.Millisecond):
 		}
 	}

@@ -17,8 +17,8 @@ const (
 	atMost = 100
 )
 
-// TestSimulated: a thousand agents have the same to say at the same moment, with the API server there and with one that comes back.
-// What is counted is what the API server has logged.
+// TestSimulated: a thousand agents have the same to say at the same moment, with the API server there and with one
+// that comes back. What is counted is what the API server has logged.
 func TestSimulated(t *testing.T) {
 	c := need(t)
 	f, err := c.NewFleet(simulatedAgents)
@@ -36,8 +36,9 @@ func TestSimulated(t *testing.T) {
 	must(t, err)
 	t.Logf("start: %s", h)
 
-	// check has all agents learn of a desired state, and looks at what the API server sees of that since a moment. A machine that
-	// stands still for a second makes a crowd of those who wait for it: that is looked at again, up to three times.
+	// check has all agents learn of a desired state, and looks at what the API server sees of that since a moment. A
+	// machine that stands still for a second makes a crowd of those who wait for it: that is looked at again, up to
+	// three times.
 	check := func(t *testing.T, learn func(name string) (since int64, cause time.Time, digest string)) {
 		t.Helper()
 		for try := 1; ; try++ {
@@ -52,7 +53,8 @@ func TestSimulated(t *testing.T) {
 			}))
 			t.Log(h)
 			if len(h.Delays) != simulatedAgents || h.PerNode > 1 {
-				t.Errorf("%d agents have written, one of them %d times; want all %d, once each", len(h.Delays), h.PerNode, simulatedAgents)
+				t.Errorf("%d agents have written, one of them %d times; want all %d, once each", len(h.Delays), h.PerNode,
+					simulatedAgents)
 			}
 			if h.Busiest <= atMost {
 				return

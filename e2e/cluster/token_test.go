@@ -85,7 +85,8 @@ func furnish(t *testing.T, c *Cluster) {
 	var owner struct{ Metadata Metadata }
 	must(t, c.Get("/api/v1/namespaces/kube-system", &owner)) // one that lives as long as the cluster
 	patch := func(format string, args ...any) error {
-		return c.Do(http.MethodPatch, "/api/v1/nodes/node1", "application/"+mergePatch, fmt.Appendf(nil, format, args...), nil)
+		return c.Do(http.MethodPatch, "/api/v1/nodes/node1", "application/"+mergePatch,
+			fmt.Appendf(nil, format, args...), nil)
 	}
 	t.Cleanup(func() {
 		must(t, patch(`{"metadata":{"labels":{"example.com/label":null},"annotations":{"example.com/annotation":null},"finalizers":null,"ownerReferences":null},"spec":{"taints":null}}`))
@@ -95,7 +96,8 @@ func furnish(t *testing.T, c *Cluster) {
 "spec":{"taints":[{"key":"example.com/taint","effect":"PreferNoSchedule"}]}}`, owner.Metadata.UID))
 }
 
-// TestToken tries what a thief of an agent's token might: the token is taken from the pod on node1, where the agent uses it.
+// TestToken tries what a thief of an agent's token might: the token is taken from the pod on node1, where the agent
+// uses it.
 func TestToken(t *testing.T) {
 	c := need(t)
 	d := deploy(t, c)
@@ -138,9 +140,15 @@ func TestToken(t *testing.T) {
 
 	denied := []call{
 		patch("report of another node", other, report),
-		{name: "report of another node as JSON patch", method: "PATCH", path: other, kind: jsonPatch, body: `[{"op":"add","path":"/metadata/annotations/nodetrust.io~1state","value":"Enforced"}]`},
+		{
+			name: "report of another node as JSON patch", method: "PATCH", path: other, kind: jsonPatch,
+			body: `[{"op":"add","path":"/metadata/annotations/nodetrust.io~1state","value":"Enforced"}]`,
+		},
 		{name: "report of another node as strategic patch", method: "PATCH", path: other, kind: strategic, body: report},
-		{name: "report of another node as applied", method: "PATCH", path: other + "?fieldManager=thief&force=true", kind: applyPatch, body: `{"apiVersion":"v1","kind":"Node","metadata":{"name":"node2","annotations":{"nodetrust.io/state":"Enforced"}}}`},
+		{
+			name: "report of another node as applied", method: "PATCH", path: other + "?fieldManager=thief&force=true",
+			kind: applyPatch, body: `{"apiVersion":"v1","kind":"Node","metadata":{"name":"node2","annotations":{"nodetrust.io/state":"Enforced"}}}`,
+		},
 		patch("label of another node", other, `{"metadata":{"labels":{"example.com/new":"1"}}}`),
 		patch("label added", own, `{"metadata":{"labels":{"example.com/new":"1"}}}`),
 		patch("label added with our prefix", own, `{"metadata":{"labels":{"nodetrust.io/pool":"p"}}}`),
@@ -148,8 +156,14 @@ func TestToken(t *testing.T) {
 		patch("label changed", own, `{"metadata":{"labels":{"example.com/label":"2"}}}`),
 		patch("label removed", own, `{"metadata":{"labels":{"example.com/label":null}}}`),
 		patch("all labels removed", own, `{"metadata":{"labels":null}}`),
-		{name: "label applied", method: "PATCH", path: own + "?fieldManager=thief&force=true", kind: applyPatch, body: `{"apiVersion":"v1","kind":"Node","metadata":{"name":"node1","labels":{"example.com/new":"1"}}}`},
-		{name: "taint added", method: "PATCH", path: own, kind: strategic, body: `{"spec":{"taints":[{"key":"example.com/new","effect":"NoExecute"}]}}`},
+		{
+			name: "label applied", method: "PATCH", path: own + "?fieldManager=thief&force=true", kind: applyPatch,
+			body: `{"apiVersion":"v1","kind":"Node","metadata":{"name":"node1","labels":{"example.com/new":"1"}}}`,
+		},
+		{
+			name: "taint added", method: "PATCH", path: own, kind: strategic,
+			body: `{"spec":{"taints":[{"key":"example.com/new","effect":"NoExecute"}]}}`,
+		},
 		patch("taint changed", own, `{"spec":{"taints":[{"key":"example.com/taint","effect":"NoSchedule"}]}}`),
 		patch("taints removed", own, `{"spec":{"taints":null}}`),
 		patch("unschedulable", own, `{"spec":{"unschedulable":true}}`),
@@ -158,15 +172,23 @@ func TestToken(t *testing.T) {
 		patch("finalizer added", own, `{"metadata":{"finalizers":["example.com/keep","example.com/stay"]}}`),
 		patch("finalizer changed", own, `{"metadata":{"finalizers":["example.com/stay"]}}`),
 		patch("finalizers removed", own, `{"metadata":{"finalizers":null}}`),
-		{name: "owner added", method: "PATCH", path: own, kind: jsonPatch, body: `[{"op":"add","path":"/metadata/ownerReferences/-","value":{"apiVersion":"v1","kind":"Namespace","name":"default","uid":"1"}}]`},
-		{name: "owner changed", method: "PATCH", path: own, kind: jsonPatch, body: `[{"op":"replace","path":"/metadata/ownerReferences/0/uid","value":"1"}]`},
+		{
+			name: "owner added", method: "PATCH", path: own, kind: jsonPatch,
+			body: `[{"op":"add","path":"/metadata/ownerReferences/-","value":{"apiVersion":"v1","kind":"Namespace","name":"default","uid":"1"}}]`,
+		},
+		{
+			name: "owner changed", method: "PATCH", path: own, kind: jsonPatch,
+			body: `[{"op":"replace","path":"/metadata/ownerReferences/0/uid","value":"1"}]`,
+		},
 		patch("owner removed", own, `{"metadata":{"ownerReferences":null}}`),
 		annotate("foreign annotation added", "example.com/new", `"1"`),
-		annotate("foreign annotation added of the Machine Config Operator", "machineconfiguration.openshift.io/desiredConfig", `"rendered-x"`),
+		annotate("foreign annotation added of the Machine Config Operator", "machineconfiguration.openshift.io/desiredConfig",
+			`"rendered-x"`),
 		annotate("foreign annotation changed", "example.com/annotation", `"2"`),
 		annotate("foreign annotation emptied", "example.com/annotation", `""`),
 		annotate("foreign annotation removed", "example.com/annotation", "null"),
-		patch("foreign annotation beside ours", own, `{"metadata":{"annotations":{"nodetrust.io/state":"Enforced","example.com/new":"1"}}}`),
+		patch("foreign annotation beside ours", own,
+			`{"metadata":{"annotations":{"nodetrust.io/state":"Enforced","example.com/new":"1"}}}`),
 		patch("all annotations removed", own, `{"metadata":{"annotations":null}}`),
 		annotate("seventh key of our prefix", "nodetrust.io/seventh", `"1"`),
 		annotate("key that begins like ours", "nodetrust.io/state-2", `"1"`),
@@ -179,8 +201,14 @@ func TestToken(t *testing.T) {
 		get("own node listed", "/api/v1/nodes?fieldSelector=metadata.name%3Dnode1"),
 		get("nodes watched", "/api/v1/nodes?watch=1"),
 		post("node made", "/api/v1/nodes", newNode),
-		{name: "node made by applying", method: "PATCH", path: "/api/v1/nodes/node3?fieldManager=thief", kind: applyPatch, body: newNode},
-		{name: "own node updated", method: "PUT", path: own, body: `{"apiVersion":"v1","kind":"Node","metadata":{"name":"node1"}}`},
+		{
+			name: "node made by applying", method: "PATCH", path: "/api/v1/nodes/node3?fieldManager=thief", kind: applyPatch,
+			body: newNode,
+		},
+		{
+			name: "own node updated", method: "PUT", path: own,
+			body: `{"apiVersion":"v1","kind":"Node","metadata":{"name":"node1"}}`,
+		},
 		remove("own node deleted", own),
 		remove("another node deleted", other),
 		remove("all nodes deleted", "/api/v1/nodes"),
@@ -197,13 +225,17 @@ func TestToken(t *testing.T) {
 		remove("its own pod deleted", ours+"/pods/"+p.Metadata.Name),
 		post("command in its pod", ours+"/pods/"+p.Metadata.Name+"/exec?command=sh&container=agent", ""),
 		get("log of its pod", ours+"/pods/"+p.Metadata.Name+"/log"),
-		patch("its DaemonSet", "/apis/apps/v1/namespaces/nodetrust/daemonsets/nodetrust-agent-worker", `{"spec":{"minReadySeconds":1}}`),
+		patch("its DaemonSet", "/apis/apps/v1/namespaces/nodetrust/daemonsets/nodetrust-agent-worker",
+			`{"spec":{"minReadySeconds":1}}`),
 		get("its ServiceAccount", ours+"/serviceaccounts/nodetrust-agent"),
 		post("token of its ServiceAccount", ours+"/serviceaccounts/nodetrust-agent/token", newToken),
 		post("token of another ServiceAccount", "/api/v1/namespaces/kube-system/serviceaccounts/default/token", newToken),
 		{name: "an admin impersonated", method: "GET", path: own, as: "admin"},
 		{name: "a kubelet impersonated", method: "GET", path: own, as: "system:node:node1"},
-		{name: "itself impersonated", method: "PATCH", path: own, kind: mergePatch, body: report, as: "system:serviceaccount:nodetrust:nodetrust-agent"},
+		{
+			name: "itself impersonated", method: "PATCH", path: own, kind: mergePatch, body: report,
+			as: "system:serviceaccount:nodetrust:nodetrust-agent",
+		},
 		post("role binding made", rbac+"/clusterrolebindings", newBinding),
 		patch("its role", rbac+"/clusterroles/nodetrust-agent", `{"rules":[]}`),
 		remove("the admission policy deleted", admission+"/validatingadmissionpolicies/nodetrust-agent"),
@@ -253,8 +285,12 @@ func TestToken(t *testing.T) {
 "nodetrust.io/desired":"d","nodetrust.io/observed":"o","nodetrust.io/checked-at":"2026-01-01T00:00:00Z"}}}`),
 		annotate("256 characters", "nodetrust.io/message", `"`+strings.Repeat("m", 256)+`"`),
 		annotate("an annotation of its own removed", "nodetrust.io/reason", "null"),
-		{name: "its report as JSON patch", method: "PATCH", path: own, kind: jsonPatch, body: `[{"op":"add","path":"/metadata/annotations/nodetrust.io~1observed","value":"p"}]`},
-		patch("status in a patch of the node, which the server leaves out", own, `{"status":{"capacity":{"example.com/gpu":"8"}}}`),
+		{
+			name: "its report as JSON patch", method: "PATCH", path: own, kind: jsonPatch,
+			body: `[{"op":"add","path":"/metadata/annotations/nodetrust.io~1observed","value":"p"}]`,
+		},
+		patch("status in a patch of the node, which the server leaves out", own,
+			`{"status":{"capacity":{"example.com/gpu":"8"}}}`),
 	} {
 		t.Run("allowed/"+call.name, func(t *testing.T) {
 			code, message, err := call.make(c, client, token)

@@ -37,7 +37,8 @@ func Unfit() string {
 	if missing, err := lab.MissingControllers(); err != nil {
 		return err.Error()
 	} else if len(missing) > 0 {
-		return "the machine's cgroups lack the controllers " + strings.Join(missing, ", ") + ": in version 2 their root hands them down in cgroup.subtree_control"
+		return "the machine's cgroups lack the controllers " + strings.Join(missing, ", ") +
+			": in version 2 their root hands them down in cgroup.subtree_control"
 	}
 	free := 0
 	err = lab.Poll(2*time.Second, func() error { // another lab may be counting as well

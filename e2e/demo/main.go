@@ -1,6 +1,6 @@
-// Command demo shows the main job of nodetrust on one machine, without root, cluster or internet: keys, a registry and a lookaside,
-// signed and unsigned images, one trust.yaml, a scratch host root that an agent provisions, verdicts, tampering, healing,
-// state. It ends with status 0 only if every step held.
+// Command demo shows the main job of nodetrust on one machine, without root, cluster or internet: keys, a registry
+// and a lookaside, signed and unsigned images, one trust.yaml, a scratch host root that an agent provisions,
+// verdicts, tampering, healing, state. It ends with status 0 only if every step held.
 package main
 
 import (
@@ -102,7 +102,8 @@ func (d *demo) quote(text string) {
 	}
 }
 
-// patience is with what takes a second: wrong is only what doesn't come on a machine that has other things to do either.
+// patience is with what takes a second: wrong is only what doesn't come on a machine that has other things to do
+// either.
 const patience = 2 * time.Minute
 
 // poll looks until ok has no complaint; the pause is in the order of what is measured.

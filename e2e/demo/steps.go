@@ -206,7 +206,8 @@ func (d *demo) apply(ctx context.Context) error {
 		os.MkdirAll(filepath.Join(d.root, "var/lib/containers"), 0o755),
 		os.MkdirAll(filepath.Join(d.root, "root"), 0o700),
 		os.Mkdir(filepath.Dir(d.statusFile()), 0o755),
-		os.WriteFile(filepath.Join(d.root, "etc/containers/registries.conf"), fmt.Appendf(nil, "[[registry]]\nlocation = %q\ninsecure = true\n", d.registry.Host), 0o644),
+		os.WriteFile(filepath.Join(d.root, "etc/containers/registries.conf"),
+			fmt.Appendf(nil, "[[registry]]\nlocation = %q\ninsecure = true\n", d.registry.Host), 0o644),
 	); err != nil {
 		return err
 	}
@@ -292,7 +293,8 @@ func (d *demo) podman(ctx context.Context) error {
 	); err != nil {
 		return err
 	}
-	if err := os.Symlink(filepath.Join(d.root, "etc/containers/registries.d"), filepath.Join(home, ".config/containers/registries.d")); err != nil {
+	if err := os.Symlink(filepath.Join(d.root, "etc/containers/registries.d"),
+		filepath.Join(home, ".config/containers/registries.d")); err != nil {
 		return err
 	}
 	if out, err := d.podmanCommand(ctx, "info").CombinedOutput(); err != nil {
@@ -303,7 +305,8 @@ func (d *demo) podman(ctx context.Context) error {
 		image  string
 		accept bool
 	}{{d.signed, true}, {d.unsigned, false}, {d.canary, false}, {d.elsewise, true}} {
-		out, err := d.podmanCommand(ctx, "pull", "-q", "--signature-policy", filepath.Join(d.root, "etc/containers/policy.json"), i.image).CombinedOutput()
+		out, err := d.podmanCommand(ctx, "pull", "-q", "--signature-policy",
+			filepath.Join(d.root, "etc/containers/policy.json"), i.image).CombinedOutput()
 		rejected := bytes.Contains(out, []byte("Source image rejected"))
 		switch {
 		case i.accept && err == nil:
@@ -327,7 +330,8 @@ func (d *demo) podmanCommand(ctx context.Context, args ...string) *exec.Cmd {
 		"--root", filepath.Join(dir, "root"), "--runroot", filepath.Join(dir, "run"), "--tmpdir", filepath.Join(dir, "tmp"),
 		"--storage-driver", "vfs", "--events-backend", "none", "--cgroup-manager", "cgroupfs",
 	}, args...)...)
-	cmd.Env = append(d.env(), "XDG_RUNTIME_DIR="+filepath.Join(dir, "xdg"), "CONTAINERS_REGISTRIES_CONF="+filepath.Join(d.root, "etc/containers/registries.conf"))
+	cmd.Env = append(d.env(), "XDG_RUNTIME_DIR="+filepath.Join(dir, "xdg"),
+		"CONTAINERS_REGISTRIES_CONF="+filepath.Join(d.root, "etc/containers/registries.conf"))
 	cmd.Dir = d.dir
 	return cmd
 }

@@ -23,7 +23,8 @@ type Answers struct {
 
 func (a Answers) String() string {
 	return fmt.Sprintf("  verify: %s %s: %s\n  audit: %s %s: %s\n  CRI-O: %s\n  podman: %s",
-		a.Verify.Verdict, a.Verify.Reason, a.Verify.Message, a.Audit.Verdict, a.Audit.Reason, a.Audit.Message, pulledOr(a.CRIO), pulledOr(a.Podman))
+		a.Verify.Verdict, a.Verify.Reason, a.Verify.Message, a.Audit.Verdict, a.Audit.Reason, a.Audit.Message,
+		pulledOr(a.CRIO), pulledOr(a.Podman))
 }
 
 func pulledOr(s string) string {
@@ -90,9 +91,11 @@ func (w *world) ask(nodetrust string, c Case, tmp string) (a Answers, err error)
 			errs[1] = fmt.Errorf("removing podman's image: %w: %s", err, out)
 		}
 	})
-	a.Verify, err = judge(nodetrust, tmp, "", "verify", "--root", w.node.Root, "-o", "json", "--platform", "linux/amd64", c.Image)
+	a.Verify, err = judge(nodetrust, tmp, "", "verify", "--root", w.node.Root, "-o", "json", "--platform",
+		"linux/amd64", c.Image)
 	if err == nil {
-		a.Audit, err = judge(nodetrust, tmp, c.Image+"\n", "audit", "--root", w.node.Root, "-o", "json", "--platform", "linux/amd64", "--no-cache", "--images-from", "-")
+		a.Audit, err = judge(nodetrust, tmp, c.Image+"\n", "audit", "--root", w.node.Root, "-o", "json", "--platform",
+			"linux/amd64", "--no-cache", "--images-from", "-")
 	}
 	wg.Wait()
 	return a, errors.Join(err, errs[0], errs[1])

@@ -39,7 +39,8 @@ func (c Case) String() string {
 	for path := range c.Signatures {
 		sigs = append(sigs, path)
 	}
-	return fmt.Sprintf("case %d: %s\n  %s\n  policy.json: %s\n  registries.d: %s\n  signatures: %s", c.N, c.Image, strings.Join(c.About, ", "), c.Policy, files, sigs)
+	return fmt.Sprintf("case %d: %s\n  %s\n  policy.json: %s\n  registries.d: %s\n  signatures: %s", c.N, c.Image,
+		strings.Join(c.About, ", "), c.Policy, files, sigs)
 }
 
 // mentions is true if one of the things that the case is about has text in its words.
@@ -79,7 +80,8 @@ type maker struct {
 // Make makes the n-th case of a seed.
 func (w *world) Make(seed uint64, n int) (Case, error) {
 	m := &maker{w: w, r: rand.New(rand.NewPCG(seed, uint64(n))), c: Case{
-		N: n, Keys: map[string][]byte{}, Registries: map[string]string{}, Signatures: map[string][]byte{}, Stored: map[string][]byte{},
+		N: n, Keys: map[string][]byte{}, Registries: map[string]string{}, Signatures: map[string][]byte{},
+		Stored: map[string][]byte{},
 	}}
 	m.calm = m.r.IntN(2) == 0
 	t := m.target()
@@ -111,10 +113,26 @@ func (t target) name() string   { return t.host + "/" + t.repo }
 func (t target) tagged() string { return t.name() + ":" + t.tag }
 
 func (m *maker) target() target {
-	kind := choose(m.r, []weighted[string]{{5, "single"}, {2, "list"}, {2, "mirrored"}, {1, "mirror lacks it"}, {2, "cosigned"}})
+	kind := choose(m.r, []weighted[string]{
+		{5, "single"},
+		{2, "list"},
+		{2, "mirrored"},
+		{1, "mirror lacks it"},
+		{2, "cosigned"},
+	})
 	img := m.w.images[kind][m.r.IntN(len(m.w.images[kind]))]
-	t := target{kind: kind, host: m.w.registry.Host, repo: img.repo, tag: "v1", physical: img.physical, digest: img.judged, others: img.others}
-	how := choose(m.r, []weighted[string]{{8, "tag"}, {5, "digest"}, {1, "tag and digest"}, {1, "other instance"}, {1, "missing tag"}, {1, "missing repository"}})
+	t := target{
+		kind: kind, host: m.w.registry.Host, repo: img.repo, tag: "v1", physical: img.physical, digest: img.judged,
+		others: img.others,
+	}
+	how := choose(m.r, []weighted[string]{
+		{8, "tag"},
+		{5, "digest"},
+		{1, "tag and digest"},
+		{1, "other instance"},
+		{1, "missing tag"},
+		{1, "missing repository"},
+	})
 	if m.calm && strings.HasPrefix(how, "missing") {
 		how = "tag"
 	}
@@ -156,9 +174,17 @@ func (m *maker) policy(t target) []string {
 		}
 		return out
 	}
-	deflt := []any{map[string]string{"type": choose(m.r, []weighted[string]{{3, "reject"}, {2, "insecureAcceptAnything"}})}}
+	deflt := []any{map[string]string{"type": choose(m.r,
+		[]weighted[string]{{3, "reject"}, {2, "insecureAcceptAnything"}})}}
 	ns, _, _ := strings.Cut(t.repo, "/")
-	scope := choose(m.r, []weighted[string]{{4, t.host}, {3, t.host + "/" + ns}, {3, t.name()}, {2, t.asked}, {1, ""}, {1, "default"}})
+	scope := choose(m.r, []weighted[string]{
+		{4, t.host},
+		{3, t.host + "/" + ns},
+		{3, t.name()},
+		{2, t.asked},
+		{1, ""},
+		{1, "default"},
+	})
 	docker := map[string]any{
 		"elsewhere.example.com":     []any{map[string]string{"type": "reject"}},
 		t.host + "/" + ns + "x":     []any{map[string]string{"type": "insecureAcceptAnything"}},
@@ -176,7 +202,8 @@ func (m *maker) policy(t target) []string {
 		scope = t.name() // a tag together with a digest is no scope
 	}
 	if scope != t.host && m.r.IntN(2) == 0 {
-		docker[t.host] = []any{map[string]string{"type": choose(m.r, []weighted[string]{{1, "reject"}, {1, "insecureAcceptAnything"}})}}
+		docker[t.host] = []any{map[string]string{"type": choose(m.r,
+			[]weighted[string]{{1, "reject"}, {1, "insecureAcceptAnything"}})}}
 		m.about("hides the host's section")
 	}
 	switch scope {
@@ -194,7 +221,11 @@ func (m *maker) policy(t target) []string {
 	}
 	m.c.Policy = string(b)
 	if !m.calm && m.r.IntN(30) == 0 {
-		m.c.Policy = choose(m.r, []weighted[string]{{1, strings.TrimSuffix(m.c.Policy, "}")}, {1, `{"default":[{"type":"signdBy"}]}`}, {1, `{"default":[]}`}})
+		m.c.Policy = choose(m.r, []weighted[string]{
+			{1, strings.TrimSuffix(m.c.Policy, "}")},
+			{1, `{"default":[{"type":"signdBy"}]}`},
+			{1, `{"default":[]}`},
+		})
 		m.about("invalid policy")
 	}
 	return signers
@@ -317,21 +348,32 @@ func (m *maker) identity(t target) map[string]string {
 	case "":
 		return nil
 	case "exactReference":
-		return map[string]string{"type": kind, "dockerReference": choose(m.r, []weighted[string]{{3, t.tagged()}, {1, t.name() + ":v2"}, {1, "vendor.example.com/" + t.repo + ":v1"}})}
+		return map[string]string{"type": kind, "dockerReference": choose(m.r,
+			[]weighted[string]{{3, t.tagged()}, {1, t.name() + ":v2"}, {1, "vendor.example.com/" + t.repo + ":v1"}})}
 	case "exactRepository":
-		return map[string]string{"type": kind, "dockerRepository": choose(m.r, []weighted[string]{{3, t.name()}, {1, t.name() + "/x"}, {1, "vendor.example.com/" + t.repo}})}
+		return map[string]string{"type": kind, "dockerRepository": choose(m.r,
+			[]weighted[string]{{3, t.name()}, {1, t.name() + "/x"}, {1, "vendor.example.com/" + t.repo}})}
 	case "remapIdentity":
 		return map[string]string{
-			"type":         kind,
-			"prefix":       choose(m.r, []weighted[string]{{2, t.host}, {2, t.host + "/" + ns}, {1, t.name()}, {1, t.host + "/" + ns[:len(ns)-1]}}),
-			"signedPrefix": choose(m.r, []weighted[string]{{2, "vendor.example.com"}, {1, t.host}, {1, "vendor.example.com/" + ns}}),
+			"type": kind,
+			"prefix": choose(m.r, []weighted[string]{
+				{2, t.host},
+				{2, t.host + "/" + ns},
+				{1, t.name()},
+				{1, t.host + "/" + ns[:len(ns)-1]},
+			}),
+			"signedPrefix": choose(m.r, []weighted[string]{
+				{2, "vendor.example.com"},
+				{1, t.host},
+				{1, "vendor.example.com/" + ns},
+			}),
 		}
 	}
 	return map[string]string{"type": kind}
 }
 
-// registries writes registries.d and returns the path below the lookaside's tree, or "stored:", where the image's signatures
-// are looked up; "" if nowhere.
+// registries writes registries.d and returns the path below the lookaside's tree, or "stored:", where the image's
+// signatures are looked up; "" if nowhere.
 func (m *maker) registries(t target) string {
 	url, mirrorURL := m.w.lookaside.URL(), m.w.lookaside.URL()+"/mirror"
 	host, repo, _ := strings.Cut(t.physical, "/")
@@ -357,7 +399,8 @@ func (m *maker) registries(t target) string {
 	}
 	m.about("registries.d: %s", kind)
 	file := func(name, format string, args ...any) { m.c.Registries[name] = fmt.Sprintf(format, args...) }
-	both := fmt.Sprintf("docker:\n  %s:\n    lookaside: %s\n  %s:\n    lookaside: %s\n", m.w.registry.Host, url, m.w.mirror.Host, mirrorURL)
+	both := fmt.Sprintf("docker:\n  %s:\n    lookaside: %s\n  %s:\n    lookaside: %s\n", m.w.registry.Host, url,
+		m.w.mirror.Host, mirrorURL)
 	if t.kind == "cosigned" && m.r.IntN(6) > 0 || m.r.IntN(10) == 0 {
 		both += fmt.Sprintf("  %s/signed:\n    use-sigstore-attachments: true\n  %s/team:\n    use-sigstore-attachments: true\n", m.w.registry.Host, m.w.registry.Host)
 		m.about("attachments on")
@@ -372,7 +415,8 @@ func (m *maker) registries(t target) string {
 		file("b.yaml", "docker:\n  %s/%s:\n    lookaside: %s/right\n", host, repo, url)
 		base = "/right/"
 	case "default":
-		file("default.yaml", "default-docker:\n  lookaside: %s/fallback\ndocker:\n  %s/elsewhere:\n    lookaside: %s\n", url, host, url)
+		file("default.yaml", "default-docker:\n  lookaside: %s/fallback\ndocker:\n  %s/elsewhere:\n    lookaside: %s\n",
+			url, host, url)
 		base = "/fallback/"
 	case "nothing":
 		base = "stored:"
@@ -418,7 +462,14 @@ func (m *maker) signatures(t target, at string, signers []string) error {
 		m.about("no signature")
 	}
 	for i := range n {
-		who := choose(m.r, []weighted[string]{{6, "corp"}, {2, "stranger"}, {1, "expired"}, {1, "revoked"}, {1, "subkey"}, {1, "ed25519"}})
+		who := choose(m.r, []weighted[string]{
+			{6, "corp"},
+			{2, "stranger"},
+			{1, "expired"},
+			{1, "revoked"},
+			{1, "subkey"},
+			{1, "ed25519"},
+		})
 		if len(signers) > 0 && m.r.IntN(3) > 0 {
 			who = signers[m.r.IntN(len(signers))]
 		}
@@ -477,8 +528,24 @@ func (m *maker) faults() {
 	if m.calm {
 		return
 	}
-	m.c.Lookaside = choose(m.r, []weighted[string]{{24, ""}, {1, "403"}, {1, "500"}, {1, "HTML"}, {1, "cut off"}, {1, "redirect"}})
-	m.c.Registry = choose(m.r, []weighted[string]{{40, ""}, {1, "401"}, {1, "404"}, {1, "500"}, {1, "other manifest"}, {2, "text/plain"}, {1, ociIndex}, {1, schema1}})
+	m.c.Lookaside = choose(m.r, []weighted[string]{
+		{24, ""},
+		{1, "403"},
+		{1, "500"},
+		{1, "HTML"},
+		{1, "cut off"},
+		{1, "redirect"},
+	})
+	m.c.Registry = choose(m.r, []weighted[string]{
+		{40, ""},
+		{1, "401"},
+		{1, "404"},
+		{1, "500"},
+		{1, "other manifest"},
+		{2, "text/plain"},
+		{1, ociIndex},
+		{1, schema1},
+	})
 	if m.c.Lookaside != "" {
 		m.about("lookaside: %s", m.c.Lookaside)
 	}

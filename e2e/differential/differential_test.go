@@ -14,8 +14,8 @@ import (
 	"github.com/nodetrust/nodetrust/internal/fixture"
 )
 
-// The sample that runs with the other tests. NODETRUST_DIFFERENTIAL runs another number, and NODETRUST_SEED makes other ones;
-// NODETRUST_CASE runs one alone.
+// The sample that runs with the other tests. NODETRUST_DIFFERENTIAL runs another number, and NODETRUST_SEED makes
+// other ones; NODETRUST_CASE runs one alone.
 const (
 	sampleCases = 60
 	sampleSeed  = 1
@@ -56,7 +56,8 @@ func TestDifferential(t *testing.T) {
 		}
 	}
 	t.Logf("%d cases of seed %d in %s: %v", n-first, seed, time.Since(begin).Round(time.Second), count)
-	if n-first >= sampleCases && (count["accept"] < (n-first)/10 || count["refuse"] < (n-first)/10 || count["unknown"] < (n-first)/20) {
+	if n-first >= sampleCases && (count["accept"] < (n-first)/10 || count["refuse"] < (n-first)/10 ||
+		count["unknown"] < (n-first)/20) {
 		t.Error("too few of an answer: the cases compare little")
 	}
 	leaves(t, tmp)

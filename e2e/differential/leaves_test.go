@@ -18,8 +18,8 @@ import (
 	"github.com/nodetrust/nodetrust/internal/fixture"
 )
 
-// TestLeavesNothing: after 2,000 verifications, after ^C and after kill -9 there is no gpg-agent, no keyring, and so no inotify
-// instance either; what a killed one had, the next one removes.
+// TestLeavesNothing: after 2,000 verifications, after ^C and after kill -9 there is no gpg-agent, no keyring, and so
+// no inotify instance either; what a killed one had, the next one removes.
 func TestLeavesNothing(t *testing.T) {
 	dir := t.TempDir()
 	p, err := lab.BuildPrograms(context.Background(), t.TempDir())
@@ -31,7 +31,8 @@ func TestLeavesNothing(t *testing.T) {
 	must(t, os.Mkdir(tmp, 0o700))
 	start := func(args ...string) *exec.Cmd {
 		t.Helper()
-		cmd := exec.Command(p.Nodetrust, append(args, "--policy", policy, "--registries-d", registriesD, "--tls-verify=false", "-o", "json")...)
+		cmd := exec.Command(p.Nodetrust, append(args, "--policy", policy, "--registries-d", registriesD, "--tls-verify=false",
+			"-o", "json")...)
 		cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + dir, "TMPDIR=" + tmp, "LANG=C"}
 		cmd.Stdout, cmd.Stderr = &bytes.Buffer{}, &bytes.Buffer{}
 		must(t, cmd.Start())
@@ -97,8 +98,8 @@ func keyringIn(t *testing.T, tmp string) {
 	}))
 }
 
-// processesOf names the processes that were started with a temporary directory, or have one below it in their command line, after
-// giving them some time to end.
+// processesOf names the processes that were started with a temporary directory, or have one below it in their command
+// line, after giving them some time to end.
 func processesOf(t *testing.T, tmp string) (left []string) {
 	t.Helper()
 	_ = lab.Poll(time.Minute, func() error {
@@ -144,7 +145,8 @@ func manyTags(t *testing.T, dir string, n int) (policy, registriesD string, refs
 	must(t, err)
 	for i := range n {
 		tag := fmt.Sprintf("v%d", i)
-		req, err := http.NewRequest(http.MethodPut, "http://"+registry.Host+"/v2/team/app/manifests/"+tag, bytes.NewReader(raw))
+		req, err := http.NewRequest(http.MethodPut, "http://"+registry.Host+"/v2/team/app/manifests/"+tag,
+			bytes.NewReader(raw))
 		must(t, err)
 		req.Header.Set("Content-Type", string(mediaType))
 		res, err := http.DefaultClient.Do(req)
@@ -159,9 +161,11 @@ func manyTags(t *testing.T, dir string, n int) (policy, registriesD string, refs
 	must(t, err)
 	must(t, lookaside.Put("team/app", digest, 1, sig))
 	policy, registriesD = filepath.Join(dir, "policy.json"), filepath.Join(dir, "registries.d")
-	must(t, os.WriteFile(policy, fmt.Appendf(nil, `{"default":[{"type":"signedBy","keyType":"GPGKeys","keyData":%q,"signedIdentity":{"type":"matchRepository"}}]}`,
+	must(t, os.WriteFile(policy, fmt.Appendf(nil,
+		`{"default":[{"type":"signedBy","keyType":"GPGKeys","keyData":%q,"signedIdentity":{"type":"matchRepository"}}]}`,
 		base64.StdEncoding.EncodeToString(key.Binary)), 0o644))
 	must(t, os.Mkdir(registriesD, 0o755))
-	must(t, os.WriteFile(filepath.Join(registriesD, "lab.yaml"), fmt.Appendf(nil, "docker:\n  %s:\n    lookaside: %s\n", registry.Host, lookaside.URL()), 0o644))
+	must(t, os.WriteFile(filepath.Join(registriesD, "lab.yaml"),
+		fmt.Appendf(nil, "docker:\n  %s:\n    lookaside: %s\n", registry.Host, lookaside.URL()), 0o644))
 	return policy, registriesD, refs
 }

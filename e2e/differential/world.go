@@ -36,7 +36,10 @@ type pushed struct {
 const past = "20210101T000000" // when keys were made that may have expired since
 
 func newWorld(l *lab.Lab, gpg *fixture.GPG, dir string) (w *world, err error) {
-	w = &world{keys: map[string]*fixture.Key{}, cosign: map[string]*fixture.CosignKey{}, images: map[string][]pushed{}, made: map[[sha256.Size]byte][]byte{}}
+	w = &world{
+		keys: map[string]*fixture.Key{}, cosign: map[string]*fixture.CosignKey{}, images: map[string][]pushed{},
+		made: map[[sha256.Size]byte][]byte{},
+	}
 	defer func() {
 		if err != nil {
 			w.close()
@@ -178,7 +181,8 @@ func (w *world) push() error {
 			return err
 		}
 	}
-	if err := push("mirror lacks it", w.registry, "mirrored/origin", w.registry.Host+"/mirrored/origin", "origin"); err != nil {
+	if err := push("mirror lacks it", w.registry, "mirrored/origin", w.registry.Host+"/mirrored/origin",
+		"origin"); err != nil {
 		return err
 	}
 	if err := push("mirrored", w.mirror, "copy/app", w.mirror.Host+"/copy/app", "mirrored"); err != nil {
@@ -191,7 +195,8 @@ func (w *world) push() error {
 			return err
 		}
 		w.images["list"] = append(w.images["list"], pushed{
-			repo: repo, physical: w.registry.Host + "/" + repo, judged: instances[0], index: index, others: []string{index, instances[1]},
+			repo: repo, physical: w.registry.Host + "/" + repo, judged: instances[0], index: index,
+			others: []string{index, instances[1]},
 		})
 	}
 	for _, c := range []struct {
@@ -284,7 +289,10 @@ func (w *world) set(c Case) error {
 		}
 		return os.WriteFile(path, b, 0o644)
 	}
-	for _, dir := range []string{w.lookaside.Dir, w.node.Path("etc/containers/registries.d"), w.node.Path("etc/pki/rpm-gpg"), w.node.Path("var/lib/containers/sigstore")} {
+	for _, dir := range []string{
+		w.lookaside.Dir, w.node.Path("etc/containers/registries.d"),
+		w.node.Path("etc/pki/rpm-gpg"), w.node.Path("var/lib/containers/sigstore"),
+	} {
 		if err := empty(dir); err != nil {
 			return err
 		}

@@ -26,7 +26,10 @@ func (n *Node) Pull(image, namespace string) error {
 	return n.images(func(ctx context.Context, c cri.ImageServiceClient) error {
 		req := &cri.PullImageRequest{Image: &cri.ImageSpec{Image: image}}
 		if namespace != "" {
-			req.SandboxConfig = &cri.PodSandboxConfig{Metadata: &cri.PodSandboxMetadata{Name: "lab", Uid: "lab", Namespace: namespace}}
+			req.SandboxConfig = &cri.PodSandboxConfig{Metadata: &cri.PodSandboxMetadata{
+				Name: "lab", Uid: "lab",
+				Namespace: namespace,
+			}}
 		}
 		_, err := c.PullImage(ctx, req)
 		return err

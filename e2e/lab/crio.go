@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// StartCRIO starts CRI-O in the node and waits until it answers. An empty signaturePolicy leaves the setting at its default,
-// /etc/containers/policy.json. A CRI-O that runs already is stopped first.
+// StartCRIO starts CRI-O in the node and waits until it answers. An empty signaturePolicy leaves the setting at its
+// default, /etc/containers/policy.json. A CRI-O that runs already is stopped first.
 func (n *Node) StartCRIO(signaturePolicy string) error {
 	n.StopCRIO()
 	crio, err := n.lab.CRIO(context.Background())
@@ -65,7 +65,8 @@ func (n *Node) crioConfig(dir, signaturePolicy string) string {
 		storage, pinns, pause = "overlay", p.Pinns, p.PauseImage
 	}
 	return strings.NewReplacer(
-		"@DIR@", dir, "@SOCKET@", n.Socket, "@POLICY@", signaturePolicy, "@RUNTIME@", filepath.Base(runtime), "@RUNTIMEPATH@", runtime,
+		"@DIR@", dir, "@SOCKET@", n.Socket, "@POLICY@", signaturePolicy, "@RUNTIME@", filepath.Base(runtime),
+		"@RUNTIMEPATH@", runtime,
 		"@STORAGE@", storage, "@PINNS@", pinns, "@PAUSE@", pause,
 	).Replace(`[crio]
 root = "@DIR@/root"

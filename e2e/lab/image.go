@@ -63,7 +63,8 @@ func (l *Lab) Source() (*Source, error) {
 	return s, nil
 }
 
-// let returns the regular files below root that the lines of a .dockerignore let through: the last one that matches counts.
+// let returns the regular files below root that the lines of a .dockerignore let through: the last one that matches
+// counts.
 func let(root string, lines []string) ([]string, error) {
 	var files []string
 	err := filepath.WalkDir(root, func(file string, e fs.DirEntry, err error) error {
@@ -119,8 +120,8 @@ func copyInto(dir, root, name string) error {
 	return errors.Join(os.MkdirAll(filepath.Dir(to), 0o755), os.WriteFile(to, b, info.Mode().Perm()))
 }
 
-// debian are the roots of Debian packages that stand for the images which the Dockerfile names: the base is what runs, the builder
-// has a compiler. Go is the machine's, and mounted.
+// debian are the roots of Debian packages that stand for the images which the Dockerfile names: the base is what
+// runs, the builder has a compiler. Go is the machine's, and mounted.
 var debian = []struct{ name, packages, path string }{
 	{"base", "ca-certificates,gnupg,libgpgme11", ""},
 	{"builder", "ca-certificates,gnupg,gcc,libc6-dev,libgpgme-dev,make,pkg-config", "/usr/local/go/bin:"},
@@ -128,9 +129,9 @@ var debian = []struct{ name, packages, path string }{
 
 const debianPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-// Image returns the project's image, built from the work tree as it is now by podman and `make image`, as a directory with an OCI
-// layout. It is kept in the user's cache directory under the hash of what it was made from: another one takes half a minute, and the
-// very first two more, in which the roots of Debian packages are made.
+// Image returns the project's image, built from the work tree as it is now by podman and `make image`, as a directory
+// with an OCI layout. It is kept in the user's cache directory under the hash of what it was made from: another one
+// takes half a minute, and the very first two more, in which the roots of Debian packages are made.
 func (l *Lab) Image(ctx context.Context) (string, error) {
 	s, err := l.Source()
 	if err != nil {
@@ -177,8 +178,8 @@ func (l *Lab) Image(ctx context.Context) (string, error) {
 	return kept, forget(cache, "image-", 4)
 }
 
-// BuildImage builds the image of a source from nothing, no object of the Go command's cache included, and returns a directory with
-// an OCI layout.
+// BuildImage builds the image of a source from nothing, no object of the Go command's cache included, and returns a
+// directory with an OCI layout.
 func (l *Lab) BuildImage(ctx context.Context, s *Source) (string, error) {
 	roots, _, err := debianRoots(ctx)
 	if err != nil {
@@ -192,8 +193,8 @@ func (l *Lab) BuildImage(ctx context.Context, s *Source) (string, error) {
 	return l.buildImage(ctx, s, roots, gocache)
 }
 
-// imageScript runs in namespaces of its own: what it mounts and starts ends with it. Isolation by chroot, because a container of
-// its own is more than many machines of CI allow.
+// imageScript runs in namespaces of its own: what it mounts and starts ends with it. Isolation by chroot, because a
+// container of its own is more than many machines of CI allow.
 const imageScript = `set -e
 dir=$1 base=$2 builder=$3 source=$4
 mount --bind "$dir/containers" /etc/containers
@@ -215,7 +216,10 @@ func (l *Lab) buildImage(ctx context.Context, s *Source, roots map[string]string
 	if err != nil {
 		return "", err
 	}
-	err = l.podman(ctx, dir, imageScript, []string{"PODMANFLAGS=" + flags, "BASE_PATH=" + debian[0].path + debianPath, "BUILDER_PATH=" + debian[1].path + debianPath},
+	err = l.podman(ctx, dir, imageScript, []string{
+		"PODMANFLAGS=" + flags, "BASE_PATH=" + debian[0].path + debianPath,
+		"BUILDER_PATH=" + debian[1].path + debianPath,
+	},
 		dir, roots["base"], roots["builder"], s.Dir)
 	if err != nil {
 		return "", errors.Join(fmt.Errorf("building the image: %w", err), os.RemoveAll(dir))
@@ -258,14 +262,17 @@ func (l *Lab) podmanDir() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	storage := fmt.Sprintf("[storage]\ndriver = \"overlay\"\ngraphroot = %q\nrunroot = %q\n", filepath.Join(dir, "storage"), filepath.Join(dir, "run"))
+	storage := fmt.Sprintf("[storage]\ndriver = \"overlay\"\ngraphroot = %q\nrunroot = %q\n",
+		filepath.Join(dir, "storage"), filepath.Join(dir, "run"))
 	// Podman's own defaults would leave locks in /dev/shm and directories in /run.
-	engine := fmt.Sprintf("[engine]\ntmp_dir = %q\nlock_type = \"file\"\nevents_logger = \"none\"\n", filepath.Join(dir, "tmp/libpod"))
+	engine := fmt.Sprintf("[engine]\ntmp_dir = %q\nlock_type = \"file\"\nevents_logger = \"none\"\n",
+		filepath.Join(dir, "tmp/libpod"))
 	return dir, errors.Join(
 		os.WriteFile(filepath.Join(dir, "containers.conf"), []byte(engine), 0o644),
 		os.Mkdir(filepath.Join(dir, "containers"), 0o755), os.Mkdir(filepath.Join(dir, "tmp"), 0o755),
 		os.WriteFile(filepath.Join(dir, "storage.conf"), []byte(storage), 0o644),
-		os.WriteFile(filepath.Join(dir, "containers/policy.json"), []byte(`{"default":[{"type":"insecureAcceptAnything"}]}`), 0o644),
+		os.WriteFile(filepath.Join(dir, "containers/policy.json"),
+			[]byte(`{"default":[{"type":"insecureAcceptAnything"}]}`), 0o644),
 		os.WriteFile(filepath.Join(dir, "containers/registries.conf"), []byte("unqualified-search-registries = []\n"), 0o644),
 	)
 }
@@ -274,7 +281,9 @@ func (l *Lab) podmanDir() (string, error) {
 func (l *Lab) podman(ctx context.Context, dir, script string, env []string, args ...string) error {
 	cmd := exec.CommandContext(ctx, "unshare", slices.Concat(namespaces(), []string{"sh", "-c", script, "sh"}, args)...)
 	cmd.Env = append(without(os.Environ(), "MAKEFLAGS", "MAKELEVEL", "MFLAGS", "CONTAINERS_REGISTRIES_CONF", "VERSION"),
-		append(env, "CONTAINERS_CONF="+filepath.Join(dir, "containers.conf"), "CONTAINERS_STORAGE_CONF="+filepath.Join(dir, "storage.conf"), "TMPDIR="+filepath.Join(dir, "tmp"), "HOME="+filepath.Join(dir, "tmp"))...)
+		append(env, "CONTAINERS_CONF="+filepath.Join(dir, "containers.conf"),
+			"CONTAINERS_STORAGE_CONF="+filepath.Join(dir, "storage.conf"), "TMPDIR="+filepath.Join(dir, "tmp"),
+			"HOME="+filepath.Join(dir, "tmp"))...)
 	return l.run(cmd)
 }
 
@@ -291,8 +300,8 @@ func (l *Lab) run(cmd *exec.Cmd) error {
 	return nil
 }
 
-// debianRoots makes those that aren't there yet, as archives in the user's cache directory, from the mirrors of Debian with the
-// settings of the machine's apt. The key stands for all of them.
+// debianRoots makes those that aren't there yet, as archives in the user's cache directory, from the mirrors of
+// Debian with the settings of the machine's apt. The key stands for all of them.
 func debianRoots(ctx context.Context) (roots map[string]string, key string, err error) {
 	release, err := os.ReadFile("/etc/os-release")
 	if err != nil {
@@ -351,7 +360,8 @@ func debianRoots(ctx context.Context) (roots map[string]string, key string, err 
 // mmdebstrapFlags leave out what no program reads.
 var mmdebstrapFlags = []string{
 	"--quiet", "--mode=root", "--variant=apt",
-	"--dpkgopt=path-exclude=/usr/share/doc/*", "--dpkgopt=path-exclude=/usr/share/man/*", "--dpkgopt=path-exclude=/usr/share/locale/*",
+	"--dpkgopt=path-exclude=/usr/share/doc/*", "--dpkgopt=path-exclude=/usr/share/man/*",
+	"--dpkgopt=path-exclude=/usr/share/locale/*",
 }
 
 // OSRelease reads the text of an os-release file.

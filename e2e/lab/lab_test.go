@@ -50,8 +50,10 @@ func TestNode(t *testing.T) {
 	}()
 	must(t, os.WriteFile(n.Path("etc/pki/rpm-gpg/KEY"), key.Armored, 0o644))
 	must(t, os.WriteFile(n.Path("etc/containers/policy.json"), []byte(
-		`{"default":[{"type":"reject"}],"transports":{"docker":{"`+reg.Host+`/team":[{"type":"signedBy","keyType":"GPGKeys","keyPath":"/etc/pki/rpm-gpg/KEY"}]}}}`), 0o644))
-	must(t, os.WriteFile(n.Path("etc/containers/registries.d/lab.yaml"), fmt.Appendf(nil, "docker:\n  %s:\n    lookaside: %s\n", reg.Host, look.URL()), 0o644))
+		`{"default":[{"type":"reject"}],"transports":{"docker":{"`+reg.Host+
+			`/team":[{"type":"signedBy","keyType":"GPGKeys","keyPath":"/etc/pki/rpm-gpg/KEY"}]}}}`), 0o644))
+	must(t, os.WriteFile(n.Path("etc/containers/registries.d/lab.yaml"),
+		fmt.Appendf(nil, "docker:\n  %s:\n    lookaside: %s\n", reg.Host, look.URL()), 0o644))
 	must(t, n.StartCRIO(""))
 
 	good, bad := reg.Host+"/team/signed:v1", reg.Host+"/team/unsigned:v1"
@@ -72,7 +74,8 @@ func TestNode(t *testing.T) {
 	if len(images) != 2 || images[0] != good {
 		t.Errorf("images: got %q, want the signed one by tag and digest", images)
 	}
-	if out, err := n.Command(context.Background(), "sh", "-c", "touch /etc/x 2>&1; ls -ld /etc/containers/policy.json").CombinedOutput(); !bytes.Contains(out, []byte("Read-only")) {
+	if out, err := n.Command(context.Background(), "sh", "-c",
+		"touch /etc/x 2>&1; ls -ld /etc/containers/policy.json").CombinedOutput(); !bytes.Contains(out, []byte("Read-only")) {
 		t.Errorf("the node's /etc can be written: %s %v", out, err)
 	}
 

@@ -100,8 +100,8 @@ func (l *Lab) Close() error {
 type Node struct {
 	lab *Lab
 	dir string
-	// Root is the scratch host root: etc/containers, etc/crio, etc/pki, root and var/lib/containers below it lie over the machine's own
-	// for every program of the node.
+	// Root is the scratch host root: etc/containers, etc/crio, etc/pki, root and var/lib/containers below it lie over
+	// the machine's own for every program of the node.
 	Root string
 	// Socket is CRI-O's.
 	Socket string
@@ -132,9 +132,10 @@ func namespaces() []string {
 	return []string{"--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--propagation", "private"}
 }
 
-// The node's / has the machine's directories and nothing else, so that a mark like /.dockerenv doesn't make a container of the
-// host that it plays. The machine's /etc becomes read-only and gets mount points that it may lack. cat ends with the lab,
-// whatever happens to it; the shell waits for it and reaps those processes meanwhile that lost their parents.
+// The node's / has the machine's directories and nothing else, so that a mark like /.dockerenv doesn't make a
+// container of the host that it plays. The machine's /etc becomes read-only and gets mount points that it may lack.
+// cat ends with the lab, whatever happens to it; the shell waits for it and reaps those processes meanwhile that lost
+// their parents.
 const initScript = `set -e
 dir=$1 pods=$2
 shift 2
@@ -188,7 +189,8 @@ func (l *Lab) NewNodeWith(o NodeOptions) (*Node, error) {
 	n := &Node{lab: l, dir: dir, Root: filepath.Join(dir, "root"), options: o}
 	n.Socket = filepath.Join(n.Root, "run/crio/crio.sock")
 	for _, d := range []string{
-		"root/etc/containers/registries.d", "root/etc/crio/policies", "root/etc/pki/rpm-gpg", "root/root", "root/run/crio", "root/var/lib/containers",
+		"root/etc/containers/registries.d", "root/etc/crio/policies", "root/etc/pki/rpm-gpg", "root/root", "root/run/crio",
+		"root/var/lib/containers",
 		"root/var/log", "root/usr/share/containers", "crio/conf.d", "crio/cni", "podman", "tmp",
 	} {
 		if err := os.MkdirAll(filepath.Join(dir, d), 0o755); err != nil {
@@ -225,7 +227,10 @@ func (n *Node) enter() error {
 	}
 	args = append(append(args, "sh", "-c", initScript, "sh", n.dir, pods), n.binds()...)
 	if in := n.options.Inside; in != nil {
-		args = append([]string{"nsenter", "--target", strconv.Itoa(in.init), "--pid", "--net", "--uts", "--ipc", "--"}, args...)
+		args = append([]string{
+			"nsenter", "--target", strconv.Itoa(in.init), "--pid", "--net", "--uts", "--ipc",
+			"--",
+		}, args...)
 	}
 	n.holder = exec.Command(args[0], args[1:]...)
 	var stderr bytes.Buffer
@@ -310,7 +315,8 @@ func (n *Node) Podman(args ...string) (string, error) {
 // Path is a path of the host as this machine sees it.
 func (n *Node) Path(host string) string { return filepath.Join(n.Root, host) }
 
-// Rebind lays the scratch root's /etc/containers over the node's again: a mount keeps the directory that was there first.
+// Rebind lays the scratch root's /etc/containers over the node's again: a mount keeps the directory that was there
+// first.
 func (n *Node) Rebind() error {
 	ctx, cancel := context.WithTimeout(context.Background(), Patience)
 	defer cancel()
@@ -346,7 +352,8 @@ func (n *Node) Processes() ([]Info, error) {
 	return out, nil
 }
 
-// Inotify counts the inotify instances that the node's processes hold, but for CRI-O's: it makes some after it has begun to answer.
+// Inotify counts the inotify instances that the node's processes hold, but for CRI-O's: it makes some after it has
+// begun to answer.
 func (n *Node) Inotify() (int, error) {
 	procs, err := n.Processes()
 	if err != nil {

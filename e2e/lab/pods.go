@@ -25,11 +25,12 @@ type Pods struct {
 
 // settings of the machine that a kubelet changes; it gets copies of them.
 var settings = []string{
-	"vm/overcommit_memory", "vm/panic_on_oom", "kernel/panic", "kernel/panic_on_oops", "kernel/keys/root_maxkeys", "kernel/keys/root_maxbytes",
+	"vm/overcommit_memory", "vm/panic_on_oom", "kernel/panic", "kernel/panic_on_oops", "kernel/keys/root_maxkeys",
+	"kernel/keys/root_maxbytes",
 }
 
-// prepare writes what the node's first process reads on its way. Mounts are shared between CRI-O and kubelet; huge pages are hidden,
-// for runc would limit them also where the kernel can't.
+// prepare writes what the node's first process reads on its way. Mounts are shared between CRI-O and kubelet; huge
+// pages are hidden, for runc would limit them also where the kernel can't.
 func (p *Pods) prepare(dir string) error {
 	script := ""
 	bind := func(from, to string) { script += fmt.Sprintf("mount --bind '%s' '%s'\n", from, to) }
@@ -71,7 +72,8 @@ func (p *Pods) prepare(dir string) error {
 	)
 }
 
-// InNet calls f in the node's network: what it listens on and dials is there. f must not leave that to other goroutines.
+// InNet calls f in the node's network: what it listens on and dials is there. f must not leave that to other
+// goroutines.
 func (n *Node) InNet(f func() error) error {
 	done := make(chan error)
 	go func() {
@@ -119,8 +121,8 @@ func NewCgroups(name string) ([]Cgroup, error) {
 	return all, nil
 }
 
-// MissingControllers returns the controllers that pods need and that this machine's cgroups can't give them: in version 1 each has a
-// hierarchy, in version 2 the root hands them down by name.
+// MissingControllers returns the controllers that pods need and that this machine's cgroups can't give them: in
+// version 1 each has a hierarchy, in version 2 the root hands them down by name.
 func MissingControllers() ([]string, error) {
 	mounts, err := os.ReadFile("/proc/self/mounts")
 	if err != nil {
@@ -160,8 +162,8 @@ func missingControllers(mounts string, read func(string) ([]byte, error)) ([]str
 	return missing, nil
 }
 
-// enable makes the controllers of the hierarchy usable below the directory: without cpus and memory nodes a cpuset takes no
-// process, and in version 2 controllers are handed down by name.
+// enable makes the controllers of the hierarchy usable below the directory: without cpus and memory nodes a cpuset
+// takes no process, and in version 2 controllers are handed down by name.
 func (c Cgroup) enable() error {
 	for _, file := range []string{"cpuset.cpus", "cpuset.mems"} {
 		value, err := os.ReadFile(filepath.Join(c.Mount, file))

@@ -15,7 +15,10 @@ func TestMissingControllers(t *testing.T) {
 			"version 1", "cgroup /sys/fs/cgroup/cpu,cpuacct cgroup rw,cpu,cpuacct 0 0\ncgroup /sys/fs/cgroup/memory cgroup rw,memory 0 0\ncgroup /sys/fs/cgroup/pids cgroup rw,pids 0 0",
 			"", nil,
 		},
-		{"both", "cgroup /sys/fs/cgroup/cpu cgroup rw,cpu 0 0\ncgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0", "memory pids\n", nil},
+		{
+			"both", "cgroup /sys/fs/cgroup/cpu cgroup rw,cpu 0 0\ncgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0",
+			"memory pids\n", nil,
+		},
 		{"version 2", "cgroup2 /sys/fs/cgroup cgroup2 rw,nsdelegate 0 0", "cpuset cpu io memory pids\n", nil},
 		{"version 2 that hands down little", "cgroup2 /sys/fs/cgroup cgroup2 rw 0 0", "pids\n", []string{"cpu", "memory"}},
 		{"none", "proc /proc proc rw 0 0", "", []string{"cpu", "memory", "pids"}},
@@ -25,7 +28,8 @@ func TestMissingControllers(t *testing.T) {
 			t.Errorf("%s: %q, %v", tt.name, got, err)
 		}
 	}
-	_, err := missingControllers("cgroup2 /sys/fs/cgroup cgroup2 rw 0 0", func(string) ([]byte, error) { return nil, errors.New("gone") })
+	_, err := missingControllers("cgroup2 /sys/fs/cgroup cgroup2 rw 0 0",
+		func(string) ([]byte, error) { return nil, errors.New("gone") })
 	if err == nil {
 		t.Error("what can't be read is taken for there")
 	}

@@ -190,7 +190,8 @@ func pause(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// Patience is how long to wait for what takes seconds. Machines of CI are slow at times, and wrong is only what never comes.
+// Patience is how long to wait for what takes seconds. Machines of CI are slow at times, and wrong is only what never
+// comes.
 const Patience = 3 * time.Minute
 
 // Poll looks every few milliseconds until ok says yes; after the deadline it returns what ok last complained of.

@@ -15,8 +15,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Programs are the built programs, as absolute paths in a directory that every user of the machine can read: the agent's
-// child is nobody special.
+// Programs are the built programs, as absolute paths in a directory that every user of the machine can read: the
+// agent's child is nobody special.
 type Programs struct {
 	Dir string
 	// Nodetrust is built with gpgme, Pure without cgo.
@@ -30,7 +30,8 @@ func ModuleRoot() (string, error) {
 		return "", err
 	}
 	for {
-		if b, err := os.ReadFile(filepath.Join(dir, "go.mod")); err == nil && strings.HasPrefix(string(b), "module github.com/nodetrust/nodetrust\n") {
+		if b, err := os.ReadFile(filepath.Join(dir, "go.mod")); err == nil &&
+			strings.HasPrefix(string(b), "module github.com/nodetrust/nodetrust\n") {
 			return dir, nil
 		}
 		parent := filepath.Dir(dir)
@@ -41,8 +42,8 @@ func ModuleRoot() (string, error) {
 	}
 }
 
-// BuildPrograms runs `make build build-pure` and copies the results to dir. Tests of other packages may do that at the same time,
-// and one that was killed may have left half a program: there is one after the other.
+// BuildPrograms runs `make build build-pure` and copies the results to dir. Tests of other packages may do that at
+// the same time, and one that was killed may have left half a program: there is one after the other.
 func BuildPrograms(ctx context.Context, dir string) (*Programs, error) {
 	root, err := ModuleRoot()
 	if err != nil {
@@ -219,12 +220,13 @@ func (m module) key(ctx context.Context, src string) (string, error) {
 	return hex.EncodeToString(h.Sum(nil))[:20], nil
 }
 
-// CRIO returns the path of CRI-O in the lab, where its nodes can run it. It is built from the module e2e/crio the first time
-// (three minutes on two cores) and kept in the user's cache directory under the hash of all that it is made from.
+// CRIO returns the path of CRI-O in the lab, where its nodes can run it. It is built from the module e2e/crio the
+// first time (three minutes on two cores) and kept in the user's cache directory under the hash of all that it is
+// made from.
 func (l *Lab) CRIO(ctx context.Context) (string, error) { return l.kept(ctx, crioModule) }
 
-// Kube returns the path of the program of e2e/kube (etcd, the control plane, kubelet, kubectl) in the lab, where its nodes
-// can run it. It is built and kept like CRI-O (seven minutes on two cores).
+// Kube returns the path of the program of e2e/kube (etcd, the control plane, kubelet, kubectl) in the lab, where its
+// nodes can run it. It is built and kept like CRI-O (seven minutes on two cores).
 func (l *Lab) Kube(ctx context.Context) (string, error) { return l.kept(ctx, kubeModule) }
 
 func (l *Lab) kept(ctx context.Context, m module) (string, error) {

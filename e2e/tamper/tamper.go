@@ -1,5 +1,5 @@
-// Package tamper does to a host's files what an agent must see: the one list for the tests on a single host and on the nodes of a
-// cluster.
+// Package tamper does to a host's files what an agent must see: the one list for the tests on a single host and on
+// the nodes of a cluster.
 package tamper
 
 import (
@@ -72,22 +72,40 @@ func Deeds(h Host) ([]Deed, error) {
 	loose := func(path string) error { return os.WriteFile(path, []byte(AcceptAnything), 0o644) }
 
 	deeds := []Deed{
-		{Name: "policy.json overwritten in place", Path: policy, Kind: "content", Do: func() error { return write(policy, AcceptAnything) }},
+		{
+			Name: "policy.json overwritten in place", Path: policy, Kind: "content",
+			Do: func() error { return write(policy, AcceptAnything) },
+		},
 		{Name: "policy.json emptied", Path: policy, Kind: "content", Do: func() error { return os.Truncate(at(policy), 0) }},
-		{Name: "policy.json replaced by rename", Path: policy, Kind: "content", Do: func() error { return rename(policy, loose) }},
+		{
+			Name: "policy.json replaced by rename", Path: policy, Kind: "content",
+			Do: func() error { return rename(policy, loose) },
+		},
 		{Name: "policy.json deleted", Path: policy, Kind: "missing", Do: func() error { return os.Remove(at(policy)) }},
 		{Name: "policy.json chmod 0666", Path: policy, Kind: "mode", Do: func() error { return os.Chmod(at(policy), 0o666) }},
-		{Name: "policy.json chown nobody", Path: policy, Kind: "owner", Do: func() error { return os.Chown(at(policy), 65534, 65534) }},
+		{
+			Name: "policy.json chown nobody", Path: policy, Kind: "owner",
+			Do: func() error { return os.Chown(at(policy), 65534, 65534) },
+		},
 		{Name: "policy.json made a symlink", Path: policy, Kind: "type", Do: func() error {
-			return errors.Join(write(containers+"/loose.json", AcceptAnything), rename(policy, func(path string) error { return os.Symlink("loose.json", path) }))
+			return errors.Join(write(containers+"/loose.json", AcceptAnything),
+				rename(policy, func(path string) error { return os.Symlink("loose.json", path) }))
 		}},
 		{Name: "policy.json made a directory", Path: policy, Kind: "type", Do: func() error {
-			return errors.Join(os.Mkdir(at(policy)+".new", 0o755), exchange(at(policy), at(policy)+".new"), os.Remove(at(policy)+".new"))
+			return errors.Join(os.Mkdir(at(policy)+".new", 0o755), exchange(at(policy), at(policy)+".new"),
+				os.Remove(at(policy)+".new"))
 		}},
-		{Name: "registries.d file emptied", Path: lookasides, Kind: "content", Do: func() error { return os.Truncate(at(lookasides), 0) }},
-		{Name: "registries.d file deleted", Path: lookasides, Kind: "missing", Do: func() error { return os.Remove(at(lookasides)) }},
+		{
+			Name: "registries.d file emptied", Path: lookasides, Kind: "content",
+			Do: func() error { return os.Truncate(at(lookasides), 0) },
+		},
+		{
+			Name: "registries.d file deleted", Path: lookasides, Kind: "missing",
+			Do: func() error { return os.Remove(at(lookasides)) },
+		},
 		{Name: "registries.d deleted", Path: lookasides, Kind: "missing", Do: func() error {
-			gone := at(containers + "/registries.gone") // in one step: the agent would put a file back before the directory is empty
+			// in one step: the agent would put a file back before the directory is empty
+			gone := at(containers + "/registries.gone")
 			return errors.Join(os.Rename(filepath.Dir(at(lookasides)), gone), os.RemoveAll(gone))
 		}},
 		{Name: "/etc/containers replaced", Path: policy, Kind: "content", Do: func() error {
@@ -101,7 +119,8 @@ func Deeds(h Host) ([]Deed, error) {
 				write(next+"/policy.json", AcceptAnything), exchange(at(containers), at(next)), h.Rebind())
 		}},
 		{
-			Name: "a second registries.d file duplicates a scope", Path: containers + "/registries.d/zz-other.yaml", Kind: "duplicate",
+			Name: "a second registries.d file duplicates a scope", Path: containers + "/registries.d/zz-other.yaml",
+			Kind: "duplicate",
 			Do:   func() error { return write(containers+"/registries.d/zz-other.yaml", string(scopes)) },
 			Undo: func() error { return os.Remove(at(containers + "/registries.d/zz-other.yaml")) },
 		},

@@ -1,9 +1,9 @@
-// Command outdated compares the modules that security rests on, as go.mod has them, and the Go toolchain with the newest releases that
-// the module proxy knows.
+// Command outdated compares the modules that security rests on, as go.mod has them, and the Go toolchain with the
+// newest releases that the module proxy knows.
 //
-// Exit status: 0 if none is behind, 3 if one is, 4 if none is known to be behind and not all could be compared. Behind is what has a
-// newer release in its own line, where fixes go: v1.2.4 of v1.2.3; of golang.org/x, which has one line only, any newer one. A newer
-// line is only told.
+// Exit status: 0 if none is behind, 3 if one is, 4 if none is known to be behind and not all could be compared.
+// Behind is what has a newer release in its own line, where fixes go: v1.2.4 of v1.2.3; of golang.org/x, which has
+// one line only, any newer one. A newer line is only told.
 package main
 
 import (
@@ -29,7 +29,8 @@ const (
 var watched = []string{
 	"go.podman.io/image/v5", "go.podman.io/storage", "github.com/sigstore/sigstore", "github.com/sigstore/fulcio",
 	"github.com/secure-systems-lab/go-securesystemslib", "github.com/ProtonMail/go-crypto", "github.com/proglottis/gpgme",
-	"github.com/go-jose/go-jose/v4", "golang.org/x/crypto", "golang.org/x/net", "golang.org/x/oauth2", "google.golang.org/grpc",
+	"github.com/go-jose/go-jose/v4", "golang.org/x/crypto", "golang.org/x/net", "golang.org/x/oauth2",
+	"google.golang.org/grpc",
 	"k8s.io/client-go", "k8s.io/apimachinery", "k8s.io/cri-api", "github.com/google/renameio/v2",
 }
 

@@ -2,7 +2,8 @@ package main
 
 import "encoding/json"
 
-// fooled are the last version with each hole and the first without it, of each line that a fix was brought back to, and some between.
+// fooled are the last version with each hole and the first without it, of each line that a fix was brought back to,
+// and some between.
 const fooled = "5.0.0 5.1.0 5.2.0 5.16.1 5.17.0 5.23.1 5.24.0 5.24.2 5.24.3 5.27.0 5.27.1 5.29.2 5.29.3 5.30.0 5.30.1 5.36.2 5.38.0 5.39.3 5.39.4 5.40.0 5.41.0 5.42.0 5.42.1"
 
 // advisories is the record of what fools which version.

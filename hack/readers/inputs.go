@@ -112,8 +112,14 @@ func newImage(text string, more map[string]any) image {
 	})
 	manifest := map[string]any{
 		"schemaVersion": 2,
-		"config":        map[string]any{"mediaType": "application/vnd.oci.image.config.v1+json", "size": len(config), "digest": digestOf(config)},
-		"layers":        []any{map[string]any{"mediaType": "application/vnd.oci.image.layer.v1.tar+gzip", "size": packed.Len(), "digest": digestOf(packed.Bytes())}},
+		"config": map[string]any{
+			"mediaType": "application/vnd.oci.image.config.v1+json", "size": len(config),
+			"digest": digestOf(config),
+		},
+		"layers": []any{map[string]any{
+			"mediaType": "application/vnd.oci.image.layer.v1.tar+gzip",
+			"size":      packed.Len(), "digest": digestOf(packed.Bytes()),
+		}},
 	}
 	for k, v := range more {
 		manifest[k] = v
@@ -137,17 +143,25 @@ func must(err error) {
 	}
 }
 
-// forgedSchema1 is a manifest of the forger's whose JWS names the bytes of an honest one, which is signed, as its payload.
+// forgedSchema1 is a manifest of the forger's whose JWS names the bytes of an honest one, which is signed, as its
+// payload.
 func (m *maker) forgedSchema1() input {
 	honest, forged := newImage("honest", nil), newImage("forged", nil)
-	protected := marshal(map[string]any{"formatLength": 0, "formatTail": base64.RawURLEncoding.EncodeToString([]byte(honest.body)), "time": "2026-01-01T00:00:00Z"})
-	config := marshal(map[string]any{"id": "1111111111111111111111111111111111111111111111111111111111111111", "architecture": "amd64", "os": "linux", "created": "2026-01-01T00:00:00Z", "config": map[string]any{}})
+	protected := marshal(map[string]any{
+		"formatLength": 0,
+		"formatTail":   base64.RawURLEncoding.EncodeToString([]byte(honest.body)), "time": "2026-01-01T00:00:00Z",
+	})
+	config := marshal(map[string]any{
+		"id":           "1111111111111111111111111111111111111111111111111111111111111111",
+		"architecture": "amd64", "os": "linux", "created": "2026-01-01T00:00:00Z", "config": map[string]any{},
+	})
 	body := marshal(map[string]any{
 		"schemaVersion": 1, "name": "app", "tag": "1", "architecture": "amd64",
 		"fsLayers": []any{map[string]any{"blobSum": forged.layer}},
 		"history":  []any{map[string]any{"v1Compatibility": string(config)}},
 		"signatures": []any{map[string]any{
-			"header": map[string]any{"alg": "ES256"}, "signature": "AA", "protected": base64.RawURLEncoding.EncodeToString(protected),
+			"header": map[string]any{"alg": "ES256"}, "signature": "AA",
+			"protected": base64.RawURLEncoding.EncodeToString(protected),
 		}},
 	})
 	return m.input("forged-schema1", input{

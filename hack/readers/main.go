@@ -1,7 +1,8 @@
-// Command readers records what old versions of the image library do, by really running them: it builds a program with each version,
-// from the module proxy, and writes down what that program sees. load/main.go sees what becomes of policies and registries.d, for
-// internal/lint/testdata/readers.json; fool/main.go pulls what would fool a verifier, for internal/trust/testdata/advisories.json. `make readers` runs
-// it, and the tests of lint and trust hold the table of readers and its advisories against the records.
+// Command readers records what old versions of the image library do, by really running them: it builds a program with
+// each version, from the module proxy, and writes down what that program sees. load/main.go sees what becomes of
+// policies and registries.d, for internal/lint/testdata/readers.json; fool/main.go pulls what would fool a verifier,
+// for internal/trust/testdata/advisories.json. `make readers` runs it, and the tests of lint and trust hold the table
+// of readers and its advisories against the records.
 package main
 
 import (
@@ -18,7 +19,8 @@ import (
 	"strings"
 )
 
-// loaded are the versions next to where a feature came, and some that products of the table have. 5.39.0 was never published.
+// loaded are the versions next to where a feature came, and some that products of the table have. 5.39.0 was never
+// published.
 const loaded = "5.0.0 5.4.3 5.5.1 5.6.0 5.7.0 5.8.1 5.9.0 5.10.0 5.12.0 5.17.0 5.19.1 5.21.1 5.22.0 5.23.1 5.24.0 5.25.0 5.27.0 5.29.2 5.31.1 5.32.0 5.32.2 5.33.1 5.34.0 5.34.1 5.34.3 5.35.0 5.36.2 5.38.0 5.40.0 5.41.1 5.42.0 5.42.1"
 
 // The module moved with 5.37.
@@ -41,8 +43,10 @@ func main() {
 	features := flag.String("features", "internal/lint/testdata/features.json", "policies to load")
 	out := flag.String("o", "internal/lint/testdata/readers.json", "where the record of policies is written")
 	only := flag.String("only", loaded, "versions to load policies with, with blanks between; the record keeps the others")
-	holes := flag.String("advisories", "internal/trust/testdata/advisories.json", "where the record of advisories is written; its inputs are kept")
-	onlyHoles := flag.String("only-advisories", fooled, "versions to fool, with blanks between; the record keeps the others")
+	holes := flag.String("advisories", "internal/trust/testdata/advisories.json",
+		"where the record of advisories is written; its inputs are kept")
+	onlyHoles := flag.String("only-advisories", fooled,
+		"versions to fool, with blanks between; the record keeps the others")
 	flag.Parse()
 	err := recordFeatures(*features, *out, strings.Fields(*only))
 	if err == nil {
@@ -92,7 +96,8 @@ func writeJSON(file string, v any) error {
 	return os.WriteFile(file, append(b, '\n'), 0o644)
 }
 
-// ask runs a program with each of the versions, gives it the input, and returns the records with these versions in them, in order.
+// ask runs a program with each of the versions, gives it the input, and returns the records with these versions in
+// them, in order.
 func ask(name string, versions []string, input []byte, records []record) ([]record, error) {
 	for _, v := range versions {
 		fmt.Fprintln(os.Stderr, name, "with containers-image", v)

@@ -1,7 +1,8 @@
-// Command vuln runs govulncheck over all modules of the repository: for known vulnerabilities in what the shipped programs call, and in
-// the modules that tests require. A module that could not be checked is said to be so.
+// Command vuln runs govulncheck over all modules of the repository: for known vulnerabilities in what the shipped
+// programs call, and in the modules that tests require. A module that could not be checked is said to be so.
 //
-// Exit status: 0 if all was checked and nothing found, 3 if something was found, 4 if nothing was found and not all was checked.
+// Exit status: 0 if all was checked and nothing found, 3 if something was found, 4 if nothing was found and not all
+// was checked.
 package main
 
 import (
@@ -67,8 +68,8 @@ type checker struct {
 	stdout  io.Writer
 }
 
-// all checks modules, the first by what its programs call and the others, of which nothing is shipped, by what they require.
-// It returns an exit status.
+// all checks modules, the first by what its programs call and the others, of which nothing is shipped, by what they
+// require. It returns an exit status.
 func (c checker) all(dirs []string) int {
 	found, missed := false, []string{}
 	for i, dir := range dirs {
@@ -88,8 +89,8 @@ func (c checker) all(dirs []string) int {
 	return c.sum(found, missed, len(dirs))
 }
 
-// args are those for a module that only tests and tools need. govulncheck does not look at what tests import, so these packages are
-// named to it. A module without packages has the tools that it names.
+// args are those for a module that only tests and tools need. govulncheck does not look at what tests import, so
+// these packages are named to it. A module without packages has the tools that it names.
 func (checker) args(dir string) ([]string, error) {
 	args := []string{"-scan", "package"}
 	if files, err := filepath.Glob(filepath.Join(dir, "*.go")); err != nil || len(files) == 0 {

@@ -23,7 +23,10 @@ func TestAll(t *testing.T) {
 	}{
 		{"clean", clean, clean, 0, "nothing that 2 modules call or import has a known vulnerability", "NOT CHECKED"},
 		{"one is vulnerable", clean, found, exitFound, "Vulnerability", "has a known"},
-		{"no database", unreachable, unreachable, exitNotChecked, "the vulnerability database is not reachable\nNOT CHECKED: nothing was checked", "has a known"},
+		{
+			"no database", unreachable, unreachable, exitNotChecked,
+			"the vulnerability database is not reachable\nNOT CHECKED: nothing was checked", "has a known",
+		},
 		{"no database any more", clean, unreachable, exitNotChecked, "NOT CHECKED: other", "has a known"},
 		{"found, then no database", found, unreachable, exitFound, "NOT CHECKED: other", "has a known"},
 		{"one does not build", broken, clean, exitNotChecked, "NOT CHECKED: .", "has a known"},

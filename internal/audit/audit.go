@@ -25,7 +25,8 @@ type Cache interface {
 
 // Options of an audit.
 type Options struct {
-	// PerHost is how many images of one registry are judged at a time, 16 if it is 0; Total of all registries, 64 if it is 0.
+	// PerHost is how many images of one registry are judged at a time, 16 if it is 0; Total of all registries, 64 if it
+	// is 0.
 	PerHost, Total int
 	// Cache may be nil.
 	Cache Cache
@@ -50,8 +51,8 @@ type Progress struct {
 	Refuse, Unknown int
 }
 
-// Run judges every image of the inventory once. When ctx ends, what is not judged by then is unknown and the report says
-// that it is not complete.
+// Run judges every image of the inventory once. When ctx ends, what is not judged by then is unknown and the report
+// says that it is not complete.
 func Run(ctx context.Context, inv *Inventory, j Judge, o Options) *Report {
 	if o.PerHost == 0 {
 		o.PerHost = 16
@@ -67,8 +68,11 @@ func Run(ctx context.Context, inv *Inventory, j Judge, o Options) *Report {
 	queues := map[string][]int{}
 	for i, l := range list {
 		a.out[i] = Image{
-			Verdict: verdict.Verdict{Image: l.image, Verdict: verdict.Unknown, Reason: verdict.Timeout, Message: "not judged: the audit was interrupted"},
-			UsedBy:  append([]string{}, l.usedBy...), Role: l.role, Interrupted: true, name: l.name,
+			Verdict: verdict.Verdict{
+				Image: l.image, Verdict: verdict.Unknown, Reason: verdict.Timeout,
+				Message: "not judged: the audit was interrupted",
+			},
+			UsedBy: append([]string{}, l.usedBy...), Role: l.role, Interrupted: true, name: l.name,
 		}
 		queues[host(l.name)] = append(queues[host(l.name)], i)
 	}
@@ -96,7 +100,8 @@ type audit struct {
 	progress Progress
 }
 
-// run judges the images of each registry by workers of its own, so that one that is slow doesn't keep the others waiting.
+// run judges the images of each registry by workers of its own, so that one that is slow doesn't keep the others
+// waiting.
 func (a *audit) run(ctx context.Context, list []*listed, queues map[string][]int) {
 	total := make(chan struct{}, a.o.Total)
 	var wg sync.WaitGroup
@@ -159,7 +164,10 @@ func (a *audit) one(ctx context.Context, l *listed, m *Image, b *breaker) {
 // verdict is from the cache or the judge; not ok if the audit was interrupted.
 func (a *audit) verdict(ctx context.Context, l *listed, b *breaker) (v verdict.Verdict, cached, ok bool) {
 	if l.invalid != nil {
-		return verdict.Verdict{Verdict: verdict.Unknown, Reason: verdict.ImageNotFound, Message: "no runtime can pull this: " + l.invalid.Error()}, false, true
+		return verdict.Verdict{
+			Verdict: verdict.Unknown, Reason: verdict.ImageNotFound,
+			Message: "no runtime can pull this: " + l.invalid.Error(),
+		}, false, true
 	}
 	if a.o.Cache != nil {
 		if v, ok := a.o.Cache.Get(ctx, l.name); ok {
@@ -189,11 +197,14 @@ func (a *audit) carved(v verdict.Verdict) bool {
 	if v.Scope == nil || v.Scope.Matched != "exact" || a.o.CanaryKey == "" {
 		return false
 	}
-	return slices.ContainsFunc(v.Requirements, func(r verdict.Requirement) bool { return slices.Contains(r.Keys, a.o.CanaryKey) })
+	return slices.ContainsFunc(v.Requirements, func(r verdict.Requirement) bool {
+		return slices.Contains(r.Keys,
+			a.o.CanaryKey)
+	})
 }
 
-// vouch says of an image that no signature speaks for whether a verified release does. What a release consists of has its
-// role, whatever it is used for.
+// vouch says of an image that no signature speaks for whether a verified release does. What a release consists of has
+// its role, whatever it is used for.
 func (a *audit) vouch(m *Image) {
 	if a.o.Vouched == nil || m.Digest == "" {
 		return
@@ -209,14 +220,16 @@ func (a *audit) vouch(m *Image) {
 	switch {
 	case m.SignedFor():
 	case m.Verdict.Verdict == verdict.Accept:
-		m.Reason, m.Message = verdict.TrustedByRelease, "no signature of its own was asked for; the verified release "+release+" vouches for it"
+		m.Reason, m.Message = verdict.TrustedByRelease, "no signature of its own was asked for; the verified release "+
+			release+" vouches for it"
 	case m.Verdict.Verdict == verdict.Refuse:
-		m.Hint = "the verified release " + release + " vouches for it: nodetrust release verify --to-policy writes a scope for its digest"
+		m.Hint = "the verified release " + release +
+			" vouches for it: nodetrust release verify --to-policy writes a scope for its digest"
 	}
 }
 
-// requireSigned refuses an accept that neither a signature of the image nor that of a release stands behind: a release names
-// the image by its digest, and was signed itself.
+// requireSigned refuses an accept that neither a signature of the image nor that of a release stands behind: a
+// release names the image by its digest, and was signed itself.
 func (a *audit) requireSigned(m *Image) {
 	if a.o.RequireSigned && !m.signedFor() {
 		m.Verdict = m.RequireSigned()

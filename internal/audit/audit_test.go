@@ -91,7 +91,10 @@ func TestRun_short(t *testing.T) {
 	dockerIO := func(image string) (string, error) {
 		return "docker.io/library/" + strings.TrimPrefix(image, "docker.io/library/"), nil
 	}
-	for image, short := range map[string]bool{"nginx:v1": true, "library/nginx:v1": true, "docker.io/library/nginx:v1": false} {
+	for image, short := range map[string]bool{
+		"nginx:v1": true, "library/nginx:v1": true,
+		"docker.io/library/nginx:v1": false,
+	} {
 		inv, err := audit.Collect(t.Context(), dockerIO, audit.Named{Name: "x", Source: uses{{Image: image, By: "x"}}})
 		if err != nil {
 			t.Fatal(err)
@@ -126,16 +129,19 @@ func TestRun_once(t *testing.T) {
 		by[m.Image] = m
 	}
 	a, b, bad := by["h.example/a:v1"], by["h.example/b"], by["not an image"]
-	if !slices.Equal(a.UsedBy, []string{"ns/pod/?y?[31m@n1", "ns/pod/x@n1"}) || a.Role != audit.Agent || !slices.Equal(a.InUse, []string{"sha256:old"}) || a.Message != "fine?[31m" {
+	if !slices.Equal(a.UsedBy, []string{"ns/pod/?y?[31m@n1", "ns/pod/x@n1"}) || a.Role != audit.Agent ||
+		!slices.Equal(a.InUse, []string{"sha256:old"}) || a.Message != "fine?[31m" {
 		t.Errorf("a: %+v", a)
 	}
 	if len(b.UsedBy) != 3 || b.Role != audit.CNI {
 		t.Errorf("b: %+v", b)
 	}
-	if bad.Verdict.Verdict != verdict.Unknown || bad.Reason != verdict.ImageNotFound || !strings.Contains(bad.Message, "invalid reference") {
+	if bad.Verdict.Verdict != verdict.Unknown || bad.Reason != verdict.ImageNotFound ||
+		!strings.Contains(bad.Message, "invalid reference") {
 		t.Errorf("what is no image: %+v", bad)
 	}
-	if s := r.Summary; !s.Complete || s.Images != 3 || s.Accept != 2 || s.Unknown != 1 || s.Uses != 6 || r.Answer() != verdict.Unknown {
+	if s := r.Summary; !s.Complete || s.Images != 3 || s.Accept != 2 || s.Unknown != 1 || s.Uses != 6 ||
+		r.Answer() != verdict.Unknown {
 		t.Errorf("summary: %+v", s)
 	}
 }
@@ -144,7 +150,8 @@ func TestRun_once(t *testing.T) {
 func TestRun_sourceFails(t *testing.T) {
 	j := &judge{answer: func(context.Context, string) verdict.Verdict { return verdict.Verdict{Verdict: verdict.Accept} }}
 	r := audit.Run(t.Context(), collect(t, failing{}, uses{{Image: "h.example/after:v1", By: "y"}}), j, audit.Options{})
-	if r.Summary.Complete || r.Summary.Accept != 2 || r.Answer() != verdict.Unknown || len(r.Summary.Problems) != 1 || strings.Contains(r.Summary.Problems[0], "\x1b") {
+	if r.Summary.Complete || r.Summary.Accept != 2 || r.Answer() != verdict.Unknown || len(r.Summary.Problems) != 1 ||
+		strings.Contains(r.Summary.Problems[0], "\x1b") {
 		t.Errorf("%+v", r.Summary)
 	}
 }
@@ -154,7 +161,8 @@ func TestRun_bounds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var list uses
 		for i := range 100 {
-			list = append(list, audit.Use{Image: fmt.Sprintf("slow.example/a%d:v1", i), By: "x"}, audit.Use{Image: fmt.Sprintf("fast.example/a%d:v1", i), By: "x"})
+			list = append(list, audit.Use{Image: fmt.Sprintf("slow.example/a%d:v1", i), By: "x"},
+				audit.Use{Image: fmt.Sprintf("fast.example/a%d:v1", i), By: "x"})
 		}
 		fast := 0
 		j := &judge{}
@@ -208,7 +216,8 @@ func TestRun_deadRegistry(t *testing.T) {
 			t.Errorf("%d images asked for", n)
 		}
 		s := r.Summary
-		if s.Unknown != 200 || s.Accept != 1 || len(s.Fixes) != 1 || s.Fixes[0].Images != 200 || s.Fixes[0].Title != "200 images need an answer of dead.example" {
+		if s.Unknown != 200 || s.Accept != 1 || len(s.Fixes) != 1 || s.Fixes[0].Images != 200 ||
+			s.Fixes[0].Title != "200 images need an answer of dead.example" {
 			t.Errorf("%+v", s)
 		}
 		last := r.Images[len(r.Images)-2]
@@ -235,14 +244,23 @@ func TestRun_refusedFast(t *testing.T) {
 // TestReport_order: what locks out first, then refused, unknown, accepted; fixes by how many they help.
 func TestReport_order(t *testing.T) {
 	answers := map[string]verdict.Verdict{
-		"h.example/accepted:v1":    {Verdict: verdict.Accept},
-		"h.example/unknown:v1":     {Verdict: verdict.Unknown, Reason: verdict.ImageNotFound},
-		"h.example/cni:v1":         {Verdict: verdict.Unknown, Reason: verdict.Unauthorized},
-		"h.example/refused:v1":     {Verdict: verdict.Refuse, Reason: verdict.RejectedByPolicy, Scope: &verdict.Scope{Matched: "default"}},
-		"h.example/zpause:v1":      {Verdict: verdict.Refuse, Reason: verdict.WrongKey, Scope: &verdict.Scope{Name: "h.example", Matched: "host"}},
-		"h.example/many/one:v1":    {Verdict: verdict.Refuse, Reason: verdict.NoSignature, Cause: verdict.NoLookaside},
-		"h.example/many/two:v1":    {Verdict: verdict.Refuse, Reason: verdict.NoSignature, Cause: verdict.NoLookaside},
-		"h.example/many/canary:v1": {Verdict: verdict.Refuse, Reason: verdict.WrongKey, Scope: &verdict.Scope{Matched: "exact"}, Requirements: []verdict.Requirement{{Keys: []string{"CANARY"}}}},
+		"h.example/accepted:v1": {Verdict: verdict.Accept},
+		"h.example/unknown:v1":  {Verdict: verdict.Unknown, Reason: verdict.ImageNotFound},
+		"h.example/cni:v1":      {Verdict: verdict.Unknown, Reason: verdict.Unauthorized},
+		"h.example/refused:v1": {
+			Verdict: verdict.Refuse, Reason: verdict.RejectedByPolicy,
+			Scope: &verdict.Scope{Matched: "default"},
+		},
+		"h.example/zpause:v1": {
+			Verdict: verdict.Refuse, Reason: verdict.WrongKey,
+			Scope: &verdict.Scope{Name: "h.example", Matched: "host"},
+		},
+		"h.example/many/one:v1": {Verdict: verdict.Refuse, Reason: verdict.NoSignature, Cause: verdict.NoLookaside},
+		"h.example/many/two:v1": {Verdict: verdict.Refuse, Reason: verdict.NoSignature, Cause: verdict.NoLookaside},
+		"h.example/many/canary:v1": {
+			Verdict: verdict.Refuse, Reason: verdict.WrongKey,
+			Scope: &verdict.Scope{Matched: "exact"}, Requirements: []verdict.Requirement{{Keys: []string{"CANARY"}}},
+		},
 	}
 	var list uses
 	for image := range answers {
@@ -262,7 +280,8 @@ func TestReport_order(t *testing.T) {
 		got = append(got, m.Image)
 	}
 	want := []string{
-		"h.example/zpause:v1", "h.example/many/canary:v1", "h.example/many/one:v1", "h.example/many/two:v1", "h.example/refused:v1",
+		"h.example/zpause:v1", "h.example/many/canary:v1", "h.example/many/one:v1", "h.example/many/two:v1",
+		"h.example/refused:v1",
 		"h.example/cni:v1", "h.example/unknown:v1", "h.example/accepted:v1",
 	}
 	if !slices.Equal(got, want) {
@@ -295,7 +314,10 @@ func TestReport_order(t *testing.T) {
 // TestFixes_accepted: what only newer runtimes accept is accepted, and told apart all the same.
 func TestFixes_accepted(t *testing.T) {
 	j := &judge{answer: func(_ context.Context, image string) verdict.Verdict {
-		v := verdict.Verdict{Verdict: verdict.Accept, Scope: &verdict.Scope{Transport: "docker", Name: "h.example", Matched: "host"}}
+		v := verdict.Verdict{
+			Verdict: verdict.Accept,
+			Scope:   &verdict.Scope{Transport: "docker", Name: "h.example", Matched: "host"},
+		}
 		if !strings.Contains(image, "primary") {
 			v.Hint = "have the primary key sign"
 		}
@@ -308,7 +330,8 @@ func TestFixes_accepted(t *testing.T) {
 	if s.Accept != 3 || r.Answer() != verdict.Accept || len(s.Lockout) != 0 {
 		t.Errorf("%+v", s)
 	}
-	if len(s.Fixes) != 1 || s.Fixes[0].Images != 2 || s.Fixes[0].Hint == "" || s.Fixes[0].Title != "2 images are signed by a subkey only, which older runtimes refuse" {
+	if len(s.Fixes) != 1 || s.Fixes[0].Images != 2 || s.Fixes[0].Hint == "" ||
+		s.Fixes[0].Title != "2 images are signed by a subkey only, which older runtimes refuse" {
 		t.Errorf("fixes %+v", s.Fixes)
 	}
 }
@@ -344,8 +367,10 @@ func TestFixes(t *testing.T) {
 		switch reason {
 		case verdict.TrustedByRelease, verdict.FileMissing, verdict.RuntimeFailed: // no audit says so of what isn't accepted
 			continue
-		case verdict.WrongKey, verdict.WrongIdentity, verdict.WrongDigest, verdict.KeyExpired, verdict.SignatureExpired, verdict.KeyRevoked,
-			verdict.KeyUnreadable, verdict.WeakOrUnsupported, verdict.RejectedByPolicy, verdict.ManifestForged, verdict.NotSignedFor:
+		case verdict.WrongKey, verdict.WrongIdentity, verdict.WrongDigest, verdict.KeyExpired, verdict.SignatureExpired,
+			verdict.KeyRevoked,
+			verdict.KeyUnreadable, verdict.WeakOrUnsupported, verdict.RejectedByPolicy, verdict.ManifestForged,
+			verdict.NotSignedFor:
 			answer = verdict.Refuse
 		case verdict.NoSignature:
 			for _, cause := range verdict.Causes() {
@@ -365,7 +390,10 @@ func TestFixes(t *testing.T) {
 
 func TestList(t *testing.T) {
 	read := func(text string) (out []audit.Use, err error) {
-		l := audit.List{Name: "l.txt", Reader: strings.NewReader(text), Check: func(image string) error { _, err := canonical(image); return err }}
+		l := audit.List{
+			Name: "l.txt", Reader: strings.NewReader(text),
+			Check: func(image string) error { _, err := canonical(image); return err },
+		}
 		err = l.Uses(t.Context(), func(u audit.Use) error { out = append(out, u); return nil })
 		return out, err
 	}

@@ -8,8 +8,8 @@ import (
 	"github.com/nodetrust/nodetrust/internal/verdict"
 )
 
-// A registry that doesn't answer costs each of its images the whole timeout. After so many failures without an answer in
-// between, which have taken so much time together, the rest of its images is not asked for: they are unknown.
+// A registry that doesn't answer costs each of its images the whole timeout. After so many failures without an answer
+// in between, which have taken so much time together, the rest of its images is not asked for: they are unknown.
 const (
 	breakAfter = 16
 	breakTime  = 2 * time.Minute
@@ -48,6 +48,7 @@ func (b *breaker) open(registry string) (verdict.Verdict, bool) {
 	}
 	return verdict.Verdict{
 		Verdict: verdict.Unknown, Reason: b.last.Reason, Hint: b.last.Hint, Mechanism: b.last.Mechanism,
-		Message: fmt.Sprintf("not asked: the last %d images of %s had no answer, at the end because: %s", b.count, registry, b.last.Message),
+		Message: fmt.Sprintf("not asked: the last %d images of %s had no answer, at the end because: %s", b.count, registry,
+			b.last.Message),
 	}, true
 }

@@ -44,7 +44,8 @@ func groupOf(m *Image) group {
 		}
 		return are("key", signer+" "+scope(m), "signed by key "+signer+", which is none of scope "+scope(m))
 	case verdict.WrongIdentity:
-		return are("identity", scope(m)+" "+where, "signed under another name than the identity of scope "+scope(m)+" accepts for "+where)
+		return are("identity", scope(m)+" "+where, "signed under another name than the identity of scope "+scope(m)+
+			" accepts for "+where)
 	case verdict.WrongDigest, verdict.SignatureExpired, verdict.WeakOrUnsupported:
 		return need("signature", where, "a new signature for "+where)
 	case verdict.RejectedByPolicy:
@@ -61,7 +62,8 @@ func groupOf(m *Image) group {
 	case verdict.RegistryRefused:
 		return need("permission", host(m.name), "the permission of "+host(m.name)+", which answers and says no")
 	case verdict.AttachmentsUnreadable:
-		return need("attachments", host(m.name), "sigstore attachments that "+host(m.name)+" lets be read, or none configured")
+		return need("attachments", host(m.name), "sigstore attachments that "+host(m.name)+
+			" lets be read, or none configured")
 	case verdict.ManifestForged:
 		return are("forged", where, "of schema 1, which can be forged: push anew and sign "+where)
 	case verdict.ManifestUnreadable:
@@ -69,7 +71,8 @@ func groupOf(m *Image) group {
 	case verdict.Disagreement:
 		return are("disagreement", where, "accepted by the image library and not by a second look: report "+where)
 	case verdict.NotSignedFor:
-		return need("signer", scope(m)+" "+where, "a signature, which nobody asks for: "+m.Scope.String()+" accepts "+where+" without one")
+		return need("signer", scope(m)+" "+where, "a signature, which nobody asks for: "+m.Scope.String()+" accepts "+where+
+			" without one")
 	case verdict.NotAsked:
 		return are("asked", "", "not looked at: nothing was asked")
 	case verdict.Unauthorized:

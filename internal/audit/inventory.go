@@ -46,8 +46,8 @@ func (l *listed) short() bool {
 }
 
 // Collect reads all sources. References that a runtime would pull as the same are one image; canonical says which, or
-// that it isn't one. What a source gives before it fails is kept, and the inventory is not complete then; the error joins
-// those of all sources.
+// that it isn't one. What a source gives before it fails is kept, and the inventory is not complete then; the error
+// joins those of all sources.
 func Collect(ctx context.Context, canonical func(image string) (string, error), sources ...Named) (*Inventory, error) {
 	inv := &Inventory{images: map[string]*listed{}}
 	var problems []error

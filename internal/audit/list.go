@@ -15,8 +15,9 @@ const (
 	maxProblems = 20
 )
 
-// List is a Source of one image a line: a reference, and after it, if known, any of digest=sha256:…, by=WHO and role=ROLE. Empty
-// lines and what follows a "#" at the start of a line or after a blank are left out. It is read once.
+// List is a Source of one image a line: a reference, and after it, if known, any of digest=sha256:…, by=WHO and
+// role=ROLE. Empty lines and what follows a "#" at the start of a line or after a blank are left out. It is read
+// once.
 type List struct {
 	// Name is what errors call it: a file's name.
 	Name   string

@@ -25,8 +25,8 @@ type Summary struct {
 	Accept  int `json:"accept"`
 	Refuse  int `json:"refuse"`
 	Unknown int `json:"unknown"`
-	// Signed are those of Accept that a signature stands behind, the image's own or that of a release which names it. Unsigned
-	// are the others: the policy asks for none.
+	// Signed are those of Accept that a signature stands behind, the image's own or that of a release which names it.
+	// Unsigned are the others: the policy asks for none.
 	Signed   int `json:"signed"`
 	Unsigned int `json:"unsigned"`
 	// RequireSigned is true if such others count as refused.
@@ -37,8 +37,8 @@ type Summary struct {
 	// of images says what it seems to. Problems are why.
 	Complete bool     `json:"complete"`
 	Problems []string `json:"problems,omitempty"`
-	// Policy is the file that was judged by. Desired is the digest of the file set that a trust config renders to; empty when
-	// the policy is not one of a trust config.
+	// Policy is the file that was judged by. Desired is the digest of the file set that a trust config renders to; empty
+	// when the policy is not one of a trust config.
 	Policy    string    `json:"policy"`
 	Desired   string    `json:"desired,omitempty"`
 	Mechanism string    `json:"mechanism,omitempty"`
@@ -94,7 +94,8 @@ type Reason struct {
 	Images  int            `json:"images"`
 }
 
-// signedFor is true if a signature stands behind the accept of an image: its own, or that of the release which vouches for it.
+// signedFor is true if a signature stands behind the accept of an image: its own, or that of the release which
+// vouches for it.
 func (m *Image) signedFor() bool {
 	return m.SignedFor() || m.Verdict.Verdict == verdict.Accept && m.Reason == verdict.TrustedByRelease
 }
@@ -173,7 +174,10 @@ func (r *Report) finish() {
 			continue
 		}
 		if m.Role != "" && !accepted {
-			s.Lockout = append(s.Lockout, Lockout{Role: m.Role, Image: m.Image, Verdict: m.Verdict.Verdict, Reason: m.Reason, Message: m.Message})
+			s.Lockout = append(s.Lockout, Lockout{
+				Role: m.Role, Image: m.Image, Verdict: m.Verdict.Verdict, Reason: m.Reason,
+				Message: m.Message,
+			})
 		}
 		g := groupOf(m)
 		m.Fix = g.id
@@ -208,8 +212,8 @@ func (r *Report) finish() {
 	r.Images = append([]Image{}, r.Images...)
 }
 
-// Answer is that of the whole: refuse if anything would be refused, else unknown if anything is, or if the listing is not
-// complete.
+// Answer is that of the whole: refuse if anything would be refused, else unknown if anything is, or if the listing is
+// not complete.
 func (r *Report) Answer() verdict.Answer {
 	switch {
 	case r.Summary.Refuse > 0:
@@ -270,5 +274,8 @@ func (g group) fix() Fix {
 	if g.images != 1 {
 		title = fmt.Sprintf("%d images %s", g.images, g.many)
 	}
-	return Fix{ID: g.id, Verdict: g.verdict, Reason: g.reason, Title: title, Hint: g.hint, Images: g.images, Uses: g.uses, Lockout: g.lockout}
+	return Fix{
+		ID: g.id, Verdict: g.verdict, Reason: g.reason, Title: title, Hint: g.hint, Images: g.images, Uses: g.uses,
+		Lockout: g.lockout,
+	}
 }

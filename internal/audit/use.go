@@ -14,8 +14,8 @@ type Use struct {
 	Image string
 	// Digest is what the runtime resolved the reference to, "sha256:…"; empty where nobody knows.
 	Digest string
-	// By says who: "ns/kind/name@node" (kind static-pod for what a kubelet runs from a file), "cached@node" and "cri@node" for
-	// stores, "podman/name@host" and "podman@host", "file:LINE", "catalog:package/bundle".
+	// By says who: "ns/kind/name@node" (kind static-pod for what a kubelet runs from a file), "cached@node" and
+	// "cri@node" for stores, "podman/name@host" and "podman@host", "file:LINE", "catalog:package/bundle".
 	By string
 	// Role is what breaks with the image; empty for a workload.
 	Role Role

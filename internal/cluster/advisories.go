@@ -22,9 +22,9 @@ type Advisory struct {
 	Runtimes []string `json:"runtimes"`
 }
 
-// advisories lists the holes of a node's runtimes, in the order of trust.Advisories. Those of the CRI runtime are looked up
-// by the version that the kubelet tells: they are known without an agent. Of podman's the agent's report tells as long
-// as the report holds: in its message, by the IDs of known holes.
+// advisories lists the holes of a node's runtimes, in the order of trust.Advisories. Those of the CRI runtime are
+// looked up by the version that the kubelet tells: they are known without an agent. Of podman's the agent's report
+// tells as long as the report holds: in its message, by the IDs of known holes.
 func advisories(n Node) []string {
 	ofCRI := holes(n.Runtime)
 	var told []string

@@ -48,7 +48,8 @@ type Client struct {
 func New(c Config) (*Client, error) {
 	rules := clientcmd.NewDefaultClientConfigLoadingRules()
 	rules.ExplicitPath = c.Kubeconfig
-	config, err := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, &clientcmd.ConfigOverrides{CurrentContext: c.Context}).ClientConfig()
+	config, err := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules,
+		&clientcmd.ConfigOverrides{CurrentContext: c.Context}).ClientConfig()
 	if clientcmd.IsEmptyConfig(err) {
 		err = errors.New("there is none") // client-go advises a variable that is long deprecated
 	}
@@ -84,9 +85,9 @@ func Contexts(kubeconfig string) []string {
 // Server is the host and port that the client speaks to.
 func (c *Client) Server() string { return c.server }
 
-// accept asks for what kubectl get shows, with the metadata of each object: of a Node that is 2 kB instead of 20, and the
-// only way to labels, annotations and readiness in one request. The metadata API alone has no conditions; a field selector
-// can't choose fields.
+// accept asks for what kubectl get shows, with the metadata of each object: of a Node that is 2 kB instead of 20, and
+// the only way to labels, annotations and readiness in one request. The metadata API alone has no conditions; a field
+// selector can't choose fields.
 const accept = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json"
 
 // table is what is used of meta.k8s.io/v1 Table, and of a plain list where a server knows no tables.
@@ -188,7 +189,8 @@ func (c *Client) page(ctx context.Context, path string, query map[string]string)
 	return t, nil
 }
 
-// get asks for path in one of the formats of accept. An answer other than 200 is an error of the kind that apierrors tells apart.
+// get asks for path in one of the formats of accept. An answer other than 200 is an error of the kind that apierrors
+// tells apart.
 func (c *Client) get(ctx context.Context, path, accept string, query map[string]string) (io.ReadCloser, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.base(path), nil)
 	if err != nil {
@@ -250,7 +252,8 @@ func IsForbidden(err error) bool { return apierrors.IsForbidden(err) || apierror
 // minutes. An error of type Expired means that a new list is needed.
 func (c *Client) watch(ctx context.Context, path, selector, version string, changed func(kind string, r row)) error {
 	query := map[string]string{
-		"watch": "1", "allowWatchBookmarks": "true", "resourceVersion": version, "includeObject": "Metadata", "timeoutSeconds": "300",
+		"watch": "1", "allowWatchBookmarks": "true", "resourceVersion": version, "includeObject": "Metadata",
+		"timeoutSeconds": "300",
 	}
 	if selector != "" {
 		query["labelSelector"] = selector

@@ -13,8 +13,8 @@ type CachedImage struct {
 	Names []string
 }
 
-// CachedImages calls yield with the images that nodes report to have: kubelets report their 50 largest unless configured
-// otherwise. An error of yield ends the listing and is returned.
+// CachedImages calls yield with the images that nodes report to have: kubelets report their 50 largest unless
+// configured otherwise. An error of yield ends the listing and is returned.
 func (c *Client) CachedImages(ctx context.Context, yield func(CachedImage) error) error {
 	type nodeObject struct {
 		Metadata struct {
@@ -40,8 +40,8 @@ func (c *Client) CachedImages(ctx context.Context, yield func(CachedImage) error
 	return nil
 }
 
-// References are the names to judge a stored image by, each with its digest where there is one of the same repository and no
-// other: its tags, or its digests where it has no tag.
+// References are the names to judge a stored image by, each with its digest where there is one of the same repository
+// and no other: its tags, or its digests where it has no tag.
 func References(names []string) []PodImage {
 	digests := map[string][]string{}
 	var tagged, digested []PodImage

@@ -27,8 +27,8 @@ const (
 	alphaGroup  = "config.openshift.io/v1alpha1" // image policies before OpenShift 4.20
 )
 
-// dumped are the kinds of which a dump is made, in the order in which they are read. Of several API versions the first that the
-// cluster has is read.
+// dumped are the kinds of which a dump is made, in the order in which they are read. Of several API versions the
+// first that the cluster has is read.
 var dumped = []struct {
 	kind, plural string
 	versions     []string
@@ -43,9 +43,9 @@ var dumped = []struct {
 	{"ImagePolicy", "imagepolicies", []string{configGroup, alphaGroup}, false},
 }
 
-// Dump reads what `oc get mc,mcp,clusterversion,images.config,clusterimagepolicies -o yaml` shows, and the ImagePolicies of all
-// namespaces. Unread names the kinds that the caller may not read; kinds that the cluster doesn't have are left out. ErrNoPools
-// says that no Machine Config Operator runs there.
+// Dump reads what `oc get mc,mcp,clusterversion,images.config,clusterimagepolicies -o yaml` shows, and the
+// ImagePolicies of all namespaces. Unread names the kinds that the caller may not read; kinds that the cluster
+// doesn't have are left out. ErrNoPools says that no Machine Config Operator runs there.
 func (c *Client) Dump(ctx context.Context) (d *mco.Dump, unread []string, err error) {
 	d = &mco.Dump{}
 	for _, k := range dumped {

@@ -41,7 +41,10 @@ func (s *openshiftAPI) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	if code != 0 {
 		w.WriteHeader(code)
-		reason := map[int]string{http.StatusNotFound: "NotFound", http.StatusForbidden: "Forbidden", http.StatusGone: "Expired"}[code]
+		reason := map[int]string{
+			http.StatusNotFound: "NotFound", http.StatusForbidden: "Forbidden",
+			http.StatusGone: "Expired",
+		}[code]
 		_ = json.NewEncoder(w).Encode(map[string]any{"kind": "Status", "reason": reason, "code": code, "message": reason})
 		return
 	}
@@ -64,15 +67,29 @@ func anOpenShift() *openshiftAPI {
 	s := &openshiftAPI{objects: map[string][]map[string]any{}, status: map[string]int{}, limits: map[string]bool{}}
 	for i := range 45 {
 		s.objects[mcPath] = append(s.objects[mcPath], map[string]any{
-			"metadata": map[string]any{"name": fmt.Sprintf("%02d-worker", i), "labels": map[string]any{"machineconfiguration.openshift.io/role": "worker"}},
-			"spec":     map[string]any{"config": map[string]any{"ignition": map[string]any{"version": "3.4.0"}}},
+			"metadata": map[string]any{
+				"name":   fmt.Sprintf("%02d-worker", i),
+				"labels": map[string]any{"machineconfiguration.openshift.io/role": "worker"},
+			},
+			"spec": map[string]any{"config": map[string]any{"ignition": map[string]any{"version": "3.4.0"}}},
 		})
 	}
 	s.objects[poolsPath] = []map[string]any{{"metadata": map[string]any{"name": "worker"}, "spec": map[string]any{}}}
-	s.objects["/apis/config.openshift.io/v1/clusterversions"] = []map[string]any{{"metadata": map[string]any{"name": "version"}, "status": map[string]any{"desired": map[string]any{"version": "4.20.3"}}}}
-	s.objects["/apis/config.openshift.io/v1/images"] = []map[string]any{{"metadata": map[string]any{"name": "cluster"}, "spec": map[string]any{"registrySources": map[string]any{"blockedRegistries": []any{"bad.io"}}}}}
+	s.objects["/apis/config.openshift.io/v1/clusterversions"] = []map[string]any{
+		{
+			"metadata": map[string]any{"name": "version"},
+			"status":   map[string]any{"desired": map[string]any{"version": "4.20.3"}},
+		},
+	}
+	s.objects["/apis/config.openshift.io/v1/images"] = []map[string]any{{
+		"metadata": map[string]any{"name": "cluster"},
+		"spec":     map[string]any{"registrySources": map[string]any{"blockedRegistries": []any{"bad.io"}}},
+	}}
 	s.objects[cipPath] = []map[string]any{{"metadata": map[string]any{"name": "openshift"}}}
-	s.objects["/apis/config.openshift.io/v1/imagepolicies"] = []map[string]any{{"metadata": map[string]any{"name": "a", "namespace": "ns"}}}
+	s.objects["/apis/config.openshift.io/v1/imagepolicies"] = []map[string]any{{"metadata": map[string]any{
+		"name":      "a",
+		"namespace": "ns",
+	}}}
 	return s
 }
 
@@ -100,7 +117,8 @@ func clientOf(t *testing.T, url string) *Client {
 
 func TestDump(t *testing.T) {
 	whole := func(d *mco.Dump) bool {
-		return len(d.Configs) == 45 && len(d.Pools) == 1 && d.Minor == 20 && d.Restricted && len(d.ClusterPolicies) == 1 && len(d.Namespaces) == 1
+		return len(d.Configs) == 45 && len(d.Pools) == 1 && d.Minor == 20 && d.Restricted && len(d.ClusterPolicies) == 1 &&
+			len(d.Namespaces) == 1
 	}
 	for _, tt := range []struct {
 		name   string
@@ -111,18 +129,36 @@ func TestDump(t *testing.T) {
 	}{
 		{"all", func(*openshiftAPI) {}, whole, "", ""},
 		{"a list that expires", func(s *openshiftAPI) { s.expire = 2 }, whole, "", ""},
-		{"a list that always expires", func(s *openshiftAPI) { s.expire = 100 }, nil, "", "listing objects of kind MachineConfig: Expired"},
+		{
+			"a list that always expires", func(s *openshiftAPI) { s.expire = 100 }, nil, "",
+			"listing objects of kind MachineConfig: Expired",
+		},
 		{"an old version", func(s *openshiftAPI) {
 			s.objects["/apis/config.openshift.io/v1alpha1/clusterimagepolicies"] = s.objects[cipPath]
 			delete(s.objects, cipPath)
 		}, whole, "", ""},
-		{"no image policies", func(s *openshiftAPI) { delete(s.objects, cipPath) }, func(d *mco.Dump) bool { return len(d.ClusterPolicies) == 0 }, "", ""},
-		{"image policies that may not be read", func(s *openshiftAPI) { s.status[cipPath] = http.StatusForbidden }, func(d *mco.Dump) bool { return len(d.ClusterPolicies) == 0 }, "ClusterImagePolicy", ""},
-		{"MachineConfigs that may not be read", func(s *openshiftAPI) { s.status[mcPath] = http.StatusForbidden }, nil, "", "Forbidden"},
-		{"a broken server", func(s *openshiftAPI) { s.status[cipPath] = http.StatusInternalServerError }, nil, "", "listing objects of kind ClusterImagePolicy"},
+		{
+			"no image policies", func(s *openshiftAPI) { delete(s.objects, cipPath) },
+			func(d *mco.Dump) bool { return len(d.ClusterPolicies) == 0 }, "", "",
+		},
+		{
+			"image policies that may not be read", func(s *openshiftAPI) { s.status[cipPath] = http.StatusForbidden },
+			func(d *mco.Dump) bool { return len(d.ClusterPolicies) == 0 }, "ClusterImagePolicy", "",
+		},
+		{
+			"MachineConfigs that may not be read", func(s *openshiftAPI) { s.status[mcPath] = http.StatusForbidden }, nil, "",
+			"Forbidden",
+		},
+		{
+			"a broken server", func(s *openshiftAPI) { s.status[cipPath] = http.StatusInternalServerError }, nil, "",
+			"listing objects of kind ClusterImagePolicy",
+		},
 		{"no MCO", func(s *openshiftAPI) { delete(s.objects, mcPath) }, nil, "", ErrNoPools.Error()},
 		{"nothing", func(s *openshiftAPI) { s.objects[mcPath] = nil }, nil, "", ErrNoPools.Error()},
-		{"two of one name", func(s *openshiftAPI) { s.objects[mcPath] = append(s.objects[mcPath], s.objects[mcPath][0]) }, nil, "", "two of this name"},
+		{
+			"two of one name", func(s *openshiftAPI) { s.objects[mcPath] = append(s.objects[mcPath], s.objects[mcPath][0]) },
+			nil, "", "two of this name",
+		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			s := anOpenShift()

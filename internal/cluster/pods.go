@@ -20,9 +20,9 @@ const podsPath = "/api/v1/pods"
 // Pod is what is used of a pod.
 type Pod struct {
 	Namespace, Name, Node string
-	// Kind and Owner are who keeps the pod running, as a user knows it: a Deployment rather than its ReplicaSet, a CronJob
-	// rather than its Job. Of a pod that nobody owns they are "Pod" and its name; of a static one "static-pod" and its name
-	// without that of the node.
+	// Kind and Owner are who keeps the pod running, as a user knows it: a Deployment rather than its ReplicaSet, a
+	// CronJob rather than its Job. Of a pod that nobody owns they are "Pod" and its name; of a static one "static-pod"
+	// and its name without that of the node.
 	Kind, Owner string
 	// Static is set for the mirror of a pod that the kubelet runs from a file.
 	Static bool
@@ -39,13 +39,13 @@ const StaticPod = "static-pod"
 type PodImage struct {
 	// Reference is as the pod's spec has it.
 	Reference string
-	// Digest is that of the manifest which the runtime resolved the reference to, and empty while it is not known, or known
-	// only as one of another repository.
+	// Digest is that of the manifest which the runtime resolved the reference to, and empty while it is not known, or
+	// known only as one of another repository.
 	Digest string
 }
 
-// Pods calls yield with every pod of the cluster, page by page; an error of yield ends the listing and is returned. A list
-// that expires between two pages is gone on with, or begun again, so a pod may come twice.
+// Pods calls yield with every pod of the cluster, page by page; an error of yield ends the listing and is returned. A
+// list that expires between two pages is gone on with, or begun again, so a pod may come twice.
 func (c *Client) Pods(ctx context.Context, yield func(Pod) error) error {
 	err := eachOf(ctx, c, podsPath, "", func(p podObject) error { return yield(p.pod()) })
 	if err != nil {
@@ -54,8 +54,8 @@ func (c *Client) Pods(ctx context.Context, yield func(Pod) error) error {
 	return nil
 }
 
-// podObject is what is decoded of a pod. The API server can't be asked for a choice of fields: the metadata API has no images,
-// and neither has the table of pods.
+// podObject is what is decoded of a pod. The API server can't be asked for a choice of fields: the metadata API has
+// no images, and neither has the table of pods.
 type podObject struct {
 	Metadata struct {
 		Name      string    `json:"name"`
@@ -157,8 +157,8 @@ func (o *podObject) owner() (kind, name string) {
 	return kind, name
 }
 
-// cronJob takes the scheduled time off the name of a CronJob's Job: minutes since 1970, not after the pod was made and not
-// long before. Another number at the end of a name, for example a date, is no such time.
+// cronJob takes the scheduled time off the name of a CronJob's Job: minutes since 1970, not after the pod was made
+// and not long before. Another number at the end of a name, for example a date, is no such time.
 func cronJob(job string, created time.Time) (string, bool) {
 	i := strings.LastIndexByte(job, '-')
 	if i < 1 {
@@ -173,8 +173,9 @@ func cronJob(job string, created time.Time) (string, bool) {
 	return job[:i], minutes <= made+1 && minutes >= made-window
 }
 
-// imageDigest is the manifest digest in a container status' imageID, if that is of the repository that the reference names.
-// Runtimes also give the digest of the image's configuration there, bare, or a name under which the same content came first.
+// imageDigest is the manifest digest in a container status' imageID, if that is of the repository that the reference
+// names. Runtimes also give the digest of the image's configuration there, bare, or a name under which the same
+// content came first.
 func imageDigest(reference, imageID string) string {
 	name, d, ok := strings.Cut(imageID, "@")
 	if !ok || digest.Digest(d).Validate() != nil {
@@ -199,8 +200,8 @@ func repository(reference string) string {
 // maxExpired bounds how often a list may expire between two of its pages.
 const maxExpired = 100
 
-// eachOf calls yield with every object at path, decoded to T as it arrives: never more than the wanted fields of one page
-// are held.
+// eachOf calls yield with every object at path, decoded to T as it arrives: never more than the wanted fields of one
+// page are held.
 func eachOf[T any](ctx context.Context, c *Client, path, selector string, yield func(T) error) error {
 	next := ""
 	for expired := 0; ; {

@@ -109,7 +109,8 @@ func (s *Snapshot) Status(pool string, now time.Time) Status {
 		}
 	}
 	slices.SortFunc(out.Nodes, func(x, y Node) int {
-		return cmp.Or(strings.Compare(x.Pool, y.Pool), cmp.Compare(rank(x.State), rank(y.State)), strings.Compare(x.Name, y.Name))
+		return cmp.Or(strings.Compare(x.Pool, y.Pool), cmp.Compare(rank(x.State), rank(y.State)),
+			strings.Compare(x.Name, y.Name))
 	})
 	out.count()
 	out.Advisories = countAdvisories(out.Nodes)
@@ -126,7 +127,10 @@ func (s *Snapshot) judge(n node, agents []agent, now time.Time) Node {
 	if t, err := time.Parse(time.RFC3339, n.annotations[checkedAtKey]); err == nil {
 		out.CheckedAt = &t
 	}
-	reported := Report{State: judge.State(n.annotations[stateKey]), Reason: n.annotations[reasonKey], Message: n.annotations[messageKey]}
+	reported := Report{
+		State: judge.State(n.annotations[stateKey]), Reason: n.annotations[reasonKey],
+		Message: n.annotations[messageKey],
+	}
 	reason, why := s.doubt(n, agents, out.CheckedAt, now)
 	switch {
 	case reported.State == "":
@@ -135,7 +139,8 @@ func (s *Snapshot) judge(n node, agents []agent, now time.Time) Node {
 			out.Message += ": " + why
 		}
 	case !known(reported.State):
-		out.State, out.Reason, out.Message = judge.Unknown, ReasonNoReport, "the reported state is none that this version knows"
+		out.State, out.Reason, out.Message = judge.Unknown, ReasonNoReport,
+			"the reported state is none that this version knows"
 		out.Reported = &reported
 	case reason == "" || rank(reported.State) == 0:
 		out.State, out.Reason, out.Message = reported.State, reported.Reason, reported.Message
@@ -150,14 +155,16 @@ func (s *Snapshot) judge(n node, agents []agent, now time.Time) Node {
 
 func known(s judge.State) bool {
 	switch s {
-	case judge.Contested, judge.Shadowed, judge.NotEnforced, judge.Blocked, judge.RolledBack, judge.Drifted, judge.Unknown, judge.Enforced:
+	case judge.Contested, judge.Shadowed, judge.NotEnforced, judge.Blocked, judge.RolledBack, judge.Drifted, judge.Unknown,
+		judge.Enforced:
 		return true
 	}
 	return false
 }
 
-// doubt says why a report may not hold any more, if there is a reason. Agents write on change only, so the age of a report
-// says nothing; that its agent runs, and has reported since it started, does: every agent writes once after its start.
+// doubt says why a report may not hold any more, if there is a reason. Agents write on change only, so the age of a
+// report says nothing; that its agent runs, and has reported since it started, does: every agent writes once after
+// its start.
 func (s *Snapshot) doubt(n node, agents []agent, checked *time.Time, now time.Time) (reason, why string) {
 	switch {
 	case n.ready != nil && !*n.ready:

@@ -98,8 +98,9 @@ type pool struct {
 
 func (p pool) judged() rollout.Pool {
 	out := rollout.Pool{
-		Name: p.Metadata.Name, Paused: p.Spec.Paused, Generation: p.Metadata.Generation, ObservedGeneration: p.Status.ObservedGeneration,
-		Rendered: p.Spec.Configuration.Name, Reached: p.Status.Configuration.Name,
+		Name: p.Metadata.Name, Paused: p.Spec.Paused, Generation: p.Metadata.Generation,
+		ObservedGeneration: p.Status.ObservedGeneration,
+		Rendered:           p.Spec.Configuration.Name, Reached: p.Status.Configuration.Name,
 		Machines: p.Status.MachineCount, Updated: p.Status.UpdatedMachineCount,
 		Ready: p.Status.ReadyMachineCount, Unavailable: p.Status.UnavailableMachineCount,
 		Conditions: map[string]rollout.Condition{},
@@ -201,7 +202,9 @@ func (c *Client) pools(ctx context.Context) ([]pool, error) {
 }
 
 // rolloutNodes adds to each snapshot its pool's nodes and what their agents say.
-func (c *Client) rolloutNodes(ctx context.Context, pools []pool, snapshots []rollout.Snapshot, agents string, now time.Time) error {
+func (c *Client) rolloutNodes(ctx context.Context, pools []pool, snapshots []rollout.Snapshot, agents string,
+	now time.Time,
+) error {
 	known, err := c.Read(ctx, agents)
 	if err != nil {
 		return err
@@ -291,7 +294,8 @@ func (r *rolloutReader) outdated(ctx context.Context, p pool, s *rollout.Snapsho
 	var live struct {
 		Metadata metav1.ObjectMeta `json:"metadata"`
 	}
-	if !s.Live.Found || json.Unmarshal(r.bodies[s.Name], &live) != nil || live.Metadata.Annotations[mco.MergedAnnotation] == "" {
+	if !s.Live.Found || json.Unmarshal(r.bodies[s.Name], &live) != nil ||
+		live.Metadata.Annotations[mco.MergedAnnotation] == "" {
 		return nil
 	}
 	d, err := r.dump(ctx, p, append(slices.Clone(s.Pool.Source), s.Name))
@@ -402,8 +406,8 @@ func typed(raw json.RawMessage, version, kind string) json.RawMessage {
 	return raw
 }
 
-// find looks for MachineConfigs of ours among the sources of the pools: those with the annotation of a digest. Where a pool
-// has several, the one that is merged last is meant. A pool without one is left out unless it was asked for.
+// find looks for MachineConfigs of ours among the sources of the pools: those with the annotation of a digest. Where
+// a pool has several, the one that is merged last is meant. A pool without one is left out unless it was asked for.
 func (r *rolloutReader) find(ctx context.Context, pools []pool, only string) ([]Wanted, error) {
 	var out []Wanted
 	ours := map[string]bool{}
@@ -495,7 +499,9 @@ func (c *Client) object(ctx context.Context, path, accept string, limit int64) (
 	return c.bounded(ctx, path, accept, nil, limit)
 }
 
-func (c *Client) bounded(ctx context.Context, path, accept string, query map[string]string, limit int64) (json.RawMessage, error) {
+func (c *Client) bounded(ctx context.Context, path, accept string, query map[string]string,
+	limit int64,
+) (json.RawMessage, error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	body, err := c.get(ctx, path, accept, query)

@@ -51,9 +51,15 @@ func TestRolloutSnapshots_real(t *testing.T) {
 	configs[ours] = map[string]any{
 		"apiVersion": "machineconfiguration.openshift.io/v1", "kind": "MachineConfig",
 		"metadata": map[string]any{"name": ours, "labels": map[string]any{desired.RoleLabel: "master"}},
-		"spec": map[string]any{"config": map[string]any{"ignition": map[string]any{"version": "3.4.0"}, "storage": map[string]any{"files": []any{
-			map[string]any{"path": trust.PolicyPath, "mode": 420, "contents": map[string]any{"source": "data:;base64," + base64.StdEncoding.EncodeToString(other[0].Data)}},
-		}}}},
+		"spec": map[string]any{"config": map[string]any{
+			"ignition": map[string]any{"version": "3.4.0"},
+			"storage": map[string]any{"files": []any{
+				map[string]any{
+					"path": trust.PolicyPath, "mode": 420,
+					"contents": map[string]any{"source": "data:;base64," + base64.StdEncoding.EncodeToString(other[0].Data)},
+				},
+			}},
+		}},
 	}
 	pool := map[string]any{
 		"metadata": map[string]any{"name": "master", "generation": 3},
@@ -63,8 +69,9 @@ func TestRolloutSnapshots_real(t *testing.T) {
 			"configuration":         map[string]any{"name": rendered, "source": sources},
 		},
 		"status": map[string]any{
-			"observedGeneration": 3, "machineCount": 1, "updatedMachineCount": 1, "readyMachineCount": 1, "configuration": map[string]any{"name": rendered},
-			"conditions": []any{map[string]any{"type": "Updated", "status": "True"}},
+			"observedGeneration": 3, "machineCount": 1, "updatedMachineCount": 1, "readyMachineCount": 1,
+			"configuration": map[string]any{"name": rendered},
+			"conditions":    []any{map[string]any{"type": "Updated", "status": "True"}},
 		},
 	}
 	node := map[string]any{"metadata": map[string]any{
@@ -94,7 +101,8 @@ func TestRolloutSnapshots_real(t *testing.T) {
 		{ours, other, rollout.Progressing}, // merged after the template's, before the empty one of the MCO
 		{base, other, rollout.Unknown},     // the cluster has other bytes
 	} {
-		got, err := client.RolloutSnapshots(t.Context(), Rollouts{Wanted: []Wanted{{Pool: "master", Name: c.name, Files: c.files}}, Agents: AgentsElsewhere}, time.Now())
+		got, err := client.RolloutSnapshots(t.Context(),
+			Rollouts{Wanted: []Wanted{{Pool: "master", Name: c.name, Files: c.files}}, Agents: AgentsElsewhere}, time.Now())
 		if err != nil {
 			t.Fatal(err)
 		}

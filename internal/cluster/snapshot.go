@@ -78,8 +78,8 @@ func newNode(r row) node {
 	return n
 }
 
-// poolOf is the pool that the node's agent says it is in; without one what labels say, roles as the Machine Config Operator
-// takes them: a custom role wins over worker.
+// poolOf is the pool that the node's agent says it is in; without one what labels say, roles as the Machine Config
+// Operator takes them: a custom role wins over worker.
 func (n node) poolOf(agents []agent) string {
 	for _, a := range agents {
 		if a.pool != "" {
@@ -136,8 +136,8 @@ func (s *Snapshot) agentsByNode() map[string][]agent {
 	return out
 }
 
-// Read reads all nodes and, unless agents is AgentsElsewhere, the agents' pods. That the pods could not be read is no error:
-// see Snapshot.AgentsErr.
+// Read reads all nodes and, unless agents is AgentsElsewhere, the agents' pods. That the pods could not be read is no
+// error: see Snapshot.AgentsErr.
 func (c *Client) Read(ctx context.Context, agents string) (*Snapshot, error) {
 	s := &Snapshot{elsewhere: agents == AgentsElsewhere}
 	rows, _, err := c.list(ctx, nodesPath, "")
@@ -167,8 +167,9 @@ const (
 	pause = 3 * time.Second
 )
 
-// Watch calls show with a snapshot at first and after changes, and with an error while the API server can't be read; the
-// last snapshot then is what was known before. It ends with ctx, or with an error if the first list fails for good.
+// Watch calls show with a snapshot at first and after changes, and with an error while the API server can't be read;
+// the last snapshot then is what was known before. It ends with ctx, or with an error if the first list fails for
+// good.
 func (c *Client) Watch(ctx context.Context, agents string, show func(*Snapshot, error)) error {
 	w := &watcher{c: c, poke: make(chan struct{}, 1), nodes: map[string]node{}, agents: map[string]agent{}}
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -233,7 +234,9 @@ func (w *watcher) snapshot(agents string) (s *Snapshot, ready bool, err error) {
 }
 
 // follow lists and watches path until ctx is done. set takes a whole list or why there is none, change one event.
-func (w *watcher) follow(ctx context.Context, fail context.CancelCauseFunc, path, selector string, set func([]row, error) (first bool), change func(string, row)) {
+func (w *watcher) follow(ctx context.Context, fail context.CancelCauseFunc, path, selector string,
+	set func([]row, error) (first bool), change func(string, row),
+) {
 	version := ""
 	for ctx.Err() == nil {
 		var err error

@@ -14,8 +14,8 @@ import (
 // DefaultSocket is where CRI-O listens.
 const DefaultSocket = "unix:///var/run/crio/crio.sock"
 
-// Dial connects lazily to a path or unix:///path, or to DefaultSocket if address is empty: a socket that is not there shows
-// in the first call.
+// Dial connects lazily to a path or unix:///path, or to DefaultSocket if address is empty: a socket that is not there
+// shows in the first call.
 func Dial(address string, options ...grpc.DialOption) (*grpc.ClientConn, error) {
 	path := SocketPath(address)
 	conn, err := grpc.NewClient("passthrough:///cri", append([]grpc.DialOption{

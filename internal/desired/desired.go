@@ -46,9 +46,9 @@ type State struct {
 	Canaries []trust.Canary
 }
 
-// Load reads a desired state from an Ignition config, a MachineConfig (YAML or JSON), or a directory that holds desired.ign and,
-// if there are canaries, canaries.json. A directory that is a mounted ConfigMap is read at one revision, even while the
-// kubelet replaces it.
+// Load reads a desired state from an Ignition config, a MachineConfig (YAML or JSON), or a directory that holds
+// desired.ign and, if there are canaries, canaries.json. A directory that is a mounted ConfigMap is read at one
+// revision, even while the kubelet replaces it.
 func Load(path string) (*State, error) {
 	info, err := os.Stat(path)
 	if err != nil {
@@ -134,8 +134,8 @@ func readFile(path string) ([]byte, error) {
 	return b, nil
 }
 
-// Parse reads an Ignition config or a MachineConfig. It is strict: whatever the agent could not put on a node, or should not, is
-// an error. So a result is all that the input asks for.
+// Parse reads an Ignition config or a MachineConfig. It is strict: whatever the agent could not put on a node, or
+// should not, is an error. So a result is all that the input asks for.
 func Parse(data []byte) (*State, error) {
 	if len(data) > maxInput {
 		return nil, fmt.Errorf("is larger than %d bytes", maxInput)

@@ -23,11 +23,13 @@ const policy = `{"path":"/etc/containers/policy.json","mode":420,"overwrite":tru
 
 // ign is an Ignition config with policy.json and the given JSON of more files.
 func ign(more ...string) string {
-	return `{"ignition":{"version":"3.4.0"},"storage":{"files":[` + strings.Join(append([]string{policy}, more...), ",") + `]}}`
+	return `{"ignition":{"version":"3.4.0"},"storage":{"files":[` + strings.Join(append([]string{policy}, more...),
+		",") + `]}}`
 }
 
 func mc(metadata, spec string) string {
-	return `{"apiVersion":"machineconfiguration.openshift.io/v1","kind":"MachineConfig","metadata":{` + metadata + `},"spec":{"config":` + ign() + spec + `}}`
+	return `{"apiVersion":"machineconfiguration.openshift.io/v1","kind":"MachineConfig","metadata":{` + metadata +
+		`},"spec":{"config":` + ign() + spec + `}}`
 }
 
 func TestParse(t *testing.T) {
@@ -72,7 +74,8 @@ func TestParse_bad(t *testing.T) {
 		t.Fatal(err)
 	}
 	gz := func(b []byte) string {
-		return ign(fmt.Sprintf(`{"path":%q,"contents":{"compression":"gzip","source":"data:;base64,%s"}}`, ok, base64.StdEncoding.EncodeToString(b)))
+		return ign(fmt.Sprintf(`{"path":%q,"contents":{"compression":"gzip","source":"data:;base64,%s"}}`, ok,
+			base64.StdEncoding.EncodeToString(b)))
 	}
 	for _, tt := range []struct{ name, text, want string }{
 		{"empty", "", "is empty"},
@@ -90,17 +93,28 @@ func TestParse_bad(t *testing.T) {
 		{"large", strings.Repeat(" ", maxInput+1), "larger than"},
 		{"pod", `{"apiVersion":"v1","kind":"Pod"}`, "is neither an Ignition config nor a MachineConfig, but a v1 Pod"},
 		{"list of MachineConfigs", `{"apiVersion":"v1","kind":"List","items":[]}`, "but a v1 List"},
-		{"trust config", "apiVersion: nodetrust.io/v1alpha1\nkind: TrustConfig\n", "but a nodetrust.io/v1alpha1 TrustConfig; render it: nodetrust render --to machineconfig"},
+		{
+			"trust config", "apiVersion: nodetrust.io/v1alpha1\nkind: TrustConfig\n",
+			"but a nodetrust.io/v1alpha1 TrustConfig; render it: nodetrust render --to machineconfig",
+		},
 		{"ConfigMap", "apiVersion: v1\nkind: ConfigMap\n", "but a v1 ConfigMap; give the directory that it is mounted as"},
 		{"no version", `{"storage":{}}`, "parsing Ignition config"},
 		{"version 2", `{"ignition":{"version":"2.2.0"}}`, "parsing Ignition config"},
 		{"unknown field", strings.Replace(ign(), `"mode"`, `"mod"`, 1), "mod"},
 		{"no policy", `{"ignition":{"version":"3.4.0"}}`, "lacks /etc/containers/policy.json"},
-		{"units", strings.Replace(ign(), `"storage"`, `"systemd":{"units":[{"name":"a.service","contents":"[Unit]\n"}]},"storage"`, 1), "more than files"},
-		{"users", strings.Replace(ign(), `"storage"`, `"passwd":{"users":[{"name":"core"}]},"storage"`, 1), "more than files"},
+		{"units", strings.Replace(ign(), `"storage"`,
+			`"systemd":{"units":[{"name":"a.service","contents":"[Unit]\n"}]},"storage"`, 1), "more than files"},
+		{
+			"users", strings.Replace(ign(), `"storage"`, `"passwd":{"users":[{"name":"core"}]},"storage"`, 1),
+			"more than files",
+		},
 		{"links", strings.Replace(ign(), `"files"`, `"links":[{"path":"/a","target":"/b"}],"files"`, 1), "more than files"},
-		{"merge", strings.Replace(ign(), `"version":"3.4.0"`, `"version":"3.4.0","config":{"merge":[{"source":"https://a.b/c"}]}`, 1), "more than files"},
-		{"spec.config missing", `{"apiVersion":"machineconfiguration.openshift.io/v1","kind":"MachineConfig","spec":{}}`, "no spec.config"},
+		{"merge", strings.Replace(ign(), `"version":"3.4.0"`,
+			`"version":"3.4.0","config":{"merge":[{"source":"https://a.b/c"}]}`, 1), "more than files"},
+		{
+			"spec.config missing", `{"apiVersion":"machineconfiguration.openshift.io/v1","kind":"MachineConfig","spec":{}}`,
+			"no spec.config",
+		},
 		{"kernel arguments", mc("", `,"kernelArguments":["quiet"]`), "spec.kernelArguments"},
 		{"edited", mc(`"annotations":{"nodetrust.io/digest":"sha256:00"}`, ""), "one of them was edited"},
 		{"canaries", mc(`"annotations":{"nodetrust.io/canaries":"{}"}`, ""), "reading annotation nodetrust.io/canaries"},
@@ -118,13 +132,15 @@ func TestParse_bad(t *testing.T) {
 		{"writable", file(ok, `,"mode":438`), "lets others than root write"},
 		{"owner", file(ok, `,"user":{"id":1000}`), "must belong to user and group 0"},
 		{"group", file(ok, `,"group":{"name":"wheel"}`), "must belong to user and group 0"},
-		{"no overwrite", strings.Replace(file(ok, ""), `"overwrite":true,"contents":{"source":"data:,x"`, `"overwrite":false,"contents":{"source":"data:,x"`, 1), "overwrite: false"},
+		{"no overwrite", strings.Replace(file(ok, ""), `"overwrite":true,"contents":{"source":"data:,x"`,
+			`"overwrite":false,"contents":{"source":"data:,x"`, 1), "overwrite: false"},
 		{"append", ign(`{"path":"` + ok + `","append":[{"source":"data:,x"}]}`), "append is not supported"},
 		{"no contents", ign(`{"path":"` + ok + `"}`), "has no contents"},
 		{"remote", ign(`{"path":"` + ok + `","contents":{"source":"https://a.b/c"}}`), "must be a data URL"},
 		{"bad data URL", ign(`{"path":"` + ok + `","contents":{"source":"data:;base64,*"}}`), ""},
 		{"compression", ign(`{"path":"` + ok + `","contents":{"compression":"xz","source":"data:,x"}}`), ""},
-		{"verification", ign(`{"path":"` + ok + `","contents":{"source":"data:,x","verification":{"hash":"sha512-` + strings.Repeat("0", 128) + `"}}}`), "verification is not supported"},
+		{"verification", ign(`{"path":"` + ok + `","contents":{"source":"data:,x","verification":{"hash":"sha512-` +
+			strings.Repeat("0", 128) + `"}}}`), "verification is not supported"},
 		{"no gzip", gz([]byte("x")), "decompressing"},
 		{"truncated gzip", gz(bomb.Bytes()[:100]), "decompressing"},
 		{"gzip bomb", gz(bomb.Bytes()), "larger than 1048576 bytes"},
@@ -148,13 +164,18 @@ func TestExtract(t *testing.T) {
 	if f, ok := s.Files.Get("/etc/cron.d/x"); !ok || f.Mode != 0o666 || f.UID != 7 || len(s.Files) != 2 {
 		t.Errorf("got %+v", s.Files)
 	}
-	if s, err = Extract([]byte(mc(`"name":"x"`, `,"kernelArguments":["quiet"]`)), all); err != nil || s.Name != "x" || len(s.Files) != 1 {
+	if s, err = Extract([]byte(mc(`"name":"x"`, `,"kernelArguments":["quiet"]`)), all); err != nil || s.Name != "x" ||
+		len(s.Files) != 1 {
 		t.Errorf("got %+v, %v", s, err)
 	}
-	if s, err = Extract([]byte(ign(`{"path":"/a","contents":{"source":"https://a.b/c"}}`)), func(p string) bool { return p != "/a" }); err != nil || len(s.Files) != 1 {
+	if s, err = Extract([]byte(ign(`{"path":"/a","contents":{"source":"https://a.b/c"}}`)),
+		func(p string) bool { return p != "/a" }); err != nil || len(s.Files) != 1 {
 		t.Errorf("got %+v, %v", s, err)
 	}
-	for _, text := range []string{"", "x", `{"kind":"Pod"}`, ign(`{"path":"/a","contents":{"source":"https://a.b/c"}}`), ign(`{"path":"/a","append":[{"source":"data:,x"}]}`)} {
+	for _, text := range []string{
+		"", "x", `{"kind":"Pod"}`, ign(`{"path":"/a","contents":{"source":"https://a.b/c"}}`),
+		ign(`{"path":"/a","append":[{"source":"data:,x"}]}`),
+	} {
 		if s, err := Extract([]byte(text), all); err == nil {
 			t.Errorf("%s: got %+v, want an error", text, s)
 		}
@@ -191,7 +212,8 @@ func TestLoad(t *testing.T) {
 	if _, err := Load(dir); err == nil || !strings.Contains(err.Error(), filepath.Join(dir, CanariesFile)) {
 		t.Errorf("bad canaries: got %v", err)
 	}
-	if _, err := Load(write("large", strings.Repeat(" ", maxInput+1))); err == nil || !strings.Contains(err.Error(), "larger than") {
+	if _, err := Load(write("large", strings.Repeat(" ", maxInput+1))); err == nil ||
+		!strings.Contains(err.Error(), "larger than") {
 		t.Errorf("large: got %v", err)
 	}
 }
@@ -204,13 +226,19 @@ func TestLoad_revision(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for path, text := range map[string]string{"..1/desired.ign": "old", "..1/canaries.json": "old", "..2/desired.ign": ign()} {
+	for path, text := range map[string]string{
+		"..1/desired.ign": "old", "..1/canaries.json": "old",
+		"..2/desired.ign": ign(),
+	} {
 		if err := os.WriteFile(filepath.Join(dir, path), []byte(text), 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
 	// The kubelet removes links of vanished keys only after the swap: this one still names the old revision.
-	for name, target := range map[string]string{"..data": "..2", "desired.ign": "..data/desired.ign", "canaries.json": "..1/canaries.json"} {
+	for name, target := range map[string]string{
+		"..data": "..2", "desired.ign": "..data/desired.ign",
+		"canaries.json": "..1/canaries.json",
+	} {
 		if err := os.Symlink(target, filepath.Join(dir, name)); err != nil {
 			t.Fatal(err)
 		}
@@ -220,7 +248,8 @@ func TestLoad_revision(t *testing.T) {
 	}
 }
 
-// TestReal: of the MachineConfigs of a real cluster none holds only what nodetrust may write, and each is refused for the right reason.
+// TestReal: of the MachineConfigs of a real cluster none holds only what nodetrust may write, and each is refused for
+// the right reason.
 func TestReal(t *testing.T) {
 	dir := os.Getenv("NODETRUST_REALDATA")
 	if dir == "" {
@@ -265,7 +294,8 @@ func TestReal(t *testing.T) {
 			t.Errorf("%s: %v", o.Metadata.Name, err)
 			continue
 		}
-		if f, ok := e.Files.Get(trust.PolicyPath); ok && bytes.Contains(f.Data, []byte("insecureAcceptAnything")) && e.Name == o.Metadata.Name {
+		if f, ok := e.Files.Get(trust.PolicyPath); ok && bytes.Contains(f.Data, []byte("insecureAcceptAnything")) &&
+			e.Name == o.Metadata.Name {
 			extracted++
 		}
 		text, ok := want[o.Metadata.Name]
@@ -302,7 +332,8 @@ func FuzzParse(f *testing.F) {
 		}
 		seen := map[string]bool{}
 		for _, file := range s.Files {
-			if seen[file.Path] || !allowed(file.Path) || file.Mode&^0o755 != 0 || file.UID != 0 || file.GID != 0 || len(file.Data) > maxFile {
+			if seen[file.Path] || !allowed(file.Path) || file.Mode&^0o755 != 0 || file.UID != 0 || file.GID != 0 ||
+				len(file.Data) > maxFile {
 				t.Errorf("got %+v", file)
 			}
 			seen[file.Path] = true
@@ -334,7 +365,8 @@ func TestLoad_pipe(t *testing.T) {
 	}
 }
 
-// TestParse_manyValues: who may write the ConfigMap could else take the memory of every agent with one megabyte of nothing.
+// TestParse_manyValues: who may write the ConfigMap could else take the memory of every agent with one megabyte of
+// nothing.
 func TestParse_manyValues(t *testing.T) {
 	for name, data := range map[string]string{
 		"files":       `{"ignition":{"version":"3.4.0"},"storage":{"files":[` + strings.Repeat("{},", 1<<16) + `{}]}}`,

@@ -18,9 +18,10 @@ import (
 	"github.com/nodetrust/nodetrust/internal/trust"
 )
 
-// Extract reads any MachineConfig or Ignition config, of whoever's making, and returns the files below paths that keep wants.
-// It says nothing about the rest of the config, and a file that is there may be one that Parse would refuse. Canaries are
-// taken over from a MachineConfig if they are valid. Of files that the config appends to, nothing is known: they are an error.
+// Extract reads any MachineConfig or Ignition config, of whoever's making, and returns the files below paths that
+// keep wants. It says nothing about the rest of the config, and a file that is there may be one that Parse would
+// refuse. Canaries are taken over from a MachineConfig if they are valid. Of files that the config appends to,
+// nothing is known: they are an error.
 func Extract(data []byte, keep func(path string) bool) (*State, error) {
 	if len(data) > maxInput {
 		return nil, fmt.Errorf("is larger than %d bytes", maxInput)
@@ -135,7 +136,8 @@ func entries(r report.Report) string {
 func file(f types.File) (trust.File, error) {
 	out := trust.File{Path: f.Path, Mode: 0o644}
 	if !allowed(f.Path) {
-		return out, fmt.Errorf("nodetrust writes only %s, %s/*.yaml and key files in %s/", trust.PolicyPath, trust.RegistriesDir, keyDir)
+		return out, fmt.Errorf("nodetrust writes only %s, %s/*.yaml and key files in %s/", trust.PolicyPath,
+			trust.RegistriesDir, keyDir)
 	}
 	if f.Mode != nil {
 		if *f.Mode < 0 || *f.Mode > 0o777 {
@@ -164,9 +166,9 @@ const (
 	noRebootPK = "/etc/machine-config-daemon/no-reboot/containers-gpg.pub"
 )
 
-// allowed reports whether a desired state may name the path. The agent writes as root on the host, and whoever may edit the
-// ConfigMap that it reads should be able to change what images a node trusts, and nothing else: below /etc/containers
-// alone there is a directory (systemd/) whose files become services of root.
+// allowed reports whether a desired state may name the path. The agent writes as root on the host, and whoever may
+// edit the ConfigMap that it reads should be able to change what images a node trusts, and nothing else: below
+// /etc/containers alone there is a directory (systemd/) whose files become services of root.
 func allowed(p string) bool {
 	if path.Clean(p) != p || strings.ContainsFunc(p, func(r rune) bool { return r < ' ' || r == 0x7f }) {
 		return false

@@ -13,8 +13,8 @@ import (
 
 const (
 	maxDepth = 64
-	// maxValues bounds values and names: a megabyte of empty lists and objects takes half a gigabyte to be parsed. A file of an
-	// Ignition config has about twenty.
+	// maxValues bounds values and names: a megabyte of empty lists and objects takes half a gigabyte to be parsed. A
+	// file of an Ignition config has about twenty.
 	maxValues = 64 << 10
 )
 
@@ -37,7 +37,8 @@ func toJSON(data []byte) ([]byte, error) {
 		return t, nil
 	}
 	// The parser has no limit of its own. Whatever separates values there is one of these.
-	if bytes.Count(data, []byte{','})+bytes.Count(data, []byte{'\n'})+bytes.Count(data, []byte{'\r'})+bytes.Count(data, []byte{'['})+bytes.Count(data, []byte{'{'}) > 2*maxValues {
+	if bytes.Count(data, []byte{','})+bytes.Count(data, []byte{'\n'})+bytes.Count(data, []byte{'\r'})+
+		bytes.Count(data, []byte{'['})+bytes.Count(data, []byte{'{'}) > 2*maxValues {
 		return nil, fmt.Errorf("parsing: %w", errTooMany)
 	}
 	dec := yaml.NewDecoder(bytes.NewReader(data))

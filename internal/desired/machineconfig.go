@@ -79,7 +79,8 @@ func machineConfig(data []byte) (*State, error) {
 		}
 	}
 	if digest, ok := o.Metadata.Annotations[DigestAnnotation]; ok && digest != files.Digest() {
-		return nil, fmt.Errorf("annotation %s is %s, but the files are %s: one of them was edited", DigestAnnotation, digest, files.Digest())
+		return nil, fmt.Errorf("annotation %s is %s, but the files are %s: one of them was edited", DigestAnnotation, digest,
+			files.Digest())
 	}
 	return s, nil
 }

@@ -33,7 +33,8 @@ const (
 	Label      Kind = "label"
 	Unreadable Kind = "unreadable"
 
-	Masks     Kind = "masks"     // another file is read instead of ours (~root/.config/containers/policy.json, /etc/crio/policies/*.json, …)
+	// another file is read instead of ours (~root/.config/containers/policy.json, /etc/crio/policies/*.json, …)
+	Masks     Kind = "masks"
 	Duplicate Kind = "duplicate" // a registries.d file repeats a scope of ours: every pull fails
 	Invalid   Kind = "invalid"   // a registries.d file that doesn't parse: every pull fails
 
@@ -46,7 +47,8 @@ type Difference struct {
 	// Path is absolute, as seen on the host (without the host root).
 	Path string `json:"path"`
 	Kind Kind   `json:"kind"`
-	// Want and Got are short: a digest ("sha256:…"), a mode ("0644"), "uid:gid", a type, a label or a name; never contents.
+	// Want and Got are short: a digest ("sha256:…"), a mode ("0644"), "uid:gid", a type, a label or a name; never
+	// contents.
 	Want string `json:"want"`
 	Got  string `json:"got"`
 }

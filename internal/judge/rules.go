@@ -60,9 +60,9 @@ type Input struct {
 	Advice string
 }
 
-// Judge returns the first state that holds, in the order in which they are declared, with its reason and a message of at most
-// MaxMessage bytes without control characters. Enforced means that there is no difference and no problem, and that
-// canaries of both sides were answered rightly by every runtime that took part.
+// Judge returns the first state that holds, in the order in which they are declared, with its reason and a message of
+// at most MaxMessage bytes without control characters. Enforced means that there is no difference and no problem, and
+// that canaries of both sides were answered rightly by every runtime that took part.
 func Judge(in Input) (state State, reason, message string) {
 	state, reason, message = judge(in)
 	return state, outside.Bounded(reason, MaxMessage), outside.Bounded(message, MaxMessage)
@@ -79,7 +79,8 @@ func judge(in Input) (State, string, string) {
 	case len(c.pulled) > 0 && len(in.Differences) == 0:
 		return NotEnforced, ReasonRefuseCanaryPulled, c.pulled[0].describe("was pulled") + c.notes()
 	case len(c.blocked) > 0:
-		return Blocked, string(c.blocked[0].Reason), c.blocked[0].mask(files) + c.blocked[0].describe("was refused: "+c.blocked[0].Message) + c.notes()
+		return Blocked, string(c.blocked[0].Reason),
+			c.blocked[0].mask(files) + c.blocked[0].describe("was refused: "+c.blocked[0].Message) + c.notes()
 	case in.RolledBack != nil:
 		return RolledBack, in.RolledBack.Reason, in.RolledBack.Message
 	case len(files) > 0 && in.Held == nil:
@@ -109,8 +110,8 @@ func judge(in Input) (State, string, string) {
 	return Enforced, "", c.right() + c.notes()
 }
 
-// describeHoles names the runtimes whose verifier has known holes, the holes, and what has none of them; "" without any.
-// Distributors mend holes and keep the number, so the message says that the number is all that was looked at.
+// describeHoles names the runtimes whose verifier has known holes, the holes, and what has none of them; "" without
+// any. Distributors mend holes and keep the number, so the message says that the number is all that was looked at.
 func describeHoles(rs []Runtime) string {
 	var b strings.Builder
 	for _, r := range rs {
@@ -122,7 +123,8 @@ func describeHoles(rs []Runtime) string {
 		} else {
 			b.WriteString("; and")
 		}
-		fmt.Fprintf(&b, " %s %s has %s, fixed in image library %s", r.Name, r.Version, strings.Join(r.Advisories, ", "), r.Fixed)
+		fmt.Fprintf(&b, " %s %s has %s, fixed in image library %s", r.Name, r.Version,
+			strings.Join(r.Advisories, ", "), r.Fixed)
 	}
 	return b.String()
 }
@@ -217,7 +219,8 @@ func forSignature(r verdict.Reason) bool {
 // disagrees reports whether a runtime answered the same canary otherwise than verify did.
 func disagrees(v Canary, all []Canary) bool {
 	for _, c := range all {
-		if c.Runtime != "verify" && c.Image == v.Image && c.Namespace == v.Namespace && c.Verdict.Verdict != v.Verdict.Verdict {
+		if c.Runtime != "verify" && c.Image == v.Image && c.Namespace == v.Namespace &&
+			c.Verdict.Verdict != v.Verdict.Verdict {
 			return true
 		}
 	}
@@ -299,12 +302,13 @@ func (e entry) describe(what string) string {
 // namespacedPolicies is where CRI-O has policies of single namespaces.
 const namespacedPolicies = "/etc/crio/policies"
 
-// mask names the file that is read instead of ours where the canary was pulled: it goes before the rest of a message, and is empty if there
-// is none.
+// mask names the file that is read instead of ours where the canary was pulled: it goes before the rest of a message,
+// and is empty if there is none.
 func (e entry) mask(files []Difference) string {
 	for _, d := range files {
 		ofNamespace := path.Dir(d.Path) == namespacedPolicies
-		if d.Kind == Masks && ofNamespace == (e.Namespace != "") && (!ofNamespace || path.Base(d.Path) == e.Namespace+".json") {
+		if d.Kind == Masks && ofNamespace == (e.Namespace != "") &&
+			(!ofNamespace || path.Base(d.Path) == e.Namespace+".json") {
 			return describeDifference(d) + "; "
 		}
 	}
@@ -325,7 +329,8 @@ func unknownText(e entry) string {
 	return e.Message
 }
 
-// splitKeys sets differences of key files apart: a missing key is not drift of our files, it leaves open what they mean.
+// splitKeys sets differences of key files apart: a missing key is not drift of our files, it leaves open what they
+// mean.
 func splitKeys(ds []Difference) (files, keys []Difference) {
 	for _, d := range ds {
 		if d.Kind == KeyMissing || d.Kind == KeyUnreadable {

@@ -36,15 +36,24 @@ func forbid(t *testing.T, pkg string, list []string, prefixes ...string) {
 
 func TestAgentStaysSmall(t *testing.T) {
 	list := deps(t, "cmd/nodetrust-agent", "CGO_ENABLED=0")
-	forbid(t, "the agent", list, "go.podman.io/image", "google.golang.org/grpc", "k8s.io/client-go/kubernetes", "k8s.io/api",
+	forbid(t, "the agent", list, "go.podman.io/image", "google.golang.org/grpc", "k8s.io/client-go/kubernetes",
+		"k8s.io/api",
 		"k8s.io/cri-api", "github.com/coreos/butane", module+"internal/verify", module+"internal/probe", module+"render")
 }
 
 func TestPureCore(t *testing.T) {
-	for _, pkg := range []string{"internal/trust", "internal/trust/key", "render", "internal/verify", "internal/judge", "internal/verdict", "internal/desired", "internal/lint", "internal/strength", "internal/cluster/mco", "internal/audit", "internal/audit/cache", "internal/audit/page", "internal/release", "internal/lookaside"} {
+	for _, pkg := range []string{
+		"internal/trust", "internal/trust/key", "render", "internal/verify", "internal/judge",
+		"internal/verdict", "internal/desired", "internal/lint", "internal/strength", "internal/cluster/mco",
+		"internal/audit", "internal/audit/cache", "internal/audit/page", "internal/release", "internal/lookaside",
+	} {
 		forbid(t, pkg, deps(t, pkg), "k8s.io/client-go")
 	}
-	for _, pkg := range []string{"internal/trust", "internal/trust/key", "render", "internal/judge", "internal/verdict", "internal/desired", "internal/strength", "internal/cluster/mco", "internal/audit", "internal/audit/cache", "internal/audit/page"} {
+	for _, pkg := range []string{
+		"internal/trust", "internal/trust/key", "render", "internal/judge", "internal/verdict",
+		"internal/desired", "internal/strength", "internal/cluster/mco", "internal/audit", "internal/audit/cache",
+		"internal/audit/page",
+	} {
 		forbid(t, pkg, deps(t, pkg), "go.podman.io/image", "google.golang.org/grpc")
 	}
 	// What needs no image library says so by being apart from it.
@@ -57,7 +66,8 @@ func TestPureCore(t *testing.T) {
 	}), "net/http", "os/exec", strings.TrimSuffix(module, "/"), "golang.org", "go.podman.io")
 	forbid(t, "internal/verify/polite", deps(t, "internal/verify/polite"), "go.podman.io/image")
 	// The second look shares no parsing with the image library.
-	forbid(t, "internal/verify/secondlook", deps(t, "internal/verify/secondlook"), "go.podman.io", "github.com/opencontainers", "github.com/distribution",
+	forbid(t, "internal/verify/secondlook", deps(t, "internal/verify/secondlook"), "go.podman.io",
+		"github.com/opencontainers", "github.com/distribution",
 		"github.com/containers", "github.com/ProtonMail", "encoding/json", "net/http", "os/exec")
 	// judge and verdict know no clock, no file and no network.
 	for _, pkg := range []string{"internal/judge", "internal/verdict"} {

@@ -15,7 +15,12 @@ import (
 // Where the programs of a host lie that read policies, and by which name the table of readers knows them; "" is none.
 var (
 	programDirs = []string{"/usr/bin", "/usr/local/bin"}
-	programs    = []struct{ file, product string }{{"crio", "cri-o"}, {"podman", "podman"}, {"skopeo", "skopeo"}, {"buildah", ""}}
+	programs    = []struct{ file, product string }{
+		{"crio", "cri-o"},
+		{"podman", "podman"},
+		{"skopeo", "skopeo"},
+		{"buildah", ""},
+	}
 )
 
 const (
@@ -45,7 +50,8 @@ func (r *runner) holes(of []trust.Advisory, file, who, more string) {
 	}
 	var names []string
 	for _, a := range of {
-		names = append(names, fmt.Sprintf("%s (fixed in %s)", a.ID, strings.Join(append([]string{a.Fixed}, a.Backports...), ", ")))
+		names = append(names, fmt.Sprintf("%s (fixed in %s)", a.ID,
+			strings.Join(append([]string{a.Fixed}, a.Backports...), ", ")))
 	}
 	r.add(Finding{
 		Severity: Warning, Code: "reader-advisory", File: file,
@@ -54,8 +60,8 @@ func (r *runner) holes(of []trust.Advisory, file, who, more string) {
 	})
 }
 
-// programs looks at what is built into the host's programs. Of one that doesn't say so (Debian's don't) the version of its package
-// counts; where there is none either, nothing is said of it.
+// programs looks at what is built into the host's programs. Of one that doesn't say so (Debian's don't) the version
+// of its package counts; where there is none either, nothing is said of it.
 func (r *runner) programs() {
 	installed := r.installed()
 	for _, p := range programs {
@@ -87,7 +93,8 @@ func (r *runner) packaged(product, version string) {
 	if err != nil {
 		return
 	}
-	r.holes(reader.Advisories(), dpkgStatus, fmt.Sprintf("%s %s has containers-image %s", product, version, reader.Library),
+	r.holes(reader.Advisories(), dpkgStatus, fmt.Sprintf("%s %s has containers-image %s", product, version,
+		reader.Library),
 		"; a distribution may have mended its package and kept the number, which its changelog tells")
 }
 

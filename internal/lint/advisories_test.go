@@ -62,7 +62,8 @@ func TestReaderAdvisory(t *testing.T) {
 	}
 }
 
-// TestHostAdvisory: of a host's programs the library counts that is built in, or else the version of the Debian package.
+// TestHostAdvisory: of a host's programs the library counts that is built in, or else the version of the Debian
+// package.
 func TestHostAdvisory(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "program")
 	if out, err := exec.Command("go", "build", "-o", file, "./testdata/program").CombinedOutput(); err != nil {
@@ -73,7 +74,8 @@ func TestHostAdvisory(t *testing.T) {
 		t.Fatal(err)
 	}
 	built := func(version string) string {
-		return string(bytes.ReplaceAll(program, []byte("go.podman.io/image/v5\tv5.42.1\t"), []byte("go.podman.io/image/v5\t"+version+"\t")))
+		return string(bytes.ReplaceAll(program, []byte("go.podman.io/image/v5\tv5.42.1\t"),
+			[]byte("go.podman.io/image/v5\t"+version+"\t")))
 	}
 	const debian = "Package: podman\nStatus: install ok installed\nVersion: 4.3.1+ds1-8+deb12u1+b1\n\nPackage: cri-o\nStatus: deinstall ok config-files\nVersion: 1.30.0-1\n"
 	for _, tt := range []struct {
@@ -82,12 +84,27 @@ func TestHostAdvisory(t *testing.T) {
 		want  string
 	}{
 		{"nothing is known", map[string]string{"usr/bin/podman": "#!/bin/sh\n"}, ""},
-		{"an old library", map[string]string{"usr/bin/podman": built("v5.42.0")}, "/usr/bin/podman is built with containers-image 5.42.0, whose verifier has known holes: forged-schema1 (fixed in 5.42.1, 5.39.4)"},
+		{
+			"an old library",
+			map[string]string{"usr/bin/podman": built("v5.42.0")},
+			"/usr/bin/podman is built with containers-image 5.42.0, whose verifier has known holes: forged-schema1 (fixed in 5.42.1, 5.39.4)",
+		},
 		{"the current library", map[string]string{"usr/bin/podman": built("v5.42.1")}, ""},
-		{"a program says more than its package", map[string]string{"usr/bin/podman": built("v5.42.1"), "var/lib/dpkg/status": debian}, ""},
-		{"a program beside the package's", map[string]string{"usr/local/bin/podman": built("v5.42.1"), "var/lib/dpkg/status": debian}, "/var/lib/dpkg/status podman 4.3.1+ds1-8+deb12u1+b1 has containers-image 5.23.1, whose verifier has known holes: forged-schema1 (fixed in 5.42.1, 5.39.4)"},
-		{"a package", map[string]string{"usr/bin/podman": "\x7fELF", "var/lib/dpkg/status": debian}, "/var/lib/dpkg/status podman 4.3.1+ds1-8+deb12u1+b1 has containers-image 5.23.1, whose verifier has known holes: forged-schema1 (fixed in 5.42.1, 5.39.4)"},
-		{"a package that was removed", map[string]string{"var/lib/dpkg/status": debian[strings.Index(debian, "Package: cri-o"):]}, ""},
+		{"a program says more than its package", map[string]string{
+			"usr/bin/podman":      built("v5.42.1"),
+			"var/lib/dpkg/status": debian,
+		}, ""},
+		{"a program beside the package's", map[string]string{
+			"usr/local/bin/podman": built("v5.42.1"),
+			"var/lib/dpkg/status":  debian,
+		}, "/var/lib/dpkg/status podman 4.3.1+ds1-8+deb12u1+b1 has containers-image 5.23.1, whose verifier has known holes: forged-schema1 (fixed in 5.42.1, 5.39.4)"},
+		{
+			"a package",
+			map[string]string{"usr/bin/podman": "\x7fELF", "var/lib/dpkg/status": debian},
+			"/var/lib/dpkg/status podman 4.3.1+ds1-8+deb12u1+b1 has containers-image 5.23.1, whose verifier has known holes: forged-schema1 (fixed in 5.42.1, 5.39.4)",
+		},
+		{"a package that was removed", map[string]string{"var/lib/dpkg/status": debian[strings.Index(debian,
+			"Package: cri-o"):]}, ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			tt.files["etc/containers/policy.json"] = signedPolicy
@@ -117,14 +134,23 @@ func TestLibraryOf(t *testing.T) {
 		{"today's module", "go.podman.io/image/v5", "v5.41.2", nil, "5.41.2"},
 		{"the old module", "github.com/containers/image/v5", "v5.29.2", nil, "5.29.2"},
 		{"a snapshot", "github.com/containers/image/v5", "v5.29.3-0.20240101000000-0123456789ab", nil, "5.29.2"},
-		{"a snapshot of the main branch", "github.com/containers/image/v5", "v5.30.0-0.20240101000000-0123456789ab", nil, "5.29.0"},
-		{"replaced", "github.com/containers/image/v5", "v5.29.2", &debug.Module{Path: "example.com/fork", Version: "v5.29.3"}, "5.29.3"},
+		{
+			"a snapshot of the main branch", "github.com/containers/image/v5", "v5.30.0-0.20240101000000-0123456789ab",
+			nil, "5.29.0",
+		},
+		{
+			"replaced", "github.com/containers/image/v5", "v5.29.2",
+			&debug.Module{Path: "example.com/fork", Version: "v5.29.3"}, "5.29.3",
+		},
 		{"replaced by a folder", "github.com/containers/image/v5", "v5.29.2", &debug.Module{Path: "../image"}, ""},
 		{"no version", "github.com/containers/image/v5", "(devel)", nil, ""},
 		{"another module", "github.com/containers/storage", "v1.50.0", nil, ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			got, ok := libraryOf(&debug.BuildInfo{Deps: []*debug.Module{{Path: tt.path, Version: tt.version, Replace: tt.replace}}})
+			got, ok := libraryOf(&debug.BuildInfo{Deps: []*debug.Module{{
+				Path: tt.path, Version: tt.version,
+				Replace: tt.replace,
+			}}})
 			if ok != (tt.want != "") || ok && got.String() != tt.want {
 				t.Errorf("got %v, %v", got, ok)
 			}
@@ -139,7 +165,8 @@ func TestBuildAdvisory(t *testing.T) {
 			continue
 		}
 		for tags, want := range map[string]bool{"seccomp," + a.Build: true, "seccomp": false, "no_" + a.Build: false} {
-			if got := builtWith(&debug.BuildInfo{Settings: []debug.BuildSetting{{Key: "-tags", Value: tags}}}, a.Build); got != want {
+			if got := builtWith(&debug.BuildInfo{Settings: []debug.BuildSetting{{Key: "-tags", Value: tags}}},
+				a.Build); got != want {
 				t.Errorf("%s: got %v", tags, got)
 			}
 		}

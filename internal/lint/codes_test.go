@@ -21,8 +21,8 @@ import (
 	"github.com/nodetrust/nodetrust/internal/fixture"
 )
 
-// given is input for lint: files below a directory, and which of them are named. With files below root/ that is the host; if nothing else
-// is named, the host is linted.
+// given is input for lint: files below a directory, and which of them are named. With files below root/ that is the
+// host; if nothing else is named, the host is linted.
 type given struct {
 	files   map[string]string
 	links   map[string]string
@@ -73,7 +73,10 @@ func registriesD(files ...string) given {
 }
 
 func withRegistries(policy, registries string) given {
-	return given{files: map[string]string{"policy.json": policy, "registries.d/a.yaml": registries}, paths: []string{"policy.json", "registries.d"}}
+	return given{
+		files: map[string]string{"policy.json": policy, "registries.d/a.yaml": registries},
+		paths: []string{"policy.json", "registries.d"},
+	}
 }
 
 func aKey[T string | []byte](data T) given {
@@ -136,10 +139,14 @@ spec:
 			}
 			s = strings.Replace(s, replace[i], replace[i+1], 1)
 		}
-		return given{files: map[string]string{"trust.yaml": s, "root/etc/pki/corp.gpg": string(good.Binary)}, paths: []string{"trust.yaml"}}
+		return given{
+			files: map[string]string{"trust.yaml": s, "root/etc/pki/corp.gpg": string(good.Binary)},
+			paths: []string{"trust.yaml"},
+		}
 	}
 	remapped := func(prefix string) given {
-		return trust("{signedBy: [corp]}", "{signedBy: [corp], identity: {type: remapIdentity, prefix: "+prefix+", signedPrefix: build.example.com}}")
+		return trust("{signedBy: [corp]}", "{signedBy: [corp], identity: {type: remapIdentity, prefix: "+prefix+
+			", signedPrefix: build.example.com}}")
 	}
 	withKey := func(g given, key []byte) given {
 		g.files = maps.Clone(g.files)
@@ -161,25 +168,36 @@ spec:
 	section := func(rest string) given { return registriesD("docker:\n  example.com/team:\n    " + rest + "\n") }
 	okSection := section("lookaside: https://example.com/sigs")
 	conf := func(s string) given {
-		return host("etc/containers/registries.conf", s, "etc/containers/registries.d/mirror.yaml", "docker:\n  mirror.corp:\n    lookaside: https://mirror.corp/sigs\n")
+		return host("etc/containers/registries.conf", s, "etc/containers/registries.d/mirror.yaml",
+			"docker:\n  mirror.corp:\n    lookaside: https://mirror.corp/sigs\n")
 	}
 	const mirrored = "[[registry]]\nlocation = \"example.com\"\n[[registry.mirror]]\nlocation = \"mirror.corp\"\n"
-	cosigned := strings.Replace(strings.Replace(signedPolicy, "signedBy", "sigstoreSigned", 1), `"keyType":"GPGKeys",`, "", 1)
+	cosigned := strings.Replace(strings.Replace(signedPolicy, "signedBy", "sigstoreSigned", 1),
+		`"keyType":"GPGKeys",`, "", 1)
 	v6 := v6Key(t)
 	mc := func(policy string) string { return foreignConfig("51-x", policy) }
 
 	return map[string]codeRow{
-		"bad-json":               {aPolicy("{"), aPolicy(signedPolicy)},
-		"wrong-type":             {aPolicy("[]"), ok},
-		"missing-default":        {aPolicy(`{"transports":{}}`), ok},
-		"unknown-key":            {section("lookasid: https://example.com/sigs"), okSection},
-		"duplicate-key":          {aScope(`"example.com/a":` + reject + `,"example.com/a":` + reject), aScope(`"example.com/a":` + reject + `,"example.com/b":` + reject)},
-		"missing-key":            {scope(`[{"type":"signedBy","keyType":"GPGKeys"}]`), ok},
-		"empty-requirements":     {scope(`[]`), scope(reject)},
-		"unknown-requirement":    {scope(`[{"type":"signed"}]`), ok},
-		"unknown-identity":       {scope(signed(key + `,"signedIdentity":{"type":"matchRepo"}`)), scope(signed(key + `,"signedIdentity":{"type":"matchRepository"}`))},
-		"several-key-sources":    {scope(signed(key + `,"keyData":"aGk="`)), ok},
-		"conflicting-keys":       {scope(sigstore(`"pki":{"caRootsPath":"/c","subjectEmail":"e"},"rekorPublicKeyPath":"/r"`)), scope(sigstore(`"pki":{"caRootsPath":"/c","subjectEmail":"e"}`))},
+		"bad-json":        {aPolicy("{"), aPolicy(signedPolicy)},
+		"wrong-type":      {aPolicy("[]"), ok},
+		"missing-default": {aPolicy(`{"transports":{}}`), ok},
+		"unknown-key":     {section("lookasid: https://example.com/sigs"), okSection},
+		"duplicate-key": {
+			aScope(`"example.com/a":` + reject + `,"example.com/a":` + reject),
+			aScope(`"example.com/a":` + reject + `,"example.com/b":` + reject),
+		},
+		"missing-key":         {scope(`[{"type":"signedBy","keyType":"GPGKeys"}]`), ok},
+		"empty-requirements":  {scope(`[]`), scope(reject)},
+		"unknown-requirement": {scope(`[{"type":"signed"}]`), ok},
+		"unknown-identity": {
+			scope(signed(key + `,"signedIdentity":{"type":"matchRepo"}`)),
+			scope(signed(key + `,"signedIdentity":{"type":"matchRepository"}`)),
+		},
+		"several-key-sources": {scope(signed(key + `,"keyData":"aGk="`)), ok},
+		"conflicting-keys": {
+			scope(sigstore(`"pki":{"caRootsPath":"/c","subjectEmail":"e"},"rekorPublicKeyPath":"/r"`)),
+			scope(sigstore(`"pki":{"caRootsPath":"/c","subjectEmail":"e"}`)),
+		},
 		"bad-key-type":           {scope(`[{"type":"signedBy","keyType":"GPG",` + key + `}]`), ok},
 		"bad-requirement":        {scope(signed(`"keyPath":""`)), ok},
 		"bad-scope":              {other("dir", "a"), other("dir", "/a")},
@@ -190,78 +208,184 @@ spec:
 		"signed-base-layer":      {scope(`[{"type":"signedBaseLayer","baseLayerIdentity":{"type":"matchExact"}}]`), ok},
 		"empty-key-paths":        {scope(signed(`"keyPaths":[]`)), scope(signed(`"keyPaths":["/k"]`))},
 		"relative-key-path":      {scope(signed(`"keyPath":"k"`)), ok},
-		"library-missing":        {aScope(`"docker.io/nginx":` + signed(key)), aScope(`"docker.io/library/nginx":` + signed(key))},
-		"release-payload":        {aScope(`"quay.io/openshift-release-dev":` + signed(key)), aScope(`"quay.io/openshift-release-dev/ocp-release":` + signed(key))},
-		"no-attachments":         {withRegistries(cosigned, lookaside), withRegistries(cosigned, lookaside+"    use-sigstore-attachments: true\n")},
-		"no-lookaside":           {withRegistries(signedPolicy, "docker:\n  example.com/teams:\n    lookaside: https://example.com/sigs\n"), withRegistries(signedPolicy, lookaside)},
-		"hole-below-signed":      {aScope(`"example.com":` + signed(key) + `,"example.com/a":` + accept), aScope(`"example.com":` + reject + `,"example.com/a":` + accept)},
-		"tag-scope":              {aScope(`"example.com/a:v1":` + signed(key)), aScope(`"example.com:5000/a":` + signed(key))},
-		"default-reject-moot":    {aScope(`"":` + accept + `,"example.com/a":` + signed(key)), aScope(`"":` + reject + `,"example.com/a":` + signed(key))},
-		"accepts-everything":     {aPolicy(`{"default":` + accept + `}`), aPolicy(`{"default":` + reject + `}`)},
-		"both-signatures":        {scope(`[{"type":"signedBy","keyType":"GPGKeys",` + key + `},{"type":"sigstoreSigned",` + key + `}]`), ok},
-		"all-must-sign":          {scope(`[{"type":"signedBy","keyType":"GPGKeys","keyPath":"/k"},{"type":"signedBy","keyType":"GPGKeys","keyPath":"/l"}]`), scope(signed(`"keyPaths":["/k","/l"]`))},
-		"remap-is-idle":          {remapped("mirror.corp/team"), remapped("example.com")},
-		"accept-is-idle":         {scope(`[{"type":"insecureAcceptAnything"},{"type":"signedBy","keyType":"GPGKeys",` + key + `}]`), scope(accept)},
-		"reject-wins":            {scope(`[{"type":"reject"},{"type":"signedBy","keyType":"GPGKeys",` + key + `}]`), scope(reject)},
+		"library-missing": {
+			aScope(`"docker.io/nginx":` + signed(key)),
+			aScope(`"docker.io/library/nginx":` + signed(key)),
+		},
+		"release-payload": {
+			aScope(`"quay.io/openshift-release-dev":` + signed(key)),
+			aScope(`"quay.io/openshift-release-dev/ocp-release":` + signed(key)),
+		},
+		"no-attachments": {
+			withRegistries(cosigned, lookaside),
+			withRegistries(cosigned, lookaside+"    use-sigstore-attachments: true\n"),
+		},
+		"no-lookaside": {
+			withRegistries(signedPolicy,
+				"docker:\n  example.com/teams:\n    lookaside: https://example.com/sigs\n"),
+			withRegistries(signedPolicy, lookaside),
+		},
+		"hole-below-signed": {
+			aScope(`"example.com":` + signed(key) + `,"example.com/a":` + accept),
+			aScope(`"example.com":` + reject + `,"example.com/a":` + accept),
+		},
+		"tag-scope": {
+			aScope(`"example.com/a:v1":` + signed(key)),
+			aScope(`"example.com:5000/a":` + signed(key)),
+		},
+		"default-reject-moot": {
+			aScope(`"":` + accept + `,"example.com/a":` + signed(key)),
+			aScope(`"":` + reject + `,"example.com/a":` + signed(key)),
+		},
+		"accepts-everything": {aPolicy(`{"default":` + accept + `}`), aPolicy(`{"default":` + reject + `}`)},
+		"both-signatures": {scope(`[{"type":"signedBy","keyType":"GPGKeys",` + key + `},{"type":"sigstoreSigned",` +
+			key + `}]`), ok},
+		"all-must-sign": {scope(`[{"type":"signedBy","keyType":"GPGKeys","keyPath":"/k"},{"type":"signedBy","keyType":"GPGKeys","keyPath":"/l"}]`), scope(signed(`"keyPaths":["/k","/l"]`))},
+		"remap-is-idle": {remapped("mirror.corp/team"), remapped("example.com")},
+		"accept-is-idle": {scope(`[{"type":"insecureAcceptAnything"},{"type":"signedBy","keyType":"GPGKeys",` + key +
+			`}]`), scope(accept)},
+		"reject-wins": {
+			scope(`[{"type":"reject"},{"type":"signedBy","keyType":"GPGKeys",` + key + `}]`),
+			scope(reject),
+		},
 
-		"bad-yaml":                 {registriesD("docker: [\n"), okSection},
-		"duplicate-scope":          {registriesD(lookaside, lookaside), registriesD(lookaside, "docker:\n  example.com:\n    lookaside: https://example.com/sigs\n")},
-		"duplicate-default-docker": {registriesD("default-docker: {}\n", "default-docker: {}\n"), registriesD("default-docker: {}\n", "docker: {}\n")},
-		"ignored-file":             {given{files: map[string]string{"registries.d/a.yml": lookaside}, paths: []string{"registries.d"}}, given{files: map[string]string{"registries.d/a.yaml": lookaside, "registries.d/README": ""}, paths: []string{"registries.d"}}},
-		"several-documents":        {registriesD(lookaside + "---\n" + lookaside), registriesD("---\n" + lookaside)},
-		"bad-url":                  {section("lookaside: example.com/sigs"), okSection},
-		"insecure-lookaside":       {section("lookaside: http://example.com/sigs"), okSection},
-		"credentials-in-url":       {section("lookaside: https://me:x@example.com/sigs"), okSection},
-		"lookaside-differs":        {section("lookaside: https://a.b/c\n    sigstore: https://a.b/d"), section("lookaside: https://a.b/c\n    sigstore: https://a.b/c")},
-		"masked-file":              {host("usr/share/containers/registries.d/corp.yaml", "docker: {}\n"), host("usr/share/containers/registries.d/vendor.yaml", "docker: {}\n")},
-		"too-large":                {host("etc/containers/registries.d/big.yaml", "#"+strings.Repeat(" ", maxRegistries)), host("etc/containers/registries.d/big.yaml", "#"+strings.Repeat(" ", maxRegistries-1))},
+		"bad-yaml": {registriesD("docker: [\n"), okSection},
+		"duplicate-scope": {
+			registriesD(lookaside, lookaside),
+			registriesD(lookaside, "docker:\n  example.com:\n    lookaside: https://example.com/sigs\n"),
+		},
+		"duplicate-default-docker": {
+			registriesD("default-docker: {}\n", "default-docker: {}\n"),
+			registriesD("default-docker: {}\n", "docker: {}\n"),
+		},
+		"ignored-file": {given{
+			files: map[string]string{"registries.d/a.yml": lookaside},
+			paths: []string{"registries.d"},
+		}, given{files: map[string]string{
+			"registries.d/a.yaml": lookaside,
+			"registries.d/README": "",
+		}, paths: []string{"registries.d"}}},
+		"several-documents":  {registriesD(lookaside + "---\n" + lookaside), registriesD("---\n" + lookaside)},
+		"bad-url":            {section("lookaside: example.com/sigs"), okSection},
+		"insecure-lookaside": {section("lookaside: http://example.com/sigs"), okSection},
+		"credentials-in-url": {section("lookaside: https://me:x@example.com/sigs"), okSection},
+		"lookaside-differs": {
+			section("lookaside: https://a.b/c\n    sigstore: https://a.b/d"),
+			section("lookaside: https://a.b/c\n    sigstore: https://a.b/c"),
+		},
+		"masked-file": {
+			host("usr/share/containers/registries.d/corp.yaml", "docker: {}\n"),
+			host("usr/share/containers/registries.d/vendor.yaml", "docker: {}\n"),
+		},
+		"too-large": {
+			host("etc/containers/registries.d/big.yaml", "#"+strings.Repeat(" ", maxRegistries)),
+			host("etc/containers/registries.d/big.yaml", "#"+strings.Repeat(" ", maxRegistries-1)),
+		},
 
-		"key-missing":        {withKey(host(), nil), host()},
-		"key-unreadable":     {aKey("hello"), aKey(good.Armored)},
-		"key-secret":         {aKey(secretKey(t)), aKey(good.Binary)},
-		"wrong-kind-of-key":  {host("etc/pki/corp.gpg", pemKey), host()},
-		"key-expired":        {aKey(newKey(t, fixture.KeyOptions{FakedTime: "20200101T000000", Expire: "1y"}).Binary), aKey(newKey(t, fixture.KeyOptions{Expire: "1y"}).Binary)},
-		"key-revoked":        {aKey(revoked.Binary), aKey(good.Binary)},
-		"key-expires-soon":   {aKey(newKey(t, fixture.KeyOptions{Expire: "29d"}).Binary), aKey(newKey(t, fixture.KeyOptions{Expire: "31d"}).Binary)},
-		"key-weak":           {aKey(newKey(t, fixture.KeyOptions{Algo: "rsa2048"}).Binary), aKey(newKey(t, fixture.KeyOptions{Algo: "ed25519"}).Binary)},
-		"key-sha1":           {aKey(newKey(t, fixture.KeyOptions{CertDigest: "SHA1"}).Binary), aKey(good.Binary)},
-		"key-not-pinned":     {trust(", fingerprints: ["+good.Fingerprint+"]", ""), trust()},
-		"key-pin-missing":    {withKey(trust(), second.Binary), trust()},
-		"key-v6":             {aKey(append(slices.Clone(good.Binary), v6...)), aKey(append(slices.Clone(good.Binary), second.Binary...))},
+		"key-missing":       {withKey(host(), nil), host()},
+		"key-unreadable":    {aKey("hello"), aKey(good.Armored)},
+		"key-secret":        {aKey(secretKey(t)), aKey(good.Binary)},
+		"wrong-kind-of-key": {host("etc/pki/corp.gpg", pemKey), host()},
+		"key-expired": {
+			aKey(newKey(t, fixture.KeyOptions{FakedTime: "20200101T000000", Expire: "1y"}).Binary),
+			aKey(newKey(t, fixture.KeyOptions{Expire: "1y"}).Binary),
+		},
+		"key-revoked": {aKey(revoked.Binary), aKey(good.Binary)},
+		"key-expires-soon": {
+			aKey(newKey(t, fixture.KeyOptions{Expire: "29d"}).Binary),
+			aKey(newKey(t, fixture.KeyOptions{Expire: "31d"}).Binary),
+		},
+		"key-weak": {
+			aKey(newKey(t, fixture.KeyOptions{Algo: "rsa2048"}).Binary),
+			aKey(newKey(t, fixture.KeyOptions{Algo: "ed25519"}).Binary),
+		},
+		"key-sha1":        {aKey(newKey(t, fixture.KeyOptions{CertDigest: "SHA1"}).Binary), aKey(good.Binary)},
+		"key-not-pinned":  {trust(", fingerprints: ["+good.Fingerprint+"]", ""), trust()},
+		"key-pin-missing": {withKey(trust(), second.Binary), trust()},
+		"key-v6": {
+			aKey(append(slices.Clone(good.Binary), v6...)),
+			aKey(append(slices.Clone(good.Binary), second.Binary...)),
+		},
 		"key-pqc":            {aKey(postQuantumKey()), aKey(good.Binary)},
 		"key-v3":             {aKey(append(v3Key(), good.Binary...)), aKey(good.Binary)},
 		"key-packed":         {aKey(packed(good.Binary)), aKey(good.Binary)},
 		"key-several-blocks": {aKey(append(slices.Clone(good.Armored), second.Armored...)), aKey(good.Armored)},
 		"key-preamble":       {aKey("The key of corp\n\n" + string(good.Armored)), aKey(good.Armored)},
 
-		"missing-policy":        {by(host("etc/containers/policy.json", "", "usr/share/containers/policy.json", signedPolicy), "cri-o-1.34"), by(host("etc/containers/policy.json", "", "usr/share/containers/policy.json", signedPolicy), CurrentLibrary)},
-		"masked-policy":         {host("root/.config/containers/policy.json", signedPolicy), by(host("root/.config/containers/policy.json", signedPolicy), "rhel7")},
-		"masked-registries-d":   {host("root/.config/containers/registries.d/x.yaml", "docker: {}\n"), by(host("root/.config/containers/registries.d/x.yaml", "docker: {}\n"), "rhel7")},
-		"policy-environment":    {host("etc/systemd/system/crio.service", "[Service]\nExecStart=/usr/bin/crio --signature-policy=/p.json\n"), host("etc/systemd/system/crio.service", "[Service]\nExecStart=/usr/bin/crio --log-level=info\n")},
-		"unit-unreadable":       {host("etc/systemd/system/crio.service/x", "y"), host("etc/systemd/system/crio.service.d/x.conf", "[Service]\n")},
-		"crio-policy":           {host("etc/crio/crio.conf", "[crio.image]\nsignature_policy = \"/p.json\"\n"), host("etc/crio/crio.conf", "[crio.image]\nsignature_policy = \"/p.json\"\n", "etc/crio/crio.conf.d/9", "[crio.image]\nsignature_policy = \"\"\n")},
-		"crio-policies":         {host("etc/crio/crio.conf.d/10-x.conf", "[crio.image]\nsignature_policy_dir = \"/etc/crio/others\"\n"), host("etc/crio/crio.conf.d/10-x.conf", "[crio.image]\nsignature_policy_dir = \"/etc/crio/policies\"\n")},
-		"crio-conf":             {host("etc/crio/crio.conf", "[crio\n"), host("etc/crio/crio.conf", "[crio]\n")},
-		"mirror-no-lookaside":   {host("etc/containers/registries.conf", mirrored), conf(mirrored)},
-		"mirror-no-attachments": {host("etc/containers/registries.conf", mirrored, "etc/containers/policy.json", cosigned), conf(mirrored)},
-		"registries-conf":       {host("etc/containers/registries.conf", "[[registry\n"), conf(mirrored)},
-		"registry-insecure":     {conf(mirrored + "insecure = true\n"), conf(mirrored + "insecure = false\n")},
-		"registry-blocked":      {conf("[[registry]]\nlocation = \"example.com\"\nblocked = true\n"), conf("[[registry]]\nlocation = \"example.com/team/app\"\nblocked = true\n")},
-		"sigstore-disabled":     {host("etc/containers/policy.json", cosigned, "etc/os-release", "ID=debian\nVERSION_ID=\"12\"\n"), host("etc/containers/policy.json", cosigned, "etc/os-release", "ID=debian\nVERSION_ID=\"13\"\n")},
-		"namespaced-policy":     {host("etc/crio/policies/apps.json", signedPolicy), host("etc/crio/policies/apps.txt", signedPolicy)},
-		"namespaced-weaker":     {host("etc/crio/policies/apps.json", `{"default":`+accept+`}`), host("etc/crio/policies/apps.json", `{"default":`+reject+`}`)},
-		"unreadable":            {host("etc/containers/policy.json", "", "etc/containers/policy.json/x", "y"), host()},
-		"trust-config":          {trust("default: reject", "default: maybe"), trust()},
-		"canary-proves-nothing": {trust("default: reject", "default: accept", "example.com/team/a@", "example.org/a@"), trust()},
-		"canary-side-missing":   {trust("expect: refuse", "expect: accept"), trust()},
-		"bad-desired":           {aFile("mc.yaml", strings.Replace(mc(signedPolicy), "data:;base64", "https://x", 1)), aFile("mc.yaml", mc(signedPolicy))},
+		"missing-policy": {by(host("etc/containers/policy.json", "", "usr/share/containers/policy.json", signedPolicy),
+			"cri-o-1.34"), by(host("etc/containers/policy.json", "", "usr/share/containers/policy.json", signedPolicy),
+			CurrentLibrary)},
+		"masked-policy": {
+			host("root/.config/containers/policy.json", signedPolicy),
+			by(host("root/.config/containers/policy.json", signedPolicy), "rhel7"),
+		},
+		"masked-registries-d": {
+			host("root/.config/containers/registries.d/x.yaml", "docker: {}\n"),
+			by(host("root/.config/containers/registries.d/x.yaml", "docker: {}\n"), "rhel7"),
+		},
+		"policy-environment": {
+			host("etc/systemd/system/crio.service",
+				"[Service]\nExecStart=/usr/bin/crio --signature-policy=/p.json\n"),
+			host("etc/systemd/system/crio.service", "[Service]\nExecStart=/usr/bin/crio --log-level=info\n"),
+		},
+		"unit-unreadable": {
+			host("etc/systemd/system/crio.service/x", "y"),
+			host("etc/systemd/system/crio.service.d/x.conf", "[Service]\n"),
+		},
+		"crio-policy": {
+			host("etc/crio/crio.conf", "[crio.image]\nsignature_policy = \"/p.json\"\n"),
+			host("etc/crio/crio.conf", "[crio.image]\nsignature_policy = \"/p.json\"\n", "etc/crio/crio.conf.d/9",
+				"[crio.image]\nsignature_policy = \"\"\n"),
+		},
+		"crio-policies": {
+			host("etc/crio/crio.conf.d/10-x.conf",
+				"[crio.image]\nsignature_policy_dir = \"/etc/crio/others\"\n"),
+			host("etc/crio/crio.conf.d/10-x.conf", "[crio.image]\nsignature_policy_dir = \"/etc/crio/policies\"\n"),
+		},
+		"crio-conf":           {host("etc/crio/crio.conf", "[crio\n"), host("etc/crio/crio.conf", "[crio]\n")},
+		"mirror-no-lookaside": {host("etc/containers/registries.conf", mirrored), conf(mirrored)},
+		"mirror-no-attachments": {
+			host("etc/containers/registries.conf", mirrored, "etc/containers/policy.json", cosigned),
+			conf(mirrored),
+		},
+		"registries-conf":   {host("etc/containers/registries.conf", "[[registry\n"), conf(mirrored)},
+		"registry-insecure": {conf(mirrored + "insecure = true\n"), conf(mirrored + "insecure = false\n")},
+		"registry-blocked": {
+			conf("[[registry]]\nlocation = \"example.com\"\nblocked = true\n"),
+			conf("[[registry]]\nlocation = \"example.com/team/app\"\nblocked = true\n"),
+		},
+		"sigstore-disabled": {host("etc/containers/policy.json", cosigned, "etc/os-release",
+			"ID=debian\nVERSION_ID=\"12\"\n"), host("etc/containers/policy.json", cosigned, "etc/os-release",
+			"ID=debian\nVERSION_ID=\"13\"\n")},
+		"namespaced-policy": {
+			host("etc/crio/policies/apps.json", signedPolicy),
+			host("etc/crio/policies/apps.txt", signedPolicy),
+		},
+		"namespaced-weaker": {
+			host("etc/crio/policies/apps.json", `{"default":`+accept+`}`),
+			host("etc/crio/policies/apps.json", `{"default":`+reject+`}`),
+		},
+		"unreadable":   {host("etc/containers/policy.json", "", "etc/containers/policy.json/x", "y"), host()},
+		"trust-config": {trust("default: reject", "default: maybe"), trust()},
+		"canary-proves-nothing": {trust("default: reject", "default: accept", "example.com/team/a@",
+			"example.org/a@"), trust()},
+		"canary-side-missing": {trust("expect: refuse", "expect: accept"), trust()},
+		"bad-desired": {
+			aFile("mc.yaml", strings.Replace(mc(signedPolicy), "data:;base64", "https://x", 1)),
+			aFile("mc.yaml", mc(signedPolicy)),
+		},
 		"merged-outdated": {
 			aFile("mc.yaml", list(foreignConfig("50-theirs", signedPolicy), merged("99-worker-zz-corp", signedPolicy, "other"))),
-			aFile("mc.yaml", list(foreignConfig("50-theirs", signedPolicy), merged("99-worker-zz-corp", signedPolicy, signedPolicy))),
+			aFile("mc.yaml", list(foreignConfig("50-theirs", signedPolicy),
+				merged("99-worker-zz-corp", signedPolicy, signedPolicy))),
 		},
-		"nothing-to-judge":  {aFile("mc.yaml", strings.Replace(mc(signedPolicy), "/etc/containers/policy.json", "/etc/other", 1)), aFile("mc.yaml", mc(signedPolicy))},
-		"reader-advisory":   {by(aPolicy(signedPolicy), "podman-4.3"), by(aPolicy(signedPolicy), CurrentLibrary)},
-		"reader-ignores":    {by(aScope(`"*.example.com":`+signed(key)), "rhel7"), by(aScope(`"*.example.com":`+signed(key)), "podman-4.3")},
+		"nothing-to-judge": {aFile("mc.yaml", strings.Replace(mc(signedPolicy), "/etc/containers/policy.json", "/etc/other",
+			1)), aFile("mc.yaml", mc(signedPolicy))},
+		"reader-advisory": {by(aPolicy(signedPolicy), "podman-4.3"), by(aPolicy(signedPolicy), CurrentLibrary)},
+		"reader-ignores": {
+			by(aScope(`"*.example.com":`+signed(key)), "rhel7"),
+			by(aScope(`"*.example.com":`+signed(key)), "podman-4.3"),
+		},
 		"too-many-findings": {aScope(strings.Repeat(`"x":`+reject+",", maxFindings+1) + `"x":` + reject), ok},
 		"dangling-link": {
 			given{files: host().files, links: map[string]string{"root/etc/containers/registries.d/x.yaml": "nowhere.yaml"}},
@@ -273,7 +397,8 @@ spec:
 // TestCodes provokes each code of docs/lint.md, and has a near miss for it.
 // merged is a MachineConfig into which a policy.json was merged that was base then.
 func merged(name, policy, base string) string {
-	return strings.Replace(foreignConfig(name, policy), "  name:", fmt.Sprintf("  annotations: {nodetrust.io/config: corp, nodetrust.io/merged-from: 50-theirs, nodetrust.io/merged: 'sha256:%x'}\n  name:", sha256.Sum256([]byte(base))), 1)
+	return strings.Replace(foreignConfig(name, policy), "  name:",
+		fmt.Sprintf("  annotations: {nodetrust.io/config: corp, nodetrust.io/merged-from: 50-theirs, nodetrust.io/merged: 'sha256:%x'}\n  name:", sha256.Sum256([]byte(base))), 1)
 }
 
 func TestCodes(t *testing.T) {
@@ -336,7 +461,8 @@ func v4Key(t *testing.T) []byte {
 // secretKey is a private key.
 func secretKey(t *testing.T) []byte {
 	t.Helper()
-	return openpgpKey(t, packet.Config{Algorithm: packet.PubKeyAlgoEdDSA}, func(e *openpgp.Entity, w io.Writer) error { return e.SerializePrivate(w, nil) })
+	return openpgpKey(t, packet.Config{Algorithm: packet.PubKeyAlgoEdDSA},
+		func(e *openpgp.Entity, w io.Writer) error { return e.SerializePrivate(w, nil) })
 }
 
 // packed is a key file as an uncompressed "compressed" packet.

@@ -40,12 +40,16 @@ func (r *runner) trustConfig(name string, data []byte) {
 		if gpg && len(k.Fingerprints) == 0 {
 			r.add(Finding{
 				Severity: Warning, Code: "key-not-pinned", File: name, Line: k.Line,
-				Message: fmt.Sprintf("key %s: has a path and no fingerprints: whatever an update of the OS puts there is trusted", k.Name),
-				Hint:    "write fingerprints: with what gpg --show-keys says of " + k.Path,
+				Message: fmt.Sprintf("key %s: has a path and no fingerprints: whatever an update of the OS puts there is trusted",
+					k.Name),
+				Hint: "write fingerprints: with what gpg --show-keys says of " + k.Path,
 			})
 		}
 		if r.Root != "" {
-			r.policyKeys(&policy{file: name, keys: []policyKey{{path: k.Path, line: k.Line, at: jsonPath("key " + k.Name), gpg: gpg}}}, hostSource(r.Root))
+			r.policyKeys(&policy{file: name, keys: []policyKey{{
+				path: k.Path, line: k.Line, at: jsonPath("key " + k.Name),
+				gpg: gpg,
+			}}}, hostSource(r.Root))
 			r.pinned(name, k)
 		}
 	}
@@ -88,7 +92,10 @@ func (r *runner) trustScopes(cfg *trust.Config, l loadable) {
 			continue // a canary's
 		}
 		warn := func(code, msg, hint string) {
-			r.add(Finding{Severity: Warning, Code: code, File: cfg.File, Line: cfg.Registries[i].Line, Message: fmt.Sprintf("spec.registries[%d]: %s", i, msg), Hint: hint})
+			r.add(Finding{
+				Severity: Warning, Code: code, File: cfg.File, Line: cfg.Registries[i].Line,
+				Message: fmt.Sprintf("spec.registries[%d]: %s", i, msg), Hint: hint,
+			})
 		}
 		if missing[s.line] {
 			warn("no-lookaside", "asks for GPG signatures, and nothing names a lookaside for it: they are looked for in /var/lib/containers/sigstore of the node only", "write lookaside:")
@@ -99,7 +106,8 @@ func (r *runner) trustScopes(cfg *trust.Config, l loadable) {
 	}
 }
 
-// shipped lints a key that is rendered into policy.json: of OpenPGP what trust writes there, the keys that GnuPG 2.2 can load.
+// shipped lints a key that is rendered into policy.json: of OpenPGP what trust writes there, the keys that GnuPG 2.2
+// can load.
 func (r *runner) shipped(file string, k trust.Key) {
 	where := "key " + k.Name
 	if k.File.Kind != key.OpenPGP {
@@ -116,14 +124,18 @@ func (r *runner) shipped(file string, k trust.Key) {
 		if one.Version == 6 {
 			code = "key-v6"
 		}
-		r.add(Finding{Severity: Warning, Code: code, File: file, Line: k.Line, Message: fmt.Sprintf("%s: key %s (%s) is an OpenPGP v%d key: it is left out of what is rendered, GnuPG 2.2 would lose others with it", where, one.Fingerprint, one.Algorithm, one.Version)})
+		r.add(Finding{
+			Severity: Warning, Code: code, File: file, Line: k.Line,
+			Message: fmt.Sprintf("%s: key %s (%s) is an OpenPGP v%d key: it is left out of what is rendered, GnuPG 2.2 would lose others with it", where, one.Fingerprint, one.Algorithm, one.Version),
+		})
 	}
 	r.key(written, file, k.Line, where)
 }
 
 func usedByGPG(cfg *trust.Config, name string) bool {
 	return slices.ContainsFunc(cfg.Registries, func(reg trust.Registry) bool {
-		return slices.ContainsFunc(reg.Requirements, func(r trust.Requirement) bool { return slices.Contains(r.SignedBy, name) })
+		return slices.ContainsFunc(reg.Requirements,
+			func(r trust.Requirement) bool { return slices.Contains(r.SignedBy, name) })
 	})
 }
 
@@ -142,13 +154,18 @@ func (r *runner) pinned(file string, k trust.Key) {
 		return
 	}
 	add := func(sev Severity, code, msg, hint string) {
-		r.add(Finding{Severity: sev, Code: code, File: file, Line: k.Line, Message: fmt.Sprintf("key %s: %s %s", k.Name, k.Path, msg), Hint: hint})
+		r.add(Finding{
+			Severity: sev, Code: code, File: file, Line: k.Line,
+			Message: fmt.Sprintf("key %s: %s %s", k.Name, k.Path, msg), Hint: hint,
+		})
 	}
 	var found []string
 	for _, have := range f.Keys {
 		found = append(found, have.Fingerprint)
 		if !slices.Contains(k.Fingerprints, have.Fingerprint) {
-			add(Warning, "key-not-pinned", "holds the key "+have.Fingerprint+" too, which is not among the fingerprints: readers trust it all the same", "pin it as well, or ship the one key with file:")
+			add(Warning, "key-not-pinned", "holds the key "+have.Fingerprint+
+				" too, which is not among the fingerprints: readers trust it all the same",
+				"pin it as well, or ship the one key with file:")
 		}
 	}
 	for _, want := range k.Fingerprints {
@@ -208,16 +225,22 @@ func (r *runner) trustMeaning(cfg *trust.Config) {
 		at := fmt.Sprintf("spec.registries[%d]", i)
 		for _, l := range append([]trust.Location{reg.Location}, locations(reg.Mirrors)...) {
 			if strings.HasPrefix(l.Lookaside, "http:") {
-				warn("insecure-lookaside", reg.Line, at+": "+l.Lookaside+": http can be changed on its way: an attacker may hide signatures, or offer old ones", "use https")
+				warn("insecure-lookaside", reg.Line, at+": "+l.Lookaside+
+					": http can be changed on its way: an attacker may hide signatures, or offer old ones", "use https")
 			}
 		}
 		if byGPG(reg) && (asked[reg.Scope] || belowPayload(reg.Scope)) {
-			r.add(Finding{Severity: Error, Code: "release-payload", File: cfg.File, Line: reg.Line, Message: at + ".scope: " + payloadAsked, Hint: payloadHint})
+			r.add(Finding{
+				Severity: Error, Code: "release-payload", File: cfg.File, Line: reg.Line,
+				Message: at + ".scope: " + payloadAsked, Hint: payloadHint,
+			})
 		}
 		r.trustLookasides(cfg.File, at, reg)
 		for j, q := range reg.Requirements {
 			if _, _, some := covered(q.Identity.Prefix, reg.Scope); q.Identity.Type == trust.RemapIdentity && !some {
-				warn("remap-is-idle", q.Line, fmt.Sprintf("%s.require[%d].identity: no image of the scope %s begins with the prefix %s: signatures must name what is pulled", at, j, reg.Scope, q.Identity.Prefix),
+				warn("remap-is-idle", q.Line, fmt.Sprintf(
+					"%s.require[%d].identity: no image of the scope %s begins with the prefix %s: signatures must name what is pulled",
+					at, j, reg.Scope, q.Identity.Prefix),
 					"a mirror of registries.conf is judged by the name that it stands for; one that is pulled by its own name needs an entry of its own")
 			}
 		}
@@ -225,20 +248,24 @@ func (r *runner) trustMeaning(cfg *trust.Config) {
 			warn("upper-case-host", reg.Line, at+".scope: "+upperCaseHost, upperCaseHostHint)
 		}
 		if isTagScope(reg.Scope) {
-			warn("tag-scope", reg.Line, at+".scope: a pull by digest never matches it, and node runtimes often pull by digest", "name the repository, without the tag")
+			warn("tag-scope", reg.Line, at+".scope: a pull by digest never matches it, and node runtimes often pull by digest",
+				"name the repository, without the tag")
 		}
 		if reg.Rule == trust.RuleAccept && reg.Because == "" {
 			for _, p := range parents(reg.Scope) {
 				if parent, ok := rules[p]; ok {
 					if parent.Rule == trust.RuleSigned {
-						warn("hole-below-signed", reg.Line, fmt.Sprintf("%s: accepts images without signature below the signed scope %s (line %d)", at, parent.Scope, parent.Line), "say why with because:")
+						warn("hole-below-signed", reg.Line, fmt.Sprintf(
+							"%s: accepts images without signature below the signed scope %s (line %d)", at, parent.Scope, parent.Line),
+							"say why with because:")
 					}
 					break
 				}
 			}
 		}
 	}
-	if !cfg.Reject && !slices.ContainsFunc(cfg.Registries, func(reg trust.Registry) bool { return reg.Rule != trust.RuleAccept }) {
+	if !cfg.Reject && !slices.ContainsFunc(cfg.Registries,
+		func(reg trust.Registry) bool { return reg.Rule != trust.RuleAccept }) {
 		warn("accepts-everything", 0, "spec.default: accepts every image, and no entry of spec.registries asks for a signature or rejects: nothing is enforced", "")
 	}
 	sides := map[string]bool{}
@@ -287,8 +314,8 @@ func locations(mirrors []trust.Mirror) []trust.Location {
 	return out
 }
 
-// desired lints the files of a MachineConfig, an Ignition config, a ConfigMap or the directory that it is mounted as. A file
-// may hold several as YAML documents; their names then stand before the files in findings.
+// desired lints the files of a MachineConfig, an Ignition config, a ConfigMap or the directory that it is mounted as.
+// A file may hold several as YAML documents; their names then stand before the files in findings.
 func (r *runner) desired(p string) error {
 	info, err := os.Stat(p)
 	if err != nil {
@@ -379,7 +406,10 @@ func (r *runner) desiredState(p, prefix string, state *desired.State, err error)
 }
 
 func (r *runner) nothing(p, prefix string) {
-	r.add(Finding{Severity: Warning, Code: "nothing-to-judge", File: p, Message: prefix + "has no policy.json and no registries.d files"})
+	r.add(Finding{
+		Severity: Warning, Code: "nothing-to-judge", File: p,
+		Message: prefix + "has no policy.json and no registries.d files",
+	})
 }
 
 // state lints the files of one config, and reports whether there was anything to lint.
@@ -434,8 +464,16 @@ func (r *runner) state(p, prefix string, state *desired.State) bool {
 // maskedBy is said of a config that puts a file of root's own on nodes.
 func (r *runner) maskedBy(f file, registriesD bool) {
 	if registriesD {
-		r.add(Finding{Severity: Warning, Code: "masked-registries-d", File: f.path, Message: "readers before containers-image 5.40, CRI-O up to 1.35 among them, read its directory instead of " + trust.RegistriesDir, Hint: "write it there"})
+		r.add(Finding{
+			Severity: Warning, Code: "masked-registries-d", File: f.path,
+			Message: "readers before containers-image 5.40, CRI-O up to 1.35 among them, read its directory instead of " +
+				trust.RegistriesDir, Hint: "write it there",
+		})
 		return
 	}
-	r.add(Finding{Severity: Error, Code: "masked-policy", File: f.path, Message: "is read instead of " + trust.PolicyPath + " by every process of root, CRI-O included", Hint: "write it there"})
+	r.add(Finding{
+		Severity: Error, Code: "masked-policy", File: f.path,
+		Message: "is read instead of " + trust.PolicyPath + " by every process of root, CRI-O included",
+		Hint:    "write it there",
+	})
 }

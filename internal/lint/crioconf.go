@@ -13,7 +13,8 @@ import (
 	"github.com/nodetrust/nodetrust/internal/verify/hostfs"
 )
 
-// Where CRI-O's configuration lies. All files of the directory are read, in the order of their names, and the last word counts.
+// Where CRI-O's configuration lies. All files of the directory are read, in the order of their names, and the last
+// word counts.
 const (
 	crioConf    = "/etc/crio/crio.conf"
 	crioConfDir = "/etc/crio/crio.conf.d"
@@ -66,7 +67,10 @@ func crioFiles(from fileTree) (files []file, bad []unread) {
 }
 
 func (r *runner) crioUnreadable(p string, err error) {
-	r.add(Finding{Severity: Warning, Code: "crio-conf", File: p, Message: fmt.Sprintf("which policy it makes CRI-O read can't be told: %v", err)})
+	r.add(Finding{
+		Severity: Warning, Code: "crio-conf", File: p,
+		Message: fmt.Sprintf("which policy it makes CRI-O read can't be told: %v", err),
+	})
 }
 
 // crioSetting is a value of CRI-O's configuration, and the file that has the last word.
@@ -109,8 +113,9 @@ func (r *runner) crio(files []file) crioPolicy {
 	if v := system.value; v != "" && path.Clean(v) != trust.PolicyPath {
 		r.add(Finding{
 			Severity: Error, Code: "crio-policy", File: system.file.path, Line: lineOf(string(system.file.data), v),
-			Message: fmt.Sprintf("signature_policy is %s: CRI-O reads that and not %s, Podman goes on reading the latter", v, trust.PolicyPath),
-			Hint:    "remove it, or lint the file it names",
+			Message: fmt.Sprintf("signature_policy is %s: CRI-O reads that and not %s, Podman goes on reading the latter", v,
+				trust.PolicyPath),
+			Hint: "remove it, or lint the file it names",
 		})
 	}
 	out := crioPolicy{namespacedDir}

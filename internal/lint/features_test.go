@@ -48,8 +48,8 @@ type featureReader struct {
 	loads func(t *testing.T, policy string) (loads bool, message string)
 }
 
-// featureReaders are the library in this program, and what the machine has of Debian 12's programs. Neither of these gets
-// as far as the image: the policy is loaded first.
+// featureReaders are the library in this program, and what the machine has of Debian 12's programs. Neither of these
+// gets as far as the image: the policy is loaded first.
 func featureReaders() []featureReader {
 	out := []featureReader{{CurrentLibrary, "", func(_ *testing.T, policy string) (bool, string) {
 		err := verify.LoadPolicy([]byte(policy), "")
@@ -71,7 +71,8 @@ func featureReaders() []featureReader {
 			}
 			defer os.RemoveAll(dir)
 			write(t, dir, map[string]string{"policy.json": policy})
-			text, err := exec.CommandContext(t.Context(), program, args(dir, filepath.Join(dir, "policy.json"))...).CombinedOutput()
+			text, err := exec.CommandContext(t.Context(), program,
+				args(dir, filepath.Join(dir, "policy.json"))...).CombinedOutput()
 			switch {
 			case err == nil:
 				t.Fatalf("%s copied an image that there is none of", program)
@@ -89,7 +90,10 @@ func featureReaders() []featureReader {
 	})
 	if os.Getuid() == 0 {
 		add("podman", "4.3.1", "podman-4.3", func(dir, policy string) []string {
-			return []string{"--root", dir + "/root", "--runroot", dir + "/run", "--storage-driver", "vfs", "pull", "--signature-policy", policy, "dir:" + dir + "/none"}
+			return []string{
+				"--root", dir + "/root", "--runroot", dir + "/run", "--storage-driver", "vfs", "pull",
+				"--signature-policy", policy, "dir:" + dir + "/none",
+			}
 		})
 	} else {
 		out = append(out, featureReader{name: "podman-4.3", skip: "podman's storage needs root"})
@@ -97,8 +101,8 @@ func featureReaders() []featureReader {
 	return out
 }
 
-// TestFeaturesByReader holds each cell of the table of features and readers against a reader that really loads the file, and
-// lint's word against it.
+// TestFeaturesByReader holds each cell of the table of features and readers against a reader that really loads the
+// file, and lint's word against it.
 func TestFeaturesByReader(t *testing.T) {
 	for _, by := range featureReaders() {
 		t.Run(by.name, func(t *testing.T) {
@@ -134,8 +138,8 @@ func lintLoads(t *testing.T, policy, reader string) bool {
 	return r.Readers[0].Loads
 }
 
-// TestEveryFeatureHasARow: a feature that is added to the table of readers is loaded by real ones too. That old readers ignore
-// the name lookaside is no matter of loading.
+// TestEveryFeatureHasARow: a feature that is added to the table of readers is loaded by real ones too. That old
+// readers ignore the name lookaside is no matter of loading.
 func TestEveryFeatureHasARow(t *testing.T) {
 	rows := map[trust.Feature]bool{trust.FeatureLookaside: true}
 	for _, row := range featureRows(t) {
@@ -171,8 +175,8 @@ func recordedReaders(t *testing.T) []recorded {
 	return out
 }
 
-// TestRecordedFeatures holds the table of features, and lint's word, against what old versions of the library were seen to load.
-// `make readers` records it anew.
+// TestRecordedFeatures holds the table of features, and lint's word, against what old versions of the library were
+// seen to load. `make readers` records it anew.
 func TestRecordedFeatures(t *testing.T) {
 	rows := featureRows(t)
 	for _, by := range recordedReaders(t) {
@@ -211,7 +215,8 @@ func TestRecordedFeatures(t *testing.T) {
 // TestRecordedPlaces holds what the table says of keys and search paths against what old versions were seen to do.
 func TestRecordedPlaces(t *testing.T) {
 	names := map[string]string{
-		"/root/.config/containers/policy.json": "user", "/etc/containers/policy.json": "etc", "/usr/share/containers/policy.json": "usr",
+		"/root/.config/containers/policy.json": "user", "/etc/containers/policy.json": "etc",
+		"/usr/share/containers/policy.json":     "usr",
 		"/root/.config/containers/registries.d": "user", "/etc/containers/registries.d": "etc",
 		"/etc/containers/registries.rootful.d": "rootful", "/usr/share/containers/registries.d": "usr",
 	}
@@ -265,8 +270,8 @@ func TestRecordedPlaces(t *testing.T) {
 	}
 }
 
-// TestEveryLibraryIsRecorded: a version between two recorded ones behaves like both, so no row of the table of readers rests on a
-// guess. Each of the versions where a feature came is recorded, with one before it.
+// TestEveryLibraryIsRecorded: a version between two recorded ones behaves like both, so no row of the table of
+// readers rests on a guess. Each of the versions where a feature came is recorded, with one before it.
 func TestEveryLibraryIsRecorded(t *testing.T) {
 	var versions []trust.Version
 	for _, by := range recordedReaders(t) {
@@ -295,8 +300,8 @@ func TestEveryLibraryIsRecorded(t *testing.T) {
 	}
 }
 
-// TestOlderReaders holds lint's word on real policies against the verdicts that were recorded with older versions of the library.
-// corpus.json names the version for each.
+// TestOlderReaders holds lint's word on real policies against the verdicts that were recorded with older versions of
+// the library. corpus.json names the version for each.
 func TestOlderReaders(t *testing.T) {
 	dir, entries := corpus(t)
 	checked := 0

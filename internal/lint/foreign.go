@@ -22,7 +22,8 @@ func isDump(data []byte) bool {
 	// The kind of a list stands in a line of its own before or behind the items, those of the items are indented.
 	if !bytes.HasPrefix(bytes.TrimSpace(data), []byte("{")) {
 		for line := range bytes.Lines(data) {
-			if kind, ok := bytes.CutPrefix(line, []byte("kind:")); ok && bytes.HasSuffix(bytes.Trim(kind, " \r\n\"'"), []byte("List")) {
+			if kind, ok := bytes.CutPrefix(line, []byte("kind:")); ok &&
+				bytes.HasSuffix(bytes.Trim(kind, " \r\n\"'"), []byte("List")) {
 				return true
 			}
 		}
@@ -32,7 +33,8 @@ func isDump(data []byte) bool {
 	return json.Unmarshal(data, &o) == nil && len(o.Kind) >= 4 && o.Kind[len(o.Kind)-4:] == "List"
 }
 
-// dump lints the MachineConfigs of a list: those that people and the MCO wrote, not those that the MCO rendered of them.
+// dump lints the MachineConfigs of a list: those that people and the MCO wrote, not those that the MCO rendered of
+// them.
 func (r *runner) dump(p string, data []byte) {
 	d, err := mco.ParseDump(data)
 	if err != nil {
@@ -63,11 +65,12 @@ func (r *runner) dump(p string, data []byte) {
 	}
 }
 
-// ReadDesired reads a MachineConfig or Ignition config. What nodetrust rendered is read as strictly as the agent would; of what
-// others wrote only the files count that decide about images.
+// ReadDesired reads a MachineConfig or Ignition config. What nodetrust rendered is read as strictly as the agent
+// would; of what others wrote only the files count that decide about images.
 func ReadDesired(doc []byte) (*desired.State, error) {
 	state, err := desired.Parse(doc)
-	if err == nil || bytes.Contains(doc, []byte(desired.DigestAnnotation)) || !bytes.Contains(doc, []byte("MachineConfig")) {
+	if err == nil || bytes.Contains(doc, []byte(desired.DigestAnnotation)) ||
+		!bytes.Contains(doc, []byte("MachineConfig")) {
 		return state, err
 	}
 	return desired.Extract(doc, judged)
@@ -76,13 +79,15 @@ func ReadDesired(doc []byte) (*desired.State, error) {
 // judged reports whether a file of a MachineConfig is looked at.
 func judged(p string) bool {
 	switch path.Dir(p) {
-	case trust.RegistriesDir, namespacedDir, crioConfDir, "/etc/pki/containers", "/etc/pki/rpm-gpg", "/etc/pki/sigstore", "/etc/machine-config-daemon/no-reboot":
+	case trust.RegistriesDir, namespacedDir, crioConfDir, "/etc/pki/containers", "/etc/pki/rpm-gpg", "/etc/pki/sigstore",
+		"/etc/machine-config-daemon/no-reboot":
 		return true
 	}
 	return p == trust.PolicyPath || p == crioConf || isRegistriesConf(p) || ofRoot(p)
 }
 
-// ofRoot reports whether a file is one of root's own that mask those of the system. On OpenShift's nodes /root is a link.
+// ofRoot reports whether a file is one of root's own that mask those of the system. On OpenShift's nodes /root is a
+// link.
 func ofRoot(p string) bool {
 	p = strings.Replace(p, "/var/roothome/", "/root/", 1)
 	return p == userPolicy || path.Dir(p) == userDir && strings.HasSuffix(p, ".yaml")
@@ -98,8 +103,8 @@ type ignitionUnits struct {
 	}
 }
 
-// units looks for units in a MachineConfig or Ignition config that have the runtime read another policy.json, and reports whether
-// there was one.
+// units looks for units in a MachineConfig or Ignition config that have the runtime read another policy.json, and
+// reports whether there was one.
 func (r *runner) units(prefix string, doc []byte) bool {
 	var config struct {
 		Systemd ignitionUnits

@@ -9,13 +9,16 @@ import (
 	"time"
 )
 
-// FuzzRun: whatever a file holds and is called, lint answers with findings or says that it is nothing to lint, and a reader
-// that doesn't load is never without an error finding.
+// FuzzRun: whatever a file holds and is called, lint answers with findings or says that it is nothing to lint, and a
+// reader that doesn't load is never without an error finding.
 func FuzzRun(f *testing.F) {
 	config := foreignConfig("51-x", signedPolicy)
 	for _, s := range []string{
-		config, config + "---\n" + config, list(config), list(), signedPolicy, lookaside, "kind: TrustConfig\napiVersion: nodetrust.io/v1alpha1\nspec: {keys: [{}]}\n",
-		`{"kind":"List","items":[{"kind":"MachineConfig","spec":null}]}`, "\x1f\x8b", "\x99\x01\x0d\x04", "-----BEGIN PGP PUBLIC KEY BLOCK-----\n\n=abcd\n", "kind: List\nitems: [&a [*a]]\n", "{", "[]", "ignition: {version: 3.4.0}\n",
+		config, config + "---\n" + config, list(config), list(), signedPolicy, lookaside,
+		"kind: TrustConfig\napiVersion: nodetrust.io/v1alpha1\nspec: {keys: [{}]}\n",
+		`{"kind":"List","items":[{"kind":"MachineConfig","spec":null}]}`, "\x1f\x8b", "\x99\x01\x0d\x04",
+		"-----BEGIN PGP PUBLIC KEY BLOCK-----\n\n=abcd\n", "kind: List\nitems: [&a [*a]]\n", "{", "[]",
+		"ignition: {version: 3.4.0}\n",
 	} {
 		f.Add(true, s)
 		f.Add(false, s)
@@ -59,13 +62,19 @@ func FuzzRun(f *testing.F) {
 
 // hostFiles are those of a host that are read by --root.
 var hostFiles = []string{
-	"etc/containers/policy.json", "etc/containers/registries.d/a.yaml", "root/.config/containers/registries.d/b.yaml", "etc/containers/registries.conf", "etc/crio/crio.conf",
+	"etc/containers/policy.json", "etc/containers/registries.d/a.yaml", "root/.config/containers/registries.d/b.yaml",
+	"etc/containers/registries.conf", "etc/crio/crio.conf",
 	"etc/crio/policies/a.json", "etc/systemd/system/crio.service", "etc/pki/corp.gpg", "etc/environment",
 }
 
 // FuzzHost: the same for each file of a host.
 func FuzzHost(f *testing.F) {
-	for i, s := range []string{signedPolicy, lookaside, "docker: {}\n", "[[registry]]\nlocation = \"example.com\"\n[[registry.mirror]]\nlocation = \"m\"\ninsecure = true\n", "[crio.image]\nsignature_policy = \"/x\"\n", `{"default":` + accept + `}`, "[Service]\nEnvironment=HOME=/x \\\n HOME=/y\n", string(postQuantumKey()), "HOME=/x\n"} {
+	for i, s := range []string{
+		signedPolicy, lookaside, "docker: {}\n",
+		"[[registry]]\nlocation = \"example.com\"\n[[registry.mirror]]\nlocation = \"m\"\ninsecure = true\n",
+		"[crio.image]\nsignature_policy = \"/x\"\n", `{"default":` + accept + `}`,
+		"[Service]\nEnvironment=HOME=/x \\\n HOME=/y\n", string(postQuantumKey()), "HOME=/x\n",
+	} {
 		f.Add(uint8(i), s)
 	}
 	f.Fuzz(func(t *testing.T, which uint8, data string) {
@@ -92,11 +101,13 @@ func FuzzHost(f *testing.F) {
 func TestMutatedHosts(t *testing.T) {
 	n, rng := sample(t, 200)
 	texts := append(seeds(), registriesSeeds()...)
-	texts = append(texts, "[[registry]]\nlocation = \"example.com\"\n[[registry.mirror]]\nlocation = \"m\"\n", "[crio.image]\nsignature_policy = \"/x\"\n", "[Service]\nEnvironment=HOME=/x\n")
+	texts = append(texts, "[[registry]]\nlocation = \"example.com\"\n[[registry.mirror]]\nlocation = \"m\"\n",
+		"[crio.image]\nsignature_policy = \"/x\"\n", "[Service]\nEnvironment=HOME=/x\n")
 	dir := t.TempDir()
 	for i := range n {
 		data := mutate(rng, texts[rng.IntN(len(texts))])
-		root := write(t, filepath.Join(dir, strconv.Itoa(i)), map[string]string{"etc/containers/policy.json": signedPolicy, hostFiles[rng.IntN(len(hostFiles))]: data})
+		root := write(t, filepath.Join(dir, strconv.Itoa(i)),
+			map[string]string{"etc/containers/policy.json": signedPolicy, hostFiles[rng.IntN(len(hostFiles))]: data})
 		if _, err := Run(nil, Options{Root: root, Now: time.Now(), Readers: []string{"rhel7", CurrentLibrary}}); err != nil {
 			t.Fatalf("%v\n%s", err, data)
 		}

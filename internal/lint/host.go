@@ -43,7 +43,8 @@ func (r *runner) views() []*view {
 	return out
 }
 
-// host lints the whole host below r.Root, as each of the readers sees it. What only some of them see is said to be theirs.
+// host lints the whole host below r.Root, as each of the readers sees it. What only some of them see is said to be
+// theirs.
 func (r *runner) host() error {
 	if _, err := hostfs.Root(r.Root).ReadDir("/"); err != nil {
 		return &InputError{fmt.Errorf("reading %s: %w", r.Root, err)}
@@ -95,7 +96,10 @@ func (r *runner) hostView() {
 	var system *policy
 	switch {
 	case err != nil:
-		r.loadables = append(r.loadables, loadable{name: trust.PolicyPath, registries: regs, required: true, problem: err.Error()})
+		r.loadables = append(r.loadables, loadable{
+			name: trust.PolicyPath, registries: regs, required: true,
+			problem: err.Error(),
+		})
 	case unreadable != nil:
 		system = r.onePolicy(f, nil, hostSource(r.Root), true)
 		r.loadables[len(r.loadables)-1].problem = unreadable.Error()
@@ -109,7 +113,8 @@ func (r *runner) hostView() {
 	r.withoutSigstore(system)
 }
 
-// withoutSigstore warns of sigstore signatures on Debian 12, whose own podman and skopeo are built without what judges them.
+// withoutSigstore warns of sigstore signatures on Debian 12, whose own podman and skopeo are built without what
+// judges them.
 func (r *runner) withoutSigstore(system *policy) {
 	release, err := hostfs.Root(r.Root).ReadFile("/etc/os-release", maxUnit)
 	if err != nil || system == nil {
@@ -141,16 +146,25 @@ func (r *runner) hostPolicy() (file, error) {
 			found = append(found, file{p, data})
 		case errors.Is(err, fs.ErrNotExist):
 		case len(found) == 0:
-			r.add(Finding{Severity: Error, Code: "unreadable", File: p, Message: err.Error(), Hint: "every pull on the node fails"})
+			r.add(Finding{
+				Severity: Error, Code: "unreadable", File: p, Message: err.Error(),
+				Hint: "every pull on the node fails",
+			})
 			return file{}, err
 		}
 		if p == trust.PolicyPath && len(found) == 2 {
-			r.add(Finding{Severity: Error, Code: "masked-policy", File: found[0].path, Message: "is read instead of " + found[1].path + " by every process of root, CRI-O included", Hint: "remove it"})
+			r.add(Finding{
+				Severity: Error, Code: "masked-policy", File: found[0].path,
+				Message: "is read instead of " + found[1].path + " by every process of root, CRI-O included", Hint: "remove it",
+			})
 		}
 	}
 	if len(found) == 0 {
 		err := fmt.Errorf("no policy.json found at any of %s", strings.Join(paths, ", "))
-		r.add(Finding{Severity: Error, Code: "missing-policy", File: trust.PolicyPath, Message: err.Error(), Hint: "every pull on the node fails"})
+		r.add(Finding{
+			Severity: Error, Code: "missing-policy", File: trust.PolicyPath, Message: err.Error(),
+			Hint: "every pull on the node fails",
+		})
 		return file{}, err
 	}
 	return found[0], nil
@@ -194,7 +208,10 @@ func (r *runner) hostRegistries() (*registries, error) {
 			if !r.view.places.Merges {
 				does = "is read instead of /etc/containers/registries.d"
 			}
-			r.add(Finding{Severity: Warning, Code: "masked-registries-d", File: userDir, Message: fmt.Sprintf("%s (%d files)", does, len(files)), Hint: "remove it"})
+			r.add(Finding{
+				Severity: Warning, Code: "masked-registries-d", File: userDir,
+				Message: fmt.Sprintf("%s (%d files)", does, len(files)), Hint: "remove it",
+			})
 		}
 		if !r.view.places.Merges {
 			break // the first that exists counts alone
@@ -224,7 +241,10 @@ func (r *runner) namespaced(system *policy, systemFile file, regs *registries, d
 			r.add(Finding{Severity: Error, Code: "unreadable", File: p, Message: err.Error()})
 			continue
 		}
-		r.add(Finding{Severity: Warning, Code: "namespaced-policy", File: p, Message: fmt.Sprintf("CRI-O uses it alone, instead of the system's policy, for pods in namespace %q", ns)})
+		r.add(Finding{
+			Severity: Warning, Code: "namespaced-policy", File: p,
+			Message: fmt.Sprintf("CRI-O uses it alone, instead of the system's policy, for pods in namespace %q", ns),
+		})
 		pol := r.policy(data, p)
 		r.policyKeys(pol, hostSource(r.Root))
 		if !pol.broken && !regs.broken {
@@ -236,8 +256,8 @@ func (r *runner) namespaced(system *policy, systemFile file, regs *registries, d
 	}
 }
 
-// weaker finds scopes for which the namespaced policy accepts what the system's refuses. CRI-O takes for granted that there are
-// none.
+// weaker finds scopes for which the namespaced policy accepts what the system's refuses. CRI-O takes for granted that
+// there are none.
 func (r *runner) weaker(system *policy, systemFile file, namespaced *policy, namespacedFile file, from source) {
 	read := func(path string) ([]byte, error) { return from.read(path, maxKeyFile) }
 	a, err := strength.Parse(systemFile.data, read, r.now)
@@ -249,7 +269,8 @@ func (r *runner) weaker(system *policy, systemFile file, namespaced *policy, nam
 		return
 	}
 	for _, s := range strength.Compare(a, b).Scopes {
-		if s.Relation != strength.Weaker && s.Relation != strength.Incomparable || s.Transport != "docker" && s.Transport != "" {
+		if s.Relation != strength.Weaker && s.Relation != strength.Incomparable || s.Transport != "docker" &&
+			s.Transport != "" {
 			continue
 		}
 		name := "images that no scope covers"
@@ -258,8 +279,9 @@ func (r *runner) weaker(system *policy, systemFile file, namespaced *policy, nam
 		}
 		r.add(Finding{
 			Severity: Warning, Code: "namespaced-weaker", File: namespaced.file, Line: namespaced.decides(s.Scope).line,
-			Message: fmt.Sprintf("%s: b, this policy, is %s than a, %s (line %d): %s", name, words(s.Relation), system.file, system.decides(s.Scope).line, s.Reason),
-			Hint:    "write it as strict as the system's policy, or remove the file",
+			Message: fmt.Sprintf("%s: b, this policy, is %s than a, %s (line %d): %s", name, words(s.Relation), system.file,
+				system.decides(s.Scope).line, s.Reason),
+			Hint: "write it as strict as the system's policy, or remove the file",
 		})
 	}
 }

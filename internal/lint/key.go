@@ -37,10 +37,12 @@ func (l *linter) key(data []byte, file string, line int, where string) *key.File
 		return nil
 	}
 	if f.Kind == key.OpenPGP && f.Blocks > 1 {
-		add(Warning, "key-several-blocks", fmt.Sprintf("has %d armor blocks: readers without gpgme take the first one only", f.Blocks), "write the keys into one block: gpg --export --armor")
+		add(Warning, "key-several-blocks", fmt.Sprintf("has %d armor blocks: readers without gpgme take the first one only",
+			f.Blocks), "write the keys into one block: gpg --export --armor")
 	}
 	if f.Packed {
-		add(Warning, "key-packed", "is compressed: GnuPG unpacks it, readers without gpgme find no key", "write it anew: gpg --export")
+		add(Warning, "key-packed", "is compressed: GnuPG unpacks it, readers without gpgme find no key",
+			"write it anew: gpg --export")
 	}
 	if f.Preamble {
 		add(Warning, "key-preamble", "there is text before the key", "readers skip it so far")
@@ -66,8 +68,8 @@ func breakable(k key.Key) bool {
 	return (k.Algorithm == "RSA" || k.Algorithm == "DSA") && k.Bits > 0 && k.Bits < 2048
 }
 
-// PolicyKeys returns the OpenPGP keys that a policy.json names, each once, with paths looked up below root. What can't be
-// read is left out.
+// PolicyKeys returns the OpenPGP keys that a policy.json names, each once, with paths looked up below root. What
+// can't be read is left out.
 func PolicyKeys(data []byte, root string) []key.Key {
 	var quiet linter
 	var out []key.Key
@@ -107,7 +109,8 @@ func (l *linter) oneKey(k key.Key, usable, strong bool, add func(sev Severity, c
 	case k.Revoked:
 		add(dead, "key-revoked", name+" is revoked", "")
 	case k.Expired(l.now):
-		add(dead, "key-expired", fmt.Sprintf("%s expired on %s", name, k.Expires.UTC().Format(time.DateOnly)), "signatures made with it before may be refused as well")
+		add(dead, "key-expired", fmt.Sprintf("%s expired on %s", name, k.Expires.UTC().Format(time.DateOnly)),
+			"signatures made with it before may be refused as well")
 	case !k.Expires.IsZero() && k.Expires.Sub(l.now) < soon:
 		add(Warning, "key-expires-soon", fmt.Sprintf("%s expires on %s", name, k.Expires.UTC().Format(time.DateOnly)), "")
 	}
@@ -129,9 +132,9 @@ func (l *linter) oneKey(k key.Key, usable, strong bool, add func(sev Severity, c
 	}
 }
 
-// v6 warns of OpenPGP v6 keys, as Red Hat's post-quantum release key is one. GnuPG 2.2, which gpgme readers use, gives up on a file at
-// the first of them: it forgets the key before it, and all that follow are not read. That is so for one binary ring and for several
-// armor blocks alike.
+// v6 warns of OpenPGP v6 keys, as Red Hat's post-quantum release key is one. GnuPG 2.2, which gpgme readers use,
+// gives up on a file at the first of them: it forgets the key before it, and all that follow are not read. That is so
+// for one binary ring and for several armor blocks alike.
 func (l *linter) v6(f *key.File, add func(sev Severity, code, msg, hint string)) {
 	first := slices.IndexFunc(f.Keys, func(k key.Key) bool { return k.Version == 6 })
 	if first < 0 {
@@ -147,7 +150,8 @@ func (l *linter) v6(f *key.File, add func(sev Severity, code, msg, hint string))
 	for _, k := range append(slices.Clone(f.Keys[first-1:first]), f.Keys[first+1:]...) {
 		lost = append(lost, k.Fingerprint)
 	}
-	add(Warning, "key-v6", fmt.Sprintf("%s is an OpenPGP v6 key: GnuPG 2.2 drops it together with %s", name, strings.Join(lost, ", ")), hint)
+	add(Warning, "key-v6", fmt.Sprintf("%s is an OpenPGP v6 key: GnuPG 2.2 drops it together with %s", name,
+		strings.Join(lost, ", ")), hint)
 }
 
 // postQuantum reports whether nothing that reads policies today can verify signatures of such a key.

@@ -90,7 +90,10 @@ func (l *linter) sorted() []Finding {
 	})
 	out := slices.Clip(l.findings)
 	if l.dropped > 0 {
-		out = append(out, Finding{Severity: Error, Code: "too-many-findings", Message: fmt.Sprintf("%d more findings are not shown", l.dropped)})
+		out = append(out, Finding{
+			Severity: Error, Code: "too-many-findings",
+			Message: fmt.Sprintf("%d more findings are not shown", l.dropped),
+		})
 	}
 	if out == nil {
 		out = []Finding{}

@@ -25,11 +25,14 @@ func (w *policyWalk) meaning() {
 	}
 	if w.defaults.has("reject") && byName[""].accepts() {
 		s := byName[""]
-		w.report(Warning, "default-reject-moot", s.line, s.path, "accepts every image of every registry that has no scope: the default reject is never asked for registries",
+		w.report(Warning, "default-reject-moot", s.line, s.path,
+			"accepts every image of every registry that has no scope: the default reject is never asked for registries",
 			`remove this scope, or say "insecureAcceptAnything" in default too if that is meant`)
 	}
-	if !slices.ContainsFunc(append(slices.Clone(w.scopes), w.defaults), func(s policyScope) bool { return s.signed() || s.has("reject") }) {
-		w.report(Warning, "accepts-everything", w.defaults.line, w.defaults.path, "no registry needs a signature and none is rejected", "")
+	if !slices.ContainsFunc(append(slices.Clone(w.scopes), w.defaults),
+		func(s policyScope) bool { return s.signed() || s.has("reject") }) {
+		w.report(Warning, "accepts-everything", w.defaults.line, w.defaults.path,
+			"no registry needs a signature and none is rejected", "")
 	}
 }
 
@@ -48,23 +51,28 @@ func (w *policyWalk) scopeMeaning(s policyScope, byName map[string]policyScope) 
 		w.report(Warning, "library-missing", s.line, s.path, libraryMissing, libraryHint(s.name))
 	}
 	if isTagScope(s.name) {
-		w.report(Warning, "tag-scope", s.line, s.path, "a pull by digest never matches it, and node runtimes often pull by digest", "name the repository, without the tag")
+		w.report(Warning, "tag-scope", s.line, s.path,
+			"a pull by digest never matches it, and node runtimes often pull by digest", "name the repository, without the tag")
 	}
 	if len(s.name) > 2 && s.name[:2] == "*." {
 		w.feature(trust.FeatureWildcard, s.line)
 	}
 	if s.has("signedBy") && s.has("sigstoreSigned") {
-		w.report(Warning, "both-signatures", s.line, s.path, "asks for a GPG signature and a sigstore signature: all entries of a list must hold", "")
+		w.report(Warning, "both-signatures", s.line, s.path,
+			"asks for a GPG signature and a sigstore signature: all entries of a list must hold", "")
 	}
 	if n := s.signers(); n > 1 {
-		w.report(Warning, "all-must-sign", s.line, s.path, fmt.Sprintf("asks for %d signatures, by different keys: all entries of a list must hold", n),
+		w.report(Warning, "all-must-sign", s.line, s.path,
+			fmt.Sprintf("asks for %d signatures, by different keys: all entries of a list must hold", n),
 			"if any of the keys will do, name them in one entry: keyPaths, or keyData with the keys one after the other")
 	}
 	if s.has("insecureAcceptAnything") && !s.accepts() {
-		w.report(Warning, "accept-is-idle", s.line, s.path, "insecureAcceptAnything has no effect beside other requirements: all entries of a list must hold", "")
+		w.report(Warning, "accept-is-idle", s.line, s.path,
+			"insecureAcceptAnything has no effect beside other requirements: all entries of a list must hold", "")
 	}
 	if s.has("reject") && len(s.types) > 1 {
-		w.report(Warning, "reject-wins", s.line, s.path, "reject beside other requirements refuses everything: all entries of a list must hold", "")
+		w.report(Warning, "reject-wins", s.line, s.path,
+			"reject beside other requirements refuses everything: all entries of a list must hold", "")
 	}
 	if !s.accepts() {
 		return
@@ -92,11 +100,12 @@ func libraryHint(scope string) string {
 	return fmt.Sprintf("write %q", "docker.io/library/"+strings.TrimPrefix(scope, dockerHub))
 }
 
-// official reports whether the scope has the name that people write for one of Docker Hub's widely used images. Most names
-// could as well be meant as a namespace, so only a few are looked for.
+// official reports whether the scope has the name that people write for one of Docker Hub's widely used images. Most
+// names could as well be meant as a namespace, so only a few are looked for.
 func official(scope string) bool {
 	name, ok := strings.CutPrefix(scope, dockerHub)
 	return ok && slices.Contains([]string{
-		"alpine", "busybox", "debian", "fedora", "golang", "hello-world", "httpd", "mariadb", "mysql", "nginx", "node", "postgres", "python", "redis", "registry", "ubuntu",
+		"alpine", "busybox", "debian", "fedora", "golang", "hello-world", "httpd", "mariadb", "mysql", "nginx", "node",
+		"postgres", "python", "redis", "registry", "ubuntu",
 	}, name)
 }

@@ -6,14 +6,17 @@ import (
 	"github.com/nodetrust/nodetrust/internal/cluster/mco"
 )
 
-// merged finds MachineConfigs of ours into which others were merged that are not in the list any more as they were: what those
-// demand now reaches no node.
+// merged finds MachineConfigs of ours into which others were merged that are not in the list any more as they were:
+// what those demand now reaches no node.
 func (r *runner) merged(d *mco.Dump) {
 	for _, c := range d.Configs {
 		if !c.Merged() || c.Rendered() {
 			continue
 		}
-		f := Finding{Severity: Error, Code: "merged-outdated", File: c.Name, Hint: "render it again with --cluster and --merge, and apply it"}
+		f := Finding{
+			Severity: Error, Code: "merged-outdated", File: c.Name,
+			Hint: "render it again with --cluster and --merge, and apply it",
+		}
 		why, err := mco.Target{Dump: d, Pool: c.Role(), Minor: d.Minor}.Outdated(c)
 		switch {
 		case err != nil && len(d.Configs) == 1: // nothing to compare with

@@ -2,8 +2,9 @@ package lint
 
 import "strings"
 
-// payloads are the repositories that hold the images of OpenShift itself. Only the release image is signed with GPG, and
-// the signature vouches for the others by digest: none of them has a signature of its own that a lookaside could serve.
+// payloads are the repositories that hold the images of OpenShift itself. Only the release image is signed with GPG,
+// and the signature vouches for the others by digest: none of them has a signature of its own that a lookaside could
+// serve.
 func payloads() []string {
 	return []string{"quay.io/openshift-release-dev/ocp-v4.0-art-dev", "quay.io/openshift-release-dev/ocp-v5.0-art-dev"}
 }
@@ -14,8 +15,9 @@ const (
 	payloadHint  = "only the release image has a GPG signature; leave quay.io/openshift-release-dev out, or give ocp-v4.0-art-dev a scope of its own that accepts or is sigstoreSigned"
 )
 
-// payloadScopes returns those of the scopes that decide about OpenShift's own images and name them: quay.io, a part of it, or
-// a wildcard above it. What says something of all registries is not meant: there are hosts without OpenShift.
+// payloadScopes returns those of the scopes that decide about OpenShift's own images and name them: quay.io, a part
+// of it, or a wildcard above it. What says something of all registries is not meant: there are hosts without
+// OpenShift.
 func payloadScopes(exists func(scope string) bool) map[string]bool {
 	out := map[string]bool{}
 	for _, p := range payloads() {

@@ -12,7 +12,8 @@ import (
 	"github.com/nodetrust/nodetrust/internal/verify/hostfs"
 )
 
-// Names of the policies of a host, in HostPolicy.Of. Those of namespaces are OfNamespace and the name, those of homes OfHome and the path.
+// Names of the policies of a host, in HostPolicy.Of. Those of namespaces are OfNamespace and the name, those of homes
+// OfHome and the path.
 const (
 	OfRoot      = ""           // what root's processes take, CRI-O among them unless it is configured otherwise
 	OfSystem    = "system"     // what others take where root has a policy of its own
@@ -45,8 +46,8 @@ type fileTree interface {
 	list(dir string) ([]string, error)
 }
 
-// PoliciesOfHost finds the policies of the host below root, with the unit files and variables that may name others. The error says
-// why it is not known which one root's processes take.
+// PoliciesOfHost finds the policies of the host below root, with the unit files and variables that may name others.
+// The error says why it is not known which one root's processes take.
 func PoliciesOfHost(root string) (*HostPolicies, error) {
 	r := &runner{Options: Options{Root: root}}
 	r.environment()
@@ -66,7 +67,8 @@ func PoliciesOfFiles(files trust.FileSet) (*HostPolicies, error) { return polici
 // NamesPolicies reports whether a file of a host, by its path, is a policy or may name one.
 func NamesPolicies(p string) bool {
 	dir := path.Dir(p)
-	return p == crioConf || p == userPolicy || p == trust.PolicyPath || dir == crioConfDir || dir == namespacedDir && strings.HasSuffix(p, ".json")
+	return p == crioConf || p == userPolicy || p == trust.PolicyPath || dir == crioConfDir || dir == namespacedDir &&
+		strings.HasSuffix(p, ".json")
 }
 
 func policiesIn(files fileTree) (*HostPolicies, error) {

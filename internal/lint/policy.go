@@ -168,7 +168,8 @@ func (w *policyWalk) root(n *jsonNode) {
 		return
 	}
 	if d := n.get("default"); d == nil {
-		w.fatal("missing-default", n.line, "", "there is no default", `add "default": [{"type": "reject"}] or [{"type": "insecureAcceptAnything"}]`)
+		w.fatal("missing-default", n.line, "", "there is no default",
+			`add "default": [{"type": "reject"}] or [{"type": "insecureAcceptAnything"}]`)
 	} else {
 		w.defaults = policyScope{line: d.line, path: "default"}
 		w.defaults.types, w.defaults.keys = w.requirements(d, "default")
@@ -180,7 +181,8 @@ func (w *policyWalk) root(n *jsonNode) {
 	for _, t := range transports.object {
 		at := jsonPath("transports").key(t.key)
 		if !slices.Contains(transportNames, t.key) {
-			w.report(Error, "unknown-transport", t.line, at, "no reader knows this transport: what is below it is never used", didYouMean(t.key, transportNames))
+			w.report(Error, "unknown-transport", t.line, at, "no reader knows this transport: what is below it is never used",
+				didYouMean(t.key, transportNames))
 		}
 		if !w.object(t.value, at, nil) {
 			continue
@@ -206,7 +208,8 @@ func (w *policyWalk) requirements(n *jsonNode, at jsonPath) (types, keys []strin
 		return nil, nil
 	}
 	if len(n.array) == 0 {
-		w.fatal("empty-requirements", n.line, at, "the list of requirements must not be empty", `[{"type": "reject"}] refuses everything`)
+		w.fatal("empty-requirements", n.line, at, "the list of requirements must not be empty",
+			`[{"type": "reject"}] refuses everything`)
 		return nil, nil
 	}
 	for i, r := range n.array {
@@ -306,10 +309,14 @@ func (w *policyWalk) signedBy(n *jsonNode, at jsonPath) {
 	switch {
 	case kt == nil:
 		w.fatal("missing-key", n.line, at, "keyType is missing", `in use is only "GPGKeys"`)
-	case !isText || !slices.Contains([]string{"GPGKeys", "signedByGPGKeys", "X509Certificates", "signedByX509CAs"}, keyType):
+	case !isText || !slices.Contains([]string{
+		"GPGKeys", "signedByGPGKeys", "X509Certificates",
+		"signedByX509CAs",
+	}, keyType):
 		w.fatal("bad-key-type", kt.line, at.key("keyType"), "is no keyType", `in use is only "GPGKeys"`)
 	case keyType != "GPGKeys":
-		w.report(Error, "unimplemented-key-type", kt.line, at.key("keyType"), keyType+" was never implemented: every signature is refused", `use "GPGKeys"`)
+		w.report(Error, "unimplemented-key-type", kt.line, at.key("keyType"),
+			keyType+" was never implemented: every signature is refused", `use "GPGKeys"`)
 	}
 	w.oneOf(n, at, []string{"keyPath", "keyPaths", "keyData"}, true)
 	w.keyMaterial(n, at, true)
@@ -333,7 +340,10 @@ func (w *policyWalk) sigstoreSigned(n *jsonNode, at jsonPath) {
 	}
 	if p := n.get("pki"); p != nil {
 		w.feature(trust.FeaturePKI, p.line)
-		w.object(p, at.key("pki"), []string{"caRootsPath", "caRootsData", "caIntermediatesPath", "caIntermediatesData", "subjectEmail", "subjectHostname"})
+		w.object(p, at.key("pki"), []string{
+			"caRootsPath", "caRootsData", "caIntermediatesPath", "caIntermediatesData",
+			"subjectEmail", "subjectHostname",
+		})
 		if hasRekor {
 			w.fatal("conflicting-keys", p.line, at, "pki can't be used with a Rekor public key", "")
 		}
@@ -360,7 +370,8 @@ func (w *policyWalk) oneOf(n *jsonNode, at jsonPath, keys []string, must bool) b
 	}
 	switch {
 	case len(found) > 1:
-		w.fatal("several-key-sources", n.get(found[1]).line, at, strings.Join(found, " and ")+" exclude each other", "several signers that all must sign are several requirements; any of several keys is keyPaths, or concatenated keyData")
+		w.fatal("several-key-sources", n.get(found[1]).line, at, strings.Join(found, " and ")+" exclude each other",
+			"several signers that all must sign are several requirements; any of several keys is keyPaths, or concatenated keyData")
 	case len(found) == 0 && must:
 		w.fatal("missing-key", n.line, at, "one of "+strings.Join(keys, ", ")+" is missing", "")
 	}
@@ -405,7 +416,8 @@ func (w *policyWalk) oneKey(v *jsonNode, at jsonPath, isPath, gpg bool) {
 	k := policyKey{line: v.line, at: at, gpg: gpg}
 	if isPath {
 		if !filepath.IsAbs(s) {
-			w.report(Error, "relative-key-path", v.line, at, fmt.Sprintf("%q is looked up in the working directory of whoever pulls", s), "use an absolute path")
+			w.report(Error, "relative-key-path", v.line, at,
+				fmt.Sprintf("%q is looked up in the working directory of whoever pulls", s), "use an absolute path")
 			return
 		}
 		k.path = s
@@ -431,7 +443,10 @@ var identityKeys = map[string][]string{
 	"remapIdentity":          {"type", "prefix", "signedPrefix"},
 }
 
-var identityTypes = []string{"matchRepoDigestOrExact", "matchExact", "matchRepository", "exactReference", "exactRepository", "remapIdentity"}
+var identityTypes = []string{
+	"matchRepoDigestOrExact", "matchExact", "matchRepository", "exactReference",
+	"exactRepository", "remapIdentity",
+}
 
 func (w *policyWalk) identity(n *jsonNode, at jsonPath) {
 	typ := w.typed(n, at, identityTypes, "unknown-identity", identityKeys)

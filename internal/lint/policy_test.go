@@ -61,21 +61,35 @@ func TestPolicy(t *testing.T) {
 		{"null requirement", docker(`"example.com/a":[null]`), "3 wrong-type"},
 		{"unknown type", docker("\"example.com/a\":[\n{\"type\":\"insecureAcceptEverything\"}]"), "4 unknown-requirement"},
 		{"no type", docker(`"example.com/a":[{}]`), "3 missing-key"},
-		{"unknown transport", "{\"default\":" + reject + ",\"transports\":{\n\"dockr\":{\"\":" + reject + "}}}", "2 unknown-transport"},
+		{
+			"unknown transport", "{\"default\":" + reject + ",\"transports\":{\n\"dockr\":{\"\":" + reject + "}}}",
+			"2 unknown-transport",
+		},
 		{"two sources", docker(`"example.com/a":` + signedBy(key+`,"keyData":"aGk="`)), "3 several-key-sources"},
 		{"no source", docker(`"example.com/a":[{"type":"signedBy","keyType":"GPGKeys"}]`), "3 missing-key"},
 		{"bad keyType", docker(`"example.com/a":[{"type":"signedBy","keyType":"GPG",` + key + `}]`), "3 bad-key-type"},
 		{"missing keyType", docker(`"example.com/a":[{"type":"signedBy",` + key + `}]`), "3 missing-key"},
-		{"x509", docker(`"example.com/a":[{"type":"signedBy","keyType":"X509Certificates",` + key + `}]`), "3 unimplemented-key-type"},
+		{
+			"x509", docker(`"example.com/a":[{"type":"signedBy","keyType":"X509Certificates",` + key + `}]`),
+			"3 unimplemented-key-type",
+		},
 		{"empty path", docker(`"example.com/a":` + signedBy(`"keyPath":""`)), "3 bad-requirement"},
 		{"no paths", docker(`"example.com/a":` + signedBy(`"keyPaths":[]`)), "3 empty-key-paths"},
 		{"relative path", docker(`"example.com/a":` + signedBy(`"keyPath":"k"`)), "3 relative-key-path"},
 		{"empty path in a list", docker(`"example.com/a":` + signedBy(`"keyPaths":["/k",""]`)), "3 relative-key-path"},
 		{"bad base64", docker(`"example.com/a":` + signedBy(`"keyData":"!"`)), "3 bad-requirement"},
-		{"base layer", docker(`"example.com/a":[{"type":"signedBaseLayer","baseLayerIdentity":{"type":"matchExact"}}]`), "3 signed-base-layer"},
-		{"identity", docker(`"example.com/a":` + signedBy(key+`,"signedIdentity":{"type":"matchRepo"}`)), "3 unknown-identity"},
-		{"identity incomplete", docker(`"example.com/a":` + signedBy(key+`,"signedIdentity":{"type":"remapIdentity","prefix":"example.com"}`)), "3 missing-key"},
-		{"reference without tag", docker(`"example.com/a":` + signedBy(key+`,"signedIdentity":{"type":"exactReference","dockerReference":"example.com/a"}`)), "3 bad-requirement"},
+		{
+			"base layer", docker(`"example.com/a":[{"type":"signedBaseLayer","baseLayerIdentity":{"type":"matchExact"}}]`),
+			"3 signed-base-layer",
+		},
+		{
+			"identity", docker(`"example.com/a":` + signedBy(key+`,"signedIdentity":{"type":"matchRepo"}`)),
+			"3 unknown-identity",
+		},
+		{"identity incomplete", docker(`"example.com/a":` +
+			signedBy(key+`,"signedIdentity":{"type":"remapIdentity","prefix":"example.com"}`)), "3 missing-key"},
+		{"reference without tag", docker(`"example.com/a":` +
+			signedBy(key+`,"signedIdentity":{"type":"exactReference","dockerReference":"example.com/a"}`)), "3 bad-requirement"},
 		{"fulcio without rekor", docker(`"example.com/a":[{"type":"sigstoreSigned","fulcio":{"caPath":"/ca","oidcIssuer":"i","subjectEmail":"e"}}]`), "3 missing-key"},
 		{"url scope", docker(`"https://example.com/a":` + signedBy(key)), "3 dead-scope"},
 		{"star", docker(`"example.com/*":` + signedBy(key)), "3 dead-scope"},
@@ -86,24 +100,48 @@ func TestPolicy(t *testing.T) {
 		{"tag scope", docker(`"example.com/a:v1":` + signedBy(key)), "3 tag-scope"},
 		{"digest scope", docker(`"example.com/a@sha256:` + strings.Repeat("a", 64) + `":` + signedBy(key)), ""},
 		{"hole", docker(`"example.com":` + signedBy(key) + ",\n" + `"example.com/a/b":` + accept), "4 hole-below-signed"},
-		{"hole below wildcard", docker(`"*.com":` + signedBy(key) + ",\n" + `"example.com:5000/a":` + accept), "4 hole-below-signed"},
-		{"hole below default scope", docker(`"":` + signedBy(key) + ",\n" + `"example.com/a":` + accept), "4 hole-below-signed"},
+		{
+			"hole below wildcard", docker(`"*.com":` + signedBy(key) + ",\n" + `"example.com:5000/a":` + accept),
+			"4 hole-below-signed",
+		},
+		{
+			"hole below default scope", docker(`"":` + signedBy(key) + ",\n" + `"example.com/a":` + accept),
+			"4 hole-below-signed",
+		},
 		{"allowed below reject", docker(`"example.com/a":` + accept), ""},
 		{"moot", docker(`"":` + accept + ",\n" + `"example.com/a":` + signedBy(key)), "3 default-reject-moot, 4 hole"},
 		{"accepts everything", `{"default":` + accept + `}`, "1 accepts-everything"},
-		{"both", docker(`"example.com/a":[{"type":"signedBy","keyType":"GPGKeys",` + key + `},{"type":"sigstoreSigned",` + key + `}]`), "3 both-signatures"},
+		{"both", docker(`"example.com/a":[{"type":"signedBy","keyType":"GPGKeys",` + key + `},{"type":"sigstoreSigned",` +
+			key + `}]`), "3 both-signatures"},
 		{"release payload", docker(`"quay.io":` + signedBy(key)), "3 release-payload"},
-		{"release payload below", docker(`"quay.io/openshift-release-dev":` + accept + ",\n" + `"quay.io/openshift-release-dev/ocp-v4.0-art-dev@sha256:` + strings.Repeat("a", 64) + `":` + signedBy(key)), "4 release-payload"},
+		{
+			"release payload below", docker(`"quay.io/openshift-release-dev":` + accept + ",\n" +
+				`"quay.io/openshift-release-dev/ocp-v4.0-art-dev@sha256:` + strings.Repeat("a", 64) + `":` + signedBy(key)),
+			"4 release-payload",
+		},
 		{"release payload by wildcard", docker(`"*.io":` + signedBy(key)), "3 release-payload"},
-		{"release payload exempt", docker(`"quay.io":` + signedBy(key) + ",\n" + `"quay.io/openshift-release-dev":` + reject), ""},
+		{
+			"release payload exempt", docker(`"quay.io":` + signedBy(key) + ",\n" + `"quay.io/openshift-release-dev":` + reject),
+			"",
+		},
 		{"release image", docker(`"quay.io/openshift-release-dev/ocp-release":` + signedBy(key)), ""},
-		{"release payload by sigstore", docker(`"quay.io/openshift-release-dev":[{"type":"sigstoreSigned",` + key + `}]`), ""},
+		{
+			"release payload by sigstore", docker(`"quay.io/openshift-release-dev":[{"type":"sigstoreSigned",` + key + `}]`),
+			"",
+		},
 		{"wildcard with port", docker(`"*.example.com:5000":` + signedBy(key)), "3 dead-scope"},
 		{"trailing slash", docker(`"example.com/":` + signedBy(key)), "3 dead-scope"},
 		{"bare star", docker(`"*":` + signedBy(key)), "3 dead-scope"},
-		{"library missing", docker(`"docker.io/busybox":` + signedBy(key) + ",\n" + `"docker.io/library/alpine":` + signedBy(key) + ",\n" + `"docker.io/corp":` + signedBy(key)), "3 library-missing"},
-		{"bad dir scope", "{\"default\":" + reject + ",\"transports\":{\"dir\":{\n\"relative\":" + reject + "}}}", "2 bad-scope"},
-		{"bad atomic scope", "{\"default\":" + reject + ",\"transports\":{\"atomic\":{\n\"a/b/c/d\":" + reject + "}}}", "2 bad-scope"},
+		{"library missing", docker(`"docker.io/busybox":` + signedBy(key) + ",\n" + `"docker.io/library/alpine":` +
+			signedBy(key) + ",\n" + `"docker.io/corp":` + signedBy(key)), "3 library-missing"},
+		{
+			"bad dir scope", "{\"default\":" + reject + ",\"transports\":{\"dir\":{\n\"relative\":" + reject + "}}}",
+			"2 bad-scope",
+		},
+		{
+			"bad atomic scope", "{\"default\":" + reject + ",\"transports\":{\"atomic\":{\n\"a/b/c/d\":" + reject + "}}}",
+			"2 bad-scope",
+		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			p, fs := lintPolicy(tt.in)
@@ -120,7 +158,8 @@ func TestPolicy(t *testing.T) {
 
 // breaking are the codes of findings with which no reader loads the file.
 var breaking = []string{
-	"bad-json", "wrong-type", "missing-default", "unknown-key", "duplicate-key", "empty-requirements", "unknown-requirement", "missing-key",
+	"bad-json", "wrong-type", "missing-default", "unknown-key", "duplicate-key", "empty-requirements",
+	"unknown-requirement", "missing-key",
 	"several-key-sources", "bad-key-type", "bad-requirement", "unknown-identity", "bad-scope", "policy-rejected",
 }
 
@@ -130,7 +169,8 @@ func TestPolicyMessages(t *testing.T) {
 	if i < 0 {
 		t.Fatalf("no unknown-key in %v", fs)
 	}
-	if f := fs[i]; f.Line != 5 || !strings.HasPrefix(f.Message, `transports.docker["example.com/a"][0].keypath: `) || f.Hint != `did you mean "keyPath"?` {
+	if f := fs[i]; f.Line != 5 || !strings.HasPrefix(f.Message, `transports.docker["example.com/a"][0].keypath: `) ||
+		f.Hint != `did you mean "keyPath"?` {
 		t.Errorf("got %+v", f)
 	}
 }
@@ -138,8 +178,8 @@ func TestPolicyMessages(t *testing.T) {
 // linksAll is set when every transport that lint has rules for is linked into the test.
 var linksAll = false
 
-// agrees checks what no input may break: lint and the library agree on whether the file loads, a file that doesn't load has
-// an error finding, and lines are in the file.
+// agrees checks what no input may break: lint and the library agree on whether the file loads, a file that doesn't
+// load has an error finding, and lines are in the file.
 func agrees(t *testing.T, data []byte) {
 	t.Helper()
 	l := linter{now: time.Now()}
@@ -185,7 +225,9 @@ func seeds() []string {
 	var out []string
 	for i, r := range req {
 		out = append(out, `{"default":[`+r+`]}`,
-			"{\n \"default\": [{\"type\": \"reject\"}],\n \"transports\": {\n  \"docker\": {\"\": ["+r+"],\n   \"a.b/c\": ["+req[(i+3)%len(req)]+",\n"+req[(i+1)%len(req)]+"]},\n  \"dir\": {\"/a\": ["+r+"]}, \"atomic\": {\"a.b/c/d:e\": ["+r+"]}, \"docker-daemon\": {\"\": ["+r+"]}\n }\n}\n")
+			"{\n \"default\": [{\"type\": \"reject\"}],\n \"transports\": {\n  \"docker\": {\"\": ["+r+"],\n   \"a.b/c\": ["+
+				req[(i+3)%len(req)]+",\n"+req[(i+1)%len(req)]+"]},\n  \"dir\": {\"/a\": ["+r+"]}, \"atomic\": {\"a.b/c/d:e\": ["+r+
+				"]}, \"docker-daemon\": {\"\": ["+r+"]}\n }\n}\n")
 	}
 	return out
 }
@@ -193,8 +235,10 @@ func seeds() []string {
 // mutate changes a policy a little, mostly into something that is still JSON.
 func mutate(rng *rand.Rand, s string) string {
 	tokens := []string{
-		`null`, `""`, `[]`, `{}`, `0`, `true`, `"keyPath"`, `"keyData"`, `"type"`, `"signedBy"`, `"reject"`, `"x"`, `"GPGKeys"`, `"default"`,
-		`"transports"`, `"docker"`, `"fulcio"`, `"pki"`, `"keyPaths"`, `["/k"]`, `{"type":"matchExact"}`, `,`, `:`, `{`, `}`, `[`, `]`, `/`, "\n", `"`,
+		`null`, `""`, `[]`, `{}`, `0`, `true`, `"keyPath"`, `"keyData"`, `"type"`, `"signedBy"`, `"reject"`, `"x"`,
+		`"GPGKeys"`, `"default"`,
+		`"transports"`, `"docker"`, `"fulcio"`, `"pki"`, `"keyPaths"`, `["/k"]`, `{"type":"matchExact"}`, `,`, `:`, `{`, `}`,
+		`[`, `]`, `/`, "\n", `"`,
 		`"signedIdentity"`, `"/"`, `"relative"`, `"a/b/c/d"`, `"tarball"`, `"docker-archive"`, `"oci"`, `"sif"`, `"Type"`,
 	}
 	for range 1 + rng.IntN(3) {
@@ -237,7 +281,10 @@ func mutateTree(rng *rand.Rand, s string) string {
 		[]any{map[string]any{"type": "insecureAcceptAnything"}},
 		map[string]any{"type": "matchExact"},
 	}
-	keys := []string{"keyPath", "keyData", "keyPaths", "type", "signedIdentity", "", "a.b/c/d", "docker", "rekorPublicKeyPath", "/x", "subjectEmail"}
+	keys := []string{
+		"keyPath", "keyData", "keyPaths", "type", "signedIdentity", "", "a.b/c/d", "docker",
+		"rekorPublicKeyPath", "/x", "subjectEmail",
+	}
 	var visit func(v any, left *int) any
 	visit = func(v any, left *int) any {
 		if *left--; *left == 0 {
@@ -293,8 +340,8 @@ func split(s string) []string {
 	return out
 }
 
-// sample is how many mutated files a test looks at, and what makes them: few and always the same ones, or, when `make soak`
-// sets NODETRUST_SOAK_FILES, that many and others each time. The seed is in the log of a failure.
+// sample is how many mutated files a test looks at, and what makes them: few and always the same ones, or, when `make
+// soak` sets NODETRUST_SOAK_FILES, that many and others each time. The seed is in the log of a failure.
 func sample(t *testing.T, few int) (int, *rand.Rand) {
 	t.Helper()
 	text := os.Getenv("NODETRUST_SOAK_FILES")
@@ -342,7 +389,10 @@ func FuzzPolicy(f *testing.F) {
 }
 
 func TestDeepJSON(t *testing.T) {
-	for _, s := range []string{strings.Repeat("[", 100_000), strings.Repeat(`{"a":`, 9_000) + "1" + strings.Repeat("}", 9_000)} {
+	for _, s := range []string{
+		strings.Repeat("[", 100_000),
+		strings.Repeat(`{"a":`, 9_000) + "1" + strings.Repeat("}", 9_000),
+	} {
 		agrees(t, []byte(s))
 	}
 }
@@ -372,20 +422,23 @@ func corpus(t *testing.T) (string, []corpusEntry) {
 
 // corpusFindings are the codes found in real files, each of them true; files that are not named are clean.
 var corpusFindings = map[string]string{
-	"policy/mios-dev__MiOS--policy-023ced13.json":                                        "unknown-requirement",
-	"policy/podman-container-tools__container-libs--containers-policy_json_5_md-x0.json": "bad-json", // an excerpt with comments
+	"policy/mios-dev__MiOS--policy-023ced13.json": "unknown-requirement",
+	// an excerpt with comments
+	"policy/podman-container-tools__container-libs--containers-policy_json_5_md-x0.json": "bad-json",
 	"policy/podman-container-tools__container-libs--containers-policy_json_5_md-x1.json": "bad-json",
 	"policy/podman-container-tools__container-libs--containers-policy_json_5_md-x2.json": "accepts-everything",
 	"policy/podman-container-tools__container-libs--policy_config_test_go-x1.json":       "accepts-everything",
 	"policy/openshift__machine-config-operator--policy_yaml-x0.json":                     "accepts-everything",
-	"policy/podman-container-tools__container-libs--policy-cosign-c54b6819.json":         "relative-key-path",            // keyPath "testdata/cosign.pub"
-	"policy/openshift__machine-config-operator--helpers_test_go-x2.json":                 "all-must-sign key-unreadable", // keys that are words; two policies of one scope become two entries
-	"policy/Lumaeris__vedaos--policy-f38752a9.json":                                      "default-reject-moot",
-	"policy/r0x0d__fedora-oci--policy-13ad5766.json":                                     "default-reject-moot",
-	"policy/r0x0d__fedora-oci--policy-57d1578b.json":                                     "default-reject-moot",
-	"policy/ublue-os__main--policy-0b2f16b1.json":                                        "default-reject-moot",
-	"registriesd/podman-container-tools__container-libs--internet-user-89eec0ba.yaml":    "insecure-lookaside",
-	"registriesd/portieris-93--credentials-in-url.yaml":                                  "credentials-in-url",
+	// keyPath "testdata/cosign.pub"
+	"policy/podman-container-tools__container-libs--policy-cosign-c54b6819.json": "relative-key-path",
+	// keys that are words; two policies of one scope become two entries
+	"policy/openshift__machine-config-operator--helpers_test_go-x2.json":              "all-must-sign key-unreadable",
+	"policy/Lumaeris__vedaos--policy-f38752a9.json":                                   "default-reject-moot",
+	"policy/r0x0d__fedora-oci--policy-13ad5766.json":                                  "default-reject-moot",
+	"policy/r0x0d__fedora-oci--policy-57d1578b.json":                                  "default-reject-moot",
+	"policy/ublue-os__main--policy-0b2f16b1.json":                                     "default-reject-moot",
+	"registriesd/podman-container-tools__container-libs--internet-user-89eec0ba.yaml": "insecure-lookaside",
+	"registriesd/portieris-93--credentials-in-url.yaml":                               "credentials-in-url",
 }
 
 // corpusReasons says for each kind of finding in real files why it is none too many.
@@ -445,9 +498,9 @@ func TestCorpus(t *testing.T) {
 	}
 }
 
-// TestRealKeys lints Red Hat's key files. What is found in them is so: the release key of 2009 vouches for itself with SHA-1 until
-// RHEL 9, the auxiliary key of RHEL 6 to 8 is DSA-1024, files hold an armor block for each key with text before it, and the
-// post-quantum key is v6, for which GnuPG 2.2 drops the auxiliary key of RHEL 10.
+// TestRealKeys lints Red Hat's key files. What is found in them is so: the release key of 2009 vouches for itself
+// with SHA-1 until RHEL 9, the auxiliary key of RHEL 6 to 8 is DSA-1024, files hold an armor block for each key with
+// text before it, and the post-quantum key is v6, for which GnuPG 2.2 drops the auxiliary key of RHEL 10.
 func TestRealKeys(t *testing.T) {
 	dir := os.Getenv("NODETRUST_REALDATA")
 	if dir == "" {

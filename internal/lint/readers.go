@@ -54,8 +54,8 @@ func (r *runner) verdicts() []Reader {
 	return out
 }
 
-// loads returns why the reader does not load the files. The word of the library that this program is built with counts for
-// itself; an older one loads at most what this one loads, less what it has no support for.
+// loads returns why the reader does not load the files. The word of the library that this program is built with
+// counts for itself; an older one loads at most what this one loads, less what it has no support for.
 func (l loadable) loads(reader trust.Reader) error {
 	if l.problem != "" {
 		return errors.New(l.problem)
@@ -75,15 +75,17 @@ func (l loadable) loads(reader trust.Reader) error {
 		return nil
 	}
 	for _, since := range trust.Features() {
-		if line, used := l.policy.features[since.Feature]; used && since.Feature != trust.FeatureWildcard && !reader.Supports(since.Feature) {
-			return fmt.Errorf("invalid policy in %q: line %d: %s needs containers-image %s, the reader has %s", l.name, line, since.Feature, since.Library, reader.Library)
+		if line, used := l.policy.features[since.Feature]; used && since.Feature != trust.FeatureWildcard &&
+			!reader.Supports(since.Feature) {
+			return fmt.Errorf("invalid policy in %q: line %d: %s needs containers-image %s, the reader has %s", l.name, line,
+				since.Feature, since.Library, reader.Library)
 		}
 	}
 	return nil
 }
 
-// LoadPolicy returns why runtimes don't load a policy.json: the image library's word, or, for transports that this program's library
-// lacks, that of a finding.
+// LoadPolicy returns why runtimes don't load a policy.json: the image library's word, or, for transports that this
+// program's library lacks, that of a finding.
 func LoadPolicy(data []byte, name string) error {
 	if err := verify.LoadPolicy(data, name); err != nil {
 		return err
@@ -110,7 +112,8 @@ func (l loadable) load() error {
 			return err
 		}
 		if l.policy.broken {
-			return fmt.Errorf("invalid policy in %q: a transport that this program lacks and runtimes have rejects a scope", l.policyFile.path)
+			return fmt.Errorf("invalid policy in %q: a transport that this program lacks and runtimes have rejects a scope",
+				l.policyFile.path)
 		}
 	}
 	if l.registries == nil {
@@ -134,7 +137,10 @@ func (r *runner) silent() {
 			}
 			if l.policy != nil && !reader.Supports(trust.FeatureWildcard) {
 				if line, used := l.policy.features[trust.FeatureWildcard]; used {
-					r.add(Finding{Severity: Error, Code: "reader-ignores", File: l.name, Line: line, Message: fmt.Sprintf("%s loads wildcard scopes and never matches them", r.Readers[i])})
+					r.add(Finding{
+						Severity: Error, Code: "reader-ignores", File: l.name, Line: line,
+						Message: fmt.Sprintf("%s loads wildcard scopes and never matches them", r.Readers[i]),
+					})
 				}
 			}
 			if l.registries != nil && !reader.Supports(trust.FeatureLookaside) {
@@ -148,7 +154,11 @@ func (r *runner) silentLookasides(regs *registries, reader string) {
 	for _, scope := range sortedKeys(regs.scopes) {
 		e := regs.scopes[scope]
 		if e.Lookaside != "" && e.SigStore == "" {
-			r.add(Finding{Severity: Error, Code: "reader-ignores", File: e.file, Line: e.line, Message: fmt.Sprintf("docker[%q]: %s ignores lookaside: and looks for signatures in /var/lib/containers/sigstore", scope, reader), Hint: "write sigstore: with the same URL beside it"})
+			r.add(Finding{
+				Severity: Error, Code: "reader-ignores", File: e.file, Line: e.line,
+				Message: fmt.Sprintf("docker[%q]: %s ignores lookaside: and looks for signatures in /var/lib/containers/sigstore",
+					scope, reader), Hint: "write sigstore: with the same URL beside it",
+			})
 		}
 	}
 }

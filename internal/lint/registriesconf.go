@@ -21,7 +21,8 @@ var (
 
 // isRegistriesConf reports whether the path is one of those on a host.
 func isRegistriesConf(p string) bool {
-	return slices.Contains(registriesConfs, p) || slices.Contains(registriesConfDirs, path.Dir(p)) && strings.HasSuffix(p, ".conf")
+	return slices.Contains(registriesConfs, p) || slices.Contains(registriesConfDirs, path.Dir(p)) &&
+		strings.HasSuffix(p, ".conf")
 }
 
 // registryEndpoint is a place from which images come.
@@ -76,7 +77,10 @@ func (r *runner) registriesConf() map[string]registryConf {
 }
 
 func (r *runner) registriesUnreadable(p string, err error) {
-	r.add(Finding{Severity: Warning, Code: "registries-conf", File: p, Message: fmt.Sprintf("which mirrors it names can't be told: %v", err)})
+	r.add(Finding{
+		Severity: Warning, Code: "registries-conf", File: p,
+		Message: fmt.Sprintf("which mirrors it names can't be told: %v", err),
+	})
 }
 
 // registryConfs returns the entries of registries.conf files by prefix: those of a later file replace those before.
@@ -104,8 +108,8 @@ func (r *runner) registryConfs(files []file) map[string]registryConf {
 	return out
 }
 
-// covered returns how an entry's prefix relates to a scope: some of the scope's images are the entry's, and if all are, rest is
-// what the scope's name has behind the prefix.
+// covered returns how an entry's prefix relates to a scope: some of the scope's images are the entry's, and if all
+// are, rest is what the scope's name has behind the prefix.
 func covered(prefix, scope string) (rest string, all, some bool) {
 	if domain, ok := strings.CutPrefix(prefix, "*."); ok {
 		host, _, _ := strings.Cut(scope, "/")
@@ -119,9 +123,9 @@ func covered(prefix, scope string) (rest string, all, some bool) {
 	return "", false, slices.Contains(parents(prefix), scope)
 }
 
-// mirrors finds signed scopes whose images come from elsewhere than their name says: from mirrors that no registries.d file knows
-// (signatures are looked for where an image really comes from), over connections that nobody checks, or not at all. regs may be
-// nil: then it is not known where signatures are looked for.
+// mirrors finds signed scopes whose images come from elsewhere than their name says: from mirrors that no
+// registries.d file knows (signatures are looked for where an image really comes from), over connections that nobody
+// checks, or not at all. regs may be nil: then it is not known where signatures are looked for.
 func (r *runner) mirrors(p *policy, regs *registries, entries map[string]registryConf) {
 	for _, prefix := range sortedKeys(entries) {
 		e := entries[prefix]
@@ -134,17 +138,22 @@ func (r *runner) mirrors(p *policy, regs *registries, entries map[string]registr
 				continue
 			}
 			warn := func(code, location, msg, hint string) {
-				r.add(Finding{Severity: Warning, Code: code, File: e.file, Line: lineOf(e.data, location), Message: msg, Hint: hint})
+				r.add(Finding{
+					Severity: Warning, Code: code, File: e.file, Line: lineOf(e.data, location), Message: msg,
+					Hint: hint,
+				})
 			}
 			if e.Blocked {
 				if all {
-					warn("registry-blocked", prefix, fmt.Sprintf("%s is blocked: nothing is pulled from there, and the signed scope %q has no effect", prefix, s.name), "")
+					warn("registry-blocked", prefix, fmt.Sprintf(
+						"%s is blocked: nothing is pulled from there, and the signed scope %q has no effect", prefix, s.name), "")
 				}
 				continue
 			}
 			for _, place := range append([]registryEndpoint{{e.Location, e.Insecure}}, e.Mirror...) {
 				if place.Insecure {
-					warn("registry-insecure", place.Location, fmt.Sprintf("%s is insecure and holds images of the signed scope %q: neither it nor a lookaside is checked by TLS, so signatures can be hidden on the way", place.Location, s.name), "")
+					warn("registry-insecure", place.Location,
+						fmt.Sprintf("%s is insecure and holds images of the signed scope %q: neither it nor a lookaside is checked by TLS, so signatures can be hidden on the way", place.Location, s.name), "")
 				}
 			}
 			if regs == nil {
@@ -157,17 +166,20 @@ func (r *runner) mirrors(p *policy, regs *registries, entries map[string]registr
 	}
 }
 
-// repeats reports whether a scope of one digest, as a refuse-canary has it, asks for the kinds of signatures that the scope above
-// it asks for: what there is to say of their places is said there.
+// repeats reports whether a scope of one digest, as a refuse-canary has it, asks for the kinds of signatures that the
+// scope above it asks for: what there is to say of their places is said there.
 func (p *policy) repeats(s policyScope) bool {
 	if !strings.Contains(s.name, "@") {
 		return false
 	}
 	above := p.decides(parents(s.name)[0])
-	return above.name != "" && (!s.has("signedBy") || above.has("signedBy")) && (!s.has("sigstoreSigned") || above.has("sigstoreSigned"))
+	return above.name != "" && (!s.has("signedBy") || above.has("signedBy")) &&
+		(!s.has("sigstoreSigned") || above.has("sigstoreSigned"))
 }
 
-func (r *runner) mirror(s policyScope, location, rest string, regs *registries, warn func(code, location, msg, hint string)) {
+func (r *runner) mirror(s policyScope, location, rest string, regs *registries,
+	warn func(code, location, msg, hint string),
+) {
 	if location == "" {
 		return
 	}
@@ -180,7 +192,8 @@ func (r *runner) mirror(s policyScope, location, rest string, regs *registries, 
 	if s.has("signedBy") && !lookaside && !regs.above(func(e registryEntry) bool { return e.url() != "" })[physical] {
 		warn("mirror-no-lookaside", location, lacks("names a lookaside"), hint)
 	}
-	if s.has("sigstoreSigned") && !attachments && !regs.above(func(e registryEntry) bool { return e.Attachments != nil && *e.Attachments })[physical] {
+	if s.has("sigstoreSigned") && !attachments &&
+		!regs.above(func(e registryEntry) bool { return e.Attachments != nil && *e.Attachments })[physical] {
 		warn("mirror-no-attachments", location, lacks("has use-sigstore-attachments: true"), hint)
 	}
 }

@@ -128,7 +128,9 @@ func (l *linter) registriesFile(r *registries, f file) {
 		w.entry(*d, "default-docker")
 		if r.def != nil {
 			r.broken = true
-			add(Error, "duplicate-default-docker", d.line, fmt.Sprintf("default-docker is in %s too (line %d)", r.def.file, r.def.line), "every pull of every image fails: keep one")
+			add(Error, "duplicate-default-docker", d.line,
+				fmt.Sprintf("default-docker is in %s too (line %d)", r.def.file, r.def.line),
+				"every pull of every image fails: keep one")
 		} else {
 			r.def = d
 		}
@@ -144,7 +146,8 @@ func (l *linter) registriesFile(r *registries, f file) {
 		}
 		if first, ok := r.scopes[scope]; ok {
 			r.broken = true
-			add(Error, "duplicate-scope", e.line, fmt.Sprintf("docker[%q] is in %s too (line %d)", scope, first.file, first.line), "every pull of every image fails: keep one")
+			add(Error, "duplicate-scope", e.line, fmt.Sprintf("docker[%q] is in %s too (line %d)", scope, first.file,
+				first.line), "every pull of every image fails: keep one")
 			continue
 		}
 		r.scopes[scope] = e
@@ -211,7 +214,8 @@ func (w *registriesWalk) fields(n *yaml.Node, at ...string) {
 
 func (w *registriesWalk) unknown(key *yaml.Node, known []string) {
 	hint := didYouMeanKey(key.Value, known)
-	w.add(Error, "unknown-key", key.Line, fmt.Sprintf("%q is no key that registries.d knows here: readers drop it without a word", key.Value), hint)
+	w.add(Error, "unknown-key", key.Line, fmt.Sprintf(
+		"%q is no key that registries.d knows here: readers drop it without a word", key.Value), hint)
 }
 
 func didYouMeanKey(s string, known []string) string {
@@ -255,7 +259,8 @@ func (w *registriesWalk) entry(e registryEntry, at ...string) {
 		}
 	}
 	if e.Lookaside != "" && e.SigStore != "" && e.Lookaside != e.SigStore {
-		w.add(Warning, "lookaside-differs", w.line(append(slices.Clone(at), "sigstore")...), name+": lookaside and sigstore are two names of the same setting and differ: old readers use sigstore, others lookaside", "write the same URL in both")
+		w.add(Warning, "lookaside-differs", w.line(append(slices.Clone(at), "sigstore")...),
+			name+": lookaside and sigstore are two names of the same setting and differ: old readers use sigstore, others lookaside", "write the same URL in both")
 	}
 }
 
@@ -271,7 +276,8 @@ func (w *registriesWalk) url(s string, line int, at string) {
 		bad("bad-url", "is no URL", "")
 		return
 	case u.Scheme == "" || u.Opaque != "":
-		bad("bad-url", "has no scheme: it loads, and fails when it is fetched", "write https://…, or file:///… for a directory")
+		bad("bad-url", "has no scheme: it loads, and fails when it is fetched",
+			"write https://…, or file:///… for a directory")
 		return
 	case !slices.Contains([]string{"https", "http", "file"}, u.Scheme):
 		bad("bad-url", fmt.Sprintf("readers support https, http and file, not %s", u.Scheme), "")
@@ -290,6 +296,7 @@ func (w *registriesWalk) url(s string, line int, at string) {
 		w.add(Warning, "bad-url", line, at+": a query or fragment is kept in front of nothing: paths are appended to the path", "")
 	}
 	if u.Scheme == "http" {
-		w.add(Warning, "insecure-lookaside", line, at+": http can be changed on its way: an attacker may hide signatures, or offer old ones", "use https")
+		w.add(Warning, "insecure-lookaside", line, at+
+			": http can be changed on its way: an attacker may hide signatures, or offer old ones", "use https")
 	}
 }

@@ -34,13 +34,29 @@ func TestRegistries(t *testing.T) {
 		{"host and port", []string{"docker:\n  example.com:\n    lookaside: example.com:8080/sigs\n"}, "a.yaml:3 bad-url"},
 		{"scheme", []string{"docker:\n  example.com:\n    lookaside: ftp://example.com/sigs\n"}, "a.yaml:3 bad-url"},
 		{"blank", []string{"docker:\n  example.com:\n    lookaside: \"https://example.com/sigs \"\n"}, "a.yaml:3 bad-url"},
-		{"http", []string{"docker:\n  example.com:\n    lookaside: http://example.com/sigs\n"}, "a.yaml:3 insecure-lookaside"},
+		{
+			"http",
+			[]string{"docker:\n  example.com:\n    lookaside: http://example.com/sigs\n"},
+			"a.yaml:3 insecure-lookaside",
+		},
 		{"file", []string{"docker:\n  example.com:\n    lookaside: file:///var/sigs\n"}, ""},
 		{"relative file", []string{"docker:\n  example.com:\n    lookaside: file://var/sigs\n"}, "a.yaml:3 bad-url"},
-		{"credentials", []string{"docker:\n  example.com:\n    lookaside: https://me:x@example.com/sigs\n"}, "a.yaml:3 credentials-in-url"},
+		{
+			"credentials",
+			[]string{"docker:\n  example.com:\n    lookaside: https://me:x@example.com/sigs\n"},
+			"a.yaml:3 credentials-in-url",
+		},
 		{"differ", []string{"docker:\n  example.com:\n    lookaside: https://a.example.com\n    sigstore: https://b.example.com\n"}, "a.yaml:4 lookaside-differs"},
-		{"dead scope", []string{"docker:\n  https://example.com/a:\n    lookaside: https://example.com/sigs\n"}, "a.yaml:2 dead-scope"},
-		{"twice", []string{"docker:\n  example.com: {}\n", "docker:\n  example.org: {}\n  example.com: {}\n"}, "b.yaml:3 duplicate-scope"},
+		{
+			"dead scope",
+			[]string{"docker:\n  https://example.com/a:\n    lookaside: https://example.com/sigs\n"},
+			"a.yaml:2 dead-scope",
+		},
+		{
+			"twice",
+			[]string{"docker:\n  example.com: {}\n", "docker:\n  example.org: {}\n  example.com: {}\n"},
+			"b.yaml:3 duplicate-scope",
+		},
 		{"two defaults", []string{"default-docker: {}\n", "\ndefault-docker: {}\n"}, "b.yaml:2 duplicate-default-docker"},
 		{"two documents", []string{"docker: {}\n---\ndocker:\n  example.com: {}\n"}, "a.yaml:2 several-documents"},
 		{"anchors", []string{"docker:\n  example.com: &a\n    lookaside: https://example.com/sigs\n  example.org: *a\n"}, ""},
@@ -95,7 +111,11 @@ func registriesSeeds() []string {
 func TestRegistriesAgreeWithLibrary(t *testing.T) {
 	n, rng := sample(t, 500)
 	all := registriesSeeds()
-	pieces := []string{"\n", "  ", "\t", "docker:", "default-docker:", "a.b:", "lookaside:", "[", "]", "{", "}", "*x", "&x", "- ", "'", "\"", ": ", "null", "true", "!!binary ", "<<: *x\n", "---\n", "? ", "|", ">", "%", "0x1", "#", "\x00", "\xff"}
+	pieces := []string{
+		"\n", "  ", "\t", "docker:", "default-docker:", "a.b:", "lookaside:", "[", "]", "{", "}", "*x",
+		"&x", "- ", "'", "\"", ": ", "null", "true", "!!binary ", "<<: *x\n", "---\n", "? ", "|", ">", "%", "0x1", "#",
+		"\x00", "\xff",
+	}
 	broken := 0
 	for range n {
 		var files []file

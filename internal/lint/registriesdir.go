@@ -23,8 +23,8 @@ var errDirectory = errors.New("it is a directory")
 // readable reports whether it is known what readers find there if they don't fail: a link to nothing is an empty file.
 func (e entry) readable() bool { return e.err == nil || errors.Is(e.err, fs.ErrNotExist) }
 
-// registriesEntries reads the files of a registries.d directory of the host below root. Those that look as if they were meant
-// to be read, and are not, are findings.
+// registriesEntries reads the files of a registries.d directory of the host below root. Those that look as if they
+// were meant to be read, and are not, are findings.
 func (r *runner) registriesEntries(root, dir string, entries []fs.DirEntry) []entry {
 	var out []entry
 	for _, e := range entries {
@@ -46,32 +46,46 @@ func (r *runner) registriesEntries(root, dir string, entries []fs.DirEntry) []en
 	return out
 }
 
-// nulled reports whether a file is a link to /dev/null: readers find an empty file, with which people mask one of a vendor. Below a root
-// that is no running host there is no device.
+// nulled reports whether a file is a link to /dev/null: readers find an empty file, with which people mask one of a
+// vendor. Below a root that is no running host there is no device.
 func nulled(root, p string) bool {
 	to, err := os.Readlink(filepath.Join(root, p))
 	return err == nil && to == os.DevNull
 }
 
-// unread says what the readers of v make of an entry that has an error: the finding, nil if they don't mind, and why they load
-// nothing at all, nil if they skip it.
+// unread says what the readers of v make of an entry that has an error: the finding, nil if they don't mind, and why
+// they load nothing at all, nil if they skip it.
 func (v *view) unread(e entry) (*Finding, error) {
 	const hint = "every pull on the node fails; remove it"
 	switch {
 	case errors.Is(e.err, errDirectory) && v.places.Merges:
 		return nil, nil
 	case errors.Is(e.err, errDirectory):
-		return &Finding{Severity: Error, Code: "unreadable", File: e.path, Message: "is a directory: readers before containers-image 5.40 fail at it", Hint: hint}, fmt.Errorf("reading %s: %w", e.path, e.err)
+		return &Finding{
+				Severity: Error, Code: "unreadable", File: e.path,
+				Message: "is a directory: readers before containers-image 5.40 fail at it", Hint: hint,
+			},
+			fmt.Errorf("reading %s: %w", e.path, e.err)
 	case errors.Is(e.err, fs.ErrNotExist) && v.skipsDangling:
-		return &Finding{Severity: Warning, Code: "dangling-link", File: e.path, Message: "is a link to nothing: readers skip it"}, nil
+		return &Finding{
+			Severity: Warning, Code: "dangling-link", File: e.path,
+			Message: "is a link to nothing: readers skip it",
+		}, nil
 	case errors.Is(e.err, fs.ErrNotExist):
-		return &Finding{Severity: Error, Code: "dangling-link", File: e.path, Message: "is a link to nothing: readers before containers-image 5.34 fail at it", Hint: hint}, fmt.Errorf("reading %s: it is a link to nothing", e.path)
+		return &Finding{
+				Severity: Error, Code: "dangling-link", File: e.path,
+				Message: "is a link to nothing: readers before containers-image 5.34 fail at it", Hint: hint,
+			},
+			fmt.Errorf("reading %s: it is a link to nothing", e.path)
 	}
 	cause := e.err
 	if pathErr := (*fs.PathError)(nil); errors.As(cause, &pathErr) {
 		cause = pathErr.Err // the path is said anyway
 	}
-	return &Finding{Severity: Error, Code: "unreadable", File: e.path, Message: fmt.Sprintf("can't be read: %v", cause), Hint: hint}, fmt.Errorf("reading %s: %w", e.path, cause)
+	return &Finding{
+		Severity: Error, Code: "unreadable", File: e.path, Message: fmt.Sprintf("can't be read: %v", cause),
+		Hint: hint,
+	}, fmt.Errorf("reading %s: %w", e.path, cause)
 }
 
 // ignored adds a finding for a file in registries.d that looks as if it was meant to be read.
@@ -79,10 +93,14 @@ func (l *linter) ignored(p string) {
 	if ext := path.Ext(p); ext == ".yaml" || !strings.EqualFold(ext, ".yml") && !strings.EqualFold(ext, ".yaml") {
 		return
 	}
-	l.add(Finding{Severity: Error, Code: "ignored-file", File: p, Message: "only names that end in .yaml are read: this file has no effect", Hint: "rename it"})
+	l.add(Finding{
+		Severity: Error, Code: "ignored-file", File: p,
+		Message: "only names that end in .yaml are read: this file has no effect", Hint: "rename it",
+	})
 }
 
-// registriesDir takes a directory that was named as a path for a registries.d, and reports whether it has anything of one.
+// registriesDir takes a directory that was named as a path for a registries.d, and reports whether it has anything of
+// one.
 func (r *runner) registriesDir(dir string, entries []fs.DirEntry) bool {
 	files, findings := len(r.registryFiles), len(r.findings)+r.dropped
 	views := r.views()

@@ -17,7 +17,8 @@ import (
 	"github.com/nodetrust/nodetrust/templates"
 )
 
-// randomConfig is a trust.yaml that uses what there is, not all of it validly: scopes may be there twice, and readers lack features.
+// randomConfig is a trust.yaml that uses what there is, not all of it validly: scopes may be there twice, and readers
+// lack features.
 func randomConfig(rng *rand.Rand) string {
 	pick := func(of ...string) string { return of[rng.IntN(len(of))] }
 	some := func(s string) string {
@@ -30,22 +31,29 @@ func randomConfig(rng *rand.Rand) string {
 		return pick("a.example.com", "b.example.com:5000", "quay.example.io", "localhost:5000", "docker.io")
 	}
 	scope := func() string {
-		return pick(host(), host()+"/team", host()+"/team/app", host()+"/team/app:v1", host()+"/x_y/z-"+fmt.Sprint(rng.IntN(9)), host()+"/team/app@sha256:"+strings.Repeat("0", 64), "'*.example.com'")
+		return pick(host(), host()+"/team", host()+"/team/app", host()+"/team/app:v1",
+			host()+"/x_y/z-"+fmt.Sprint(rng.IntN(9)), host()+"/team/app@sha256:"+strings.Repeat("0", 64), "'*.example.com'")
 	}
 	place := func() string {
-		return some(", lookaside: "+pick("https://sigs.example.com/x", "file:///var/lib/sigs", "https://sigs.example.com:8443")) + some(", attachments: "+pick("true", "false"))
+		return some(", lookaside: "+pick("https://sigs.example.com/x", "file:///var/lib/sigs",
+			"https://sigs.example.com:8443")) + some(", attachments: "+pick("true", "false"))
 	}
 	identity := func() string {
-		return some(", identity: " + pick("matchExact", "matchRepository", "matchRepoDigestOrExact", "{type: exactReference, dockerReference: 'a.example.com/x:y'}",
-			"{type: exactRepository, dockerRepository: a.example.com/x}", "{type: remapIdentity, prefix: a.example.com/x, signedPrefix: b.example.com:5000}"))
+		return some(", identity: " + pick("matchExact", "matchRepository", "matchRepoDigestOrExact",
+			"{type: exactReference, dockerReference: 'a.example.com/x:y'}",
+			"{type: exactRepository, dockerRepository: a.example.com/x}",
+			"{type: remapIdentity, prefix: a.example.com/x, signedPrefix: b.example.com:5000}"))
 	}
 	requirement := func() string {
 		return "{" + pick("signedBy: [gpg]", "signedBy: [gpg-path]", "signedBy: [gpg-path, gpg-path2]",
-			"sigstore: {keys: [pem]"+some(", rekor: [pem]")+"}", "sigstore: {keys: [pem-path, pem-path2]}", "sigstore: {keys: [pem-path]"+some(", rekor: [pem-path, pem-path2]")+"}",
+			"sigstore: {keys: [pem]"+some(", rekor: [pem]")+"}", "sigstore: {keys: [pem-path, pem-path2]}",
+			"sigstore: {keys: [pem-path]"+some(", rekor: [pem-path, pem-path2]")+"}",
 			"sigstore: {fulcio: {ca: ca, oidcIssuer: 'https://i.example.com', subjectEmail: e@example.com}, rekor: [pem]}",
-			"sigstore: {pki: {roots: ca"+some(", intermediates: ca")+", "+pick("subjectEmail: e@example.com", "subjectHostname: h.example.com")+"}}") + identity() + "}"
+			"sigstore: {pki: {roots: ca"+some(", intermediates: ca")+", "+
+				pick("subjectEmail: e@example.com", "subjectHostname: h.example.com")+"}}") + identity() + "}"
 	}
-	s := "apiVersion: nodetrust.io/v1alpha1\nkind: TrustConfig\nmetadata: {name: t}\nspec:\n  default: " + pick("accept", "reject") + "\n  keys:\n"
+	s := "apiVersion: nodetrust.io/v1alpha1\nkind: TrustConfig\nmetadata: {name: t}\nspec:\n  default: " +
+		pick("accept", "reject") + "\n  keys:\n"
 	s += "  - {name: gpg, file: gpg}\n  - {name: pem, file: pem}\n  - {name: ca, path: /ca}\n"
 	for _, name := range []string{"gpg-path", "gpg-path2", "pem-path", "pem-path2"} {
 		s += "  - {name: " + name + ", path: /keys/" + name + "}\n"
@@ -62,7 +70,8 @@ func randomConfig(rng *rand.Rand) string {
 	return s + some("  canaries:\n  - {image: 'c.example.com/x/y@sha256:"+strings.Repeat("1", 64)+"', expect: refuse}\n")
 }
 
-// TestRenderedAgreesWithLibrary: whatever is rendered for some readers, the library loads it, and lint says that these readers do.
+// TestRenderedAgreesWithLibrary: whatever is rendered for some readers, the library loads it, and lint says that
+// these readers do.
 func TestRenderedAgreesWithLibrary(t *testing.T) {
 	files, rng := sample(t, 300)
 	gpg := v4Key(t)
@@ -131,8 +140,8 @@ func TestRenderedAgreesWithLibrary(t *testing.T) {
 	t.Logf("%d of %d configs could be rendered", rendered, files)
 }
 
-// renderedRow is the policy that is rendered for RHEL 7, as a row of features.json, so that old versions of the library are recorded
-// loading just these bytes.
+// renderedRow is the policy that is rendered for RHEL 7, as a row of features.json, so that old versions of the
+// library are recorded loading just these bytes.
 func renderedRow(t *testing.T) featureRow {
 	t.Helper()
 	text, err := os.ReadFile("testdata/rhel7.yaml")

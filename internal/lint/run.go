@@ -102,7 +102,8 @@ type loadable struct {
 
 // source is where the files that a policy names are read: a host, or the files of a MachineConfig.
 type source interface {
-	// read returns an error that is fs.ErrNotExist if there surely is no such file, and errUnknowable if that can't be told.
+	// read returns an error that is fs.ErrNotExist if there surely is no such file, and errUnknowable if that can't be
+	// told.
 	read(path string, limit int64) ([]byte, error)
 }
 
@@ -208,7 +209,8 @@ func detect(name string, data []byte) kind {
 	trimmed := bytes.TrimSpace(bytes.TrimPrefix(data, []byte("\xef\xbb\xbf")))
 	ext := strings.ToLower(filepath.Ext(name))
 	switch {
-	case len(data) > 0 && data[0]&0x80 != 0 && data[0] != 0xef, bytes.Contains(data, []byte("-----BEGIN ")) && !bytes.HasPrefix(trimmed, []byte("{")) && ext != ".yaml" && ext != ".yml":
+	case len(data) > 0 && data[0]&0x80 != 0 && data[0] != 0xef, bytes.Contains(data, []byte("-----BEGIN ")) &&
+		!bytes.HasPrefix(trimmed, []byte("{")) && ext != ".yaml" && ext != ".yml":
 		return kindKey
 	case bytes.HasPrefix(trimmed, []byte("{")):
 		return detectJSON(name, trimmed)
@@ -262,7 +264,8 @@ func detectTOML(name string, data []byte) kind {
 	switch {
 	case err == nil && conf["crio"] != nil, err != nil && strings.HasPrefix(base, "crio"):
 		return kindCRIO
-	case err == nil && (conf["registry"] != nil || conf["unqualified-search-registries"] != nil || conf["short-name-mode"] != nil || conf["aliases"] != nil),
+	case err == nil && (conf["registry"] != nil || conf["unqualified-search-registries"] != nil ||
+		conf["short-name-mode"] != nil || conf["aliases"] != nil),
 		strings.HasPrefix(base, "registries"):
 		return kindRegistriesConf
 	}
@@ -349,7 +352,10 @@ func (l *linter) unmasked(files []file) []file {
 		base := path.Base(filepath.ToSlash(f.path))
 		if by, ok := first[base]; ok {
 			if !bytes.Equal(by.data, f.data) {
-				l.add(Finding{Severity: Warning, Code: "masked-file", File: f.path, Message: "is not read: " + by.path + " has the same name and is read instead"})
+				l.add(Finding{
+					Severity: Warning, Code: "masked-file", File: f.path,
+					Message: "is not read: " + by.path + " has the same name and is read instead",
+				})
 			}
 			continue
 		}
@@ -366,7 +372,10 @@ func (r *runner) onePolicy(f file, regs *registries, from source, required bool)
 	if regs != nil && !p.broken && !regs.broken {
 		r.lookups(p, regs)
 	}
-	r.loadables = append(r.loadables, loadable{name: f.path, policy: p, policyFile: f, registries: regs, required: required})
+	r.loadables = append(r.loadables, loadable{
+		name: f.path, policy: p, policyFile: f, registries: regs,
+		required: required,
+	})
 	return p
 }
 
@@ -417,7 +426,11 @@ func (r *runner) keyData(k policyKey, data []byte, name, where string) {
 		if !k.gpg {
 			want = "a PEM public key or certificate"
 		}
-		r.add(Finding{Severity: Error, Code: "wrong-kind-of-key", File: name, Line: line, Message: strings.TrimPrefix(where+": ", ": ") + fmt.Sprintf("holds a key of kind %s, the policy needs %s", f.Kind, want)})
+		r.add(Finding{
+			Severity: Error, Code: "wrong-kind-of-key", File: name, Line: line,
+			Message: strings.TrimPrefix(where+": ", ": ") + fmt.Sprintf("holds a key of kind %s, the policy needs %s",
+				f.Kind, want),
+		})
 	}
 }
 
@@ -439,7 +452,8 @@ func (r *runner) lookups(p *policy, regs *registries) {
 		if s.has("sigstoreSigned") && !attachments && !withAttachments[s.name] {
 			r.add(Finding{
 				Severity: Error, Code: "no-attachments", File: p.file, Line: s.line,
-				Message: fmt.Sprintf("%s: registries.d has no use-sigstore-attachments: true for it: every image is refused", s.path),
+				Message: fmt.Sprintf("%s: registries.d has no use-sigstore-attachments: true for it: every image is refused",
+					s.path),
 			})
 		}
 	}

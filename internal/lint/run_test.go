@@ -27,8 +27,8 @@ const signedPolicy = `{"default":[{"type":"reject"}],
 
 const lookaside = "docker:\n  example.com/team:\n    lookaside: https://example.com/sigs\n"
 
-// summary lists findings as "severity file:line code", without root in front of files. Left out are the holes of old readers, which no
-// file can mend.
+// summary lists findings as "severity file:line code", without root in front of files. Left out are the holes of old
+// readers, which no file can mend.
 func summary(r *Report, root string) string {
 	var out []string
 	for _, f := range r.Findings {
@@ -72,7 +72,10 @@ func TestHost(t *testing.T) {
 		loads  bool
 	}{
 		{"clean", func(string) {}, "", true},
-		{"no policy", func(root string) { os.Remove(root + "/etc/containers/policy.json") }, "error /etc/containers/policy.json:0 missing-policy", false},
+		{
+			"no policy", func(root string) { os.Remove(root + "/etc/containers/policy.json") },
+			"error /etc/containers/policy.json:0 missing-policy", false,
+		},
 		{"vendor policy", func(root string) {
 			os.Remove(root + "/etc/containers/policy.json")
 			write(t, root, map[string]string{"usr/share/containers/policy.json": signedPolicy})
@@ -104,19 +107,31 @@ func TestHost(t *testing.T) {
 		{"duplicate in rootful.d", func(root string) {
 			write(t, root, map[string]string{"etc/containers/registries.rootful.d/other.yaml": lookaside})
 		}, "error /etc/containers/registries.rootful.d/other.yaml:2 duplicate-scope", false},
-		{"yml", func(root string) {
-			os.Rename(root+"/etc/containers/registries.d/corp.yaml", root+"/etc/containers/registries.d/corp.yml")
-		}, "warning /etc/containers/policy.json:3 no-lookaside\nerror /etc/containers/registries.d/corp.yml:0 ignored-file", true},
+		{
+			"yml", func(root string) {
+				os.Rename(root+"/etc/containers/registries.d/corp.yaml", root+"/etc/containers/registries.d/corp.yml")
+			}, "warning /etc/containers/policy.json:3 no-lookaside\nerror /etc/containers/registries.d/corp.yml:0 ignored-file",
+			true,
+		},
 		{"broken yaml", func(root string) {
 			write(t, root, map[string]string{"etc/containers/registries.d/bad.yaml": "docker: [\n"})
 		}, "error /etc/containers/registries.d/bad.yaml:1 bad-yaml", false},
-		{"dangling link", func(root string) { os.Symlink("/nowhere", root+"/etc/containers/registries.d/z.yaml") }, "warning /etc/containers/registries.d/z.yaml:0 dangling-link", true},
+		{
+			"dangling link", func(root string) { os.Symlink("/nowhere", root+"/etc/containers/registries.d/z.yaml") },
+			"warning /etc/containers/registries.d/z.yaml:0 dangling-link", true,
+		},
 		{"registries.d is a file", func(root string) {
 			os.RemoveAll(root + "/etc/containers/registries.d")
 			os.WriteFile(root+"/etc/containers/registries.d", nil, 0o644)
 		}, "error /etc/containers/registries.d:0 unreadable", false},
-		{"key missing", func(root string) { os.Remove(root + "/etc/pki/corp.gpg") }, "error /etc/containers/policy.json:3 key-missing", true},
-		{"key empty", func(root string) { os.WriteFile(root+"/etc/pki/corp.gpg", nil, 0o644) }, "error /etc/pki/corp.gpg:0 key-unreadable", true},
+		{
+			"key missing", func(root string) { os.Remove(root + "/etc/pki/corp.gpg") },
+			"error /etc/containers/policy.json:3 key-missing", true,
+		},
+		{
+			"key empty", func(root string) { os.WriteFile(root+"/etc/pki/corp.gpg", nil, 0o644) },
+			"error /etc/pki/corp.gpg:0 key-unreadable", true,
+		},
 		{"namespaced", func(root string) {
 			write(t, root, map[string]string{"etc/crio/policies/apps.json": "{\n\"default\":[]}"})
 		}, "warning /etc/crio/policies/apps.json:0 namespaced-policy\nerror /etc/crio/policies/apps.json:2 empty-requirements", true},
@@ -125,7 +140,8 @@ func TestHost(t *testing.T) {
 "example.com":[{"type":"insecureAcceptAnything"}]}}}`})
 		}, "warning /etc/crio/policies/apps.json:0 namespaced-policy\nwarning /etc/crio/policies/apps.json:2 namespaced-weaker\nwarning /etc/crio/policies/apps.json:2 namespaced-weaker", true},
 		{"namespaced by another key", func(root string) {
-			write(t, root, map[string]string{"etc/crio/policies/apps.json": strings.Replace(signedPolicy, "corp.gpg", "other.gpg", 1), "etc/pki/other.gpg": string(newKey(t, fixture.KeyOptions{}).Binary)})
+			write(t, root, map[string]string{"etc/crio/policies/apps.json": strings.Replace(signedPolicy, "corp.gpg",
+				"other.gpg", 1), "etc/pki/other.gpg": string(newKey(t, fixture.KeyOptions{}).Binary)})
 		}, "warning /etc/crio/policies/apps.json:0 namespaced-policy\nwarning /etc/crio/policies/apps.json:3 namespaced-weaker", true},
 		{"namespaced and stricter", func(root string) {
 			write(t, root, map[string]string{"etc/crio/policies/apps.json": `{"default":[{"type":"reject"}]}`})
@@ -133,7 +149,10 @@ func TestHost(t *testing.T) {
 		{"namespaced and equal", func(root string) {
 			write(t, root, map[string]string{"etc/crio/policies/apps.json": signedPolicy})
 		}, "warning /etc/crio/policies/apps.json:0 namespaced-policy", true},
-		{"policy broken", func(root string) { os.WriteFile(root+"/etc/containers/policy.json", []byte("{}"), 0o644) }, "error /etc/containers/policy.json:1 missing-default", false},
+		{
+			"policy broken", func(root string) { os.WriteFile(root+"/etc/containers/policy.json", []byte("{}"), 0o644) },
+			"error /etc/containers/policy.json:1 missing-default", false,
+		},
 		{"lookaside of a parent", func(root string) {
 			write(t, root, map[string]string{"etc/containers/registries.d/corp.yaml": "default-docker:\n  lookaside: https://example.com/sigs\n"})
 		}, "", true},
@@ -182,13 +201,16 @@ func TestHost(t *testing.T) {
 		}, "warning /etc/containers/registries.conf:0 registries-conf", true},
 		{"mirror without attachments", func(root string) {
 			write(t, root, map[string]string{
-				"etc/containers/policy.json":            strings.Replace(strings.Replace(signedPolicy, "signedBy", "sigstoreSigned", 1), `"keyType":"GPGKeys","keyPath":"/etc/pki/corp.gpg"`, `"fulcio":{"caData":"aGk=","oidcIssuer":"i","subjectEmail":"e"},"rekorPublicKeyPath":"/r"`, 1),
+				"etc/containers/policy.json": strings.Replace(strings.Replace(signedPolicy, "signedBy", "sigstoreSigned",
+					1), `"keyType":"GPGKeys","keyPath":"/etc/pki/corp.gpg"`,
+					`"fulcio":{"caData":"aGk=","oidcIssuer":"i","subjectEmail":"e"},"rekorPublicKeyPath":"/r"`, 1),
 				"etc/containers/registries.d/corp.yaml": "docker:\n  example.com:\n    use-sigstore-attachments: true\n",
 				"etc/containers/registries.conf":        "[[registry]]\nlocation = \"example.com\"\n[[registry.mirror]]\nlocation = \"mirror.corp\"\n",
 			})
 		}, "error /etc/containers/policy.json:3 key-unreadable\nerror /etc/containers/policy.json:3 key-missing\nwarning /etc/containers/registries.conf:4 mirror-no-attachments", true},
 		{"no attachments", func(root string) {
-			write(t, root, map[string]string{"etc/containers/policy.json": strings.Replace(strings.Replace(signedPolicy, "signedBy", "sigstoreSigned", 1), `"keyType":"GPGKeys",`, "", 1)})
+			write(t, root, map[string]string{"etc/containers/policy.json": strings.Replace(strings.Replace(signedPolicy,
+				"signedBy", "sigstoreSigned", 1), `"keyType":"GPGKeys",`, "", 1)})
 		}, "error /etc/containers/policy.json:3 no-attachments\nerror /etc/pki/corp.gpg:0 wrong-kind-of-key", true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -222,11 +244,15 @@ func TestHostReaders(t *testing.T) {
 			"the vendor's policy alone",
 			map[string]string{"usr/share/containers/policy.json": signedPolicy, "etc/containers/registries.d/a.yaml": lookaside},
 			[]string{"cri-o-1.34", CurrentLibrary},
-			"error /etc/containers/policy.json:0 missing-policy for cri-o-1.34", "cri-o-1.34 false, containers-image-5.42.1 true",
+			"error /etc/containers/policy.json:0 missing-policy for cri-o-1.34",
+			"cri-o-1.34 false, containers-image-5.42.1 true",
 		},
 		{
 			"root's own registries.d",
-			map[string]string{"etc/containers/policy.json": signedPolicy, "etc/containers/registries.d/a.yaml": lookaside, "root/.config/containers/registries.d/b.yaml": "docker: {}\n"},
+			map[string]string{
+				"etc/containers/policy.json": signedPolicy, "etc/containers/registries.d/a.yaml": lookaside,
+				"root/.config/containers/registries.d/b.yaml": "docker: {}\n",
+			},
 			[]string{"podman-1.9", "cri-o-1.34", "podman-4.9", CurrentLibrary},
 			"warning /etc/containers/policy.json:3 no-lookaside for cri-o-1.34, podman-4.9\nwarning /root/.config/containers/registries.d:0 masked-registries-d for containers-image-5.42.1\n" +
 				"warning /root/.config/containers/registries.d:0 masked-registries-d for cri-o-1.34, podman-4.9\nerror /etc/containers/registries.d/a.yaml:2 reader-ignores",
@@ -234,9 +260,13 @@ func TestHostReaders(t *testing.T) {
 		},
 		{
 			"a scope twice, for one that merges",
-			map[string]string{"etc/containers/policy.json": signedPolicy, "etc/containers/registries.d/a.yaml": lookaside, "usr/share/containers/registries.d/b.yaml": lookaside},
+			map[string]string{
+				"etc/containers/policy.json": signedPolicy, "etc/containers/registries.d/a.yaml": lookaside,
+				"usr/share/containers/registries.d/b.yaml": lookaside,
+			},
 			[]string{"cri-o-1.34", CurrentLibrary},
-			"error /usr/share/containers/registries.d/b.yaml:2 duplicate-scope for containers-image-5.42.1", "cri-o-1.34 true, containers-image-5.42.1 false",
+			"error /usr/share/containers/registries.d/b.yaml:2 duplicate-scope for containers-image-5.42.1",
+			"cri-o-1.34 true, containers-image-5.42.1 false",
 		},
 		{
 			"the same for all",
@@ -283,17 +313,28 @@ func TestKeys(t *testing.T) {
 		{"expires soon", k.Binary, now, "warning k.gpg:0 key-expires-soon"},
 		{"expired", k.Armored, now.AddDate(0, 1, 0), "error k.gpg:0 key-expired"},
 		{"later", k.Armored, now.AddDate(0, 0, -15), ""},
-		{"two blocks", append(append([]byte{}, k.Armored...), newKey(t, fixture.KeyOptions{Algo: "rsa2048"}).Armored...), now, "warning k.gpg:0 key-several-blocks\nwarning k.gpg:0 key-expires-soon\nwarning k.gpg:0 key-weak"},
-		{"one of two expired", append(append([]byte{}, k.Binary...), newKey(t, fixture.KeyOptions{Algo: "ed25519"}).Binary...), now.AddDate(0, 1, 0), "warning k.gpg:0 key-expired"},
+		{
+			"two blocks", append(append([]byte{}, k.Armored...), newKey(t, fixture.KeyOptions{Algo: "rsa2048"}).Armored...), now,
+			"warning k.gpg:0 key-several-blocks\nwarning k.gpg:0 key-expires-soon\nwarning k.gpg:0 key-weak",
+		},
+		{"one of two expired", append(append([]byte{}, k.Binary...),
+			newKey(t, fixture.KeyOptions{Algo: "ed25519"}).Binary...), now.AddDate(0, 1, 0), "warning k.gpg:0 key-expired"},
 		{"breakable", newKey(t, fixture.KeyOptions{Algo: "rsa1024"}).Binary, now, "error k.gpg:0 key-weak"},
-		{"breakable beside a strong one", append(newKey(t, fixture.KeyOptions{Algo: "rsa1024"}).Binary, newKey(t, fixture.KeyOptions{Algo: "ed25519"}).Binary...), now, "warning k.gpg:0 key-weak"},
+		{"breakable beside a strong one", append(newKey(t, fixture.KeyOptions{Algo: "rsa1024"}).Binary,
+			newKey(t, fixture.KeyOptions{Algo: "ed25519"}).Binary...), now, "warning k.gpg:0 key-weak"},
 		{"nothing", []byte("hello"), now, "error k.gpg:0 key-unreadable"},
 		{"packed", packed(k.Binary), now, "warning k.gpg:0 key-packed\nwarning k.gpg:0 key-expires-soon"},
 		{"secret", secretKey(t), now, "error k.gpg:0 key-secret"},
-		{"secret beside an expired one", append(secretKey(t), k.Binary...), now.AddDate(0, 1, 0), "error k.gpg:0 key-secret\nwarning k.gpg:0 key-expired"},
+		{
+			"secret beside an expired one", append(secretKey(t), k.Binary...), now.AddDate(0, 1, 0),
+			"error k.gpg:0 key-secret\nwarning k.gpg:0 key-expired",
+		},
 		{"empty", nil, now, "error k.gpg:0 key-unreadable"},
 		{"cut", k.Binary[:len(k.Binary)/2], now, "error k.gpg:0 key-unreadable"},
-		{"text before", append([]byte("The key of corp\n\n"), k.Armored...), now.AddDate(0, 0, -15), "warning k.gpg:0 key-preamble"},
+		{
+			"text before", append([]byte("The key of corp\n\n"), k.Armored...), now.AddDate(0, 0, -15),
+			"warning k.gpg:0 key-preamble",
+		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			dir := write(t, t.TempDir(), map[string]string{"k.gpg": string(tt.data)})
@@ -313,7 +354,10 @@ func TestTrustScopes(t *testing.T) {
 	const head = "apiVersion: nodetrust.io/v1alpha1\nkind: TrustConfig\nmetadata: {name: t}\nspec:\n  default: reject\n  keys:\n" +
 		"  - {name: corp, file: corp.asc}\n  - {name: cosign, file: cosign.pub}\n  registries:\n"
 	for _, tt := range []struct{ name, registries, want string }{
-		{"no lookaside", "  - scope: quay.io/corp\n    require: [{signedBy: [corp]}]\n", "warning trust.yaml:10 no-lookaside"},
+		{
+			"no lookaside", "  - scope: quay.io/corp\n    require: [{signedBy: [corp]}]\n",
+			"warning trust.yaml:10 no-lookaside",
+		},
 		{"lookaside of a parent", "  - {scope: quay.io, require: reject, lookaside: 'https://a.example'}\n  - scope: quay.io/corp\n    require: [{signedBy: [corp]}]\n", ""},
 		{"library missing", "  - scope: docker.io/nginx\n    require: reject\n", "warning trust.yaml:10 library-missing"},
 		{
@@ -323,7 +367,10 @@ func TestTrustScopes(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			dir := t.TempDir()
-			write(t, dir, map[string]string{"trust.yaml": head + tt.registries, "corp.asc": string(newKey(t, fixture.KeyOptions{}).Armored), "cosign.pub": pemKey})
+			write(t, dir, map[string]string{
+				"trust.yaml": head + tt.registries,
+				"corp.asc":   string(newKey(t, fixture.KeyOptions{}).Armored), "cosign.pub": pemKey,
+			})
 			rep, err := Run([]string{dir + "/trust.yaml"}, Options{Now: time.Now()})
 			if err != nil {
 				t.Fatal(err)
@@ -339,32 +386,50 @@ func TestTrustScopes(t *testing.T) {
 // TestTrustIdle: what is valid and changes nothing.
 func TestTrustIdle(t *testing.T) {
 	signed := func(scope, prefix string) string {
-		return "  - scope: " + scope + "\n    require: [{signedBy: [corp], identity: {type: remapIdentity, prefix: " + prefix + ", signedPrefix: b.example}}]\n    lookaside: https://a.example\n"
+		return "  - scope: " + scope + "\n    require: [{signedBy: [corp], identity: {type: remapIdentity, prefix: " +
+			prefix + ", signedPrefix: b.example}}]\n    lookaside: https://a.example\n"
 	}
 	nothing := "  canaries:\n  - {image: 'a.example/a@sha256:" + strings.Repeat("1", 64) + "', expect: refuse}\n"
 	for _, tt := range []struct{ name, def, rest, want string }{
 		{"no entry", "accept", nothing, "warning trust.yaml:0 accepts-everything"},
-		{"accepting entries", "accept", "  registries:\n  - {scope: a.example, require: accept}\n", "warning trust.yaml:0 accepts-everything"},
+		{
+			"accepting entries", "accept", "  registries:\n  - {scope: a.example, require: accept}\n",
+			"warning trust.yaml:0 accepts-everything",
+		},
 		{"an entry rejects", "accept", "  registries:\n  - {scope: a.example, require: reject}\n", ""},
 		{"the default rejects", "reject", "  registries:\n  - {scope: a.example, require: accept}\n", ""},
-		{"remapped from elsewhere", "reject", "  registries:\n" + signed("a.example/x", "m.example"), "warning trust.yaml:10 remap-is-idle"},
-		{"remapped from beside", "reject", "  registries:\n" + signed("a.example/x", "a.example/y"), "warning trust.yaml:10 remap-is-idle"},
+		{
+			"remapped from elsewhere", "reject", "  registries:\n" + signed("a.example/x", "m.example"),
+			"warning trust.yaml:10 remap-is-idle",
+		},
+		{
+			"remapped from beside", "reject", "  registries:\n" + signed("a.example/x", "a.example/y"),
+			"warning trust.yaml:10 remap-is-idle",
+		},
 		{"remapped from above", "reject", "  registries:\n" + signed("a.example/x", "a.example"), ""},
 		{"remapped from below", "reject", "  registries:\n" + signed("a.example/x", "a.example/x/y"), ""},
 		{"remapped below a wildcard", "reject", "  registries:\n" + signed("'*.example'", "a.example/x"), ""},
-		{"remapped beside a wildcard", "reject", "  registries:\n" + signed("'*.example'", "a.other/x"), "warning trust.yaml:10 remap-is-idle"},
+		{
+			"remapped beside a wildcard", "reject", "  registries:\n" + signed("'*.example'", "a.other/x"),
+			"warning trust.yaml:10 remap-is-idle",
+		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			dir := t.TempDir()
-			write(t, dir, map[string]string{"k.asc": string(v4Key(t)), "trust.yaml": "apiVersion: nodetrust.io/v1alpha1\nkind: TrustConfig\nmetadata: {name: t}\nspec:\n  default: " + tt.def + "\n" +
-				"  keys:\n  - {name: corp, file: k.asc}\n" + tt.rest})
+			write(t, dir, map[string]string{
+				"k.asc": string(v4Key(t)),
+				"trust.yaml": "apiVersion: nodetrust.io/v1alpha1\nkind: TrustConfig\nmetadata: {name: t}\nspec:\n  default: " +
+					tt.def + "\n" +
+					"  keys:\n  - {name: corp, file: k.asc}\n" + tt.rest,
+			})
 			rep, err := Run([]string{dir + "/trust.yaml"}, Options{Now: time.Now()})
 			if err != nil {
 				t.Fatal(err)
 			}
 			var got []string
 			for line := range strings.Lines(summary(rep, dir)) {
-				if line = strings.TrimSpace(line); !strings.HasSuffix(line, " canary-side-missing") && !strings.Contains(line, " key-") {
+				if line = strings.TrimSpace(line); !strings.HasSuffix(line, " canary-side-missing") &&
+					!strings.Contains(line, " key-") {
 					got = append(got, line)
 				}
 			}
@@ -375,7 +440,8 @@ func TestTrustIdle(t *testing.T) {
 	}
 }
 
-// TestHostOldReaders: what stands in registries.d and is no file stops all pulls of older readers. Debian's skopeo says so too.
+// TestHostOldReaders: what stands in registries.d and is no file stops all pulls of older readers. Debian's skopeo
+// says so too.
 func TestHostOldReaders(t *testing.T) {
 	k := newKey(t, fixture.KeyOptions{})
 	for _, tt := range []struct {
@@ -385,7 +451,10 @@ func TestHostOldReaders(t *testing.T) {
 		loads  map[string]bool
 	}{
 		{
-			"dangling link", func(root string) error { return os.Symlink("/nowhere", root+"/etc/containers/registries.d/z.yaml") },
+			"dangling link", func(root string) error {
+				return os.Symlink("/nowhere",
+					root+"/etc/containers/registries.d/z.yaml")
+			},
 			"error /etc/containers/registries.d/z.yaml:0 dangling-link\nwarning /etc/containers/registries.d/z.yaml:0 dangling-link",
 			map[string]bool{"containers-image-5.23.1": false, "cri-o-1.32": true, CurrentLibrary: true},
 		},
@@ -398,7 +467,8 @@ func TestHostOldReaders(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			root := t.TempDir()
 			write(t, root, map[string]string{
-				"etc/containers/policy.json": signedPolicy, "etc/containers/registries.d/corp.yaml": lookaside, "etc/pki/corp.gpg": string(k.Binary),
+				"etc/containers/policy.json": signedPolicy, "etc/containers/registries.d/corp.yaml": lookaside,
+				"etc/pki/corp.gpg": string(k.Binary),
 			})
 			if err := tt.change(root); err != nil {
 				t.Fatal(err)
@@ -431,17 +501,27 @@ func TestRegistriesDir(t *testing.T) {
 	}{
 		{
 			"a link to nothing", func(p string) error { return os.Symlink("/nowhere", p) },
-			"error z.yaml:0 dangling-link for " + old + "\nwarning z.yaml:0 dangling-link for " + newer + ", " + CurrentLibrary, "false true true",
+			"error z.yaml:0 dangling-link for " + old + "\nwarning z.yaml:0 dangling-link for " + newer + ", " + CurrentLibrary,
+			"false true true",
 		},
-		{"a directory", func(p string) error { return os.Mkdir(p, 0o755) }, "error z.yaml:0 unreadable for " + old + ", " + newer, "false false true"},
+		{
+			"a directory", func(p string) error { return os.Mkdir(p, 0o755) },
+			"error z.yaml:0 unreadable for " + old + ", " + newer, "false false true",
+		},
 		{
 			"a link to a directory", func(p string) error { return os.Symlink("/", p) },
 			"error z.yaml:0 unreadable", "false false false",
 		},
-		{"a pipe", func(p string) error { return syscall.Mkfifo(p, 0o644) }, "error z.yaml:0 unreadable", "false false false"},
+		{
+			"a pipe", func(p string) error { return syscall.Mkfifo(p, 0o644) }, "error z.yaml:0 unreadable",
+			"false false false",
+		},
 		{"a link to /dev/null", func(p string) error { return os.Symlink("/dev/null", p) }, "", "true true true"},
 		{"a loop", func(p string) error { return os.Symlink("z.yaml", p) }, "error z.yaml:0 unreadable", "false false false"},
-		{"a large file", func(p string) error { return os.WriteFile(p, make([]byte, MaxPolicy+1), 0o644) }, "error z.yaml:0 unreadable", "false false false"},
+		{
+			"a large file", func(p string) error { return os.WriteFile(p, make([]byte, MaxPolicy+1), 0o644) },
+			"error z.yaml:0 unreadable", "false false false",
+		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			root := t.TempDir()
@@ -465,7 +545,10 @@ func TestRegistriesDir(t *testing.T) {
 			for name, in := range map[string]struct {
 				paths []string
 				root  string
-			}{"the folder": {paths: []string{dir}}, "with a policy": {paths: []string{root + "/etc/containers/policy.json", dir}}, "the host": {root: root}} {
+			}{"the folder": {paths: []string{dir}}, "with a policy": {paths: []string{
+				root + "/etc/containers/policy.json",
+				dir,
+			}}, "the host": {root: root}} {
 				r, err := Run(in.paths, Options{Root: in.root, Readers: all, Now: time.Now()})
 				if err != nil {
 					t.Fatalf("%s: %v", name, err)
@@ -492,11 +575,13 @@ func TestRegistriesDir(t *testing.T) {
 	}
 }
 
-// TestMaskedByDangling: a link to nothing hides the file of its name in the vendor's directory, as it does for the library.
+// TestMaskedByDangling: a link to nothing hides the file of its name in the vendor's directory, as it does for the
+// library.
 func TestMaskedByDangling(t *testing.T) {
 	root := t.TempDir()
 	write(t, root, map[string]string{
-		"etc/containers/policy.json": signedPolicy, "etc/containers/registries.d/a.yaml": "docker: {}\n", "usr/share/containers/registries.d/corp.yaml": lookaside,
+		"etc/containers/policy.json": signedPolicy, "etc/containers/registries.d/a.yaml": "docker: {}\n",
+		"usr/share/containers/registries.d/corp.yaml": lookaside,
 		"etc/pki/corp.gpg": string(newKey(t, fixture.KeyOptions{}).Binary),
 	})
 	if err := os.Symlink("/nowhere", root+"/etc/containers/registries.d/corp.yaml"); err != nil {
@@ -513,7 +598,8 @@ func TestMaskedByDangling(t *testing.T) {
 
 // TestV6 holds what is said of files with an OpenPGP v6 key against what gpgme imports of them.
 func TestV6(t *testing.T) {
-	a, b, c, v6 := newKey(t, fixture.KeyOptions{}), newKey(t, fixture.KeyOptions{}), newKey(t, fixture.KeyOptions{}), v6Key(t)
+	a, b, c, v6 := newKey(t, fixture.KeyOptions{}), newKey(t, fixture.KeyOptions{}),
+		newKey(t, fixture.KeyOptions{}), v6Key(t)
 	names := map[string]string{a.Fingerprint: "a", b.Fingerprint: "b", c.Fingerprint: "c"}
 	for _, tt := range []struct {
 		name string
@@ -574,8 +660,14 @@ func TestTrustKeys(t *testing.T) {
 	}{
 		{"pinned", "[" + a.Fingerprint + "]", a.Binary, ""},
 		{"not pinned", "", a.Binary, "warning trust.yaml:7 key-not-pinned"},
-		{"more than pinned", "[" + a.Fingerprint + "]", append(append([]byte{}, a.Binary...), b.Binary...), "warning trust.yaml:7 key-not-pinned"},
-		{"another", "[" + a.Fingerprint + "]", b.Binary, "warning trust.yaml:7 key-not-pinned\nerror trust.yaml:7 key-pin-missing"},
+		{
+			"more than pinned", "[" + a.Fingerprint + "]", append(append([]byte{}, a.Binary...), b.Binary...),
+			"warning trust.yaml:7 key-not-pinned",
+		},
+		{
+			"another", "[" + a.Fingerprint + "]", b.Binary,
+			"warning trust.yaml:7 key-not-pinned\nerror trust.yaml:7 key-pin-missing",
+		},
 		{"missing", "[" + a.Fingerprint + "]", nil, "error trust.yaml:7 key-missing"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -583,9 +675,13 @@ func TestTrustKeys(t *testing.T) {
 			if tt.pins != "" {
 				pins = ", fingerprints: " + tt.pins
 			}
-			dir := write(t, t.TempDir(), map[string]string{"trust.yaml": "apiVersion: nodetrust.io/v1alpha1\nkind: TrustConfig\nmetadata: {name: corp}\nspec:\n  pools: [worker]\n  keys:\n" +
-				"  - {name: corp, path: /etc/pki/corp.gpg" + pins + "}\n  default: reject\n  registries:\n  - scope: example.com/team\n    require: [{signedBy: [corp]}]\n    lookaside: https://example.com/sigs\n" +
-				"  canaries:\n  - {image: 'example.com/team/a@sha256:" + strings.Repeat("a", 64) + "', expect: accept}\n  - {image: 'example.com/team/b@sha256:" + strings.Repeat("b", 64) + "', expect: refuse}\n"})
+			dir := write(t, t.TempDir(), map[string]string{
+				"trust.yaml": "apiVersion: nodetrust.io/v1alpha1\nkind: TrustConfig\nmetadata: {name: corp}\nspec:\n  pools: [worker]\n  keys:\n" +
+					"  - {name: corp, path: /etc/pki/corp.gpg" + pins +
+					"}\n  default: reject\n  registries:\n  - scope: example.com/team\n    require: [{signedBy: [corp]}]\n    lookaside: https://example.com/sigs\n" +
+					"  canaries:\n  - {image: 'example.com/team/a@sha256:" + strings.Repeat("a", 64) +
+					"', expect: accept}\n  - {image: 'example.com/team/b@sha256:" + strings.Repeat("b", 64) + "', expect: refuse}\n",
+			})
 			if tt.file != nil {
 				write(t, dir, map[string]string{"root/etc/pki/corp.gpg": string(tt.file)})
 			}
@@ -630,7 +726,8 @@ spec:
 
 func TestKeyData(t *testing.T) {
 	k := newKey(t, fixture.KeyOptions{Expire: "20d"})
-	policy := strings.Replace(signedPolicy, `"keyPath":"/etc/pki/corp.gpg"`, `"keyData":"`+base64.StdEncoding.EncodeToString(k.Binary)+`"`, 1)
+	policy := strings.Replace(signedPolicy, `"keyPath":"/etc/pki/corp.gpg"`,
+		`"keyData":"`+base64.StdEncoding.EncodeToString(k.Binary)+`"`, 1)
 	dir := write(t, t.TempDir(), map[string]string{"policy.json": policy})
 	r, err := Run([]string{filepath.Join(dir, "policy.json")}, Options{Now: time.Now()})
 	if err != nil {
@@ -639,12 +736,14 @@ func TestKeyData(t *testing.T) {
 	if got := summary(r, dir); got != "warning policy.json:3 key-expires-soon" {
 		t.Errorf("got %s", got)
 	}
-	if keys := PolicyKeys([]byte(policy), "/"); len(keys) != 1 || keys[0].Fingerprint != k.Fingerprint || keys[0].Expires.IsZero() {
+	if keys := PolicyKeys([]byte(policy), "/"); len(keys) != 1 || keys[0].Fingerprint != k.Fingerprint ||
+		keys[0].Expires.IsZero() {
 		t.Errorf("got %+v", keys)
 	}
 }
 
-// TestTrustReaders: of a trust.yaml that asks for more than a reader can, that is said, and nothing of files that are never rendered.
+// TestTrustReaders: of a trust.yaml that asks for more than a reader can, that is said, and nothing of files that are
+// never rendered.
 func TestTrustReaders(t *testing.T) {
 	dir := write(t, t.TempDir(), map[string]string{"trust.yaml": `apiVersion: nodetrust.io/v1alpha1
 kind: TrustConfig
@@ -684,12 +783,31 @@ func TestReaders(t *testing.T) {
 	}{
 		{"current", signedPolicy, "", []string{CurrentLibrary}, "", "containers-image-5.42.1 true"},
 		{"old", signedPolicy, "", []string{"rhel7", "cri-o-1.34"}, "", "rhel7 true, cri-o-1.34 true"},
-		{"keyPaths", strings.Replace(signedPolicy, `"keyPath":"/etc/pki/corp.gpg"`, `"keyPaths":["/etc/pki/corp.gpg"]`, 1), "", []string{"rhel7", "rhel9"}, "", "rhel7 false, rhel9 true"},
+		{
+			"keyPaths", strings.Replace(signedPolicy, `"keyPath":"/etc/pki/corp.gpg"`, `"keyPaths":["/etc/pki/corp.gpg"]`, 1),
+			"",
+			[]string{"rhel7", "rhel9"},
+			"", "rhel7 false, rhel9 true",
+		},
 		{"wildcard", wildcard, "", []string{"rhel7"}, "error policy.json:3 reader-ignores", "rhel7 true"},
 		{"lookaside", signedPolicy, lookaside, []string{"rhel7"}, "error registries.d/a.yaml:2 reader-ignores", "rhel7 true"},
-		{"both names", signedPolicy, lookaside + "    sigstore: https://example.com/sigs\n", []string{"rhel7"}, "", "rhel7 true"},
-		{"pki", docker(`"example.com/a":[{"type":"sigstoreSigned","pki":{"caRootsPath":"/c","subjectEmail":"e"}}]`), "", []string{"podman-5.2", "podman-5.6"}, "", "podman-5.2 false, podman-5.6 true"},
-		{"broken for all", "{}", "", []string{"rhel7", CurrentLibrary}, "error policy.json:1 missing-default", "rhel7 false, containers-image-5.42.1 false"},
+		{
+			"both names", signedPolicy, lookaside + "    sigstore: https://example.com/sigs\n",
+			[]string{"rhel7"},
+			"",
+			"rhel7 true",
+		},
+		{
+			"pki", docker(`"example.com/a":[{"type":"sigstoreSigned","pki":{"caRootsPath":"/c","subjectEmail":"e"}}]`), "",
+			[]string{"podman-5.2", "podman-5.6"},
+			"", "podman-5.2 false, podman-5.6 true",
+		},
+		{
+			"broken for all", "{}", "",
+			[]string{"rhel7", CurrentLibrary},
+			"error policy.json:1 missing-default",
+			"rhel7 false, containers-image-5.42.1 false",
+		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			files := map[string]string{"policy.json": tt.policy}
@@ -711,7 +829,8 @@ func TestReaders(t *testing.T) {
 			}
 		})
 	}
-	if _, err := Run([]string{t.TempDir()}, Options{Readers: []string{"windows-95"}}); err == nil || !strings.Contains(err.Error(), "windows-95") {
+	if _, err := Run([]string{t.TempDir()}, Options{Readers: []string{"windows-95"}}); err == nil ||
+		!strings.Contains(err.Error(), "windows-95") {
 		t.Errorf("got %v, want an error about the reader", err)
 	}
 }
@@ -720,12 +839,16 @@ func TestReaders(t *testing.T) {
 func TestPathSet(t *testing.T) {
 	dir := write(t, t.TempDir(), map[string]string{
 		"policy.json": signedPolicy, "registries.d/a.yaml": lookaside,
-		"registries.conf": "[[registry]]\nlocation = \"example.com\"\n[[registry.mirror]]\nlocation = \"mirror.corp\"\ninsecure = true\n",
-		"mirrors.conf":    "[[registry]]\nlocation = \"example.com\"\n", "crio.conf": "[crio.image]\nsignature_policy = \"/p.json\"\n",
+		"registries.conf":   "[[registry]]\nlocation = \"example.com\"\n[[registry.mirror]]\nlocation = \"mirror.corp\"\ninsecure = true\n",
+		"mirrors.conf":      "[[registry]]\nlocation = \"example.com\"\n",
+		"crio.conf":         "[crio.image]\nsignature_policy = \"/p.json\"\n",
 		"registries-x.conf": "[[registry", "crio-x.conf": "[crio", "other.conf": "a = 1\n",
 	})
 	for _, tt := range []struct{ paths, want string }{
-		{"policy.json registries.d registries.conf", "warning registries.conf:4 registry-insecure\nwarning registries.conf:4 mirror-no-lookaside"},
+		{
+			"policy.json registries.d registries.conf",
+			"warning registries.conf:4 registry-insecure\nwarning registries.conf:4 mirror-no-lookaside",
+		},
 		{"registries.conf", ""},
 		{"policy.json registries.d mirrors.conf", ""},
 		{"policy.json registries.d registries.conf mirrors.conf", ""}, // the later one counts
@@ -752,7 +875,8 @@ func TestPathSet(t *testing.T) {
 
 func TestInput(t *testing.T) {
 	dir := write(t, t.TempDir(), map[string]string{
-		"big.json": "{" + strings.Repeat(" ", MaxPolicy), "text": "hello\n", "empty/x": "", "host/etc/containers/policy.json": "{}",
+		"big.json": "{" + strings.Repeat(" ", MaxPolicy), "text": "hello\n", "empty/x": "",
+		"host/etc/containers/policy.json": "{}",
 	})
 	for _, tt := range []struct {
 		name, path, want string

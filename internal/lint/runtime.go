@@ -13,14 +13,23 @@ import (
 )
 
 // unitDirs hold systemd units and, below NAME.d, their drop-ins.
-var unitDirs = []string{"/etc/systemd/system", "/run/systemd/system", "/usr/local/lib/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system"}
+var unitDirs = []string{
+	"/etc/systemd/system", "/run/systemd/system", "/usr/local/lib/systemd/system",
+	"/usr/lib/systemd/system", "/lib/systemd/system",
+}
 
 // environmentFiles set variables for whole systems or for CRI-O without a unit that says so.
-var environmentFiles = []string{"/etc/environment", "/etc/sysconfig/crio", "/etc/default/crio", "/etc/sysconfig/crio-network", "/etc/sysconfig/crio-storage"}
+var environmentFiles = []string{
+	"/etc/environment", "/etc/sysconfig/crio", "/etc/default/crio",
+	"/etc/sysconfig/crio-network", "/etc/sysconfig/crio-storage",
+}
 
-// maskingVariables make a reader take its files from elsewhere. All but the first count only for the runtimes' own units: others
-// may have a home of their own, and no other program knows CRI-O's.
-var maskingVariables = []string{"CONTAINERS_POLICY_JSON", "XDG_CONFIG_HOME", "HOME", "CONTAINER_SIGNATURE_POLICY", "CONTAINER_SIGNATURE_POLICY_DIR"}
+// maskingVariables make a reader take its files from elsewhere. All but the first count only for the runtimes' own
+// units: others may have a home of their own, and no other program knows CRI-O's.
+var maskingVariables = []string{
+	"CONTAINERS_POLICY_JSON", "XDG_CONFIG_HOME", "HOME", "CONTAINER_SIGNATURE_POLICY",
+	"CONTAINER_SIGNATURE_POLICY_DIR",
+}
 
 const maxUnit = 256 << 10
 
@@ -59,7 +68,10 @@ func (r *runner) environment() {
 // skipped says that something could not be looked at. What isn't there sets no variable.
 func (r *runner) skipped(p string, err error) {
 	if !errors.Is(err, fs.ErrNotExist) {
-		r.add(Finding{Severity: Warning, Code: "unit-unreadable", File: p, Message: fmt.Sprintf("whether it makes the runtime read another policy.json can't be told: %v", err)})
+		r.add(Finding{
+			Severity: Warning, Code: "unit-unreadable", File: p,
+			Message: fmt.Sprintf("whether it makes the runtime read another policy.json can't be told: %v", err),
+		})
 	}
 }
 
@@ -126,8 +138,9 @@ func (r *runner) flags(file string, line int, text string) {
 		if name == "signature-policy" || name == "signature-policy-dir" {
 			r.add(Finding{
 				Severity: Error, Code: "policy-environment", File: file, Line: line,
-				Message: "starts CRI-O with --" + name + ": it does not read " + trust.PolicyPath + " and " + namespacedDir + " but what is named there",
-				Hint:    "remove it, or lint the file it names",
+				Message: "starts CRI-O with --" + name + ": it does not read " + trust.PolicyPath + " and " + namespacedDir +
+					" but what is named there",
+				Hint: "remove it, or lint the file it names",
 			})
 		}
 	}

@@ -14,7 +14,8 @@ import (
 
 // transportNames are the transports that policy.json may name; ostree was removed from the library but is still taken.
 var transportNames = []string{
-	"docker", "docker-daemon", "docker-archive", "dir", "oci", "oci-archive", "containers-storage", "atomic", "sif", "tarball", "ostree",
+	"docker", "docker-daemon", "docker-archive", "dir", "oci", "oci-archive", "containers-storage", "atomic", "sif",
+	"tarball", "ostree",
 }
 
 var atomicScope = regexp.MustCompile(`^[^/]*(/[^:/]*(/[^:/]*(:[^:/]*)?)?)?$`)
@@ -95,5 +96,6 @@ const (
 
 // isTagScope reports whether the scope names one tag.
 func isTagScope(scope string) bool {
-	return !strings.Contains(scope, "@") && strings.Contains(scope, "/") && strings.LastIndex(scope, ":") > strings.LastIndex(scope, "/")
+	return !strings.Contains(scope, "@") && strings.Contains(scope, "/") &&
+		strings.LastIndex(scope, ":") > strings.LastIndex(scope, "/")
 }

@@ -27,10 +27,11 @@ type Options struct {
 	// Policy is where signatures are read, by its lookasides, and what must be satisfied with the tree alone.
 	Policy *verify.Policy
 	Image  verify.Options
-	// Platforms are those, as in Image.Platform, for which an image of several must be accepted; none is all that a runtime may
-	// choose.
+	// Platforms are those, as in Image.Platform, for which an image of several must be accepted; none is all that a
+	// runtime may choose.
 	Platforms []string
-	// Places are the repositories, host and path, from which nodes may pull an image: under each the signatures are laid out.
+	// Places are the repositories, host and path, from which nodes may pull an image: under each the signatures are laid
+	// out.
 	Places func(image string) ([]string, error)
 	// Releases has signatures of release images, which no lookaside has; asked for images of IsRelease.
 	Releases  []release.Source
@@ -72,9 +73,9 @@ type Result struct {
 // Releases are signatures that were found for release images, by digest.
 type Releases map[string][][]byte
 
-// Collect reads the signatures of images, writes them into the tree, and judges each image with the tree's signatures alone.
-// The error is nil unless the tree can't be written or ctx has ended; what is in the tree then is whole, and the next run goes
-// on with it.
+// Collect reads the signatures of images, writes them into the tree, and judges each image with the tree's signatures
+// alone. The error is nil unless the tree can't be written or ctx has ended; what is in the tree then is whole, and
+// the next run goes on with it.
 func Collect(ctx context.Context, t *Tree, o Options) (Result, Releases, error) {
 	if err := t.Sweep(); err != nil {
 		return Result{}, nil, fmt.Errorf("cleaning the lookaside: %w", err)
@@ -145,7 +146,10 @@ func (c *collector) finished(total int) {
 
 // image collects one image. Only what makes all others pointless is an error.
 func (c *collector) image(ctx context.Context, name string) (Image, error) {
-	out := Image{Verdict: verdict.Verdict{Image: name, Verdict: verdict.Unknown, Mechanism: mechanism.Name}, Places: []string{}}
+	out := Image{
+		Verdict: verdict.Verdict{Image: name, Verdict: verdict.Unknown, Mechanism: mechanism.Name},
+		Places:  []string{},
+	}
 	if c.o.Image.Timeout > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, c.o.Image.Timeout)
@@ -169,7 +173,10 @@ func (c *collector) image(ctx context.Context, name string) (Image, error) {
 		if !errors.As(err, &known) {
 			return out, err
 		}
-		out.Verdict = verdict.Verdict{Image: name, Verdict: verdict.Unknown, Reason: known.Reason, Message: err.Error(), Mechanism: mechanism.Name}
+		out.Verdict = verdict.Verdict{
+			Image: name, Verdict: verdict.Unknown, Reason: known.Reason, Message: err.Error(),
+			Mechanism: mechanism.Name,
+		}
 		return out, nil
 	}
 	err = c.add(ctx, &out, r)
@@ -226,8 +233,8 @@ func (c *collector) read(ctx context.Context, name string) (record, error) {
 	return record{Image: name, Repository: content.Repository, Digest: content.Digest, Manifests: manifests}, nil
 }
 
-// release adds the signatures that stores of releases have. An error is of the first store that may have more: others may have
-// enough.
+// release adds the signatures that stores of releases have. An error is of the first store that may have more: others
+// may have enough.
 func (c *collector) release(ctx context.Context, r record) (missed error) {
 	if c.o.IsRelease == nil || !c.o.IsRelease(r.Repository) {
 		return nil
@@ -278,8 +285,8 @@ func (c *collector) lock(dir string) (unlock func()) {
 	return l.Unlock
 }
 
-// prove judges the image under each path with nothing but the tree's signatures, and sigstore signatures, which are copied
-// together with images and lie in no lookaside. The worst answer stands.
+// prove judges the image under each path with nothing but the tree's signatures, and sigstore signatures, which are
+// copied together with images and lie in no lookaside. The worst answer stands.
 func (c *collector) prove(ctx context.Context, out *Image, r record, paths []string) error {
 	for n, path := range paths {
 		one, err := c.judge(ctx, r, path)
@@ -302,8 +309,8 @@ func worse(a, b verdict.Answer) bool {
 	return slices.Index(rank, a) > slices.Index(rank, b)
 }
 
-// judge makes a directory image of the manifests and the tree's signatures, and has it judged as the image: each instance of an
-// index that must be accepted. The verdict is the first of the worst.
+// judge makes a directory image of the manifests and the tree's signatures, and has it judged as the image: each
+// instance of an index that must be accepted. The verdict is the first of the worst.
 func (c *collector) judge(ctx context.Context, r record, path string) (out Image, err error) {
 	dir, err := os.MkdirTemp("", "nodetrust-lookaside-")
 	if err != nil {
@@ -327,7 +334,8 @@ func (c *collector) judge(ctx context.Context, r record, path string) (out Image
 		}
 		if d.named() {
 			out.Instances = append(out.Instances, Instance{
-				Platform: d.platform, Digest: cmp.Or(d.instance, v.Digest), Verdict: v.Verdict, Reason: v.Reason, Message: v.Message,
+				Platform: d.platform, Digest: cmp.Or(d.instance, v.Digest), Verdict: v.Verdict, Reason: v.Reason,
+				Message: v.Message,
 			})
 		}
 	}
@@ -360,13 +368,15 @@ func (c *collector) layOut(dir string, r record, path string) (count int, err er
 	return count, err
 }
 
-// demand is what must be accepted of an image: the platform's instance, that of a digest, or the image if both are empty.
+// demand is what must be accepted of an image: the platform's instance, that of a digest, or the image if both are
+// empty.
 type demand struct{ platform, instance string }
 
 func (d demand) named() bool { return d != demand{} }
 
-// demanded are the instances that must be accepted: those of the platforms asked for, else all that a runtime may choose from
-// the index. An image that is no index is demanded as it is, and so is an index of nothing that a runtime may choose.
+// demanded are the instances that must be accepted: those of the platforms asked for, else all that a runtime may
+// choose from the index. An image that is no index is demanded as it is, and so is an index of nothing that a runtime
+// may choose.
 func (c *collector) demanded(r record) (out []demand, err error) {
 	instances, err := verify.Instances(r.Manifests[0].Manifest)
 	if err != nil {
@@ -418,6 +428,7 @@ func (i *Image) nameInstances() {
 		}
 	}
 	if len(bad) > 0 {
-		i.Message = fmt.Sprintf("%d of %d platforms are not accepted: %s: %s", len(bad), len(i.Instances), strings.Join(bad, ", "), i.Message)
+		i.Message = fmt.Sprintf("%d of %d platforms are not accepted: %s: %s", len(bad), len(i.Instances),
+			strings.Join(bad, ", "), i.Message)
 	}
 }

@@ -60,7 +60,8 @@ func newWorld(t *testing.T) *world {
 func (w *world) open(lookaside, registriesConf string) *verify.Policy {
 	w.t.Helper()
 	policy, registries := w.files(lookaside)
-	p, err := verify.Rendered(verify.File{Path: "policy.json", Data: policy}, []verify.File{{Path: "all.yaml", Data: registries}},
+	p, err := verify.Rendered(verify.File{Path: "policy.json", Data: policy},
+		[]verify.File{{Path: "all.yaml", Data: registries}},
 		verify.Settings{RegistriesConf: registriesConf})
 	check(w.t, err)
 	w.t.Cleanup(func() { check(w.t, p.Close()) })
@@ -69,7 +70,8 @@ func (w *world) open(lookaside, registriesConf string) *verify.Policy {
 
 func (w *world) files(lookaside string) (policy, registries []byte) {
 	return fmt.Appendf(nil, `{"default":[{"type":"reject"}],"transports":{"docker":{%q:[{"type":"signedBy","keyType":"GPGKeys","keyData":%q}]}}}`,
-		w.registry.Host, base64.StdEncoding.EncodeToString(w.key.Binary)), fmt.Appendf(nil, "default-docker: {lookaside: %q}\n", lookaside)
+			w.registry.Host, base64.StdEncoding.EncodeToString(w.key.Binary)),
+		fmt.Appendf(nil, "default-docker: {lookaside: %q}\n", lookaside)
 }
 
 // insecure is a registries.conf for registries without TLS.
@@ -79,7 +81,8 @@ func (w *world) insecure(hosts ...string) string {
 
 // mirrored is a registries.conf of nodes: everything comes from below rh/ of the mirror.
 func (w *world) mirrored() string {
-	return w.write("mirrored.conf", fixture.Insecure(w.registry.Host)+fmt.Sprintf("[[registry.mirror]]\nlocation = %q\ninsecure = true\n", w.mirror.Host+"/rh"))
+	return w.write("mirrored.conf", fixture.Insecure(w.registry.Host)+
+		fmt.Sprintf("[[registry.mirror]]\nlocation = %q\ninsecure = true\n", w.mirror.Host+"/rh"))
 }
 
 func (w *world) write(name, text string) string {
@@ -141,7 +144,8 @@ func (w *world) tree() (files []string) {
 
 func equals(digest string) string { return strings.Replace(digest, ":", "=", 1) }
 
-// TestCollect: what is collected is enough for a node that has nothing but the directory, under the own name and a mirror's.
+// TestCollect: what is collected is enough for a node that has nothing but the directory, under the own name and a
+// mirror's.
 func TestCollect(t *testing.T) {
 	w := newWorld(t)
 	one := w.push("team/one", w.other, w.key)
@@ -161,7 +165,8 @@ func TestCollect(t *testing.T) {
 		t.Fatalf("%+v", r)
 	}
 	for i, want := range []int{2, 1, 2, 2} {
-		if got := r.Images[i]; got.Signatures != want || got.Verdict.Verdict != verdict.Accept || got.Verdict.Image != images[i] {
+		if got := r.Images[i]; got.Signatures != want || got.Verdict.Verdict != verdict.Accept ||
+			got.Verdict.Image != images[i] {
 			t.Errorf("%+v, want %d signatures", got, want)
 		}
 	}
@@ -170,7 +175,8 @@ func TestCollect(t *testing.T) {
 		for _, d := range instances {
 			want = append(want, below+"multi@"+equals(d)+"/signature-1")
 		}
-		want = append(want, below+"one@"+equals(one)+"/signature-1", below+"one@"+equals(one)+"/signature-2", below+"two@"+equals(two)+"/signature-1")
+		want = append(want, below+"one@"+equals(one)+"/signature-1", below+"one@"+equals(one)+"/signature-2",
+			below+"two@"+equals(two)+"/signature-1")
 	}
 	slices.Sort(want)
 	if got := w.tree(); !slices.Equal(slices.Sorted(slices.Values(got)), want) {
@@ -228,9 +234,13 @@ func (w *world) podman(images ...string) {
 		policy, registries := w.files(lookaside)
 		check(t, os.WriteFile(filepath.Join(config, "policy.json"), policy, 0o644))
 		check(t, os.WriteFile(filepath.Join(config, "registries.d", "all.yaml"), registries, 0o644))
-		cmd := exec.CommandContext(t.Context(), "podman", "--root", home+"/s", "--runroot", home+"/r", "--tmpdir", home+"/t", "--storage-driver", "vfs",
+		cmd := exec.CommandContext(t.Context(), "podman", "--root", home+"/s", "--runroot", home+"/r", "--tmpdir", home+"/t",
+			"--storage-driver", "vfs",
 			"--cgroup-manager", "cgroupfs", "--events-backend", "none", "pull", "--quiet", image)
-		cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + home, "CONTAINERS_REGISTRIES_CONF=" + conf, "XDG_RUNTIME_DIR=" + home}
+		cmd.Env = []string{
+			"PATH=" + os.Getenv("PATH"), "HOME=" + home, "CONTAINERS_REGISTRIES_CONF=" + conf,
+			"XDG_RUNTIME_DIR=" + home,
+		}
 		if out, err := cmd.CombinedOutput(); err != nil {
 			return fmt.Errorf("%w: %s", err, out)
 		}
@@ -271,7 +281,8 @@ func TestCollect_incomplete(t *testing.T) {
 	} {
 		r, _, err := w.collect(Options{}, good, test.image)
 		check(t, err)
-		if got := r.Images[1]; r.Verdict != test.answer || got.Verdict.Verdict != test.answer || got.Reason != test.reason || r.Images[0].Verdict.Verdict != verdict.Accept {
+		if got := r.Images[1]; r.Verdict != test.answer || got.Verdict.Verdict != test.answer || got.Reason != test.reason ||
+			r.Images[0].Verdict.Verdict != verdict.Accept {
 			t.Errorf("%s: %s; %s %s %s", test.image, r.Verdict, got.Verdict.Verdict, got.Reason, got.Message)
 		}
 	}
@@ -308,8 +319,22 @@ func TestCollect_platforms(t *testing.T) {
 		{"one of three", []string{"amd64", "arm64", "s390x"}, []int{2}, nil, verdict.Refuse, []int{0, 1}, 3},
 		{"not this host's", []string{"arm64", "s390x"}, []int{0, 1}, nil, verdict.Accept, nil, 2},
 		{"platform", []string{"amd64", "arm64"}, []int{0}, []string{"linux/amd64"}, verdict.Accept, nil, 1},
-		{"two platforms", []string{"amd64", "arm64", "s390x"}, []int{0, 1}, []string{"linux/arm64", "linux/amd64"}, verdict.Accept, nil, 2},
-		{"two platforms, one signed", []string{"amd64", "arm64", "s390x"}, []int{1}, []string{"linux/arm64", "linux/s390x"}, verdict.Refuse, []int{2}, 2},
+		{
+			"two platforms",
+			[]string{"amd64", "arm64", "s390x"},
+			[]int{0, 1},
+			[]string{"linux/arm64", "linux/amd64"},
+			verdict.Accept, nil, 2,
+		},
+		{
+			"two platforms, one signed",
+			[]string{"amd64", "arm64", "s390x"},
+			[]int{1},
+			[]string{"linux/arm64", "linux/s390x"},
+			verdict.Refuse,
+			[]int{2},
+			2,
+		},
 		{"absent platform", []string{"amd64"}, []int{0}, []string{"linux/amd64", "linux/ppc64le"}, verdict.Unknown, nil, 2},
 		{"attestations", []string{"amd64", attestation}, []int{0}, nil, verdict.Accept, nil, 1},
 		{"nothing but attestations", []string{attestation}, []int{0}, nil, verdict.Unknown, nil, 0},
@@ -333,7 +358,8 @@ func TestCollect_platforms(t *testing.T) {
 					t.Fatalf("%s: %+v", r.Verdict, got)
 				}
 				for i, d := range instances {
-					if want := slices.Contains(test.named, i); strings.Contains(got.Message, d) != want && test.answer == verdict.Refuse {
+					if want := slices.Contains(test.named, i); strings.Contains(got.Message, d) != want &&
+						test.answer == verdict.Refuse {
 						t.Errorf("%s is named: %t, want %t: %s", d, !want, want, got.Message)
 					}
 				}
@@ -387,7 +413,8 @@ func TestCollect_resumed(t *testing.T) {
 		}
 	}
 	// Again: nothing is asked, nothing written, unless told so.
-	if _, _, err = w.collect(Options{}, first, second); err != nil || len(w.registry.Requests())+len(w.lookaside.Requests()) > 0 {
+	if _, _, err = w.collect(Options{}, first, second); err != nil ||
+		len(w.registry.Requests())+len(w.lookaside.Requests()) > 0 {
 		t.Errorf("asked again, %v", err)
 	}
 	w.sign(w.other, "team/first", first[strings.Index(first, "@")+1:], 2)
@@ -405,7 +432,8 @@ func TestCollect_resumed(t *testing.T) {
 		check(t, os.WriteFile(name, bytes.Replace(b, []byte(`"Manifest":"`), []byte(`"Manifest":"AAAA`), 1), 0o644))
 	}
 	w.registry.Requests()
-	if r, _, err := w.collect(Options{}, first, second); err != nil || r.Verdict != verdict.Accept || len(w.registry.Requests()) == 0 {
+	if r, _, err := w.collect(Options{}, first, second); err != nil || r.Verdict != verdict.Accept ||
+		len(w.registry.Requests()) == 0 {
 		t.Errorf("%v %+v", err, r)
 	}
 }
@@ -423,7 +451,8 @@ func TestCollect_signedSince(t *testing.T) {
 	w.lookaside.Fault(func(rw http.ResponseWriter, _ *http.Request) { rw.WriteHeader(http.StatusForbidden) })
 	r, _, err = w.collect(Options{}, image)
 	check(t, err)
-	if got := r.Images[0]; got.Verdict.Verdict != verdict.Unknown || got.Reason != verdict.LookasideForbidden || got.Cause != "" {
+	if got := r.Images[0]; got.Verdict.Verdict != verdict.Unknown || got.Reason != verdict.LookasideForbidden ||
+		got.Cause != "" {
 		t.Errorf("%+v", got)
 	}
 	w.lookaside.Fault(nil)
@@ -449,7 +478,8 @@ func TestCollect_release(t *testing.T) {
 	is := func(repository string) bool { return strings.HasSuffix(repository, "/release") }
 	r, found, err := w.collect(Options{Releases: []release.Source{maps}, IsRelease: is}, image)
 	check(t, err)
-	if r.Verdict != verdict.Accept || len(found[digest]) != 1 || !bytes.Equal(found[digest][0], sig) || len(w.tree()) != 2 {
+	if r.Verdict != verdict.Accept || len(found[digest]) != 1 || !bytes.Equal(found[digest][0], sig) ||
+		len(w.tree()) != 2 {
 		t.Errorf("%+v", r)
 	}
 	w.dir = t.TempDir()
@@ -502,7 +532,10 @@ func TestTree_hostile(t *testing.T) {
 	defer tree.Close()
 	const digest = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 	sig := [][]byte{[]byte("s")}
-	for _, name := range []string{"", ".", "..", "../x", "a/../../x", "/etc", "a//b", "a/", ".nodetrust", "a/.hidden", "a@sha256=x", "a:b", `a\b`} {
+	for _, name := range []string{
+		"", ".", "..", "../x", "a/../../x", "/etc", "a//b", "a/", ".nodetrust", "a/.hidden",
+		"a@sha256=x", "a:b", `a\b`,
+	} {
 		if n, err := tree.Put(name, digest, sig); err == nil || n != 0 {
 			t.Errorf("Put(%q) is no error", name)
 		}
@@ -544,7 +577,8 @@ func TestTree_hostile(t *testing.T) {
 	if _, err := tree.Put("c", digest, flood); err == nil {
 		t.Error("takes more signatures than a runtime reads")
 	}
-	check(t, os.WriteFile(filepath.Join(dir, "b@"+equals(digest), "signature-3"), make([]byte, verify.MaxSignatureSize+1), 0o644))
+	check(t, os.WriteFile(filepath.Join(dir, "b@"+equals(digest), "signature-3"),
+		make([]byte, verify.MaxSignatureSize+1), 0o644))
 	if _, err := tree.Signatures("b", digest); err == nil {
 		t.Error("reads a file larger than a signature")
 	}
@@ -560,7 +594,8 @@ func TestRegistries(t *testing.T) {
 	}
 	r := Result{Images: []Image{
 		image("registry.redhat.io/ubi9/ubi:9.4", "registry.redhat.io", "host", 1, "mirror.corp:5000/redhat/ubi9/ubi"),
-		image("registry.redhat.io/ubi8/ubi@sha256:0", "registry.redhat.io", "host", 1, "mirror.corp:5000/redhat/ubi8/ubi", "other.corp/ubi8/ubi"),
+		image("registry.redhat.io/ubi8/ubi@sha256:0", "registry.redhat.io", "host", 1, "mirror.corp:5000/redhat/ubi8/ubi",
+			"other.corp/ubi8/ubi"),
 		image("quay.io/corp/app:1", "", "default", 2),
 		image("quay.io/odd/app:1", "quay.io/odd/app:1", "exact", 1, "mirror.corp:5000/elsewhere"),
 		image("docker.io/library/unsigned:1", "", "default", 0),

@@ -1,5 +1,5 @@
-// Package lookaside collects detached signatures into a directory that nodes use as a file:// lookaside, where no web server
-// of signatures can be reached, and proves that a policy is satisfied with what is in it.
+// Package lookaside collects detached signatures into a directory that nodes use as a file:// lookaside, where no web
+// server of signatures can be reached, and proves that a policy is satisfied with what is in it.
 package lookaside
 
 import (
@@ -25,8 +25,9 @@ const stateDir = ".nodetrust"
 // maxState bounds a file in stateDir, in bytes: manifests of an image for many platforms.
 const maxState = 64 << 20
 
-// Tree is a lookaside in a directory: REPOSITORY@sha256=HEX/signature-N. Nothing outside of the directory is read or written,
-// whatever links lie in it. It may be used by several goroutines as long as they write to different directories.
+// Tree is a lookaside in a directory: REPOSITORY@sha256=HEX/signature-N. Nothing outside of the directory is read or
+// written, whatever links lie in it. It may be used by several goroutines as long as they write to different
+// directories.
 type Tree struct {
 	root *os.Root
 }
@@ -87,8 +88,8 @@ func (t *Tree) Signatures(repository, d string) ([][]byte, error) {
 	return out, nil
 }
 
-// Put adds signatures of a manifest to those that are there already, and returns how many were added. A reader sees each
-// file whole, and the first ones of a manifest all at once.
+// Put adds signatures of a manifest to those that are there already, and returns how many were added. A reader sees
+// each file whole, and the first ones of a manifest all at once.
 func (t *Tree) Put(repository, d string, signatures [][]byte) (added int, err error) {
 	if len(signatures) == 0 {
 		return 0, nil

@@ -2,8 +2,9 @@ package outside
 
 import "reflect"
 
-// Clean returns v with Name applied to every string in it: fields, elements, keys of maps. What v points to isn't changed;
-// the result shares with it what needs no change. Bytes and what is not exported stay as they are. V must not hold itself.
+// Clean returns v with Name applied to every string in it: fields, elements, keys of maps. What v points to isn't
+// changed; the result shares with it what needs no change. Bytes and what is not exported stay as they are. V must
+// not hold itself.
 func Clean[T any](v T) T { return Without(Secrets{}, v) }
 
 // Without is Clean that takes these secrets out too.

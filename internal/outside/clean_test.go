@@ -32,8 +32,9 @@ func TestClean(t *testing.T) {
 	const raw, want = "a\x1b\u202eb", "a??b"
 	build := func(s string) report {
 		return report{
-			inner: inner{Text: s, own: raw}, Named: named1(s), Any: []any{s, 1}, Pointer: &inner{Text: s}, List: []inner{{Text: "x"}, {Text: s}},
-			Map: map[string][]string{s: {s}}, Array: [1]string{s}, Bytes: []byte(raw), When: time.Unix(1, 2),
+			inner: inner{Text: s, own: raw}, Named: named1(s), Any: []any{s, 1}, Pointer: &inner{Text: s},
+			List: []inner{{Text: "x"}, {Text: s}},
+			Map:  map[string][]string{s: {s}}, Array: [1]string{s}, Bytes: []byte(raw), When: time.Unix(1, 2),
 		}
 	}
 	in := build(raw)

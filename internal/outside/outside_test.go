@@ -38,7 +38,8 @@ func TestPrintable(t *testing.T) {
 func TestText_bounded(t *testing.T) {
 	for _, unit := range []string{"[", "é", "\x1b", "画", "Bearer abcdef0123456789 ", "\n"} {
 		got := Text(strings.Repeat(unit, 4<<20/len(unit)))
-		if len(got) > Most || len(got) < Most-len(ellipsis)-utf8.UTFMax && unit != "\n" && !strings.HasPrefix(unit, "Bearer") || !utf8.ValidString(got) {
+		if len(got) > Most || len(got) < Most-len(ellipsis)-utf8.UTFMax && unit != "\n" &&
+			!strings.HasPrefix(unit, "Bearer") || !utf8.ValidString(got) {
 			t.Errorf("4 MiB of %q: %d bytes: %q", unit, len(got), got)
 		}
 		if !strings.HasSuffix(got, ellipsis) {
@@ -63,23 +64,44 @@ func TestRedact(t *testing.T) {
 		{"userinfo", "Get https://user:hunter2@sigs.example/x: no", "Get https://[redacted]@sigs.example/x: no"},
 		{"userinfo with @", "https://user:hun@ter2@sigs.example/x", "https://[redacted]@sigs.example/x"},
 		{"user alone", "https://ghp_tokentoken@sigs.example/x", "https://[redacted]@sigs.example/x"},
-		{"query", "https://cdn.example/b?x=1&X-Amz-Signature=" + secret + "&y=2", "https://cdn.example/b?x=1&X-Amz-Signature=[redacted]&y=2"},
+		{
+			"query", "https://cdn.example/b?x=1&X-Amz-Signature=" + secret + "&y=2",
+			"https://cdn.example/b?x=1&X-Amz-Signature=[redacted]&y=2",
+		},
 		{"SAS", "https://blob.example/b?sv=2&sig=" + secret, "https://blob.example/b?sv=2&sig=[redacted]"},
 		{"token=", "token=" + secret + "; x", "token=[redacted]; x"},
 		{"JSON field", `{"access_token": "` + secret + `", "a": 1}`, `{"access_token": "[redacted]", "a": 1}`},
 		{"password:", "password: hunter2", "password: [redacted]"},
 		{"authorization", "authorization: " + secret, "authorization: [redacted]"},
 
-		{"challenge", `Bearer realm="https://auth.example/token",service="x"`, `Bearer realm="https://auth.example/token",service="x"`},
-		{"words", "Bearer authentication required; Basic authentication is off", "Bearer authentication required; Basic authentication is off"},
+		{
+			"challenge", `Bearer realm="https://auth.example/token",service="x"`,
+			`Bearer realm="https://auth.example/token",service="x"`,
+		},
+		{
+			"words", "Bearer authentication required; Basic authentication is off",
+			"Bearer authentication required; Basic authentication is off",
+		},
 		{"sentence", "invalid token: expired", "invalid token: expired"},
-		{"digest", "docker://busybox@sha256:" + strings.Repeat("0a", 32), "docker://busybox@sha256:" + strings.Repeat("0a", 32)},
+		{
+			"digest", "docker://busybox@sha256:" + strings.Repeat("0a", 32),
+			"docker://busybox@sha256:" + strings.Repeat("0a", 32),
+		},
 		{"masked", "https://user:xxxxx@sigs.example", "https://user:xxxxx@sigs.example"},
-		{"token endpoint", "https://auth.example/token?scope=repository:a/b:pull&service=x", "https://auth.example/token?scope=repository:a/b:pull&service=x"},
-		{"signature file", "reading signature: https://sigs.example/a/b@sha256=00/signature-1", "reading signature: https://sigs.example/a/b@sha256=00/signature-1"},
+		{
+			"token endpoint", "https://auth.example/token?scope=repository:a/b:pull&service=x",
+			"https://auth.example/token?scope=repository:a/b:pull&service=x",
+		},
+		{
+			"signature file", "reading signature: https://sigs.example/a/b@sha256=00/signature-1",
+			"reading signature: https://sigs.example/a/b@sha256=00/signature-1",
+		},
 		{"images", "quay.io/corp/token:v1, corp/secret:2026-01-01.abcdef0, token:v1, corp/bearer:v1.2, x.example/my-password:latest", "quay.io/corp/token:v1, corp/secret:2026-01-01.abcdef0, token:v1, corp/bearer:v1.2, x.example/my-password:latest"},
 		{"address in a query", "https://x.example?user=a@b.example", "https://x.example?user=a@b.example"},
-		{"fingerprint", "signed by key 567E347AD0044ADE55BA8A5F199E2F91FD431D51", "signed by key 567E347AD0044ADE55BA8A5F199E2F91FD431D51"},
+		{
+			"fingerprint", "signed by key 567E347AD0044ADE55BA8A5F199E2F91FD431D51",
+			"signed by key 567E347AD0044ADE55BA8A5F199E2F91FD431D51",
+		},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			if got := (Secrets{}).Redact(tc.in); got != tc.want {
@@ -118,7 +140,10 @@ func TestWriter(t *testing.T) {
 	}{
 		{name: "lines", in: "a\nb\n", want: "a\nb\n"},
 		{name: "tab and return", in: "a\tb\rc\n", want: "a b c\n"},
-		{name: "own", in: "\x1b[32mok\x1b[0m\x1b[K\n", own: []string{"\x1b[32m", "\x1b[0m", "\x1b[K"}, want: "\x1b[32mok\x1b[0m\x1b[K\n"},
+		{
+			name: "own", in: "\x1b[32mok\x1b[0m\x1b[K\n", own: []string{"\x1b[32m", "\x1b[0m", "\x1b[K"},
+			want: "\x1b[32mok\x1b[0m\x1b[K\n",
+		},
 		{name: "not own", in: "\x1b[32mok\x1b[2J", own: []string{"\x1b[32m"}, want: "\x1b[32mok?[2J"},
 		{name: "own, cut", in: "\x1b[32", own: []string{"\x1b[32m"}, want: "?[32"},
 		{name: "characters", in: "画\u202eé\n", want: "画?é\n"},

@@ -185,7 +185,8 @@ func withoutUserinfo(text string) string {
 		b.WriteString(text[:at[0]])
 		scheme, user, _ := strings.Cut(found, "://")
 		switch {
-		case strings.HasPrefix(rest, "sha256:"), strings.HasPrefix(rest, "sha384:"), strings.HasPrefix(rest, "sha512:"), strings.HasSuffix(user, "xxxxx@"):
+		case strings.HasPrefix(rest, "sha256:"), strings.HasPrefix(rest, "sha384:"), strings.HasPrefix(rest, "sha512:"),
+			strings.HasSuffix(user, "xxxxx@"):
 			b.WriteString(found)
 		default:
 			b.WriteString(scheme + "://" + redacted + "@")
@@ -227,7 +228,8 @@ func withoutBasic(found string) string {
 }
 
 // withoutNamed takes out the value of "token=…", "password":"…" and so on. Behind ":" a word is the rest of a
-// sentence or a tag ("invalid token: expired", "token:v1"); what is long and has a digit, or what is quoted, is a value.
+// sentence or a tag ("invalid token: expired", "token:v1"); what is long and has a digit, or what is quoted, is a
+// value.
 func withoutNamed(found string) string {
 	m := named().FindStringSubmatch(found)
 	name, between, value := m[1], m[2], m[3]

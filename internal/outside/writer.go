@@ -8,9 +8,9 @@ import (
 	"unicode/utf8"
 )
 
-// Writer lets lines of printable text through to another writer, and sequences of its owner's choice. Anything else that
-// Printable replaces is replaced here too, so that no text can command the terminal at the end. Several may write at the
-// same time.
+// Writer lets lines of printable text through to another writer, and sequences of its owner's choice. Anything else
+// that Printable replaces is replaced here too, so that no text can command the terminal at the end. Several may
+// write at the same time.
 type Writer struct {
 	w   io.Writer
 	own []string

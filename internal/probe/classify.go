@@ -92,7 +92,8 @@ func refused(tail string) verdict.Verdict {
 	return v
 }
 
-// lazily compiles a regular expression when it is first used: most commands of the program never judge a runtime's text.
+// lazily compiles a regular expression when it is first used: most commands of the program never judge a runtime's
+// text.
 func lazily(expr string) func() *regexp.Regexp {
 	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(expr) })
 }
@@ -179,16 +180,31 @@ const attachments = `(?:manifest|manifest body) sha256-[0-9a-f]{64}\.sig in `
 
 // unknowns name what stood in the way, in this order. They never make a refusal.
 var unknowns = []pattern{
-	{lazily(`invalid policy in "|no policy\.json file found|open \S*policy\.json: |no policy\.json file`), verdict.PolicyInvalid},
-	{lazily(`Error parsing signature storage configuration: |parsing \S*/registries\.(?:d|rootful\.d|rootless\.d)/\S+: `), verdict.RegistriesDInvalid},
-	{lazily(`unrecognized signature format|Parsing signature failed|server provided \d+ signatures`), verdict.LookasideNotSignature},
+	{
+		lazily(`invalid policy in "|no policy\.json file found|open \S*policy\.json: |no policy\.json file`),
+		verdict.PolicyInvalid,
+	},
+	{
+		lazily(`Error parsing signature storage configuration: |parsing \S*/registries\.(?:d|rootful\.d|rootless\.d)/\S+: `),
+		verdict.RegistriesDInvalid,
+	},
+	{
+		lazily(`unrecognized signature format|Parsing signature failed|server provided \d+ signatures`),
+		verdict.LookasideNotSignature,
+	},
 	{lazily(attachments + `.*(?:toomanyrequests|too many requests|429 )`), verdict.RateLimited},
-	{lazily(attachments + `.*(?:context deadline exceeded|Client\.Timeout|i/o timeout|TLS handshake timeout)`), verdict.Timeout},
+	{
+		lazily(attachments + `.*(?:context deadline exceeded|Client\.Timeout|i/o timeout|TLS handshake timeout)`),
+		verdict.Timeout,
+	},
 	{lazily(attachments), verdict.AttachmentsUnreadable},
 	{lazily(`reading signatures? from .*(?:401|403)`), verdict.LookasideForbidden},
 	{lazily(`reading signatures?(?: from|:) |@sha256=[0-9a-f]{64}/signature-\d+`), verdict.LookasideUnreachable},
 	{lazily(`(?:^|: )open \S+: (?:no such file or directory|permission denied)`), verdict.KeyMissing},
-	{lazily(`LiteralData not followed by signature|sigstore disabled|Unimplemented "keyType"`), verdict.MechanismCannotTell},
+	{
+		lazily(`LiteralData not followed by signature|sigstore disabled|Unimplemented "keyType"`),
+		verdict.MechanismCannotTell,
+	},
 	{lazily(`toomanyrequests|429 Too Many|Too Many Requests`), verdict.RateLimited},
 	{lazily(`unauthorized|authentication required|denied: |401 |403 `), verdict.Unauthorized},
 	{lazily(`name unknown|manifest unknown|404 `), verdict.ImageNotFound},

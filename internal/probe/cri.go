@@ -76,7 +76,10 @@ func pullFailure(err error) verdict.Verdict {
 	s := status.Convert(err)
 	switch s.Code() {
 	case codes.DeadlineExceeded:
-		return verdict.Verdict{Verdict: verdict.Unknown, Reason: verdict.Timeout, Message: "the runtime did not answer in time"}
+		return verdict.Verdict{
+			Verdict: verdict.Unknown, Reason: verdict.Timeout,
+			Message: "the runtime did not answer in time",
+		}
 	case codes.Canceled:
 		return verdict.Verdict{Verdict: verdict.Unknown, Reason: verdict.Timeout, Message: "the probe was cut short"}
 	case codes.Unavailable, codes.Unimplemented, codes.PermissionDenied, codes.ResourceExhausted:
@@ -116,12 +119,18 @@ func runCRI(ctx context.Context, canaries []trust.Canary, o Options) ([]judge.Ca
 	}
 	names, err := namespaces(o.Root)
 	if err != nil {
-		v := verdict.Verdict{Verdict: verdict.Unknown, Reason: verdict.PolicyInvalid, Message: outside.Text("listing namespaced policies: " + err.Error())}
+		v := verdict.Verdict{
+			Verdict: verdict.Unknown, Reason: verdict.PolicyInvalid,
+			Message: outside.Text("listing namespaced policies: " + err.Error()),
+		}
 		return append(out, result(canaries[0], CRI, "", v)), nil
 	}
 	for i, ns := range names {
 		for _, canary := range canaries {
-			v := verdict.Verdict{Verdict: verdict.Unknown, Reason: verdict.Timeout, Message: fmt.Sprintf("not probed: more than %d namespaced policies", maxNamespaces)}
+			v := verdict.Verdict{
+				Verdict: verdict.Unknown, Reason: verdict.Timeout,
+				Message: fmt.Sprintf("not probed: more than %d namespaced policies", maxNamespaces),
+			}
 			if i < maxNamespaces {
 				v = c.pull(ctx, canary.Image, ns)
 			}

@@ -44,7 +44,9 @@ func (v versioned) Version(ctx context.Context, r *runtimeapi.VersionRequest) (*
 	return v.version(ctx)
 }
 
-func (s *store) ImageStatus(_ context.Context, r *runtimeapi.ImageStatusRequest) (*runtimeapi.ImageStatusResponse, error) {
+func (s *store) ImageStatus(_ context.Context,
+	r *runtimeapi.ImageStatusRequest,
+) (*runtimeapi.ImageStatusResponse, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.calls = append(s.calls, "status")
@@ -68,7 +70,9 @@ func (s *store) PullImage(ctx context.Context, r *runtimeapi.PullImageRequest) (
 	return &runtimeapi.PullImageResponse{ImageRef: r.Image.Image}, nil
 }
 
-func (s *store) RemoveImage(_ context.Context, r *runtimeapi.RemoveImageRequest) (*runtimeapi.RemoveImageResponse, error) {
+func (s *store) RemoveImage(_ context.Context,
+	r *runtimeapi.RemoveImageRequest,
+) (*runtimeapi.RemoveImageResponse, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.calls = append(s.calls, "remove "+r.Image.Image)
@@ -111,7 +115,12 @@ func TestCRIStore(t *testing.T) {
 		{"both there", []string{a.Image, r.Image}, func(*Options) {}, nil, []string{a.Image, r.Image}},
 		{"kept", nil, func(o *Options) { o.KeepAccepted = true }, []string{a.Image, r.Image}, []string{a.Image}},
 		{"owned", []string{a.Image, r.Image}, func(o *Options) { o.Owned = []string{r.Image} }, nil, []string{a.Image}},
-		{"owned and kept", []string{a.Image, r.Image}, func(o *Options) { o.Owned, o.KeepAccepted = []string{a.Image, r.Image}, true }, nil, []string{a.Image}},
+		{
+			"owned and kept",
+			[]string{a.Image, r.Image},
+			func(o *Options) { o.Owned, o.KeepAccepted = []string{a.Image, r.Image}, true }, nil,
+			[]string{a.Image},
+		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			s, o := newStore(t, tt.before...)
@@ -195,7 +204,8 @@ func TestCRINamespaces(t *testing.T) {
 func TestAuthfile(t *testing.T) {
 	login := func(s string) string { return `{"auth":"` + base64.StdEncoding.EncodeToString([]byte(s)) + `"}` }
 	path := filepath.Join(t.TempDir(), "auth.json")
-	check(t, os.WriteFile(path, []byte(`{"auths":{"example.com":`+login("host:1:2")+`,"example.com/a":`+login("repo:x")+`,"https://index.docker.io/v1/":`+login("hub:y")+`}}`), 0o600))
+	check(t, os.WriteFile(path, []byte(`{"auths":{"example.com":`+login("host:1:2")+`,"example.com/a":`+login("repo:x")+
+		`,"https://index.docker.io/v1/":`+login("hub:y")+`}}`), 0o600))
 	c, err := readAuthfile(path)
 	check(t, err)
 	for ref, want := range map[string]string{

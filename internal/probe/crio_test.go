@@ -71,7 +71,10 @@ func startCRIO(t *testing.T, w *world) (socket, dir string) {
 	dir, err := os.MkdirTemp("/tmp", "nt-crio-")
 	check(t, err)
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	for _, d := range []string{"conf.d", "cni", "state", "logs", "ns", "exits", "attach", "home", "host/etc/crio/policies"} {
+	for _, d := range []string{
+		"conf.d", "cni", "state", "logs", "ns", "exits", "attach", "home",
+		"host/etc/crio/policies",
+	} {
 		check(t, os.MkdirAll(filepath.Join(dir, d), 0o755))
 	}
 	check(t, os.WriteFile(filepath.Join(dir, "crio.conf"), []byte(strings.ReplaceAll(crioConf, "@", dir)), 0o644))
@@ -80,7 +83,8 @@ func startCRIO(t *testing.T, w *world) (socket, dir string) {
 	log, err := os.Create(filepath.Join(dir, "crio.log"))
 	check(t, err)
 	cmd := exec.Command("unshare", "-m", "--propagation", "private", "sh", "-c",
-		`mount --bind "$1" /etc/containers && exec "$2" --config "$3/crio.conf" --config-dir "$3/conf.d"`, "sh", conf, bin, dir)
+		`mount --bind "$1" /etc/containers && exec "$2" --config "$3/crio.conf" --config-dir "$3/conf.d"`, "sh",
+		conf, bin, dir)
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + filepath.Join(dir, "home")}
 	cmd.Stdout, cmd.Stderr = log, log
 	check(t, cmd.Start())
@@ -96,7 +100,8 @@ func startCRIO(t *testing.T, w *world) (socket, dir string) {
 	c, err := dialCRI(socket, "")
 	check(t, err)
 	defer c.Close()
-	for deadline := time.Now().Add(time.Minute); !c.absent(context.Background(), w.signed); time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); !c.absent(context.Background(),
+		w.signed); time.Sleep(50 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("crio did not become ready")
 		}
@@ -159,9 +164,13 @@ func TestCRIO(t *testing.T) {
 		}
 	})
 	t.Run("namespaced", func(t *testing.T) {
-		check(t, os.WriteFile(filepath.Join(o.Root, "etc/crio/policies/open.json"), []byte(`{"default":[{"type":"insecureAcceptAnything"}]}`), 0o644))
+		check(t, os.WriteFile(filepath.Join(o.Root, "etc/crio/policies/open.json"),
+			[]byte(`{"default":[{"type":"insecureAcceptAnything"}]}`), 0o644))
 		defer os.Remove(filepath.Join(o.Root, "etc/crio/policies/open.json"))
-		out, err := Run(context.Background(), []trust.Canary{{Image: w.signed, Expect: verdict.Accept}, {Image: w.unsigned, Expect: verdict.Refuse}}, o)
+		out, err := Run(context.Background(), []trust.Canary{
+			{Image: w.signed, Expect: verdict.Accept},
+			{Image: w.unsigned, Expect: verdict.Refuse},
+		}, o)
 		check(t, err)
 		var got []string
 		for _, c := range out {
@@ -192,7 +201,10 @@ func TestCRIO(t *testing.T) {
 			check(t, os.WriteFile(policy, good, 0o644))
 			w.write(t, ".config/containers/registries.d/bad.yaml", "docker:\n  "+w.registry.Host+": {}\n")
 		}, verdict.RegistriesDInvalid},
-		{"registries.d broken", func() { w.write(t, ".config/containers/registries.d/bad.yaml", "docker: [\n") }, verdict.RegistriesDInvalid},
+		{
+			"registries.d broken", func() { w.write(t, ".config/containers/registries.d/bad.yaml", "docker: [\n") },
+			verdict.RegistriesDInvalid,
+		},
 		{"registry down", func() {
 			check(t, os.Remove(filepath.Join(w.home, ".config/containers/registries.d/bad.yaml")))
 			w.registry.Stop()

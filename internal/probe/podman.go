@@ -136,14 +136,20 @@ func (p *podman) pull(ctx context.Context, ref string) verdict.Verdict {
 	}
 	var exit *exec.ExitError
 	if !errors.As(err, &exit) || exit.ExitCode() != 125 {
-		return verdict.Verdict{Verdict: verdict.Unknown, Reason: verdict.RuntimeFailed, Message: outside.Text("running podman: " + err.Error() + ": " + stderr.String())}
+		return verdict.Verdict{
+			Verdict: verdict.Unknown, Reason: verdict.RuntimeFailed,
+			Message: outside.Text("running podman: " + err.Error() + ": " + stderr.String()),
+		}
 	}
 	return classifyPodman(stderr.String())
 }
 
 // environ keeps what decides which configuration podman reads, and sends everything that it writes below p.dir.
 func (p *podman) environ() []string {
-	env := []string{"TMPDIR=" + p.dir, "XDG_RUNTIME_DIR=" + p.dir, "XDG_CACHE_HOME=" + p.dir, "XDG_DATA_HOME=" + p.dir, "HOME=" + p.home(), "LC_ALL=C"}
+	env := []string{
+		"TMPDIR=" + p.dir, "XDG_RUNTIME_DIR=" + p.dir, "XDG_CACHE_HOME=" + p.dir, "XDG_DATA_HOME=" + p.dir,
+		"HOME=" + p.home(), "LC_ALL=C",
+	}
 	for _, kv := range p.env {
 		name, _, _ := strings.Cut(kv, "=")
 		switch strings.ToUpper(name) {
@@ -203,7 +209,8 @@ func endPause(path string) {
 		return
 	}
 	comm, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
-	if name := strings.TrimSpace(string(comm)); err != nil || !strings.HasPrefix(name, "podman") && !strings.HasPrefix(name, "catatonit") {
+	if name := strings.TrimSpace(string(comm)); err != nil || !strings.HasPrefix(name, "podman") &&
+		!strings.HasPrefix(name, "catatonit") {
 		return
 	}
 	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {

@@ -94,9 +94,13 @@ func newWorld(t *testing.T) *world {
 	w.absent = ref("team/signed", "sha256:"+strings.Repeat("0", 64))
 
 	keyData := base64.StdEncoding.EncodeToString(signer.Binary)
-	w.write(t, ".config/containers/policy.json", `{"default":[{"type":"reject"}],"transports":{"docker":{"`+w.registry.Host+`/team":[{"type":"signedBy","keyType":"GPGKeys","keyData":"`+keyData+`"}]}}}`)
-	w.write(t, ".config/containers/registries.d/lab.yaml", "docker:\n  "+w.registry.Host+":\n    lookaside: "+w.lookaside.URL()+"\n")
-	w.write(t, "registries.conf", "unqualified-search-registries = []\n[[registry]]\nlocation = \""+w.registry.Host+"\"\ninsecure = true\n")
+	w.write(t, ".config/containers/policy.json",
+		`{"default":[{"type":"reject"}],"transports":{"docker":{"`+w.registry.Host+
+			`/team":[{"type":"signedBy","keyType":"GPGKeys","keyData":"`+keyData+`"}]}}}`)
+	w.write(t, ".config/containers/registries.d/lab.yaml",
+		"docker:\n  "+w.registry.Host+":\n    lookaside: "+w.lookaside.URL()+"\n")
+	w.write(t, "registries.conf", "unqualified-search-registries = []\n[[registry]]\nlocation = \""+w.registry.Host+
+		"\"\ninsecure = true\n")
 	t.Setenv("HOME", w.home)
 	t.Setenv("XDG_CONFIG_HOME", "")
 	t.Setenv("CONTAINERS_REGISTRIES_CONF", filepath.Join(w.home, "registries.conf"))
@@ -141,8 +145,10 @@ func TestPodman(t *testing.T) {
 	for _, tt := range w.expectations() {
 		t.Run(tt.name, func(t *testing.T) {
 			got := probePodman(t, tt.image)
-			if got.Verdict.Verdict != tt.want || got.Reason != tt.reason || got.OK != (tt.want == verdict.Refuse && tt.reason != verdict.RejectedByPolicy) {
-				t.Errorf("got %s %s ok=%v (%s), want %s %s", got.Verdict.Verdict, got.Reason, got.OK, got.Message, tt.want, tt.reason)
+			if got.Verdict.Verdict != tt.want || got.Reason != tt.reason ||
+				got.OK != (tt.want == verdict.Refuse && tt.reason != verdict.RejectedByPolicy) {
+				t.Errorf("got %s %s ok=%v (%s), want %s %s", got.Verdict.Verdict, got.Reason, got.OK, got.Message,
+					tt.want, tt.reason)
 			}
 		})
 	}
@@ -159,7 +165,8 @@ func TestPodman(t *testing.T) {
 			check(t, w.lookaside.Start())
 			var p map[string]any
 			check(t, json.Unmarshal(good, &p))
-			req := p["transports"].(map[string]any)["docker"].(map[string]any)[w.registry.Host+"/team"].([]any)[0].(map[string]any)
+			req := p["transports"].(map[string]any)["docker"].(map[string]any)[w.registry.Host+
+				"/team"].([]any)[0].(map[string]any)
 			delete(req, "keyData")
 			req["keyPath"] = "/nonexistent/key"
 			b, err := json.Marshal(p)
@@ -203,7 +210,8 @@ func TestPodmanTLS(t *testing.T) {
 		want      verdict.Answer
 	}{{"as configured", nil, verdict.Unknown}, {"insecure", &insecure, verdict.Accept}} {
 		t.Run(tt.name, func(t *testing.T) {
-			out, err := Run(t.Context(), []trust.Canary{{Image: w.signed, Expect: verdict.Accept}}, Options{Runtime: Podman, TLSVerify: tt.tlsVerify, CertDir: w.home, Platform: "linux/amd64"})
+			out, err := Run(t.Context(), []trust.Canary{{Image: w.signed, Expect: verdict.Accept}},
+				Options{Runtime: Podman, TLSVerify: tt.tlsVerify, CertDir: w.home, Platform: "linux/amd64"})
 			check(t, err)
 			if out[0].Verdict.Verdict != tt.want {
 				t.Errorf("got %s %s (%s), want %s", out[0].Verdict.Verdict, out[0].Reason, out[0].Message, tt.want)
@@ -245,12 +253,16 @@ func TestPodmanHangs(t *testing.T) {
 	if out[0].Verdict.Verdict != verdict.Unknown || out[0].Reason != verdict.Timeout {
 		t.Errorf("got %+v", out[0])
 	}
-	if left := running(uint32(os.Geteuid()), func(p string) bool { return strings.HasPrefix(p, "podman") && strings.Contains(p, w.signed) }); len(left) > 0 {
+	if left := running(uint32(os.Geteuid()), func(p string) bool {
+		return strings.HasPrefix(p, "podman") &&
+			strings.Contains(p, w.signed)
+	}); len(left) > 0 {
 		t.Errorf("left running: %q", left)
 	}
 }
 
-// An unprivileged process that may not gain privileges, as the agent starts it, can probe too, and leaves nothing behind.
+// An unprivileged process that may not gain privileges, as the agent starts it, can probe too, and leaves nothing
+// behind.
 func TestPodmanUnprivileged(t *testing.T) {
 	needPodman(t)
 	if os.Getenv("NODETRUST_TEST_CHILD") != "" {
@@ -304,7 +316,10 @@ func TestPodmanUnprivileged(t *testing.T) {
 
 func probeAsChild(t *testing.T) {
 	signed, unsigned, _ := strings.Cut(os.Getenv("NODETRUST_TEST_CHILD"), " ")
-	out, err := Run(context.Background(), []trust.Canary{{Image: signed, Expect: verdict.Accept}, {Image: unsigned, Expect: verdict.Refuse}}, Options{Runtime: Podman})
+	out, err := Run(context.Background(), []trust.Canary{
+		{Image: signed, Expect: verdict.Accept},
+		{Image: unsigned, Expect: verdict.Refuse},
+	}, Options{Runtime: Podman})
 	check(t, err)
 	for _, c := range out {
 		if !c.OK {

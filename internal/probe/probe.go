@@ -48,7 +48,8 @@ type Options struct {
 	CRISocket string
 	// Authfile is a containers-auth.json, or empty.
 	Authfile string
-	// CertDir, TLSVerify and Platform are those of verify.Options, for podman. A CRI runtime takes no more than a reference.
+	// CertDir, TLSVerify and Platform are those of verify.Options, for podman. A CRI runtime takes no more than a
+	// reference.
 	CertDir   string
 	TLSVerify *bool
 	Platform  string

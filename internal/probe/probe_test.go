@@ -28,7 +28,11 @@ func TestCheckCanaries(t *testing.T) {
 		{"none", nil, "no canaries given"},
 		{"good", []trust.Canary{good}, ""},
 		{"no digest", []trust.Canary{{Image: "example.com/a:v1", Expect: verdict.Accept}}, "canaries[0].image: must be"},
-		{"option", []trust.Canary{{Image: "--root/a@sha256:" + strings.Repeat("a", 64), Expect: verdict.Accept}}, "canaries[0].image: must be"},
+		{
+			"option",
+			[]trust.Canary{{Image: "--root/a@sha256:" + strings.Repeat("a", 64), Expect: verdict.Accept}},
+			"canaries[0].image: must be",
+		},
 		{"expect", []trust.Canary{{Image: good.Image, Expect: "perhaps"}}, "canaries[0].expect: must be accept or refuse"},
 		{"twice", []trust.Canary{good, good}, "canaries[1].image: listed twice"},
 	} {

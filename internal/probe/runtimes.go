@@ -16,8 +16,8 @@ import (
 // versionTimeout is how long a runtime may take to say what it is.
 const versionTimeout = 10 * time.Second
 
-// Runtimes asks the runtimes that Run would use for their versions, and says what is known of their verifiers. A runtime
-// that tells no name is left out. Its absence says nothing of its verifier.
+// Runtimes asks the runtimes that Run would use for their versions, and says what is known of their verifiers. A
+// runtime that tells no name is left out. Its absence says nothing of its verifier.
 func Runtimes(ctx context.Context, o Options) []judge.Runtime {
 	var out []judge.Runtime
 	add := func(name, version string) {

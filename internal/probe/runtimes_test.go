@@ -23,8 +23,8 @@ func described(rs []judge.Runtime) string {
 	return strings.Join(out, " ")
 }
 
-// TestCRIVersion: of what a runtime says of itself only what could be a name and a version is taken, and nothing of it is an
-// error.
+// TestCRIVersion: of what a runtime says of itself only what could be a name and a version is taken, and nothing of
+// it is an error.
 func TestCRIVersion(t *testing.T) {
 	for _, tt := range []struct {
 		name, runtime, version string
@@ -93,7 +93,8 @@ func TestPodmanVersion(t *testing.T) {
 		{"without end", `echo podman version 4.3.1; head -c 10000000 /dev/zero`, "podman//false/"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			check(t, os.WriteFile(filepath.Join(dir, "podman"), []byte("#!/bin/sh\n[ \"$*\" = --version ] || exit 1\n"+tt.script+"\n"), 0o755))
+			check(t, os.WriteFile(filepath.Join(dir, "podman"),
+				[]byte("#!/bin/sh\n[ \"$*\" = --version ] || exit 1\n"+tt.script+"\n"), 0o755))
 			if got := described(Runtimes(t.Context(), o)); got != tt.want {
 				t.Errorf("got %q, want %q", got, tt.want)
 			}

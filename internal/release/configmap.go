@@ -53,8 +53,8 @@ func NewConfigMaps(name string, list []ConfigMap) *ConfigMaps {
 	return c
 }
 
-// ParseConfigMaps reads manifests, YAML or JSON, several of them or a list. Objects other than ConfigMaps with the label are
-// left out; that there is none with it is an error.
+// ParseConfigMaps reads manifests, YAML or JSON, several of them or a list. Objects other than ConfigMaps with the
+// label are left out; that there is none with it is an error.
 func ParseConfigMaps(name string, data []byte) (*ConfigMaps, error) {
 	var list []ConfigMap
 	for dec := yaml.NewDecoder(bytes.NewReader(data)); ; {
@@ -88,8 +88,8 @@ func ParseConfigMaps(name string, data []byte) (*ConfigMaps, error) {
 	return c, nil
 }
 
-// Manifests are ConfigMaps with signatures by digest, as YAML for a cluster: the Cluster Version Operator there then finds them
-// without a store. Same input, same bytes.
+// Manifests are ConfigMaps with signatures by digest, as YAML for a cluster: the Cluster Version Operator there then
+// finds them without a store. Same input, same bytes.
 func Manifests(signatures map[string][][]byte) ([]byte, error) {
 	var b bytes.Buffer
 	enc := yaml.NewEncoder(&b)
@@ -105,7 +105,10 @@ func Manifests(signatures map[string][][]byte) ([]byte, error) {
 			Kind       string            `yaml:"kind"`
 			Metadata   map[string]any    `yaml:"metadata"`
 			BinaryData map[string]string `yaml:"binaryData"`
-		}{"v1", "ConfigMap", map[string]any{"name": name, "namespace": ConfigMapNamespace, "labels": map[string]string{ConfigMapLabel: ""}}, data})
+		}{"v1", "ConfigMap", map[string]any{
+			"name": name, "namespace": ConfigMapNamespace,
+			"labels": map[string]string{ConfigMapLabel: ""},
+		}, data})
 		if err != nil {
 			return nil, err
 		}

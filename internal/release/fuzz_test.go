@@ -30,8 +30,12 @@ func FuzzSearch(f *testing.F) {
 // FuzzReferences: a list that is taken names images that runtimes pull by these digests.
 func FuzzReferences(f *testing.F) {
 	digest := "@sha256:" + strings.Repeat("a", 64)
-	for _, name := range []string{"q.io/a" + digest, "q.io/a:tag" + digest, "a" + digest, "q.io/a", "Q.io/A" + digest, "dir:/x" + digest} {
-		f.Add([]byte(`{"kind":"ImageStream","spec":{"tags":[{"name":"a","from":{"kind":"DockerImage","name":"` + name + `"}}]}}`))
+	for _, name := range []string{
+		"q.io/a" + digest, "q.io/a:tag" + digest, "a" + digest, "q.io/a", "Q.io/A" + digest,
+		"dir:/x" + digest,
+	} {
+		f.Add([]byte(`{"kind":"ImageStream","spec":{"tags":[{"name":"a","from":{"kind":"DockerImage","name":"` +
+			name + `"}}]}}`))
 	}
 	f.Fuzz(checkPayload)
 }

@@ -43,7 +43,8 @@ type payload struct {
 	images []Image
 }
 
-// readPayload reads the list out of the release image: as a runtime would see it, from the uppermost layer that has the file.
+// readPayload reads the list out of the release image: as a runtime would see it, from the uppermost layer that has
+// the file.
 func readPayload(ctx context.Context, c *verify.Content) (payload, error) {
 	for n := c.Layers() - 1; n >= 0 && n >= c.Layers()-maxLayers; n-- {
 		b, found, err := fromLayer(ctx, c, n)
@@ -116,7 +117,8 @@ func search(layer io.Reader) (data []byte, found bool, err error) {
 			if h.Typeflag != tar.TypeDir {
 				return nil, false, noRelease("release-manifests is no directory")
 			}
-		case ".wh.release-manifests", "release-manifests/.wh.image-references", "release-manifests/.wh..wh..opq", ".wh..wh..opq":
+		case ".wh.release-manifests", "release-manifests/.wh.image-references", "release-manifests/.wh..wh..opq",
+			".wh..wh..opq":
 			hidden = true
 		}
 	}
@@ -126,8 +128,8 @@ func search(layer io.Reader) (data []byte, found bool, err error) {
 	return data, found, nil
 }
 
-// parseReferences reads the list, an ImageStream. All must be named by digest: a tag is no content that a signature could
-// stand for.
+// parseReferences reads the list, an ImageStream. All must be named by digest: a tag is no content that a signature
+// could stand for.
 func parseReferences(b []byte) (payload, error) {
 	var stream struct {
 		Kind     string `json:"kind"`

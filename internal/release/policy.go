@@ -12,9 +12,9 @@ import (
 	"github.com/nodetrust/nodetrust/internal/verdict"
 )
 
-// TrustConfig is a trust.yaml that refuses everything but the release: the exact digests that it vouches for, and its own.
-// Their content can't change, so accepting them unsigned trusts nothing more than the release's signature does. Its entries
-// are to be taken over into the trust.yaml of the cluster.
+// TrustConfig is a trust.yaml that refuses everything but the release: the exact digests that it vouches for, and its
+// own. Their content can't change, so accepting them unsigned trusts nothing more than the release's signature does.
+// Its entries are to be taken over into the trust.yaml of the cluster.
 func (r *Result) TrustConfig() ([]byte, error) {
 	if r.Verdict != verdict.Accept || len(r.Images) == 0 {
 		return nil, errors.New("only a verified release has digests to trust")

@@ -1,6 +1,6 @@
-// Package release judges OpenShift releases as the Cluster Version Operator does: by detached signatures of the release
-// image's digest, and through it by the digests of everything that the release consists of. No image of the payload has a
-// GPG signature of its own.
+// Package release judges OpenShift releases as the Cluster Version Operator does: by detached signatures of the
+// release image's digest, and through it by the digests of everything that the release consists of. No image of the
+// payload has a GPG signature of its own.
 package release
 
 import (
@@ -30,7 +30,8 @@ type Key struct {
 
 // Options say how a release is judged.
 type Options struct {
-	// As is the docker reference that must have been signed. Empty is the release's own; of a local one Repository, any tag.
+	// As is the docker reference that must have been signed. Empty is the release's own; of a local one Repository, any
+	// tag.
 	As string
 	// Keys are verifiers, each of which must be satisfied, as the operator wants it.
 	Keys []Key
@@ -39,7 +40,8 @@ type Options struct {
 	// Policy is what the release image is read through; verify.AcceptAll makes one. It judges nothing.
 	Policy *verify.Policy
 	Image  verify.Options
-	// SignatureOnly leaves the release image unread where its digest is known without: then nothing is said of the payload.
+	// SignatureOnly leaves the release image unread where its digest is known without: then nothing is said of the
+	// payload.
 	SignatureOnly bool
 }
 
@@ -80,15 +82,16 @@ func (r *Result) Vouches(digest string) string {
 	if r.Verdict != verdict.Accept || digest == "" {
 		return ""
 	}
-	if digest == r.Digest || digest == r.Instance || slices.ContainsFunc(r.Images, func(i Image) bool { return i.Digest == digest }) {
+	if digest == r.Digest || digest == r.Instance ||
+		slices.ContainsFunc(r.Images, func(i Image) bool { return i.Digest == digest }) {
 		return r.Release
 	}
 	return ""
 }
 
-// Verify judges a release: docker://REFERENCE or REFERENCE, dir:PATH or oci:PATH. An error means that the argument or an
-// option can't be used; whatever goes wrong later is in the result. Image.Timeout bounds the whole: what doesn't end soon
-// after it is left alone.
+// Verify judges a release: docker://REFERENCE or REFERENCE, dir:PATH or oci:PATH. An error means that the argument or
+// an option can't be used; whatever goes wrong later is in the result. Image.Timeout bounds the whole: what doesn't
+// end soon after it is left alone.
 func Verify(ctx context.Context, release string, o Options) (Result, error) {
 	r := Result{Release: strings.TrimPrefix(release, "docker://"), Verifiers: []Verifier{}}
 	want, err := o.wanted(r.Release)
@@ -138,7 +141,8 @@ func (r Result) verify(ctx context.Context, release string, want detached.Wanted
 		return r.unknown(unread, "the release image could not be read"), nil
 	}
 	want.Digest = r.Digest
-	if !strings.ContainsAny(want.Reference[strings.LastIndexByte(want.Reference, '/')+1:], ":@") { // without a tag it is pulled by digest
+	// without a tag it is pulled by digest
+	if !strings.ContainsAny(want.Reference[strings.LastIndexByte(want.Reference, '/')+1:], ":@") {
 		want.Reference += "@" + r.Digest
 	}
 	r.signatures(ctx, want, o)
@@ -226,7 +230,10 @@ func (r *Result) signatures(ctx context.Context, want detached.Wanted, o Options
 	var missed []error
 	open := make([]Verifier, len(o.Keys))
 	for i, k := range o.Keys {
-		open[i] = Verifier{Key: k.Name, Verdict: verdict.Refuse, Reason: verdict.NoSignature, Message: "no signature of the release was found"}
+		open[i] = Verifier{
+			Key: k.Name, Verdict: verdict.Refuse, Reason: verdict.NoSignature,
+			Message: "no signature of the release was found",
+		}
 	}
 	r.Verifiers = open
 	for _, s := range o.Sources {
@@ -243,7 +250,10 @@ func (r *Result) signatures(ctx context.Context, want detached.Wanted, o Options
 				continue // stores are copies of each other
 			}
 			if len(blobs) == maxBlobs {
-				missed = append(missed, &verify.ContentError{Reason: verdict.LookasideNotSignature, Err: fmt.Errorf("more than %d signatures", maxBlobs)})
+				missed = append(missed, &verify.ContentError{
+					Reason: verdict.LookasideNotSignature,
+					Err:    fmt.Errorf("more than %d signatures", maxBlobs),
+				})
 				break
 			}
 			if err := b.Check(); err != nil {
@@ -268,13 +278,14 @@ func (v *Verifier) judge(ctx context.Context, b Blob, k Key, want detached.Wante
 	if err != nil { // of what is wanted, which was checked
 		d = detached.Answer{Verdict: verdict.Unknown, Reason: verdict.MechanismCannotTell, Message: err.Error()}
 	}
-	if v.Source == "" || d.Verdict == verdict.Accept || d.Verdict == verdict.Unknown || v.Verdict == verdict.Refuse && v.Reason == verdict.WrongKey {
+	if v.Source == "" || d.Verdict == verdict.Accept || d.Verdict == verdict.Unknown || v.Verdict == verdict.Refuse &&
+		v.Reason == verdict.WrongKey {
 		v.Verdict, v.Reason, v.Message, v.Signer, v.Source = d.Verdict, d.Reason, d.Message, d.Signer, b.Source
 	}
 }
 
-// conclude makes the release's answer of the keys': all must accept. Where one doesn't, a source that could not be read may
-// have what is missing.
+// conclude makes the release's answer of the keys': all must accept. Where one doesn't, a source that could not be
+// read may have what is missing.
 func (r *Result) conclude(missed []error) {
 	var first *Verifier
 	for i := range r.Verifiers {
@@ -285,7 +296,8 @@ func (r *Result) conclude(missed []error) {
 			if errors.As(missed[0], &known) {
 				reason = known.Reason
 			}
-			v.Verdict, v.Reason, v.Message = verdict.Unknown, reason, fmt.Sprintf("%s; not all stores could be read: %v", v.Message, missed[0])
+			v.Verdict, v.Reason, v.Message = verdict.Unknown, reason,
+				fmt.Sprintf("%s; not all stores could be read: %v", v.Message, missed[0])
 		}
 		if v.Verdict != verdict.Accept && (first == nil || first.Verdict == verdict.Unknown && v.Verdict == verdict.Refuse) {
 			first = v

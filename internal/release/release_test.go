@@ -76,7 +76,8 @@ func newWorld(t *testing.T) *world {
 }
 
 func (w *world) registriesConf() string {
-	return fixture.Parts{TB: w.t}.Write(filepath.Join(w.t.TempDir(), "registries.conf"), []byte(fixture.Insecure(w.registry.Host)))
+	return fixture.Parts{TB: w.t}.Write(filepath.Join(w.t.TempDir(), "registries.conf"),
+		[]byte(fixture.Insecure(w.registry.Host)))
 }
 
 // references is the list of the payload.
@@ -152,7 +153,10 @@ func key(name string, k *fixture.Key) Key { return Key{name, k.Armored} }
 func (w *world) options(keys ...Key) Options {
 	s, err := OpenStore(w.store.URL() + "/release")
 	check(w.t, err)
-	return Options{Keys: keys, Sources: []Source{s}, Policy: w.policy, Image: verify.Options{Platform: "linux/amd64", Timeout: time.Minute}}
+	return Options{
+		Keys: keys, Sources: []Source{s}, Policy: w.policy,
+		Image: verify.Options{Platform: "linux/amd64", Timeout: time.Minute},
+	}
 }
 
 // want judges the release and compares the answer.
@@ -173,11 +177,13 @@ func TestVerify(t *testing.T) {
 	w := newWorld(t)
 	one := key("release", w.key)
 	r := w.want(w.options(one), verdict.Accept, "", "signed by "+w.key.Fingerprint+"; it vouches for 2 images")
-	if len(r.Images) != 2 || r.Images[0].Name != "console" || r.Images[0].Image != w.console || r.Version != "4.99.1" || r.Digest != w.digest {
+	if len(r.Images) != 2 || r.Images[0].Name != "console" || r.Images[0].Image != w.console || r.Version != "4.99.1" ||
+		r.Digest != w.digest {
 		t.Errorf("%+v", r)
 	}
 	_, d, _ := strings.Cut(w.etcd, "@")
-	if r.Vouches(d) != w.release || r.Vouches(w.digest) != w.release || r.Vouches("sha256:"+strings.Repeat("0", 64)) != "" || r.Vouches("") != "" {
+	if r.Vouches(d) != w.release || r.Vouches(w.digest) != w.release ||
+		r.Vouches("sha256:"+strings.Repeat("0", 64)) != "" || r.Vouches("") != "" {
 		t.Error("vouches for others than what is in it")
 	}
 	for _, tag := range []struct {
@@ -202,10 +208,12 @@ func TestVerify_keys(t *testing.T) {
 	first, second := key("first", w.key), key("second", w.other)
 	w.want(w.options(second), verdict.Refuse, verdict.WrongKey, "signed by key "+w.key.Fingerprint)
 	r := w.want(w.options(first, second), verdict.Refuse, verdict.WrongKey, "second: signed by key "+w.key.Fingerprint)
-	if r.Verifiers[0].Verdict != verdict.Accept || r.Verifiers[0].Signer != w.key.Fingerprint || r.Verifiers[1].Verdict != verdict.Refuse {
+	if r.Verifiers[0].Verdict != verdict.Accept || r.Verifiers[0].Signer != w.key.Fingerprint ||
+		r.Verifiers[1].Verdict != verdict.Refuse {
 		t.Errorf("%+v", r.Verifiers)
 	}
-	w.want(w.options(Key{"ring", slices.Concat(w.other.Binary, w.key.Binary)}), verdict.Accept, "", "signed by "+w.key.Fingerprint)
+	w.want(w.options(Key{"ring", slices.Concat(w.other.Binary, w.key.Binary)}), verdict.Accept, "",
+		"signed by "+w.key.Fingerprint)
 	w.sign(w.other, 2)
 	r = w.want(w.options(first, second), verdict.Accept, "", "signed by "+w.key.Fingerprint+" and "+w.other.Fingerprint)
 	if s := r.Verifiers[1].Source; !strings.HasSuffix(s, "/signature-2") {
@@ -234,7 +242,8 @@ func TestVerify_wrongSignatures(t *testing.T) {
 	o.As = ""
 	good := fixture.Payload(w.digest, w.registry.Host+"/"+repository+":4.99.1-x86_64")
 	for _, payload := range [][]byte{
-		good[:bytes.LastIndex(good, []byte(`,"optional":`))], bytes.Replace(good, []byte(`"critical":`), []byte(`"Critical":`), 1),
+		good[:bytes.LastIndex(good, []byte(`,"optional":`))],
+		bytes.Replace(good, []byte(`"critical":`), []byte(`"Critical":`), 1),
 	} {
 		if !bytes.HasSuffix(payload, []byte("}}")) {
 			payload = append(slices.Clone(payload), '}')
@@ -278,10 +287,22 @@ func TestVerify_storeFaults(t *testing.T) {
 				}
 			}
 		}, verdict.LookasideNotSignature, "more than 65536 bytes"},
-		{"403", func(rw http.ResponseWriter, _ *http.Request) { rw.WriteHeader(http.StatusForbidden) }, verdict.LookasideForbidden, "403"},
-		{"429", func(rw http.ResponseWriter, _ *http.Request) { rw.WriteHeader(http.StatusTooManyRequests) }, verdict.RateLimited, "429"},
-		{"500", func(rw http.ResponseWriter, _ *http.Request) { rw.WriteHeader(http.StatusInternalServerError) }, verdict.LookasideUnreachable, "500"},
-		{"redirects", func(rw http.ResponseWriter, r *http.Request) { http.Redirect(rw, r, r.URL.Path, http.StatusFound) }, verdict.LookasideUnreachable, "too many redirects"},
+		{
+			"403", func(rw http.ResponseWriter, _ *http.Request) { rw.WriteHeader(http.StatusForbidden) },
+			verdict.LookasideForbidden, "403",
+		},
+		{
+			"429", func(rw http.ResponseWriter, _ *http.Request) { rw.WriteHeader(http.StatusTooManyRequests) },
+			verdict.RateLimited, "429",
+		},
+		{
+			"500", func(rw http.ResponseWriter, _ *http.Request) { rw.WriteHeader(http.StatusInternalServerError) },
+			verdict.LookasideUnreachable, "500",
+		},
+		{
+			"redirects", func(rw http.ResponseWriter, r *http.Request) { http.Redirect(rw, r, r.URL.Path, http.StatusFound) },
+			verdict.LookasideUnreachable, "too many redirects",
+		},
 		{"to a file", func(rw http.ResponseWriter, r *http.Request) {
 			http.Redirect(rw, r, "file:///etc/passwd", http.StatusFound)
 		}, verdict.LookasideUnreachable, "file"},
@@ -332,8 +353,12 @@ func TestOpenStore(t *testing.T) {
 			t.Errorf("OpenStore(%q) is no error", bad)
 		}
 	}
-	for _, bad := range []string{"http://user:secret@%zz", "http://user:secret@", "https:user:secret@host/x", "ftp://user:secret@host/x", "file://user:secret@host/x"} {
-		if _, err := OpenStore(bad); err == nil || strings.Contains(err.Error(), "secret") || !strings.Contains(err.Error(), "xxxxx@") {
+	for _, bad := range []string{
+		"http://user:secret@%zz", "http://user:secret@", "https:user:secret@host/x",
+		"ftp://user:secret@host/x", "file://user:secret@host/x",
+	} {
+		if _, err := OpenStore(bad); err == nil || strings.Contains(err.Error(), "secret") ||
+			!strings.Contains(err.Error(), "xxxxx@") {
 			t.Errorf("%s: %v", bad, err)
 		}
 	}
@@ -369,11 +394,13 @@ binaryData:
 	o := w.options(key("release", w.key))
 	o.Sources = []Source{c}
 	r := w.want(o, verdict.Accept, "", "signed by")
-	if want := "maps.yaml: ConfigMap openshift-config-managed/signatures key sha256-" + hex + "-1"; r.Verifiers[0].Source != want {
+	if want := "maps.yaml: ConfigMap openshift-config-managed/signatures key sha256-" + hex +
+		"-1"; r.Verifiers[0].Source != want {
 		t.Errorf("source %q, want %q", r.Verifiers[0].Source, want)
 	}
 	list, err := json.Marshal(map[string]any{"kind": "List", "items": []any{map[string]any{
-		"kind": "ConfigMap", "metadata": map[string]any{"labels": map[string]string{ConfigMapLabel: "x"}}, "binaryData": map[string]string{"sha256-" + hex: "!"},
+		"kind": "ConfigMap", "metadata": map[string]any{"labels": map[string]string{ConfigMapLabel: "x"}},
+		"binaryData": map[string]string{"sha256-" + hex: "!"},
 	}}})
 	check(t, err)
 	c, err = ParseConfigMaps("maps.json", list)
@@ -402,7 +429,8 @@ func TestVerify_payload(t *testing.T) {
 		message string // empty: accept
 	}{
 		{"in a lower layer", [][]byte{lower, w.layer(file("other", nil))}, ""},
-		{"named from the root", [][]byte{w.layer(file("./release-manifests/../release-manifests/image-references", w.references()))}, ""},
+		{"named from the root", [][]byte{w.layer(file("./release-manifests/../release-manifests/image-references",
+			w.references()))}, ""},
 		{"the upper one counts", [][]byte{w.layer(file(referencesFile, []byte("{"))), lower}, ""},
 		{"the later one counts", [][]byte{w.layer(file(referencesFile, []byte("{")), good)}, ""},
 		{"written again after removal", [][]byte{w.layer(file("release-manifests/.wh..wh..opq", nil), good)}, ""},
@@ -542,7 +570,8 @@ func TestTrustConfig(t *testing.T) {
 	}
 	data, err := r.Policy()
 	check(t, err)
-	p, err := verify.Rendered(verify.File{Path: "policy.json", Data: data}, nil, verify.Settings{RegistriesConf: w.registriesConf()})
+	p, err := verify.Rendered(verify.File{Path: "policy.json", Data: data}, nil,
+		verify.Settings{RegistriesConf: w.registriesConf()})
 	check(t, err)
 	defer p.Close()
 	stranger, err := w.registry.Push("openshift-release-dev/ocp-v4.0-art-dev", "stranger", "stranger")
@@ -599,8 +628,18 @@ func TestVerify_genuine(t *testing.T) {
 		{release, []string{"RPM-GPG-KEY-redhat9-release", "RPM-GPG-KEY-redhat8-release"}, verdict.Accept, ""},
 		{release, []string{"RPM-GPG-KEY-redhat9-beta"}, verdict.Refuse, verdict.WrongKey},
 		{release, []string{"RPM-GPG-KEY-redhat9-release", "RPM-GPG-KEY-redhat9-beta"}, verdict.Refuse, verdict.WrongKey},
-		{"quay.io/openshift-release-dev/other@" + digest, []string{"RPM-GPG-KEY-redhat9-release"}, verdict.Refuse, verdict.WrongIdentity},
-		{Repository + "@sha256:" + strings.Repeat("0", 64), []string{"RPM-GPG-KEY-redhat9-release"}, verdict.Refuse, verdict.NoSignature},
+		{
+			"quay.io/openshift-release-dev/other@" + digest,
+			[]string{"RPM-GPG-KEY-redhat9-release"},
+			verdict.Refuse,
+			verdict.WrongIdentity,
+		},
+		{
+			Repository + "@sha256:" + strings.Repeat("0", 64),
+			[]string{"RPM-GPG-KEY-redhat9-release"},
+			verdict.Refuse,
+			verdict.NoSignature,
+		},
 	} {
 		r := judge(test.release, test.keys...)
 		if r.Verdict != test.answer || r.Reason != test.reason {

@@ -46,8 +46,8 @@ func (r Report) Has(relation Relation) bool {
 }
 
 // Compare compares b with a, at the policies' default and at every scope that one of them names. So each image is
-// decided as it is at one of the scopes of the result: the most specific one that covers it. Keys are compared as far as their
-// content is known, OpenPGP keys by fingerprint and state; where signatures are looked up is not.
+// decided as it is at one of the scopes of the result: the most specific one that covers it. Keys are compared as far
+// as their content is known, OpenPGP keys by fingerprint and state; where signatures are looked up is not.
 func Compare(a, b *Policy) Report {
 	var out Report
 	for _, at := range places(a, b) {
@@ -132,10 +132,10 @@ func overall(scopes []Scope) Relation {
 	return Equal
 }
 
-// allows says what others accept that r, the requirements of the policy named a, refuses. Each requirement asks for one
-// signature and never minds more. So others imply r exactly when each requirement of r is implied by one of others alone:
-// if none implies it, an image that carries just the signatures that others ask for, each as unlike as can be, is accepted
-// by others and not by r.
+// allows says what others accept that r, the requirements of the policy named a, refuses. Each requirement asks for
+// one signature and never minds more. So others imply r exactly when each requirement of r is implied by one of
+// others alone: if none implies it, an image that carries just the signatures that others ask for, each as unlike as
+// can be, is accepted by others and not by r.
 func (r requirements) allows(a, b string, others requirements) gap {
 	if slices.ContainsFunc(others, requirement.none) {
 		return gap{}
@@ -182,7 +182,11 @@ func (r requirement) implies(q requirement, a, b string) gap {
 	if len(q.rekor.sources) > 0 && (len(r.rekor.sources) == 0 || !r.rekor.lacks(q.rekor, a, b).none()) {
 		return gap{why: fmt.Sprintf("%s accepts signatures that are not in the log that %s asks", b, a)}
 	}
-	for _, f := range []struct{ name, r, q string }{{"issuer", r.issuer, q.issuer}, {"subject e-mail", r.email, q.email}, {"subject host name", r.hostname, q.hostname}} {
+	for _, f := range []struct{ name, r, q string }{
+		{"issuer", r.issuer, q.issuer},
+		{"subject e-mail", r.email, q.email},
+		{"subject host name", r.hostname, q.hostname},
+	} {
 		if f.q != "" && f.r != f.q {
 			return gap{why: fmt.Sprintf("%s does not ask for the %s %s", b, f.name, f.q)}
 		}

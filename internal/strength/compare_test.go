@@ -15,7 +15,8 @@ var now = time.Now().Add(time.Hour)
 
 func policyOf(t *testing.T, scope, requirements string, read ReadKey) *Policy {
 	t.Helper()
-	p, err := Parse([]byte(`{"default":[{"type":"reject"}],"transports":{"docker":{"`+scope+`":`+requirements+`}}}`), read, now)
+	p, err := Parse([]byte(`{"default":[{"type":"reject"}],"transports":{"docker":{"`+scope+`":`+requirements+`}}}`), read,
+		now)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -44,28 +45,72 @@ func TestCompare(t *testing.T) {
 		want       Relation
 		reason     string
 	}{
-		{"default identity", byPath, strings.Replace(byPath, `"/k"`, `"/k","signedIdentity":{"type":"matchRepoDigestOrExact"}`, 1), Equal, ""},
-		{"looser identity", byPath, strings.Replace(byPath, `"/k"`, `"/k","signedIdentity":{"type":"matchRepository"}`, 1), Weaker, "b accepts identities that a does not: matchRepository, not matchRepoDigestOrExact"},
-		{"stricter identity", byPath, strings.Replace(byPath, `"/k"`, `"/k","signedIdentity":{"type":"matchExact"}`, 1), Stronger, "a accepts identities that b does not"},
+		{"default identity", byPath, strings.Replace(byPath, `"/k"`,
+			`"/k","signedIdentity":{"type":"matchRepoDigestOrExact"}`, 1), Equal, ""},
+		{
+			"looser identity", byPath, strings.Replace(byPath, `"/k"`, `"/k","signedIdentity":{"type":"matchRepository"}`, 1),
+			Weaker, "b accepts identities that a does not: matchRepository, not matchRepoDigestOrExact",
+		},
+		{
+			"stricter identity", byPath, strings.Replace(byPath, `"/k"`, `"/k","signedIdentity":{"type":"matchExact"}`, 1),
+			Stronger, "a accepts identities that b does not",
+		},
 		{"accept", byPath, `{"type":"insecureAcceptAnything"}`, Weaker, "b accepts images without any signature"},
 		{"reject", byPath, `{"type":"reject"}`, Stronger, "a accepts signed images, b refuses every image"},
-		{"accept and reject", `{"type":"insecureAcceptAnything"}`, `{"type":"reject"}`, Stronger, "a accepts every image, b refuses every image"},
-		{"one of several signers", byPath + `,{"type":"signedBy","keyType":"GPGKeys","keyPath":"/l"}`, byPath, Weaker, "b does not ask for signedBy(/l; matchRepoDigestOrExact)"},
-		{"any of more keys", byPath, `{"type":"signedBy","keyType":"GPGKeys","keyPaths":["/k","/l"]}`, Weaker, "b accepts keys that a does not have: /l"},
-		{"another key", byPath, strings.Replace(byPath, "/k", "/l", 1), Incomparable, "b accepts keys that a does not have: /l (the content of a key file is not known); a accepts keys that b does not have: F594A003D2A511CFBBF97AA0EE57246FCE6B18A6"},
+		{
+			"accept and reject", `{"type":"insecureAcceptAnything"}`, `{"type":"reject"}`, Stronger,
+			"a accepts every image, b refuses every image",
+		},
+		{
+			"one of several signers", byPath + `,{"type":"signedBy","keyType":"GPGKeys","keyPath":"/l"}`, byPath, Weaker,
+			"b does not ask for signedBy(/l; matchRepoDigestOrExact)",
+		},
+		{
+			"any of more keys", byPath, `{"type":"signedBy","keyType":"GPGKeys","keyPaths":["/k","/l"]}`, Weaker,
+			"b accepts keys that a does not have: /l",
+		},
+		{
+			"another key", byPath, strings.Replace(byPath, "/k", "/l", 1), Incomparable,
+			"b accepts keys that a does not have: /l (the content of a key file is not known); a accepts keys that b does not have: F594A003D2A511CFBBF97AA0EE57246FCE6B18A6",
+		},
 		{"the same key inline", byPath, `{"type":"signedBy","keyType":"GPGKeys","keyData":"` + canary + `"}`, Equal, ""},
-		{"a key that is not known", strings.Replace(byPath, "/k", "/l", 1), `{"type":"signedBy","keyType":"GPGKeys","keyData":"` + canary + `"}`, Incomparable, "the content of a key file is not known"},
-		{"another kind", byPath, `{"type":"sigstoreSigned","keyPath":"/k"}`, Incomparable, "b accepts another kind of signature"},
-		{"both kinds", byPath, byPath + `,{"type":"sigstoreSigned","keyPath":"/k"}`, Stronger, "a does not ask for sigstoreSigned"},
+		{
+			"a key that is not known", strings.Replace(byPath, "/k", "/l", 1),
+			`{"type":"signedBy","keyType":"GPGKeys","keyData":"` + canary + `"}`, Incomparable,
+			"the content of a key file is not known",
+		},
+		{
+			"another kind", byPath, `{"type":"sigstoreSigned","keyPath":"/k"}`, Incomparable,
+			"b accepts another kind of signature",
+		},
+		{
+			"both kinds", byPath, byPath + `,{"type":"sigstoreSigned","keyPath":"/k"}`, Stronger,
+			"a does not ask for sigstoreSigned",
+		},
 		{"X.509", byPath, strings.Replace(byPath, "GPGKeys", "X509Certificates", 1), Stronger, "b refuses every image"},
 		{"no key", byPath, `{"type":"signedBy","keyType":"GPGKeys","keyPaths":[]}`, Stronger, "b refuses every image"},
-		{"base layer", byPath, `{"type":"signedBaseLayer","baseLayerIdentity":{"type":"matchExact"}}`, Stronger, "b refuses every image"},
-		{"no log", `{"type":"sigstoreSigned","keyPath":"/k","rekorPublicKeyPath":"/r"}`, `{"type":"sigstoreSigned","keyPath":"/k"}`, Weaker, "not in the log"},
+		{
+			"base layer", byPath, `{"type":"signedBaseLayer","baseLayerIdentity":{"type":"matchExact"}}`, Stronger,
+			"b refuses every image",
+		},
+		{
+			"no log", `{"type":"sigstoreSigned","keyPath":"/k","rekorPublicKeyPath":"/r"}`,
+			`{"type":"sigstoreSigned","keyPath":"/k"}`, Weaker, "not in the log",
+		},
 		{"fulcio", fulcio(""), fulcio(`,"signedIdentity":{"type":"matchRepository"}`), Weaker, "matchRepository"},
-		{"fulcio issuer", fulcio(""), strings.Replace(fulcio(""), "https://i", "https://j", 1), Incomparable, "b does not ask for the issuer https://i"},
+		{
+			"fulcio issuer", fulcio(""), strings.Replace(fulcio(""), "https://i", "https://j", 1), Incomparable,
+			"b does not ask for the issuer https://i",
+		},
 		{"pki", pkiA, pkiA, Equal, ""},
-		{"pki host", pkiA, strings.Replace(pkiA, `"a@b"`, `"a@b","subjectHostname":"c"`, 1), Stronger, "a does not ask for the subject host name c"},
-		{"pki intermediates", pkiA, strings.Replace(pkiA, `"/ca"`, `"/ca","caIntermediatesPath":"/i"`, 1), Weaker, "intermediate certificates"},
+		{
+			"pki host", pkiA, strings.Replace(pkiA, `"a@b"`, `"a@b","subjectHostname":"c"`, 1), Stronger,
+			"a does not ask for the subject host name c",
+		},
+		{
+			"pki intermediates", pkiA, strings.Replace(pkiA, `"/ca"`, `"/ca","caIntermediatesPath":"/i"`, 1), Weaker,
+			"intermediate certificates",
+		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			r := Compare(policyOf(t, "a.b/c", "["+tt.a+"]", knows), policyOf(t, "a.b/c", "["+tt.b+"]", knows))
@@ -140,7 +185,10 @@ func TestChain(t *testing.T) {
 		{"docker", "localhost:5000", "localhost:5000 "},
 		{"dir", "/a/b", "/a/b /a "},
 		{"oci", "/a/b:v1", "/a/b:v1 /a/b /a "},
-		{"containers-storage", "[overlay@/s]a.b/c:v1", "[overlay@/s]a.b/c:v1 [overlay@/s]a.b/c [overlay@/s]a.b [overlay@/s] [/s] "},
+		{
+			"containers-storage", "[overlay@/s]a.b/c:v1",
+			"[overlay@/s]a.b/c:v1 [overlay@/s]a.b/c [overlay@/s]a.b [overlay@/s] [/s] ",
+		},
 		{"docker-archive", "", ""},
 	} {
 		if got := strings.Join(chain(place{tt.transport, tt.scope}), " "); got != tt.want {
@@ -151,7 +199,8 @@ func TestChain(t *testing.T) {
 
 // FuzzParse: nothing panics, a policy equals itself, and what it merges with itself does too.
 func FuzzParse(f *testing.F) {
-	f.Add([]byte(`{"default":[{"type":"reject"}],"transports":{"docker":{"a.b/c:v1":[` + byPath + `]},"oci":{"/a:b":[{"type":"reject"}]}}}`))
+	f.Add([]byte(`{"default":[{"type":"reject"}],"transports":{"docker":{"a.b/c:v1":[` + byPath +
+		`]},"oci":{"/a:b":[{"type":"reject"}]}}}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		p, err := Parse(data, nil, now)
 		if err != nil {

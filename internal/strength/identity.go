@@ -17,7 +17,8 @@ func (r requirements) normal(at place) requirements {
 }
 
 // normal: a scope with a tag or digest covers one image alone, so all identities come down to one reference or one
-// repository there. Elsewhere a remapIdentity that leaves everything as it is, or that covers the whole scope, is simplified.
+// repository there. Elsewhere a remapIdentity that leaves everything as it is, or that covers the whole scope, is
+// simplified.
 func (i identity) normal(at place) identity {
 	if i.Type == trust.RemapIdentity && i.Prefix == i.SignedPrefix {
 		i = identity{Type: trust.MatchRepoDigestOrExact}

@@ -44,7 +44,8 @@ func TestCompare_keyForms(t *testing.T) {
 		{"one secret key of two", append(bytes.Clone(other), secret...), public, Stronger},
 	} {
 		policy := func(keys []byte) *Policy {
-			return policyOf(t, "a.b", `[{"type":"signedBy","keyType":"GPGKeys","keyData":"`+base64.StdEncoding.EncodeToString(keys)+`"}]`, nil)
+			return policyOf(t, "a.b", `[{"type":"signedBy","keyType":"GPGKeys","keyData":"`+
+				base64.StdEncoding.EncodeToString(keys)+`"}]`, nil)
 		}
 		if r := Compare(policy(tt.a), policy(tt.b)); r.Relation != tt.want {
 			t.Errorf("%s: %s, want %s", tt.name, r.Relation, tt.want)

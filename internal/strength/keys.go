@@ -22,7 +22,8 @@ type source struct {
 // keySet is what one requirement accepts signatures of.
 type keySet struct {
 	sources []source
-	// ids name the keys that count, and where they are from: fingerprints of OpenPGP keys and subkeys, digests of anything else.
+	// ids name the keys that count, and where they are from: fingerprints of OpenPGP keys and subkeys, digests of
+	// anything else.
 	ids []keyID
 	// dead are OpenPGP keys that don't count, by fingerprint.
 	dead map[string]key.State
@@ -77,8 +78,8 @@ func (s source) paths() []string {
 	return []string{s.path}
 }
 
-// first names the key of a PEM file: readers take the first. Anything else is named by its content: two certificates of one
-// key may be worth different things.
+// first names the key of a PEM file: readers take the first. Anything else is named by its content: two certificates
+// of one key may be worth different things.
 func (s source) first() string {
 	if f, err := key.Read(s.data); err == nil && f.Kind == key.PublicKey {
 		return f.Keys[0].Fingerprint
@@ -86,7 +87,8 @@ func (s source) first() string {
 	return "sha256:" + s.sum
 }
 
-// sum is the digest of what readers take of a file: of an OpenPGP key without its armor, of a PEM file without the white space around.
+// sum is the digest of what readers take of a file: of an OpenPGP key without its armor, of a PEM file without the
+// white space around.
 func sum(data []byte) string {
 	switch f, err := key.Read(data); {
 	case err != nil:
@@ -99,8 +101,8 @@ func sum(data []byte) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// judge takes the sources for OpenPGP key files, which are read together: those keys count whose signatures GnuPG takes at a
-// time. Without a time it is not known which.
+// judge takes the sources for OpenPGP key files, which are read together: those keys count whose signatures GnuPG
+// takes at a time. Without a time it is not known which.
 func (s *keySet) judge(at time.Time) {
 	s.ids = nil
 	var files [][]byte
@@ -158,8 +160,8 @@ func (s keySet) names(path string) bool {
 	return slices.ContainsFunc(s.sources, func(src source) bool { return src.data == nil && src.path == path })
 }
 
-// same reports whether both sets are made of the same sources. Key files of one path are taken to be the same only where the content
-// of one of them isn't known.
+// same reports whether both sets are made of the same sources. Key files of one path are taken to be the same only
+// where the content of one of them isn't known.
 func (s keySet) same(t keySet) bool {
 	return slices.EqualFunc(s.sources, t.sources, func(x, y source) bool {
 		if x.data != nil && y.data != nil {

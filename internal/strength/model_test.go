@@ -9,7 +9,8 @@ import (
 )
 
 // The model: a few images, pulled by tag and by digest, and every signature that two keys could make for them. What a
-// policy accepts follows from the definitions in containers-policy.json(5), written down anew and without any cleverness.
+// policy accepts follows from the definitions in containers-policy.json(5), written down anew and without any
+// cleverness.
 
 var modelRepos = []string{"a.b.c/r", "a.b.c/r/x", "a.b.c/o", "x.b.c/r"}
 
@@ -161,12 +162,18 @@ func (p modelPolicy) json() string {
 					datas = append(datas, fmt.Sprintf("%q", base64.StdEncoding.EncodeToString([]byte(keyData[k]))))
 				}
 				id := fmt.Sprintf(`{"type":%q`, a.id.Type)
-				for _, f := range [][2]string{{"dockerReference", a.id.DockerReference}, {"dockerRepository", a.id.DockerRepository}, {"prefix", a.id.Prefix}, {"signedPrefix", a.id.SignedPrefix}} {
+				for _, f := range [][2]string{
+					{"dockerReference", a.id.DockerReference},
+					{"dockerRepository", a.id.DockerRepository},
+					{"prefix", a.id.Prefix},
+					{"signedPrefix", a.id.SignedPrefix},
+				} {
 					if f[1] != "" {
 						id += fmt.Sprintf(`,%q:%q`, f[0], f[1])
 					}
 				}
-				out = append(out, fmt.Sprintf(`{"type":"sigstoreSigned","keyDatas":[%s],"signedIdentity":%s}}`, strings.Join(datas, ","), id))
+				out = append(out, fmt.Sprintf(`{"type":"sigstoreSigned","keyDatas":[%s],"signedIdentity":%s}}`,
+					strings.Join(datas, ","), id))
 			}
 		}
 		return "[" + strings.Join(out, ",") + "]"
@@ -181,7 +188,10 @@ func (p modelPolicy) json() string {
 }
 
 func randomPolicy(r *rand.Rand) modelPolicy {
-	scopes := []string{"", "*.c", "*.b.c", "a.b.c", "x.b.c", "a.b.c/r", "a.b.c/r/x", "a.b.c/r:v1", "a.b.c/r@" + modelDigest, "a.b.c/o"}
+	scopes := []string{
+		"", "*.c", "*.b.c", "a.b.c", "x.b.c", "a.b.c/r", "a.b.c/r/x", "a.b.c/r:v1",
+		"a.b.c/r@" + modelDigest, "a.b.c/o",
+	}
 	ids := []identity{
 		{Type: "matchRepoDigestOrExact"},
 		{Type: "matchRepoDigestOrExact"},
@@ -217,7 +227,8 @@ func randomPolicy(r *rand.Rand) modelPolicy {
 }
 
 // TestModel compares Compare with the model: at each scope it never denies a difference of an image that is decided
-// there, and where no other scope takes images away, and remapping is not in play, it never claims one that isn't there.
+// there, and where no other scope takes images away, and remapping is not in play, it never claims one that isn't
+// there.
 func TestModel(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	sigs, images := modelSigs(), modelImages()
@@ -273,13 +284,15 @@ func TestModel(t *testing.T) {
 				gotLess = gotLess || more(y, x, img, sigs)
 			}
 			if gotMore && !saysMore || gotLess && !saysLess {
-				t.Fatalf("%q: says %s (%s), but more %v, less %v\na %s\nb %s", name, s.Relation, s.Reason, gotMore, gotLess, ma.json(), mb.json())
+				t.Fatalf("%q: says %s (%s), but more %v, less %v\na %s\nb %s", name, s.Relation, s.Reason, gotMore, gotLess,
+					ma.json(), mb.json())
 			}
 			if decided < 4 && !strings.ContainsAny(name, "@:") || strings.Contains(s.A+s.B, "remapIdentity") || decided == 0 {
 				continue // too few images in the model to show every difference
 			}
 			if saysMore && !gotMore || saysLess && !gotLess {
-				t.Fatalf("%q: says %s (%s), but more %v, less %v\na %s\nb %s", name, s.Relation, s.Reason, gotMore, gotLess, ma.json(), mb.json())
+				t.Fatalf("%q: says %s (%s), but more %v, less %v\na %s\nb %s", name, s.Relation, s.Reason, gotMore, gotLess,
+					ma.json(), mb.json())
 			}
 		}
 	}

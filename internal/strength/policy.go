@@ -33,9 +33,9 @@ type requirements []requirement
 // file is taken to be the same as one of the same path, and another than any other.
 type ReadKey func(path string) ([]byte, error)
 
-// Parse reads a policy.json which the image library loads: of one that it doesn't load the result may say anything. read may be
-// nil. OpenPGP keys are those that they are at a time: revoked and expired ones don't count. Of the zero time nothing is
-// known of them, but that a key file is equal to itself.
+// Parse reads a policy.json which the image library loads: of one that it doesn't load the result may say anything.
+// read may be nil. OpenPGP keys are those that they are at a time: revoked and expired ones don't count. Of the zero
+// time nothing is known of them, but that a key file is equal to itself.
 func Parse(data []byte, read ReadKey, at time.Time) (*Policy, error) {
 	var in struct {
 		Default    []rawRequirement                       `json:"default"`
@@ -94,8 +94,8 @@ func places(a, b *Policy) []place {
 }
 
 // chain lists the scopes that are looked up for a scope, the most specific first, up to the transport's own, "". The
-// scopes that are looked up for an image are those of the first one that exists: so it is enough to compare at the scopes
-// that one of two policies has.
+// scopes that are looked up for an image are those of the first one that exists: so it is enough to compare at the
+// scopes that one of two policies has.
 func chain(at place) []string {
 	out := []string{at.scope}
 	switch at.transport {

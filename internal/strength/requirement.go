@@ -120,7 +120,8 @@ func (k keys) requirement(r rawRequirement) (requirement, bool, error) {
 	if q.kind == signedBy {
 		q.keys.judge(k.at)
 	} else {
-		q.rekor = k.set(append(r.RekorPublicKeyPaths, r.RekorPublicKeyPath), append(r.RekorPublicKeyDatas, r.RekorPublicKeyData))
+		q.rekor = k.set(append(r.RekorPublicKeyPaths, r.RekorPublicKeyPath),
+			append(r.RekorPublicKeyDatas, r.RekorPublicKeyData))
 	}
 	if f := r.Fulcio; f != nil {
 		q.kind, q.issuer, q.email = byFulcio, f.OIDCIssuer, f.SubjectEmail
@@ -159,7 +160,10 @@ func (r requirement) String() string {
 			parts = append(parts, p.name+" "+p.value)
 		}
 	}
-	name := map[kind]string{byKey: "sigstoreSigned", byFulcio: "sigstoreSigned by fulcio", byPKI: "sigstoreSigned by pki"}[r.kind]
+	name := map[kind]string{
+		byKey: "sigstoreSigned", byFulcio: "sigstoreSigned by fulcio",
+		byPKI: "sigstoreSigned by pki",
+	}[r.kind]
 	return fmt.Sprintf("%s(%s; %s)", name, strings.Join(parts, ", "), r.identity)
 }
 

@@ -45,7 +45,8 @@ func recorded(t *testing.T) (seen []fooled, inputs []string) {
 	return record.Seen, inputs
 }
 
-// TestRecordedAdvisories holds each advisory against what really fooled old versions of the library. `make readers` records it anew.
+// TestRecordedAdvisories holds each advisory against what really fooled old versions of the library. `make readers`
+// records it anew.
 func TestRecordedAdvisories(t *testing.T) {
 	seen, inputs := recorded(t)
 	if len(inputs) != len(Advisories()) {
@@ -59,15 +60,16 @@ func TestRecordedAdvisories(t *testing.T) {
 					t.Fatalf("%s was not asked: run make readers", by.Library)
 				}
 				if got.Fooled != a.In(by.version) {
-					t.Errorf("%s was seen to be fooled: %v (%s), the table says %v", by.Library, got.Fooled, got.Said, a.In(by.version))
+					t.Errorf("%s was seen to be fooled: %v (%s), the table says %v", by.Library, got.Fooled, got.Said,
+						a.In(by.version))
 				}
 			}
 		})
 	}
 }
 
-// TestAdvisoryBounds: of each line with a fix, the first version with it is recorded and one without it, and so is the oldest of all.
-// That no version lies between these two is for who extends hack/readers' list to see.
+// TestAdvisoryBounds: of each line with a fix, the first version with it is recorded and one without it, and so is
+// the oldest of all. That no version lies between these two is for who extends hack/readers' list to see.
 func TestAdvisoryBounds(t *testing.T) {
 	seen, _ := recorded(t)
 	has := func(v Version) bool {
@@ -115,7 +117,10 @@ func TestReader_Advisories(t *testing.T) {
 		"containers-image-5.30.0": {"forged-schema1", "unchecked-digest"},
 		"containers-image-5.29.3": {"forged-schema1"},
 		"podman-4.3":              {"forged-schema1", "unchecked-digest", "endless-signatures"},
-		"rhel7":                   {"forged-schema1", "unchecked-digest", "endless-signatures", "ambiguous-manifest", "huge-manifest"},
+		"rhel7": {
+			"forged-schema1", "unchecked-digest", "endless-signatures", "ambiguous-manifest",
+			"huge-manifest",
+		},
 	} {
 		r, err := LookupReader(name)
 		if err != nil {
@@ -151,7 +156,10 @@ func TestAdvisories(t *testing.T) {
 }
 
 func TestParseLibrary(t *testing.T) {
-	for in, want := range map[string]string{"v5.29.2": "5.29.2", "v5.29.3-0.20240101000000-0123456789ab": "5.29.2", "v5.30.0-rc1": "5.29.0", "v5.30": "", "": "", "(devel)": "", "v5.0.0-rc1": ""} {
+	for in, want := range map[string]string{
+		"v5.29.2": "5.29.2", "v5.29.3-0.20240101000000-0123456789ab": "5.29.2",
+		"v5.30.0-rc1": "5.29.0", "v5.30": "", "": "", "(devel)": "", "v5.0.0-rc1": "",
+	} {
 		got, ok := ParseLibrary(in)
 		if ok != (want != "") || ok && got.String() != want {
 			t.Errorf("%q: got %s, %v", in, got, ok)

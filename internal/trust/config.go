@@ -1,5 +1,6 @@
 // Package trust holds the trust config: which images nodes must demand signatures of, by which keys, and where the
-// signatures lie. It parses and validates trust.yaml and turns it into the files of a node. It does no I/O and knows no clock.
+// signatures lie. It parses and validates trust.yaml and turns it into the files of a node. It does no I/O and knows
+// no clock.
 package trust
 
 import (
@@ -28,7 +29,8 @@ type Config struct {
 	idle       []Problem
 }
 
-// Idle lists what is valid and has no effect on what nodes prove: accept-canaries that no entry covers, where the default accepts.
+// Idle lists what is valid and has no effect on what nodes prove: accept-canaries that no entry covers, where the
+// default accepts.
 func (c *Config) Idle() []Problem { return c.idle }
 
 // Key is a named key: a path on the nodes, or content that is shipped.

@@ -16,8 +16,8 @@ const (
 	RegistriesDir = "/etc/containers/registries.d"
 )
 
-// Files returns the files that the config puts on nodes, sorted by path: policy.json and one registries.d file per host. The same config and
-// readers always give the same bytes.
+// Files returns the files that the config puts on nodes, sorted by path: policy.json and one registries.d file per
+// host. The same config and readers always give the same bytes.
 //
 // The error is Problems when the config asks for what one of the readers can't load or would silently ignore.
 func (c *Config) Files(readers []Reader) (FileSet, error) {
@@ -39,8 +39,8 @@ func (c *Config) Files(readers []Reader) (FileSet, error) {
 	return files.Sorted(), nil
 }
 
-// fileName is the base name of a host's file. It is the vendor's for Red Hat's hosts, so that the vendor's file is replaced
-// and its scope is not defined twice. No host starts with "_", so a wildcard's file is nobody else's.
+// fileName is the base name of a host's file. It is the vendor's for Red Hat's hosts, so that the vendor's file is
+// replaced and its scope is not defined twice. No host starts with "_", so a wildcard's file is nobody else's.
 func fileName(host string) string {
 	if domain, ok := strings.CutPrefix(host, "*."); ok {
 		host = "_." + domain
@@ -77,7 +77,8 @@ type section struct {
 	Attachments *bool  `yaml:"use-sigstore-attachments,omitempty"`
 }
 
-// registriesD writes a registries.d file. For readers that don't know lookaside yet its old name, sigstore, stands beside it.
+// registriesD writes a registries.d file. For readers that don't know lookaside yet its old name, sigstore, stands
+// beside it.
 func registriesD(source string, scopes map[string]Location, readers []Reader) ([]byte, error) {
 	old := false
 	for _, r := range readers {
@@ -107,7 +108,10 @@ func (c *Config) check(readers []Reader) error {
 	use := func(line int, at string, f Feature) {
 		for _, r := range readers {
 			if !r.Supports(f) {
-				problems = append(problems, Problem{File: c.File, Line: line, Path: at, Message: fmt.Sprintf("reader %s does not support %s", r.Name, f)})
+				problems = append(problems, Problem{
+					File: c.File, Line: line, Path: at,
+					Message: fmt.Sprintf("reader %s does not support %s", r.Name, f),
+				})
 			}
 		}
 	}

@@ -134,7 +134,8 @@ func parse(t testing.TB, text string) *Config {
 	return cfg
 }
 
-// load has the image library read policy.json and every registries.d file, and returns the policy and a folder with the latter.
+// load has the image library read policy.json and every registries.d file, and returns the policy and a folder with
+// the latter.
 func load(t testing.TB, files FileSet) (*signature.Policy, string) {
 	t.Helper()
 	dir := t.TempDir()
@@ -195,7 +196,10 @@ func TestConfig_Files(t *testing.T) {
 	for _, f := range files {
 		paths = append(paths, filepath.Base(f.Path))
 	}
-	want := []string{"policy.json", "_.internal.example.com.yaml", "mirror.corp_5000.yaml", "mirror2.corp.yaml", "quay.io.yaml", "registry.example.com_5000.yaml", "registry.redhat.io.yaml"}
+	want := []string{
+		"policy.json", "_.internal.example.com.yaml", "mirror.corp_5000.yaml", "mirror2.corp.yaml",
+		"quay.io.yaml", "registry.example.com_5000.yaml", "registry.redhat.io.yaml",
+	}
 	if !slices.Equal(paths, want) {
 		t.Errorf("files %q, want %q", paths, want)
 	}
@@ -223,11 +227,13 @@ func TestConfig_Files(t *testing.T) {
 		}
 	}
 	for _, local := range []string{"containers-storage", "dir", "docker-archive", "docker-daemon", "oci", "oci-archive"} {
-		if got, want := marshal(t, policy.Transports[local][""]), marshal(t, signature.PolicyRequirements{signature.NewPRInsecureAcceptAnything()}); got != want {
+		if got, want := marshal(t, policy.Transports[local][""]),
+			marshal(t, signature.PolicyRequirements{signature.NewPRInsecureAcceptAnything()}); got != want {
 			t.Errorf("transport %s: got %s", local, got)
 		}
 	}
-	if got, want := marshal(t, policy.Default), marshal(t, signature.PolicyRequirements{signature.NewPRReject()}); got != want {
+	if got, want := marshal(t, policy.Default), marshal(t,
+		signature.PolicyRequirements{signature.NewPRReject()}); got != want {
 		t.Errorf("default: got %s, want %s", got, want)
 	}
 }
@@ -263,11 +269,13 @@ func wantRequirements(t testing.TB) map[string]signature.PolicyRequirements {
 		t.Fatal(err)
 	}
 	fulcio, err := signature.NewPRSigstoreSignedFulcio(signature.PRSigstoreSignedFulcioWithCAPath("/etc/pki/ca.pem"),
-		signature.PRSigstoreSignedFulcioWithOIDCIssuer("https://issuer.example.com"), signature.PRSigstoreSignedFulcioWithSubjectEmail("build@example.com"))
+		signature.PRSigstoreSignedFulcioWithOIDCIssuer("https://issuer.example.com"),
+		signature.PRSigstoreSignedFulcioWithSubjectEmail("build@example.com"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	pki, err := signature.NewPRSigstoreSignedPKI(signature.PRSigstoreSignedPKIWithCARootsPath("/etc/pki/ca.pem"), signature.PRSigstoreSignedPKIWithSubjectHostname("build.example.com"))
+	pki, err := signature.NewPRSigstoreSignedPKI(signature.PRSigstoreSignedPKIWithCARootsPath("/etc/pki/ca.pem"),
+		signature.PRSigstoreSignedPKIWithSubjectHostname("build.example.com"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -275,25 +283,31 @@ func wantRequirements(t testing.TB) map[string]signature.PolicyRequirements {
 		"registry.redhat.io": {req(signature.NewPRSignedByKeyPath(gpg, rh, signature.NewPRMMatchRepoDigestOrExact()))},
 		"registry.redhat.io/redhat/community-operator-index": {signature.NewPRInsecureAcceptAnything()},
 		"registry.example.com:5000/team": {
-			req(signature.NewPRSignedByKeyPaths(gpg, []string{rh, "/etc/pki/rpm-gpg/RPM-GPG-KEY-redhat-beta"}, signature.NewPRMMatchRepository())),
+			req(signature.NewPRSignedByKeyPaths(gpg, []string{rh, "/etc/pki/rpm-gpg/RPM-GPG-KEY-redhat-beta"},
+				signature.NewPRMMatchRepository())),
 			req(signature.NewPRSignedByKeyData(gpg, corp, remap)),
 		},
 		"registry.example.com:5000/team/app:v1": {req(signature.NewPRSignedByKeyData(gpg, corp, exactRef))},
 		"registry.example.com:5000/team/lib":    {req(signature.NewPRSignedByKeyData(gpg, corp, exactRepo))},
 		"quay.io/corp": {req(signature.NewPRSigstoreSigned(signature.PRSigstoreSignedWithKeyData([]byte(pemKey)),
-			signature.PRSigstoreSignedWithRekorPublicKeyData([]byte(pemKey)), signature.PRSigstoreSignedWithSignedIdentity(sigstoreID)))},
+			signature.PRSigstoreSignedWithRekorPublicKeyData([]byte(pemKey)),
+			signature.PRSigstoreSignedWithSignedIdentity(sigstoreID)))},
 		"quay.io/corp/fulcio": {req(signature.NewPRSigstoreSigned(signature.PRSigstoreSignedWithFulcio(fulcio),
-			signature.PRSigstoreSignedWithRekorPublicKeyDatas([][]byte{[]byte(pemKey), []byte(pemKey)}), signature.PRSigstoreSignedWithSignedIdentity(sigstoreID)))},
-		"quay.io/corp/pki": {req(signature.NewPRSigstoreSigned(signature.PRSigstoreSignedWithPKI(pki), signature.PRSigstoreSignedWithSignedIdentity(sigstoreID)))},
-		"quay.io/corp/two": {req(signature.NewPRSigstoreSigned(signature.PRSigstoreSignedWithKeyPaths([]string{"/etc/pki/cosign2.pub", "/etc/pki/cosign3.pub"}),
+			signature.PRSigstoreSignedWithRekorPublicKeyDatas([][]byte{[]byte(pemKey), []byte(pemKey)}),
+			signature.PRSigstoreSignedWithSignedIdentity(sigstoreID)))},
+		"quay.io/corp/pki": {req(signature.NewPRSigstoreSigned(signature.PRSigstoreSignedWithPKI(pki),
+			signature.PRSigstoreSignedWithSignedIdentity(sigstoreID)))},
+		"quay.io/corp/two": {req(signature.NewPRSigstoreSigned(
+			signature.PRSigstoreSignedWithKeyPaths([]string{"/etc/pki/cosign2.pub", "/etc/pki/cosign3.pub"}),
 			signature.PRSigstoreSignedWithSignedIdentity(signature.NewPRMMatchExact())))},
-		"*.internal.example.com":                      {signature.NewPRReject()},
-		"registry.redhat.io/ubi9/ubi-minimal" + zeros: {req(signature.NewPRSignedByKeyData(gpg, dearmored(t, templates.CanaryKey), signature.NewPRMMatchRepository()))},
+		"*.internal.example.com": {signature.NewPRReject()},
+		"registry.redhat.io/ubi9/ubi-minimal" + zeros: {req(signature.NewPRSignedByKeyData(gpg,
+			dearmored(t, templates.CanaryKey), signature.NewPRMMatchRepository()))},
 	}
 }
 
-// TestInline_mechanism has the library's own OpenPGP mechanism import what stands in keyData: no key is lost, whatever else the
-// key file held.
+// TestInline_mechanism has the library's own OpenPGP mechanism import what stands in keyData: no key is lost,
+// whatever else the key file held.
 func TestInline_mechanism(t *testing.T) {
 	imports := func(b []byte, want ...string) {
 		t.Helper()
@@ -322,7 +336,8 @@ func TestInline_mechanism(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	imports(inline(Key{File: parseKey(t, b)}), "567E347AD0044ADE55BA8A5F199E2F91FD431D51", "7E4624258C406535D56D6F135054E4A45A6340B3")
+	imports(inline(Key{File: parseKey(t, b)}), "567E347AD0044ADE55BA8A5F199E2F91FD431D51",
+		"7E4624258C406535D56D6F135054E4A45A6340B3")
 }
 
 func TestConfig_Files_deterministic(t *testing.T) {

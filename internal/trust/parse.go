@@ -19,11 +19,11 @@ const (
 	maxCanaries = 64
 )
 
-// Parse reads and validates a trust config. The name stands in messages. Key files (spec.keys[].file) are fetched through
-// read, which takes the path as written in the config; it may be nil when there are none.
+// Parse reads and validates a trust config. The name stands in messages. Key files (spec.keys[].file) are fetched
+// through read, which takes the path as written in the config; it may be nil when there are none.
 //
-// A *Config is complete and consistent; whether all readers understand it is told by Files. The error is Problems: everything
-// that is wrong, not just the first.
+// A *Config is complete and consistent; whether all readers understand it is told by Files. The error is Problems:
+// everything that is wrong, not just the first.
 func Parse(name string, data []byte, read func(path string) ([]byte, error)) (*Config, error) {
 	p := &parser{walker: walker{file: name}, read: read, cfg: &Config{File: name}}
 	if len(data) > MaxConfig {
@@ -342,8 +342,10 @@ func (p *parser) sigstore(n *yaml.Node, at string) *Sigstore {
 		optional("pki", func(n *yaml.Node, at string) {
 			kinds = append(kinds, "pki")
 			s.PKI = &PKI{}
-			p.mapping(n, at, required("roots", p.string(&s.PKI.Roots)), optional("intermediates", p.string(&s.PKI.Intermediates)),
-				optional("subjectEmail", p.string(&s.PKI.SubjectEmail)), optional("subjectHostname", p.string(&s.PKI.SubjectHostname)))
+			p.mapping(n, at, required("roots", p.string(&s.PKI.Roots)),
+				optional("intermediates", p.string(&s.PKI.Intermediates)),
+				optional("subjectEmail", p.string(&s.PKI.SubjectEmail)),
+				optional("subjectHostname", p.string(&s.PKI.SubjectHostname)))
 			if s.PKI.SubjectEmail == "" && s.PKI.SubjectHostname == "" {
 				p.addf(n.Line, at, "must have subjectEmail or subjectHostname")
 			}
@@ -390,7 +392,8 @@ func (p *parser) identity(id *Identity, n *yaml.Node, at string) {
 		case id.Type != "" && id.Type != f.of && f.value != "":
 			p.addf(n.Line, at+"."+f.name, "is no field of %s", id.Type)
 		case id.Type == f.of && f.name == "dockerReference":
-			if _, tag, digest, err := splitReference(f.value); err != nil || CheckScope(f.value) != nil || tag == "" && digest == "" {
+			if _, tag, digest, err := splitReference(f.value); err != nil || CheckScope(f.value) != nil || tag == "" &&
+				digest == "" {
 				p.addf(n.Line, at+"."+f.name, "must be a full reference with a tag or a digest, not %q", f.value)
 			}
 		case id.Type == f.of && f.name == "dockerRepository":

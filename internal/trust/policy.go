@@ -70,9 +70,10 @@ func plain(reject bool) []requirement {
 
 // policy returns policy.json.
 //
-// The transport docker-daemon is always accepted, as in every vendor's policy: it is the local daemon's storage. With default: reject, so
-// are the other places that are local to the node, containers-storage (podman save and image scanners read it), directories and
-// archives: the default is about what registries send, and whoever can make root's tools read a local file can as well edit the policy.
+// The transport docker-daemon is always accepted, as in every vendor's policy: it is the local daemon's storage. With
+// default: reject, so are the other places that are local to the node, containers-storage (podman save and image
+// scanners read it), directories and archives: the default is about what registries send, and whoever can make root's
+// tools read a local file can as well edit the policy.
 func (c *Config) policy() ([]byte, error) {
 	docker := map[string][]requirement{}
 	for _, r := range c.Registries {
@@ -133,7 +134,10 @@ func (c *Config) requirements(r Registry) []requirement {
 }
 
 func (c *Config) requirement(q Requirement) requirement {
-	id := &signedIdentity{q.Identity.Type, q.Identity.Reference, q.Identity.Repository, q.Identity.Prefix, q.Identity.SignedPrefix}
+	id := &signedIdentity{
+		q.Identity.Type, q.Identity.Reference, q.Identity.Repository, q.Identity.Prefix,
+		q.Identity.SignedPrefix,
+	}
 	if s := q.Sigstore; s != nil {
 		return c.sigstoreSigned(s, id)
 	}
@@ -188,8 +192,8 @@ func oneOrMore[T any](all []T) (one T, more []T) {
 	return one, all
 }
 
-// inline is what stands in keyData: PEM as it is, of OpenPGP the packets of all keys that gpg 2.2 can load. It would lose
-// others along with one that it can't.
+// inline is what stands in keyData: PEM as it is, of OpenPGP the packets of all keys that gpg 2.2 can load. It would
+// lose others along with one that it can't.
 func inline(k Key) []byte {
 	if k.File == nil {
 		return nil

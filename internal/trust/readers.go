@@ -8,7 +8,8 @@ import (
 	"strings"
 )
 
-// Version is a version of the image library (github.com/containers/image/v5, later go.podman.io/image/v5) that reads policies.
+// Version is a version of the image library (github.com/containers/image/v5, later go.podman.io/image/v5) that reads
+// policies.
 type Version [3]int
 
 // String is "5.42.1".
@@ -53,7 +54,10 @@ func Features() []Since {
 	out := []Since{
 		{Feature: FeatureRemapIdentity, Older: reject, first: Version{5, 9, 0}},
 		{Feature: FeatureWildcard, Older: "load it, never match", Loads: true, first: Version{5, 10, 0}},
-		{Feature: FeatureLookaside, Older: "ignore it; nodetrust writes sigstore: beside it", Loads: true, first: Version{5, 22, 0}},
+		{
+			Feature: FeatureLookaside, Older: "ignore it; nodetrust writes sigstore: beside it", Loads: true,
+			first: Version{5, 22, 0},
+		},
 		{Feature: FeatureKeyPaths, Older: reject, first: Version{5, 22, 0}},
 		{Feature: FeatureSigstore, Older: reject, first: Version{5, 22, 0}},
 		{Feature: FeatureFulcio, Older: reject, first: Version{5, 24, 0}},
@@ -99,7 +103,8 @@ func (r Reader) Butane() string {
 	return fmt.Sprintf("4.%d.0", min(r.OpenShift, newestButane))
 }
 
-// Ignition is the version of the Ignition config that Butane makes for the reader; empty for readers that are no OpenShift.
+// Ignition is the version of the Ignition config that Butane makes for the reader; empty for readers that are no
+// OpenShift.
 func (r Reader) Ignition() string {
 	switch {
 	case r.OpenShift == 0:
@@ -125,9 +130,9 @@ type release struct {
 	source  string
 }
 
-// products: a version between two rows counts as the older row. Development snapshots of the library count as the release
-// before, if a feature might lie between. Sources are what the product requires in its own go.mod; hack/readers records what each
-// of these libraries makes of the features.
+// products: a version between two rows counts as the older row. Development snapshots of the library count as the
+// release before, if a feature might lie between. Sources are what the product requires in its own go.mod;
+// hack/readers records what each of these libraries makes of the features.
 func products() []struct {
 	name     string
 	releases []release
@@ -209,7 +214,10 @@ func Readers() []Reader {
 	out = append(out, fixed()...)
 	for _, p := range products() {
 		for _, r := range p.releases {
-			out = append(out, Reader{Name: p.name + "-" + strings.TrimSuffix(r.from.String(), ".0"), Library: r.library, Source: r.source})
+			out = append(out, Reader{
+				Name: p.name + "-" + strings.TrimSuffix(r.from.String(), ".0"), Library: r.library,
+				Source: r.source,
+			})
 		}
 	}
 	return append(out, current())
@@ -222,13 +230,19 @@ func DefaultReaders() []Reader {
 }
 
 func current() Reader {
-	return Reader{Name: "containers-image-" + library.String(), Library: library, Note: "the library of this nodetrust", Source: "loaded in this program"}
+	return Reader{
+		Name: "containers-image-" + library.String(), Library: library, Note: "the library of this nodetrust",
+		Source: "loaded in this program",
+	}
 }
 
 func openShift(name string, minor int) Reader {
 	crio := minor + 13
 	r := floor("cri-o", Version{1, crio})
-	return Reader{Name: name, OpenShift: minor, Library: r.library, Note: fmt.Sprintf("CRI-O 1.%d", crio), Source: r.source}
+	return Reader{
+		Name: name, OpenShift: minor, Library: r.library, Note: fmt.Sprintf("CRI-O 1.%d", crio),
+		Source: r.source,
+	}
 }
 
 // floor is the newest row that is not newer than v; zero if there is none.
@@ -246,8 +260,8 @@ func floor(product string, v Version) (found release) {
 	return found
 }
 
-// newerThan notes that v is of a minor version after that of r, if r is the newest row of the product: what library it has is
-// not known.
+// newerThan notes that v is of a minor version after that of r, if r is the newest row of the product: what library
+// it has is not known.
 func (r Reader) newerThan(product string, row release, v Version) Reader {
 	newest := floor(product, Version{math.MaxInt, 0, 0})
 	if row == newest && slices.Compare(v[:2], row.from[:2]) > 0 {
@@ -257,7 +271,8 @@ func (r Reader) newerThan(product string, row release, v Version) Reader {
 	return r
 }
 
-// LookupReader returns the reader of that name: a row of Readers, or podman, cri-o, skopeo and containers-image with any version.
+// LookupReader returns the reader of that name: a row of Readers, or podman, cri-o, skopeo and containers-image with
+// any version.
 func LookupReader(name string) (Reader, error) {
 	for _, r := range fixed() {
 		if r.Name == name {
@@ -283,7 +298,8 @@ func LookupReader(name string) (Reader, error) {
 			break
 		}
 		if v[1] < oldestOpenShift || v[1] > newestOpenShift {
-			return Reader{}, fmt.Errorf("unknown reader %q: known are openshift-4.%d to openshift-4.%d", name, oldestOpenShift, newestOpenShift)
+			return Reader{}, fmt.Errorf("unknown reader %q: known are openshift-4.%d to openshift-4.%d", name, oldestOpenShift,
+				newestOpenShift)
 		}
 		return openShift(name, v[1]), nil
 	case "podman", "cri-o", "skopeo":

@@ -22,8 +22,10 @@ type Runtime struct {
 
 var (
 	runtimeName    = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[a-z0-9][a-z0-9_-]{0,31}$`) })
-	runtimeVersion = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[0-9A-Za-z][0-9A-Za-z.+~_-]{0,63}$`) })
-	versionNumber  = sync.OnceValue(func() *regexp.Regexp {
+	runtimeVersion = sync.OnceValue(func() *regexp.Regexp {
+		return regexp.MustCompile(`^[0-9A-Za-z][0-9A-Za-z.+~_-]{0,63}$`)
+	})
+	versionNumber = sync.OnceValue(func() *regexp.Regexp {
 		return regexp.MustCompile(`^v?([0-9]{1,4})\.([0-9]{1,4})(?:\.([0-9]{1,4}))?(?:[-+~](.*))?$`)
 	})
 )

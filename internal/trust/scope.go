@@ -5,9 +5,9 @@ import (
 	"strings"
 )
 
-// CheckScope returns why no image has a scope of the docker transport, in policy.json or registries.d, or nil. A scope is
-// dead only if the image library parses no reference under which it looks the scope up; the tests hold the grammar
-// against the library's. The empty scope, which is the whole transport, has no grammar.
+// CheckScope returns why no image has a scope of the docker transport, in policy.json or registries.d, or nil. A
+// scope is dead only if the image library parses no reference under which it looks the scope up; the tests hold the
+// grammar against the library's. The empty scope, which is the whole transport, has no grammar.
 func CheckScope(s string) error {
 	if domain, ok := strings.CutPrefix(s, "*."); ok {
 		return checkWildcard(domain)
@@ -56,8 +56,8 @@ func onlyParent(name string) bool {
 	return !strings.Contains(name, "/") || strings.HasPrefix(name, "docker.io/") && strings.Count(name, "/") == 1
 }
 
-// UpperCaseHost reports whether the host of a scope is written with upper case. Hosts of scopes and images are compared as
-// written, while DNS ignores case: a pull by the other spelling gets the same image under another scope.
+// UpperCaseHost reports whether the host of a scope is written with upper case. Hosts of scopes and images are
+// compared as written, while DNS ignores case: a pull by the other spelling gets the same image under another scope.
 func UpperCaseHost(scope string) bool {
 	host := scopeHost(scope)
 	return strings.ToLower(host) != host
@@ -82,7 +82,8 @@ func checkRepository(s string) error {
 func splitReference(s string) (rest, tag, digest string, err error) {
 	switch {
 	case strings.Contains(s, "://"):
-		return "", "", "", fmt.Errorf("never matches: it is a reference, not a URL (leave out %q)", s[:strings.Index(s, "://")+3])
+		return "", "", "", fmt.Errorf("never matches: it is a reference, not a URL (leave out %q)",
+			s[:strings.Index(s, "://")+3])
 	case strings.HasSuffix(s, "/"):
 		return "", "", "", fmt.Errorf("never matches: leave out the trailing slash")
 	case strings.Contains(s, "*"):
@@ -105,7 +106,8 @@ func splitReference(s string) (rest, tag, digest string, err error) {
 		return "", "", "", fmt.Errorf("never matches: it has no repository")
 	}
 	if (tag != "" || digest != "") && strings.HasPrefix(rest, "docker.io/") && strings.Count(rest, "/") == 1 {
-		return "", "", "", fmt.Errorf("never matches: the full name is docker.io/library/%s", strings.TrimPrefix(rest, "docker.io/"))
+		return "", "", "", fmt.Errorf("never matches: the full name is docker.io/library/%s",
+			strings.TrimPrefix(rest, "docker.io/"))
 	}
 	return rest, tag, digest, nil
 }
@@ -139,8 +141,8 @@ func checkName(s string) error {
 	return nil
 }
 
-// checkHost checks host[:port]. The port may be any number. A host that DNS can't know, such as a_b.example, is one to the
-// image library if it could be a part of a repository's name, and registries.conf may give it a location.
+// checkHost checks host[:port]. The port may be any number. A host that DNS can't know, such as a_b.example, is one
+// to the image library if it could be a part of a repository's name, and registries.conf may give it a location.
 func checkHost(s string) error {
 	if strings.HasPrefix(s, "[") {
 		return fmt.Errorf("never matches: image references can't name an IPv6 address")
@@ -223,9 +225,9 @@ func scopeHost(s string) string {
 	return host
 }
 
-// Chain lists the scopes of the docker transport that policy.json and registries.d look up for an image, or would look up
-// if the scope were not there, the most specific first: itself, the repository, its parents, the host, wildcards. The
-// transport's own scope, "", comes after them all and is not in the list.
+// Chain lists the scopes of the docker transport that policy.json and registries.d look up for an image, or would
+// look up if the scope were not there, the most specific first: itself, the repository, its parents, the host,
+// wildcards. The transport's own scope, "", comes after them all and is not in the list.
 func Chain(scope string) []string {
 	if scope == "" {
 		return nil

@@ -12,10 +12,12 @@ import (
 func TestCheckScope(t *testing.T) {
 	digest := "sha256:" + strings.Repeat("0a", 32)
 	for _, s := range []string{
-		"registry.redhat.io", "localhost", "localhost:5000", "registry.example.com:5000", "quay.io/corp", "quay.io/corp/a/b-c/d.e_f__g---h",
+		"registry.redhat.io", "localhost", "localhost:5000", "registry.example.com:5000", "quay.io/corp",
+		"quay.io/corp/a/b-c/d.e_f__g---h",
 		"*.example.com", "*.com", "docker.io", "docker.io/library/busybox", "docker.io/bitnami", "127.0.0.1:5000/x",
 		"quay.io/corp/app:v1.0_x", "quay.io/corp/app@" + digest, "docker.io/library/busybox:1.0",
-		"Registry.example.com", "*.Example.com", "quay.io:0", "quay.io:99999/a", "registry-1.docker.io/library/a", "index.docker.io:443/a", "a_b.example/c",
+		"Registry.example.com", "*.Example.com", "quay.io:0", "quay.io:99999/a", "registry-1.docker.io/library/a",
+		"index.docker.io:443/a", "a_b.example/c",
 		"quay.io/corp/app@sha384:" + strings.Repeat("0a", 48), "quay.io/corp/app@sha512:" + strings.Repeat("0a", 64),
 	} {
 		if err := CheckScope(s); err != nil {
@@ -76,8 +78,8 @@ func libraryChain(image string) []string {
 	return append([]string{ref.PolicyConfigurationIdentity()}, ref.PolicyConfigurationNamespaces()...)
 }
 
-// alive reports whether the image library looks the scope up for some image: for the scope itself, a tag of it, an image below
-// it, or one of a host below a wildcard.
+// alive reports whether the image library looks the scope up for some image: for the scope itself, a tag of it, an
+// image below it, or one of a host below a wildcard.
 func alive(scope string) bool {
 	for _, image := range []string{scope, scope + ":t", scope + "/x:t", "x" + strings.TrimPrefix(scope, "*") + "/x:t"} {
 		if slices.Contains(libraryChain(image), scope) {
@@ -87,10 +89,12 @@ func alive(scope string) bool {
 	return false
 }
 
-// holdScope compares with the image library: a scope is dead here only if it is there, and its chain is that of its images.
+// holdScope compares with the image library: a scope is dead here only if it is there, and its chain is that of its
+// images.
 func holdScope(t *testing.T, s string) {
 	t.Helper()
-	if s == "" || strings.HasPrefix(s, "*.") && strings.ContainsAny(s, "/@") { // no policy with such a wildcard means anything
+	// no policy with such a wildcard means anything
+	if s == "" || strings.HasPrefix(s, "*.") && strings.ContainsAny(s, "/@") {
 		return
 	}
 	err := CheckScope(s)
@@ -111,9 +115,11 @@ func holdScope(t *testing.T, s string) {
 // FuzzScope holds scopes against the image library.
 func FuzzScope(f *testing.F) {
 	for _, s := range []string{
-		"quay.io/corp/app:v1", "docker.io/library/busybox", "[::1]:5000/a/b", "localhost/a_b--c", "busybox", "a.b/c@sha256:" + strings.Repeat("0", 64), "*.example.com", "*.apps.example.com", "A.b/c", "a.b:1/c:d",
+		"quay.io/corp/app:v1", "docker.io/library/busybox", "[::1]:5000/a/b", "localhost/a_b--c", "busybox",
+		"a.b/c@sha256:" + strings.Repeat("0", 64), "*.example.com", "*.apps.example.com", "A.b/c", "a.b:1/c:d",
 		"a.b.com:5000/x/y@sha256:" + strings.Repeat("0", 64), "127.0.0.1:5000/x/y/z:v1",
-		"quay.io/" + strings.Repeat("a", 247), "quay.io/" + strings.Repeat("a", 248), strings.Repeat("a", 249) + ".com", strings.Repeat("a", 250) + ".com", "*." + strings.Repeat("a", 251), "*." + strings.Repeat("a", 252),
+		"quay.io/" + strings.Repeat("a", 247), "quay.io/" + strings.Repeat("a", 248), strings.Repeat("a", 249) + ".com",
+		strings.Repeat("a", 250) + ".com", "*." + strings.Repeat("a", 251), "*." + strings.Repeat("a", 252),
 		"docker.io/" + strings.Repeat("a", 243), "docker.io/" + strings.Repeat("a", 244),
 	} {
 		f.Add(s)
@@ -124,8 +130,10 @@ func FuzzScope(f *testing.F) {
 // TestScope_library holds many scopes, made of what scopes are made of, against the image library.
 func TestScope_library(t *testing.T) {
 	parts := []string{
-		"a", "b-c", "io", "com", "docker.io", "index.docker.io", "registry-1.docker.io", "library", "quay.io", "localhost", "Quay", "A", "_", "__", "-", "--", ".", ".", ".", "/", "/", "/", ":", ":", "@",
-		"*.", "*", "0", "99999", "v1", "sha256:", "sha384:", "sha512:", "md5:", strings.Repeat("0a", 32), strings.Repeat("0a", 48), strings.Repeat("0A", 64), strings.Repeat("0a", 64), "\u212A", "é", " ", "\n", "[::1]",
+		"a", "b-c", "io", "com", "docker.io", "index.docker.io", "registry-1.docker.io", "library", "quay.io", "localhost",
+		"Quay", "A", "_", "__", "-", "--", ".", ".", ".", "/", "/", "/", ":", ":", "@",
+		"*.", "*", "0", "99999", "v1", "sha256:", "sha384:", "sha512:", "md5:", strings.Repeat("0a", 32),
+		strings.Repeat("0a", 48), strings.Repeat("0A", 64), strings.Repeat("0a", 64), "\u212A", "é", " ", "\n", "[::1]",
 	}
 	r := rand.New(rand.NewPCG(5, 6))
 	lives := 0

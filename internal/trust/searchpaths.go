@@ -12,14 +12,15 @@ type Places struct {
 	Since string `json:"since"`
 	// Policy are the places of policy.json: the first file that exists is taken alone.
 	Policy []string `json:"policy"`
-	// Registries are the directories of registries.d. If Merges, all count, and a file hides those of the same name in later ones; else
-	// the first that exists is taken alone.
+	// Registries are the directories of registries.d. If Merges, all count, and a file hides those of the same name in
+	// later ones; else the first that exists is taken alone.
 	Registries []string `json:"registries"`
 	Merges     bool     `json:"merges"`
 	first      Version
 }
 
-// SearchPaths lists the places by versions of the library, the oldest first. hack/readers records what each version does.
+// SearchPaths lists the places by versions of the library, the oldest first. hack/readers records what each version
+// does.
 func SearchPaths() []Places {
 	const (
 		userPolicy     = "/root/.config/containers/policy.json"
@@ -28,7 +29,10 @@ func SearchPaths() []Places {
 	out := []Places{
 		{first: Version{5, 0, 0}, Policy: []string{PolicyPath}, Registries: []string{RegistriesDir}},
 		{first: Version{5, 5, 0}, Policy: []string{userPolicy, PolicyPath}, Registries: []string{RegistriesDir}},
-		{first: Version{5, 6, 0}, Policy: []string{userPolicy, PolicyPath}, Registries: []string{userRegistries, RegistriesDir}},
+		{
+			first: Version{5, 6, 0}, Policy: []string{userPolicy, PolicyPath},
+			Registries: []string{userRegistries, RegistriesDir},
+		},
 		{
 			first:  Version{5, 40, 0},
 			Policy: []string{userPolicy, PolicyPath, "/usr/share/containers/policy.json"},
@@ -56,15 +60,17 @@ func (r Reader) Places() Places {
 	return found
 }
 
-// VendorDirs reports whether the reader takes files of /usr/share/containers and of registries.rootful.d directories too.
+// VendorDirs reports whether the reader takes files of /usr/share/containers and of registries.rootful.d directories
+// too.
 func (r Reader) VendorDirs() bool { return r.Places().Merges }
 
-// SkipsDangling reports whether the reader takes a link to nothing in registries.d for a file that was just removed. Older ones can't read
-// their configuration, and pull nothing. Read in the source of 5.33.1 and 5.34.0, and seen with skopeo 1.9.3.
+// SkipsDangling reports whether the reader takes a link to nothing in registries.d for a file that was just removed.
+// Older ones can't read their configuration, and pull nothing. Read in the source of 5.33.1 and 5.34.0, and seen with
+// skopeo 1.9.3.
 func (r Reader) SkipsDangling() bool { return !r.Library.Less(Version{5, 34, 0}) }
 
-// LookasideKey is the key of registries.d under which the reader looks for signatures. Readers that know lookaside take sigstore
-// where there is no lookaside.
+// LookasideKey is the key of registries.d under which the reader looks for signatures. Readers that know lookaside
+// take sigstore where there is no lookaside.
 func (r Reader) LookasideKey() string {
 	if r.Supports(FeatureLookaside) {
 		return "lookaside"
@@ -72,8 +78,8 @@ func (r Reader) LookasideKey() string {
 	return "sigstore"
 }
 
-// RootHomes returns the home directories of root's processes, by the content of /etc/passwd: /root, and others that it names
-// for root or uid 0, each once, in order. Which of them a process has is known to whoever starts it.
+// RootHomes returns the home directories of root's processes, by the content of /etc/passwd: /root, and others that
+// it names for root or uid 0, each once, in order. Which of them a process has is known to whoever starts it.
 func RootHomes(passwd string) []string {
 	out := []string{"/root"}
 	for line := range strings.SplitSeq(passwd, "\n") {

@@ -71,7 +71,8 @@ func (p *parser) validate() {
 	for i, r := range p.cfg.Registries {
 		at := fmt.Sprintf("spec.registries[%d]", i)
 		if j, ok := byScope[r.Scope]; ok && r.Scope != "" {
-			p.addf(r.Line, at+".scope", "%q is also the scope of spec.registries[%d], in line %d", r.Scope, j, p.cfg.Registries[j].Line)
+			p.addf(r.Line, at+".scope", "%q is also the scope of spec.registries[%d], in line %d", r.Scope, j,
+				p.cfg.Registries[j].Line)
 		} else {
 			byScope[r.Scope] = i
 		}
@@ -106,8 +107,8 @@ func (p *parser) checkRequirement(q Requirement, at string) {
 	}
 }
 
-// sameSource checks an any-of of keys: all known, all of the right kind, and all paths or all shipped, because policy.json
-// takes either paths or data.
+// sameSource checks an any-of of keys: all known, all of the right kind, and all paths or all shipped, because
+// policy.json takes either paths or data.
 func (p *parser) sameSource(names []string, want key.Kind, line int, at string) {
 	var paths, shipped string
 	for _, name := range names {
@@ -126,13 +127,15 @@ func (p *parser) sameSource(names []string, want key.Kind, line int, at string) 
 		case f.Kind != want:
 			p.addf(line, at, "%q is a key file of kind %s, not %s", name, f.Kind, want)
 		case want == key.PublicKey && len(f.Keys) > 1:
-			p.addf(line, at, "%q holds %d public keys, readers take the first only; give each a name of its own", name, len(f.Keys))
+			p.addf(line, at, "%q holds %d public keys, readers take the first only; give each a name of its own", name,
+				len(f.Keys))
 		case want == key.OpenPGP:
 			p.checkVersions(k, line, at)
 		}
 	}
 	if paths != "" && shipped != "" {
-		p.addf(line, at, "%q is a path and %q is shipped: policy.json takes either paths or data for one requirement", paths, shipped)
+		p.addf(line, at, "%q is a path and %q is shipped: policy.json takes either paths or data for one requirement",
+			paths, shipped)
 	}
 }
 
@@ -190,8 +193,8 @@ func (p *parser) checkLocations() {
 	}
 }
 
-// mirror is where signatures lie in a mirror of the registry: attachments are copied along with the images, so the mirror has
-// them where the registry has, unless it says otherwise.
+// mirror is where signatures lie in a mirror of the registry: attachments are copied along with the images, so the
+// mirror has them where the registry has, unless it says otherwise.
 func (r Registry) mirror(m Mirror) Location {
 	l := m.Location
 	if l.Attachments == nil {
@@ -202,7 +205,8 @@ func (r Registry) mirror(m Mirror) Location {
 
 func equal(a, b *bool) bool { return a == b || a != nil && b != nil && *a == *b }
 
-// checkAttachments: without use-sigstore-attachments readers don't look for sigstore signatures, and every image is refused.
+// checkAttachments: without use-sigstore-attachments readers don't look for sigstore signatures, and every image is
+// refused.
 func (p *parser) checkAttachments(r Registry, byScope map[string]int, at string) {
 	sigstore := -1
 	for i, q := range r.Requirements {
@@ -242,7 +246,8 @@ func (p *parser) checkCanaries(byScope map[string]int) {
 		seen[c.Image] = i
 		if c.Expect == verdict.Refuse {
 			if j, ok := byScope[c.Image]; ok {
-				p.addf(line, at, "is also the scope of spec.registries[%d], in line %d: a refuse-canary gets a scope of its own", j, p.cfg.Registries[j].Line)
+				p.addf(line, at, "is also the scope of spec.registries[%d], in line %d: a refuse-canary gets a scope of its own", j,
+					p.cfg.Registries[j].Line)
 			}
 			continue
 		}
@@ -268,5 +273,8 @@ func (p *parser) checkAcceptCanary(image string, byScope map[string]int, line in
 		return
 	}
 	// Valid, as long as default accepts. See Config.Idle.
-	p.cfg.idle = append(p.cfg.idle, Problem{p.file, line, at, "proves nothing: no entry of spec.registries covers it, so every node accepts it"})
+	p.cfg.idle = append(p.cfg.idle, Problem{
+		p.file, line, at,
+		"proves nothing: no entry of spec.registries covers it, so every node accepts it",
+	})
 }

@@ -52,7 +52,10 @@ func must[T any](t *testing.T) func(T, error) T {
 
 func newWorld(t *testing.T) *world {
 	verify.Isolate()
-	w := &world{T: t, dir: t.TempDir(), gpg: map[string]*fixture.Key{}, cosign: map[string]*fixture.CosignKey{}, digests: map[string]string{}}
+	w := &world{
+		T: t, dir: t.TempDir(), gpg: map[string]*fixture.Key{}, cosign: map[string]*fixture.CosignKey{},
+		digests: map[string]string{},
+	}
 	home := must[*fixture.GPG](t)(fixture.NewGPG())
 	t.Cleanup(home.Close)
 	for _, name := range []string{"a", "b"} {
@@ -107,10 +110,12 @@ func (w *world) image(repo, identity string, keys ...string) {
 func (w *world) config(spec string) string {
 	s := "apiVersion: nodetrust.io/v1alpha1\nkind: TrustConfig\nmetadata: {name: t}\nspec:\n  keys:\n"
 	for _, name := range []string{"a", "b"} {
-		s += fmt.Sprintf("  - {name: gpg-%[1]s, file: gpg-%[1]s.asc}\n  - {name: cosign-%[1]s, file: cosign-%[1]s.pub}\n", name)
+		s += fmt.Sprintf("  - {name: gpg-%[1]s, file: gpg-%[1]s.asc}\n  - {name: cosign-%[1]s, file: cosign-%[1]s.pub}\n",
+			name)
 		s += fmt.Sprintf("  - {name: gpg-%[1]s-path, path: /keys/gpg-%[1]s}\n  - {name: cosign-%[1]s-path, path: /keys/cosign-%[1]s}\n", name)
 	}
-	return s + strings.NewReplacer("HOST", w.registry.Host, "LOOKASIDE", w.lookaside.URL(), "DIGEST", w.digests["team/a"]).Replace(spec)
+	return s + strings.NewReplacer("HOST", w.registry.Host, "LOOKASIDE", w.lookaside.URL(), "DIGEST",
+		w.digests["team/a"]).Replace(spec)
 }
 
 // open renders a config, and has verify take it as a node would that pulls from mirrors too.
@@ -123,9 +128,12 @@ func (w *world) open(t *testing.T, config string) *verify.Policy {
 }
 
 // render returns the files, and settings with the keys that they name by path and with a registries.conf.
-func (w *world) render(t *testing.T, config, reader string) (policy verify.File, registries []verify.File, s verify.Settings) {
+func (w *world) render(t *testing.T, config, reader string) (policy verify.File, registries []verify.File,
+	s verify.Settings,
+) {
 	t.Helper()
-	c := must[*trust.Config](t)(trust.Parse("trust.yaml", []byte(config), func(p string) ([]byte, error) { return os.ReadFile(filepath.Join(w.dir, p)) }))
+	c := must[*trust.Config](t)(trust.Parse("trust.yaml", []byte(config),
+		func(p string) ([]byte, error) { return os.ReadFile(filepath.Join(w.dir, p)) }))
 	files := must[trust.FileSet](t)(c.Files([]trust.Reader{must[trust.Reader](t)(trust.LookupReader(reader))}))
 	for _, f := range files {
 		if f.Path == trust.PolicyPath {
@@ -135,7 +143,8 @@ func (w *world) render(t *testing.T, config, reader string) (policy verify.File,
 		}
 	}
 	s = verify.Settings{Keys: map[string]string{}, RegistriesConf: w.write("registries.conf",
-		"[[registry]]\nlocation = \"logical.example.com/team\"\n[[registry.mirror]]\nlocation = \""+w.registry.Host+"/copy\"\ninsecure = true\n")}
+		"[[registry]]\nlocation = \"logical.example.com/team\"\n[[registry.mirror]]\nlocation = \""+w.registry.Host+
+			"/copy\"\ninsecure = true\n")}
 	for _, name := range []string{"a", "b"} {
 		s.Keys["/keys/gpg-"+name] = filepath.Join(w.dir, "gpg-"+name+".asc")
 		s.Keys["/keys/cosign-"+name] = filepath.Join(w.dir, "cosign-"+name+".pub")
@@ -153,10 +162,12 @@ func (row verifiedRow) want(image string) verdict.Answer {
 	return verdict.Refuse
 }
 
-// verifiedRows are all that policy.json and registries.d can say, as far as it can be judged without Fulcio, Rekor and certificates.
+// verifiedRows are all that policy.json and registries.d can say, as far as it can be judged without Fulcio, Rekor
+// and certificates.
 func verifiedRows() []verifiedRow {
 	reg := func(scope, rest string) string {
-		return "  default: reject\n  registries:\n  - scope: " + scope + "\n    lookaside: LOOKASIDE\n    attachments: true\n" + rest
+		return "  default: reject\n  registries:\n  - scope: " + scope +
+			"\n    lookaside: LOOKASIDE\n    attachments: true\n" + rest
 	}
 	team := func(require string) string { return reg("HOST/team", "    require: "+require+"\n") }
 	identity := func(require, id string) string { return team("[{" + require + ", identity: " + id + "}]") }
@@ -165,7 +176,8 @@ func verifiedRows() []verifiedRow {
 		{"accept", team("accept"), "team/a team/b team/both team/none team/latest team/moved"},
 		{"reject", team("reject"), ""},
 		{"default reject", reg("HOST/team/a", "    require: accept\n"), "team/a"},
-		{"default accept", strings.Replace(reg("HOST/team/a", "    require: reject\n"), "default: reject", "default: accept", 1), "team/b team/both team/none team/latest team/moved copy/app logical"},
+		{"default accept", strings.Replace(reg("HOST/team/a", "    require: reject\n"), "default: reject", "default: accept",
+			1), "team/b team/both team/none team/latest team/moved copy/app logical"},
 		{"keyData", team("[{signedBy: [gpg-a]}]"), "team/a team/both"},
 		{"keyData, any of", team("[{signedBy: [gpg-a, gpg-b]}]"), "team/a team/b team/both"},
 		{"keyPath", team("[{signedBy: [gpg-b-path]}]"), "team/b team/both"},
@@ -181,13 +193,21 @@ func verifiedRows() []verifiedRow {
 		{"one tag", reg("HOST/team/a:v1", "    require: [{signedBy: [gpg-a]}]\n"), "team/a"},
 		{"wildcard", reg("'*.0.0.1'", "    require: [{signedBy: [gpg-a]}]\n"), "team/a team/a@ team/both"},
 		{"most specific", team("reject") + "  - scope: HOST/team/a\n    require: [{signedBy: [gpg-a]}]\n", "team/a"},
-		{"lookaside elsewhere", team("[{signedBy: [gpg-a]}]") + "  - scope: HOST/team/both\n    require: [{signedBy: [gpg-a]}]\n    lookaside: LOOKASIDE/elsewhere\n", "team/a"},
-		{"attachments off below", team("[{sigstore: {keys: [cosign-a]}}]") + "  - scope: HOST/team/both\n    require: accept\n    attachments: false\n", "team/a team/both"},
-		{"canary", team("[{signedBy: [gpg-a]}]") + "  canaries:\n  - {image: 'HOST/team/a@DIGEST', expect: refuse}\n", "team/a team/both"},
+		{"lookaside elsewhere", team("[{signedBy: [gpg-a]}]") +
+			"  - scope: HOST/team/both\n    require: [{signedBy: [gpg-a]}]\n    lookaside: LOOKASIDE/elsewhere\n", "team/a"},
+		{"attachments off below", team("[{sigstore: {keys: [cosign-a]}}]") +
+			"  - scope: HOST/team/both\n    require: accept\n    attachments: false\n", "team/a team/both"},
+		{
+			"canary", team("[{signedBy: [gpg-a]}]") + "  canaries:\n  - {image: 'HOST/team/a@DIGEST', expect: refuse}\n",
+			"team/a team/both",
+		},
 		{"mirror", reg("logical.example.com/team", "    require: [{signedBy: [gpg-a]}]\n    mirrors:\n    - {location: HOST/copy, lookaside: LOOKASIDE}\n"), "logical"},
-		{"mirror, attachments", reg("logical.example.com/team", "    require: [{sigstore: {keys: [cosign-a]}, identity: matchRepository}]\n    mirrors:\n    - {location: HOST/copy}\n"), "logical"},
-		{"mirror without signatures", reg("logical.example.com/team", "    require: [{signedBy: [gpg-a]}]\n    mirrors:\n    - {location: HOST/copy, lookaside: LOOKASIDE/none}\n"), ""},
-		{"mirror pulled by its own name", reg("HOST/copy", "    require: [{signedBy: [gpg-a], identity: {type: remapIdentity, prefix: HOST/copy, signedPrefix: logical.example.com/team}}]\n"), "copy/app"},
+		{"mirror, attachments", reg("logical.example.com/team",
+			"    require: [{sigstore: {keys: [cosign-a]}, identity: matchRepository}]\n    mirrors:\n    - {location: HOST/copy}\n"), "logical"},
+		{"mirror without signatures", reg("logical.example.com/team",
+			"    require: [{signedBy: [gpg-a]}]\n    mirrors:\n    - {location: HOST/copy, lookaside: LOOKASIDE/none}\n"), ""},
+		{"mirror pulled by its own name", reg("HOST/copy",
+			"    require: [{signedBy: [gpg-a], identity: {type: remapIdentity, prefix: HOST/copy, signedPrefix: logical.example.com/team}}]\n"), "copy/app"},
 	}
 	for _, by := range []string{gpgA, cosignA} {
 		name, _, _ := strings.Cut(by, ":")
@@ -197,16 +217,22 @@ func verifiedRows() []verifiedRow {
 			verifiedRow{name + " matchRepoDigestOrExact", identity(by, "matchRepoDigestOrExact"), "team/a team/both"},
 			verifiedRow{name + " matchExact", identity(by, "matchExact"), "team/a team/both"},
 			verifiedRow{name + " matchRepository", identity(by, "matchRepository"), "team/a team/both team/latest"},
-			verifiedRow{name + " exactReference", identity(by, "{type: exactReference, dockerReference: 'HOST/team/latest:stable'}"), "team/latest"},
-			verifiedRow{name + " exactRepository", identity(by, "{type: exactRepository, dockerRepository: build.example.com/src/moved}"), "team/moved"},
-			verifiedRow{name + " remapIdentity", identity(by, "{type: remapIdentity, prefix: HOST/team, signedPrefix: build.example.com/src}"), "team/moved"})
+			verifiedRow{name + " exactReference", identity(by,
+				"{type: exactReference, dockerReference: 'HOST/team/latest:stable'}"), "team/latest"},
+			verifiedRow{name + " exactRepository", identity(by,
+				"{type: exactRepository, dockerRepository: build.example.com/src/moved}"), "team/moved"},
+			verifiedRow{name + " remapIdentity", identity(by,
+				"{type: remapIdentity, prefix: HOST/team, signedPrefix: build.example.com/src}"), "team/moved"})
 	}
 	return rows
 }
 
 // references are the names under which the images of the world are pulled.
 func (w *world) references() map[string]string {
-	out := map[string]string{"logical": "logical.example.com/team/app:v1", "team/a@": w.registry.Host + "/team/a@" + w.digests["team/a"]}
+	out := map[string]string{
+		"logical": "logical.example.com/team/app:v1",
+		"team/a@": w.registry.Host + "/team/a@" + w.digests["team/a"],
+	}
 	for repo := range w.digests {
 		out[repo] = w.registry.Host + "/" + repo + ":v1"
 	}
@@ -224,7 +250,8 @@ func TestVerified(t *testing.T) {
 					continue // a digest is another question where identities are asked for: see the rows that name it
 				}
 				insecure := false
-				v, err := verify.Image(context.Background(), reference, p, verify.Options{TLSVerify: &insecure, Platform: "linux/amd64", Timeout: time.Minute})
+				v, err := verify.Image(context.Background(), reference, p,
+					verify.Options{TLSVerify: &insecure, Platform: "linux/amd64", Timeout: time.Minute})
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -236,8 +263,8 @@ func TestVerified(t *testing.T) {
 	}
 }
 
-// TestVerified_skopeo has Debian's skopeo copy the images by the same rendered files, where they ask for GPG signatures only: it is
-// built without sigstore.
+// TestVerified_skopeo has Debian's skopeo copy the images by the same rendered files, where they ask for GPG
+// signatures only: it is built without sigstore.
 func TestVerified_skopeo(t *testing.T) {
 	have, err := exec.Command("skopeo", "--version").Output()
 	if err != nil || !strings.Contains(string(have), " 1.9.3") {
@@ -245,11 +272,13 @@ func TestVerified_skopeo(t *testing.T) {
 	}
 	w := newWorld(t)
 	for _, tt := range verifiedRows() {
-		if strings.Contains(tt.spec, "sigstore:") || strings.Contains(tt.spec, "mirrors:") && strings.Contains(tt.name, "attachments") {
+		if strings.Contains(tt.spec, "sigstore:") || strings.Contains(tt.spec, "mirrors:") &&
+			strings.Contains(tt.name, "attachments") {
 			continue
 		}
 		t.Run(tt.name, func(t *testing.T) {
-			spec := strings.ReplaceAll(strings.ReplaceAll(tt.spec, "    attachments: true\n", ""), "    attachments: false\n", "")
+			spec := strings.ReplaceAll(strings.ReplaceAll(tt.spec, "    attachments: true\n", ""),
+				"    attachments: false\n", "")
 			policy, registries, s := w.render(t, w.config(spec), "skopeo-1.9")
 			text := string(policy.Data)
 			for path, file := range s.Keys {
@@ -273,8 +302,10 @@ func TestVerified_skopeo(t *testing.T) {
 				if name == "team/a@" && !strings.Contains(tt.accepted, "@") {
 					continue
 				}
-				cmd := exec.CommandContext(t.Context(), "skopeo", "--policy", dir+"/policy.json", "--registries.d", dir+"/registries.d", "--registries-conf", s.RegistriesConf, "copy", "--src-tls-verify=false",
-					"docker://"+reference, "dir:"+filepath.Join(dir, "out", strings.NewReplacer("/", "_", ":", "_", "@", "_").Replace(name)))
+				cmd := exec.CommandContext(t.Context(), "skopeo", "--policy", dir+"/policy.json", "--registries.d",
+					dir+"/registries.d", "--registries-conf", s.RegistriesConf, "copy", "--src-tls-verify=false",
+					"docker://"+reference, "dir:"+filepath.Join(dir, "out",
+						strings.NewReplacer("/", "_", ":", "_", "@", "_").Replace(name)))
 				if err := os.MkdirAll(filepath.Join(dir, "out"), 0o755); err != nil {
 					t.Fatal(err)
 				}
@@ -294,13 +325,15 @@ func TestVerified_skopeo(t *testing.T) {
 	}
 }
 
-// TestLocalTransports: under a default of reject images still go from one local place to another, as image builds, podman save and
-// updates of the operating system have them go. Debian's skopeo does it; what comes out of storage is what podman save reads.
+// TestLocalTransports: under a default of reject images still go from one local place to another, as image builds,
+// podman save and updates of the operating system have them go. Debian's skopeo does it; what comes out of storage is
+// what podman save reads.
 func TestLocalTransports(t *testing.T) {
 	if _, err := exec.LookPath("skopeo"); err != nil {
 		t.Skip("skopeo is not installed")
 	}
-	c := must[*trust.Config](t)(trust.Parse("trust.yaml", []byte("apiVersion: nodetrust.io/v1alpha1\nkind: TrustConfig\nmetadata: {name: t}\nspec: {default: reject}\n"), nil))
+	c := must[*trust.Config](t)(trust.Parse("trust.yaml",
+		[]byte("apiVersion: nodetrust.io/v1alpha1\nkind: TrustConfig\nmetadata: {name: t}\nspec: {default: reject}\n"), nil))
 	files := must[trust.FileSet](t)(c.Files(trust.DefaultReaders()))
 	rendered, _ := files.Get(trust.PolicyPath)
 	dir := must[string](t)(os.MkdirTemp("", "nt")) // the storage driver takes no long names
@@ -318,7 +351,8 @@ func TestLocalTransports(t *testing.T) {
 	}
 	copied := func(t *testing.T, policy, from, to string) error {
 		t.Helper()
-		out, err := exec.CommandContext(t.Context(), "skopeo", "--policy", filepath.Join(dir, policy+".json"), "copy", from, to).CombinedOutput()
+		out, err := exec.CommandContext(t.Context(), "skopeo", "--policy", filepath.Join(dir, policy+".json"), "copy", from,
+			to).CombinedOutput()
 		if err != nil && !strings.Contains(string(out), "is rejected by policy") {
 			t.Fatalf("skopeo copy %s %s: %s", from, to, out)
 		}

@@ -18,14 +18,38 @@ func TestVerdict_RequireSigned(t *testing.T) {
 		want         string // the message of a refusal; "" for the verdict as it is
 	}{
 		{"signed", Accept, scope, []Requirement{signed}, ""},
-		{"sigstore", Accept, scope, []Requirement{{Type: "sigstoreSigned", Verdict: Accept, Signatures: []Signature{good}}}, ""},
+		{
+			"sigstore", Accept, scope,
+			[]Requirement{{Type: "sigstoreSigned", Verdict: Accept, Signatures: []Signature{good}}},
+			"",
+		},
 		{"signed, and anything", Accept, scope, []Requirement{anything, signed}, ""},
-		{"anything", Accept, scope, []Requirement{anything}, "scope registry.example/team of transport docker accepts without a signature"},
-		{"anything, with signatures", Accept, scope, []Requirement{{Type: "insecureAcceptAnything", Verdict: Accept, Signatures: []Signature{good}}}, "scope registry.example/team of transport docker accepts without a signature"},
-		{"a base layer", Accept, scope, []Requirement{{Type: "signedBaseLayer", Verdict: Accept}}, "scope registry.example/team of transport docker accepts without a signature"},
+		{
+			"anything", Accept, scope,
+			[]Requirement{anything},
+			"scope registry.example/team of transport docker accepts without a signature",
+		},
+		{
+			"anything, with signatures", Accept, scope,
+			[]Requirement{{Type: "insecureAcceptAnything", Verdict: Accept, Signatures: []Signature{good}}},
+			"scope registry.example/team of transport docker accepts without a signature",
+		},
+		{
+			"a base layer", Accept, scope,
+			[]Requirement{{Type: "signedBaseLayer", Verdict: Accept}},
+			"scope registry.example/team of transport docker accepts without a signature",
+		},
 		{"no requirement", Accept, nil, nil, "the policy accepts without a signature"},
-		{"default", Accept, &Scope{Matched: "default"}, []Requirement{anything}, "the policy's default accepts without a signature"},
-		{"default of a transport", Accept, &Scope{Transport: "dir", Matched: "transport-default"}, []Requirement{anything}, "the default of transport dir accepts without a signature"},
+		{
+			"default", Accept, &Scope{Matched: "default"},
+			[]Requirement{anything},
+			"the policy's default accepts without a signature",
+		},
+		{
+			"default of a transport", Accept, &Scope{Transport: "dir", Matched: "transport-default"},
+			[]Requirement{anything},
+			"the default of transport dir accepts without a signature",
+		},
 		{"refused", Refuse, scope, []Requirement{anything}, ""},
 		{"unknown", Unknown, scope, []Requirement{anything}, ""},
 	} {

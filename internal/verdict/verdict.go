@@ -30,7 +30,8 @@ const (
 	KeyUnreadable     Reason = "KeyUnreadable"
 	WeakOrUnsupported Reason = "WeakOrUnsupported"
 	RejectedByPolicy  Reason = "RejectedByPolicy"
-	// ManifestForged: the manifest carries a signature of its own (schema 1), whose payload can be the bytes of another image.
+	// ManifestForged: the manifest carries a signature of its own (schema 1), whose payload can be the bytes of another
+	// image.
 	ManifestForged Reason = "ManifestForged"
 	// NotSignedFor: the policy accepts the image without a signature, and the caller requires one.
 	NotSignedFor Reason = "NotSignedFor"
@@ -46,7 +47,8 @@ const (
 	RegistryUnreachable   Reason = "RegistryUnreachable"
 	// RegistryRefused: the registry answered, and the answer was no: a 4xx that is about no login, absence or rate.
 	RegistryRefused Reason = "RegistryRefused"
-	// AttachmentsUnreadable: the image could be read, its sigstore attachments could not, and runtimes read them before they pull.
+	// AttachmentsUnreadable: the image could be read, its sigstore attachments could not, and runtimes read them before
+	// they pull.
 	AttachmentsUnreadable Reason = "AttachmentsUnreadable"
 	// ManifestUnreadable: no runtime can use the manifest, whoever signed it.
 	ManifestUnreadable Reason = "ManifestUnreadable"
@@ -64,8 +66,8 @@ const (
 	FileMissing        Reason = "FileMissing" // of verify-checksums only
 )
 
-// TrustedByRelease is the one reason of an accept: the policy alone would not accept the image, or says nothing of it, but
-// a verified OpenShift release names its digest.
+// TrustedByRelease is the one reason of an accept: the policy alone would not accept the image, or says nothing of
+// it, but a verified OpenShift release names its digest.
 const TrustedByRelease Reason = "TrustedByRelease"
 
 // Reasons is the closed set, in the order in which docs/reasons.md describes it.
@@ -75,12 +77,13 @@ func Reasons() []Reason {
 		NoSignature, WrongKey, WrongIdentity, WrongDigest, KeyExpired, SignatureExpired, KeyRevoked, KeyUnreadable,
 		WeakOrUnsupported, RejectedByPolicy, ManifestForged, NotSignedFor,
 		KeyMissing, MechanismCannotTell, LookasideUnreachable, LookasideForbidden, LookasideNotSignature, RegistryUnreachable,
-		RegistryRefused, AttachmentsUnreadable, ManifestUnreadable, Disagreement, NotAsked, ImageNotFound, Unauthorized, RateLimited, PolicyInvalid, RegistriesDInvalid, Timeout, FileMissing, RuntimeFailed,
+		RegistryRefused, AttachmentsUnreadable, ManifestUnreadable, Disagreement, NotAsked, ImageNotFound, Unauthorized,
+		RateLimited, PolicyInvalid, RegistriesDInvalid, Timeout, FileMissing, RuntimeFailed,
 	}
 }
 
-// Cause says why there is no signature, as far as that can be told: it splits the reason NoSignature. The set is closed:
-// Causes. The first that holds, in that order, is reported.
+// Cause says why there is no signature, as far as that can be told: it splits the reason NoSignature. The set is
+// closed: Causes. The first that holds, in that order, is reported.
 type Cause string
 
 // Causes of NoSignature.
@@ -100,9 +103,11 @@ const (
 	BundleFormat Cause = "BundleFormat"
 	// OtherKind: the image is signed, but the policy wants the other kind of signature (GPG or sigstore).
 	OtherKind Cause = "OtherKind"
-	// RegistryServesNone: the registry says that it serves signatures itself, and has none; the lookaside isn't asked then.
+	// RegistryServesNone: the registry says that it serves signatures itself, and has none; the lookaside isn't asked
+	// then.
 	RegistryServesNone Cause = "RegistryServesNone"
-	// NoLookaside: registries.d names no lookaside for the image, so that only the built-in default directory was looked at.
+	// NoLookaside: registries.d names no lookaside for the image, so that only the built-in default directory was looked
+	// at.
 	NoLookaside Cause = "NoLookaside"
 	// NotSigned: it was looked up where it should be, and isn't there.
 	NotSigned Cause = "NotSigned"

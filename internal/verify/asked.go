@@ -58,7 +58,8 @@ func (e *evaluation) answerTo(all []fetch.Request, i, signatures int) string {
 	r := all[i]
 	switch {
 	case r.Status == 0:
-		if i+1 < len(all) && r.Kind == fetch.Ping && r.URL.Scheme == "https" && all[i+1].Kind == fetch.Ping && all[i+1].URL.Host == r.URL.Host {
+		if i+1 < len(all) && r.Kind == fetch.Ping && r.URL.Scheme == "https" && all[i+1].Kind == fetch.Ping &&
+			all[i+1].URL.Host == r.URL.Host {
 			return "failed; plain HTTP is next, because the registry is configured as insecure"
 		}
 		return "failed: " + brief(r.Err)
@@ -152,7 +153,8 @@ func (e *evaluation) tellSignatures(urls []*url.URL, all []sig, reason verdict.R
 	e.tellFiles(reason, err)
 	e.tellLibrary(urls, err, func(i int) string {
 		if err == nil && strings.HasPrefix(urls[i].Path, "/extensions/v2/") {
-			return fmt.Sprintf("%d signatures", len(slices.DeleteFunc(slices.Clone(all), func(s sig) bool { return s.simple == nil })))
+			return fmt.Sprintf("%d signatures", len(slices.DeleteFunc(slices.Clone(all),
+				func(s sig) bool { return s.simple == nil })))
 		}
 		return notTold
 	})

@@ -77,7 +77,10 @@ func TestExplain_asked(t *testing.T) {
 
 	policies := []*Policy{}
 	for i, requirement := range []string{signedBy(w.key), cosign.requirement(t), `{"type":"insecureAcceptAnything"}`} {
-		for j, at := range []string{w.lookaside.URL(), w.lookaside.URL() + "\n    use-sigstore-attachments: true", "file://" + w.lookaside.Dir + "\n    use-sigstore-attachments: true"} {
+		for j, at := range []string{
+			w.lookaside.URL(), w.lookaside.URL() + "\n    use-sigstore-attachments: true",
+			"file://" + w.lookaside.Dir + "\n    use-sigstore-attachments: true",
+		} {
 			dir := fmt.Sprintf("asked%d%d.d", i, j)
 			w.write(dir+"/lab.yaml", fmt.Sprintf("docker:\n  %s:\n    lookaside: %s\n", w.registry.Host, at))
 			p, err := Files(w.write(dir+".json", `{"default":[`+requirement+`]}`), []string{w.path(dir)}, Settings{})
@@ -133,10 +136,12 @@ func TestExplain_asked(t *testing.T) {
 			if a.Status != 0 && !strings.HasPrefix(a.Answer, fmt.Sprint(a.Status)) && !strings.HasPrefix(a.Answer, "failed") {
 				t.Errorf("%d: status %d, answer %q", n, a.Status, a.Answer)
 			}
-			library = library || a.Answer == notTold || strings.HasPrefix(a.Answer, "manifest ") || strings.HasPrefix(a.Answer, "failed: ")
+			library = library || a.Answer == notTold || strings.HasPrefix(a.Answer, "manifest ") ||
+				strings.HasPrefix(a.Answer, "failed: ")
 		}
 		if rest := without(log.list, got); rest != "" {
-			t.Errorf("case %d, %s: told of %q, which was not received then; told\n%s\nsent\n%s", n, image, rest, strings.Join(got, "\n"), strings.Join(log.list, "\n"))
+			t.Errorf("case %d, %s: told of %q, which was not received then; told\n%s\nsent\n%s", n, image, rest,
+				strings.Join(got, "\n"), strings.Join(log.list, "\n"))
 		}
 		if !library && !slices.Equal(got, log.list) {
 			t.Errorf("case %d, %s: told\n%s\nsent\n%s", n, image, strings.Join(got, "\n"), strings.Join(log.list, "\n"))
@@ -177,8 +182,10 @@ func TestImage_requests(t *testing.T) {
 	w.sign(w.key, "team/list", instances[0], w.ref("team/list:v1"), 1)
 	payload, annotations = cosign.sign(t, instances[0], w.ref("team/list"))
 	w.attach("team/list", instances[0], payload, annotations)
-	w.write("attached.d/lab.yaml", fmt.Sprintf("docker:\n  %s:\n    lookaside: %s\n    use-sigstore-attachments: true\n", w.registry.Host, w.lookaside.URL()))
-	p, err := Files(w.write("policy.json", `{"default":[`+signedBy(w.key)+`,`+cosign.requirement(t)+`]}`), []string{w.path("attached.d")}, Settings{})
+	w.write("attached.d/lab.yaml", fmt.Sprintf("docker:\n  %s:\n    lookaside: %s\n    use-sigstore-attachments: true\n",
+		w.registry.Host, w.lookaside.URL()))
+	p, err := Files(w.write("policy.json", `{"default":[`+signedBy(w.key)+`,`+cosign.requirement(t)+`]}`),
+		[]string{w.path("attached.d")}, Settings{})
 	check(t, err)
 	t.Cleanup(func() { p.Close() })
 	made := func() []string {

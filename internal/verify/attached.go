@@ -88,7 +88,8 @@ func (a *attached) read(body []byte) bool {
 	}
 	for _, m := range *index.Manifests {
 		switch {
-		case strings.HasPrefix(m.ArtifactType, "application/vnd.dev.sigstore.bundle"), m.Annotations["dev.sigstore.bundle.content"] != "":
+		case strings.HasPrefix(m.ArtifactType, "application/vnd.dev.sigstore.bundle"),
+			m.Annotations["dev.sigstore.bundle.content"] != "":
 			a.bundle = true
 		case strings.HasPrefix(m.ArtifactType, "application/vnd.cncf.notary.signature"):
 			a.notation = true

@@ -12,17 +12,18 @@ import (
 const (
 	// MaxReceived is for all of one evaluation.
 	MaxReceived = 32 << 20
-	// ahead is what the kernel takes in before it is read: with so much more than the library's own limits they come first.
+	// ahead is what the kernel takes in before it is read: with so much more than the library's own limits they come
+	// first.
 	ahead = 8 << 20
 	// maxAnswer is for one answer: a manifest of the library's largest size, and its headers.
 	maxAnswer = maxManifest + ahead
-	// maxManifests is for all until the manifest is read: those of an index and of its instance, tokens, redirects, and the
-	// error pages of mirrors, of which the library keeps several copies.
+	// maxManifests is for all until the manifest is read: those of an index and of its instance, tokens, redirects, and
+	// the error pages of mirrors, of which the library keeps several copies.
 	maxManifests = 2*maxManifest + 2<<20
 	// maxSignatureRest is for what comes with signatures that are within their limits, and the kernel's part.
 	maxSignatureRest = 4 << 20
-	// maxLayerHead is for the answer to a request for a layer until the layer may be read, which has limits of its own. The
-	// kernel takes in some MiB ahead.
+	// maxLayerHead is for the answer to a request for a layer until the layer may be read, which has limits of its own.
+	// The kernel takes in some MiB ahead.
 	maxLayerHead = 16 << 20
 )
 
@@ -47,8 +48,8 @@ func (e *evaluation) under(ctx context.Context) context.Context {
 	return e.requests.Under(traffic.Logins(ctx, e.secrets.AddAuthorization))
 }
 
-// boundSignatures bounds what is read of signatures from now on. Redirects, tokens, headers and error pages take some more
-// than the signatures themselves.
+// boundSignatures bounds what is read of signatures from now on. Redirects, tokens, headers and error pages take some
+// more than the signatures themselves.
 func (e *evaluation) boundSignatures() {
 	e.requests.Bound("signatures", 4*e.maxSignatures+64, int64(e.maxSignatures)*int64(e.maxSize)+maxSignatureRest)
 }

@@ -21,8 +21,8 @@ import (
 	"github.com/nodetrust/nodetrust/internal/verdict"
 )
 
-// A server that sends without end is cut off while it sends, whatever the status is, for Image as for a Session: what it
-// could get rid of is what an evaluation may receive.
+// A server that sends without end is cut off while it sends, whatever the status is, for Image as for a Session: what
+// it could get rid of is what an evaluation may receive.
 func TestImage_endless(t *testing.T) {
 	w := newWorld(t)
 	d := w.push("team/app", "v1")
@@ -64,8 +64,8 @@ func TestImage_endless(t *testing.T) {
 	}
 }
 
-// wantLittle judges, and wants an unknown with a text of bounded size for which the server could send a bounded number of
-// bytes. The kernel takes some in that nobody reads.
+// wantLittle judges, and wants an unknown with a text of bounded size for which the server could send a bounded
+// number of bytes. The kernel takes some in that nobody reads.
 func (w *world) wantLittle(sent *atomic.Int64, judge func() verdict.Verdict) {
 	w.Helper()
 	sent.Store(0)

@@ -17,7 +17,9 @@ import (
 
 // explainNoSignature says why there is no signature where one was looked for, as far as that can be told: the verdict
 // stays. all are the signatures that were read, of whatever kind.
-func (e *evaluation) explainNoSignature(ctx context.Context, src types.ImageSource, physical types.ImageReference, all []sig) {
+func (e *evaluation) explainNoSignature(ctx context.Context, src types.ImageSource, physical types.ImageReference,
+	all []sig,
+) {
 	i := slices.IndexFunc(e.v.Requirements, func(q verdict.Requirement) bool { return q.Reason == verdict.NoSignature })
 	if e.v.Reason != verdict.NoSignature || i < 0 {
 		return
@@ -52,7 +54,8 @@ func (n *noSignature) explain(ctx context.Context, src types.ImageSource) (c ver
 			if !n.wantsGPG() {
 				hint = "sign every instance of the image index too (cosign sign --recursive)"
 			}
-			return verdict.OnlyIndexSigned, n.nowhere() + "; the image index is signed, but runtimes check the instance that they pull", hint
+			return verdict.OnlyIndexSigned, n.nowhere() +
+				"; the image index is signed, but runtimes check the instance that they pull", hint
 		}
 	}
 	if n.target.dir != "" {
@@ -70,7 +73,8 @@ func (n *noSignature) explain(ctx context.Context, src types.ImageSource) (c ver
 	}
 	if !configured {
 		if s := n.unread(); s != "" {
-			return verdict.WrongRegistriesKey, n.nowhere() + ": " + s, "nodetrust lint names all such keys; the ones that are read are lookaside (sigstore for readers before 5.22) and use-sigstore-attachments"
+			return verdict.WrongRegistriesKey, n.nowhere() + ": " + s,
+				"nodetrust lint names all such keys; the ones that are read are lookaside (sigstore for readers before 5.22) and use-sigstore-attachments"
 		}
 	}
 	host := registryOf(n.physical)
@@ -83,7 +87,10 @@ func (n *noSignature) explain(ctx context.Context, src types.ImageSource) (c ver
 			} else if !n.attached.asked {
 				what = ""
 			}
-			return verdict.AttachmentsOff, fmt.Sprintf("sigstore signatures were not looked for: registries.d doesn't set use-sigstore-attachments for %s%s%s", host, what, n.others()),
+			return verdict.AttachmentsOff, fmt.Sprintf(
+					"sigstore signatures were not looked for: registries.d doesn't set use-sigstore-attachments for %s%s%s",
+					host, what,
+					n.others()),
 				fmt.Sprintf("add to registries.d: docker: {%s: {use-sigstore-attachments: true}}", host)
 		case n.attached.bundle:
 			return verdict.BundleFormat, fmt.Sprintf("the image is signed in the sigstore bundle format, which the image library (5.42) and the runtimes do not read; they read the tag %s only", n.attachmentTag()),
@@ -97,7 +104,9 @@ func (n *noSignature) explain(ctx context.Context, src types.ImageSource) (c ver
 		} else if !n.wantsGPG() {
 			at = fmt.Sprintf("it has no tag %s", n.attachmentTag())
 		}
-		return verdict.MirrorUnsigned, fmt.Sprintf("mirror %s served the manifest, so signatures are looked for there, not at %s, and %s%s", n.physical.DockerReference().Name(), registryOf(n.target.logical), at, n.others()),
+		return verdict.MirrorUnsigned, fmt.Sprintf(
+				"mirror %s served the manifest, so signatures are looked for there, not at %s, and %s%s",
+				n.physical.DockerReference().Name(), registryOf(n.target.logical), at, n.others()),
 			"mirror the signatures too, and give the mirror its own lookaside in registries.d (its scope is the mirror's name)"
 	}
 	if n.wantsGPG() && !configured {
@@ -135,7 +144,8 @@ func (n *noSignature) nowhere() string {
 	case n.wantsGPG():
 		return "the image has no signature at " + n.v.Lookaside.URL
 	}
-	return fmt.Sprintf("the image has no signature: %s has no tag %s", n.physical.DockerReference().Name(), n.attachmentTag())
+	return fmt.Sprintf("the image has no signature: %s has no tag %s", n.physical.DockerReference().Name(),
+		n.attachmentTag())
 }
 
 // others says what else was found with the image.

@@ -44,7 +44,8 @@ func TestImage_cause(t *testing.T) {
 	defer mirror.Stop()
 	_, err = mirror.Push("copy/app", "v1", "mirrored")
 	check(t, err)
-	conf := w.write("registries.conf", fmt.Sprintf("[[registry]]\nprefix = %q\nlocation = %q\n[[registry.mirror]]\nlocation = %q\ninsecure = true\n",
+	conf := w.write("registries.conf", fmt.Sprintf(
+		"[[registry]]\nprefix = %q\nlocation = %q\n[[registry.mirror]]\nlocation = %q\ninsecure = true\n",
 		"quay.example.com/team", "quay.example.com/team", mirror.Host+"/copy"))
 
 	host := w.registry.Host
@@ -58,35 +59,103 @@ func TestImage_cause(t *testing.T) {
 		cause                                 verdict.Cause
 		message, hint                         string
 	}{
-		{"not signed", gpg, section(lookaside), image("team/plain"), verdict.NotSigned, w.lookaside.URL() + "/team/plain", "lookaside URL"},
-		{"no lookaside", gpg, "docker: {}\n", image("team/plain"), verdict.NoLookaside, "no lookaside is configured for " + host, "registries.d"},
-		{"no lookaside, and cosigned", gpg, "docker: {}\n", image("team/cosigned"), verdict.NoLookaside, "the registry has a sigstore signature", "registries.d"},
-		{"a scope without port", gpg, "docker:\n  127.0.0.1:\n    " + lookaside + "\n", image("team/plain"), verdict.NoLookaside, "no lookaside", "with their port"},
-		{"misspelt", gpg, section("lookasid: https://sigs.example.com"), image("team/plain"), verdict.WrongRegistriesKey, `lab.yaml:3 has the key "lookasid"`, "lookaside"},
-		{"misspelt at the top", gpg, "default:\n  " + lookaside + "\n", image("team/plain"), verdict.WrongRegistriesKey, `lab.yaml:1 has the key "default"`, "lookaside"},
-		{"misspelt in the default", gpg, "default-docker:\n  look-aside: https://sigs.example.com\n", image("team/plain"), verdict.WrongRegistriesKey, `lab.yaml:2 has the key "look-aside"`, "lookaside"},
-		{"staging only", gpg, section("lookaside-staging: file:///tmp/sigs"), image("team/plain"), verdict.WrongRegistriesKey, "it is for signing only", "lookaside"},
-		{"misspelt for others", gpg, "docker:\n  quay.example.com:\n    lookasid: https://sigs.example.com\n", image("team/plain"), verdict.NoLookaside, "no lookaside", ""},
-		{"misspelt attachments", sigstore, section(lookaside, "use-sigstore-attachment: true"), image("team/cosigned"), verdict.WrongRegistriesKey, `lab.yaml:4 has the key "use-sigstore-attachment"`, "use-sigstore-attachments"},
-		{"attachments off", sigstore, section(lookaside), image("team/cosigned"), verdict.AttachmentsOff, "though the registry holds them (tag sha256-" + cosigned[7:] + ".sig)", "use-sigstore-attachments: true"},
-		{"attachments off and none", sigstore, section(lookaside), image("team/plain"), verdict.AttachmentsOff, "and the registry holds none", "use-sigstore-attachments: true"},
-		{"attachments off and a bundle", sigstore, section(lookaside), image("team/bundled"), verdict.AttachmentsOff, "a sigstore bundle, which runtimes don't read", "use-sigstore-attachments: true"},
-		{"bundle", sigstore, section(lookaside, "use-sigstore-attachments: true"), image("team/bundled"), verdict.BundleFormat, "bundle format", "new-bundle-format=false"},
-		{"nothing attached", sigstore, section(lookaside, "use-sigstore-attachments: true"), image("team/plain"), verdict.NotSigned, "has no tag sha256-" + plainDigest[7:] + ".sig", ""},
-		{"GPG wanted, cosigned", gpg, section(lookaside), image("team/cosigned"), verdict.OtherKind, "signed, but with sigstore", "sigstoreSigned"},
-		{"sigstore wanted, GPG there", sigstore, section(lookaside, "use-sigstore-attachments: true"), image("team/gpg"), verdict.OtherKind, "signed, but with GPG", "signedBy"},
+		{
+			"not signed", gpg, section(lookaside), image("team/plain"), verdict.NotSigned, w.lookaside.URL() + "/team/plain",
+			"lookaside URL",
+		},
+		{
+			"no lookaside", gpg, "docker: {}\n", image("team/plain"), verdict.NoLookaside,
+			"no lookaside is configured for " + host, "registries.d",
+		},
+		{
+			"no lookaside, and cosigned", gpg, "docker: {}\n", image("team/cosigned"), verdict.NoLookaside,
+			"the registry has a sigstore signature", "registries.d",
+		},
+		{
+			"a scope without port", gpg, "docker:\n  127.0.0.1:\n    " + lookaside + "\n", image("team/plain"),
+			verdict.NoLookaside, "no lookaside", "with their port",
+		},
+		{
+			"misspelt", gpg, section("lookasid: https://sigs.example.com"), image("team/plain"), verdict.WrongRegistriesKey,
+			`lab.yaml:3 has the key "lookasid"`, "lookaside",
+		},
+		{
+			"misspelt at the top", gpg, "default:\n  " + lookaside + "\n", image("team/plain"), verdict.WrongRegistriesKey,
+			`lab.yaml:1 has the key "default"`, "lookaside",
+		},
+		{
+			"misspelt in the default", gpg, "default-docker:\n  look-aside: https://sigs.example.com\n", image("team/plain"),
+			verdict.WrongRegistriesKey, `lab.yaml:2 has the key "look-aside"`, "lookaside",
+		},
+		{
+			"staging only", gpg, section("lookaside-staging: file:///tmp/sigs"), image("team/plain"), verdict.WrongRegistriesKey,
+			"it is for signing only", "lookaside",
+		},
+		{
+			"misspelt for others", gpg, "docker:\n  quay.example.com:\n    lookasid: https://sigs.example.com\n",
+			image("team/plain"), verdict.NoLookaside, "no lookaside", "",
+		},
+		{
+			"misspelt attachments", sigstore, section(lookaside, "use-sigstore-attachment: true"), image("team/cosigned"),
+			verdict.WrongRegistriesKey, `lab.yaml:4 has the key "use-sigstore-attachment"`, "use-sigstore-attachments",
+		},
+		{
+			"attachments off", sigstore, section(lookaside), image("team/cosigned"), verdict.AttachmentsOff,
+			"though the registry holds them (tag sha256-" + cosigned[7:] + ".sig)", "use-sigstore-attachments: true",
+		},
+		{
+			"attachments off and none", sigstore, section(lookaside), image("team/plain"), verdict.AttachmentsOff,
+			"and the registry holds none", "use-sigstore-attachments: true",
+		},
+		{
+			"attachments off and a bundle", sigstore, section(lookaside), image("team/bundled"), verdict.AttachmentsOff,
+			"a sigstore bundle, which runtimes don't read", "use-sigstore-attachments: true",
+		},
+		{
+			"bundle", sigstore, section(lookaside, "use-sigstore-attachments: true"), image("team/bundled"),
+			verdict.BundleFormat, "bundle format", "new-bundle-format=false",
+		},
+		{
+			"nothing attached", sigstore, section(lookaside, "use-sigstore-attachments: true"), image("team/plain"),
+			verdict.NotSigned, "has no tag sha256-" + plainDigest[7:] + ".sig", "",
+		},
+		{
+			"GPG wanted, cosigned", gpg, section(lookaside), image("team/cosigned"), verdict.OtherKind,
+			"signed, but with sigstore", "sigstoreSigned",
+		},
+		{
+			"sigstore wanted, GPG there", sigstore, section(lookaside, "use-sigstore-attachments: true"), image("team/gpg"),
+			verdict.OtherKind, "signed, but with GPG", "signedBy",
+		},
 		{"index", gpg, section(lookaside), image("team/multi"), verdict.OnlyIndexSigned, "index is signed", "every instance"},
-		{"index, cosigned", sigstore, section(lookaside, "use-sigstore-attachments: true"), image("team/comulti"), verdict.OnlyIndexSigned, "index is signed", "cosign sign --recursive"},
-		{"index, cosigned, attachments off", sigstore, section(lookaside), image("team/comulti"), verdict.AttachmentsOff, "", "use-sigstore-attachments: true"},
-		{"index, cosigned, GPG wanted", gpg, section(lookaside, "use-sigstore-attachments: true"), image("team/comulti"), verdict.NotSigned, "", ""},
-		{"mirror without lookaside", gpg, "docker:\n  quay.example.com:\n    " + lookaside + "\n", "quay.example.com/team/app:v1", verdict.MirrorUnsigned, "no lookaside is configured for the mirror", "mirror"},
-		{"mirror without signatures", gpg, "docker:\n  " + mirror.Host + ":\n    " + lookaside + "\n", "quay.example.com/team/app:v1", verdict.MirrorUnsigned, "there is none at " + w.lookaside.URL() + "/copy/app", "mirror"},
+		{
+			"index, cosigned", sigstore, section(lookaside, "use-sigstore-attachments: true"), image("team/comulti"),
+			verdict.OnlyIndexSigned, "index is signed", "cosign sign --recursive",
+		},
+		{
+			"index, cosigned, attachments off", sigstore, section(lookaside), image("team/comulti"), verdict.AttachmentsOff, "",
+			"use-sigstore-attachments: true",
+		},
+		{
+			"index, cosigned, GPG wanted", gpg, section(lookaside, "use-sigstore-attachments: true"), image("team/comulti"),
+			verdict.NotSigned, "", "",
+		},
+		{
+			"mirror without lookaside", gpg, "docker:\n  quay.example.com:\n    " + lookaside + "\n",
+			"quay.example.com/team/app:v1", verdict.MirrorUnsigned, "no lookaside is configured for the mirror", "mirror",
+		},
+		{
+			"mirror without signatures", gpg, "docker:\n  " + mirror.Host + ":\n    " + lookaside + "\n",
+			"quay.example.com/team/app:v1", verdict.MirrorUnsigned,
+			"there is none at " + w.lookaside.URL() + "/copy/app", "mirror",
+		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			w.T = t
 			dir := t.TempDir()
 			check(t, os.WriteFile(dir+"/lab.yaml", []byte(tt.registriesD), 0o644))
-			p, err := Files(w.write("policy.json", `{"default":[`+tt.requirement+`]}`), []string{dir}, Settings{RegistriesConf: conf})
+			p, err := Files(w.write("policy.json", `{"default":[`+tt.requirement+`]}`), []string{dir},
+				Settings{RegistriesConf: conf})
 			check(t, err)
 			defer p.Close()
 			v := w.judge(p, tt.image)
@@ -105,7 +174,8 @@ func TestImage_cause(t *testing.T) {
 		defer p.Close()
 		v := w.judge(p, image("team/gpg"))
 		w.want(v, verdict.Refuse, verdict.NoSignature)
-		if v.Cause != verdict.WrongRegistriesKey || !strings.Contains(v.Message, "only files whose name ends in .yaml are read") {
+		if v.Cause != verdict.WrongRegistriesKey ||
+			!strings.Contains(v.Message, "only files whose name ends in .yaml are read") {
 			t.Errorf("%+v", v)
 		}
 	})
@@ -194,7 +264,8 @@ func (w *world) attach(repo, digest string, payload []byte, annotations map[stri
 // attachAs stores an attachment of a media type.
 func (w *world) attachAs(mime ocitypes.MediaType, repo, digest string, payload []byte, annotations map[string]string) {
 	w.Helper()
-	img, err := mutate.Append(mutate.ConfigMediaType(mutate.MediaType(empty.Image, ocitypes.OCIManifestSchema1), ocitypes.OCIConfigJSON),
+	img, err := mutate.Append(mutate.ConfigMediaType(mutate.MediaType(empty.Image, ocitypes.OCIManifestSchema1),
+		ocitypes.OCIConfigJSON),
 		mutate.Addendum{Layer: static.NewLayer(payload, mime), Annotations: annotations})
 	check(w.T, err)
 	_, err = w.registry.PushImage(repo, strings.Replace(digest, ":", "-", 1)+".sig", img)

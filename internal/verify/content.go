@@ -21,7 +21,8 @@ import (
 	"github.com/nodetrust/nodetrust/internal/verdict"
 )
 
-// ContentError says why an image, a layer or signatures could not be read. It says nothing of what a policy thinks of them.
+// ContentError says why an image, a layer or signatures could not be read. It says nothing of what a policy thinks of
+// them.
 type ContentError struct {
 	// Reason is one of an unknown.
 	Reason verdict.Reason
@@ -31,8 +32,8 @@ type ContentError struct {
 func (e *ContentError) Error() string { return e.Err.Error() }
 func (e *ContentError) Unwrap() error { return e.Err }
 
-// AcceptAll is a policy for reading images that are judged by something else than a policy.json: it accepts everything and
-// configures no lookaside.
+// AcceptAll is a policy for reading images that are judged by something else than a policy.json: it accepts
+// everything and configures no lookaside.
 func AcceptAll(s Settings) (*Policy, error) {
 	return Rendered(File{Path: "(none)", Data: []byte(`{"default":[{"type":"insecureAcceptAnything"}]}`)}, nil, s)
 }
@@ -51,9 +52,9 @@ type Content struct {
 	layers []manifest.LayerInfo
 }
 
-// OpenContent reads the manifest of an image, and of what it is an index of, that of the platform's instance; both have the
-// digests that name them. An error of type *ContentError means that the image could not be read, any other that the
-// argument or an option can't be used. Options.Timeout is the caller's business: it is not applied.
+// OpenContent reads the manifest of an image, and of what it is an index of, that of the platform's instance; both
+// have the digests that name them. An error of type *ContentError means that the image could not be read, any other
+// that the argument or an option can't be used. Options.Timeout is the caller's business: it is not applied.
 func OpenContent(ctx context.Context, name string, p *Policy, o Options) (*Content, error) {
 	e, err := newEvaluation(name, p, o)
 	if err != nil {
@@ -126,8 +127,9 @@ func (c *Content) Close() error {
 // Layers is the number of the image's layers, the lowest first.
 func (c *Content) Layers() int { return len(c.layers) }
 
-// Layer opens a layer as a tar stream: reading it to io.EOF proves that it has the digest that the manifest names, which
-// until then is not known. Of the layer as it is stored at most packed bytes are read, and of the stream at most unpacked.
+// Layer opens a layer as a tar stream: reading it to io.EOF proves that it has the digest that the manifest names,
+// which until then is not known. Of the layer as it is stored at most packed bytes are read, and of the stream at
+// most unpacked.
 func (c *Content) Layer(ctx context.Context, n int, packed, unpacked int64) (io.ReadCloser, error) {
 	info := c.layers[n]
 	if err := info.Digest.Validate(); err != nil {
@@ -150,8 +152,8 @@ func (c *Content) Layer(ctx context.Context, n int, packed, unpacked int64) (io.
 	return l, nil
 }
 
-// gunzip reads a stream that is packed by gzip, or not at all. The image library's own unpacking would bring in all of its
-// storage; other formats are rare, and none that a release image has.
+// gunzip reads a stream that is packed by gzip, or not at all. The image library's own unpacking would bring in all
+// of its storage; other formats are rare, and none that a release image has.
 func gunzip(r io.Reader) (io.Reader, error) {
 	in := bufio.NewReader(r)
 	head, err := in.Peek(4)
@@ -218,8 +220,8 @@ type Signed struct {
 	Simple, Attached [][]byte
 }
 
-// Manifests are the manifests of the image with their signatures: the index first if there is one, then all instances of it
-// or, if all is false, the platform's.
+// Manifests are the manifests of the image with their signatures: the index first if there is one, then all instances
+// of it or, if all is false, the platform's.
 func (c *Content) Manifests(ctx context.Context, all bool) ([]Signed, error) {
 	ctx = c.e.under(ctx)
 	blob, mime, err := c.src.GetManifest(ctx, nil)
@@ -272,8 +274,9 @@ type Instance struct {
 	Platform string
 }
 
-// Chosen is false for what no runtime chooses from an index unless it is told to: that of the platform "unknown/unknown", as
-// builders name an image's attestations. An instance without platform is chosen where no other fits.
+// Chosen is false for what no runtime chooses from an index unless it is told to: that of the platform
+// "unknown/unknown", as builders name an image's attestations. An instance without platform is chosen where no other
+// fits.
 func (i Instance) Chosen() bool { return i.Platform != "unknown/unknown" }
 
 // Instances are those that a manifest names which is an index; none if it is no index.
@@ -335,8 +338,8 @@ func (c *Content) signed(ctx context.Context, un *image.UnparsedImage, d string,
 	return s, nil
 }
 
-// Places are the repositories, host and path, from which a runtime pulls the image, as registries.conf has it: mirrors first,
-// the image's own last. Each is where signatures are looked up if that place serves the manifest.
+// Places are the repositories, host and path, from which a runtime pulls the image, as registries.conf has it:
+// mirrors first, the image's own last. Each is where signatures are looked up if that place serves the manifest.
 func (p *Policy) Places(name string) ([]string, error) {
 	e, err := newEvaluation(name, p, Options{})
 	if err != nil {

@@ -8,9 +8,10 @@ import (
 )
 
 // Enclose gives this process a temporary directory of its own, in which the image library makes its gpg keyrings, and
-// keeps gpg from starting an agent for each of them. An agent is of no use for judging signatures, takes half the time
-// of an import, and outlives a process that is killed. Close undoes it, and removes what a gpg that hangs may hold on to.
-// It changes the environment, so only one policy of a process may be enclosed, and a program does it, not a library.
+// keeps gpg from starting an agent for each of them. An agent is of no use for judging signatures, takes half the
+// time of an import, and outlives a process that is killed. Close undoes it, and removes what a gpg that hangs may
+// hold on to. It changes the environment, so only one policy of a process may be enclosed, and a program does it, not
+// a library.
 func (p *Policy) Enclose() error {
 	if mechanism.Name != "gpgme" {
 		return nil

@@ -40,7 +40,8 @@ func TestExpires(t *testing.T) {
 		check(t, err)
 		check(t, w.lookaside.Put(repo, d, 1, b))
 		got := expires(w.policy(signedBy(w.key)))
-		if tt.want == 0 && !got.IsZero() || tt.want > 0 && (got.After(time.Now().Add(tt.want)) || got.Before(time.Now().Add(tt.want-time.Hour))) {
+		if tt.want == 0 && !got.IsZero() || tt.want > 0 &&
+			(got.After(time.Now().Add(tt.want)) || got.Before(time.Now().Add(tt.want-time.Hour))) {
 			t.Errorf("GPG, %s: expires %s", tt.name, got)
 		}
 	}
@@ -51,18 +52,25 @@ func TestExpires(t *testing.T) {
 	leaf := between.issue(t, key, "dev@example.com", "", "", from)
 	payload, signed := key.sign(t, d, ref)
 	certified := maps.Clone(signed)
-	maps.Copy(certified, map[string]string{cosignCert: string(leaf), cosignChain: string(certPEM(between.cert.Raw, root.cert.Raw))})
-	w.write("attached/lab.yaml", "docker:\n  "+w.registry.Host+":\n    use-sigstore-attachments: true\n    lookaside: file://"+w.path("none")+"\n")
+	maps.Copy(certified, map[string]string{
+		cosignCert:  string(leaf),
+		cosignChain: string(certPEM(between.cert.Raw, root.cert.Raw)),
+	})
+	w.write("attached/lab.yaml", "docker:\n  "+w.registry.Host+
+		":\n    use-sigstore-attachments: true\n    lookaside: file://"+w.path("none")+"\n")
 	for _, tt := range []struct {
 		name, source string
 		annotations  map[string]string
 		want         time.Time
 	}{
-		{"key", `"keyData":"` + base64.StdEncoding.EncodeToString(key.public(t)) + `"`, certified, time.Time{}}, // certificates don't count
-		{"PKI", fmt.Sprintf(`"pki":{"caRootsData":%q,"subjectEmail":"dev@example.com"}`, base64.StdEncoding.EncodeToString(certPEM(root.cert.Raw))), certified, from.Add(10 * time.Minute)},
+		// certificates don't count
+		{"key", `"keyData":"` + base64.StdEncoding.EncodeToString(key.public(t)) + `"`, certified, time.Time{}},
+		{"PKI", fmt.Sprintf(`"pki":{"caRootsData":%q,"subjectEmail":"dev@example.com"}`,
+			base64.StdEncoding.EncodeToString(certPEM(root.cert.Raw))), certified, from.Add(10 * time.Minute)},
 	} {
 		w.attach(repo, d, payload, tt.annotations)
-		p, err := Files(w.write("policy.json", `{"default":[{"type":"sigstoreSigned",`+tt.source+`}]}`), []string{w.path("attached")}, Settings{})
+		p, err := Files(w.write("policy.json", `{"default":[{"type":"sigstoreSigned",`+tt.source+`}]}`),
+			[]string{w.path("attached")}, Settings{})
 		check(t, err)
 		if got := expires(p); !got.Equal(tt.want) {
 			t.Errorf("sigstore, %s: expires %s, want %s", tt.name, got, tt.want)

@@ -24,7 +24,8 @@ type Story struct {
 	From string `json:"from,omitempty"`
 	// Local is true if image and signatures were read on this machine, so that neither registry nor lookaside count.
 	Local bool `json:"local,omitempty"`
-	// Extension is true if the registry serves signatures itself (X-Registry-Supports-Signatures), so that no lookaside is asked.
+	// Extension is true if the registry serves signatures itself (X-Registry-Supports-Signatures), so that no lookaside
+	// is asked.
 	Extension bool `json:"extension,omitempty"`
 	// Attachments is true if sigstore signatures in the registry are read.
 	Attachments bool `json:"attachments"`
@@ -62,10 +63,11 @@ func Explain(ctx context.Context, image string, p *Policy, o Options, offline bo
 	}
 	v := e.answer(ctx, o, offline)
 	s := Story{
-		Verdict:  v,
-		Platform: strings.TrimSuffix(fmt.Sprintf("%s/%s/%s", e.sys.OSChoice, e.sys.ArchitectureChoice, e.sys.VariantChoice), "/"),
-		Files:    Sources{p.File, p.RegistriesD, p.RegistriesConf, p.Masked, p.Notes},
-		Asked:    e.asked,
+		Verdict: v,
+		Platform: strings.TrimSuffix(fmt.Sprintf("%s/%s/%s", e.sys.OSChoice, e.sys.ArchitectureChoice,
+			e.sys.VariantChoice), "/"),
+		Files: Sources{p.File, p.RegistriesD, p.RegistriesConf, p.Masked, p.Notes},
+		Asked: e.asked,
 	}
 	s.Local, s.Extension = e.target.local(), e.extension
 	_, _, s.Hides = p.doc.lookup(e.target.logical)

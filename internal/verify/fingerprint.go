@@ -27,8 +27,8 @@ import (
 // mechanism and its gpg. Where it is the same, a manifest with the same signatures gets the same verdict. It holds no
 // secret, but may not be given away: credentials are in it.
 //
-// Until is when the first of the keys expires, now if that can't be told of one, and zero if none will. From then on verdicts
-// differ.
+// Until is when the first of the keys expires, now if that can't be told of one, and zero if none will. From then on
+// verdicts differ.
 func (p *Policy) Fingerprint(o Options, now time.Time) (sum string, until time.Time, err error) {
 	f := &hashing{h: sha256.New(), policy: p, now: now}
 	f.program()
@@ -207,7 +207,8 @@ func (f *hashing) expiry(data []byte) {
 	}
 }
 
-// maxLinks bounds how deep directories are hashed that links lead to, one behind the other: certs.d may be made of links.
+// maxLinks bounds how deep directories are hashed that links lead to, one behind the other: certs.d may be made of
+// links.
 const maxLinks = 3
 
 // tree hashes a file, or the files below a directory, links followed; what is not there is hashed as that.

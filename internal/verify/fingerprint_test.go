@@ -70,7 +70,8 @@ func TestFingerprint(t *testing.T) {
 	}{
 		{"policy", func() { write("etc/containers/policy.json", []byte(`{"default":[{"type":"reject"}]}`)) }},
 		{"policy with another scope", func() {
-			write("etc/containers/policy.json", []byte(policy[:len(policy)-1]+`,"transports":{"docker":{"h.example":[{"type":"signedBy","keyType":"GPGKeys","keyPaths":["/etc/key.gpg","/etc/missing.gpg"]}]}}}`))
+			write("etc/containers/policy.json", []byte(policy[:len(policy)-1]+
+				`,"transports":{"docker":{"h.example":[{"type":"signedBy","keyType":"GPGKeys","keyPaths":["/etc/key.gpg","/etc/missing.gpg"]}]}}}`))
 		}},
 		{"a key that was missing", func() { write("etc/missing.gpg", key.Binary) }},
 		{"a key's bytes", func() { write("etc/key.gpg", expiring.Binary) }},

@@ -27,7 +27,8 @@ func TestGenuine(t *testing.T) {
 	const release = "567E347AD0044ADE55BA8A5F199E2F91FD431D51"
 	policy := func(key string) *Policy {
 		t.Helper()
-		text := `{"default":[{"type":"reject"}],"transports":{"docker":{"registry.redhat.io":[` + keyPath(filepath.Join(dir, "keys", key)) + `]}}}`
+		text := `{"default":[{"type":"reject"}],"transports":{"docker":{"registry.redhat.io":[` +
+			keyPath(filepath.Join(dir, "keys", key)) + `]}}}`
 		p, err := Rendered(File{Path: "/policy.json", Data: []byte(text)}, nil, Settings{})
 		check(t, err)
 		t.Cleanup(func() { p.Close() })
@@ -75,7 +76,8 @@ func TestGenuine(t *testing.T) {
 		if v.Reason != verdict.KeyUnreadable || !strings.Contains(v.Message, pqc) || !strings.Contains(v.Hint, "version 4") {
 			t.Errorf("post-quantum key: %+v", v)
 		}
-		if v, err = Image(t.Context(), "dir:"+bundle, policy("RPM-GPG-KEY-redhat10-release"), Options{As: name + ":0.0.1"}); err != nil || v.Verdict != verdict.Accept {
+		if v, err = Image(t.Context(), "dir:"+bundle, policy("RPM-GPG-KEY-redhat10-release"),
+			Options{As: name + ":0.0.1"}); err != nil || v.Verdict != verdict.Accept {
 			t.Errorf("post-quantum key beside others: %+v %v", v, err)
 		}
 	}

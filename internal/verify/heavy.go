@@ -9,15 +9,15 @@ import (
 	"github.com/nodetrust/nodetrust/internal/verify/traffic"
 )
 
-// lightReceived is how many bytes a session receives for an image without further ado. A manifest has some KiB, a signature
-// less than one; of images that take more only one is judged at a time, because many may be under way.
+// lightReceived is how many bytes a session receives for an image without further ado. A manifest has some KiB, a
+// signature less than one; of images that take more only one is judged at a time, because many may be under way.
 const lightReceived = 512 << 10
 
 // othersMemory is how many bytes of memory those may take that are under way as well.
 const othersMemory = 8 << 20
 
-// bounded judges one image, and once more with all the room that Image gives if it takes more than lightReceived. The time
-// that it then waits for its turn is not the image's.
+// bounded judges one image, and once more with all the room that Image gives if it takes more than lightReceived. The
+// time that it then waits for its turn is not the image's.
 func (s *Session) bounded(ctx context.Context, image string) (verdict.Verdict, error) {
 	start := time.Now()
 	light := traffic.NewBudget(lightReceived)

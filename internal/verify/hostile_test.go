@@ -70,12 +70,18 @@ func TestImage_hostileLookaside(t *testing.T) {
 		reason verdict.Reason
 		most   int // requests, of the fetcher and then of the library
 	}{
-		{"128 of 4 MiB", func(rw http.ResponseWriter, _ *http.Request) { _, _ = rw.Write(large) }, verdict.Unknown, verdict.LookasideNotSignature, 4},
+		{
+			"128 of 4 MiB", func(rw http.ResponseWriter, _ *http.Request) { _, _ = rw.Write(large) }, verdict.Unknown,
+			verdict.LookasideNotSignature, 4,
+		},
 		{"128 of 4 MiB, each on a connection of its own", func(rw http.ResponseWriter, _ *http.Request) {
 			rw.Header().Set("Connection", "close")
 			_, _ = rw.Write(large)
 		}, verdict.Unknown, verdict.LookasideNotSignature, 4},
-		{"128", func(rw http.ResponseWriter, _ *http.Request) { _, _ = rw.Write(good) }, verdict.Unknown, verdict.LookasideNotSignature, 129 + 128},
+		{
+			"128", func(rw http.ResponseWriter, _ *http.Request) { _, _ = rw.Write(good) }, verdict.Unknown,
+			verdict.LookasideNotSignature, 129 + 128,
+		},
 		{"one of 4 MiB", func(rw http.ResponseWriter, r *http.Request) {
 			if number(r) == 2 {
 				rw.WriteHeader(404)
@@ -176,7 +182,8 @@ func TestImage_hostilePackets(t *testing.T) {
 	p := w.policy(signedBy(w.key))
 	good, err := w.key.Sign(d, image)
 	check(t, err)
-	bomb := append([]byte(strings.TrimSuffix(string(fixture.Payload(d, image)), "}")), bytes.Repeat([]byte(" "), 96<<20)...)
+	bomb := append([]byte(strings.TrimSuffix(string(fixture.Payload(d, image)), "}")),
+		bytes.Repeat([]byte(" "), 96<<20)...)
 	bomb = append(bomb, '}')
 	for _, algo := range []string{"zip", "zlib", "bzip2"} {
 		t.Run("bomb "+algo, func(t *testing.T) {
@@ -307,7 +314,8 @@ func TestImage_hostileRegistry(t *testing.T) {
 		tag, err := name.NewTag(w.ref("team/app:")+strings.Replace(d, ":", "-", 1)+".sig", name.Insecure)
 		check(t, err)
 		check(t, remote.Write(tag, img))
-		w.write("attached/lab.yaml", "docker:\n  "+w.registry.Host+":\n    lookaside: "+w.lookaside.URL()+"\n    use-sigstore-attachments: true\n")
+		w.write("attached/lab.yaml", "docker:\n  "+w.registry.Host+":\n    lookaside: "+w.lookaside.URL()+
+			"\n    use-sigstore-attachments: true\n")
 		p, err := Files(w.path("policy.json"), []string{w.path("attached")}, Settings{})
 		check(t, err)
 		defer p.Close()

@@ -8,8 +8,8 @@ import (
 	"github.com/nodetrust/nodetrust/internal/verdict"
 )
 
-// Every signedIdentity of policy.json, with images in a registry that are asked for by tag and by digest, and signed for
-// GPG and for sigstore.
+// Every signedIdentity of policy.json, with images in a registry that are asked for by tag and by digest, and signed
+// for GPG and for sigstore.
 func TestImage_identities(t *testing.T) {
 	w := newWorld(t)
 	cosign := newCosignKey(t)
@@ -27,19 +27,34 @@ func TestImage_identities(t *testing.T) {
 	}{
 		{"default, same tag", sig("matchRepoDigestOrExact"), "REPO:v1", "", ""},
 		{"default, other tag", sig("matchRepoDigestOrExact"), "REPO:v2", verdict.WrongIdentity, ""},
-		{"default, other repository", sig("matchRepoDigestOrExact"), host + "/else:v1", verdict.WrongIdentity, verdict.WrongIdentity},
+		{
+			"default, other repository", sig("matchRepoDigestOrExact"), host + "/else:v1", verdict.WrongIdentity,
+			verdict.WrongIdentity,
+		},
 		{"exact, same tag", sig("matchExact"), "REPO:v1", "", verdict.WrongIdentity},
 		{"exact, other tag", sig("matchExact"), "REPO:v2", verdict.WrongIdentity, verdict.WrongIdentity},
 		{"repository, other tag", sig("matchRepository"), "REPO:v2", "", ""},
 		{"repository, without tag", sig("matchRepository"), "REPO", "", ""},
 		{"repository, other", sig("matchRepository"), host + "/else:v1", verdict.WrongIdentity, verdict.WrongIdentity},
 		{"exact reference", sig("exactReference", "dockerReference", "quay.io/corp/app:v9"), "quay.io/corp/app:v9", "", ""},
-		{"exact reference, other", sig("exactReference", "dockerReference", "quay.io/corp/app:v9"), "REPO:v1", verdict.WrongIdentity, verdict.WrongIdentity},
+		{
+			"exact reference, other", sig("exactReference", "dockerReference", "quay.io/corp/app:v9"), "REPO:v1",
+			verdict.WrongIdentity, verdict.WrongIdentity,
+		},
 		{"exact repository", sig("exactRepository", "dockerRepository", "quay.io/corp/app"), "quay.io/corp/app:v9", "", ""},
-		{"exact repository, other", sig("exactRepository", "dockerRepository", "quay.io/corp/app"), "quay.io/corp/apps:v9", verdict.WrongIdentity, verdict.WrongIdentity},
+		{
+			"exact repository, other", sig("exactRepository", "dockerRepository", "quay.io/corp/app"), "quay.io/corp/apps:v9",
+			verdict.WrongIdentity, verdict.WrongIdentity,
+		},
 		{"remapped", sig("remapIdentity", "prefix", host, "signedPrefix", "quay.io/corp"), "quay.io/corp/PATH:v1", "", ""},
-		{"remapped, other tag", sig("remapIdentity", "prefix", host, "signedPrefix", "quay.io/corp"), "quay.io/corp/PATH:v2", verdict.WrongIdentity, ""},
-		{"remapped, but signed as it is", sig("remapIdentity", "prefix", host, "signedPrefix", "quay.io/corp"), "REPO:v1", verdict.WrongIdentity, verdict.WrongIdentity},
+		{
+			"remapped, other tag", sig("remapIdentity", "prefix", host, "signedPrefix", "quay.io/corp"), "quay.io/corp/PATH:v2",
+			verdict.WrongIdentity, "",
+		},
+		{
+			"remapped, but signed as it is", sig("remapIdentity", "prefix", host, "signedPrefix", "quay.io/corp"), "REPO:v1",
+			verdict.WrongIdentity, verdict.WrongIdentity,
+		},
 		{"not remapped", sig("remapIdentity", "prefix", "example.com", "signedPrefix", "quay.io/corp"), "REPO:v1", "", ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -55,7 +70,8 @@ func TestImage_identities(t *testing.T) {
 				signedBy(w.key, tt.identity),
 				strings.Replace(cosign.requirement(t), sig("matchRepository"), tt.identity, 1),
 			} {
-				w.write("attached/lab.yaml", "docker:\n  "+host+":\n    use-sigstore-attachments: true\n    lookaside: "+w.lookaside.URL()+"\n")
+				w.write("attached/lab.yaml", "docker:\n  "+host+":\n    use-sigstore-attachments: true\n    lookaside: "+
+					w.lookaside.URL()+"\n")
 				p, err := Files(w.write("policy.json", `{"default":[`+requirement+`]}`), []string{w.path("attached")}, Settings{})
 				check(t, err)
 				defer p.Close()

@@ -35,7 +35,8 @@ func (r requirementDoc) matchesIdentity(intended reference.Named, signed string)
 		return matchesRepoDigestOrExact(intended, s)
 	case "remapIdentity":
 		if name := intended.Name(); name == id.Prefix || strings.HasPrefix(name, id.Prefix+"/") {
-			if intended, err = reference.ParseNamed(strings.Replace(intended.String(), id.Prefix, id.SignedPrefix, 1)); err != nil {
+			if intended, err = reference.ParseNamed(strings.Replace(intended.String(), id.Prefix, id.SignedPrefix,
+				1)); err != nil {
 				return false
 			}
 		}
@@ -52,8 +53,8 @@ func MatchesIdentity(kind string, intended reference.Named, signed string) bool 
 	return r.matchesIdentity(intended, signed)
 }
 
-// matchesRepoDigestOrExact compares exactly by tag, and by repository where a digest is intended: that the digest is the
-// signed one was compared already.
+// matchesRepoDigestOrExact compares exactly by tag, and by repository where a digest is intended: that the digest is
+// the signed one was compared already.
 func matchesRepoDigestOrExact(intended, signed reference.Named) bool {
 	if reference.IsNameOnly(signed) {
 		return false
@@ -87,7 +88,8 @@ func (r requirementDoc) wanted(intended reference.Named) string {
 	case "remapIdentity":
 		if name := intended.Name(); name == id.Prefix || strings.HasPrefix(name, id.Prefix+"/") {
 			var err error
-			if intended, err = reference.ParseNamed(strings.Replace(intended.String(), id.Prefix, id.SignedPrefix, 1)); err != nil {
+			if intended, err = reference.ParseNamed(strings.Replace(intended.String(), id.Prefix, id.SignedPrefix,
+				1)); err != nil {
 				return ""
 			}
 		}

@@ -62,7 +62,8 @@ func (o *oracle) matches(t *testing.T, identity, intended, signed string) (match
 	pc, err := signature.NewPolicyContext(policy)
 	check(t, err)
 	defer func() { check(t, pc.Destroy()) }()
-	allowed, _ := pc.IsRunningImageAllowed(context.Background(), image.UnparsedInstanceWithReference(image.UnparsedInstance(src, nil), ref))
+	allowed, _ := pc.IsRunningImageAllowed(context.Background(),
+		image.UnparsedInstanceWithReference(image.UnparsedInstance(src, nil), ref))
 	return allowed, true
 }
 
@@ -81,7 +82,8 @@ func (o *oracle) like(t *testing.T, identity, intended, signed string) (match bo
 		t.Errorf("identity %s, image %s, signed as %s: %t, the library says %t", identity, intended, signed, got, want)
 	}
 	if got := r.identityForSecondLook().Accepts(ref.DockerReference().String(), signed); got != want {
-		t.Errorf("identity %s, image %s, signed as %s: the second look says %t, the library %t", identity, intended, signed, got, want)
+		t.Errorf("identity %s, image %s, signed as %s: the second look says %t, the library %t", identity, intended,
+			signed, got, want)
 	}
 	return want
 }
@@ -99,15 +101,18 @@ func identities(ref, other string) []string {
 		`{"type":"exactReference","dockerReference":` + quote(ref) + `}`,
 		`{"type":"exactRepository","dockerRepository":` + quote(name(ref)) + `}`,
 		`{"type":"remapIdentity","prefix":` + quote(name(ref)) + `,"signedPrefix":` + quote(name(other)) + `}`,
-		`{"type":"remapIdentity","prefix":` + quote(strings.SplitN(name(ref), "/", 2)[0]) + `,"signedPrefix":` + quote(name(other)) + `}`,
+		`{"type":"remapIdentity","prefix":` + quote(strings.SplitN(name(ref), "/", 2)[0]) + `,"signedPrefix":` +
+			quote(name(other)) + `}`,
 	}
 }
 
 func TestIdentityLikeTheLibrary(t *testing.T) {
 	o := newOracle(t)
 	refs := []string{
-		"a.example/b:1", "a.example/b", "a.example/b:2", "a.example/b/c:1", "a.example/bc:1", "a.example:5000/b:1", "a.example/b@" + o.digest,
-		"a.example/b:1@" + o.digest, "a.example/b@sha256:" + strings.Repeat("0", 64), "ubi9:1", "docker.io/library/ubi9:1", "a.example.b/c:1",
+		"a.example/b:1", "a.example/b", "a.example/b:2", "a.example/b/c:1", "a.example/bc:1", "a.example:5000/b:1",
+		"a.example/b@" + o.digest,
+		"a.example/b:1@" + o.digest, "a.example/b@sha256:" + strings.Repeat("0", 64), "ubi9:1", "docker.io/library/ubi9:1",
+		"a.example.b/c:1",
 		"", "A.example/B:1", "http://a.example/b:1", "a.example/b:", "a.example/b:latest", "docker.io/a.example/b:1",
 	}
 	matches := 0
@@ -131,7 +136,8 @@ func FuzzIdentity(f *testing.F) {
 	o := newOracle(f)
 	f.Add("a.example/b:1", "a.example/b:1", "a.example/b", "c.example/d")
 	f.Add("a.example/b/c:1", "c.example/d/c:1", "a.example/b", "c.example/d")
-	f.Add("a.example/b", "a.example/b@sha256:0000000000000000000000000000000000000000000000000000000000000000", "a.example", "a.example/b/c")
+	f.Add("a.example/b", "a.example/b@sha256:0000000000000000000000000000000000000000000000000000000000000000",
+		"a.example", "a.example/b/c")
 	f.Fuzz(func(t *testing.T, intended, signed, ref, other string) {
 		if len(intended)+len(signed)+len(ref)+len(other) > 400 {
 			return // no reference is that long, and the library's expression takes its time

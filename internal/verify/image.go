@@ -60,8 +60,8 @@ type Options struct {
 	// Platform is os/arch or os/arch/variant: of a multi-arch image the instance that a runtime there takes is judged.
 	// Empty is this program's.
 	Platform string
-	// Instance is the digest of the instance of a multi-arch image that is judged, whatever its platform. AnyInstance is the
-	// platform's if there is one, else the first: for a caller that reads all of them.
+	// Instance is the digest of the instance of a multi-arch image that is judged, whatever its platform. AnyInstance is
+	// the platform's if there is one, else the first: for a caller that reads all of them.
 	Instance string
 	// Timeout bounds the whole; 0 leaves it to the context.
 	Timeout time.Duration
@@ -80,7 +80,8 @@ func Isolate() (registriesConf string) {
 	for _, kv := range os.Environ() {
 		name, _, _ := strings.Cut(kv, "=")
 		switch {
-		case strings.HasPrefix(name, "CONTAINERS_"), strings.HasPrefix(name, "XDG_"), name == "REGISTRY_AUTH_FILE", name == "DOCKER_CONFIG":
+		case strings.HasPrefix(name, "CONTAINERS_"), strings.HasPrefix(name, "XDG_"), name == "REGISTRY_AUTH_FILE",
+			name == "DOCKER_CONFIG":
 			os.Unsetenv(name)
 		}
 	}
@@ -204,7 +205,10 @@ func newEvaluation(image string, p *Policy, o Options) (*evaluation, error) {
 		e.v.Lookaside = shown(e.lookaside(t.logical))
 	}
 	for _, r := range e.sec.requirements {
-		out := verdict.Requirement{Type: r.Type, Keys: r.keyNames(), Identity: r.SignedIdentity.Type, Verdict: verdict.Unknown, Reason: verdict.RegistryUnreachable}
+		out := verdict.Requirement{
+			Type: r.Type, Keys: r.keyNames(), Identity: r.SignedIdentity.Type,
+			Verdict: verdict.Unknown, Reason: verdict.RegistryUnreachable,
+		}
 		e.v.Requirements = append(e.v.Requirements, out)
 	}
 	e.settle()
@@ -633,7 +637,8 @@ func (e *evaluation) alone(ctx context.Context, r *requirement, own sig, blob []
 	if own.sigstore != nil { // a directory of its own, which knows no instances
 		return e.allowed(ctx, image.UnparsedInstanceWithReference(image.UnparsedInstance(src, nil), e.target.logical), r)
 	}
-	return e.signed(ctx, image.UnparsedInstanceWithReference(image.UnparsedInstance(src, &d), e.target.logical), r, own, blob)
+	return e.signed(ctx, image.UnparsedInstanceWithReference(image.UnparsedInstance(src, &d), e.target.logical),
+		r, own, blob)
 }
 
 // allowed is the library's own word on one requirement. gpg doesn't know of contexts: when ctx ends first, gpg is given
@@ -695,15 +700,17 @@ func (e *evaluation) conclude() {
 	if q.Reason == verdict.KeyUnreadable && e.sec.requirements[decided].keys.Unusual() != "" {
 		e.v.Hint = "name a file with the signer's key of version 4, as runtimes with gpg 2.2 refuse every image while they have only this one"
 	}
-	if q.Reason == verdict.WrongKey && slices.ContainsFunc(e.v.Requirements, func(q verdict.Requirement) bool { return q.Verdict == verdict.Accept }) {
+	if q.Reason == verdict.WrongKey && slices.ContainsFunc(e.v.Requirements,
+		func(q verdict.Requirement) bool { return q.Verdict == verdict.Accept }) {
 		e.v.Hint = "all entries of a scope must hold; where one of several signers is enough, put their keys into one entry (keyPaths)"
 	}
 }
 
-// onlySubkeys is true of a requirement that holds by no other signatures than those of subkeys, which are the accepted ones
-// that have a message.
+// onlySubkeys is true of a requirement that holds by no other signatures than those of subkeys, which are the
+// accepted ones that have a message.
 func onlySubkeys(q verdict.Requirement) bool {
-	accepted := slices.DeleteFunc(slices.Clone(q.Signatures), func(s verdict.Signature) bool { return s.Verdict != verdict.Accept })
+	accepted := slices.DeleteFunc(slices.Clone(q.Signatures),
+		func(s verdict.Signature) bool { return s.Verdict != verdict.Accept })
 	return len(accepted) > 0 && !slices.ContainsFunc(accepted, func(s verdict.Signature) bool { return s.Message == "" })
 }
 

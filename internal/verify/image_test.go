@@ -40,13 +40,15 @@ func TestImage_accept(t *testing.T) {
 	r := v.Requirements[0]
 	s := r.Signatures[0]
 	want := verdict.Signature{
-		Source: w.lookaside.URL() + "/team/app@sha256=" + d[7:] + "/signature-1", Verdict: verdict.Accept, Signer: w.key.Fingerprint,
+		Source: w.lookaside.URL() + "/team/app@sha256=" + d[7:] + "/signature-1", Verdict: verdict.Accept,
+		Signer: w.key.Fingerprint,
 		Packet: 4, Digest: d, Reference: w.ref("team/app:v1"),
 	}
 	if s != want {
 		t.Errorf("got  %+v\nwant %+v", s, want)
 	}
-	if r.Type != "signedBy" || len(r.Keys) != 1 || r.Keys[0] != w.key.Fingerprint || r.Identity != "matchRepoDigestOrExact" || r.Verdict != verdict.Accept {
+	if r.Type != "signedBy" || len(r.Keys) != 1 || r.Keys[0] != w.key.Fingerprint ||
+		r.Identity != "matchRepoDigestOrExact" || r.Verdict != verdict.Accept {
 		t.Errorf("requirement %+v", r)
 	}
 	// By tag and digest: the tag counts for nothing, as podman and CRI-O have it.
@@ -73,13 +75,15 @@ func TestImage_subkey(t *testing.T) {
 		t.Fatalf("%s, hint %q", v.Verdict, v.Hint)
 	}
 	s := v.Requirements[0].Signatures[0]
-	if maker, ok := strings.CutPrefix(s.Message, "made by subkey "); !ok || maker == "" || s.Signer != primary.Fingerprint || strings.HasSuffix(s.Signer, maker) {
+	if maker, ok := strings.CutPrefix(s.Message, "made by subkey "); !ok || maker == "" ||
+		s.Signer != primary.Fingerprint || strings.HasSuffix(s.Signer, maker) {
 		t.Errorf("signature %+v", s)
 	}
 	w.want(w.judge(p, w.ref("team/both:v1")), verdict.Accept, "")
 }
 
-// Runtimes import the public half of a secret key, and keys in a compressed packet. A session and the library alone agree.
+// Runtimes import the public half of a secret key, and keys in a compressed packet. A session and the library alone
+// agree.
 func TestImage_keyForms(t *testing.T) {
 	w := newWorld(t)
 	other, err := w.gpg.NewKey("other", fixture.KeyOptions{Algo: "ed25519"})
@@ -87,13 +91,17 @@ func TestImage_keyForms(t *testing.T) {
 	d := w.push("team/app", "v1")
 	w.sign(w.key, "team/app", d, w.ref("team/app:v1"), 1)
 	export := func(k *fixture.Key, args ...string) []byte {
-		args = append([]string{"--homedir", w.gpg.Home(), "--batch", "--passphrase", "", "--pinentry-mode", "loopback", "--export-secret-keys", k.Fingerprint}, args...)
+		args = append([]string{
+			"--homedir", w.gpg.Home(), "--batch", "--passphrase", "", "--pinentry-mode", "loopback",
+			"--export-secret-keys", k.Fingerprint,
+		}, args...)
 		out, err := exec.Command("gpg", args...).Output()
 		check(t, err)
 		return out
 	}
 	secret := export(w.key)
-	packed := append(binary.BigEndian.AppendUint32([]byte{0xc8, 0xff}, uint32(len(w.key.Binary)+1)), append([]byte{0}, w.key.Binary...)...)
+	packed := append(binary.BigEndian.AppendUint32([]byte{0xc8, 0xff}, uint32(len(w.key.Binary)+1)),
+		append([]byte{0}, w.key.Binary...)...)
 	for _, tt := range []struct {
 		name   string
 		keys   []byte
@@ -114,9 +122,11 @@ func TestImage_keyForms(t *testing.T) {
 			w.T = t
 			file := w.write("key", string(tt.keys))
 			for _, source := range []string{
-				`"keyData":` + quote(base64.StdEncoding.EncodeToString(tt.keys)), `"keyPath":` + quote(file), `"keyPaths":[` + quote(file) + `]`,
+				`"keyData":` + quote(base64.StdEncoding.EncodeToString(tt.keys)), `"keyPath":` + quote(file),
+				`"keyPaths":[` + quote(file) + `]`,
 			} {
-				v := w.likeImage(w.policy(`{"type":"signedBy","keyType":"GPGKeys",`+source+`}`), w.ref("team/app:v1"), testOptions())
+				v := w.likeImage(w.policy(`{"type":"signedBy","keyType":"GPGKeys",`+source+`}`), w.ref("team/app:v1"),
+					testOptions())
 				w.want(v, tt.answer, tt.reason)
 				if tt.answer == verdict.Accept && v.Requirements[0].Keys[0] != w.key.Fingerprint {
 					t.Errorf("keys %q", v.Requirements[0].Keys)
@@ -145,8 +155,14 @@ func TestImage_limits(t *testing.T) {
 	files := w.open(w.path("policy.json"), "file://"+w.lookaside.Dir, Settings{})
 	w.want(w.judge(files, image), verdict.Unknown, verdict.LookasideNotSignature)
 	w.want(w.judgeWith(files, image, Options{MaxSignatureSize: 4 << 20}), verdict.Accept, "")
-	w.want(w.judgeWith(files, image, Options{MaxSignatureSize: 4 << 20, MaxSignatures: 1}), verdict.Unknown, verdict.LookasideNotSignature)
-	for _, o := range []Options{{MaxSignatures: -1}, {MaxSignatures: 129}, {MaxSignatureSize: -1}, {MaxSignatureSize: 4<<20 + 1}} {
+	w.want(w.judgeWith(files, image, Options{MaxSignatureSize: 4 << 20, MaxSignatures: 1}), verdict.Unknown,
+		verdict.LookasideNotSignature)
+	for _, o := range []Options{
+		{MaxSignatures: -1},
+		{MaxSignatures: 129},
+		{MaxSignatureSize: -1},
+		{MaxSignatureSize: 4<<20 + 1},
+	} {
 		if _, err := Image(t.Context(), image, p, o); err == nil {
 			t.Errorf("%+v: no error", o)
 		}
@@ -185,7 +201,8 @@ func TestImage_interruptedHint(t *testing.T) {
 	cancel()
 	v, err := Image(ctx, w.ref("team/app:v1"), p, Options{})
 	check(t, err)
-	if v.Verdict != verdict.Unknown || v.Reason != verdict.Timeout || v.Message != "interrupted" || v.Hint != "run it again" {
+	if v.Verdict != verdict.Unknown || v.Reason != verdict.Timeout || v.Message != "interrupted" ||
+		v.Hint != "run it again" {
 		t.Errorf("got %s/%s: %s; hint %q", v.Verdict, v.Reason, v.Message, v.Hint)
 	}
 }

@@ -32,8 +32,10 @@ func newAuthority(t *testing.T, parent *authority) *authority {
 	t.Helper()
 	a := &authority{cosignKey: newCosignKey(t)}
 	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: fmt.Sprintf("authority %p", a)}, IsCA: true, BasicConstraintsValid: true,
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour), KeyUsage: x509.KeyUsageCertSign,
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: fmt.Sprintf("authority %p", a)}, IsCA: true,
+		BasicConstraintsValid: true,
+		NotBefore:             time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
+		KeyUsage: x509.KeyUsageCertSign,
 	}
 	if parent == nil {
 		parent = &authority{a.cosignKey, template}
@@ -59,7 +61,10 @@ func (a *authority) issue(t *testing.T, key cosignKey, email, hostname, issuer s
 		template.DNSNames = []string{hostname}
 	}
 	if issuer != "" {
-		template.ExtraExtensions = []pkix.Extension{{Id: asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 57264, 1, 1}, Value: []byte(issuer)}}
+		template.ExtraExtensions = []pkix.Extension{{
+			Id:    asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 57264, 1, 1},
+			Value: []byte(issuer),
+		}}
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, a.cert, key.Public(), a.PrivateKey)
 	check(t, err)
@@ -93,7 +98,10 @@ func (k cosignKey) log(t *testing.T, payload []byte, signature string, certOrKey
 	})
 	check(t, err)
 	// Sorted keys and no blanks: already in canonical form.
-	entry, err := json.Marshal(map[string]any{"body": body, "integratedTime": at.Unix(), "logIndex": 1, "logID": strings.Repeat("0", 64)})
+	entry, err := json.Marshal(map[string]any{
+		"body": body, "integratedTime": at.Unix(), "logIndex": 1,
+		"logID": strings.Repeat("0", 64),
+	})
 	check(t, err)
 	sum := sha256.Sum256(entry)
 	promise, err := ecdsa.SignASN1(rand.Reader, k.PrivateKey, sum[:])
@@ -127,7 +135,8 @@ func TestImage_keyless(t *testing.T) {
 		return `{"type":"sigstoreSigned",` + source + `}`
 	}
 	fulcio := func(ca []byte, log cosignKey, issuer, email string) string {
-		return requirement(fmt.Sprintf(`"fulcio":{"caData":%s,"oidcIssuer":%q,"subjectEmail":%q},"rekorPublicKeyData":%s`, b64(ca), issuer, email, b64(log.public(t))))
+		return requirement(fmt.Sprintf(`"fulcio":{"caData":%s,"oidcIssuer":%q,"subjectEmail":%q},"rekorPublicKeyData":%s`,
+			b64(ca), issuer, email, b64(log.public(t))))
 	}
 	pki := func(roots []byte, more string) string {
 		return requirement(fmt.Sprintf(`"pki":{"caRootsData":%s,%s}`, b64(roots), more))
@@ -157,37 +166,108 @@ func TestImage_keyless(t *testing.T) {
 	}{
 		{"key", requirement(`"keyData":` + b64(key.public(t))), signed, verdict.Accept, "", ""},
 		{"key file", requirement(`"keyPath":` + quote(keyFile)), signed, verdict.Accept, "", ""},
-		{"one of several key files", requirement(`"keyPaths":[` + quote(secondFile) + `,` + quote(keyFile) + `]`), signed, verdict.Accept, "", ""},
-		{"one of several keys", requirement(`"keyDatas":[` + b64(second.public(t)) + `,` + b64(key.public(t)) + `]`), signed, verdict.Accept, "", ""},
-		{"none of several keys", requirement(`"keyDatas":[` + b64(second.public(t)) + `,` + b64(rekor.public(t)) + `]`), signed, verdict.Refuse, verdict.WrongKey, ""},
-		{"key and log", requirement(`"keyData":` + b64(key.public(t)) + `,"rekorPublicKeyPath":` + quote(rekorFile)), with(map[string]string{cosignBundle: logged(key.public(t), now)}), verdict.Accept, "", ""},
-		{"key and another log", requirement(`"keyData":` + b64(key.public(t)) + `,"rekorPublicKeyData":` + b64(second.public(t))), with(map[string]string{cosignBundle: logged(key.public(t), now)}), verdict.Refuse, verdict.WrongKey, "Rekor"},
-		{"key and one of two logs", requirement(`"keyData":` + b64(key.public(t)) + `,"rekorPublicKeyDatas":[` + b64(second.public(t)) + `,` + b64(rekor.public(t)) + `]`), with(map[string]string{cosignBundle: logged(key.public(t), now)}), verdict.Accept, "", ""},
-		{"not logged", requirement(`"keyData":` + b64(key.public(t)) + `,"rekorPublicKeyData":` + b64(rekor.public(t))), signed, verdict.Refuse, verdict.WeakOrUnsupported, "missing " + cosignBundle},
+		{
+			"one of several key files", requirement(`"keyPaths":[` + quote(secondFile) + `,` + quote(keyFile) + `]`), signed,
+			verdict.Accept, "", "",
+		},
+		{
+			"one of several keys", requirement(`"keyDatas":[` + b64(second.public(t)) + `,` + b64(key.public(t)) + `]`), signed,
+			verdict.Accept, "", "",
+		},
+		{
+			"none of several keys", requirement(`"keyDatas":[` + b64(second.public(t)) + `,` + b64(rekor.public(t)) + `]`),
+			signed, verdict.Refuse, verdict.WrongKey, "",
+		},
+		{
+			"key and log", requirement(`"keyData":` + b64(key.public(t)) + `,"rekorPublicKeyPath":` + quote(rekorFile)),
+			with(map[string]string{cosignBundle: logged(key.public(t), now)}), verdict.Accept, "", "",
+		},
+		{
+			"key and another log", requirement(`"keyData":` + b64(key.public(t)) + `,"rekorPublicKeyData":` +
+				b64(second.public(t))), with(map[string]string{cosignBundle: logged(key.public(t), now)}), verdict.Refuse,
+			verdict.WrongKey, "Rekor",
+		},
+		{
+			"key and one of two logs", requirement(`"keyData":` + b64(key.public(t)) + `,"rekorPublicKeyDatas":[` +
+				b64(second.public(t)) + `,` + b64(rekor.public(t)) + `]`),
+			with(map[string]string{cosignBundle: logged(key.public(t), now)}), verdict.Accept, "", "",
+		},
+		{
+			"not logged", requirement(`"keyData":` + b64(key.public(t)) + `,"rekorPublicKeyData":` + b64(rekor.public(t))),
+			signed, verdict.Refuse, verdict.WeakOrUnsupported, "missing " + cosignBundle,
+		},
 
 		{"Fulcio", fulcio(rootPEM, rekor, issuer, me), keyless, verdict.Accept, "", ""},
 		{"Fulcio, files", requirement(fmt.Sprintf(`"fulcio":{"caPath":%q,"oidcIssuer":%q,"subjectEmail":%q},"rekorPublicKeyPaths":[%q]`, caFile, issuer, me, rekorFile)), keyless, verdict.Accept, "", ""},
-		{"Fulcio, file missing", requirement(fmt.Sprintf(`"fulcio":{"caPath":%q,"oidcIssuer":%q,"subjectEmail":%q},"rekorPublicKeyPath":%q`, w.path("none"), issuer, me, rekorFile)), keyless, verdict.Unknown, verdict.KeyMissing, "none"},
+		{"Fulcio, file missing", requirement(fmt.Sprintf(
+			`"fulcio":{"caPath":%q,"oidcIssuer":%q,"subjectEmail":%q},"rekorPublicKeyPath":%q`, w.path("none"), issuer, me,
+			rekorFile)), keyless, verdict.Unknown, verdict.KeyMissing, "none"},
 		{"somebody else", fulcio(rootPEM, rekor, issuer, "else@example.com"), keyless, verdict.Refuse, verdict.WrongKey, me},
-		{"another issuer", fulcio(rootPEM, rekor, "https://login.example.com", me), keyless, verdict.Refuse, verdict.WrongKey, issuer},
-		{"another authority", fulcio(certPEM(newAuthority(t, nil).cert.Raw), rekor, issuer, me), keyless, verdict.Refuse, verdict.WrongKey, ""},
+		{
+			"another issuer", fulcio(rootPEM, rekor, "https://login.example.com", me), keyless, verdict.Refuse,
+			verdict.WrongKey, issuer,
+		},
+		{
+			"another authority", fulcio(certPEM(newAuthority(t, nil).cert.Raw), rekor, issuer, me), keyless, verdict.Refuse,
+			verdict.WrongKey, "",
+		},
 		{"another log", fulcio(rootPEM, second, issuer, me), keyless, verdict.Refuse, verdict.WrongKey, "Rekor"},
-		{"logged after the certificate's end", fulcio(rootPEM, rekor, issuer, me), with(map[string]string{cosignCert: string(cert), cosignBundle: logged(cert, now.Add(time.Hour))}), verdict.Refuse, verdict.WrongKey, "expired"},
-		{"a log entry of another signature", fulcio(rootPEM, rekor, issuer, me), with(map[string]string{cosignCert: string(cert), cosignBundle: rekor.log(t, []byte("else"), signed[cosignSignature], cert, now)}), verdict.Refuse, verdict.WrongKey, "payload"},
+		{
+			"logged after the certificate's end", fulcio(rootPEM, rekor, issuer, me),
+			with(map[string]string{cosignCert: string(cert), cosignBundle: logged(cert, now.Add(time.Hour))}), verdict.Refuse,
+			verdict.WrongKey, "expired",
+		},
+		{
+			"a log entry of another signature", fulcio(rootPEM, rekor, issuer, me),
+			with(map[string]string{
+				cosignCert:   string(cert),
+				cosignBundle: rekor.log(t, []byte("else"), signed[cosignSignature], cert, now),
+			}), verdict.Refuse, verdict.WrongKey,
+			"payload",
+		},
 		{"no certificate", fulcio(rootPEM, rekor, issuer, me), signed, verdict.Refuse, verdict.WeakOrUnsupported, ""},
 
-		{"PKI, email", pki(rootPEM, `"subjectEmail":"`+me+`"`), with(map[string]string{cosignCert: string(root.issue(t, key, me, "", "", now.Add(-time.Minute)))}), verdict.Accept, "", ""},
-		{"PKI, intermediate in the policy", pki(rootPEM, `"subjectHostname":"`+hostname+`","caIntermediatesData":`+b64(certPEM(between.cert.Raw))), with(map[string]string{cosignCert: string(viaBetween)}), verdict.Accept, "", ""},
-		{"PKI, intermediate in the signature", pki(rootPEM, `"subjectHostname":"`+hostname+`"`), with(map[string]string{cosignCert: string(viaBetween), cosignChain: string(certPEM(between.cert.Raw, root.cert.Raw))}), verdict.Accept, "", ""},
-		{"PKI, intermediate missing", pki(rootPEM, `"subjectHostname":"`+hostname+`"`), with(map[string]string{cosignCert: string(viaBetween)}), verdict.Refuse, verdict.WrongKey, "unknown authority"},
-		{"PKI, another host", pki(rootPEM, `"subjectHostname":"else.example.com","caIntermediatesData":`+b64(certPEM(between.cert.Raw))), with(map[string]string{cosignCert: string(viaBetween)}), verdict.Refuse, verdict.WrongKey, "else.example.com"},
-		{"PKI, expired", pki(rootPEM, `"subjectEmail":"`+me+`"`), with(map[string]string{cosignCert: string(root.issue(t, key, me, "", "", now.Add(-30*time.Minute)))}), verdict.Refuse, verdict.WrongKey, "expired"},
-		{"PKI, roots missing", requirement(fmt.Sprintf(`"pki":{"caRootsPath":%q,"subjectEmail":%q}`, w.path("none"), me)), with(map[string]string{cosignCert: string(cert)}), verdict.Unknown, verdict.KeyMissing, "none"},
+		{
+			"PKI, email", pki(rootPEM, `"subjectEmail":"`+me+`"`),
+			with(map[string]string{cosignCert: string(root.issue(t, key, me, "", "", now.Add(-time.Minute)))}),
+			verdict.Accept, "", "",
+		},
+		{
+			"PKI, intermediate in the policy", pki(rootPEM,
+				`"subjectHostname":"`+hostname+`","caIntermediatesData":`+b64(certPEM(between.cert.Raw))),
+			with(map[string]string{cosignCert: string(viaBetween)}), verdict.Accept, "", "",
+		},
+		{
+			"PKI, intermediate in the signature", pki(rootPEM, `"subjectHostname":"`+hostname+`"`),
+			with(map[string]string{
+				cosignCert:  string(viaBetween),
+				cosignChain: string(certPEM(between.cert.Raw, root.cert.Raw)),
+			}), verdict.Accept, "", "",
+		},
+		{
+			"PKI, intermediate missing", pki(rootPEM, `"subjectHostname":"`+hostname+`"`),
+			with(map[string]string{cosignCert: string(viaBetween)}), verdict.Refuse, verdict.WrongKey, "unknown authority",
+		},
+		{
+			"PKI, another host", pki(rootPEM, `"subjectHostname":"else.example.com","caIntermediatesData":`+
+				b64(certPEM(between.cert.Raw))), with(map[string]string{cosignCert: string(viaBetween)}), verdict.Refuse,
+			verdict.WrongKey, "else.example.com",
+		},
+		{
+			"PKI, expired", pki(rootPEM, `"subjectEmail":"`+me+`"`),
+			with(map[string]string{cosignCert: string(root.issue(t, key, me, "", "", now.Add(-30*time.Minute)))}),
+			verdict.Refuse, verdict.WrongKey, "expired",
+		},
+		{
+			"PKI, roots missing", requirement(fmt.Sprintf(`"pki":{"caRootsPath":%q,"subjectEmail":%q}`, w.path("none"), me)),
+			with(map[string]string{cosignCert: string(cert)}), verdict.Unknown, verdict.KeyMissing, "none",
+		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			w.T = t
 			w.attach("team/app", d, payload, tt.annotations)
-			w.write("attached/lab.yaml", "docker:\n  "+w.registry.Host+":\n    use-sigstore-attachments: true\n    lookaside: "+w.lookaside.URL()+"\n")
+			w.write("attached/lab.yaml", "docker:\n  "+w.registry.Host+":\n    use-sigstore-attachments: true\n    lookaside: "+
+				w.lookaside.URL()+"\n")
 			p, err := Files(w.write("policy.json", `{"default":[`+tt.requirement+`]}`), []string{w.path("attached")}, Settings{})
 			check(t, err)
 			defer p.Close()

@@ -31,7 +31,10 @@ func ociLayout(t *testing.T, archs ...string) (dir, digest string, instances []s
 		d, err := img.Digest()
 		check(t, err)
 		instances = append(instances, d.String())
-		idx = mutate.AppendManifests(idx, mutate.IndexAddendum{Add: img, Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: "linux", Architecture: arch}}})
+		idx = mutate.AppendManifests(idx, mutate.IndexAddendum{
+			Add:        img,
+			Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: "linux", Architecture: arch}},
+		})
 	}
 	if len(archs) == 1 {
 		img, err := fixture.Image("oci"+archs[0], archs[0])
@@ -59,7 +62,8 @@ func TestImage_oci(t *testing.T) {
 
 	v := w.judge(p, "oci:"+one)
 	w.want(v, verdict.Accept, "")
-	if v.Digest != digest || v.Index != "" || v.Lookaside != nil || *v.Scope != (verdict.Scope{Transport: "oci", Name: one, Matched: "exact"}) {
+	if v.Digest != digest || v.Index != "" || v.Lookaside != nil ||
+		*v.Scope != (verdict.Scope{Transport: "oci", Name: one, Matched: "exact"}) {
 		t.Errorf("%+v, scope %+v", v, v.Scope)
 	}
 	w.want(w.judge(p, "oci:"+one+":v1"), verdict.Accept, "")
@@ -68,7 +72,8 @@ func TestImage_oci(t *testing.T) {
 
 	v = w.judge(p, "oci:"+multi)
 	w.want(v, verdict.Refuse, verdict.NoSignature)
-	if v.Index != index || v.Digest != instances[0] || !strings.Contains(v.Message, "OCI layout") || !strings.Contains(v.Hint, "dir: copy") {
+	if v.Index != index || v.Digest != instances[0] || !strings.Contains(v.Message, "OCI layout") ||
+		!strings.Contains(v.Hint, "dir: copy") {
 		t.Errorf("%+v", v)
 	}
 	v = w.judgeWith(p, "oci:"+multi, Options{Platform: "linux/arm64"})
@@ -114,12 +119,21 @@ func TestImage_ociHostile(t *testing.T) {
 		damage func(dir, digest, instance string)
 		reason verdict.Reason
 	}{
-		{"no index.json", func(dir, _, _ string) { check(t, os.Remove(filepath.Join(dir, "index.json"))) }, verdict.ImageNotFound},
-		{"index.json is no JSON", func(dir, _, _ string) { check(t, os.WriteFile(filepath.Join(dir, "index.json"), []byte("{"), 0o600)) }, verdict.RegistryUnreachable},
+		{
+			"no index.json", func(dir, _, _ string) { check(t, os.Remove(filepath.Join(dir, "index.json"))) },
+			verdict.ImageNotFound,
+		},
+		{"index.json is no JSON", func(dir, _, _ string) {
+			check(t,
+				os.WriteFile(filepath.Join(dir, "index.json"), []byte("{"), 0o600))
+		}, verdict.RegistryUnreachable},
 		{"large index.json", func(dir, _, _ string) {
 			check(t, os.WriteFile(filepath.Join(dir, "index.json"), []byte(large), 0o600))
 		}, verdict.RegistryUnreachable},
-		{"index.json is a pipe", func(dir, _, _ string) { fifo(filepath.Join(dir, "index.json")) }, verdict.RegistryUnreachable},
+		{
+			"index.json is a pipe", func(dir, _, _ string) { fifo(filepath.Join(dir, "index.json")) },
+			verdict.RegistryUnreachable,
+		},
 		{"two images", func(dir, _, _ string) {
 			img, err := fixture.Image("another", "amd64")
 			check(t, err)
@@ -132,10 +146,19 @@ func TestImage_ociHostile(t *testing.T) {
 			check(t, os.WriteFile(path, []byte(strings.Replace(string(b), digest, "sha256:../../index.json", 1)), 0o600))
 		}, verdict.RegistryUnreachable},
 		{"no manifest", func(dir, digest, _ string) { check(t, os.Remove(blobPath(dir, digest))) }, verdict.ImageNotFound},
-		{"other manifest", func(dir, digest, _ string) { check(t, os.WriteFile(blobPath(dir, digest), []byte("{}"), 0o600)) }, verdict.ImageNotFound},
-		{"large manifest", func(dir, digest, _ string) { check(t, os.WriteFile(blobPath(dir, digest), []byte(large), 0o600)) }, verdict.RegistryUnreachable},
+		{
+			"other manifest", func(dir, digest, _ string) { check(t, os.WriteFile(blobPath(dir, digest), []byte("{}"), 0o600)) },
+			verdict.ImageNotFound,
+		},
+		{"large manifest", func(dir, digest, _ string) {
+			check(t,
+				os.WriteFile(blobPath(dir, digest), []byte(large), 0o600))
+		}, verdict.RegistryUnreachable},
 		{"manifest is a pipe", func(dir, digest, _ string) { fifo(blobPath(dir, digest)) }, verdict.RegistryUnreachable},
-		{"no instance", func(dir, _, instance string) { check(t, os.Remove(blobPath(dir, instance))) }, verdict.ImageNotFound},
+		{
+			"no instance", func(dir, _, instance string) { check(t, os.Remove(blobPath(dir, instance))) },
+			verdict.ImageNotFound,
+		},
 		{"other instance", func(dir, _, instance string) {
 			check(t, os.WriteFile(blobPath(dir, instance), []byte("{}"), 0o600))
 		}, verdict.ImageNotFound},

@@ -14,7 +14,8 @@ import (
 )
 
 // pullSources are the places that registries.conf makes a runtime try for the image, in order: mirrors, then the
-// location itself. Policy goes by the name asked for, but lookaside and attachments by the place that served the manifest.
+// location itself. Policy goes by the name asked for, but lookaside and attachments by the place that served the
+// manifest.
 func (e *evaluation) pullSources() []types.ImageReference {
 	named := e.target.content.DockerReference()
 	if named == nil {

@@ -10,9 +10,9 @@ import (
 	"github.com/nodetrust/nodetrust/internal/verify/registriesd"
 )
 
-// usableLookaside is false if registries.d gives the image a lookaside that is no URL, wherever the image is read: the library
-// parses the lookaside before it asks anybody, so that every pull fails. The verdict says so then, unless the policy has
-// refused the image already.
+// usableLookaside is false if registries.d gives the image a lookaside that is no URL, wherever the image is read:
+// the library parses the lookaside before it asks anybody, so that every pull fails. The verdict says so then, unless
+// the policy has refused the image already.
 func (e *evaluation) usableLookaside() bool {
 	if e.target.local() {
 		return true

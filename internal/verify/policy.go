@@ -37,8 +37,8 @@ const (
 	registriesConfD = "/etc/containers/registries.conf.d"
 )
 
-// InvalidError says that a policy.json, a registries.d directory or a registries.conf doesn't load: a runtime that reads
-// it can pull nothing.
+// InvalidError says that a policy.json, a registries.d directory or a registries.conf doesn't load: a runtime that
+// reads it can pull nothing.
 type InvalidError struct {
 	// Reason is PolicyInvalid or RegistriesDInvalid.
 	Reason verdict.Reason
@@ -53,8 +53,8 @@ var ErrNoTemp = errors.New("making a temporary directory")
 
 // Settings change where a Policy finds what it names. The zero value reads this machine.
 type Settings struct {
-	// Root is the root directory of the host whose policy is judged: key files, file: lookasides and certs.d are read below
-	// it. Empty or "/" is this machine.
+	// Root is the root directory of the host whose policy is judged: key files, file: lookasides and certs.d are read
+	// below it. Empty or "/" is this machine.
 	Root string
 	// RegistriesConf is a registries.conf of this machine that replaces the host's.
 	RegistriesConf string
@@ -83,8 +83,8 @@ type File struct {
 }
 
 // Policy is a policy.json that the image library accepts, with the registries.d files, registries.conf and keys that
-// belong to it. It is read once: later changes of the files are not seen. It may be used by several goroutines. Close it
-// after use.
+// belong to it. It is read once: later changes of the files are not seen. It may be used by several goroutines. Close
+// it after use.
 type Policy struct {
 	// File is where policy.json was read, as the host sees it.
 	File string
@@ -150,7 +150,10 @@ func Host(s Settings) (*Policy, error) {
 		}
 	}
 	if p.File == "" {
-		return nil, &InvalidError{verdict.PolicyInvalid, fmt.Errorf("no policy.json found at any of %s, %s, %s", userPolicy, etcPolicy, vendorPolicy)}
+		return nil, &InvalidError{
+			verdict.PolicyInvalid,
+			fmt.Errorf("no policy.json found at any of %s, %s, %s", userPolicy, etcPolicy, vendorPolicy),
+		}
 	}
 	files, err := p.hostRegistriesD()
 	if err != nil {
@@ -198,7 +201,8 @@ func (p *Policy) noteRegistriesD(files []registriesd.File) {
 			}
 		}
 	}
-	const older, newer = "runtimes with an image library before 5.40 (CRI-O up to 1.35, podman up to 5)", "those from 5.40 on (podman 6)"
+	const older, newer = "runtimes with an image library before 5.40 (CRI-O up to 1.35, podman up to 5)",
+		"those from 5.40 on (podman 6)"
 	if p.registriesDirs[0] == userRegistriesD {
 		p.Notes = append(p.Notes, fmt.Sprintf("%s read %s alone, which is told here; %s merge it with the files that it masks", older, userRegistriesD, newer))
 	}

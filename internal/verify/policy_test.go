@@ -26,7 +26,9 @@ func TestLoadPolicy(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			err := LoadPolicy([]byte(tt.policy), "/p.json")
-			if tt.want == "" && err != nil || tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want) || !strings.HasPrefix(err.Error(), `invalid policy in "/p.json": `)) {
+			if tt.want == "" && err != nil || tt.want != "" &&
+				(err == nil || !strings.Contains(err.Error(), tt.want) ||
+					!strings.HasPrefix(err.Error(), `invalid policy in "/p.json": `)) {
 				t.Errorf("got %v, want %q", err, tt.want)
 			}
 		})
@@ -72,7 +74,10 @@ func TestHost(t *testing.T) {
 		t.Errorf("built-in default: %+v", l)
 	}
 	write("/usr/share/containers/registries.d/h.yaml", "docker: {h.example.com: {lookaside: https://vendor}}\n")
-	if l := lookaside(); l != (verdict.Lookaside{URL: "https://vendor/x", File: "/usr/share/containers/registries.d/h.yaml"}) {
+	if l := lookaside(); l != (verdict.Lookaside{
+		URL:  "https://vendor/x",
+		File: "/usr/share/containers/registries.d/h.yaml",
+	}) {
 		t.Errorf("vendor: %+v", l)
 	}
 	write("/etc/containers/registries.d/h.yaml", "docker: {h.example.com: {lookaside: https://etc/}}\n")
@@ -80,14 +85,22 @@ func TestHost(t *testing.T) {
 		t.Errorf("etc: %+v", l)
 	}
 	write("/root/.config/containers/registries.d/z.yaml", "default-docker: {lookaside: https://user}\n")
-	if l := lookaside(); l != (verdict.Lookaside{URL: "https://user/x", File: "/root/.config/containers/registries.d/z.yaml"}) {
+	if l := lookaside(); l != (verdict.Lookaside{
+		URL:  "https://user/x",
+		File: "/root/.config/containers/registries.d/z.yaml",
+	}) {
 		t.Errorf("user: %+v", l)
 	}
 	write("/root/.config/containers/policy.json", `{"default":[{"type":"insecureAcceptAnything"}]}`)
 	p, err := Host(Settings{Root: root})
 	check(t, err)
 	p.Close()
-	masked := []Masked{{etcPolicy, userPolicy}, {vendorPolicy, userPolicy}, {etcRegistriesD + "/h.yaml", userRegistriesD}, {"/usr/share/containers/registries.d/h.yaml", userRegistriesD}}
+	masked := []Masked{
+		{etcPolicy, userPolicy},
+		{vendorPolicy, userPolicy},
+		{etcRegistriesD + "/h.yaml", userRegistriesD},
+		{"/usr/share/containers/registries.d/h.yaml", userRegistriesD},
+	}
 	if p.File != userPolicy || !slices.Equal(p.Masked, masked) {
 		t.Errorf("file %s masked %v", p.File, p.Masked)
 	}
@@ -107,17 +120,22 @@ func TestHost(t *testing.T) {
 	}
 }
 
-// TestLookup compares our lookup of the scope with the library's verdicts: every section but one rejects, and the library
-// accepts exactly when that one is the section we found.
+// TestLookup compares our lookup of the scope with the library's verdicts: every section but one rejects, and the
+// library accepts exactly when that one is the section we found.
 func TestLookup(t *testing.T) {
 	scopes := []string{
-		"h.example.com/a/b:v1", "h.example.com/a/b", "h.example.com/a", "h.example.com", "*.example.com", "*.com", "h.example.com:5000", "h.example.com:5000/a",
-		"docker.io/library/busybox", "docker.io/library", "docker.io", "h.example.com/a/b@sha256:" + strings.Repeat("a", 64), "",
+		"h.example.com/a/b:v1", "h.example.com/a/b", "h.example.com/a", "h.example.com", "*.example.com", "*.com",
+		"h.example.com:5000", "h.example.com:5000/a",
+		"docker.io/library/busybox", "docker.io/library", "docker.io",
+		"h.example.com/a/b@sha256:" + strings.Repeat("a", 64), "",
 	}
 	images := []struct{ image, name, matched string }{
 		{"h.example.com/a/b:v1", "h.example.com/a/b:v1", "exact"},
 		{"h.example.com/a/b:v2", "h.example.com/a/b", "repository"},
-		{"h.example.com/a/b@sha256:" + strings.Repeat("a", 64), "h.example.com/a/b@sha256:" + strings.Repeat("a", 64), "exact"},
+		{
+			"h.example.com/a/b@sha256:" + strings.Repeat("a", 64),
+			"h.example.com/a/b@sha256:" + strings.Repeat("a", 64), "exact",
+		},
 		{"h.example.com/a/b:v1@sha256:" + strings.Repeat("b", 64), "h.example.com/a/b", "repository"},
 		{"h.example.com/a/c/d", "h.example.com/a", "namespace"},
 		{"h.example.com/z", "h.example.com", "host"},
@@ -172,7 +190,8 @@ func policyOf(scopes []string, accept func(string, bool) bool) string {
 
 func lookupIn(t *testing.T, scopes []string, ref types.ImageReference) verdict.Scope {
 	t.Helper()
-	p, err := Rendered(File{Path: "/p", Data: []byte(policyOf(scopes, func(string, bool) bool { return false }))}, nil, Settings{})
+	p, err := Rendered(File{Path: "/p", Data: []byte(policyOf(scopes, func(string, bool) bool { return false }))}, nil,
+		Settings{})
 	check(t, err)
 	defer p.Close()
 	s, err := p.section(ref)
@@ -268,7 +287,8 @@ insecure = true
 `)
 	check(t, os.MkdirAll(w.path("registries.d"), 0o755))
 	w.write("registries.d/mirror.yaml", "docker:\n  "+mirror.Host+":\n    lookaside: "+w.lookaside.URL()+"/mirror\n")
-	policy := w.write("policy.json", `{"default":[{"type":"reject"}],"transports":{"docker":{"quay.example.com":[`+signedBy(w.key)+`]}}}`)
+	policy := w.write("policy.json", `{"default":[{"type":"reject"}],"transports":{"docker":{"quay.example.com":[`+
+		signedBy(w.key)+`]}}}`)
 	sig, err := w.key.Sign(d, "quay.example.com/team/app:v1")
 	check(t, err)
 	check(t, w.lookaside.Put("mirror/copy/app", d, 1, sig))
@@ -280,7 +300,8 @@ insecure = true
 	if v.Scope.Name != "quay.example.com" || v.Lookaside.URL != w.lookaside.URL()+"/mirror/copy/app" {
 		t.Errorf("scope %+v lookaside %+v", v.Scope, v.Lookaside)
 	}
-	if s := v.Requirements[0].Signatures[0]; s.Source != w.lookaside.URL()+"/mirror/copy/app@sha256="+d[7:]+"/signature-1" {
+	if s := v.Requirements[0].Signatures[0]; s.Source != w.lookaside.URL()+"/mirror/copy/app@sha256="+d[7:]+
+		"/signature-1" {
 		t.Errorf("source %s", s.Source)
 	}
 }
@@ -298,7 +319,8 @@ func TestImage_dir(t *testing.T) {
 	sig, err := w.key.Sign(hash.String(), "quay.io/corp/app:v1")
 	check(t, err)
 	check(t, os.WriteFile(filepath.Join(dir, "signature-1"), sig, 0o644))
-	p := w.policyText(`{"default":[{"type":"reject"}],"transports":{"docker":{"quay.io/corp":[` + signedBy(w.key) + `]},"dir":{` + quote(dir) + `:[` +
+	p := w.policyText(`{"default":[{"type":"reject"}],"transports":{"docker":{"quay.io/corp":[` + signedBy(w.key) +
+		`]},"dir":{` + quote(dir) + `:[` +
 		signedBy(w.key, `"signedIdentity":{"type":"exactReference","dockerReference":"quay.io/corp/app:v1"}`) + `]}}}`)
 	as := func(s string) verdict.Verdict {
 		t.Helper()
@@ -306,7 +328,8 @@ func TestImage_dir(t *testing.T) {
 	}
 	v := as("quay.io/corp/app:v1")
 	w.want(v, verdict.Accept, "")
-	if v.Image != "dir:"+dir || v.Digest != hash.String() || v.Scope.Name != "quay.io/corp" || v.Requirements[0].Signatures[0].Source != filepath.Join(dir, "signature-1") {
+	if v.Image != "dir:"+dir || v.Digest != hash.String() || v.Scope.Name != "quay.io/corp" ||
+		v.Requirements[0].Signatures[0].Source != filepath.Join(dir, "signature-1") {
 		t.Errorf("%+v", v)
 	}
 	w.want(as("quay.io/corp/app:latest"), verdict.Refuse, verdict.WrongIdentity)
@@ -326,7 +349,8 @@ func TestImage_dir(t *testing.T) {
 	w.want(as("quay.io/corp/app:v1"), verdict.Accept, "")
 	w.want(as("quay.io/corp/app:latest"), verdict.Refuse, verdict.WrongIdentity)
 
-	w.want(w.judgeWith(p, "dir:"+filepath.Join(dir, "none"), Options{As: "quay.io/corp/app:v1"}), verdict.Unknown, verdict.ImageNotFound)
+	w.want(w.judgeWith(p, "dir:"+filepath.Join(dir, "none"), Options{As: "quay.io/corp/app:v1"}), verdict.Unknown,
+		verdict.ImageNotFound)
 	check(t, os.WriteFile(filepath.Join(dir, "manifest.json"), append(blob, '\n'), 0o644))
 	w.want(as("quay.io/corp/app:v1"), verdict.Refuse, verdict.WrongDigest)
 	for i := range MaxSignatures + 1 {

@@ -32,7 +32,9 @@ import (
 // signatureReason says why the library didn't accept one simple signature of an image with this manifest. By the type
 // of err, and only where that leaves several causes by what the signature claims: the library compares the digest and
 // then the identity after the cryptographic check, so at that point the claims are proven.
-func signatureReason(err error, c openpgp.Claims, keys openpgp.Keys, manifestBlob []byte) (verdict.Answer, verdict.Reason) {
+func signatureReason(err error, c openpgp.Claims, keys openpgp.Keys, manifestBlob []byte) (verdict.Answer,
+	verdict.Reason,
+) {
 	var requirement signature.PolicyRequirementError
 	if errors.As(err, &requirement) && requirement != mechanism.ErrNoKey && !timedOut(err) {
 		if !digestMatches(manifestBlob, c.Digest) {
@@ -74,7 +76,8 @@ func registryReason(err error) verdict.Reason {
 	if r := httpReason(err); r != "" {
 		return r
 	}
-	if strings.Contains(err.Error(), "Invalid signature storage URL") { // the library parses it before it asks the registry
+	// the library parses it before it asks the registry
+	if strings.Contains(err.Error(), "Invalid signature storage URL") {
 		return verdict.LookasideUnreachable
 	}
 	return verdict.RegistryUnreachable
@@ -118,7 +121,8 @@ func httpReason(err error) verdict.Reason {
 // "no such manifest".
 func saysNotFound(err error) bool {
 	var e errcode.Error
-	return errors.As(err, &e) && e.ErrorCode() == errcode.ErrorCodeUnknown && strings.Contains(strings.ToLower(e.Message), "not found")
+	return errors.As(err, &e) && e.ErrorCode() == errcode.ErrorCodeUnknown &&
+		strings.Contains(strings.ToLower(e.Message), "not found")
 }
 
 // statusReason says what the error status of a registry means.
@@ -207,10 +211,12 @@ func attachmentTag(digest string) string { return strings.Replace(digest, ":", "
 func (e *evaluation) attachmentsHint(err error) string {
 	var much *tooMuchError
 	if errors.As(err, &much) {
-		return fmt.Sprintf("the tag %s must hold signatures only, at most %d of %d bytes each", attachmentTag(e.v.Digest), e.maxSignatures, e.maxSize)
+		return fmt.Sprintf("the tag %s must hold signatures only, at most %d of %d bytes each", attachmentTag(e.v.Digest),
+			e.maxSignatures, e.maxSize)
 	}
 	if slices.ContainsFunc(e.sec.requirements, func(r *requirement) bool { return r.Type == "sigstoreSigned" }) {
-		return "give the right to read the tag " + attachmentTag(e.v.Digest) + ", which holds the signatures: runtimes read it before they pull, and the policy demands one"
+		return "give the right to read the tag " + attachmentTag(e.v.Digest) +
+			", which holds the signatures: runtimes read it before they pull, and the policy demands one"
 	}
 	return hint(verdict.AttachmentsUnreadable)
 }
@@ -241,7 +247,8 @@ func lookasideReason(err error) verdict.Reason {
 	case errors.As(err, &urlError), errors.As(err, &netError), errors.Is(err, io.ErrUnexpectedEOF), isPathError(err):
 		return verdict.LookasideUnreachable
 	}
-	if r := httpReason(err); r == verdict.Unauthorized || r == verdict.RateLimited { // a registry that serves signatures itself
+	// a registry that serves signatures itself
+	if r := httpReason(err); r == verdict.Unauthorized || r == verdict.RateLimited {
 		return r
 	}
 	// It answered, but what it sent is no signature, or too much.
@@ -256,7 +263,8 @@ func isPathError(err error) bool {
 // nearest ranks the reasons why signatures weren't accepted by how far the evaluation came: the last is the one that
 // tells most about what is missing for an accept.
 var nearest = []verdict.Reason{
-	verdict.WrongKey, verdict.WeakOrUnsupported, verdict.KeyUnreadable, verdict.KeyRevoked, verdict.KeyExpired, verdict.SignatureExpired,
+	verdict.WrongKey, verdict.WeakOrUnsupported, verdict.KeyUnreadable, verdict.KeyRevoked, verdict.KeyExpired,
+	verdict.SignatureExpired,
 	verdict.WrongDigest, verdict.WrongIdentity,
 }
 

@@ -38,9 +38,19 @@ func TestImage_signatures(t *testing.T) {
 	}{
 		{"good", w.key, good, verdict.Accept, ""},
 		{"wrong key", other, good, verdict.Refuse, verdict.WrongKey},
-		{"wrong identity", w.key, func(d, _ string) ([]byte, error) { return w.key.Sign(d, w.ref("team/else:v1")) }, verdict.Refuse, verdict.WrongIdentity},
-		{"other tag", w.key, func(d, ref string) ([]byte, error) { return w.key.Sign(d, ref+"1") }, verdict.Refuse, verdict.WrongIdentity},
-		{"wrong digest", w.key, func(_, ref string) ([]byte, error) { return w.key.Sign("sha256:"+strings.Repeat("0", 64), ref) }, verdict.Refuse, verdict.WrongDigest},
+		{
+			"wrong identity", w.key, func(d, _ string) ([]byte, error) { return w.key.Sign(d, w.ref("team/else:v1")) },
+			verdict.Refuse, verdict.WrongIdentity,
+		},
+		{
+			"other tag", w.key, func(d, ref string) ([]byte, error) { return w.key.Sign(d, ref+"1") }, verdict.Refuse,
+			verdict.WrongIdentity,
+		},
+		{"wrong digest", w.key, func(_, ref string) ([]byte,
+			error,
+		) {
+			return w.key.Sign("sha256:"+strings.Repeat("0", 64), ref)
+		}, verdict.Refuse, verdict.WrongDigest},
 		{"altered", w.key, func(d, ref string) ([]byte, error) {
 			b, err := w.key.Sign(d, ref)
 			return bytes.Replace(b, []byte("atomic container"), []byte("Atomic container"), 1), err
@@ -63,7 +73,11 @@ func TestImage_signatures(t *testing.T) {
 		{"MD5", w.key, func(d, ref string) ([]byte, error) {
 			return w.key.SignBytes(fixture.Payload(d, ref), "--digest-algo", "MD5", "--allow-weak-digest-algos")
 		}, verdict.Refuse, verdict.WeakOrUnsupported},
-		{"no container signature", w.key, func(string, string) ([]byte, error) { return w.key.SignBytes([]byte(`{"critical":{}}`)) }, verdict.Refuse, verdict.WeakOrUnsupported},
+		{"no container signature", w.key, func(string, string) ([]byte,
+			error,
+		) {
+			return w.key.SignBytes([]byte(`{"critical":{}}`))
+		}, verdict.Refuse, verdict.WeakOrUnsupported},
 		{"truncated", w.key, func(d, ref string) ([]byte, error) {
 			b, err := w.key.Sign(d, ref)
 			return b[:len(b)/2], err
@@ -71,9 +85,18 @@ func TestImage_signatures(t *testing.T) {
 		{"compressed", w.key, func(d, ref string) ([]byte, error) {
 			return w.key.SignBytes(fixture.Payload(d, ref), "--compress-algo", "zlib")
 		}, verdict.Accept, ""},
-		{"armored", w.key, func(d, ref string) ([]byte, error) { return w.key.SignBytes(fixture.Payload(d, ref), "--armor") }, verdict.Unknown, verdict.LookasideNotSignature},
-		{"HTML", w.key, func(string, string) ([]byte, error) { return []byte("<!DOCTYPE html><p>Not here"), nil }, verdict.Unknown, verdict.LookasideNotSignature},
-		{"empty", w.key, func(string, string) ([]byte, error) { return nil, nil }, verdict.Unknown, verdict.LookasideNotSignature},
+		{
+			"armored", w.key, func(d, ref string) ([]byte, error) { return w.key.SignBytes(fixture.Payload(d, ref), "--armor") },
+			verdict.Unknown, verdict.LookasideNotSignature,
+		},
+		{
+			"HTML", w.key, func(string, string) ([]byte, error) { return []byte("<!DOCTYPE html><p>Not here"), nil },
+			verdict.Unknown, verdict.LookasideNotSignature,
+		},
+		{
+			"empty", w.key, func(string, string) ([]byte, error) { return nil, nil }, verdict.Unknown,
+			verdict.LookasideNotSignature,
+		},
 		{"too large", w.key, func(d, ref string) ([]byte, error) {
 			b, err := w.key.Sign(d, ref)
 			return append(b, make([]byte, MaxSignatureSize)...), err
@@ -101,7 +124,8 @@ func TestImage_signatures(t *testing.T) {
 			if len(v.Requirements) != 1 || v.Requirements[0].Verdict != tt.answer || v.Requirements[0].Reason != tt.reason {
 				t.Errorf("requirement %+v", v.Requirements)
 			}
-			if tt.reason != verdict.LookasideNotSignature && (len(v.Requirements[0].Signatures) != 1 || v.Requirements[0].Signatures[0].Reason != tt.reason) {
+			if tt.reason != verdict.LookasideNotSignature &&
+				(len(v.Requirements[0].Signatures) != 1 || v.Requirements[0].Signatures[0].Reason != tt.reason) {
 				t.Errorf("signatures %+v", v.Requirements[0].Signatures)
 			}
 			if strings.Contains(v.Message, "gpgme.") || strings.Contains(v.Message, w.dir+"/nodetrust") {
@@ -118,7 +142,8 @@ func TestImage_signatures(t *testing.T) {
 			check(t, w.lookaside.Put(repo, d, 1, stranger))
 			v = w.judge(w.policy(signedBy(tt.key)), w.ref(repo+":v1"))
 			w.want(v, tt.answer, tt.reason)
-			if s := v.Requirements[0].Signatures; len(s) != 2 || s[0].Reason != verdict.WrongKey || s[1].Reason != tt.reason || s[0].Signer != other.Fingerprint {
+			if s := v.Requirements[0].Signatures; len(s) != 2 || s[0].Reason != verdict.WrongKey || s[1].Reason != tt.reason ||
+				s[0].Signer != other.Fingerprint {
 				t.Errorf("signatures %+v", s)
 			}
 		})
@@ -147,7 +172,10 @@ func TestImage_lookaside(t *testing.T) {
 		{"401", status(401), verdict.Unknown, verdict.LookasideForbidden},
 		{"429", status(429), verdict.Unknown, verdict.RateLimited},
 		{"500", status(500), verdict.Unknown, verdict.LookasideUnreachable},
-		{"no end", func(rw http.ResponseWriter, _ *http.Request) { _, _ = rw.Write(sig) }, verdict.Unknown, verdict.LookasideNotSignature},
+		{
+			"no end", func(rw http.ResponseWriter, _ *http.Request) { _, _ = rw.Write(sig) }, verdict.Unknown,
+			verdict.LookasideNotSignature,
+		},
 		{"dripping", func(rw http.ResponseWriter, r *http.Request) {
 			for r.Context().Err() == nil {
 				_, _ = rw.Write([]byte{0x90})
@@ -189,11 +217,13 @@ func TestImage_lookaside(t *testing.T) {
 		w.want(w.judge(w.open(policy, "file://"+w.lookaside.Dir, Settings{}), image), verdict.Accept, "")
 		w.want(w.judge(w.open(policy, "file:///nonexistent", Settings{}), image), verdict.Refuse, verdict.NoSignature)
 		w.want(w.judge(w.open(policy, "ftp://example.com", Settings{}), image), verdict.Unknown, verdict.LookasideUnreachable)
-		w.want(w.judge(w.open(policy, "https://example.com:port", Settings{}), image), verdict.Unknown, verdict.RegistriesDInvalid)
+		w.want(w.judge(w.open(policy, "https://example.com:port", Settings{}), image), verdict.Unknown,
+			verdict.RegistriesDInvalid)
 		big := filepath.Join(t.TempDir(), "team", "app@sha256="+d[7:])
 		check(t, os.MkdirAll(big, 0o755))
 		check(t, os.WriteFile(filepath.Join(big, "signature-1"), make([]byte, MaxSignatureSize+1), 0o644))
-		w.want(w.judge(w.open(policy, "file://"+filepath.Dir(filepath.Dir(big)), Settings{}), image), verdict.Unknown, verdict.LookasideNotSignature)
+		w.want(w.judge(w.open(policy, "file://"+filepath.Dir(filepath.Dir(big)), Settings{}), image), verdict.Unknown,
+			verdict.LookasideNotSignature)
 	})
 }
 
@@ -286,13 +316,28 @@ func TestImage_keys(t *testing.T) {
 		{"missing", keyPath(w.path("none")), verdict.Unknown, verdict.KeyMissing, verdict.KeyMissing},
 		{"one of two missing", keyPaths(binary, w.path("none")), verdict.Unknown, verdict.KeyMissing, verdict.KeyMissing},
 		{"empty", keyPath(w.write("empty", "")), verdict.Refuse, verdict.KeyUnreadable, verdict.KeyUnreadable},
-		{"garbage", keyPath(w.write("garbage", "this is no key\n")), verdict.Refuse, verdict.KeyUnreadable, verdict.KeyUnreadable},
+		{
+			"garbage", keyPath(w.write("garbage", "this is no key\n")), verdict.Refuse, verdict.KeyUnreadable,
+			verdict.KeyUnreadable,
+		},
 		{"directory", keyPath(w.dir), verdict.Refuse, verdict.KeyUnreadable, verdict.KeyUnreadable},
 		{"none", keyPaths(), verdict.Refuse, verdict.KeyUnreadable, verdict.KeyUnreadable},
-		{"unimplemented type", strings.Replace(signedBy(w.key), "GPGKeys", "X509Certificates", 1), verdict.Refuse, verdict.WeakOrUnsupported, verdict.WeakOrUnsupported},
-		{"base layer", `{"type":"signedBaseLayer","baseLayerIdentity":{"type":"matchRepository"}}`, verdict.Refuse, verdict.WeakOrUnsupported, verdict.WeakOrUnsupported},
-		{"sigstore key missing", `{"type":"sigstoreSigned","keyPath":` + quote(w.path("none")) + `}`, verdict.Unknown, verdict.KeyMissing, verdict.KeyMissing},
-		{"sigstore key garbage", `{"type":"sigstoreSigned","keyPath":` + quote(w.path("garbage")) + `}`, verdict.Refuse, verdict.KeyUnreadable, verdict.KeyUnreadable},
+		{
+			"unimplemented type", strings.Replace(signedBy(w.key), "GPGKeys", "X509Certificates", 1), verdict.Refuse,
+			verdict.WeakOrUnsupported, verdict.WeakOrUnsupported,
+		},
+		{
+			"base layer", `{"type":"signedBaseLayer","baseLayerIdentity":{"type":"matchRepository"}}`, verdict.Refuse,
+			verdict.WeakOrUnsupported, verdict.WeakOrUnsupported,
+		},
+		{
+			"sigstore key missing", `{"type":"sigstoreSigned","keyPath":` + quote(w.path("none")) + `}`, verdict.Unknown,
+			verdict.KeyMissing, verdict.KeyMissing,
+		},
+		{
+			"sigstore key garbage", `{"type":"sigstoreSigned","keyPath":` + quote(w.path("garbage")) + `}`, verdict.Refuse,
+			verdict.KeyUnreadable, verdict.KeyUnreadable,
+		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			w.T = t
@@ -317,14 +362,18 @@ func TestImage_keys(t *testing.T) {
 		check(t, os.Symlink("/usr/share/key", filepath.Join(root, "etc/pki/key"))) // absolute, as the host means it
 		policy := w.write("policy.json", `{"default":[`+keyPath("/etc/pki/key")+`]}`)
 		w.want(w.judge(w.open(policy, w.lookaside.URL(), Settings{Root: root}), w.ref("team/app:v1")), verdict.Accept, "")
-		w.want(w.judge(w.open(policy, w.lookaside.URL(), Settings{}), w.ref("team/app:v1")), verdict.Unknown, verdict.KeyMissing)
-		w.want(w.judge(w.open(policy, w.lookaside.URL(), Settings{Keys: map[string]string{"/etc/pki/key": binary}}), w.ref("team/app:v1")), verdict.Accept, "")
+		w.want(w.judge(w.open(policy, w.lookaside.URL(), Settings{}), w.ref("team/app:v1")), verdict.Unknown,
+			verdict.KeyMissing)
+		w.want(w.judge(w.open(policy, w.lookaside.URL(), Settings{Keys: map[string]string{"/etc/pki/key": binary}}),
+			w.ref("team/app:v1")), verdict.Accept, "")
 	})
 	t.Run("two requirements", func(t *testing.T) {
 		w.T = t
 		w.want(w.judge(w.policy(signedBy(w.key), keyPath(binary)), w.ref("team/app:v1")), verdict.Accept, "")
 		w.want(w.judge(w.policy(signedBy(w.key), signedBy(other)), w.ref("team/app:v1")), verdict.Refuse, verdict.WrongKey)
-		w.want(w.judge(w.policy(keyPath(w.path("none")), signedBy(other)), w.ref("team/app:v1")), verdict.Refuse, verdict.WrongKey)
-		w.want(w.judge(w.policy(keyPath(w.path("none")), signedBy(w.key)), w.ref("team/app:v1")), verdict.Unknown, verdict.KeyMissing)
+		w.want(w.judge(w.policy(keyPath(w.path("none")), signedBy(other)), w.ref("team/app:v1")), verdict.Refuse,
+			verdict.WrongKey)
+		w.want(w.judge(w.policy(keyPath(w.path("none")), signedBy(w.key)), w.ref("team/app:v1")), verdict.Unknown,
+			verdict.KeyMissing)
 	})
 }

@@ -41,18 +41,42 @@ func TestImage_refused(t *testing.T) {
 		reason verdict.Reason
 		words  string
 	}{
-		{"Harbor's policy", "/manifests/", 412, protocol("PROJECTPOLICYVIOLATION", "The image is not signed by cosign."), verdict.RegistryRefused, "status 412: PROJECTPOLICYVIOLATION: The image is not signed by cosign."},
-		{"a known code", "/manifests/", 405, protocol("UNSUPPORTED", "no tags here"), verdict.RegistryRefused, "status 405: UNSUPPORTED: no tags here"},
-		{"a line of text", "/manifests/", 451, "not in your country\n", verdict.RegistryRefused, "status 451: not in your country"},
+		{
+			"Harbor's policy", "/manifests/", 412, protocol("PROJECTPOLICYVIOLATION", "The image is not signed by cosign."),
+			verdict.RegistryRefused, "status 412: PROJECTPOLICYVIOLATION: The image is not signed by cosign.",
+		},
+		{
+			"a known code", "/manifests/", 405, protocol("UNSUPPORTED", "no tags here"), verdict.RegistryRefused,
+			"status 405: UNSUPPORTED: no tags here",
+		},
+		{
+			"a line of text", "/manifests/", 451, "not in your country\n", verdict.RegistryRefused,
+			"status 451: not in your country",
+		},
 		{"a page", "/manifests/", 400, "<html>No", verdict.RegistryRefused, "status 400: Bad Request"},
-		{"JSON without end", "/manifests/", 400, protocol("X", strings.Repeat("a", 1<<20)), verdict.RegistryRefused, "status 400"},
+		{
+			"JSON without end", "/manifests/", 400, protocol("X", strings.Repeat("a", 1<<20)), verdict.RegistryRefused,
+			"status 400",
+		},
 		{"no words", "/manifests/", 418, "", verdict.RegistryRefused, "status 418: I'm a teapot"},
-		{"many words", "/manifests/", 412, protocol("X", strings.Repeat("é", 1000)), verdict.RegistryRefused, "status 412: X: éé"},
-		{"words for a terminal", "/manifests/", 412, protocol("X", "\x1b[2Jaccept\u202e\n"), verdict.RegistryRefused, "status 412: X: ?[2Jaccept?"},
-		{"an echo", "/manifests/", 412, protocol("X", "Bearer abcdefghijkl is bad"), verdict.RegistryRefused, "status 412: X: Bearer [redacted] is bad"},
+		{
+			"many words", "/manifests/", 412, protocol("X", strings.Repeat("é", 1000)), verdict.RegistryRefused,
+			"status 412: X: éé",
+		},
+		{
+			"words for a terminal", "/manifests/", 412, protocol("X", "\x1b[2Jaccept\u202e\n"), verdict.RegistryRefused,
+			"status 412: X: ?[2Jaccept?",
+		},
+		{
+			"an echo", "/manifests/", 412, protocol("X", "Bearer abcdefghijkl is bad"), verdict.RegistryRefused,
+			"status 412: X: Bearer [redacted] is bad",
+		},
 		{"the ping", "/v2/", 412, protocol("X", "go away"), verdict.RegistryRefused, "status 412"},
 		{"an outage", "/manifests/", 503, "", verdict.RegistryUnreachable, "503"},
-		{"an outage in words of the protocol", "/manifests/", 500, protocol("UNKNOWN", "oops"), verdict.RegistryUnreachable, "500"},
+		{
+			"an outage in words of the protocol", "/manifests/", 500, protocol("UNKNOWN", "oops"),
+			verdict.RegistryUnreachable, "500",
+		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			w := *w
@@ -67,7 +91,10 @@ func TestImage_refused(t *testing.T) {
 		})
 	}
 	// Codes that the library doesn't know: the status says what they mean.
-	for status, reason := range map[int]verdict.Reason{401: verdict.Unauthorized, 403: verdict.Unauthorized, 404: verdict.ImageNotFound} {
+	for status, reason := range map[int]verdict.Reason{
+		401: verdict.Unauthorized, 403: verdict.Unauthorized,
+		404: verdict.ImageNotFound,
+	} {
 		t.Run(fmt.Sprint("another code with ", status), func(t *testing.T) {
 			w := *w
 			w.T = t
@@ -111,7 +138,10 @@ func TestImage_attachmentsUnreadable(t *testing.T) {
 		{"Artifactory's 403", ".sig", 403, protocol("DENIED", "The client does not have permission for manifest"), false},
 		{"403 without words", ".sig", 403, "", false},
 		{"401", ".sig", 401, protocol("UNAUTHORIZED", "log in"), false},
-		{"a repository that isn't there", ".sig", 404, protocol("NAME_UNKNOWN", "repository name not known to registry"), false},
+		{
+			"a repository that isn't there", ".sig", 404,
+			protocol("NAME_UNKNOWN", "repository name not known to registry"), false,
+		},
 		{"Harbor's policy", ".sig", 412, protocol("PROJECTPOLICYVIOLATION", "The image is not signed by cosign."), false},
 		{"500", ".sig", 500, "oops", false},
 		{"no manifest", ".sig", 200, "<html>", false},
@@ -130,10 +160,14 @@ func TestImage_attachmentsUnreadable(t *testing.T) {
 				w.want(w.likeImage(sigstore, image, testOptions()), verdict.Refuse, verdict.NoSignature)
 				return
 			}
-			for p, hint := range map[*Policy]string{accept: "use-sigstore-attachments: false", gpg: "use-sigstore-attachments: false", sigstore: "right to read the tag"} {
+			for p, hint := range map[*Policy]string{
+				accept: "use-sigstore-attachments: false",
+				gpg:    "use-sigstore-attachments: false", sigstore: "right to read the tag",
+			} {
 				v := w.likeImage(p, image, testOptions())
 				w.want(v, verdict.Unknown, verdict.AttachmentsUnreadable)
-				if !strings.Contains(v.Hint, hint) || strings.Contains(v.Hint+v.Message, "authfile") || !strings.Contains(v.Message, "sigstore attachments: ") {
+				if !strings.Contains(v.Hint, hint) || strings.Contains(v.Hint+v.Message, "authfile") ||
+					!strings.Contains(v.Message, "sigstore attachments: ") {
 					t.Errorf("%s\n%s", v.Message, v.Hint)
 				}
 			}
@@ -158,7 +192,8 @@ func TestImage_strangeAttachments(t *testing.T) {
 	image, repo := w.ref("team/app:v1"), w.ref("team/app")
 	d := w.push("team/app", "v1")
 	w.write("attached.d/lab.yaml", fmt.Sprintf("docker:\n  %s:\n    use-sigstore-attachments: true\n", w.registry.Host))
-	p, err := Files(w.write("policy.json", `{"default":[`+cosign.requirement(t)+`]}`), []string{w.path("attached.d")}, Settings{})
+	p, err := Files(w.write("policy.json", `{"default":[`+cosign.requirement(t)+`]}`), []string{w.path("attached.d")},
+		Settings{})
 	check(t, err)
 	t.Cleanup(func() { p.Close() })
 	good, annotations := cosign.sign(t, d, repo)
@@ -170,11 +205,28 @@ func TestImage_strangeAttachments(t *testing.T) {
 		reason      verdict.Reason
 		message     string
 	}{
-		{"another media type", "application/vnd.in-toto+json", good, annotations, verdict.WeakOrUnsupported, `of type "application/vnd.in-toto+json" is no container signature`},
-		{"no JSON, by the right key", cosignType, []byte("hello"), cosign.signature(t, []byte("hello")), verdict.WeakOrUnsupported, "an accepted key made the signature, but"},
-		{"another JSON, by the right key", cosignType, []byte(`{"critical":{}}`), cosign.signature(t, []byte(`{"critical":{}}`)), verdict.WeakOrUnsupported, "an accepted key made the signature, but"},
-		{"no JSON, by another key", cosignType, []byte("hello"), other.signature(t, []byte("hello")), verdict.WrongKey, "no accepted key"},
-		{"no base64", cosignType, good, map[string]string{"dev.cosignproject.cosign/signature": "%"}, verdict.WeakOrUnsupported, "base64"},
+		{
+			"another media type", "application/vnd.in-toto+json", good, annotations, verdict.WeakOrUnsupported,
+			`of type "application/vnd.in-toto+json" is no container signature`,
+		},
+		{
+			"no JSON, by the right key", cosignType, []byte("hello"), cosign.signature(t, []byte("hello")),
+			verdict.WeakOrUnsupported, "an accepted key made the signature, but",
+		},
+		{
+			"another JSON, by the right key", cosignType, []byte(`{"critical":{}}`),
+			cosign.signature(t, []byte(`{"critical":{}}`)), verdict.WeakOrUnsupported,
+			"an accepted key made the signature, but",
+		},
+		{
+			"no JSON, by another key", cosignType, []byte("hello"), other.signature(t, []byte("hello")), verdict.WrongKey,
+			"no accepted key",
+		},
+		{
+			"no base64", cosignType, good,
+			map[string]string{"dev.cosignproject.cosign/signature": "%"},
+			verdict.WeakOrUnsupported, "base64",
+		},
 		{"no annotation", cosignType, good, nil, verdict.WeakOrUnsupported, "annotation"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -28,7 +28,9 @@ type policyDoc struct {
 
 // lookup finds the section that the library uses alone for ref, and names the more general ones that it hides, in the
 // order in which they would be next.
-func (d policyDoc) lookup(ref types.ImageReference) (scope verdict.Scope, reqs []json.RawMessage, hidden []verdict.Scope) {
+func (d policyDoc) lookup(ref types.ImageReference) (scope verdict.Scope, reqs []json.RawMessage,
+	hidden []verdict.Scope,
+) {
 	transport := ref.Transport().Name()
 	found := false
 	take := func(name, matched string, r []json.RawMessage) {
@@ -123,7 +125,8 @@ type requirementDoc struct {
 
 // rekor is true if signatures must be in a transparency log.
 func (r requirementDoc) rekor() bool {
-	return r.RekorPublicKeyPath != "" || len(r.RekorPublicKeyPaths)+len(r.RekorPublicKeyData)+len(r.RekorPublicKeyDatas) > 0
+	return r.RekorPublicKeyPath != "" || len(r.RekorPublicKeyPaths)+len(r.RekorPublicKeyData)+
+		len(r.RekorPublicKeyDatas) > 0
 }
 
 func (r requirementDoc) verifiesSignatures() bool {
@@ -163,10 +166,12 @@ func (p *Policy) prepare(raw json.RawMessage) (*requirement, error) {
 	}
 	switch {
 	case r.Type == "signedBaseLayer":
-		r.reason, r.message = verdict.WeakOrUnsupported, "requirements of type signedBaseLayer were never implemented and refuse every image"
+		r.reason, r.message = verdict.WeakOrUnsupported,
+			"requirements of type signedBaseLayer were never implemented and refuse every image"
 		return r, nil
 	case r.Type == "signedBy" && r.KeyType != "GPGKeys":
-		r.reason, r.message = verdict.WeakOrUnsupported, fmt.Sprintf("keyType %q was never implemented and refuses every image", r.KeyType)
+		r.reason, r.message = verdict.WeakOrUnsupported,
+			fmt.Sprintf("keyType %q was never implemented and refuses every image", r.KeyType)
 		return r, nil
 	}
 	var doc map[string]json.RawMessage
@@ -293,7 +298,10 @@ func (p *Policy) inlineKeys(doc map[string]json.RawMessage) ([][]byte, error) {
 			keys = append(keys, data)
 		}
 	}
-	for _, f := range []struct{ from, to string }{{"keyPaths", "keyDatas"}, {"rekorPublicKeyPaths", "rekorPublicKeyDatas"}} {
+	for _, f := range []struct{ from, to string }{
+		{"keyPaths", "keyDatas"},
+		{"rekorPublicKeyPaths", "rekorPublicKeyDatas"},
+	} {
 		var paths []string
 		if err := unmarshalField(doc, f.from, &paths); err != nil {
 			return nil, err

@@ -16,8 +16,8 @@ import (
 	"github.com/nodetrust/nodetrust/internal/fixture"
 )
 
-// TestPolicy_killed: what a process leaves that is killed while it judges, the next one removes; and it does so only then.
-// The child is this test program.
+// TestPolicy_killed: what a process leaves that is killed while it judges, the next one removes; and it does so only
+// then. The child is this test program.
 func TestPolicy_killed(t *testing.T) {
 	if image := os.Getenv("NODETRUST_TEST_KILLED"); image != "" {
 		judgeForEver(t, image)
@@ -30,7 +30,8 @@ func TestPolicy_killed(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, os.Args[0], "-test.run=^TestPolicy_killed$")
-	cmd.Env = append(os.Environ(), "TMPDIR="+tmp, "NODETRUST_TEST_KILLED="+w.ref("team/app:v1"), "NODETRUST_TEST_POLICY="+w.path(""))
+	cmd.Env = append(os.Environ(), "TMPDIR="+tmp, "NODETRUST_TEST_KILLED="+w.ref("team/app:v1"),
+		"NODETRUST_TEST_POLICY="+w.path(""))
 	out, err := cmd.StdoutPipe()
 	check(t, err)
 	check(t, cmd.Start())
@@ -76,8 +77,8 @@ func TestPolicy_killed(t *testing.T) {
 	}
 }
 
-// orphansEnd waits for the gpg that a killed process leaves for a moment. From being forked to becoming gpg it holds the
-// lock of the directory, which is not taken for one that was left until then; later it may still write into it. A
+// orphansEnd waits for the gpg that a killed process leaves for a moment. From being forked to becoming gpg it holds
+// the lock of the directory, which is not taken for one that was left until then; later it may still write into it. A
 // gpg-agent, which is started where WithoutAgents came late, lives as long as the directory.
 func orphansEnd(t *testing.T, dir string) {
 	t.Helper()
@@ -95,8 +96,8 @@ func orphansEnd(t *testing.T, dir string) {
 	}
 }
 
-// agentsIn names the processes that were started for a directory, after giving them time to end: an agent that could have no
-// inotify looks once a minute whether its directory is there.
+// agentsIn names the processes that were started for a directory, after giving them time to end: an agent that could
+// have no inotify looks once a minute whether its directory is there.
 func agentsIn(dir string) []string {
 	for deadline := time.Now().Add(3 * time.Minute); ; time.Sleep(20 * time.Millisecond) {
 		if out := fixture.ProcessesIn(dir); len(out) == 0 || time.Now().After(deadline) {

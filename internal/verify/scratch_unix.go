@@ -15,8 +15,9 @@ import (
 // scratchName is the beginning of the names of the directories that scratch makes.
 const scratchName = "nodetrust-verify-"
 
-// scratch makes a directory below the system's temporary one. It is locked for as long as this process lives, whatever
-// ends it: so the next one can tell which of its predecessors' were left by a process that was killed, and removes them.
+// scratch makes a directory below the system's temporary one. It is locked for as long as this process lives,
+// whatever ends it: so the next one can tell which of its predecessors' were left by a process that was killed, and
+// removes them.
 func scratch() (dir string, remove func() error, err error) {
 	sweepScratch()
 	for range 10 {

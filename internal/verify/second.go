@@ -28,8 +28,9 @@ func (e *evaluation) demandsSignature() bool {
 	return false
 }
 
-// refusedForm reports a manifest of schema 1 where the scope demands a signature, before the image library reads it. Without a
-// signature of its own it must be the one of the digest asked for ("" is none): of other bytes nothing is known.
+// refusedForm reports a manifest of schema 1 where the scope demands a signature, before the image library reads it.
+// Without a signature of its own it must be the one of the digest asked for ("" is none): of other bytes nothing is
+// known.
 func (e *evaluation) refusedForm(blob []byte, asked string) error {
 	f := secondlook.CheckForm(blob, e.demandsSignature())
 	switch {
@@ -112,7 +113,8 @@ func (e *evaluation) lookAgain(blob []byte, mime string, signatures []sig) {
 		return
 	}
 	if err := e.runtimeTakes(blob, mime); err != nil {
-		e.takeBack(verdict.Unknown, verdict.ManifestUnreadable, fmt.Sprintf("the policy accepts, and no runtime can use the manifest: %v", err))
+		e.takeBack(verdict.Unknown, verdict.ManifestUnreadable,
+			fmt.Sprintf("the policy accepts, and no runtime can use the manifest: %v", err))
 		return
 	}
 	f := secondlook.At(e.evidence(blob, mime, signatures))
@@ -127,8 +129,8 @@ func (e *evaluation) lookAgain(blob []byte, mime string, signatures []sig) {
 	}
 }
 
-// runtimeTakes reports why a runtime that has pulled the manifest would go no further with it: the image library reads it
-// after the policy has accepted it.
+// runtimeTakes reports why a runtime that has pulled the manifest would go no further with it: the image library
+// reads it after the policy has accepted it.
 func (e *evaluation) runtimeTakes(blob []byte, mime string) error {
 	if manifest.MIMETypeIsMultiImage(mime) {
 		return errors.New("the index names another index")
@@ -162,7 +164,8 @@ func (e *evaluation) evidence(blob []byte, mime string, signatures []sig) second
 	return im
 }
 
-// demand is a requirement with the signatures that were accepted for it; own are those that out tells of, in the same order.
+// demand is a requirement with the signatures that were accepted for it; own are those that out tells of, in the same
+// order.
 func (r *requirement) demand(out verdict.Requirement, own []sig) secondlook.Demand {
 	d := secondlook.Demand{Identity: r.identityForSecondLook(), Keys: r.keys.ByID, Verifiers: r.verifiers}
 	for j, s := range own {
@@ -185,6 +188,7 @@ func (r *requirement) demand(out verdict.Requirement, own []sig) secondlook.Dema
 func (r requirementDoc) identityForSecondLook() secondlook.Identity {
 	id := r.SignedIdentity
 	return secondlook.Identity{
-		Type: id.Type, Reference: id.DockerReference, Repository: id.DockerRepository, Prefix: id.Prefix, SignedPrefix: id.SignedPrefix,
+		Type: id.Type, Reference: id.DockerReference, Repository: id.DockerRepository, Prefix: id.Prefix,
+		SignedPrefix: id.SignedPrefix,
 	}
 }

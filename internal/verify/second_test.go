@@ -9,7 +9,8 @@ import (
 	"github.com/nodetrust/nodetrust/internal/verdict"
 )
 
-// TestSettled asks for an image whose registry is down, under policies that refuse it whatever it is, and one that doesn't.
+// TestSettled asks for an image whose registry is down, under policies that refuse it whatever it is, and one that
+// doesn't.
 func TestSettled(t *testing.T) {
 	w := newWorld(t)
 	image := w.ref("team/app:v1")
@@ -48,7 +49,10 @@ func TestNotAsked(t *testing.T) {
 func TestServedAs(t *testing.T) {
 	w := newWorld(t)
 	w.sign(w.key, "team/app", w.push("team/app", "v1"), w.ref("team/app:v1"), 1)
-	for _, served := range []string{"text/plain", "application/json", "application/octet-stream", "application/vnd.docker.distribution.manifest.v1+json"} {
+	for _, served := range []string{
+		"text/plain", "application/json", "application/octet-stream",
+		"application/vnd.docker.distribution.manifest.v1+json",
+	} {
 		w.registry.Fault(func(rw http.ResponseWriter, r *http.Request) {
 			if strings.Contains(r.URL.Path, "/manifests/") {
 				rw = &typed{rw, served}
@@ -92,12 +96,14 @@ func TestLookAgain(t *testing.T) {
 		t.Fatalf("%s: %s", e.v.Reason, e.v.Message)
 	}
 	const docker = "application/vnd.docker.distribution.manifest.v2+json"
-	other := []byte(`{"schemaVersion":2,"mediaType":"` + docker + `","config":{"digest":"` + e.v.Digest + `"},"layers":[]}`)
+	other := []byte(`{"schemaVersion":2,"mediaType":"` + docker + `","config":{"digest":"` + e.v.Digest +
+		`"},"layers":[]}`)
 	e.lookAgain(other, docker, nil)
 	w.want(e.finish(context.Background(), Options{}), verdict.Unknown, verdict.Disagreement)
 }
 
-// TestOutdatedByDigest: what is served below a digest that it doesn't have says nothing of the image, of whatever form it is.
+// TestOutdatedByDigest: what is served below a digest that it doesn't have says nothing of the image, of whatever
+// form it is.
 func TestOutdatedByDigest(t *testing.T) {
 	w := newWorld(t)
 	d := w.push("team/app", "v1")

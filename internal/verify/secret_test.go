@@ -80,7 +80,8 @@ func TestImage_badLookasidePassword(t *testing.T) {
 
 		dir := filepath.Join(t.TempDir(), "registries.d")
 		check(t, os.Mkdir(dir, 0o700))
-		check(t, os.WriteFile(filepath.Join(dir, "default.yaml"), []byte("default-docker: {lookaside: "+quote(lookaside)+"}\n"), 0o600))
+		check(t, os.WriteFile(filepath.Join(dir, "default.yaml"),
+			[]byte("default-docker: {lookaside: "+quote(lookaside)+"}\n"), 0o600))
 		if err := registriesd.LoadDirs(dir); err != nil && strings.Contains(err.Error(), "hun") {
 			t.Errorf("%s: loading it says %v", lookaside, err)
 		}

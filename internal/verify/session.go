@@ -23,9 +23,9 @@ type SessionOptions struct {
 	PerHost int
 }
 
-// Session judges many images under one policy: each is fetched and judged once, and connections, tokens and keyrings are
-// used for all of them. It may be used by several goroutines, as many as the caller likes: those that have to wait for a
-// host cost little. Close it after use.
+// Session judges many images under one policy: each is fetched and judged once, and connections, tokens and keyrings
+// are used for all of them. It may be used by several goroutines, as many as the caller likes: those that have to
+// wait for a host cost little. Close it after use.
 //
 // Its answers are those of Image: where reading an image goes as it should, the session hands what it read to the same
 // evaluation; on anything else it lets the image library read the image.
@@ -44,8 +44,9 @@ type Session struct {
 // NewSession starts a session. The policy must stay open until the session is closed.
 func NewSession(p *Policy, o Options, s SessionOptions) *Session {
 	return &Session{
-		policy: p, options: o, fetcher: fetch.New(cmp.Or(max(s.PerHost, 0), DefaultPerHost)), admitted: map[string]chan struct{}{},
-		heavy: make(chan struct{}, 1),
+		policy: p, options: o, fetcher: fetch.New(cmp.Or(max(s.PerHost, 0), DefaultPerHost)),
+		admitted: map[string]chan struct{}{},
+		heavy:    make(chan struct{}, 1),
 	}
 }
 
@@ -55,8 +56,8 @@ func (s *Session) Close() error {
 	return nil
 }
 
-// Image judges one image as the function Image does. Options.Timeout counts from when the image's registry may be asked.
-// Nothing in the verdict may be changed: others get the same one.
+// Image judges one image as the function Image does. Options.Timeout counts from when the image's registry may be
+// asked. Nothing in the verdict may be changed: others get the same one.
 func (s *Session) Image(ctx context.Context, image string) (verdict.Verdict, error) {
 	if strings.HasPrefix(image, storagePrefix) {
 		return Image(ctx, image, s.policy, s.options)
@@ -105,8 +106,8 @@ type interruptedError struct {
 
 func (e *interruptedError) Unwrap() error { return e.error }
 
-// admit waits until an image of the registry may be judged. There are twice as many as requests in flight, so that there
-// are always some at the registry, the lookaside and gpg each.
+// admit waits until an image of the registry may be judged. There are twice as many as requests in flight, so that
+// there are always some at the registry, the lookaside and gpg each.
 func (s *Session) admit(ctx context.Context, host string) (leave func(), err error) {
 	s.mu.Lock()
 	places, ok := s.admitted[host]
@@ -159,8 +160,8 @@ func (e *evaluation) askLibrary() bool {
 	return e.v.Verdict == verdict.Unknown && e.v.Reason != verdict.KeyMissing && e.v.Reason != verdict.MechanismCannotTell
 }
 
-// throttled is the verdict when a host asked to wait for longer than there is time. The library isn't asked then: it would
-// not wait.
+// throttled is the verdict when a host asked to wait for longer than there is time. The library isn't asked then: it
+// would not wait.
 func (e *evaluation) throttled(ctx context.Context, err error, o Options) (verdict.Verdict, bool) {
 	var t *polite.ThrottledError
 	if !errors.As(err, &t) {

@@ -123,7 +123,8 @@ func TestSession_likeImage(t *testing.T) {
 		w.ref("nowhere:v1"),
 		w.ref("good:v2"),
 	}
-	images = append(images, w.ref("good@"+digests["good"]), w.ref("wrong-name@"+digests["wrong-name"]), w.ref("good@sha256:"+strings.Repeat("1", 64)))
+	images = append(images, w.ref("good@"+digests["good"]), w.ref("wrong-name@"+digests["wrong-name"]),
+		w.ref("good@sha256:"+strings.Repeat("1", 64)))
 	list, instances, err := w.registry.PushIndex("list", "v1", "list", "amd64", "arm64")
 	check(t, err)
 	w.sign(w.key, "list", instances[0], w.ref("list:v1"), 1)
@@ -132,7 +133,8 @@ func TestSession_likeImage(t *testing.T) {
 	w.sign(w.key, "list-only", only, w.ref("list-only:v1"), 1)
 	_, _, err = w.registry.PushIndex("other-arch", "v1", "other-arch", "s390x")
 	check(t, err)
-	images = append(images, w.ref("list:v1"), w.ref("list@"+list), w.ref("list@"+instances[1]), w.ref("list-only:v1"), w.ref("other-arch:v1"))
+	images = append(images, w.ref("list:v1"), w.ref("list@"+list), w.ref("list@"+instances[1]), w.ref("list-only:v1"),
+		w.ref("other-arch:v1"))
 
 	for name, requirements := range map[string]string{
 		"one":       signedBy(w.key),
@@ -146,7 +148,8 @@ func TestSession_likeImage(t *testing.T) {
 		"bad key":   `{"type":"signedBy","keyType":"GPGKeys","keyData":"` + "Z2FyYmFnZQ==" + `"}`,
 		"repo":      signedBy(w.key, exact(`"exactRepository","dockerRepository":`+quote(w.ref("good")))),
 		"reference": signedBy(w.key, exact(`"exactReference","dockerReference":`+quote(w.ref("good:v1")))),
-		"remap":     signedBy(w.key, exact(`"remapIdentity","prefix":`+quote(w.ref("wrong-name"))+`,"signedPrefix":`+quote(w.ref("good")))),
+		"remap": signedBy(w.key, exact(`"remapIdentity","prefix":`+quote(w.ref("wrong-name"))+`,"signedPrefix":`+
+			quote(w.ref("good")))),
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := *w
@@ -232,7 +235,11 @@ func TestSession_likeImageWhereItIsUnusual(t *testing.T) {
 		"to a file": func(rw http.ResponseWriter, r *http.Request) {
 			http.Redirect(rw, r, "file:///etc/passwd", http.StatusFound)
 		},
-		"round and round": func(rw http.ResponseWriter, r *http.Request) { http.Redirect(rw, r, r.URL.Path, http.StatusFound) },
+		"round and round": func(rw http.ResponseWriter,
+			r *http.Request,
+		) {
+			http.Redirect(rw, r, r.URL.Path, http.StatusFound)
+		},
 	} {
 		t.Run("lookaside/"+name, func(t *testing.T) {
 			w := *w
@@ -247,7 +254,8 @@ func TestSession_likeImageWhereItIsUnusual(t *testing.T) {
 	t.Run("lookaside/no URL", func(t *testing.T) {
 		w := *w
 		w.T = t
-		w.likeImage(w.open(w.write("policy.json", `{"default":[`+keyPath("/nowhere/key")+`]}`), "127.0.0.1:99", Settings{}), image, testOptions())
+		w.likeImage(w.open(w.write("policy.json", `{"default":[`+keyPath("/nowhere/key")+`]}`), "127.0.0.1:99", Settings{}),
+			image, testOptions())
 	})
 	t.Run("mirrors", func(t *testing.T) {
 		mirror, err := fixture.NewRegistry("127.0.0.1:0")
@@ -255,9 +263,13 @@ func TestSession_likeImageWhereItIsUnusual(t *testing.T) {
 		defer mirror.Stop()
 		w := *w
 		w.T = t
-		conf := w.write("mirrors.conf", fmt.Sprintf("[[registry]]\nlocation = %q\n[[registry.mirror]]\nlocation = %q\ninsecure = true\n", w.registry.Host, mirror.Host+"/copy"))
-		w.write("mirrored.d/lab.yaml", fmt.Sprintf("docker:\n  %s:\n    lookaside: %s\n  %s:\n    lookaside: %s/mirror\n", w.registry.Host, w.lookaside.URL(), mirror.Host, w.lookaside.URL()))
-		p, err := Files(w.write("mirrored.json", `{"default":[`+signedBy(w.key)+`]}`), []string{w.path("mirrored.d")}, Settings{RegistriesConf: conf})
+		conf := w.write("mirrors.conf", fmt.Sprintf(
+			"[[registry]]\nlocation = %q\n[[registry.mirror]]\nlocation = %q\ninsecure = true\n", w.registry.Host,
+			mirror.Host+"/copy"))
+		w.write("mirrored.d/lab.yaml", fmt.Sprintf("docker:\n  %s:\n    lookaside: %s\n  %s:\n    lookaside: %s/mirror\n",
+			w.registry.Host, w.lookaside.URL(), mirror.Host, w.lookaside.URL()))
+		p, err := Files(w.write("mirrored.json", `{"default":[`+signedBy(w.key)+`]}`), []string{w.path("mirrored.d")},
+			Settings{RegistriesConf: conf})
 		check(t, err)
 		defer p.Close()
 		w.want(w.likeImage(p, image, testOptions()), verdict.Accept, "")
@@ -293,7 +305,8 @@ func bearer(r *fixture.Registry, user, password string) http.HandlerFunc {
 			fmt.Fprintf(rw, `{"token":%q}`, req.URL.Query().Get("scope"))
 			return
 		}
-		if repo, _, ok := strings.Cut(strings.TrimPrefix(req.URL.Path, "/v2/"), "/manifests/"); !ok || req.Header.Get("Authorization") != "Bearer repository:"+repo+":pull" {
+		if repo, _, ok := strings.Cut(strings.TrimPrefix(req.URL.Path, "/v2/"), "/manifests/"); !ok ||
+			req.Header.Get("Authorization") != "Bearer repository:"+repo+":pull" {
 			rw.Header().Set("WWW-Authenticate", `Bearer realm="http://`+r.Host+`/token",service="lab"`)
 			rw.WriteHeader(http.StatusUnauthorized)
 			return
@@ -302,8 +315,8 @@ func bearer(r *fixture.Registry, user, password string) http.HandlerFunc {
 	}
 }
 
-// TestSession_requests counts: each image is fetched once, whoever asks, at most so many requests at a time are made of a
-// host, and none again for what the session knows.
+// TestSession_requests counts: each image is fetched once, whoever asks, at most so many requests at a time are made
+// of a host, and none again for what the session knows.
 func TestSession_requests(t *testing.T) {
 	w := newWorld(t)
 	const images = 24
@@ -364,7 +377,10 @@ func TestSession_requests(t *testing.T) {
 			got["signature"]++
 		}
 	}
-	if want := map[string]int{"ping": 1, "token": 3, "manifest": images, "signature": 2 * images}; fmt.Sprint(got) != fmt.Sprint(want) {
+	if want := map[string]int{
+		"ping": 1, "token": 3, "manifest": images,
+		"signature": 2 * images,
+	}; fmt.Sprint(got) != fmt.Sprint(want) {
 		t.Errorf("requests %v, want %v", got, want)
 	}
 	if n := most.Load(); n > 4 {
@@ -388,7 +404,8 @@ func TestSession_requests(t *testing.T) {
 	}
 }
 
-// TestSession_interrupted: ^C ends a session in a moment, leaves nothing, and isn't taken for what is known of an image.
+// TestSession_interrupted: ^C ends a session in a moment, leaves nothing, and isn't taken for what is known of an
+// image.
 func TestSession_interrupted(t *testing.T) {
 	w := newWorld(t)
 	d := w.push("team/app", "v1")
@@ -440,7 +457,8 @@ func TestPolicy_keyrings(t *testing.T) {
 	}
 }
 
-// TestSession_asManyAsTheLibrary: the library gives up with 128 signatures at a lookaside, whether or not there are more.
+// TestSession_asManyAsTheLibrary: the library gives up with 128 signatures at a lookaside, whether or not there are
+// more.
 func TestSession_asManyAsTheLibrary(t *testing.T) {
 	w := newWorld(t)
 	p := w.policy(signedBy(w.key))

@@ -71,7 +71,8 @@ func (e *evaluation) signatures(ctx context.Context, un *image.UnparsedImage) ([
 	}
 	if len(list) > e.maxSignatures {
 		_, isAttached := any(list[e.maxSignatures]).(sigstoreSignature)
-		return nil, tooMuch(isAttached && !e.target.local()), &tooMuchError{fmt.Errorf("more than %d signatures", e.maxSignatures)}
+		return nil, tooMuch(isAttached && !e.target.local()),
+			&tooMuchError{fmt.Errorf("more than %d signatures", e.maxSignatures)}
 	}
 	var out []sig
 	attached := 0
@@ -90,7 +91,10 @@ func (e *evaluation) signatures(ctx context.Context, un *image.UnparsedImage) ([
 				one.claims = openpgp.ReadClaims(one.simple)
 			}
 		case sigstoreSignature:
-			one.sigstore = &fetch.Attachment{MIMEType: s.UntrustedMIMEType(), Payload: s.UntrustedPayload(), Annotations: s.UntrustedAnnotations()}
+			one.sigstore = &fetch.Attachment{
+				MIMEType: s.UntrustedMIMEType(), Payload: s.UntrustedPayload(),
+				Annotations: s.UntrustedAnnotations(),
+			}
 			attached++
 			one.attachment = attached
 			size = len(one.sigstore.Payload)
@@ -102,7 +106,8 @@ func (e *evaluation) signatures(ctx context.Context, un *image.UnparsedImage) ([
 		}
 		one.index = i
 		if size > e.maxSize {
-			return nil, tooMuch(one.attachment > 0 && !e.target.local()), &tooMuchError{fmt.Errorf("%s has %d bytes, more than %d: that is no signature", e.sourceOf(one), size, e.maxSize)}
+			return nil, tooMuch(one.attachment > 0 && !e.target.local()),
+				&tooMuchError{fmt.Errorf("%s has %d bytes, more than %d: that is no signature", e.sourceOf(one), size, e.maxSize)}
 		}
 		out = append(out, one)
 	}
@@ -125,7 +130,8 @@ func (e *evaluation) sourceOf(s sig) string {
 	case e.target.dir != "":
 		return filepath.Join(e.target.dir, e.dirSignature(s.index))
 	case s.attachment > 0:
-		return fmt.Sprintf("%s:%s.sig layer %d", e.target.logical.DockerReference().Name(), strings.Replace(e.v.Digest, ":", "-", 1), s.attachment)
+		return fmt.Sprintf("%s:%s.sig layer %d", e.target.logical.DockerReference().Name(),
+			strings.Replace(e.v.Digest, ":", "-", 1), s.attachment)
 	case e.extension:
 		return fmt.Sprintf("%s: signature %d of the registry's own", e.target.logical.DockerReference().Name(), s.index+1)
 	}
@@ -184,7 +190,8 @@ func (e *evaluation) checkSignatureFiles() error {
 
 // lookasideFile is where this machine has the i-th signature of a lookaside that is a directory.
 func (e *evaluation) lookasideFile(i int) string {
-	s := registriesd.OnThisMachine(e.policy.host, fmt.Sprintf("%s@%s/signature-%d", e.v.Lookaside.URL, strings.Replace(e.v.Digest, ":", "=", 1), i+1))
+	s := registriesd.OnThisMachine(e.policy.host,
+		fmt.Sprintf("%s@%s/signature-%d", e.v.Lookaside.URL, strings.Replace(e.v.Digest, ":", "=", 1), i+1))
 	if u, err := url.Parse(s); err == nil {
 		return u.Path
 	}
@@ -224,7 +231,8 @@ func (s sig) report(r *requirement, source string) verdict.Signature {
 		signer = primary
 	}
 	expires := s.claims.Expires
-	if s.sigstore != nil && r.PKI != nil { // of other certificates only counts that they held when the signature was logged
+	// of other certificates only counts that they held when the signature was logged
+	if s.sigstore != nil && r.PKI != nil {
 		expires = certificatesExpire(s.sigstore)
 	}
 	return verdict.Signature{
@@ -275,7 +283,8 @@ func (s sig) strange(err error, r *requirement) string {
 	var invalid signature.InvalidSignatureError
 	switch {
 	case s.sigstore.MIMEType != sigstoreType:
-		return fmt.Sprintf("an attachment of type %q is no container signature: runtimes read %s only", s.sigstore.MIMEType, sigstoreType)
+		return fmt.Sprintf("an attachment of type %q is no container signature: runtimes read %s only", s.sigstore.MIMEType,
+			sigstoreType)
 	case !errors.As(err, &invalid):
 		return ""
 	// The library has no types for these. It reads the payload after it has verified the signature.
@@ -304,7 +313,8 @@ func (s sig) open(e *evaluation, blob []byte) (types.ImageSource, error) {
 	if err != nil {
 		return nil, err
 	}
-	err = errors.Join(os.WriteFile(filepath.Join(dir, "manifest.json"), blob, 0o600), os.WriteFile(filepath.Join(dir, "signature-1"), b, 0o600))
+	err = errors.Join(os.WriteFile(filepath.Join(dir, "manifest.json"), blob, 0o600),
+		os.WriteFile(filepath.Join(dir, "signature-1"), b, 0o600))
 	if err != nil {
 		return nil, err
 	}
@@ -316,7 +326,9 @@ func (s sig) open(e *evaluation, blob []byte) (types.ImageSource, error) {
 }
 
 // conclude fills in the answer on one signature; err is the library's.
-func (e *evaluation) concludeSignature(s *verdict.Signature, own sig, r *requirement, a verdict.Answer, reason verdict.Reason, err error) {
+func (e *evaluation) concludeSignature(s *verdict.Signature, own sig, r *requirement, a verdict.Answer,
+	reason verdict.Reason, err error,
+) {
 	s.Verdict, s.Reason = a, reason
 	switch {
 	case reason == "":
@@ -327,14 +339,18 @@ func (e *evaluation) concludeSignature(s *verdict.Signature, own sig, r *require
 			s.Message = "made by subkey " + own.claims.Signer
 		}
 	case reason == verdict.WrongIdentity:
-		s.Message = fmt.Sprintf("signed as %s, which %s does not accept for %s", orUnknown(s.Reference), r.identity(), e.logicalName())
+		s.Message = fmt.Sprintf("signed as %s, which %s does not accept for %s", orUnknown(s.Reference), r.identity(),
+			e.logicalName())
 		if want := r.wanted(e.target.logical.DockerReference()); want != "" && want != e.logicalName() {
 			s.Message += "; it accepts " + want
 		}
 	case reason == verdict.WrongDigest:
 		s.Message = fmt.Sprintf("signed for %s, the image is %s", orUnknown(s.Digest), e.v.Digest)
 	case own.simple != nil:
-		s.Message = mechanism.Signature{Claims: own.claims, Signer: s.Signer, Keys: r.keys, Source: r.keySource()}.Explain(reason, err)
+		s.Message = mechanism.Signature{
+			Claims: own.claims, Signer: s.Signer, Keys: r.keys,
+			Source: r.keySource(),
+		}.Explain(reason, err)
 	case reason == verdict.WrongKey:
 		s.Message = fmt.Sprintf("no accepted key or certificate made the signature: %v", err)
 	case reason == verdict.WeakOrUnsupported:

@@ -57,7 +57,9 @@ func (e *evaluation) signed(ctx context.Context, un types.UnparsedImage, r *requ
 
 // accepts is true if the library accepts what was signed for this image: its own reading of the content, its comparison
 // of the digest, and its choice of the scope; only of identities it gives nothing to call (see matchesIdentity).
-func (e *evaluation) accepts(ctx context.Context, un types.UnparsedImage, r *requirement, sig, blob []byte, mech onceVerified, ids []string) bool {
+func (e *evaluation) accepts(ctx context.Context, un types.UnparsedImage, r *requirement, sig, blob []byte,
+	mech onceVerified, ids []string,
+) bool {
 	claimed := openpgp.PayloadClaims(mech.content)
 	s, _, err := signature.VerifyImageManifestSignatureUsingKeyIdentityList(sig, blob, claimed.Reference, mech, ids)
 	if err != nil {
@@ -80,7 +82,8 @@ func (e *evaluation) scopeConfirmed(ctx context.Context, un types.UnparsedImage)
 // only returns a policy in which all sections reject but the one of this scope, which holds just these requirements.
 func (p *Policy) only(scope verdict.Scope, reqs ...signature.PolicyRequirement) *signature.Policy {
 	reject := signature.PolicyRequirements{signature.NewPRReject()}
-	out := &signature.Policy{Default: reject, Transports: make(map[string]signature.PolicyTransportScopes, len(p.library.Transports))}
+	out := &signature.Policy{Default: reject, Transports: make(map[string]signature.PolicyTransportScopes,
+		len(p.library.Transports))}
 	for t, sections := range p.library.Transports {
 		c := make(signature.PolicyTransportScopes, len(sections))
 		for name := range sections {

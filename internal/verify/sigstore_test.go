@@ -47,12 +47,14 @@ func (k cosignKey) requirement(t *testing.T) string {
 	der, err := x509.MarshalPKIXPublicKey(k.Public())
 	check(t, err)
 	p := pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})
-	return `{"type":"sigstoreSigned","keyData":"` + base64.StdEncoding.EncodeToString(p) + `","signedIdentity":{"type":"matchRepository"}}`
+	return `{"type":"sigstoreSigned","keyData":"` + base64.StdEncoding.EncodeToString(p) +
+		`","signedIdentity":{"type":"matchRepository"}}`
 }
 
 func (k cosignKey) sign(t *testing.T, digest, repo string) (payload []byte, annotations map[string]string) {
 	t.Helper()
-	payload = []byte(`{"critical":{"identity":{"docker-reference":` + quote(repo) + `},"image":{"docker-manifest-digest":` + quote(digest) +
+	payload = []byte(`{"critical":{"identity":{"docker-reference":` + quote(repo) +
+		`},"image":{"docker-manifest-digest":` + quote(digest) +
 		`},"type":"cosign container image signature"},"optional":null}`)
 	return payload, k.signature(t, payload)
 }
@@ -77,7 +79,10 @@ func TestImage_sigstore(t *testing.T) {
 		for _, s := range signatures {
 			payload, annotations := s()
 			var err error
-			img, err = mutate.Append(img, mutate.Addendum{Layer: static.NewLayer(payload, cosignType), Annotations: annotations, History: v1.History{}})
+			img, err = mutate.Append(img, mutate.Addendum{
+				Layer: static.NewLayer(payload, cosignType), Annotations: annotations,
+				History: v1.History{},
+			})
 			check(t, err)
 		}
 		tag, err := name.NewTag(repo+":"+strings.Replace(d, ":", "-", 1)+".sig", name.Insecure)
@@ -105,7 +110,8 @@ func TestImage_sigstore(t *testing.T) {
 	if want := "signed by a sigstore signer that the policy names"; v.Message != want {
 		t.Errorf("message %q, want %q", v.Message, want)
 	}
-	if s := v.Requirements[0].Signatures; len(s) != 1 || s[0].Digest != d || s[0].Reference != repo || !strings.Contains(s[0].Source, ".sig layer 1") {
+	if s := v.Requirements[0].Signatures; len(s) != 1 || s[0].Digest != d || s[0].Reference != repo ||
+		!strings.Contains(s[0].Source, ".sig layer 1") {
 		t.Errorf("%+v", s)
 	}
 	s := NewSession(p, testOptions(), SessionOptions{})
@@ -144,8 +150,10 @@ func TestImage_sigstore(t *testing.T) {
 	// The two kinds of signature don't count for each other.
 	w.want(w.likeImage(open(signedBy(w.key), attachments), repo+":v1", testOptions()), verdict.Refuse, verdict.NoSignature)
 	w.sign(w.key, "team/app", d, repo+":v1", 1)
-	w.want(w.likeImage(open(signedBy(w.key)+","+key.requirement(t), attachments), repo+":v1", testOptions()), verdict.Accept, "")
-	w.want(w.likeImage(open(signedBy(w.key)+","+newCosignKey(t).requirement(t), attachments), repo+":v1", testOptions()), verdict.Refuse, verdict.WrongKey)
+	w.want(w.likeImage(open(signedBy(w.key)+","+key.requirement(t), attachments), repo+":v1", testOptions()),
+		verdict.Accept, "")
+	w.want(w.likeImage(open(signedBy(w.key)+","+newCosignKey(t).requirement(t), attachments), repo+":v1", testOptions()),
+		verdict.Refuse, verdict.WrongKey)
 
 	// In a directory.
 	dir := t.TempDir()
@@ -184,7 +192,8 @@ func TestImage_extension(t *testing.T) {
 	if !strings.Contains(v.Message, "X-Registry-Supports-Signatures") {
 		t.Error(v.Message)
 	}
-	list = `{"signatures":[{"schemaVersion":2,"name":"` + d + `@` + strings.Repeat("a", 32) + `","type":"atomic","content":"` + base64.StdEncoding.EncodeToString(sig) + `"}]}`
+	list = `{"signatures":[{"schemaVersion":2,"name":"` + d + `@` + strings.Repeat("a", 32) +
+		`","type":"atomic","content":"` + base64.StdEncoding.EncodeToString(sig) + `"}]}`
 	v = w.likeImage(p, w.ref("team/app:v1"), testOptions())
 	w.want(v, verdict.Accept, "")
 	if s := v.Requirements[0].Signatures[0]; !strings.HasPrefix(s.Source, w.ref("team/app")+": signature 1") {
@@ -192,8 +201,8 @@ func TestImage_extension(t *testing.T) {
 	}
 }
 
-// Whatever a registry sends that says it serves signatures: no accept, little is read, and it is named, not the lookaside,
-// though that has a good signature.
+// Whatever a registry sends that says it serves signatures: no accept, little is read, and it is named, not the
+// lookaside, though that has a good signature.
 func TestImage_extensionHostile(t *testing.T) {
 	w := newWorld(t)
 	d := w.push("team/app", "v1")
@@ -201,7 +210,8 @@ func TestImage_extensionHostile(t *testing.T) {
 	good, err := w.key.Sign(d, w.ref("team/app:v1"))
 	check(t, err)
 	entry := func(version int, kind string, content []byte) string {
-		return fmt.Sprintf(`{"schemaVersion":%d,"name":"%s@%s","type":%q,"content":%q}`, version, d, strings.Repeat("a", 32), kind, base64.StdEncoding.EncodeToString(content))
+		return fmt.Sprintf(`{"schemaVersion":%d,"name":"%s@%s","type":%q,"content":%q}`, version, d, strings.Repeat("a", 32),
+			kind, base64.StdEncoding.EncodeToString(content))
 	}
 	list := func(entries ...string) http.HandlerFunc {
 		return func(rw http.ResponseWriter, _ *http.Request) {
@@ -222,11 +232,17 @@ func TestImage_extensionHostile(t *testing.T) {
 		answer verdict.Answer
 		reason verdict.Reason
 	}{
-		{"a good one behind one that is none", list(entry(2, "atomic", []byte("hello")), entry(2, "atomic", good)), verdict.Accept, ""},
+		{
+			"a good one behind one that is none", list(entry(2, "atomic", []byte("hello")), entry(2, "atomic", good)),
+			verdict.Accept, "",
+		},
 		{"none that is one", list(entry(2, "atomic", []byte("hello"))), verdict.Refuse, verdict.WeakOrUnsupported},
 		{"another version", list(entry(1, "atomic", good)), verdict.Refuse, verdict.NoSignature},
 		{"another type", list(entry(2, "other", good)), verdict.Refuse, verdict.NoSignature},
-		{"web page", func(rw http.ResponseWriter, _ *http.Request) { _, _ = rw.Write([]byte("<!DOCTYPE html>")) }, verdict.Unknown, verdict.LookasideNotSignature},
+		{
+			"web page", func(rw http.ResponseWriter, _ *http.Request) { _, _ = rw.Write([]byte("<!DOCTYPE html>")) },
+			verdict.Unknown, verdict.LookasideNotSignature,
+		},
 		{"too many", list(many...), verdict.Unknown, verdict.LookasideNotSignature},
 		{"too large", list(entry(2, "atomic", make([]byte, 2<<20))), verdict.Unknown, verdict.LookasideNotSignature},
 		{"endless", func(rw http.ResponseWriter, r *http.Request) {
@@ -258,7 +274,8 @@ func TestImage_extensionHostile(t *testing.T) {
 			var v verdict.Verdict
 			total, heap := allocated(func() { v = w.likeImage(p, w.ref("team/app:v1"), testOptions()) })
 			w.want(v, tt.answer, tt.reason)
-			if strings.Contains(v.Message, w.lookaside.URL()+"/team/app@") || tt.answer == verdict.Unknown && !strings.Contains(v.Hint, "X-Registry-Supports-Signatures") {
+			if strings.Contains(v.Message, w.lookaside.URL()+"/team/app@") || tt.answer == verdict.Unknown &&
+				!strings.Contains(v.Hint, "X-Registry-Supports-Signatures") {
 				t.Errorf("%s\n%s", v.Message, v.Hint)
 			}
 			if asked := w.lookaside.Requests(); len(asked) > 0 {

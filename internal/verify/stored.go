@@ -145,7 +145,8 @@ func (p *Policy) findStored(name, normalized string) (storedImage, error) {
 	case 1:
 		return found[0], nil
 	}
-	return storedImage{}, &notThereError{fmt.Errorf("%d images in the storage at %s have an ID that begins with %s", len(found), root, id)}
+	return storedImage{}, &notThereError{fmt.Errorf("%d images in the storage at %s have an ID that begins with %s",
+		len(found), root, id)}
 }
 
 func (p *Policy) storedImages(dir string) (images []storedImage, err error) {

@@ -36,20 +36,26 @@ func TestImage_stored(t *testing.T) {
 	defer os.RemoveAll(short)
 	run := func(args ...string) string {
 		t.Helper()
-		cmd := exec.Command(podman, append([]string{"--root", graph, "--runroot", filepath.Join(short, "run"), "--tmpdir", filepath.Join(short, "tmp"), "--storage-driver", "vfs"}, args...)...)
+		cmd := exec.Command(podman, append([]string{
+			"--root", graph, "--runroot", filepath.Join(short, "run"), "--tmpdir",
+			filepath.Join(short, "tmp"), "--storage-driver", "vfs",
+		}, args...)...)
 		// registries.d of the user replaces that of the machine for podman 4.
-		cmd.Env = append(os.Environ(), "HOME="+w.dir, "CONTAINERS_REGISTRIES_CONF="+filepath.Join(root, "etc/containers/registries.conf"))
+		cmd.Env = append(os.Environ(), "HOME="+w.dir,
+			"CONTAINERS_REGISTRIES_CONF="+filepath.Join(root, "etc/containers/registries.conf"))
 		out, err := cmd.CombinedOutput()
 		if err != nil {
 			t.Fatalf("podman %s: %v %s", strings.Join(args, " "), err, out)
 		}
 		return strings.TrimSpace(string(out))
 	}
-	w.write(".config/containers/registries.d/lab.yaml", "docker:\n  "+w.registry.Host+":\n    lookaside: "+w.lookaside.URL()+"\n")
+	w.write(".config/containers/registries.d/lab.yaml",
+		"docker:\n  "+w.registry.Host+":\n    lookaside: "+w.lookaside.URL()+"\n")
 	run("pull", "--quiet", "--signature-policy", filepath.Join(root, "etc/containers/policy.json"), w.ref("team/app:v1"))
 	// Pulled when nobody asked for signatures, and no lookaside was configured.
 	w.write(".config/containers/registries.d/lab.yaml", "docker: {}\n")
-	run("pull", "--quiet", "--signature-policy", w.write("accept.json", `{"default":[{"type":"insecureAcceptAnything"}]}`), w.ref("team/bare:v1"))
+	run("pull", "--quiet", "--signature-policy", w.write("accept.json", `{"default":[{"type":"insecureAcceptAnything"}]}`),
+		w.ref("team/bare:v1"))
 	id := strings.TrimPrefix(run("image", "inspect", "--format", "{{.Id}}", w.ref("team/app:v1")), "sha256:")
 
 	open := func() *Policy {
@@ -62,7 +68,8 @@ func TestImage_stored(t *testing.T) {
 	p := open()
 	v := w.judge(p, "containers-storage:"+w.ref("team/app:v1"))
 	w.want(v, verdict.Accept, "")
-	if v.Judged != "containers-storage:@"+id || v.Digest != signed || v.Image != "containers-storage:"+w.ref("team/app:v1") {
+	if v.Judged != "containers-storage:@"+id || v.Digest != signed ||
+		v.Image != "containers-storage:"+w.ref("team/app:v1") {
 		t.Errorf("%+v", v)
 	}
 	if s := v.Requirements[0].Signatures[0]; s.Source != "containers-storage:@"+id+" signature-1" {
@@ -71,7 +78,8 @@ func TestImage_stored(t *testing.T) {
 	for _, name := range []string{id, "@" + id, id[:12]} {
 		w.want(w.judge(p, "containers-storage:"+name), verdict.Accept, "")
 	}
-	w.want(w.judgeWith(p, "containers-storage:"+id, Options{As: w.ref("team/else:v1")}), verdict.Refuse, verdict.WrongIdentity)
+	w.want(w.judgeWith(p, "containers-storage:"+id, Options{As: w.ref("team/else:v1")}), verdict.Refuse,
+		verdict.WrongIdentity)
 	// Without stored signatures: by digest, as the registry has it now.
 	v = w.judge(p, "containers-storage:"+w.ref("team/bare:v1"))
 	w.want(v, verdict.Refuse, verdict.NoSignature)
@@ -94,12 +102,14 @@ func TestImage_stored(t *testing.T) {
 		{"no manifest", func() { check(t, os.Remove(filepath.Join(files, "manifest"))) }},
 		{"a pipe", func() { check(t, exec.Command("mkfifo", filepath.Join(files, "manifest")).Run()) }},
 		{"an ID that leads elsewhere", func() {
-			check(t, os.WriteFile(filepath.Join(graph, "vfs-images/images.json"), []byte(`[{"id":"../../../etc","names":["`+w.ref("team/app:v1")+`"]}]`), 0o600))
+			check(t, os.WriteFile(filepath.Join(graph, "vfs-images/images.json"),
+				[]byte(`[{"id":"../../../etc","names":["`+w.ref("team/app:v1")+`"]}]`), 0o600))
 		}},
 		{"no storage", func() { check(t, os.RemoveAll(filepath.Join(root, "var/lib/containers"))) }},
 	} {
 		step.spoil()
-		if v := w.judge(p, "containers-storage:"+w.ref("team/app:v1")); v.Verdict != verdict.Unknown || v.Reason != verdict.ImageNotFound && v.Reason != verdict.RegistryUnreachable {
+		if v := w.judge(p, "containers-storage:"+w.ref("team/app:v1")); v.Verdict != verdict.Unknown ||
+			v.Reason != verdict.ImageNotFound && v.Reason != verdict.RegistryUnreachable {
 			t.Errorf("%s: %+v", step.name, v)
 		}
 	}

@@ -28,10 +28,10 @@ import (
 	"github.com/nodetrust/nodetrust/internal/strength"
 )
 
-// The judge is the image library, with gpg: IsRunningImageAllowed of an image of which only the reference and the simple
-// signatures matter. Asking it takes two runs of gpg, so that it is asked once of each signer under each set of keys, and of
-// each identity. That these make up the answer for whole policies is tested with whole policies, and a fault that they show is
-// shown by whole policies before it is reported.
+// The judge is the image library, with gpg: IsRunningImageAllowed of an image of which only the reference and the
+// simple signatures matter. Asking it takes two runs of gpg, so that it is asked once of each signer under each set
+// of keys, and of each identity. That these make up the answer for whole policies is tested with whole policies, and
+// a fault that they show is shown by whole policies before it is reported.
 
 var judgedManifest = []byte(`{"schemaVersion":2}`)
 
@@ -77,7 +77,8 @@ func judged(ctx context.Context, policy, ref string, sigs ...[]byte) (bool, erro
 	if err != nil {
 		return false, err
 	}
-	ok, _ := pc.IsRunningImageAllowed(ctx, image.UnparsedInstance(judgedImage{ref: named, sigs: sigs}, nil)) // refused is an error
+	// refused is an error
+	ok, _ := pc.IsRunningImageAllowed(ctx, image.UnparsedInstance(judgedImage{ref: named, sigs: sigs}, nil))
 	return ok, nil
 }
 
@@ -132,7 +133,8 @@ func (w *diffWorld) json(p drawnPolicy) string {
 	return fmt.Sprintf(`{"default":%s,"transports":{"docker":{%s}}}`, list(p["default"]), strings.Join(scopes, ","))
 }
 
-// deciding asks the library which scope of a policy decides of an image: the only one that accepts, where all others reject.
+// deciding asks the library which scope of a policy decides of an image: the only one that accepts, where all others
+// reject.
 func (w *diffWorld) deciding(p drawnPolicy, ref string) string {
 	for scope := range p {
 		alone := drawnPolicy{}
@@ -155,8 +157,8 @@ func acceptsName(identity, ref, signed string) string {
 	return fmt.Sprint("identity ", identity, " ", ref, " ", signed)
 }
 
-// learn asks the library of each signer under each set of keys, by an identity that always matches, and of each identity, by the
-// first set of keys and a signer in it.
+// learn asks the library of each signer under each set of keys, by an identity that always matches, and of each
+// identity, by the first set of keys and a signer in it.
 func (w *diffWorld) learn() {
 	type question struct {
 		name, ref   string
@@ -167,13 +169,21 @@ func (w *diffWorld) learn() {
 	for keys := range w.keys {
 		for _, signer := range w.signers {
 			identity := fmt.Sprintf(`{"type":"exactReference","dockerReference":%q}`, w.signed[0])
-			all = append(all, question{countsKey(keys, signer), w.images[0], drawnRequirement{"signed", keys, identity}, [2]string{signer, w.signed[0]}})
+			all = append(all, question{
+				countsKey(keys, signer), w.images[0],
+				drawnRequirement{"signed", keys, identity},
+				[2]string{signer, w.signed[0]},
+			})
 		}
 	}
 	for _, identity := range w.ids {
 		for _, ref := range w.images {
 			for _, signed := range w.signed {
-				all = append(all, question{acceptsName(identity, ref, signed), ref, drawnRequirement{"signed", 0, identity}, [2]string{w.signers[0], signed}})
+				all = append(all, question{
+					acceptsName(identity, ref, signed), ref,
+					drawnRequirement{"signed", 0, identity},
+					[2]string{w.signers[0], signed},
+				})
 			}
 		}
 	}
@@ -215,7 +225,8 @@ func (w *diffWorld) accepts(rs []drawnRequirement, ref string, sigs [][2]string)
 	return true
 }
 
-// onlyBy returns signatures with which y accepts an image and x doesn't: one that satisfies each requirement of y, whichever.
+// onlyBy returns signatures with which y accepts an image and x doesn't: one that satisfies each requirement of y,
+// whichever.
 func (w *diffWorld) onlyBy(x, y []drawnRequirement, ref string) (sigs [][2]string, found bool) {
 	sets := [][][2]string{nil}
 	for _, r := range y {
@@ -224,7 +235,8 @@ func (w *diffWorld) onlyBy(x, y []drawnRequirement, ref string) (sigs [][2]strin
 		}
 		var next [][][2]string
 		for _, set := range sets {
-			for _, sig := range slices.SortedFunc(maps.Keys(w.sigs), func(a, b [2]string) int { return slices.Compare(a[:], b[:]) }) {
+			for _, sig := range slices.SortedFunc(maps.Keys(w.sigs),
+				func(a, b [2]string) int { return slices.Compare(a[:], b[:]) }) {
 				if w.satisfied(r, ref, sig) {
 					next = append(next, append(slices.Clone(set), sig))
 				}
@@ -262,8 +274,8 @@ func (w *diffWorld) draw(r *rand.Rand) drawnPolicy {
 	return p
 }
 
-// change makes the policy that people compare with: mostly the same, with other keys or another identity at a place, or a scope
-// more or less.
+// change makes the policy that people compare with: mostly the same, with other keys or another identity at a place,
+// or a scope more or less.
 func (w *diffWorld) change(r *rand.Rand, p drawnPolicy) drawnPolicy {
 	out := drawnPolicy{}
 	for _, scope := range slices.Sorted(maps.Keys(p)) { // the same for the same seed
@@ -296,15 +308,24 @@ func newDiffWorld(t *testing.T) *diffWorld {
 	day := func(n int) string { return fmt.Sprintf("--faked-system-time=202001%02dT000000", n) }
 	dir := t.TempDir()
 	w := &diffWorld{t: t, sigs: map[[2]string][]byte{}, counts: map[string]bool{}}
-	sha256, sha512 := "@"+digest.SHA256.FromBytes(judgedManifest).String(), "@"+digest.SHA512.FromBytes(judgedManifest).String()
-	w.images = []string{"a.b.c/r:v1", "a.b.c/r" + sha256, "a.b.c/r" + sha512, "a.b.c/r/x:v1", "A.b.c/r:v1", "x.b.c:99999/r:v1", "a.b.c/o:v1"}
+	sha256, sha512 := "@"+digest.SHA256.FromBytes(judgedManifest).String(),
+		"@"+digest.SHA512.FromBytes(judgedManifest).String()
+	w.images = []string{
+		"a.b.c/r:v1", "a.b.c/r" + sha256, "a.b.c/r" + sha512, "a.b.c/r/x:v1", "A.b.c/r:v1",
+		"x.b.c:99999/r:v1", "a.b.c/o:v1",
+	}
 	w.signed = []string{"a.b.c/r:v1", "a.b.c/r:v2", "a.b.c/r" + sha256, "a.b.c/o:v1", "a.b.c/r/x:v1", "A.b.c/r:v1"}
 	w.scopes = []string{
-		"", "*.c", "*.b.c", "*.B.c", "a.b.c", "A.b.c", "a.b.c/r", "a.b.c/r/x", "a.b.c/r:v1", "a.b.c/r" + sha256, "a.b.c/r" + sha512, "a.b.c/o", "x.b.c", "x.b.c:99999", "x.b.c:0", "https://a.b.c", "a.b.c/",
+		"", "*.c", "*.b.c", "*.B.c", "a.b.c", "A.b.c", "a.b.c/r", "a.b.c/r/x", "a.b.c/r:v1", "a.b.c/r" + sha256,
+		"a.b.c/r" + sha512, "a.b.c/o", "x.b.c", "x.b.c:99999", "x.b.c:0", "https://a.b.c", "a.b.c/",
 	}
 	w.ids = []string{
-		`{"type":"matchRepoDigestOrExact"}`, `{"type":"matchExact"}`, `{"type":"matchRepository"}`, `{"type":"exactReference","dockerReference":"a.b.c/r:v1"}`, `{"type":"exactRepository","dockerRepository":"a.b.c/r"}`,
-		`{"type":"remapIdentity","prefix":"a.b.c/r","signedPrefix":"a.b.c/o"}`, `{"type":"remapIdentity","prefix":"A.b.c","signedPrefix":"a.b.c"}`, `{"type":"remapIdentity","prefix":"a.b.c","signedPrefix":"a.b.c"}`,
+		`{"type":"matchRepoDigestOrExact"}`, `{"type":"matchExact"}`, `{"type":"matchRepository"}`,
+		`{"type":"exactReference","dockerReference":"a.b.c/r:v1"}`,
+		`{"type":"exactRepository","dockerRepository":"a.b.c/r"}`,
+		`{"type":"remapIdentity","prefix":"a.b.c/r","signedPrefix":"a.b.c/o"}`,
+		`{"type":"remapIdentity","prefix":"A.b.c","signedPrefix":"a.b.c"}`,
+		`{"type":"remapIdentity","prefix":"a.b.c","signedPrefix":"a.b.c"}`,
 	}
 	newest := func(of string) (fpr string) {
 		for line := range strings.Lines(string(run("", "--with-colons", "--list-keys", of))) {
@@ -318,7 +339,8 @@ func newDiffWorld(t *testing.T) *diffWorld {
 	sign := func(fpr string) {
 		w.signers = append(w.signers, fpr)
 		for _, ref := range w.signed {
-			w.sigs[[2]string{fpr, ref}] = run(string(fixture.Payload(sha256[1:], ref)), day(3), "--local-user", fpr+"!", "--sign")
+			w.sigs[[2]string{fpr, ref}] = run(string(fixture.Payload(sha256[1:], ref)), day(3), "--local-user",
+				fpr+"!", "--sign")
 		}
 	}
 	run("", day(1), "--quick-gen-key", "first", "ed25519", "sign,cert", "never")
@@ -371,8 +393,9 @@ func newDiffWorld(t *testing.T) *diffWorld {
 	return w
 }
 
-// TestStrength_library: random pairs of policies, each judged over images and signatures by the library. An image that only B accepts
-// contradicts "equal" and "stronger", of the policies and of the scope that decides, and one that only A accepts contradicts "equal".
+// TestStrength_library: random pairs of policies, each judged over images and signatures by the library. An image
+// that only B accepts contradicts "equal" and "stronger", of the policies and of the scope that decides, and one that
+// only A accepts contradicts "equal".
 //
 // NODETRUST_PAIRS sets how many pairs are drawn, NODETRUST_SEED which.
 func TestStrength_library(t *testing.T) {
@@ -440,10 +463,14 @@ func (w *diffWorld) compare(r *rand.Rand, a, b drawnPolicy, seen map[strength.Re
 				if claim.rel != strength.Equal && (claim.rel != strength.Stronger || who == "a") {
 					continue
 				}
-				if of := map[string]bool{"a": allows(t, w.json(a), ref, w.bytes(sigs)...), "b": allows(t, w.json(b), ref, w.bytes(sigs)...)}; of["a"] == of["b"] {
+				if of := map[string]bool{
+					"a": allows(t, w.json(a), ref, w.bytes(sigs)...),
+					"b": allows(t, w.json(b), ref, w.bytes(sigs)...),
+				}; of["a"] == of["b"] {
 					t.Errorf("the library's parts and the whole differ for %s: %v\na %s\nb %s", ref, of, w.json(a), w.json(b))
 				}
-				t.Errorf("%s: b is said to be %s, but only %s accepts %s with %q\na %s\nb %s\n%s", claim.of, claim.rel, who, ref, sigs, w.json(a), w.json(b), asJSON(report))
+				t.Errorf("%s: b is said to be %s, but only %s accepts %s with %q\na %s\nb %s\n%s", claim.of, claim.rel, who, ref,
+					sigs, w.json(a), w.json(b), asJSON(report))
 			}
 		}
 	}
@@ -452,7 +479,8 @@ func (w *diffWorld) compare(r *rand.Rand, a, b drawnPolicy, seen map[strength.Re
 		for range r.IntN(3) {
 			sigs = append(sigs, [2]string{w.signers[r.IntN(len(w.signers))], w.signed[r.IntN(len(w.signed))]})
 		}
-		if got, want := w.accepts(a[w.deciding(a, ref)], ref, sigs), allows(t, w.json(a), ref, w.bytes(sigs)...); got != want {
+		if got, want := w.accepts(a[w.deciding(a, ref)], ref, sigs),
+			allows(t, w.json(a), ref, w.bytes(sigs)...); got != want {
 			t.Errorf("%s with %q: the library says %v, its parts %v\n%s", ref, sigs, want, got, w.json(a))
 		}
 	}

@@ -30,20 +30,25 @@ func tlsFront(t *testing.T, host string) (front string, certificate []byte) {
 	check(t, err)
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: host}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour), IsCA: true, BasicConstraintsValid: true,
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour), IsCA: true,
+		BasicConstraintsValid: true,
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, k.Public(), k)
 	check(t, err)
 	s := httptest.NewUnstartedServer(httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: host}))
-	s.TLS = &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: k}}, MinVersion: tls.VersionTLS12}
+	s.TLS = &tls.Config{
+		Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: k}},
+		MinVersion:   tls.VersionTLS12,
+	}
 	s.Config.ErrorLog = log.New(io.Discard, "", 0)
 	s.StartTLS()
 	t.Cleanup(s.Close)
 	return s.Listener.Addr().String(), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
 }
 
-// TestSession_tlsTrust: two registries have the same image and one lookaside, whose certificate nobody knows. What was read for
-// the one whose certificates aren't checked may not answer for the other, and what was not read for that not for the first.
+// TestSession_tlsTrust: two registries have the same image and one lookaside, whose certificate nobody knows. What
+// was read for the one whose certificates aren't checked may not answer for the other, and what was not read for that
+// not for the first.
 func TestSession_tlsTrust(t *testing.T) {
 	w := newWorld(t)
 	d := w.push("a/b", "v1")
@@ -56,7 +61,8 @@ func TestSession_tlsTrust(t *testing.T) {
 	w.write("registries.d/all.yaml", fmt.Sprintf("default-docker:\n  lookaside: https://%s\n", lookaside))
 	requirement := signedBy(w.key, `"signedIdentity":{"type":"exactRepository","dockerRepository":"signed.example/a/b"}`)
 	p, err := Files(w.write("policy.json", fmt.Sprintf(`{"default":[%s]}`, requirement)), []string{w.path("registries.d")},
-		Settings{RegistriesConf: w.write("registries.conf", fmt.Sprintf("[[registry]]\nlocation = %q\ninsecure = true\n", plain))})
+		Settings{RegistriesConf: w.write("registries.conf",
+			fmt.Sprintf("[[registry]]\nlocation = %q\ninsecure = true\n", plain))})
 	check(t, err)
 	t.Cleanup(func() { check(t, p.Close()) })
 	o := Options{Timeout: time.Minute, Platform: "linux/amd64", CertDir: w.path("certs")}
@@ -82,7 +88,8 @@ func TestSession_tlsTrust(t *testing.T) {
 			v, err := s.Image(context.Background(), images[i])
 			check(t, err)
 			if v.Verdict != want[images[i]].Verdict || v.Reason != want[images[i]].Reason {
-				t.Errorf("order %v: %s: %s %s, alone %s %s", order, images[i], v.Verdict, v.Reason, want[images[i]].Verdict, want[images[i]].Reason)
+				t.Errorf("order %v: %s: %s %s, alone %s %s", order, images[i], v.Verdict, v.Reason, want[images[i]].Verdict,
+					want[images[i]].Reason)
 			}
 		}
 		check(t, s.Close())

@@ -9,8 +9,8 @@ import (
 	"github.com/nodetrust/nodetrust/internal/verdict"
 )
 
-// told is a verdict as it leaves the package. What registries, lookasides and signatures say in it is printable and bounded,
-// and tells none of the logins that were used.
+// told is a verdict as it leaves the package. What registries, lookasides and signatures say in it is printable and
+// bounded, and tells none of the logins that were used.
 func (e *evaluation) told(v verdict.Verdict) verdict.Verdict {
 	v = outside.Without(e.secrets, v)
 	v.Message, v.Hint = outside.Cut(v.Message, outside.Most), outside.Cut(v.Hint, outside.Most)

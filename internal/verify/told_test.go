@@ -12,8 +12,8 @@ import (
 	"github.com/nodetrust/nodetrust/internal/verdict"
 )
 
-// TestImage_echo has a registry that tells in its errors what it was sent, and some more: a token that looks like none, the login
-// that the token was got with, control characters, text without end.
+// TestImage_echo has a registry that tells in its errors what it was sent, and some more: a token that looks like
+// none, the login that the token was got with, control characters, text without end.
 func TestImage_echo(t *testing.T) {
 	w := newWorld(t)
 	w.push("team/app", "v1")
@@ -41,7 +41,8 @@ func TestImage_echo(t *testing.T) {
 			}
 			got = auth == "Bearer "+token
 			value := strings.TrimPrefix(auth, "Bearer ")
-			text, _ := json.Marshal("you sent " + auth + ", that is \u202e" + value + "\x1b[2J\r\naccept " + login + " " + password + "\u009b" + strings.Repeat("[", 1<<20))
+			text, _ := json.Marshal("you sent " + auth + ", that is \u202e" + value + "\x1b[2J\r\naccept " + login + " " +
+				password + "\u009b" + strings.Repeat("[", 1<<20))
 			rw.Header().Set("Content-Type", "application/json")
 			rw.WriteHeader(status)
 			fmt.Fprintf(rw, `{"errors":[{"code":"MANIFEST_UNKNOWN","message":%s,"detail":%s}]}`, text, text)
@@ -81,8 +82,8 @@ func TestImage_echo(t *testing.T) {
 	}
 }
 
-// TestImage_printable has the names of places where control characters are data: what a signature claims is told, and can't
-// command a terminal.
+// TestImage_printable has the names of places where control characters are data: what a signature claims is told, and
+// can't command a terminal.
 func TestImage_printable(t *testing.T) {
 	w := newWorld(t)
 	d := w.push("team/app", "v1")
@@ -90,7 +91,8 @@ func TestImage_printable(t *testing.T) {
 	v := w.judge(w.policy(signedBy(w.key)), w.ref("team/app:v1"))
 	b, err := json.Marshal(v)
 	check(t, err)
-	if v.Verdict == verdict.Accept || strings.Contains(string(b), "\u202e") || !strings.Contains(string(b), "registry.example/?ppa:v1") {
+	if v.Verdict == verdict.Accept || strings.Contains(string(b), "\u202e") ||
+		!strings.Contains(string(b), "registry.example/?ppa:v1") {
 		t.Errorf("%s", b)
 	}
 }

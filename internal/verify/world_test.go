@@ -104,7 +104,8 @@ func quote(s string) string {
 // policy opens a policy with these requirements for the registry, and the lookaside in registries.d.
 func (w *world) policy(requirements ...string) *Policy {
 	w.Helper()
-	return w.policyText(fmt.Sprintf(`{"default":[{"type":"reject"}],"transports":{"docker":{%s:[%s]}}}`, quote(w.registry.Host), strings.Join(requirements, ",")))
+	return w.policyText(fmt.Sprintf(`{"default":[{"type":"reject"}],"transports":{"docker":{%s:[%s]}}}`,
+		quote(w.registry.Host), strings.Join(requirements, ",")))
 }
 
 func (w *world) policyText(text string) *Policy {

@@ -1,11 +1,11 @@
-// Command fleet runs many agents in one process: each is the agent's own loop and its own reporting code, with a token and a
-// connection of its own. They observe one host root and have one desired state, so that all of them decide the same at the
-// same moment. The desired state names no canaries, so no child is started.
+// Command fleet runs many agents in one process: each is the agent's own loop and its own reporting code, with a
+// token and a connection of its own. They observe one host root and have one desired state, so that all of them
+// decide the same at the same moment. The desired state names no canaries, so no child is started.
 //
 //	fleet -kubeconfigs DIR -host-root DIR -desired DIR -uid N
 //
-// DIR has one kubeconfig per agent, named like its node. At SIGTERM all agents end, and what each decided last is written to standard
-// output: a JSON object of statuses by node.
+// DIR has one kubeconfig per agent, named like its node. At SIGTERM all agents end, and what each decided last is
+// written to standard output: a JSON object of statuses by node.
 package main
 
 import (
@@ -91,7 +91,8 @@ func one(ctx context.Context, name string, o agent.Options, r *node.Reporter) (a
 	o.NodeName, o.MCO, o.Metrics = name, r.MCO(), agent.NewMetrics()
 	o.Report = func(s agent.Status) {
 		r.Report(node.Report{
-			State: string(s.State), Reason: s.Reason, Message: s.Message, Desired: s.Desired, Observed: s.Observed, CheckedAt: s.CheckedAt,
+			State: string(s.State), Reason: s.Reason, Message: s.Message, Desired: s.Desired, Observed: s.Observed,
+			CheckedAt: s.CheckedAt,
 		})
 	}
 	return agent.Run(ctx, o)

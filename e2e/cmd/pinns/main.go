@@ -105,7 +105,8 @@ func pin(kind, path string) error {
 func sysctl(assignment string) error {
 	key, value, ok := strings.Cut(assignment, "=")
 	path := strings.ReplaceAll(key, ".", "/")
-	namespaced := strings.HasPrefix(key, "net.") || strings.HasPrefix(key, "kernel.shm") || strings.HasPrefix(key, "kernel.msg") ||
+	namespaced := strings.HasPrefix(key, "net.") || strings.HasPrefix(key, "kernel.shm") ||
+		strings.HasPrefix(key, "kernel.msg") ||
 		strings.HasPrefix(key, "fs.mqueue.") || key == "kernel.sem"
 	if !ok || !namespaced || strings.Contains(path, "//") {
 		return fmt.Errorf("sysctl %q is not one of a pod", assignment)

@@ -1,8 +1,8 @@
 //go:build ignore
 
-// Pulls what would fool a verifier, with the version of the image library that hack/readers has pinned for it, and says which of it
-// did. It runs with an empty home directory. Standard input are the inputs, standard output is an object of what was seen by their
-// names.
+// Pulls what would fool a verifier, with the version of the image library that hack/readers has pinned for it, and
+// says which of it did. It runs with an empty home directory. Standard input are the inputs, standard output is an
+// object of what was seen by their names.
 package main
 
 import (
@@ -212,7 +212,9 @@ func (r *registry) copyTo(dir string) error {
 	to, err := directory.NewReference(dir)
 	must(err)
 	root := temp()
-	must(os.WriteFile(filepath.Join(root, "x.yaml"), []byte(fmt.Sprintf("docker:\n  %s:\n    lookaside: http://%s/sigs\n    sigstore: http://%s/sigs\n", r.host, r.host, r.host)), 0o600))
+	must(os.WriteFile(filepath.Join(root, "x.yaml"),
+		[]byte(fmt.Sprintf("docker:\n  %s:\n    lookaside: http://%s/sigs\n    sigstore: http://%s/sigs\n", r.host, r.host,
+			r.host)), 0o600))
 	sys := &types.SystemContext{
 		RootForImplicitAbsolutePaths: root, RegistriesDirPath: root, BlobInfoCacheDir: root,
 		ArchitectureChoice: "amd64", OSChoice: "linux", DockerInsecureSkipTLSVerify: types.OptionalBoolTrue,

@@ -1,8 +1,8 @@
 //go:build ignore
 
-// Loads policies with the version of the image library that hack/readers has pinned for it, and says what this version makes
-// of the things that depend on it. It runs with an empty home directory. Standard input is a JSON object of policies by name, standard
-// output one of what was seen.
+// Loads policies with the version of the image library that hack/readers has pinned for it, and says what this
+// version makes of the things that depend on it. It runs with an empty home directory. Standard input is a JSON
+// object of policies by name, standard output one of what was seen.
 package main
 
 import (
@@ -36,7 +36,10 @@ func main() {
 	if err := json.NewDecoder(os.Stdin).Decode(&policies); err != nil {
 		log.Fatal(err)
 	}
-	out := seen{Policies: map[string]string{}, Lookaside: map[string]string{}, Policy: map[string]string{}, Registries: map[string]string{}}
+	out := seen{
+		Policies: map[string]string{}, Lookaside: map[string]string{}, Policy: map[string]string{},
+		Registries: map[string]string{},
+	}
 	for name, text := range policies {
 		_, err := signature.NewPolicyFromBytes(text)
 		out.Policies[name] = "loads"
@@ -47,7 +50,10 @@ func main() {
 	out.Wildcard = wildcard()
 
 	registry := newRegistry()
-	for name, keys := range map[string][]string{"only lookaside": {"lookaside"}, "only sigstore": {"sigstore"}, "both": {"lookaside", "sigstore"}} {
+	for name, keys := range map[string][]string{
+		"only lookaside": {"lookaside"}, "only sigstore": {"sigstore"},
+		"both": {"lookaside", "sigstore"},
+	} {
 		out.Lookaside[name] = registry.lookaside(keys)
 	}
 	for _, name := range []string{"etc", "user and etc", "usr", "etc and usr", "environment and etc"} {
@@ -89,7 +95,8 @@ func (i image) Signatures(context.Context) ([][]byte, error) { return nil, fmt.E
 
 // wildcard reports whether a wildcard scope matches an image of a host that it covers.
 func wildcard() bool {
-	policy, err := signature.NewPolicyFromBytes([]byte(`{"default":[{"type":"reject"}],"transports":{"docker":{"*.example.com":[{"type":"insecureAcceptAnything"}]}}}`))
+	policy, err := signature.NewPolicyFromBytes(
+		[]byte(`{"default":[{"type":"reject"}],"transports":{"docker":{"*.example.com":[{"type":"insecureAcceptAnything"}]}}}`))
 	must(err)
 	context_, err := signature.NewPolicyContext(policy)
 	must(err)
@@ -174,7 +181,8 @@ func (r registry) directories(name string) string {
 	root := temp()
 	var read []string
 	for _, place := range strings.Split(name, " and ") {
-		write(filepath.Join(places(root, "registries.d")[place], place+".yaml"), r.section(place, []string{"sigstore"}, place))
+		write(filepath.Join(places(root, "registries.d")[place], place+".yaml"),
+			r.section(place, []string{"sigstore"}, place))
 	}
 	for _, place := range strings.Split(name, " and ") {
 		if r.signature(place, &types.SystemContext{RootForImplicitAbsolutePaths: root}) == place {

@@ -1,5 +1,5 @@
-// Package cache keeps verdicts from one audit to the next in a directory of the user's own. Whatever is wrong with what is
-// kept there, it is as if it were not there.
+// Package cache keeps verdicts from one audit to the next in a directory of the user's own. Whatever is wrong with
+// what is kept there, it is as if it were not there.
 package cache
 
 import (
@@ -24,14 +24,14 @@ import (
 	"github.com/nodetrust/nodetrust/internal/verdict"
 )
 
-// How long verdicts hold. What they depend on and can be read beforehand is in the cache's key; this bounds what can change
-// unseen: signatures that are added, replaced or taken away.
+// How long verdicts hold. What they depend on and can be read beforehand is in the cache's key; this bounds what can
+// change unseen: signatures that are added, replaced or taken away.
 const (
 	// DefaultAge is how long an accept holds, unless a key of the policy expires before; MaxAge is the most to ask for.
 	DefaultAge = time.Hour
 	MaxAge     = 24 * time.Hour
-	// resumeAge is how long a refusal holds. It serves only an audit that goes on where another was interrupted: whoever runs
-	// an audit again after it was complete has probably mended something.
+	// resumeAge is how long a refusal holds. It serves only an audit that goes on where another was interrupted: whoever
+	// runs an audit again after it was complete has probably mended something.
 	resumeAge = 15 * time.Minute
 	// skew is how far the clock may have been ahead.
 	skew = time.Minute
@@ -80,8 +80,8 @@ type entry struct {
 	Verdict verdict.Verdict `json:"verdict"`
 }
 
-// Open reads what dir holds for key, which names everything that the verdicts depend on. The directory is made if it is not
-// there; one that another user owns or can write to is an error.
+// Open reads what dir holds for key, which names everything that the verdicts depend on. The directory is made if it
+// is not there; one that another user owns or can write to is an error.
 func Open(dir, key string, o Options) (*Cache, error) {
 	o.Age = min(cmp.Or(o.Age, DefaultAge), MaxAge)
 	if o.Now == nil {
@@ -235,8 +235,8 @@ func (c *Cache) Get(name string) (verdict.Verdict, bool) {
 	return e.Verdict, true
 }
 
-// Put keeps a verdict at once, so that an audit which is killed has not judged in vain. Unknown is never kept. Where that
-// fails the verdict is forgotten.
+// Put keeps a verdict at once, so that an audit which is killed has not judged in vain. Unknown is never kept. Where
+// that fails the verdict is forgotten.
 func (c *Cache) Put(name string, v verdict.Verdict) {
 	if v.Verdict != verdict.Accept && v.Verdict != verdict.Refuse {
 		return

@@ -75,7 +75,8 @@ func Write(w io.Writer, r *audit.Report) error {
 		return err
 	}
 	v := view{Report: r, Style: template.CSS(style), Script: template.JS(script), Answer: r.Answer()}
-	v.Policy = fmt.Sprintf("default-src 'none'; style-src %s; script-src %s; base-uri 'none'; form-action 'none'", hash(style), hash(script))
+	v.Policy = fmt.Sprintf("default-src 'none'; style-src %s; script-src %s; base-uri 'none'; form-action 'none'",
+		hash(style), hash(script))
 	v.Checked = r.Summary.CheckedAt.UTC().Format(time.RFC3339)
 	for _, l := range r.Summary.Lockout {
 		if l.Verdict == verdict.Refuse {
@@ -120,7 +121,10 @@ func newRow(m audit.Image) row {
 func registries(list []audit.Registry) []bar {
 	var out []bar
 	for _, r := range list {
-		out = append(out, bar{Label: r.Registry, Query: r.Registry + "/", Accept: r.Accept, Refuse: r.Refuse, Unknown: r.Unknown})
+		out = append(out, bar{
+			Label: r.Registry, Query: r.Registry + "/", Accept: r.Accept, Refuse: r.Refuse,
+			Unknown: r.Unknown,
+		})
 	}
 	return scale(out)
 }

@@ -58,11 +58,15 @@ func report(n int) *audit.Report {
 		return audit.Image{Verdict: verdict.Verdict{Image: image, Verdict: a, Reason: why, Message: message}}
 	}
 	bad := v(hostile, verdict.Refuse, verdict.NoSignature, "no signature at https://x/?a=1&b=<i>")
-	bad.UsedBy, bad.Role, bad.Fix = []string{`ns/pod/<img src="http://tracker.example/x.png">@n1`}, audit.Pause, "refuse:NoSignature:lookaside:evil"
+	bad.UsedBy, bad.Role, bad.Fix = []string{`ns/pod/<img src="http://tracker.example/x.png">@n1`}, audit.Pause,
+		"refuse:NoSignature:lookaside:evil"
 	bad.InUse = []string{"sha256:" + strings.Repeat("ab", 32)}
 	add(bad)
 	moved := v("quay.io/corp/app:v1", verdict.Refuse, verdict.WrongKey, "signed by key AAAA")
-	moved.UsedBy, moved.Fix = []string{"a/deployment/x@n1", "a/deployment/x@n2", "a/deployment/x@n3", "a/deployment/x@n4", "a/deployment/x@n5", "b/c/d@n1"}, "refuse:WrongKey:key:AAAA"
+	moved.UsedBy, moved.Fix = []string{
+		"a/deployment/x@n1", "a/deployment/x@n2", "a/deployment/x@n3", "a/deployment/x@n4",
+		"a/deployment/x@n5", "b/c/d@n1",
+	}, "refuse:WrongKey:key:AAAA"
 	add(moved)
 	for i := len(r.Images); i < n; i++ {
 		m := v(fmt.Sprintf("registry%d.example/team/app%03d:v1", i%7, i), verdict.Accept, "", "signed by 0123")
@@ -77,13 +81,28 @@ func report(n int) *audit.Report {
 		add(m)
 	}
 	r.Summary.Lockout = []audit.Lockout{
-		{Role: audit.Pause, Image: hostile, Verdict: verdict.Refuse, Reason: verdict.NoSignature, Message: "no signature at <there>"},
-		{Role: audit.Agent, Image: "registry.corp/nodetrust-agent:v1", Verdict: verdict.Unknown, Reason: verdict.Timeout, Message: "no answer"},
+		{
+			Role: audit.Pause, Image: hostile, Verdict: verdict.Refuse, Reason: verdict.NoSignature,
+			Message: "no signature at <there>",
+		},
+		{
+			Role: audit.Agent, Image: "registry.corp/nodetrust-agent:v1", Verdict: verdict.Unknown, Reason: verdict.Timeout,
+			Message: "no answer",
+		},
 	}
 	r.Summary.Fixes = []audit.Fix{
-		{ID: "refuse:NoSignature:lookaside:evil", Verdict: verdict.Refuse, Reason: verdict.NoSignature, Title: "1 image needs a lookaside for <evil>", Hint: "check", Images: 1},
-		{ID: "refuse:WrongKey:key:AAAA", Verdict: verdict.Refuse, Reason: verdict.WrongKey, Title: "1 image is signed by key AAAA, which is none of scope quay.io", Images: 1},
-		{ID: "unknown:RegistryUnreachable", Verdict: verdict.Unknown, Reason: verdict.RegistryUnreachable, Title: "some images need an answer", Images: 5},
+		{
+			ID: "refuse:NoSignature:lookaside:evil", Verdict: verdict.Refuse, Reason: verdict.NoSignature,
+			Title: "1 image needs a lookaside for <evil>", Hint: "check", Images: 1,
+		},
+		{
+			ID: "refuse:WrongKey:key:AAAA", Verdict: verdict.Refuse, Reason: verdict.WrongKey,
+			Title: "1 image is signed by key AAAA, which is none of scope quay.io", Images: 1,
+		},
+		{
+			ID: "unknown:RegistryUnreachable", Verdict: verdict.Unknown, Reason: verdict.RegistryUnreachable,
+			Title: "some images need an answer", Images: 5,
+		},
 	}
 	for _, reg := range registries {
 		r.Summary.Registries = append(r.Summary.Registries, *reg)
@@ -93,7 +112,10 @@ func report(n int) *audit.Report {
 		q.Images = n
 		r.Summary.Reasons = append(r.Summary.Reasons, q)
 	}
-	slices.SortFunc(r.Summary.Reasons, func(a, b audit.Reason) int { return strings.Compare(string(a.Reason), string(b.Reason)) })
+	slices.SortFunc(r.Summary.Reasons, func(a, b audit.Reason) int {
+		return strings.Compare(string(a.Reason),
+			string(b.Reason))
+	})
 	return r
 }
 
@@ -147,7 +169,10 @@ func TestWrite_selfContained(t *testing.T) {
 			t.Errorf("the style has %s", css)
 		}
 	}
-	for _, want := range []string{"prefers-color-scheme: dark", "<svg", "Lockout", "Incomplete", "TrustedByRelease", "the tag was moved since"} {
+	for _, want := range []string{
+		"prefers-color-scheme: dark", "<svg", "Lockout", "Incomplete", "TrustedByRelease",
+		"the tag was moved since",
+	} {
 		if !strings.Contains(html, want) {
 			t.Errorf("no %q on the page", want)
 		}
@@ -177,7 +202,11 @@ func TestWrite_browser(t *testing.T) {
 	ask := func(hash string, more ...string) string {
 		t.Helper()
 		dir := t.TempDir()
-		args := []string{"--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-dev-shm-usage", "--disable-background-networking", "--disable-component-update", "--user-data-dir=" + dir, "--virtual-time-budget=2000"}
+		args := []string{
+			"--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-dev-shm-usage",
+			"--disable-background-networking", "--disable-component-update", "--user-data-dir=" + dir,
+			"--virtual-time-budget=2000",
+		}
 		cmd := exec.Command(browser, append(append(args, more...), "file://"+file+hash)...)
 		cmd.Env = append(os.Environ(), "HOME="+dir)
 		var stderr bytes.Buffer
@@ -236,7 +265,8 @@ func TestWrite_browser(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if y := color.GrayModel.Convert(img.At(1, 1)).(color.Gray).Y; scheme == "dark" && y > 64 || scheme == "light" && y < 192 {
+		if y := color.GrayModel.Convert(img.At(1, 1)).(color.Gray).Y; scheme == "dark" && y > 64 ||
+			scheme == "light" && y < 192 {
 			t.Errorf("%s: the background has a brightness of %d of 255", scheme, y)
 		}
 	}

@@ -20,8 +20,8 @@ import (
 	"github.com/nodetrust/nodetrust/internal/outside"
 )
 
-// catalogSource finds the images of the bundles in a file-based catalog of operators: the bundles' own, and all that they
-// say to run. Documents are read one by one: a catalog has hundreds of MiB.
+// catalogSource finds the images of the bundles in a file-based catalog of operators: the bundles' own, and all that
+// they say to run. Documents are read one by one: a catalog has hundreds of MiB.
 type catalogSource struct{ dir string }
 
 const bundleSchema = "olm.bundle"

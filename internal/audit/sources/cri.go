@@ -38,7 +38,10 @@ func (s criSource) Uses(ctx context.Context, yield func(audit.Use) error) error 
 		}
 	}
 	if l.pause != "" {
-		if err := yield(audit.Use{Image: l.pause, Digest: l.digest(l.pause), By: "cri@" + s.node, Role: audit.Pause}); err != nil {
+		if err := yield(audit.Use{
+			Image: l.pause, Digest: l.digest(l.pause), By: "cri@" + s.node,
+			Role: audit.Pause,
+		}); err != nil {
 			return err
 		}
 	}
@@ -114,9 +117,9 @@ func (l *criListing) read(ctx context.Context) error {
 	return nil
 }
 
-// references are what a container's image is to be judged as: the name that its pod gave it, where the runtime keeps that.
-// CRI-O keeps only what it pulled, by digest: its pod may also have named a tag of it, so the tags that the store has for the
-// image in this repository are given too. Of an ID alone the names of the image are given.
+// references are what a container's image is to be judged as: the name that its pod gave it, where the runtime keeps
+// that. CRI-O keeps only what it pulled, by digest: its pod may also have named a tag of it, so the tags that the
+// store has for the image in this repository are given too. Of an ID alone the names of the image are given.
 func (l *criListing) references(c *runtimeapi.Container) []cluster.PodImage {
 	if name := c.GetImage().GetUserSpecifiedImage(); isName(name) {
 		return []cluster.PodImage{{Reference: name, Digest: l.digest(name)}}

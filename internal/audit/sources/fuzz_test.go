@@ -34,7 +34,9 @@ func FuzzStaticPod(f *testing.F) {
 	f.Add([]byte("kind: Pod\nmetadata: {name: a}\nspec: {containers: [{image: q.io/a}]}\n"))
 	f.Add([]byte(`{"kind":"PodList","items":[{"spec":{"volumes":[{"image":{"reference":"x"}}]}}]}`))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		c := checked{"fuzz", listed(func(yield func(audit.Use) error) error { return staticSource{node: "n"}.file(b, yield) })}
+		c := checked{"fuzz", listed(func(yield func(audit.Use) error) error {
+			return staticSource{node: "n"}.file(b, yield)
+		})}
 		_ = c.Uses(t.Context(), func(u audit.Use) error {
 			if u.Image == "" || len(u.Image) > maxReference || strings.ContainsAny(u.Image+u.By, "\x1b\n\x00") {
 				t.Fatalf("%+v", u)

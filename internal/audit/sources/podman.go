@@ -22,8 +22,8 @@ import (
 // podmanTimeout bounds one call of podman.
 const podmanTimeout = time.Minute
 
-// podmanSource finds what podman's containers run, and what it has in store: for the user who calls and, under sudo, also for
-// the one who called sudo, who has a store of their own.
+// podmanSource finds what podman's containers run, and what it has in store: for the user who calls and, under sudo,
+// also for the one who called sudo, who has a store of their own.
 type podmanSource struct {
 	environ []string
 	host    string

@@ -19,16 +19,19 @@ const releaseRepositories = "quay.io/openshift-release-dev/"
 
 // cni are the names that network plugins give what they run on every node.
 var cni = []string{
-	"antrea-agent", "aws-node", "azure-cni", "calico-node", "calico-typha", "canal", "cilium", "kindnet", "kube-flannel", "kube-multus",
+	"antrea-agent", "aws-node", "azure-cni", "calico-node", "calico-typha", "canal", "cilium", "kindnet", "kube-flannel",
+	"kube-multus",
 	"kube-ovn-cni", "kube-router", "multus", "netd", "ovn-kubernetes", "ovnkube-node", "ovs-node", "sdn", "weave-net",
 }
 
 // plane are the names of what a cluster without an operator of its own runs in kube-system.
 var plane = []string{
-	"cloud-controller-manager", "coredns", "etcd", "kube-apiserver", "kube-controller-manager", "kube-dns", "kube-proxy", "kube-scheduler",
+	"cloud-controller-manager", "coredns", "etcd", "kube-apiserver", "kube-controller-manager", "kube-dns", "kube-proxy",
+	"kube-scheduler",
 }
 
-// role tells what breaks with an image. Where several hold it is the first of release, agent, pause, CNI, control plane.
+// role tells what breaks with an image. Where several hold it is the first of release, agent, pause, CNI, control
+// plane.
 func (w workload) role() audit.Role {
 	openshift := strings.HasPrefix(w.namespace, "openshift-")
 	system := w.namespace == "kube-system" || openshift
@@ -47,14 +50,17 @@ func (w workload) role() audit.Role {
 	return ""
 }
 
-// payload tells the images of a release that was installed from a mirror of another name: they go by digest, and are not
-// what operators beside the release bring into namespaces of OpenShift.
+// payload tells the images of a release that was installed from a mirror of another name: they go by digest, and are
+// not what operators beside the release bring into namespaces of OpenShift.
 func (w workload) payload() bool {
 	if strings.HasPrefix(w.namespace, "openshift-operators") || !strings.Contains(w.image, "@") {
 		return false
 	}
 	host, _, _ := strings.Cut(w.image, "/")
-	return !slices.Contains([]string{"registry.redhat.io", "registry.connect.redhat.com", "registry.access.redhat.com"}, host)
+	return !slices.Contains([]string{
+		"registry.redhat.io", "registry.connect.redhat.com",
+		"registry.access.redhat.com",
+	}, host)
 }
 
 // named tells whether the workload is one of names, or a pod of one.

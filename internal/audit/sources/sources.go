@@ -1,5 +1,5 @@
-// Package sources finds the images that are in use or cached: in a cluster, in the store of a node's runtime, in the files of
-// static pods, in podman's stores, and in a catalog of operators.
+// Package sources finds the images that are in use or cached: in a cluster, in the store of a node's runtime, in the
+// files of static pods, in podman's stores, and in a catalog of operators.
 package sources
 
 import (
@@ -44,8 +44,8 @@ type Options struct {
 	Node string
 }
 
-// Open makes the source of that name. It doesn't look for anything yet; an error means that the name or an option can't be
-// used.
+// Open makes the source of that name. It doesn't look for anything yet; an error means that the name or an option
+// can't be used.
 func Open(name string, o Options) (audit.Source, error) {
 	if o.Node == "" {
 		o.Node, _ = os.Hostname() // without one it is empty

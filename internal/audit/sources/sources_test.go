@@ -81,7 +81,8 @@ func TestOpen(t *testing.T) {
 			t.Errorf("Open(%q) is no error", name)
 		}
 	}
-	wantError(t, Cluster, Options{Cluster: cluster.Config{Kubeconfig: kubeconfig(t, "http://127.0.0.1:1")}}, "listing pods")
+	wantError(t, Cluster, Options{Cluster: cluster.Config{Kubeconfig: kubeconfig(t, "http://127.0.0.1:1")}},
+		"listing pods")
 }
 
 func TestRole(t *testing.T) {
@@ -89,11 +90,23 @@ func TestRole(t *testing.T) {
 		workload
 		want audit.Role
 	}{
-		{workload{image: "quay.io/openshift-release-dev/ocp-v4.0-art-dev@" + digestA, namespace: "openshift-multus", kind: "DaemonSet", name: "multus"}, audit.Release},
+		{workload{
+			image: "quay.io/openshift-release-dev/ocp-v4.0-art-dev@" + digestA, namespace: "openshift-multus",
+			kind: "DaemonSet", name: "multus",
+		}, audit.Release},
 		{workload{image: "quay.io/openshift-release-development/x@" + digestA}, ""},
-		{workload{image: "mirror.corp:5000/ocp@" + digestA, namespace: "openshift-dns", kind: "DaemonSet", name: "dns"}, audit.Release},
-		{workload{image: "mirror.corp:5000/ocp:latest", namespace: "openshift-logging", kind: "DaemonSet", name: "collector"}, ""},
-		{workload{image: "registry.redhat.io/x/y@" + digestA, namespace: "openshift-logging", kind: "Deployment", name: "x"}, ""},
+		{
+			workload{image: "mirror.corp:5000/ocp@" + digestA, namespace: "openshift-dns", kind: "DaemonSet", name: "dns"},
+			audit.Release,
+		},
+		{workload{
+			image: "mirror.corp:5000/ocp:latest", namespace: "openshift-logging", kind: "DaemonSet",
+			name: "collector",
+		}, ""},
+		{workload{
+			image: "registry.redhat.io/x/y@" + digestA, namespace: "openshift-logging", kind: "Deployment",
+			name: "x",
+		}, ""},
 		{workload{image: "quay.io/corp/op@" + digestA, namespace: "openshift-operators", kind: "Deployment", name: "x"}, ""},
 		{workload{image: "q.io/nodetrust", namespace: "nodetrust", kind: "DaemonSet", name: "x", agent: true}, audit.Agent},
 		{workload{image: "registry.k8s.io/pause:3.10"}, audit.Pause},
@@ -102,7 +115,10 @@ func TestRole(t *testing.T) {
 		{workload{image: "q.io/calico", namespace: "kube-system", kind: "DaemonSet", name: "calico-node"}, audit.CNI},
 		{workload{image: "q.io/calico", namespace: "kube-system", kind: "Pod", name: "calico-node-xyz"}, audit.CNI},
 		{workload{image: "q.io/calico", namespace: "team", kind: "DaemonSet", name: "calico-node"}, ""},
-		{workload{image: "q.io/etcd:1", namespace: "kube-system", kind: cluster.StaticPod, name: "anything"}, audit.ControlPlane},
+		{
+			workload{image: "q.io/etcd:1", namespace: "kube-system", kind: cluster.StaticPod, name: "anything"},
+			audit.ControlPlane,
+		},
 		{workload{image: "q.io/x:1", namespace: "default", kind: cluster.StaticPod, name: "etcd"}, ""},
 		{workload{image: "q.io/dns:1", namespace: "kube-system", kind: "Deployment", name: "coredns"}, audit.ControlPlane},
 		{workload{image: "q.io/app:1", namespace: "kube-system", kind: "Deployment", name: "dashboard"}, ""},
@@ -130,7 +146,8 @@ func TestCluster(t *testing.T) {
 {"metadata":{"name":"agent","namespace":"nodetrust","labels":{"app.kubernetes.io/name":"nodetrust-agent"}},"spec":{"containers":[{"name":"c","image":"q.io/agent:1"},{"name":"d"}]}}
 ]}`)
 		case "/api/v1/nodes":
-			fmt.Fprint(w, `{"items":[{"metadata":{"name":"w1"},"status":{"images":[{"names":["q.io/web@`+digestA+`","q.io/web:1"]},{"names":["q.io/pause:3"]}]}}]}`)
+			fmt.Fprint(w, `{"items":[{"metadata":{"name":"w1"},"status":{"images":[{"names":["q.io/web@`+digestA+
+				`","q.io/web:1"]},{"names":["q.io/pause:3"]}]}}]}`)
 		}
 	}))
 	defer s.Close()
@@ -153,11 +170,15 @@ type runtimeOf struct {
 	info       map[string]string
 }
 
-func (r *runtimeOf) ListContainers(context.Context, *runtimeapi.ListContainersRequest) (*runtimeapi.ListContainersResponse, error) {
+func (r *runtimeOf) ListContainers(context.Context,
+	*runtimeapi.ListContainersRequest,
+) (*runtimeapi.ListContainersResponse, error) {
 	return &runtimeapi.ListContainersResponse{Containers: r.containers}, nil
 }
 
-func (r *runtimeOf) ListPodSandbox(context.Context, *runtimeapi.ListPodSandboxRequest) (*runtimeapi.ListPodSandboxResponse, error) {
+func (r *runtimeOf) ListPodSandbox(context.Context,
+	*runtimeapi.ListPodSandboxRequest,
+) (*runtimeapi.ListPodSandboxResponse, error) {
 	return &runtimeapi.ListPodSandboxResponse{Items: r.sandboxes}, nil
 }
 
@@ -197,14 +218,26 @@ func TestCRI(t *testing.T) {
 		},
 		containers: []*runtimeapi.Container{
 			{PodSandboxId: "s1", Labels: labels("etcd-n1", "kube-system"), Image: &runtimeapi.ImageSpec{Image: id}, ImageId: id},
-			{PodSandboxId: "s2", Labels: labels("agent-x", "nodetrust"), Image: &runtimeapi.ImageSpec{Image: id, UserSpecifiedImage: "q.io/agent@" + digestB}},
+			{
+				PodSandboxId: "s2", Labels: labels("agent-x", "nodetrust"),
+				Image: &runtimeapi.ImageSpec{Image: id, UserSpecifiedImage: "q.io/agent@" + digestB},
+			},
 			{PodSandboxId: "gone", Labels: labels("web-x", "shop"), Image: &runtimeapi.ImageSpec{Image: "q.io/web:1"}},
 			// As CRI-O has a pod that names q.io/etcd:1.
-			{PodSandboxId: "s3", Labels: labels("db-x", "shop"), Image: &runtimeapi.ImageSpec{Image: "q.io/etcd@" + digestA}, ImageId: id, ImageRef: id},
-			{PodSandboxId: "s3", Labels: labels("odd-x", "shop"), Image: &runtimeapi.ImageSpec{Image: "sha256:" + digestB}, ImageRef: "q.io/gone@" + digestB},
+			{
+				PodSandboxId: "s3", Labels: labels("db-x", "shop"), Image: &runtimeapi.ImageSpec{Image: "q.io/etcd@" + digestA},
+				ImageId: id, ImageRef: id,
+			},
+			{
+				PodSandboxId: "s3", Labels: labels("odd-x", "shop"), Image: &runtimeapi.ImageSpec{Image: "sha256:" + digestB},
+				ImageRef: "q.io/gone@" + digestB,
+			},
 		},
 		images: []*runtimeapi.Image{
-			{Id: "sha256:" + id, RepoTags: []string{"q.io/etcd:1", "other.io/etcd:1"}, RepoDigests: []string{"q.io/etcd@" + digestA}},
+			{
+				Id: "sha256:" + id, RepoTags: []string{"q.io/etcd:1", "other.io/etcd:1"},
+				RepoDigests: []string{"q.io/etcd@" + digestA},
+			},
 			{Id: "x", RepoDigests: []string{"quay.io/openshift-release-dev/ocp@" + digestB}},
 		},
 	}
@@ -336,7 +369,8 @@ func TestCatalog_many(t *testing.T) {
 	}
 }
 
-// TestPodman lists a real podman's store: of an image that was pulled, a container of it, and an image that was made here.
+// TestPodman lists a real podman's store: of an image that was pulled, a container of it, and an image that was made
+// here.
 func TestPodman(t *testing.T) {
 	if _, err := exec.LookPath("podman"); err != nil {
 		t.Skip("podman is not installed")
@@ -348,9 +382,13 @@ func TestPodman(t *testing.T) {
 	check(t, err)
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	conf, policy := filepath.Join(dir, "storage.conf"), filepath.Join(dir, "policy.json")
-	write(t, conf, fmt.Sprintf("[storage]\ndriver = \"vfs\"\ngraphroot = %q\nrunroot = %q\n", filepath.Join(dir, "g"), filepath.Join(dir, "r")))
+	write(t, conf, fmt.Sprintf("[storage]\ndriver = \"vfs\"\ngraphroot = %q\nrunroot = %q\n", filepath.Join(dir, "g"),
+		filepath.Join(dir, "r")))
 	write(t, policy, `{"default":[{"type":"insecureAcceptAnything"}]}`)
-	environ := []string{"PATH=" + os.Getenv("PATH"), "HOME=" + dir, "CONTAINERS_STORAGE_CONF=" + conf, "XDG_RUNTIME_DIR=" + dir}
+	environ := []string{
+		"PATH=" + os.Getenv("PATH"), "HOME=" + dir, "CONTAINERS_STORAGE_CONF=" + conf,
+		"XDG_RUNTIME_DIR=" + dir,
+	}
 	podman := func(args ...string) {
 		t.Helper()
 		cmd := exec.CommandContext(t.Context(), "podman", args...)
@@ -375,7 +413,10 @@ func TestPodman(t *testing.T) {
 	check(t, err)
 	var got []audit.Use
 	check(t, s.Uses(t.Context(), func(u audit.Use) error { got = append(got, u); return nil }))
-	want := []audit.Use{{Image: image, Digest: digest, By: "podman/shop@h"}, {Image: image, Digest: digest, By: "podman@h"}}
+	want := []audit.Use{
+		{Image: image, Digest: digest, By: "podman/shop@h"},
+		{Image: image, Digest: digest, By: "podman@h"},
+	}
 	if !slices.Equal(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)
 	}
@@ -428,7 +469,10 @@ func TestPodman_sudo(t *testing.T) {
 	write(t, filepath.Join(dir, "podman"), "#!/bin/sh\n[ $1 = images ] || exec echo '[]'\necho '[{\"Id\":\"'$1'\",\"Names\":[\"q.io/'$(id -u)-$(id -g)-$HOME'\"]}]'\n")
 	check(t, os.Chmod(filepath.Join(dir, "podman"), 0o755))
 	t.Setenv("PATH", dir+":/usr/bin:/bin")
-	u := podmanUser{name: "nobody", environ: []string{"PATH=/usr/bin:/bin", "HOME=x"}, credential: &syscall.Credential{Uid: 65534, Gid: 65533}}
+	u := podmanUser{
+		name: "nobody", environ: []string{"PATH=/usr/bin:/bin", "HOME=x"},
+		credential: &syscall.Credential{Uid: 65534, Gid: 65533},
+	}
 	var got []string
 	check(t, s.store(t.Context(), u, func(u audit.Use) error { got = append(got, u.Image+" "+u.By); return nil }))
 	if want := []string{"q.io/65534-65533-x podman:nobody@h"}; !slices.Equal(got, want) {

@@ -133,7 +133,10 @@ func (s staticSource) pod(p staticPod, yield func(audit.Use) error) error {
 	}
 	for _, image := range images {
 		w := workload{image: image, namespace: namespace, kind: cluster.StaticPod, name: p.Metadata.Name}
-		if err := yield(audit.Use{Image: image, By: namespace + "/" + w.kind + "/" + w.name + "@" + s.node, Role: w.role()}); err != nil {
+		if err := yield(audit.Use{
+			Image: image, By: namespace + "/" + w.kind + "/" + w.name + "@" + s.node,
+			Role: w.role(),
+		}); err != nil {
 			return err
 		}
 	}

@@ -11,7 +11,8 @@ import (
 const noRebootKey = noRebootDir + "containers-gpg.pub"
 
 // Reboots reports whether nodes of OpenShift 4.minor reboot when a MachineConfig changes the file, as long as no
-// NodeDisruptionPolicy says otherwise. It knows versions from 4.8 on; what else the change holds may reboot them as well.
+// NodeDisruptionPolicy says otherwise. It knows versions from 4.8 on; what else the change holds may reboot them as
+// well.
 func Reboots(minor int, file string) bool {
 	switch {
 	case file == trust.PolicyPath:

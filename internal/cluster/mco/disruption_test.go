@@ -9,8 +9,15 @@ import (
 )
 
 func TestRebooting(t *testing.T) {
-	files := trust.FileSet{{Path: trust.PolicyPath}, {Path: trust.RegistriesDir + "/a.yaml"}, {Path: "/etc/pki/containers/k"}, {Path: noRebootKey}, {Path: "/etc/crio/policies/ns.json"}}
-	const key, policy, reg, ns = "/etc/pki/containers/k", trust.PolicyPath, trust.RegistriesDir + "/a.yaml", "/etc/crio/policies/ns.json"
+	files := trust.FileSet{
+		{Path: trust.PolicyPath},
+		{Path: trust.RegistriesDir + "/a.yaml"},
+		{Path: "/etc/pki/containers/k"},
+		{Path: noRebootKey},
+		{Path: "/etc/crio/policies/ns.json"},
+	}
+	const key, policy, reg, ns = "/etc/pki/containers/k", trust.PolicyPath, trust.RegistriesDir + "/a.yaml",
+		"/etc/crio/policies/ns.json"
 	for minor, want := range map[int][]string{
 		9:  {policy, reg, ns, key},
 		10: {reg, ns, key},

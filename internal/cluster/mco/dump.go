@@ -1,5 +1,6 @@
-// Package mco computes what the Machine Config Operator makes of the MachineConfigs of a pool: which of them belong to it, in
-// which order they are merged, and so which of them owns a file of its nodes. It is pure: it reads a dump, not a cluster.
+// Package mco computes what the Machine Config Operator makes of the MachineConfigs of a pool: which of them belong
+// to it, in which order they are merged, and so which of them owns a file of its nodes. It is pure: it reads a dump,
+// not a cluster.
 package mco
 
 import (
@@ -124,7 +125,8 @@ func (s *Selector) matches(labels map[string]string) (bool, error) {
 	return len(s.MatchLabels)+len(s.MatchExpressions) > 0, nil
 }
 
-// ParseDump reads a dump: YAML or JSON, documents or lists, compressed by gzip or not. Objects of other kinds are left out.
+// ParseDump reads a dump: YAML or JSON, documents or lists, compressed by gzip or not. Objects of other kinds are
+// left out.
 func ParseDump(data []byte) (*Dump, error) {
 	if bytes.HasPrefix(data, []byte{0x1f, 0x8b}) {
 		z, err := gzip.NewReader(bytes.NewReader(data))
@@ -205,8 +207,8 @@ type object struct {
 	Status json.RawMessage `json:"status"`
 }
 
-// Add reads one more object or list, as JSON. Of objects of other kinds nothing is kept. After an error the dump is as it was, but
-// for the items of a list before the one that is in error.
+// Add reads one more object or list, as JSON. Of objects of other kinds nothing is kept. After an error the dump is
+// as it was, but for the items of a list before the one that is in error.
 func (d *Dump) Add(doc json.RawMessage) error { return d.add(doc, 0) }
 
 func (d *Dump) add(doc json.RawMessage, depth int) error {

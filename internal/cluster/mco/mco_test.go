@@ -46,7 +46,8 @@ func names(cs []Config) (out []string) {
 
 func TestSources(t *testing.T) {
 	d := &Dump{Configs: []Config{
-		mc("99-worker-generated-registries", "worker", "Image", ""), mc("51-infra-a", "infra", "", ""), mc("99-infra-z", "infra", "", ""),
+		mc("99-worker-generated-registries", "worker", "Image", ""), mc("51-infra-a", "infra", "", ""),
+		mc("99-infra-z", "infra", "", ""),
 		template01("worker"), mc("51-master-a", "master", "", ""), mc("rendered-worker-1", "", "MachineConfigPool", ""),
 	}}
 	for _, tt := range []struct {
@@ -71,7 +72,9 @@ func TestSources(t *testing.T) {
 	if _, err := d.Sources("other", ByName); err != nil {
 		t.Errorf("a pool without objects of its own takes the workers': %v", err)
 	}
-	d.Pools = []Pool{{Name: "infra", Selector: &Selector{MatchLabels: map[string]string{"machineconfiguration.openshift.io/role": "infra"}}}}
+	d.Pools = []Pool{{Name: "infra", Selector: &Selector{
+		MatchLabels: map[string]string{"machineconfiguration.openshift.io/role": "infra"},
+	}}}
 	if got, err := d.Sources("infra", ByName); err != nil || strings.Join(names(got), " ") != "51-infra-a 99-infra-z" {
 		t.Errorf("by selector: got %v, %v", names(got), err)
 	}
@@ -91,18 +94,94 @@ func TestConflicts(t *testing.T) {
 		want    string // a part of the conflicts, "" for none
 		against string // the MachineConfig it names
 	}{
-		{"documented name, nothing configured", []Config{template01("worker"), mc("99-worker-generated-registries", "worker", "Image", "")}, mc("51-worker-rh", "worker", "", ourPolicy), "worker", 16, "", ""},
-		{"documented name, image policy", []Config{template01("worker"), mc("99-worker-generated-registries", "worker", "Image", imagePolicy)}, mc("51-worker-rh", "worker", "", ourPolicy), "worker", 21, "would never reach a node", "99-worker-generated-registries"},
-		{"legacy name of the MCO's", []Config{template01("worker"), mc("99-worker-3d25bd6b-ef3f-4b9e-registries", "worker", "Image", allowed)}, mc("51-worker-rh", "worker", "", ourPolicy), "worker", 10, "would never reach a node", "99-worker-3d25bd6b-ef3f-4b9e-registries"},
-		{"winning name shadows the MCO's", []Config{template01("worker"), mc("99-worker-generated-registries", "worker", "Image", allowed)}, mc("99-worker-rh", "worker", "", ourPolicy), "worker", 16, "would no longer have an effect", "99-worker-generated-registries"},
-		{"99-worker-corp still loses", []Config{template01("worker"), mc("99-worker-generated-registries", "worker", "Image", allowed)}, mc("99-worker-corp", "worker", "", ourPolicy), "worker", 16, "would never reach a node", "99-worker-generated-registries"},
-		{"custom pool from 4.15", []Config{template01("worker"), mc("99-worker-generated-registries", "worker", "Image", imagePolicy)}, mc("51-infra-rh", "infra", "", ourPolicy), "infra", 15, "would no longer have an effect", "99-worker-generated-registries"},
-		{"custom pool up to 4.14", []Config{template01("worker"), mc("99-worker-generated-registries", "worker", "Image", imagePolicy)}, mc("51-infra-rh", "infra", "", ourPolicy), "infra", 14, "would never reach a node", "99-worker-generated-registries"},
-		{"another's config sorts later", []Config{template01("worker"), mc("75-worker-compliance", "worker", "", acceptAll)}, mc("51-worker-rh", "worker", "", ourPolicy), "worker", 16, "would never reach a node", "75-worker-compliance"},
-		{"another's config sorts before", []Config{template01("worker"), mc("50-worker-x", "worker", "", acceptAll)}, mc("51-worker-rh", "worker", "", ourPolicy), "worker", 16, "would be shadowed", "50-worker-x"},
-		{"the same bytes", []Config{template01("worker"), mc("50-worker-x", "worker", "", ourPolicy)}, mc("51-worker-rh", "worker", "", ourPolicy), "worker", 16, "", ""},
-		{"an earlier one of ours", []Config{template01("worker"), mc("51-worker-rh", "worker", "", acceptAll)}, mc("51-worker-rh", "worker", "", ourPolicy), "worker", 16, "", ""},
-		{"another pool's", []Config{template01("worker"), mc("99-master-generated-registries", "master", "Image", allowed)}, mc("51-worker-rh", "worker", "", ourPolicy), "worker", 16, "", ""},
+		{
+			"documented name, nothing configured",
+			[]Config{
+				template01("worker"),
+				mc("99-worker-generated-registries", "worker", "Image", ""),
+			},
+			mc("51-worker-rh", "worker", "", ourPolicy), "worker",
+			16, "", "",
+		},
+		{
+			"documented name, image policy",
+			[]Config{
+				template01("worker"),
+				mc("99-worker-generated-registries", "worker", "Image", imagePolicy),
+			},
+			mc("51-worker-rh", "worker", "", ourPolicy),
+			"worker", 21, "would never reach a node", "99-worker-generated-registries",
+		},
+		{
+			"legacy name of the MCO's",
+			[]Config{
+				template01("worker"),
+				mc("99-worker-3d25bd6b-ef3f-4b9e-registries", "worker", "Image", allowed),
+			},
+			mc("51-worker-rh", "worker", "", ourPolicy), "worker", 10, "would never reach a node",
+			"99-worker-3d25bd6b-ef3f-4b9e-registries",
+		},
+		{
+			"winning name shadows the MCO's",
+			[]Config{
+				template01("worker"),
+				mc("99-worker-generated-registries", "worker", "Image", allowed),
+			},
+			mc("99-worker-rh", "worker", "", ourPolicy),
+			"worker", 16, "would no longer have an effect", "99-worker-generated-registries",
+		},
+		{
+			"99-worker-corp still loses",
+			[]Config{
+				template01("worker"),
+				mc("99-worker-generated-registries", "worker", "Image", allowed),
+			},
+			mc("99-worker-corp", "worker", "", ourPolicy),
+			"worker", 16, "would never reach a node", "99-worker-generated-registries",
+		},
+		{
+			"custom pool from 4.15",
+			[]Config{
+				template01("worker"),
+				mc("99-worker-generated-registries", "worker", "Image", imagePolicy),
+			},
+			mc("51-infra-rh", "infra", "", ourPolicy),
+			"infra", 15, "would no longer have an effect", "99-worker-generated-registries",
+		},
+		{
+			"custom pool up to 4.14",
+			[]Config{
+				template01("worker"),
+				mc("99-worker-generated-registries", "worker", "Image", imagePolicy),
+			},
+			mc("51-infra-rh", "infra", "", ourPolicy),
+			"infra", 14, "would never reach a node", "99-worker-generated-registries",
+		},
+		{
+			"another's config sorts later",
+			[]Config{template01("worker"), mc("75-worker-compliance", "worker", "", acceptAll)},
+			mc("51-worker-rh", "worker", "", ourPolicy), "worker", 16, "would never reach a node", "75-worker-compliance",
+		},
+		{
+			"another's config sorts before",
+			[]Config{template01("worker"), mc("50-worker-x", "worker", "", acceptAll)},
+			mc("51-worker-rh", "worker", "", ourPolicy), "worker", 16, "would be shadowed", "50-worker-x",
+		},
+		{
+			"the same bytes",
+			[]Config{template01("worker"), mc("50-worker-x", "worker", "", ourPolicy)},
+			mc("51-worker-rh", "worker", "", ourPolicy), "worker", 16, "", "",
+		},
+		{
+			"an earlier one of ours",
+			[]Config{template01("worker"), mc("51-worker-rh", "worker", "", acceptAll)},
+			mc("51-worker-rh", "worker", "", ourPolicy), "worker", 16, "", "",
+		},
+		{
+			"another pool's",
+			[]Config{template01("worker"), mc("99-master-generated-registries", "master", "Image", allowed)},
+			mc("51-worker-rh", "worker", "", ourPolicy), "worker", 16, "", "",
+		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			target := Target{Dump: &Dump{Configs: tt.others}, Pool: tt.pool, Minor: tt.minor}
@@ -125,7 +204,10 @@ func TestConflicts(t *testing.T) {
 
 // TestUnknownVersion: where the answer depends on the version, there is none without it.
 func TestUnknownVersion(t *testing.T) {
-	d := &Dump{Configs: []Config{template01("worker"), mc("99-worker-generated-registries", "worker", "Image", imagePolicy)}}
+	d := &Dump{Configs: []Config{
+		template01("worker"),
+		mc("99-worker-generated-registries", "worker", "Image", imagePolicy),
+	}}
 	_, err := Target{Dump: d, Pool: "infra"}.Conflicts(mc("51-infra-rh", "infra", "", ourPolicy))
 	if !errors.Is(err, ErrVersion) {
 		t.Errorf("got %v", err)
@@ -137,17 +219,26 @@ func TestUnknownVersion(t *testing.T) {
 
 func TestScopeConflicts(t *testing.T) {
 	ours := mc("51-worker-rh", "worker", "", ourPolicy)
-	ours.Files = append(ours.Files, File{Path: trust.RegistriesDir + "/registry.redhat.io.yaml", Data: []byte("docker:\n  registry.redhat.io:\n    lookaside: https://x/y\n")})
+	ours.Files = append(ours.Files, File{
+		Path: trust.RegistriesDir + "/registry.redhat.io.yaml",
+		Data: []byte("docker:\n  registry.redhat.io:\n    lookaside: https://x/y\n"),
+	})
 	other := mc("99-worker-generated-registries", "worker", "Image", "")
 	sigstore := File{Path: trust.RegistriesDir + "/sigstore-registries.yaml"}
 	for _, tt := range []struct{ text, want string }{
 		{"docker:\n  quay.io/x:\n    use-sigstore-attachments: true\n", ""},
-		{"docker:\n  registry.redhat.io:\n    use-sigstore-attachments: true\n", "has the scope registry.redhat.io, as /etc/containers/registries.d/registry.redhat.io.yaml would"},
+		{
+			"docker:\n  registry.redhat.io:\n    use-sigstore-attachments: true\n",
+			"has the scope registry.redhat.io, as /etc/containers/registries.d/registry.redhat.io.yaml would",
+		},
 		{"docker: [", "can't tell which scopes it has"},
 	} {
 		sigstore.Data = []byte(tt.text)
 		other.Files = []File{sigstore}
-		got, err := Target{Dump: &Dump{Configs: []Config{template01("worker"), other}}, Pool: "worker", Minor: 20}.Conflicts(ours)
+		got, err := Target{
+			Dump: &Dump{Configs: []Config{template01("worker"), other}}, Pool: "worker",
+			Minor: 20,
+		}.Conflicts(ours)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -165,14 +256,29 @@ func TestMerge(t *testing.T) {
 	}{
 		{"templates", "", map[string]string{"registry.redhat.io": "signedBy"}, ""},
 		{"allowed registries", allowed, map[string]string{"registry.redhat.io": "signedBy", "default": "reject"}, ""},
-		{"image policy", imagePolicy, map[string]string{"registry.redhat.io": "signedBy", "quay.io/openshift-release-dev/ocp-release": "sigstoreSigned"}, ""},
-		{"blocked", strings.Replace(imagePolicy, `"docker":{`, `"docker":{"registry.redhat.io/bad":[{"type":"reject"}],`, 1), map[string]string{"registry.redhat.io/bad": "reject"}, ""},
-		{"image policy for a scope of ours", strings.ReplaceAll(imagePolicy, "quay.io/openshift-release-dev/ocp-release", "registry.redhat.io"), nil, "both a GPG and a sigstore signature"},
-		{"image policy above a scope of ours", strings.ReplaceAll(imagePolicy, "quay.io/openshift-release-dev/ocp-release", "*.redhat.io"), nil, "both a GPG and a sigstore signature"},
+		{"image policy", imagePolicy, map[string]string{
+			"registry.redhat.io":                        "signedBy",
+			"quay.io/openshift-release-dev/ocp-release": "sigstoreSigned",
+		}, ""},
+		{
+			"blocked", strings.Replace(imagePolicy, `"docker":{`, `"docker":{"registry.redhat.io/bad":[{"type":"reject"}],`, 1),
+			map[string]string{"registry.redhat.io/bad": "reject"},
+			"",
+		},
+		{"image policy for a scope of ours", strings.ReplaceAll(imagePolicy, "quay.io/openshift-release-dev/ocp-release",
+			"registry.redhat.io"), nil, "both a GPG and a sigstore signature"},
+		{"image policy above a scope of ours", strings.ReplaceAll(imagePolicy, "quay.io/openshift-release-dev/ocp-release",
+			"*.redhat.io"), nil, "both a GPG and a sigstore signature"},
 		{"unreadable", "{", nil, "parsing policy.json"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			target := Target{Dump: &Dump{Configs: []Config{template01("worker"), mc("99-worker-generated-registries", "worker", "Image", tt.base), mc("51-worker-rh", "worker", "", ourPolicy)}}, Pool: "worker", Minor: 16}
+			target := Target{
+				Dump: &Dump{Configs: []Config{
+					template01("worker"),
+					mc("99-worker-generated-registries", "worker", "Image", tt.base), mc("51-worker-rh", "worker", "", ourPolicy),
+				}},
+				Pool: "worker", Minor: 16,
+			}
 			m, err := target.Merge([]byte(ourPolicy), "51-worker-rh")
 			if tt.err != "" {
 				if err == nil || !strings.Contains(err.Error(), tt.err) {
@@ -216,7 +322,10 @@ func TestMerge(t *testing.T) {
 }
 
 func TestLastName(t *testing.T) {
-	d := &Dump{Configs: []Config{template01("worker"), mc("99-worker-zzz", "worker", "", ""), mc("99-infra-a", "infra", "", "")}}
+	d := &Dump{Configs: []Config{
+		template01("worker"), mc("99-worker-zzz", "worker", "", ""),
+		mc("99-infra-a", "infra", "", ""),
+	}}
 	for _, tt := range []struct {
 		pool  string
 		minor int
@@ -244,7 +353,10 @@ func TestParseDump(t *testing.T) {
 	z := gzip.NewWriter(&zipped)
 	fmt.Fprint(z, list)
 	z.Close()
-	for name, in := range map[string]string{"list": list, "gzip": zipped.String(), "documents": object + "\n---\n" + version + "\n", "stream": object + "\n" + version} {
+	for name, in := range map[string]string{
+		"list": list, "gzip": zipped.String(),
+		"documents": object + "\n---\n" + version + "\n", "stream": object + "\n" + version,
+	} {
 		d, err := ParseDump([]byte(in))
 		if name == "documents" { // JSON documents with a YAML separator
 			d, err = ParseDump([]byte("---\n" + in))
@@ -253,12 +365,14 @@ func TestParseDump(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 			continue
 		}
-		if d.Minor != 16 || len(d.Configs) != 1 || d.Configs[0].Role() != "worker" || d.Configs[0].Owner != "Image" || len(d.Configs[0].Files) != 1 || string(d.Configs[0].Files[0].Data) != "{}" {
+		if d.Minor != 16 || len(d.Configs) != 1 || d.Configs[0].Role() != "worker" || d.Configs[0].Owner != "Image" ||
+			len(d.Configs[0].Files) != 1 || string(d.Configs[0].Files[0].Data) != "{}" {
 			t.Errorf("%s: got %+v", name, d)
 		}
 	}
 	for name, in := range map[string]string{
-		"empty": "", "no list": "[]", "other": `{"kind":"Pod"}`, "twice": `{"kind":"List","items":[` + object + "," + object + `]}`, "yaml": "a: [", "json": "{",
+		"empty": "", "no list": "[]", "other": `{"kind":"Pod"}`, "twice": `{"kind":"List","items":[` + object + "," + object +
+			`]}`, "yaml": "a: [", "json": "{",
 		"alias": "a: &a [x,x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b,*b,*b,*b,*b,*b]\nd: &d [*c,*c,*c,*c,*c,*c,*c,*c,*c]\ne: &e [*d,*d,*d,*d,*d,*d,*d,*d,*d]\nf: &f [*e,*e,*e,*e,*e,*e,*e,*e,*e]\ng: [*f,*f,*f,*f,*f,*f,*f,*f,*f]\n",
 	} {
 		if _, err := ParseDump([]byte(in)); err == nil {

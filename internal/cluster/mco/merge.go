@@ -32,8 +32,8 @@ const worker = "worker"
 
 // Sources returns the MachineConfigs of a pool in the order in which they are merged.
 //
-// Without the MachineConfigPool in the dump it goes by the convention: a pool takes those of its own role, and all but the
-// pools of the control plane take those of role worker too.
+// Without the MachineConfigPool in the dump it goes by the convention: a pool takes those of its own role, and all
+// but the pools of the control plane take those of role worker too.
 func (d *Dump) Sources(pool string, order Order) ([]Config, error) {
 	selects, err := d.selects(pool)
 	if err != nil {
@@ -97,7 +97,8 @@ func (d *Dump) With(c Config) *Dump {
 // Without returns the dump without the MachineConfigs of these names.
 func (d *Dump) Without(names ...string) *Dump {
 	out := *d
-	out.Configs = slices.DeleteFunc(slices.Clone(d.Configs), func(old Config) bool { return slices.Contains(names, old.Name) })
+	out.Configs = slices.DeleteFunc(slices.Clone(d.Configs),
+		func(old Config) bool { return slices.Contains(names, old.Name) })
 	return &out
 }
 
@@ -153,7 +154,8 @@ func (d *Dump) PoolFiles(pool string, minor int) (map[string]Owned, error) {
 		}
 		for p, o := range first {
 			if o.Owner.Name != merged[p].Owner.Name {
-				return nil, fmt.Errorf("%w: %s is written by %s up to OpenShift 4.14, by %s from 4.15 on", ErrVersion, p, merged[p].Owner.Name, o.Owner.Name)
+				return nil, fmt.Errorf("%w: %s is written by %s up to OpenShift 4.14, by %s from 4.15 on", ErrVersion, p,
+					merged[p].Owner.Name, o.Owner.Name)
 			}
 		}
 	}
@@ -163,7 +165,8 @@ func (d *Dump) PoolFiles(pool string, minor int) (map[string]Owned, error) {
 // ErrVersion says that the answer depends on the version of OpenShift, which is not known.
 var ErrVersion = errors.New("the order of the merge depends on the version of OpenShift")
 
-// template reports whether c is one that MachineConfigs that the MCO makes from its own templates: the base whose files others replace.
+// template reports whether c is one that MachineConfigs that the MCO makes from its own templates: the base whose
+// files others replace.
 func template(c Config) bool {
 	return c.Owner == "ControllerConfig" && (strings.HasPrefix(c.Name, "00-") || strings.HasPrefix(c.Name, "01-"))
 }

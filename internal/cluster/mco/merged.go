@@ -18,7 +18,8 @@ const (
 	MergedFromAnnotation = "nodetrust.io/merged-from"
 	// MergedFilesAnnotation lists other files that were merged: JSON, a list of path, from and digest.
 	MergedFilesAnnotation = "nodetrust.io/merged-files"
-	// ConfigAnnotation names the trust config. With it one knows which other MachineConfigs were not merged for being ours.
+	// ConfigAnnotation names the trust config. With it one knows which other MachineConfigs were not merged for being
+	// ours.
 	ConfigAnnotation = "nodetrust.io/config"
 )
 
@@ -38,8 +39,8 @@ func MergedAnnotations(config string, policy Taken, files []Taken) (map[string]s
 // Merged reports whether others were merged into it.
 func (c Config) Merged() bool { return c.Annotations[MergedAnnotation] != "" }
 
-// Earlier are the MachineConfigs of this trust config that a dump has: those that were rendered with the plain name, and those
-// that were merged.
+// Earlier are the MachineConfigs of this trust config that a dump has: those that were rendered with the plain name,
+// and those that were merged.
 func (t Target) Earlier(plain, name string) (out []Config) {
 	for _, c := range t.Dump.Configs {
 		ours, known := c.Annotations[ConfigAnnotation]
@@ -51,8 +52,9 @@ func (t Target) Earlier(plain, name string) (out []Config) {
 	return out
 }
 
-// Outdated says in what the files of the pool differ from those that were merged into c, a MachineConfig of the dump: since then the
-// MCO, or whoever owns them, has written others, which c keeps from the nodes. It is empty if nothing has changed.
+// Outdated says in what the files of the pool differ from those that were merged into c, a MachineConfig of the dump:
+// since then the MCO, or whoever owns them, has written others, which c keeps from the nodes. It is empty if nothing
+// has changed.
 func (t Target) Outdated(c Config) (why []string, err error) {
 	config := c.Annotations[ConfigAnnotation]
 	var earlier []string
@@ -70,7 +72,10 @@ func (t Target) Outdated(c Config) (why []string, err error) {
 	if err != nil {
 		return nil, err
 	}
-	was := []Taken{{Path: trust.PolicyPath, From: c.Annotations[MergedFromAnnotation], Digest: c.Annotations[MergedAnnotation]}}
+	was := []Taken{{
+		Path: trust.PolicyPath, From: c.Annotations[MergedFromAnnotation],
+		Digest: c.Annotations[MergedAnnotation],
+	}}
 	if text := c.Annotations[MergedFilesAnnotation]; text != "" {
 		var more []Taken
 		if err := json.Unmarshal([]byte(text), &more); err != nil {

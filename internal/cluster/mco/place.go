@@ -40,9 +40,9 @@ type Target struct {
 }
 
 // Conflicts adds ours to the pool, merges as the MCO does, and lists what would go wrong: files of ours that another
-// MachineConfig replaces, files of others that ours replaces (but those of the MCO's own templates, which are meant to be
-// replaced, and those with the same bytes), and scopes of registries.d that two files would have, which stops all pulls.
-// Replaces are paths of others that ours takes the place of knowingly.
+// MachineConfig replaces, files of others that ours replaces (but those of the MCO's own templates, which are meant
+// to be replaced, and those with the same bytes), and scopes of registries.d that two files would have, which stops
+// all pulls. Replaces are paths of others that ours takes the place of knowingly.
 func (t Target) Conflicts(ours Config, replaces ...string) ([]Conflict, error) {
 	files, err := t.Dump.With(ours).PoolFiles(t.Pool, t.Minor)
 	if err != nil {
@@ -52,7 +52,10 @@ func (t Target) Conflicts(ours Config, replaces ...string) ([]Conflict, error) {
 	for _, p := range ours.paths() {
 		o := files[p]
 		if o.Owner.Name != ours.Name {
-			out = append(out, Conflict{p, o.Owner.Name, "is merged later: the file of " + ours.Name + " would never reach a node"})
+			out = append(out, Conflict{
+				p, o.Owner.Name,
+				"is merged later: the file of " + ours.Name + " would never reach a node",
+			})
 			continue
 		}
 		for _, c := range o.Shadowed {
@@ -99,7 +102,10 @@ func scopeConflicts(ours Config, files map[string]Owned) (out []Conflict) {
 		}
 		for _, s := range scopes {
 			if by, ok := mine[s]; ok {
-				out = append(out, Conflict{p, o.Owner.Name, fmt.Sprintf("has the scope %s, as %s would: a scope in two files stops every pull of a node", s, by)})
+				out = append(out, Conflict{
+					p, o.Owner.Name,
+					fmt.Sprintf("has the scope %s, as %s would: a scope in two files stops every pull of a node", s, by),
+				})
 			}
 		}
 	}
@@ -123,8 +129,8 @@ func registryScopes(f File) ([]string, error) {
 	return slices.Sorted(maps.Keys(content.Docker)), nil
 }
 
-// Namespaces are those whose pods CRI-O pulls for by a policy of their own, so that the pool's policy.json does not apply: those
-// that the pool has a file for, and those with an ImagePolicy.
+// Namespaces are those whose pods CRI-O pulls for by a policy of their own, so that the pool's policy.json does not
+// apply: those that the pool has a file for, and those with an ImagePolicy.
 func (t Target) Namespaces() ([]string, error) {
 	files, err := t.Dump.PoolFiles(t.Pool, t.Minor)
 	if err != nil {
@@ -141,14 +147,16 @@ func (t Target) Namespaces() ([]string, error) {
 }
 
 // Awaited says what the MCO has yet to write: a policy.json of its own for allowed or blocked registries, or for
-// ClusterImagePolicies. It would shadow ours as soon as it comes, or not be in what is merged. It is nil if there is nothing.
+// ClusterImagePolicies. It would shadow ours as soon as it comes, or not be in what is merged. It is nil if there is
+// nothing.
 func (t Target) Awaited() (*Conflict, error) {
 	var why []string
 	if t.Dump.Restricted {
 		why = append(why, "the allowed or blocked registries of the Image config")
 	}
 	if len(t.Dump.ClusterPolicies) > 0 {
-		why = append(why, "the ClusterImagePolicies "+strings.Join(slices.Sorted(slices.Values(t.Dump.ClusterPolicies)), ", "))
+		why = append(why, "the ClusterImagePolicies "+
+			strings.Join(slices.Sorted(slices.Values(t.Dump.ClusterPolicies)), ", "))
 	}
 	if len(why) == 0 {
 		return nil, nil
@@ -162,7 +170,8 @@ func (t Target) Awaited() (*Conflict, error) {
 			return nil, nil
 		}
 	}
-	return &Conflict{Path: trust.PolicyPath, Reason: "the MCO has not written its own yet, which it will for " + strings.Join(why, " and ")}, nil
+	return &Conflict{Path: trust.PolicyPath, Reason: "the MCO has not written its own yet, which it will for " +
+		strings.Join(why, " and ")}, nil
 }
 
 // generated reports whether the MCO made c from image policies and the Image config.
@@ -176,8 +185,8 @@ type Merged struct {
 	Taken
 }
 
-// Merge returns a policy.json that demands what the pool's does without us, and what ours does. MachineConfigs named own
-// are ours and left out.
+// Merge returns a policy.json that demands what the pool's does without us, and what ours does. MachineConfigs named
+// own are ours and left out.
 func (t Target) Merge(policy []byte, own ...string) (Merged, error) {
 	files, err := t.Dump.Without(own...).PoolFiles(t.Pool, t.Minor)
 	if err != nil {
@@ -228,7 +237,10 @@ func (t Target) LastName(name string, own ...string) (string, error) {
 	// Up to 4.14 nothing that starts with the name of a custom pool may come after 99-worker-…
 	for _, format := range []string{"99-%[1]s-%[2]s-%[3]s", "99-%[2]s-%[1]s-%[3]s"} {
 		for z := 2; z < 16; z++ {
-			c := Config{Name: fmt.Sprintf(format, t.Pool, strings.Repeat("z", z), name), Labels: map[string]string{desired.RoleLabel: t.Pool}}
+			c := Config{
+				Name:   fmt.Sprintf(format, t.Pool, strings.Repeat("z", z), name),
+				Labels: map[string]string{desired.RoleLabel: t.Pool},
+			}
 			last := true
 			for _, order := range orders {
 				sources, err := d.With(c).Sources(t.Pool, order)

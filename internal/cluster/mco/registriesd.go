@@ -58,9 +58,10 @@ func parseLookup(data []byte) (lookup, error) {
 	return l, nil
 }
 
-// MergeRegistries merges the registries.d files of ours with those of the pool: a scope that both have comes to stand in our file
-// alone, with what both say of it, and the other file is ours too, without that scope. So no scope is in two files, and nothing
-// that the pool looks up is lost. Files without a scope of ours stay what they are. MachineConfigs named own are left out.
+// MergeRegistries merges the registries.d files of ours with those of the pool: a scope that both have comes to stand
+// in our file alone, with what both say of it, and the other file is ours too, without that scope. So no scope is in
+// two files, and nothing that the pool looks up is lost. Files without a scope of ours stay what they are.
+// MachineConfigs named own are left out.
 //
 // The error names what can't be merged: a scope of which both say different things.
 func (t Target) MergeRegistries(ours trust.FileSet, own ...string) (trust.FileSet, []Taken, error) {

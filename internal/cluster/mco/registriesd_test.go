@@ -14,10 +14,14 @@ const (
 	ourFile      = trust.RegistriesDir + "/quay.io.yaml"
 )
 
-// merging is a pool with registries.d files of the MCO (sigstoreFile) and of another MachineConfig (ourFile), and the merge of one of ours.
+// merging is a pool with registries.d files of the MCO (sigstoreFile) and of another MachineConfig (ourFile), and the
+// merge of one of ours.
 func merging(t *testing.T, mcos, others, ours string) (trust.FileSet, []Taken, Target, error) {
 	t.Helper()
-	d := &Dump{Configs: []Config{template01("worker"), mc("99-worker-generated-registries", "worker", "Image", imagePolicy), mc("50-worker-other", "worker", "", "")}}
+	d := &Dump{Configs: []Config{
+		template01("worker"),
+		mc("99-worker-generated-registries", "worker", "Image", imagePolicy), mc("50-worker-other", "worker", "", ""),
+	}}
 	if mcos != "" {
 		d.Configs[1].Files = append(d.Configs[1].Files, File{Path: sigstoreFile, Data: []byte(mcos)})
 	}
@@ -25,7 +29,10 @@ func merging(t *testing.T, mcos, others, ours string) (trust.FileSet, []Taken, T
 		d.Configs[2].Files = append(d.Configs[2].Files, File{Path: ourFile, Data: []byte(others)})
 	}
 	target := Target{Dump: d, Pool: "worker", Minor: 20}
-	files, taken, err := target.MergeRegistries(trust.FileSet{{Path: trust.PolicyPath, Mode: 0o644, Data: []byte(ourPolicy)}, {Path: ourFile, Mode: 0o644, Data: []byte(ours)}})
+	files, taken, err := target.MergeRegistries(trust.FileSet{{
+		Path: trust.PolicyPath, Mode: 0o644,
+		Data: []byte(ourPolicy),
+	}, {Path: ourFile, Mode: 0o644, Data: []byte(ours)}})
 	return files, taken, target, err
 }
 
@@ -62,12 +69,31 @@ func TestMergeRegistries(t *testing.T) {
 			ourFile:      "docker: {quay.io/more: {lookaside: 'https://c'}, quay.io/corp: {lookaside: 'https://a/b', use-sigstore-attachments: true}}",
 			sigstoreFile: "docker: {quay.io/else: {use-sigstore-attachments: true}}",
 		}, ourFile + " " + sigstoreFile, ""},
-		{"another lookaside", "", "docker:\n  quay.io/corp:\n    sigstore: https://c\n", look, nil, "", "50-worker-other: quay.io/corp: signatures are looked up at https://c, ours at https://a/b"},
-		{"attachments off", on, "", "docker:\n  quay.io/corp:\n    use-sigstore-attachments: false\n", nil, "", "use-sigstore-attachments is true, ours false"},
-		{"attachments off below", "docker:\n  quay.io:\n    use-sigstore-attachments: true\n", "", "docker:\n  quay.io/corp:\n    use-sigstore-attachments: false\n", nil, "", "is true for quay.io, and false for quay.io/corp in ours"},
-		{"attachments off below a wildcard", "docker:\n  '*.io':\n    use-sigstore-attachments: true\n", "", "docker:\n  quay.io/corp:\n    use-sigstore-attachments: false\n", nil, "", "is true for *.io"},
-		{"no list of hosts", "docker: 1\n", "", look, nil, "", "merging with " + sigstoreFile + " of 99-worker-generated-registries: parsing"},
-		{"lists", "", "docker:\n  quay.io/corp:\n    x: [1]\n", "docker:\n  quay.io/corp:\n    x: [2]\n", nil, "", "x is [1], ours [2]"},
+		{
+			"another lookaside", "", "docker:\n  quay.io/corp:\n    sigstore: https://c\n", look, nil, "",
+			"50-worker-other: quay.io/corp: signatures are looked up at https://c, ours at https://a/b",
+		},
+		{
+			"attachments off", on, "", "docker:\n  quay.io/corp:\n    use-sigstore-attachments: false\n", nil, "",
+			"use-sigstore-attachments is true, ours false",
+		},
+		{
+			"attachments off below", "docker:\n  quay.io:\n    use-sigstore-attachments: true\n", "",
+			"docker:\n  quay.io/corp:\n    use-sigstore-attachments: false\n", nil, "",
+			"is true for quay.io, and false for quay.io/corp in ours",
+		},
+		{
+			"attachments off below a wildcard", "docker:\n  '*.io':\n    use-sigstore-attachments: true\n", "",
+			"docker:\n  quay.io/corp:\n    use-sigstore-attachments: false\n", nil, "", "is true for *.io",
+		},
+		{
+			"no list of hosts", "docker: 1\n", "", look, nil, "",
+			"merging with " + sigstoreFile + " of 99-worker-generated-registries: parsing",
+		},
+		{
+			"lists", "", "docker:\n  quay.io/corp:\n    x: [1]\n", "docker:\n  quay.io/corp:\n    x: [2]\n", nil, "",
+			"x is [1], ours [2]",
+		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			files, taken, target, err := merging(t, tt.mcos, tt.others, tt.ours)
@@ -153,21 +179,39 @@ func TestOutdated(t *testing.T) {
 		want   string
 	}{
 		{"nothing", func(*Dump) {}, ""},
-		{"the plain one is still there", func(d *Dump) { d.Configs = append(d.Configs, mc("51-worker-corp", "worker", "", ourPolicy)) }, ""},
+		{"the plain one is still there", func(d *Dump) {
+			d.Configs = append(d.Configs,
+				mc("51-worker-corp", "worker", "", ourPolicy))
+		}, ""},
 		{"an earlier merged one is still there", func(d *Dump) {
 			old := mc("99-worker-zzz-corp", "worker", "", ourPolicy)
 			old.Annotations = ours.Annotations
 			d.Configs = append(d.Configs, old)
 		}, ""},
 		{"a file that has nothing to do with ours", func(d *Dump) {
-			mcos(d).Files = append(mcos(d).Files, File{Path: trust.RegistriesDir + "/x.yaml", Data: []byte("docker: {x.io: {lookaside: 'https://x'}}")})
+			mcos(d).Files = append(mcos(d).Files, File{
+				Path: trust.RegistriesDir + "/x.yaml",
+				Data: []byte("docker: {x.io: {lookaside: 'https://x'}}"),
+			})
 		}, ""},
-		{"another policy", func(d *Dump) { mcos(d).Files[0].Data = []byte(allowed) }, "99-worker-generated-registries has another /etc/containers/policy.json than the one that was merged"},
+		{
+			"another policy", func(d *Dump) { mcos(d).Files[0].Data = []byte(allowed) },
+			"99-worker-generated-registries has another /etc/containers/policy.json than the one that was merged",
+		},
 		{"the same policy of another one", func(d *Dump) { mcos(d).Name = "99-worker-renamed" }, ""},
-		{"another registries.d file", func(d *Dump) { mcos(d).Files[1].Data = []byte("docker: {}") }, "another " + sigstoreFile},
-		{"the file is gone", func(d *Dump) { mcos(d).Files = mcos(d).Files[:1] }, sigstoreFile + " of 99-worker-generated-registries is gone"},
+		{
+			"another registries.d file", func(d *Dump) { mcos(d).Files[1].Data = []byte("docker: {}") },
+			"another " + sigstoreFile,
+		},
+		{
+			"the file is gone", func(d *Dump) { mcos(d).Files = mcos(d).Files[:1] },
+			sigstoreFile + " of 99-worker-generated-registries is gone",
+		},
 		{"a new file with a scope of ours", func(d *Dump) {
-			mcos(d).Files = append(mcos(d).Files, File{Path: trust.RegistriesDir + "/x.yaml", Data: []byte("docker: {quay.io/corp: {lookaside: 'https://x'}}")})
+			mcos(d).Files = append(mcos(d).Files, File{
+				Path: trust.RegistriesDir + "/x.yaml",
+				Data: []byte("docker: {quay.io/corp: {lookaside: 'https://x'}}"),
+			})
 		}, "has the scope quay.io/corp"},
 		{"a new file of our path", func(d *Dump) {
 			d.Configs[2].Files = append(d.Configs[2].Files, File{Path: ourFile, Data: []byte("docker: {}")})
@@ -205,10 +249,16 @@ func TestAwaited(t *testing.T) {
 		want   string
 	}{
 		{"nothing asked for", "", func(*Dump) {}, ""},
-		{"asked for and not written", "", func(d *Dump) { d.ClusterPolicies, d.Restricted = []string{"b", "a"}, true }, "the allowed or blocked registries of the Image config and the ClusterImagePolicies a, b"},
+		{
+			"asked for and not written", "", func(d *Dump) { d.ClusterPolicies, d.Restricted = []string{"b", "a"}, true },
+			"the allowed or blocked registries of the Image config and the ClusterImagePolicies a, b",
+		},
 		{"written", imagePolicy, func(d *Dump) { d.ClusterPolicies = []string{"a"} }, ""},
 	} {
-		d := &Dump{Configs: []Config{template01("worker"), mc("99-worker-generated-registries", "worker", "Image", tt.policy)}}
+		d := &Dump{Configs: []Config{
+			template01("worker"),
+			mc("99-worker-generated-registries", "worker", "Image", tt.policy),
+		}}
 		tt.change(d)
 		c, err := Target{Dump: d, Pool: "worker"}.Awaited()
 		if err != nil || tt.want == "" && c != nil || tt.want != "" && (c == nil || !strings.HasSuffix(c.Reason, tt.want)) {
@@ -217,11 +267,13 @@ func TestAwaited(t *testing.T) {
 	}
 }
 
-// FuzzMergeRegistries: whatever the cluster has, the merge is refused, or every scope is in one file and nothing that was said is lost.
+// FuzzMergeRegistries: whatever the cluster has, the merge is refused, or every scope is in one file and nothing that
+// was said is lost.
 func FuzzMergeRegistries(f *testing.F) {
 	f.Add("docker: {quay.io/corp: {use-sigstore-attachments: true}}", "docker: {quay.io/corp: {lookaside: 'https://a/b'}}")
 	f.Add("default-docker: {lookaside: 'https://x'}\ndocker:\n", "docker: {quay.io/corp: }")
-	f.Add("docker: {quay.io: {use-sigstore-attachments: true, x: [1]}}", "docker: {quay.io: {x: {a: b}}, '*.io': {use-sigstore-attachments: false}}")
+	f.Add("docker: {quay.io: {use-sigstore-attachments: true, x: [1]}}",
+		"docker: {quay.io: {x: {a: b}}, '*.io': {use-sigstore-attachments: false}}")
 	f.Fuzz(func(t *testing.T, theirs, ours string) {
 		mine, err := parseLookup([]byte(ours))
 		if err != nil {

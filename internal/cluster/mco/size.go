@@ -5,8 +5,8 @@ import (
 	"fmt"
 )
 
-// MaxRendered is the size in bytes that a rendered MachineConfig may have as JSON: the API server's limit for a request to
-// etcd, 1.5 MiB. The MCO stops to render the pool beyond it (RenderDegraded).
+// MaxRendered is the size in bytes that a rendered MachineConfig may have as JSON: the API server's limit for a
+// request to etcd, 1.5 MiB. The MCO stops to render the pool beyond it (RenderDegraded).
 const MaxRendered = 1_572_864
 
 // metadataSize is what the metadata of a rendered MachineConfig may take, managed fields included.
@@ -38,8 +38,8 @@ func (c *Config) measure(spec json.RawMessage) error {
 	return nil
 }
 
-// RenderedSize is how many bytes the pool's rendered MachineConfig has at most with ours, as JSON: the sum of all that its
-// sources hold, files that another one replaces left out.
+// RenderedSize is how many bytes the pool's rendered MachineConfig has at most with ours, as JSON: the sum of all
+// that its sources hold, files that another one replaces left out.
 func (t Target) RenderedSize(ours Config) (int, error) {
 	sources, err := t.Dump.With(ours).Sources(t.Pool, OrderOf(t.Minor))
 	if err != nil {
@@ -58,7 +58,8 @@ func (t Target) RenderedSize(ours Config) (int, error) {
 	return total, nil
 }
 
-// CheckSize says that the pool's rendered MachineConfig would be too large with ours, or near it: warn is not empty then.
+// CheckSize says that the pool's rendered MachineConfig would be too large with ours, or near it: warn is not empty
+// then.
 func (t Target) CheckSize(ours Config) (warn string, err error) {
 	n, err := t.RenderedSize(ours)
 	switch {

@@ -7,7 +7,8 @@ import (
 	"testing"
 )
 
-// large is a dump with files of n bytes in total, and a second file of the same path for each, which replaces the first.
+// large is a dump with files of n bytes in total, and a second file of the same path for each, which replaces the
+// first.
 func large(t *testing.T, n int) *Dump {
 	t.Helper()
 	d := &Dump{}
@@ -26,7 +27,10 @@ func TestCheckSize(t *testing.T) {
 		bytes      int
 		warn, fail bool
 	}{{1 << 10, false, false}, {1_200_000, true, false}, {1_500_000, true, false}, {1_572_864, false, true}} {
-		warn, err := Target{Dump: large(t, tt.bytes), Pool: "worker", Minor: 18}.CheckSize(mc("51-worker-rh", "worker", "", ourPolicy))
+		warn, err := Target{
+			Dump: large(t, tt.bytes), Pool: "worker",
+			Minor: 18,
+		}.CheckSize(mc("51-worker-rh", "worker", "", ourPolicy))
 		if (warn != "") != tt.warn || (err != nil) != tt.fail {
 			t.Errorf("%d: %s, %v", tt.bytes, warn, err)
 		}

@@ -1,8 +1,9 @@
-// Package rollout judges whether a MachineConfig has reached the nodes of a pool and is enforced there. It is pure: it judges
-// what was read, and knows no cluster and no clock.
+// Package rollout judges whether a MachineConfig has reached the nodes of a pool and is enforced there. It is pure:
+// it judges what was read, and knows no cluster and no clock.
 //
-// The conditions of a MachineConfigPool alone don't tell: for some seconds after a MachineConfig is applied Updated=True is
-// still said of the one before, and a MachineConfig of which another one replaces every file is rolled out all the same.
+// The conditions of a MachineConfigPool alone don't tell: for some seconds after a MachineConfig is applied
+// Updated=True is still said of the one before, and a MachineConfig of which another one replaces every file is
+// rolled out all the same.
 package rollout
 
 import (
@@ -29,8 +30,8 @@ const (
 	Degraded State = "Degraded"
 	// NotEnforced: the files are rolled out, and the agent of a node says that they are not what decides there.
 	NotEnforced State = "NotEnforced"
-	// Outdated: all is rolled out and enforced, but ours was merged with files of others that have changed since. What they
-	// say now reaches no node.
+	// Outdated: all is rolled out and enforced, but ours was merged with files of others that have changed since. What
+	// they say now reaches no node.
 	Outdated State = "Outdated"
 	Unknown  State = "Unknown"
 )
@@ -66,7 +67,8 @@ type Pool struct {
 	Name                           string
 	Paused                         bool
 	Generation, ObservedGeneration int64
-	// Rendered is the rendered MachineConfig that the nodes are to have, made of Source; Reached the last that all of them had.
+	// Rendered is the rendered MachineConfig that the nodes are to have, made of Source; Reached the last that all of
+	// them had.
 	Rendered, Reached string
 	Source            []string
 	// Counts of the pool's status.
@@ -180,9 +182,9 @@ func (s Snapshot) Pending() bool {
 	return !slices.Contains(s.Pool.Source, s.Name) || !s.Rendered.Found || len(Differ(s.Want, s.Rendered.Files)) > 0
 }
 
-// Judge says how far the rollout is. RolledOut needs every step: our MachineConfig among the pool's sources and its bytes in
-// the rendered one, the pool's latest generation observed and Updated, every node Done at the rendered one, and every agent
-// saying that these files are enforced. What was merged into ours must be what the cluster has.
+// Judge says how far the rollout is. RolledOut needs every step: our MachineConfig among the pool's sources and its
+// bytes in the rendered one, the pool's latest generation observed and Updated, every node Done at the rendered one,
+// and every agent saying that these files are enforced. What was merged into ours must be what the cluster has.
 func Judge(s Snapshot) Verdict {
 	v := Verdict{
 		Pool: s.Pool.Name, MachineConfig: s.Name, Rendered: s.Pool.Rendered,
@@ -199,7 +201,10 @@ func Judge(s Snapshot) Verdict {
 			}
 		}
 	}
-	for _, step := range []func(Snapshot, *Verdict) bool{applied, rendered, observed, healthy, updated, enforced, current} {
+	for _, step := range []func(Snapshot, *Verdict) bool{
+		applied, rendered, observed, healthy, updated,
+		enforced, current,
+	} {
 		if !step(s, &v) {
 			return v
 		}
@@ -233,7 +238,8 @@ func applied(s Snapshot, v *Verdict) bool {
 		return v.end(Unknown, ReasonUnreadable, "%s has no files", s.Name)
 	}
 	if paths := Differ(s.Want, s.Live.Files); len(paths) > 0 {
-		return v.end(Unknown, ReasonOtherBytes, "the cluster's %s has another %s than was asked for", s.Name, strings.Join(paths, ", "))
+		return v.end(Unknown, ReasonOtherBytes, "the cluster's %s has another %s than was asked for", s.Name,
+			strings.Join(paths, ", "))
 	}
 	return true
 }
@@ -250,7 +256,8 @@ func rendered(s Snapshot, v *Verdict) bool {
 	case s.Merge.Err != nil:
 		return v.end(Unknown, ReasonNoOwner, "which MachineConfig owns the files can't be told: %v", s.Merge.Err)
 	case !s.Merge.Selected:
-		return v.end(Unknown, ReasonNotSelected, "the pool does not take %s: its labels are not those that the pool selects", s.Name)
+		return v.end(Unknown, ReasonNotSelected, "the pool does not take %s: its labels are not those that the pool selects",
+			s.Name)
 	}
 	var paths []string
 	for _, p := range Differ(s.Want, s.Rendered.Files) {
@@ -264,15 +271,18 @@ func rendered(s Snapshot, v *Verdict) bool {
 		}
 	}
 	if len(paths) > 0 {
-		return v.end(Shadowed, ReasonFile, "%s of %s never reaches a node: %s is merged later", strings.Join(paths, ", "), s.Name, strings.Join(v.ShadowedBy, ", "))
+		return v.end(Shadowed, ReasonFile, "%s of %s never reaches a node: %s is merged later", strings.Join(paths, ", "),
+			s.Name, strings.Join(v.ShadowedBy, ", "))
 	}
 	if c := s.Pool.Conditions["RenderDegraded"]; c.Status == "True" {
 		return v.end(Degraded, ReasonPool, "RenderDegraded: %s", c.why())
 	}
 	if s.Pool.Paused {
-		return v.end(Paused, ReasonPaused, "the pool is paused, and its rendered MachineConfig has not all files of %s yet", s.Name)
+		return v.end(Paused, ReasonPaused, "the pool is paused, and its rendered MachineConfig has not all files of %s yet",
+			s.Name)
 	}
-	return v.end(Progressing, ReasonNotRendered, "the rendered MachineConfig of the pool has not all files of %s yet", s.Name)
+	return v.end(Progressing, ReasonNotRendered,
+		"the rendered MachineConfig of the pool has not all files of %s yet", s.Name)
 }
 
 func (c Condition) why() string {
@@ -285,7 +295,8 @@ func (c Condition) why() string {
 // observed: the MCO has seen the pool as it is. Before that its conditions are of the past.
 func observed(s Snapshot, v *Verdict) bool {
 	if s.Pool.ObservedGeneration < s.Pool.Generation {
-		return v.end(Progressing, ReasonNotObserved, "the Machine Config Operator has not looked at the pool's latest change yet")
+		return v.end(Progressing, ReasonNotObserved,
+			"the Machine Config Operator has not looked at the pool's latest change yet")
 	}
 	return true
 }
@@ -308,7 +319,8 @@ func healthy(s Snapshot, v *Verdict) bool {
 		}
 	}
 	if s.Pool.Paused {
-		return v.end(Paused, ReasonPaused, "the pool is paused: %d of %d nodes have %s", v.Updated, v.Machines, s.Pool.Rendered)
+		return v.end(Paused, ReasonPaused, "the pool is paused: %d of %d nodes have %s", v.Updated, v.Machines,
+			s.Pool.Rendered)
 	}
 	return true
 }
@@ -330,8 +342,10 @@ func updated(s Snapshot, v *Verdict) bool {
 		v.On = behind
 		return v.end(Progressing, ReasonUpdating, "%d of %d nodes have %s", v.Updated, v.Machines, p.Rendered)
 	case len(s.Nodes) != p.Machines:
-		return v.end(Progressing, ReasonUpdating, "the Machine Config Operator counts %d nodes in the pool, %d are selected", p.Machines, len(s.Nodes))
-	case p.Reached != p.Rendered || !p.is("Updated") || p.Updated != p.Machines || p.Ready != p.Machines || p.Unavailable != 0:
+		return v.end(Progressing, ReasonUpdating, "the Machine Config Operator counts %d nodes in the pool, %d are selected",
+			p.Machines, len(s.Nodes))
+	case p.Reached != p.Rendered || !p.is("Updated") || p.Updated != p.Machines || p.Ready != p.Machines ||
+		p.Unavailable != 0:
 		return v.end(Progressing, ReasonUpdating, "the Machine Config Operator counts %d of %d nodes updated, %d ready, %d unavailable", p.Updated, p.Machines, p.Ready, p.Unavailable)
 	}
 	return true
@@ -362,7 +376,8 @@ func enforced(s Snapshot, v *Verdict) bool {
 		return v.end(Unknown, ReasonAgent, "%s", some(whyNot))
 	case len(behind) > 0:
 		v.On = behind
-		return v.end(Progressing, ReasonAgentBehind, "%d of %d agents still compare with other files", len(behind), len(s.Nodes))
+		return v.end(Progressing, ReasonAgentBehind, "%d of %d agents still compare with other files", len(behind),
+			len(s.Nodes))
 	}
 	return true
 }
@@ -373,7 +388,8 @@ func current(s Snapshot, v *Verdict) bool {
 	case len(s.Outdated) > 0:
 		return v.end(Outdated, ReasonMerged, "%s was merged with others that have changed since, and keeps that from the nodes: render and apply it again: %s", s.Name, some(s.Outdated))
 	case s.OutdatedErr != nil:
-		return v.end(Unknown, ReasonMerged, "whether what was merged into %s has changed since can't be told: %v", s.Name, s.OutdatedErr)
+		return v.end(Unknown, ReasonMerged, "whether what was merged into %s has changed since can't be told: %v", s.Name,
+			s.OutdatedErr)
 	}
 	return true
 }

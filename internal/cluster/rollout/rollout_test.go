@@ -28,10 +28,12 @@ const (
 func done() *Snapshot {
 	s := &Snapshot{
 		Pool: Pool{
-			Name: "worker", Generation: 7, ObservedGeneration: 7, Rendered: "rendered-worker-new", Reached: "rendered-worker-new",
-			Source: []string{"01-worker-container-runtime", ours, shadow}, Machines: 2, Updated: 2, Ready: 2,
+			Name: "worker", Generation: 7, ObservedGeneration: 7, Rendered: "rendered-worker-new",
+			Reached: "rendered-worker-new",
+			Source:  []string{"01-worker-container-runtime", ours, shadow}, Machines: 2, Updated: 2, Ready: 2,
 			Conditions: map[string]Condition{
-				"Updated": {Status: "True"}, "Updating": {Status: "False"}, "Degraded": {Status: "False"}, "RenderDegraded": {Status: "False"}, "NodeDegraded": {Status: "False"},
+				"Updated": {Status: "True"}, "Updating": {Status: "False"}, "Degraded": {Status: "False"},
+				"RenderDegraded": {Status: "False"}, "NodeDegraded": {Status: "False"},
 			},
 		},
 		Name: ours, Want: files, Live: Files{Found: true, Files: files}, Rendered: Files{Found: true, Files: files},
@@ -81,18 +83,27 @@ func TestJudge(t *testing.T) {
 		{"done", done, func(*Snapshot) {}, RolledOut, "", "51-worker-corp is on 2 of 2 nodes"},
 
 		{"applied, not in the source yet, Updated=True", before, func(*Snapshot) {}, Progressing, ReasonNotRendered, ours},
-		{"in the source, rendered bytes of before, Updated=True", before, func(s *Snapshot) { s.Pool.Source = append(s.Pool.Source, ours) }, Progressing, ReasonNotRendered, ours},
+		{
+			"in the source, rendered bytes of before, Updated=True", before,
+			func(s *Snapshot) { s.Pool.Source = append(s.Pool.Source, ours) }, Progressing, ReasonNotRendered, ours,
+		},
 		{"our bytes rendered by chance, not in the source", done, func(s *Snapshot) {
 			s.Pool.Source, s.Merge = []string{shadow}, Merge{Selected: true}
 		}, Progressing, ReasonNotRendered, ours},
-		{"the rendered one is gone", done, func(s *Snapshot) { s.Rendered, s.Merge = Files{}, Merge{Selected: true} }, Progressing, ReasonNotRendered, ours},
+		{
+			"the rendered one is gone", done, func(s *Snapshot) { s.Rendered, s.Merge = Files{}, Merge{Selected: true} },
+			Progressing, ReasonNotRendered, ours,
+		},
 		{"one file of two rendered", done, func(s *Snapshot) {
 			s.Rendered.Files, s.Merge = files[:1], Merge{Selected: true}
 		}, Progressing, ReasonNotRendered, ours},
 		{"rendered, Updated=True still of before", done, func(s *Snapshot) {
 			s.Pool.Reached = "rendered-worker-old"
 		}, Progressing, ReasonUpdating, "2 of 2 nodes updated"},
-		{"rendered, generation not observed", done, func(s *Snapshot) { s.Pool.Generation = 8 }, Progressing, ReasonNotObserved, ""},
+		{
+			"rendered, generation not observed", done, func(s *Snapshot) { s.Pool.Generation = 8 }, Progressing,
+			ReasonNotObserved, "",
+		},
 		{"degraded, but of before", done, func(s *Snapshot) {
 			s.Pool.Generation, s.Pool.Conditions["Degraded"] = 8, bad("Degraded")
 		}, Progressing, ReasonNotObserved, ""},
@@ -107,13 +118,34 @@ func TestJudge(t *testing.T) {
 
 		{"halfway", updating, func(*Snapshot) {}, Progressing, ReasonUpdating, "1 of 2 nodes"},
 		{"working", done, func(s *Snapshot) { s.Nodes[0].Daemon = "Working" }, Progressing, ReasonUpdating, "1 of 2 nodes"},
-		{"rebooting", done, func(s *Snapshot) { s.Nodes[0].Daemon = "Rebooting" }, Progressing, ReasonUpdating, "1 of 2 nodes"},
-		{"no word from the daemon", done, func(s *Snapshot) { s.Nodes[0] = Node{Name: "n1"} }, Progressing, ReasonUpdating, "1 of 2 nodes"},
-		{"desired ahead of current", done, func(s *Snapshot) { s.Nodes[0].Desired = "rendered-worker-next" }, Progressing, ReasonUpdating, "1 of 2 nodes"},
-		{"a node more than counted", done, func(s *Snapshot) { s.Pool.Machines, s.Pool.Updated, s.Pool.Ready = 1, 1, 1 }, Progressing, ReasonUpdating, "counts 1 nodes"},
-		{"a node less than counted", done, func(s *Snapshot) { s.Nodes = s.Nodes[:1] }, Progressing, ReasonUpdating, "counts 2 nodes"},
-		{"not ready", done, func(s *Snapshot) { s.Pool.Ready, s.Pool.Unavailable = 1, 1 }, Progressing, ReasonUpdating, "1 unavailable"},
-		{"Updated unknown", done, func(s *Snapshot) { delete(s.Pool.Conditions, "Updated") }, Progressing, ReasonUpdating, ""},
+		{
+			"rebooting", done, func(s *Snapshot) { s.Nodes[0].Daemon = "Rebooting" }, Progressing, ReasonUpdating,
+			"1 of 2 nodes",
+		},
+		{
+			"no word from the daemon", done, func(s *Snapshot) { s.Nodes[0] = Node{Name: "n1"} }, Progressing, ReasonUpdating,
+			"1 of 2 nodes",
+		},
+		{
+			"desired ahead of current", done, func(s *Snapshot) { s.Nodes[0].Desired = "rendered-worker-next" }, Progressing,
+			ReasonUpdating, "1 of 2 nodes",
+		},
+		{
+			"a node more than counted", done, func(s *Snapshot) { s.Pool.Machines, s.Pool.Updated, s.Pool.Ready = 1, 1, 1 },
+			Progressing, ReasonUpdating, "counts 1 nodes",
+		},
+		{
+			"a node less than counted", done, func(s *Snapshot) { s.Nodes = s.Nodes[:1] }, Progressing, ReasonUpdating,
+			"counts 2 nodes",
+		},
+		{
+			"not ready", done, func(s *Snapshot) { s.Pool.Ready, s.Pool.Unavailable = 1, 1 }, Progressing, ReasonUpdating,
+			"1 unavailable",
+		},
+		{
+			"Updated unknown", done, func(s *Snapshot) { delete(s.Pool.Conditions, "Updated") }, Progressing,
+			ReasonUpdating, "",
+		},
 
 		{"paused", updating, func(s *Snapshot) { s.Pool.Paused = true }, Paused, ReasonPaused, "1 of 2 nodes"},
 		{"paused after the end", done, func(s *Snapshot) { s.Pool.Paused = true }, Paused, ReasonPaused, "2 of 2 nodes"},
@@ -121,7 +153,10 @@ func TestJudge(t *testing.T) {
 
 		{"shadowed, Updated=True", done, func(s *Snapshot) {
 			s.Rendered.Files = trust.FileSet{old[0], files[1]}
-			s.Merge = Merge{Selected: true, Owners: map[string]string{"/etc/containers/policy.json": shadow, files[1].Path: ours}}
+			s.Merge = Merge{Selected: true, Owners: map[string]string{
+				"/etc/containers/policy.json": shadow,
+				files[1].Path:                 ours,
+			}}
 		}, Shadowed, ReasonFile, "/etc/containers/policy.json of 51-worker-corp never reaches a node: " + shadow},
 		{"shadowed and paused", done, func(s *Snapshot) {
 			s.Pool.Paused, s.Rendered.Files = true, old
@@ -136,11 +171,26 @@ func TestJudge(t *testing.T) {
 			s.Rendered.Files, s.Merge = trust.FileSet{f, files[1]}, Merge{Selected: true}
 		}, Progressing, ReasonNotRendered, ""},
 
-		{"render degraded", before, func(s *Snapshot) { s.Pool.Conditions["RenderDegraded"] = bad("RenderDegraded") }, Degraded, ReasonPool, "RenderDegraded says why"},
-		{"degraded of the config before", before, func(s *Snapshot) { s.Pool.Conditions["NodeDegraded"] = bad("NodeDegraded") }, Progressing, ReasonNotRendered, ""},
-		{"pool degraded", updating, func(s *Snapshot) { s.Pool.Conditions["Degraded"] = bad("Degraded") }, Degraded, ReasonPool, "Degraded says why"},
-		{"node degraded", updating, func(s *Snapshot) { s.Nodes[1].Daemon, s.Nodes[1].Why = "Degraded", "disk full" }, Degraded, ReasonNodes, "n2: Degraded disk full"},
-		{"node unreconcilable, and paused", updating, func(s *Snapshot) { s.Nodes[1].Daemon, s.Pool.Paused = "Unreconcilable", true }, Degraded, ReasonNodes, "n2: Unreconcilable"},
+		{
+			"render degraded", before, func(s *Snapshot) { s.Pool.Conditions["RenderDegraded"] = bad("RenderDegraded") },
+			Degraded, ReasonPool, "RenderDegraded says why",
+		},
+		{"degraded of the config before", before, func(s *Snapshot) {
+			s.Pool.Conditions["NodeDegraded"] = bad("NodeDegraded")
+		}, Progressing, ReasonNotRendered, ""},
+		{
+			"pool degraded", updating, func(s *Snapshot) { s.Pool.Conditions["Degraded"] = bad("Degraded") }, Degraded,
+			ReasonPool, "Degraded says why",
+		},
+		{
+			"node degraded", updating, func(s *Snapshot) { s.Nodes[1].Daemon, s.Nodes[1].Why = "Degraded", "disk full" },
+			Degraded, ReasonNodes, "n2: Degraded disk full",
+		},
+		{
+			"node unreconcilable, and paused", updating,
+			func(s *Snapshot) { s.Nodes[1].Daemon, s.Pool.Paused = "Unreconcilable", true }, Degraded, ReasonNodes,
+			"n2: Unreconcilable",
+		},
 
 		{"not enforced", done, func(s *Snapshot) {
 			s.Nodes[1].Agent.State, s.Nodes[1].Agent.Reason = judge.NotEnforced, "RefuseCanaryPulled"
@@ -152,30 +202,59 @@ func TestJudge(t *testing.T) {
 			s.Nodes[0].Agent = Agent{State: judge.Unknown, Reason: "NoReport", Message: "no agent has reported"}
 		}, Unknown, ReasonAgent, "n1: no agent has reported"},
 		{"no agent known", done, func(s *Snapshot) { s.Nodes[0].Agent = Agent{} }, Unknown, ReasonAgent, "n1"},
-		{"enforced, but other files", done, func(s *Snapshot) { s.Nodes[0].Agent.Desired = old.Digest() }, Progressing, ReasonAgentBehind, "1 of 2 agents"},
+		{
+			"enforced, but other files", done, func(s *Snapshot) { s.Nodes[0].Agent.Desired = old.Digest() }, Progressing,
+			ReasonAgentBehind, "1 of 2 agents",
+		},
 		{"bad, but of other files", done, func(s *Snapshot) {
 			s.Nodes[0].Agent = Agent{State: judge.Drifted, Desired: old.Digest()}
 		}, Progressing, ReasonAgentBehind, "1 of 2 agents"},
 
-		{"outdated", done, func(s *Snapshot) { s.Outdated = []string{"x has another policy.json"} }, Outdated, ReasonMerged, "x has another policy.json"},
+		{
+			"outdated", done, func(s *Snapshot) { s.Outdated = []string{"x has another policy.json"} }, Outdated, ReasonMerged,
+			"x has another policy.json",
+		},
 		{"outdated, and not enforced", done, func(s *Snapshot) {
 			s.Outdated, s.Nodes[1].Agent.State = []string{"x"}, judge.NotEnforced
 		}, NotEnforced, ReasonAgents, "n2"},
-		{"outdated can't be told", done, func(s *Snapshot) { s.OutdatedErr = errors.New("gone") }, Unknown, ReasonMerged, "gone"},
-		{"several of ours", done, func(s *Snapshot) { s.Name, s.Ambiguous = "", errors.New("version not known") }, Unknown, ReasonNoOwner, "version not known"},
+		{
+			"outdated can't be told", done, func(s *Snapshot) { s.OutdatedErr = errors.New("gone") }, Unknown,
+			ReasonMerged, "gone",
+		},
+		{
+			"several of ours", done, func(s *Snapshot) { s.Name, s.Ambiguous = "", errors.New("version not known") }, Unknown,
+			ReasonNoOwner, "version not known",
+		},
 
 		{"no nodes", done, func(s *Snapshot) {
 			s.Nodes, s.Pool.Machines, s.Pool.Updated, s.Pool.Ready = nil, 0, 0, 0
 		}, Unknown, ReasonNoNodes, "nothing is proved"},
-		{"nothing of ours", before, func(s *Snapshot) { s.Name, s.Want, s.Live = "", nil, Files{} }, Unknown, ReasonNotApplied, "no MachineConfig of nodetrust"},
+		{
+			"nothing of ours", before, func(s *Snapshot) { s.Name, s.Want, s.Live = "", nil, Files{} }, Unknown,
+			ReasonNotApplied, "no MachineConfig of nodetrust",
+		},
 		{"not applied", before, func(s *Snapshot) { s.Live = Files{} }, Unknown, ReasonNotApplied, ours},
 		{"deleted after the rollout", done, func(s *Snapshot) { s.Live = Files{} }, Unknown, ReasonNotApplied, ours},
-		{"edited in the cluster", done, func(s *Snapshot) { s.Live.Files = trust.FileSet{old[0], files[1]} }, Unknown, ReasonOtherBytes, "policy.json"},
-		{"unreadable", done, func(s *Snapshot) { s.Live.Err = errors.New("no valid data URL") }, Unknown, ReasonUnreadable, "no valid data URL"},
-		{"rendered unreadable", done, func(s *Snapshot) { s.Rendered = Files{Found: true, Err: errors.New("no valid data URL")} }, Unknown, ReasonUnreadable, "rendered-worker-new"},
+		{
+			"edited in the cluster", done, func(s *Snapshot) { s.Live.Files = trust.FileSet{old[0], files[1]} }, Unknown,
+			ReasonOtherBytes, "policy.json",
+		},
+		{
+			"unreadable", done, func(s *Snapshot) { s.Live.Err = errors.New("no valid data URL") }, Unknown, ReasonUnreadable,
+			"no valid data URL",
+		},
+		{"rendered unreadable", done, func(s *Snapshot) {
+			s.Rendered = Files{
+				Found: true,
+				Err:   errors.New("no valid data URL"),
+			}
+		}, Unknown, ReasonUnreadable, "rendered-worker-new"},
 		{"empty", done, func(s *Snapshot) { s.Want = nil }, Unknown, ReasonUnreadable, "no files"},
 		{"not selected", before, func(s *Snapshot) { s.Merge.Selected = false }, Unknown, ReasonNotSelected, "labels"},
-		{"owner unknown", before, func(s *Snapshot) { s.Merge.Err = errors.New("version not known") }, Unknown, ReasonNoOwner, "version not known"},
+		{
+			"owner unknown", before, func(s *Snapshot) { s.Merge.Err = errors.New("version not known") }, Unknown, ReasonNoOwner,
+			"version not known",
+		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s := c.from()

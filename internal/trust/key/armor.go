@@ -174,8 +174,8 @@ func describe(pub crypto.PublicKey) Key {
 	return Key{Algorithm: fmt.Sprintf("%T", pub)}
 }
 
-// plain reports whether armor is written as GnuPG writes it, so that readers find the same keys in it: headers, a blank line,
-// lines of base64, a checksum. Around the blocks may be text in lines that are not too long for a reader.
+// plain reports whether armor is written as GnuPG writes it, so that readers find the same keys in it: headers, a
+// blank line, lines of base64, a checksum. Around the blocks may be text in lines that are not too long for a reader.
 func plain(data []byte) bool {
 	const outside, headers, body, sum = 0, 1, 2, 3
 	state, kind := outside, ""

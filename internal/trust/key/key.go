@@ -48,11 +48,11 @@ type File struct {
 	Blocks int
 	// Preamble is true when text stands before the first block.
 	Preamble bool
-	// Secret is true when the file holds OpenPGP secret keys: Keys, Binary and Data have their public halves, which is what
-	// readers import.
+	// Secret is true when the file holds OpenPGP secret keys: Keys, Binary and Data have their public halves, which is
+	// what readers import.
 	Secret bool
-	// Packed is true when keys are in a compressed packet, which GnuPG reads, and not every other reader: Keys and Binary have
-	// what is inside.
+	// Packed is true when keys are in a compressed packet, which GnuPG reads, and not every other reader: Keys and
+	// Binary have what is inside.
 	Packed bool
 	// Plain says that GnuPG finds in an OpenPGP file what is in Binary: it is no armor, or armor as GnuPG writes it.
 	Plain bool
@@ -106,15 +106,17 @@ func (k Key) Expired(now time.Time) bool { return !k.Expires.IsZero() && !now.Be
 // Find returns the key whose own or whose subkey's fingerprint or 16-digit ID is id, in upper-case hex.
 func (f *File) Find(id string) (Key, bool) {
 	for _, k := range f.Keys {
-		if k.Fingerprint == id || k.ID() == id || slices.ContainsFunc(k.Subkeys, func(s Key) bool { return s.Fingerprint == id || s.ID() == id }) {
+		if k.Fingerprint == id || k.ID() == id || slices.ContainsFunc(k.Subkeys,
+			func(s Key) bool { return s.Fingerprint == id || s.ID() == id }) {
 			return k, true
 		}
 	}
 	return Key{}, false
 }
 
-// Parse reads a file of public keys. It fails if any part of the file is damaged, so a result is complete; it does not fail for
-// keys whose version or algorithm is unknown to it. The error is ErrNoKey or ErrSecret (with errors.Is) or says what is damaged.
+// Parse reads a file of public keys. It fails if any part of the file is damaged, so a result is complete; it does
+// not fail for keys whose version or algorithm is unknown to it. The error is ErrNoKey or ErrSecret (with errors.Is)
+// or says what is damaged.
 func Parse(data []byte) (*File, error) {
 	f, err := Read(data)
 	if err == nil && f.Secret {

@@ -69,12 +69,14 @@ func TestParse(t *testing.T) {
 			k := newKey(t, g, tt.algo, fixture.KeyOptions{Algo: tt.algo})
 			for form, data := range map[string][]byte{"binary": k.Binary, "armored": k.Armored} {
 				f := parse(t, data)
-				if len(f.Keys) != 1 || f.Kind != OpenPGP || !bytes.Equal(f.Binary, k.Binary) || !bytes.Equal(f.Keys[0].Data, k.Binary) {
+				if len(f.Keys) != 1 || f.Kind != OpenPGP || !bytes.Equal(f.Binary, k.Binary) ||
+					!bytes.Equal(f.Keys[0].Data, k.Binary) {
 					t.Fatalf("%s: got %d keys of kind %q, %d bytes", form, len(f.Keys), f.Kind, len(f.Binary))
 				}
 				got := f.Keys[0]
 				if got.Fingerprint != k.Fingerprint || got.Version != 4 || got.Algorithm != tt.algorithm || got.Bits != tt.bits {
-					t.Errorf("%s: got %s v%d %s %d, want %s v4 %s %d", form, got.Fingerprint, got.Version, got.Algorithm, got.Bits, k.Fingerprint, tt.algorithm, tt.bits)
+					t.Errorf("%s: got %s v%d %s %d, want %s v4 %s %d", form, got.Fingerprint, got.Version, got.Algorithm, got.Bits,
+						k.Fingerprint, tt.algorithm, tt.bits)
 				}
 				if len(got.UserIDs) != 1 || !strings.HasPrefix(got.UserIDs[0], tt.algo) || got.Revoked || !got.Expires.IsZero() {
 					t.Errorf("%s: got %+v", form, got)
@@ -132,7 +134,8 @@ func TestParse_several(t *testing.T) {
 	a, b := newKey(t, g, "a", fixture.KeyOptions{}), newKey(t, g, "b", fixture.KeyOptions{Algo: "ed25519"})
 	for name, data := range map[string][]byte{
 		"binary": append(bytes.Clone(a.Binary), b.Binary...),
-		"armor":  append(append([]byte("released 2026\r\n\n"), bytes.ReplaceAll(a.Armored, []byte("\n"), []byte("\r\n"))...), b.Armored...),
+		"armor": append(append([]byte("released 2026\r\n\n"), bytes.ReplaceAll(a.Armored, []byte("\n"), []byte("\r\n"))...),
+			b.Armored...),
 	} {
 		f := parse(t, data)
 		if len(f.Keys) != 2 || f.Keys[0].Fingerprint != a.Fingerprint || f.Keys[1].Fingerprint != b.Fingerprint {
@@ -201,7 +204,10 @@ func TestParse_bad(t *testing.T) {
 // exported is what gpg exports.
 func exported(t *testing.T, g *fixture.GPG, args ...string) []byte {
 	t.Helper()
-	out, err := exec.Command("gpg", append([]string{"--homedir", g.Home(), "--batch", "--quiet", "--passphrase", "", "--pinentry-mode", "loopback"}, args...)...).Output()
+	out, err := exec.Command("gpg", append([]string{
+		"--homedir", g.Home(), "--batch", "--quiet", "--passphrase", "",
+		"--pinentry-mode", "loopback",
+	}, args...)...).Output()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -225,7 +231,8 @@ func TestRead_secret(t *testing.T) {
 		want := parse(t, k.Binary)
 		secret := exported(t, g, "--export-secret-keys", k.Fingerprint)
 		for what, data := range map[string][]byte{
-			"binary": secret, "armored": exported(t, g, "--armor", "--export-secret-keys", k.Fingerprint), "stubs": exported(t, g, "--export-secret-subkeys", k.Fingerprint),
+			"binary": secret, "armored": exported(t, g, "--armor", "--export-secret-keys", k.Fingerprint),
+			"stubs": exported(t, g, "--export-secret-subkeys", k.Fingerprint),
 		} {
 			f, err := Read(data)
 			if err != nil || !f.Secret || len(f.Keys) != 1 {
@@ -233,7 +240,8 @@ func TestRead_secret(t *testing.T) {
 				continue
 			}
 			got, want := f.Keys[0], want.Keys[0]
-			if got.Fingerprint != want.Fingerprint || got.Algorithm != want.Algorithm || got.Bits != want.Bits || len(got.Subkeys) != len(want.Subkeys) {
+			if got.Fingerprint != want.Fingerprint || got.Algorithm != want.Algorithm || got.Bits != want.Bits ||
+				len(got.Subkeys) != len(want.Subkeys) {
 				t.Errorf("%s %s: %+v, want %+v", algo, what, got, want)
 			}
 			for i := range got.Subkeys {
@@ -294,7 +302,8 @@ func TestRead_several(t *testing.T) {
 			t.Errorf("%s: %v", what, err)
 			continue
 		}
-		if len(f.Keys) != 2 || f.Keys[0].Fingerprint != a.Fingerprint || f.Keys[1].Fingerprint != b.Fingerprint || f.Secret != tt.secret || f.Packed != tt.packed {
+		if len(f.Keys) != 2 || f.Keys[0].Fingerprint != a.Fingerprint || f.Keys[1].Fingerprint != b.Fingerprint ||
+			f.Secret != tt.secret || f.Packed != tt.packed {
 			t.Errorf("%s: %+v", what, f)
 		}
 	}
@@ -303,7 +312,8 @@ func TestRead_several(t *testing.T) {
 		deep = pack(1, deep)
 	}
 	for what, data := range map[string][]byte{
-		"too deep": deep, "too large": pack(1, make([]byte, MaxFile+1)), "damaged": pack(1, both)[:200], "no algorithm": pack(9, both),
+		"too deep": deep, "too large": pack(1, make([]byte, MaxFile+1)), "damaged": pack(1, both)[:200],
+		"no algorithm": pack(9, both),
 	} {
 		if f, err := Read(data); err == nil {
 			t.Errorf("%s: %+v", what, f)
@@ -328,7 +338,11 @@ func FuzzRead(f *testing.F) {
 
 // TestParse_versions has go-crypto make keys of version 6, which gpg can't.
 func TestParse_versions(t *testing.T) {
-	for _, c := range []*packet.Config{{V6Keys: true, Algorithm: packet.PubKeyAlgoEd25519}, {V6Keys: true, RSABits: 2048}, {Algorithm: packet.PubKeyAlgoEd448}} {
+	for _, c := range []*packet.Config{
+		{V6Keys: true, Algorithm: packet.PubKeyAlgoEd25519},
+		{V6Keys: true, RSABits: 2048},
+		{Algorithm: packet.PubKeyAlgoEd448},
+	} {
 		e, err := openpgp.NewEntity("x", "", "x@example.com", c)
 		if err != nil {
 			t.Fatal(err)
@@ -385,7 +399,8 @@ func TestRealKeys(t *testing.T) {
 				counts = append(counts, s.Fingerprint)
 			}
 		}
-		if clear := f.Kind == OpenPGP && !slices.Contains(want, pqc); clear != (err == nil) || clear && !slices.Equal(counts, want) {
+		if clear := f.Kind == OpenPGP && !slices.Contains(want, pqc); clear != (err == nil) || clear &&
+			!slices.Equal(counts, want) {
 			t.Errorf("%s: %v count, %v", name, counts, err)
 		}
 	}
@@ -407,8 +422,10 @@ func compare(t *testing.T, f *File, want openpgp.EntityList) {
 	}
 	for i, e := range want {
 		k := f.Keys[i]
-		if k.Fingerprint != upperHex(e.PrimaryKey.Fingerprint) || k.Version != e.PrimaryKey.Version || !k.Created.Equal(e.PrimaryKey.CreationTime) {
-			t.Errorf("got %s v%d %v, want %X v%d %v", k.Fingerprint, k.Version, k.Created, e.PrimaryKey.Fingerprint, e.PrimaryKey.Version, e.PrimaryKey.CreationTime)
+		if k.Fingerprint != upperHex(e.PrimaryKey.Fingerprint) || k.Version != e.PrimaryKey.Version ||
+			!k.Created.Equal(e.PrimaryKey.CreationTime) {
+			t.Errorf("got %s v%d %v, want %X v%d %v", k.Fingerprint, k.Version, k.Created, e.PrimaryKey.Fingerprint,
+				e.PrimaryKey.Version, e.PrimaryKey.CreationTime)
 		}
 		if k.ID() != e.PrimaryKey.KeyIdString() {
 			t.Errorf("got ID %s, want %s", k.ID(), e.PrimaryKey.KeyIdString())
@@ -419,9 +436,14 @@ func compare(t *testing.T, f *File, want openpgp.EntityList) {
 	}
 }
 
-// FuzzParse checks that nothing panics, and that what the OpenPGP library reads is read here too, with the same fingerprints.
+// FuzzParse checks that nothing panics, and that what the OpenPGP library reads is read here too, with the same
+// fingerprints.
 func FuzzParse(f *testing.F) {
-	for _, c := range []*packet.Config{{V6Keys: true, Algorithm: packet.PubKeyAlgoEd25519}, {RSABits: 2048}, {Algorithm: packet.PubKeyAlgoEdDSA, KeyLifetimeSecs: 100}} {
+	for _, c := range []*packet.Config{
+		{V6Keys: true, Algorithm: packet.PubKeyAlgoEd25519},
+		{RSABits: 2048},
+		{Algorithm: packet.PubKeyAlgoEdDSA, KeyLifetimeSecs: 100},
+	} {
 		e, err := openpgp.NewEntity("x", "", "x@example.com", c)
 		if err != nil {
 			f.Fatal(err)

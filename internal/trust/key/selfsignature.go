@@ -43,7 +43,8 @@ type selfSignature struct {
 	numbers []byte // the signature proper
 }
 
-// parseSelf reads a signature of version 4. Which key made it is not known yet, so what is odd about it is only remembered.
+// parseSelf reads a signature of version 4. Which key made it is not known yet, so what is odd about it is only
+// remembered.
 func parseSelf(b []byte) (s selfSignature, err error) {
 	if len(b) > 0 && b[0] == 3 { // by somebody, long ago
 		if len(b) < 19 {
@@ -180,10 +181,12 @@ func (s selfSignature) over(at time.Time) bool {
 
 // means reports whether two signatures say the same of the key.
 func (s selfSignature) means(o selfSignature) bool {
-	return s.kind == o.kind && s.expires == o.expires && s.lifetime == o.lifetime && (s.flags == nil) == (o.flags == nil) && s.sign() == o.sign()
+	return s.kind == o.kind && s.expires == o.expires && s.lifetime == o.lifetime &&
+		(s.flags == nil) == (o.flags == nil) && s.sign() == o.sign()
 }
 
-// checkBack makes sure that a subkey which signs vouches for its primary key: else anybody's key could be taken for one's own.
+// checkBack makes sure that a subkey which signs vouches for its primary key: else anybody's key could be taken for
+// one's own.
 func (s selfSignature) checkBack(primary, sub keyPacket) error {
 	if len(s.back) != 1 {
 		return fmt.Errorf("subkey %s does not vouch for its primary key once", sub.Fingerprint)
@@ -224,7 +227,10 @@ func (s selfSignature) digestOf(primary keyPacket, user []byte, sub *keyPacket) 
 }
 
 // hashes are those by which all of today's GnuPG versions let a key vouch for itself.
-var hashes = map[byte]crypto.Hash{2: crypto.SHA1, 8: crypto.SHA256, 9: crypto.SHA384, 10: crypto.SHA512, 11: crypto.SHA224}
+var hashes = map[byte]crypto.Hash{
+	2: crypto.SHA1, 8: crypto.SHA256, 9: crypto.SHA384, 10: crypto.SHA512,
+	11: crypto.SHA224,
+}
 
 // Algorithms of public keys, RFC 9580, section 9.1.
 const (
@@ -299,7 +305,10 @@ func (s selfSignature) verifyDSA(k keyPacket, digest []byte) bool {
 
 func (s selfSignature) verifyECDSA(k keyPacket, digest []byte) bool {
 	name, point := k.point()
-	curve, ok := map[string]elliptic.Curve{"P-256": elliptic.P256(), "P-384": elliptic.P384(), "P-521": elliptic.P521()}[name]
+	curve, ok := map[string]elliptic.Curve{
+		"P-256": elliptic.P256(), "P-384": elliptic.P384(),
+		"P-521": elliptic.P521(),
+	}[name]
 	if !ok {
 		return false
 	}

@@ -25,12 +25,12 @@ type Signer struct {
 	State       State
 }
 
-// Signers lists the keys in OpenPGP key files that are read together, with their states at a time. Copies of one key are
-// merged as GnuPG does: the newest self-signature counts, and a revocation anywhere does. Every self-signature is
+// Signers lists the keys in OpenPGP key files that are read together, with their states at a time. Copies of one key
+// are merged as GnuPG does: the newest self-signature counts, and a revocation anywhere does. Every self-signature is
 // verified.
 //
-// An error says that GnuPG may see the files otherwise: a part of them is not fully understood. Then nothing is known, not even that
-// a key in them is usable.
+// An error says that GnuPG may see the files otherwise: a part of them is not fully understood. Then nothing is
+// known, not even that a key in them is usable.
 func Signers(files [][]byte, at time.Time) ([]Signer, error) {
 	r := ring{byID: map[string]string{}}
 	for _, data := range files {
@@ -272,8 +272,8 @@ func (p properties) state(k Key, at time.Time) State {
 	return Usable
 }
 
-// properties of the primary key: what a signature on the key itself says goes before what those on user IDs do. Of these
-// the newest one that says something at all counts.
+// properties of the primary key: what a signature on the key itself says goes before what those on user IDs do. Of
+// these the newest one that says something at all counts.
 func (c *certificate) properties(at time.Time) (properties, error) {
 	var p properties
 	for _, s := range c.direct {
@@ -334,7 +334,8 @@ func (b *boundKey) state(at time.Time) (State, error) {
 	return p.state(b.Key, at), nil
 }
 
-// newest returns the newest signature that counts at a time, nil if there is none. Of two of one second it can't be told.
+// newest returns the newest signature that counts at a time, nil if there is none. Of two of one second it can't be
+// told.
 func newest(sigs []selfSignature, at time.Time, counts func(selfSignature) bool) (*selfSignature, error) {
 	var out *selfSignature
 	for i, s := range sigs {

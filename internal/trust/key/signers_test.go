@@ -31,7 +31,10 @@ func (g gnupg) run(stdin string, args ...string) []byte {
 }
 
 func (g gnupg) try(stdin string, args ...string) ([]byte, error) {
-	cmd := exec.Command("gpg", append([]string{"--homedir", g.home, "--batch", "--yes", "--quiet", "--no-tty", "--pinentry-mode", "loopback", "--passphrase", ""}, args...)...)
+	cmd := exec.Command("gpg", append([]string{
+		"--homedir", g.home, "--batch", "--yes", "--quiet", "--no-tty",
+		"--pinentry-mode", "loopback", "--passphrase", "",
+	}, args...)...)
 	cmd.Stdin = strings.NewReader(stdin)
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
@@ -131,7 +134,8 @@ func accepted(t *testing.T, sigs []signature, files ...[]byte) (out []string) {
 		_, _ = g.try(string(f), "--import")
 	}
 	for _, s := range sigs {
-		if status, _ := g.try(string(s.data), "--status-fd", "1", "--verify", "-"); bytes.Contains(status, []byte("] GOODSIG ")) {
+		if status, _ := g.try(string(s.data), "--status-fd", "1", "--verify", "-"); bytes.Contains(status,
+			[]byte("] GOODSIG ")) {
 			out = append(out, s.signer)
 		}
 	}
@@ -152,7 +156,8 @@ func usable(files ...[]byte) ([]string, error) {
 	return out, err
 }
 
-// TestSigners: what gpg says of signatures by keys in every state, alone and merged with every other state, follows from Signers.
+// TestSigners: what gpg says of signatures by keys in every state, alone and merged with every other state, follows
+// from Signers.
 func TestSigners(t *testing.T) {
 	home, err := fixture.NewGPG()
 	if err != nil {
@@ -161,7 +166,10 @@ func TestSigners(t *testing.T) {
 	t.Cleanup(home.Close)
 	g := gnupg{t, home.Home()}
 	outcomes := map[string]bool{}
-	for _, s := range []*states{g.life("ed", "ed25519"), g.life("rsa", "rsa2048"), g.life("p521", "nistp521"), g.life("dsa", "dsa2048")} {
+	for _, s := range []*states{
+		g.life("ed", "ed25519"), g.life("rsa", "rsa2048"), g.life("p521", "nistp521"),
+		g.life("dsa", "dsa2048"),
+	} {
 		for i, a := range s.order {
 			for _, b := range s.order[i:] {
 				if s.name != "ed" && a != b {
@@ -222,17 +230,36 @@ func TestSigners_forms(t *testing.T) {
 	changed[user] = 'k'
 	told := 0
 	for name, file := range map[string]string{
-		"binary": b[0], "both": b[0] + b[1], "armored": a, "two blocks": a + e, "twice": b[0] + b[0], "binary after armor": a + b[1], "armor after binary": b[0] + e,
-		"marker": b[0] + packet(10, "PGP") + b[1], "trust": b[0] + packet(12, "xx") + b[1], "padding": b[0] + packet(21, "xx") + b[1], "unknown packet": b[0] + packet(60, "xx") + b[1],
-		"literal": b[0] + packet(11, "b\x00\x00\x00\x00\x00x") + b[1], "blank lines": b[0] + "\n\n" + b[1], "zero": b[0] + "\x00" + b[1], "cut": b[0] + b[1][:len(b[1])-9], "secret": b[0] + secret, "secret only": secret,
-		"packed": packet(8, "\x00"+b[0]), "packed beside it": b[0] + packet(8, "\x00"+b[1]), "secret packed": packet(8, "\x00"+secret), "secret armored": a + string(g.run("", "--armor", "--export-secret-keys", sigs[1].signer)),
-		"text before": "hello\n" + a, "text between": a + "hello\n" + e, "text after": a + "hello\n", "indented": a + strings.Replace(e, head, " "+head, 1), "spaces behind": a + strings.Replace(e, head, head+"  ", 1),
-		"no checksum": a + strings.Join(without, "\n"), "wrong checksum": a + strings.Join(wrong, "\n"), "wrong checksum first": strings.Join(wrong, "\n") + a, "no end": a + strings.Replace(e, tail, "", 1), "no end first": strings.Replace(a, tail, "", 1) + e,
-		"headers": a + strings.Replace(e, head+"\n", head+"\nComment: x\nFoo: y\n", 1), "odd header": a + strings.Replace(e, head+"\n", head+"\nComment:x\n", 1), "no blank line": a + strings.Replace(e, head+"\n\n", head+"\n", 1),
-		"blank with spaces": a + strings.Replace(e, head+"\n\n", head+"\n \t\n", 1), "CRLF": a + strings.ReplaceAll(e, "\n", "\r\n"), "CR": strings.ReplaceAll(a, "\n", "\r"), "lower case": a + strings.Replace(e, "BEGIN PGP PUBLIC", "Begin PGP Public", 1),
-		"end in a comment": strings.Replace(a, head+"\n", head+"\nComment: "+tail+"\n", 1) + e, "another kind": a + strings.ReplaceAll(e, "PUBLIC KEY BLOCK", "MESSAGE"), "byte order mark": "\xef\xbb\xbf" + a, "in one line": strings.ReplaceAll(a, "\n", ""),
-		"dash escaped": "- " + a, "quoted": "> " + strings.ReplaceAll(a, "\n", "\n> "), "user ID changed": string(changed), "key alone": b[0][:user-2], "clear-signed before": "-----BEGIN PGP SIGNED MESSAGE-----\n\nx\n" + a, "empty": "", "text": "hello",
-		"equals sign within": strings.Replace(a, "\n\n", "\n\n=\n", 1), "text in the block": strings.Replace(a, "\n"+tail, "\nhello!\n"+tail, 1), "long line": strings.Repeat("x", 30_000) + "\n" + a, "header twice": strings.Replace(a, head, head+"\n"+head, 1),
+		"binary": b[0], "both": b[0] + b[1], "armored": a, "two blocks": a + e, "twice": b[0] + b[0],
+		"binary after armor": a + b[1], "armor after binary": b[0] + e,
+		"marker": b[0] + packet(10, "PGP") + b[1], "trust": b[0] + packet(12, "xx") + b[1],
+		"padding": b[0] + packet(21, "xx") + b[1], "unknown packet": b[0] + packet(60, "xx") + b[1],
+		"literal": b[0] + packet(11, "b\x00\x00\x00\x00\x00x") + b[1], "blank lines": b[0] + "\n\n" + b[1],
+		"zero": b[0] + "\x00" + b[1], "cut": b[0] + b[1][:len(b[1])-9], "secret": b[0] + secret, "secret only": secret,
+		"packed": packet(8, "\x00"+b[0]), "packed beside it": b[0] + packet(8, "\x00"+b[1]),
+		"secret packed":  packet(8, "\x00"+secret),
+		"secret armored": a + string(g.run("", "--armor", "--export-secret-keys", sigs[1].signer)),
+		"text before":    "hello\n" + a, "text between": a + "hello\n" + e, "text after": a + "hello\n",
+		"indented": a + strings.Replace(e, head, " "+head, 1), "spaces behind": a + strings.Replace(e, head, head+"  ", 1),
+		"no checksum": a + strings.Join(without, "\n"), "wrong checksum": a + strings.Join(wrong, "\n"),
+		"wrong checksum first": strings.Join(wrong, "\n") + a, "no end": a + strings.Replace(e, tail, "", 1),
+		"no end first":      strings.Replace(a, tail, "", 1) + e,
+		"headers":           a + strings.Replace(e, head+"\n", head+"\nComment: x\nFoo: y\n", 1),
+		"odd header":        a + strings.Replace(e, head+"\n", head+"\nComment:x\n", 1),
+		"no blank line":     a + strings.Replace(e, head+"\n\n", head+"\n", 1),
+		"blank with spaces": a + strings.Replace(e, head+"\n\n", head+"\n \t\n", 1),
+		"CRLF":              a + strings.ReplaceAll(e, "\n", "\r\n"), "CR": strings.ReplaceAll(a, "\n", "\r"),
+		"lower case":       a + strings.Replace(e, "BEGIN PGP PUBLIC", "Begin PGP Public", 1),
+		"end in a comment": strings.Replace(a, head+"\n", head+"\nComment: "+tail+"\n", 1) + e,
+		"another kind":     a + strings.ReplaceAll(e, "PUBLIC KEY BLOCK", "MESSAGE"), "byte order mark": "\xef\xbb\xbf" + a,
+		"in one line":  strings.ReplaceAll(a, "\n", ""),
+		"dash escaped": "- " + a, "quoted": "> " + strings.ReplaceAll(a, "\n", "\n> "), "user ID changed": string(changed),
+		"key alone": b[0][:user-2], "clear-signed before": "-----BEGIN PGP SIGNED MESSAGE-----\n\nx\n" + a, "empty": "",
+		"text":               "hello",
+		"equals sign within": strings.Replace(a, "\n\n", "\n\n=\n", 1),
+		"text in the block":  strings.Replace(a, "\n"+tail, "\nhello!\n"+tail, 1),
+		"long line":          strings.Repeat("x", 30_000) + "\n" + a,
+		"header twice":       strings.Replace(a, head, head+"\n"+head, 1),
 	} {
 		got, err := usable([]byte(file))
 		if err != nil {
@@ -273,7 +300,8 @@ func TestSigners_unclear(t *testing.T) {
 	} {
 		if name == "a revoker" {
 			_ = export("revoked@example.com", "ed25519", "sign", "never")
-			g.run(fmt.Sprintf("addrevoker\n%s\ny\nsave\n", g.newest("curve@example.com")), "--no-batch", "--command-fd", "0", "--edit-key", g.newest("revoked@example.com"))
+			g.run(fmt.Sprintf("addrevoker\n%s\ny\nsave\n", g.newest("curve@example.com")), "--no-batch", "--command-fd", "0",
+				"--edit-key", g.newest("revoked@example.com"))
 			file = g.run("", "--export", "revoked@example.com")
 		}
 		if got, err := key.Signers([][]byte{file}, time.Now()); err == nil {

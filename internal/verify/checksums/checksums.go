@@ -1,4 +1,5 @@
-// Package checksums judges signed lists of checksums, as clients are published with them, and then the files that they name.
+// Package checksums judges signed lists of checksums, as clients are published with them, and then the files that
+// they name.
 package checksums
 
 import (
@@ -69,11 +70,12 @@ type File struct {
 	size int64
 }
 
-// Verify judges a signed list of checksums and then the files that it names. The signature comes first: names of
-// a list that nobody signed are not used. A file with another hash is a refusal (WrongDigest). A file that isn't there, or
-// can't be read, is unknown (FileMissing): nothing is known against it, and nothing for it; an incomplete download is not a
-// forgery, and must not be taken for a complete one either. A list with names that point out of the directory is refused
-// as a whole, whoever signed it. An error means that the input is too large or no signature at all.
+// Verify judges a signed list of checksums and then the files that it names. The signature comes first: names of a
+// list that nobody signed are not used. A file with another hash is a refusal (WrongDigest). A file that isn't there,
+// or can't be read, is unknown (FileMissing): nothing is known against it, and nothing for it; an incomplete download
+// is not a forgery, and must not be taken for a complete one either. A list with names that point out of the
+// directory is refused as a whole, whoever signed it. An error means that the input is too large or no signature at
+// all.
 func Verify(ctx context.Context, f List) (Answer, error) {
 	c := Answer{Files: []File{}}
 	if len(f.Signature) > MaxSize || len(f.Text) > MaxSize {
@@ -186,10 +188,12 @@ func (c *Answer) check(ctx context.Context, f List, list []File) {
 	}
 	switch {
 	case refused > 0:
-		c.set(verdict.Refuse, verdict.WrongDigest, "%d of %d files are not what was signed, first %s", refused, len(c.Files), first(verdict.Refuse).Name)
+		c.set(verdict.Refuse, verdict.WrongDigest, "%d of %d files are not what was signed, first %s", refused, len(c.Files),
+			first(verdict.Refuse).Name)
 	case unknown > 0:
 		w := first(verdict.Unknown)
-		c.set(verdict.Unknown, w.Reason, "%d of %d files could not be checked, first %s: %s", unknown, len(c.Files), w.Name, w.Message)
+		c.set(verdict.Unknown, w.Reason, "%d of %d files could not be checked, first %s: %s", unknown, len(c.Files),
+			w.Name, w.Message)
 	default:
 		c.set(verdict.Accept, "", "%d files are as signed by %s", len(c.Files), c.Signer)
 	}

@@ -44,7 +44,10 @@ func newWorld(t *testing.T) *world {
 // gpgSign runs gpg on text with these arguments and returns what it writes.
 func gpgSign(w *world, k *fixture.Key, text string, args ...string) []byte {
 	w.Helper()
-	cmd := exec.Command("gpg", append([]string{"--homedir", w.gpg.Home(), "--batch", "--quiet", "--no-tty", "--passphrase", "", "--pinentry-mode", "loopback", "--local-user", k.Fingerprint + "!"}, args...)...)
+	cmd := exec.Command("gpg", append([]string{
+		"--homedir", w.gpg.Home(), "--batch", "--quiet", "--no-tty", "--passphrase",
+		"", "--pinentry-mode", "loopback", "--local-user", k.Fingerprint + "!",
+	}, args...)...)
 	cmd.Stdin = strings.NewReader(text)
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
@@ -115,7 +118,8 @@ func TestVerify_forms(t *testing.T) {
 				}
 			}
 			f.Keys = [][]byte{other.Armored}
-			if c, err = Verify(t.Context(), f); err != nil || c.Verdict != verdict.Refuse || c.Reason != verdict.WrongKey || len(c.Files) != 0 {
+			if c, err = Verify(t.Context(), f); err != nil || c.Verdict != verdict.Refuse || c.Reason != verdict.WrongKey ||
+				len(c.Files) != 0 {
 				t.Errorf("another key: %+v %v", c, err)
 			}
 			if tt.detached {
@@ -142,7 +146,10 @@ func TestVerify_files(t *testing.T) {
 		reason     verdict.Reason
 		files      int
 	}{
-		{"right", sum("a") + "  a\n" + sum("b") + " *b\r\n\n# note\nSHA256 (c) = " + strings.ToUpper(sum("c")) + "\n", false, verdict.Accept, "", 3},
+		{
+			"right", sum("a") + "  a\n" + sum("b") + " *b\r\n\n# note\nSHA256 (c) = " + strings.ToUpper(sum("c")) + "\n", false,
+			verdict.Accept, "", 3,
+		},
 		{"another hash", sum("a") + "  a\n" + sum("a") + "  b\n", false, verdict.Refuse, verdict.WrongDigest, 2},
 		{"missing", sum("a") + "  a\n" + sum("x") + "  x\n", false, verdict.Unknown, verdict.FileMissing, 2},
 		{"missing, ignored", sum("a") + "  a\n" + sum("x") + "  x\n", true, verdict.Accept, "", 1},
@@ -207,15 +214,20 @@ func TestVerify_hostile(t *testing.T) {
 	}
 	list := checksums(t, w.dir, "a")
 	sig := gpgSign(w, w.key, list, "--sign")
-	if c, err := Verify(t.Context(), List{Signature: sig[:len(sig)-20], Keys: [][]byte{w.key.Binary}, Dir: dir}); err == nil && c.Verdict == verdict.Accept {
+	if c, err := Verify(t.Context(), List{
+		Signature: sig[:len(sig)-20], Keys: [][]byte{w.key.Binary},
+		Dir: dir,
+	}); err == nil && c.Verdict == verdict.Accept {
 		t.Errorf("cut off: %+v", c)
 	}
-	if c, err := Verify(t.Context(), List{Signature: sig, Keys: [][]byte{[]byte("no key")}, Dir: dir}); err != nil || c.Reason != verdict.KeyUnreadable {
+	if c, err := Verify(t.Context(), List{Signature: sig, Keys: [][]byte{[]byte("no key")}, Dir: dir}); err != nil ||
+		c.Reason != verdict.KeyUnreadable {
 		t.Errorf("no key: %+v %v", c, err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if c, err := Verify(ctx, List{Signature: sig, Keys: [][]byte{w.key.Binary}, Dir: dir}); err != nil || c.Verdict != verdict.Unknown || c.Reason != verdict.Timeout {
+	if c, err := Verify(ctx, List{Signature: sig, Keys: [][]byte{w.key.Binary}, Dir: dir}); err != nil ||
+		c.Verdict != verdict.Unknown || c.Reason != verdict.Timeout {
 		t.Errorf("interrupted: %+v %v", c, err)
 	}
 }

@@ -8,7 +8,8 @@ import (
 	"strings"
 )
 
-// describe names what a file is that readers don't take for a signature: the likeliest things that people have in its place.
+// describe names what a file is that readers don't take for a signature: the likeliest things that people have in its
+// place.
 func describe(b []byte) string {
 	text := bytes.TrimLeft(bytes.TrimPrefix(b, []byte("\xef\xbb\xbf")), " \t\r\n")
 	switch {

@@ -1,4 +1,5 @@
-// Package detached judges signature files without an image: one container signature, made by one of the keys, for what is wanted.
+// Package detached judges signature files without an image: one container signature, made by one of the keys, for
+// what is wanted.
 package detached
 
 import (
@@ -40,17 +41,19 @@ type Wanted struct {
 	// Reference is a docker reference; any if empty. If it has a digest, that one must have been signed, and its tag
 	// doesn't count, as for runtimes.
 	Reference string
-	// Identity says how references are compared: matchExact, matchRepoDigestOrExact or matchRepository, as in policy.json.
-	// The first two need a tag or a digest: a default would be a guess. Empty is matchRepoDigestOrExact, as in policy.json.
+	// Identity says how references are compared: matchExact, matchRepoDigestOrExact or matchRepository, as in
+	// policy.json. The first two need a tag or a digest: a default would be a guess. Empty is matchRepoDigestOrExact, as
+	// in policy.json.
 	Identity string
 }
 
 // defaultIdentity is that of a requirement without signedIdentity.
 const defaultIdentity = "matchRepoDigestOrExact"
 
-// Verify judges one signature file: a simple signature made by one of the keys (each the content of a key file), for what is
-// wanted. Readers that have these keys, and an image of that manifest under that reference, give the same answer. An error
-// means that what is wanted can't be used. Nothing is said of the image, and nothing of a key that isn't given.
+// Verify judges one signature file: a simple signature made by one of the keys (each the content of a key file), for
+// what is wanted. Readers that have these keys, and an image of that manifest under that reference, give the same
+// answer. An error means that what is wanted can't be used. Nothing is said of the image, and nothing of a key that
+// isn't given.
 func Verify(ctx context.Context, blob []byte, keys [][]byte, w Wanted) (Answer, error) {
 	want, err := w.reference()
 	if err != nil {
@@ -83,7 +86,8 @@ func (d *Answer) judge(ctx context.Context, blob []byte, keys [][]byte, proven f
 		d.set(verdict.Refuse, verdict.KeyUnreadable, "no public key inside the key files")
 		return
 	case gateErr != nil:
-		d.set(verdict.Unknown, verdict.LookasideNotSignature, "the file is %s: that is no signature (readers say: %v)", describe(blob), gateErr)
+		d.set(verdict.Unknown, verdict.LookasideNotSignature, "the file is %s: that is no signature (readers say: %v)",
+			describe(blob), gateErr)
 		return
 	}
 	if err := openpgp.CheckUnpacked(message, openpgp.MaxUnpacked); err != nil {
@@ -113,7 +117,8 @@ func (d *Answer) refused(err error, message []byte, c openpgp.Claims, known open
 	}
 	a, reason := mechanism.Reason(err, c, known)
 	if openpgp.IsDetached(message) && reason != verdict.Timeout {
-		d.set(verdict.Refuse, verdict.WeakOrUnsupported, "a detached signature with no content inside: readers want a signed message (gpg --sign)")
+		d.set(verdict.Refuse, verdict.WeakOrUnsupported,
+			"a detached signature with no content inside: readers want a signed message (gpg --sign)")
 		return
 	}
 	text := mechanism.Signature{Claims: c, Signer: d.Signer, Keys: known, Source: "key files given"}.Explain(reason, err)
@@ -132,9 +137,11 @@ func (d *Answer) compare(p openpgp.Payload, want reference.Named, w Wanted) {
 	case byDigest && p.Digest != digested.Digest():
 		d.set(verdict.Refuse, verdict.WrongDigest, "signed for %s, not for %s", d.Digest, digested.Digest())
 	case unusable != nil:
-		d.set(verdict.Refuse, verdict.WrongIdentity, "signed as %q, which is no reference: no identity accepts it", d.Reference)
+		d.set(verdict.Refuse, verdict.WrongIdentity, "signed as %q, which is no reference: no identity accepts it",
+			d.Reference)
 	case want != nil && !verify.MatchesIdentity(cmp.Or(w.Identity, defaultIdentity), want, d.Reference):
-		d.set(verdict.Refuse, verdict.WrongIdentity, "signed as %s, which %s does not accept for %s", d.Reference, cmp.Or(w.Identity, defaultIdentity), want)
+		d.set(verdict.Refuse, verdict.WrongIdentity, "signed as %s, which %s does not accept for %s", d.Reference,
+			cmp.Or(w.Identity, defaultIdentity), want)
 	case d.Signer == "":
 		d.set(verdict.Unknown, verdict.MechanismCannotTell, "well signed, but nobody knows by whom")
 	default:
@@ -181,7 +188,8 @@ func (w Wanted) reference() (reference.Named, error) {
 		return nil, fmt.Errorf("reference %q: %w", w.Reference, err)
 	}
 	if rule := cmp.Or(w.Identity, defaultIdentity); rule != "matchRepository" && reference.IsNameOnly(named) {
-		return nil, fmt.Errorf("reference %q: %s needs a tag or a digest; matchRepository compares repositories alone", w.Reference, rule)
+		return nil, fmt.Errorf("reference %q: %s needs a tag or a digest; matchRepository compares repositories alone",
+			w.Reference, rule)
 	}
 	if digested, ok := named.(reference.Digested); ok {
 		return reference.WithDigest(reference.TrimNamed(named), digested.Digest())

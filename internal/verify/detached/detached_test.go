@@ -64,12 +64,20 @@ func TestVerify(t *testing.T) {
 		reason            verdict.Reason
 	}{
 		{"alone", sig, both, "", "", verdict.Accept, ""},
-		{"two blocks in one file", sig, [][]byte{append(append([]byte{}, other.Armored...), key.Armored...)}, "", "", verdict.Accept, ""},
+		{
+			"two blocks in one file", sig,
+			[][]byte{append(append([]byte{}, other.Armored...), key.Armored...)},
+			"", "",
+			verdict.Accept, "",
+		},
 		{"digest", sig, both, digest, "", verdict.Accept, ""},
 		{"tag", sig, both, digest, "quay.io/corp/app:v1", verdict.Accept, ""},
 		{"by digest", sig, both, "", "docker://quay.io/corp/app@" + digest, verdict.Accept, ""},
 		{"other digest", sig, both, "sha256:" + strings.Repeat("0", 64), "", verdict.Refuse, verdict.WrongDigest},
-		{"other digest in the reference", sig, both, "", "quay.io/corp/app@sha256:" + strings.Repeat("0", 64), verdict.Refuse, verdict.WrongDigest},
+		{
+			"other digest in the reference", sig, both, "", "quay.io/corp/app@sha256:" + strings.Repeat("0", 64), verdict.Refuse,
+			verdict.WrongDigest,
+		},
 		{"other tag", sig, both, "", "quay.io/corp/app:v2", verdict.Refuse, verdict.WrongIdentity},
 		{"other repository", sig, both, "", "quay.io/corp/else:v1", verdict.Refuse, verdict.WrongIdentity},
 		{"other key", sig, [][]byte{other.Binary}, digest, "", verdict.Refuse, verdict.WrongKey},
@@ -131,7 +139,8 @@ func TestVerify_identity(t *testing.T) {
 		if d.Reason != tt.reason || (d.Verdict == verdict.Accept) != (tt.reason == "") {
 			t.Errorf("%s %s: %+v", tt.identity, tt.reference, d)
 		}
-		if d.Creator != "nodetrust fixture" || d.Timestamp == nil || time.Since(time.Unix(*d.Timestamp, 0)).Abs() > time.Hour {
+		if d.Creator != "nodetrust fixture" || d.Timestamp == nil ||
+			time.Since(time.Unix(*d.Timestamp, 0)).Abs() > time.Hour {
 			t.Errorf("creator and timestamp: %+v", d)
 		}
 	}
@@ -146,7 +155,8 @@ func TestVerify_identity(t *testing.T) {
 		}
 	}
 	for optional, ok := range map[string]bool{
-		`{}`: true, `{"other":[1]}`: true, `{"creator":"x","timestamp":1}`: true, `{"creator":1}`: false, `{"timestamp":"1"}`: false, `{"timestamp":1.5}`: false,
+		`{}`: true, `{"other":[1]}`: true, `{"creator":"x","timestamp":1}`: true, `{"creator":1}`: false,
+		`{"timestamp":"1"}`: false, `{"timestamp":1.5}`: false,
 	} {
 		text := string(fixture.Payload(digest, "quay.io/corp/app:v1"))
 		i := strings.Index(text, `,"optional":`)
@@ -168,12 +178,14 @@ func TestVerify_genuine(t *testing.T) {
 	}
 	const right = "RPM-GPG-KEY-redhat8-release"
 	const release = "567E347AD0044ADE55BA8A5F199E2F91FD431D51"
-	blob, err := os.ReadFile(filepath.Join(dir, "signatures", "sha256=0da6316466d60a3a4535d5fed3589feb0391989982fba59d47d4c729912d6363", "signature-1"))
+	blob, err := os.ReadFile(filepath.Join(dir, "signatures",
+		"sha256=0da6316466d60a3a4535d5fed3589feb0391989982fba59d47d4c729912d6363", "signature-1"))
 	check(t, err)
 	key, err := os.ReadFile(filepath.Join(dir, "keys", right))
 	check(t, err)
 	d, err := Verify(t.Context(), blob, [][]byte{key}, Wanted{
-		Digest: "sha256:0da6316466d60a3a4535d5fed3589feb0391989982fba59d47d4c729912d6363", Reference: "quay.io/openshift-release-dev/ocp-release:4.15.0-x86_64",
+		Digest:    "sha256:0da6316466d60a3a4535d5fed3589feb0391989982fba59d47d4c729912d6363",
+		Reference: "quay.io/openshift-release-dev/ocp-release:4.15.0-x86_64",
 	})
 	check(t, err)
 	if d.Verdict != verdict.Accept || d.Signer != release {

@@ -40,7 +40,8 @@ func newBench(t *testing.T) *bench {
 	t.Helper()
 	b := &bench{T: t, Parts: fixture.Parts{TB: t}}
 	b.gpg = b.GPG()
-	b.key, b.other = b.Key(b.gpg, "signer", fixture.KeyOptions{Algo: "ed25519"}), b.Key(b.gpg, "other", fixture.KeyOptions{Algo: "ed25519"})
+	b.key, b.other = b.Key(b.gpg, "signer", fixture.KeyOptions{Algo: "ed25519"}),
+		b.Key(b.gpg, "other", fixture.KeyOptions{Algo: "ed25519"})
 	img, err := fixture.Image("detached", "amd64")
 	check(t, err)
 	b.manifest, err = img.RawManifest()
@@ -52,7 +53,10 @@ func newBench(t *testing.T) *bench {
 // run has gpg work on what stdin holds.
 func (b *bench) run(stdin []byte, args ...string) []byte {
 	b.T.Helper()
-	cmd := exec.Command("gpg", append([]string{"--homedir", b.gpg.Home(), "--batch", "--yes", "--quiet", "--no-tty", "--passphrase", "", "--pinentry-mode", "loopback"}, args...)...)
+	cmd := exec.Command("gpg", append([]string{
+		"--homedir", b.gpg.Home(), "--batch", "--yes", "--quiet", "--no-tty",
+		"--passphrase", "", "--pinentry-mode", "loopback",
+	}, args...)...)
 	cmd.Stdin = bytes.NewReader(stdin)
 	out, err := cmd.Output()
 	if err != nil {
@@ -68,7 +72,8 @@ func (b *bench) library(file []byte, keys []byte, name, identity string) bool {
 	b.Write(filepath.Join(dir, "version"), []byte("Directory Transport Version: 1.1\n"))
 	b.Write(filepath.Join(dir, "manifest.json"), b.manifest)
 	b.Write(filepath.Join(dir, "signature-1"), file)
-	policy, err := signature.NewPolicyFromBytes(fmt.Appendf(nil, `{"default":[{"type":"signedBy","keyType":"GPGKeys","keyData":%q,"signedIdentity":{"type":%q}}]}`,
+	policy, err := signature.NewPolicyFromBytes(fmt.Appendf(nil,
+		`{"default":[{"type":"signedBy","keyType":"GPGKeys","keyData":%q,"signedIdentity":{"type":%q}}]}`,
 		base64.StdEncoding.EncodeToString(keys), identity))
 	check(b.T, err)
 	at, err := directory.NewReference(dir)
@@ -87,7 +92,8 @@ func (b *bench) library(file []byte, keys []byte, name, identity string) bool {
 	pc, err := signature.NewPolicyContext(policy)
 	check(b.T, err)
 	defer func() { check(b.T, pc.Destroy()) }()
-	allowed, _ := pc.IsRunningImageAllowed(context.Background(), image.UnparsedInstanceWithReference(image.UnparsedInstance(src, nil), ref))
+	allowed, _ := pc.IsRunningImageAllowed(context.Background(),
+		image.UnparsedInstanceWithReference(image.UnparsedInstance(src, nil), ref))
 	return allowed
 }
 
@@ -159,7 +165,10 @@ func TestVerify_forms(t *testing.T) {
 		{"armored public key", b.key.Armored, "an armored public key"},
 		{"secret key", b.run(nil, "--export-secret-keys", b.key.Fingerprint), "an OpenPGP secret key"},
 		{"bundle", bundle, "a sigstore bundle (JSON)"},
-		{"sigstore in a directory", []byte("\x00sigstore-json\n{\"mimeType\":\"a\",\"payload\":\"\",\"annotations\":{}}"), "a sigstore signature in the form of a dir: image"},
+		{
+			"sigstore in a directory", []byte("\x00sigstore-json\n{\"mimeType\":\"a\",\"payload\":\"\",\"annotations\":{}}"),
+			"a sigstore signature in the form of a dir: image",
+		},
 		{"JSON", []byte(`[1]`), "the file is JSON"},
 		{"the payload itself", payload, "which nobody signed"},
 		{"cosign", []byte(base64.StdEncoding.EncodeToString(make([]byte, 70)) + "\n"), "base64 text"},
@@ -177,7 +186,8 @@ func TestVerify_forms(t *testing.T) {
 			if tt.want == "" && d.Verdict != verdict.Accept && tt.what != "by two" || !strings.Contains(d.Message, tt.want) {
 				t.Errorf("%s %s: %s, want %q", d.Verdict, d.Reason, d.Message, tt.want)
 			}
-			if strings.HasPrefix(d.Message, "the file is ") && (d.Verdict != verdict.Unknown || d.Reason != verdict.LookasideNotSignature) {
+			if strings.HasPrefix(d.Message, "the file is ") &&
+				(d.Verdict != verdict.Unknown || d.Reason != verdict.LookasideNotSignature) {
 				t.Errorf("%s %s: %s", d.Verdict, d.Reason, d.Message)
 			}
 		})
@@ -187,17 +197,19 @@ func TestVerify_forms(t *testing.T) {
 // TestVerify_payloads: readers take the same JSON.
 func TestVerify_payloads(t *testing.T) {
 	b := newBench(t)
-	whole := `{"critical":{"identity":{"docker-reference":"` + name + `"},"image":{"docker-manifest-digest":"` + b.digest + `"},"type":"atomic container signature"},"optional":{}}`
+	whole := `{"critical":{"identity":{"docker-reference":"` + name + `"},"image":{"docker-manifest-digest":"` + b.digest +
+		`"},"type":"atomic container signature"},"optional":{}}`
 	without := strings.TrimSuffix(whole, `,"optional":{}}`)
 	for what, tt := range map[string]struct {
 		payload string
 		accept  bool
 	}{
-		"right":                   {whole, true},
-		"timestamp null":          {without + `,"optional":{"timestamp":null}}`, true},
-		"creator null":            {without + `,"optional":{"creator":null}}`, true},
-		"twice critical":          {without + `,` + whole[1:], false},
-		"twice the digest":        {strings.Replace(whole, `"docker-manifest-digest"`, `"docker-manifest-digest":"sha256:00","docker-manifest-digest"`, 1), false},
+		"right":          {whole, true},
+		"timestamp null": {without + `,"optional":{"timestamp":null}}`, true},
+		"creator null":   {without + `,"optional":{"creator":null}}`, true},
+		"twice critical": {without + `,` + whole[1:], false},
+		"twice the digest": {strings.Replace(whole, `"docker-manifest-digest"`,
+			`"docker-manifest-digest":"sha256:00","docker-manifest-digest"`, 1), false},
 		"twice creator":           {without + `,"optional":{"creator":"a","creator":"b"}}`, false},
 		"Critical":                {strings.Replace(whole, "critical", "Critical", 1), false},
 		"Docker-Reference":        {strings.Replace(whole, "docker-ref", "Docker-Ref", 1), false},
@@ -231,7 +243,8 @@ func TestVerify_identities(t *testing.T) {
 	b := newBench(t)
 	at := "@" + b.digest
 	signed := []string{
-		"r.example/a/b:v1" + at, "r.example/a/b", "r.example/a/b:v1", "r.example/a/b" + at, "r.example/a/c:v1", "docker.io/library/busybox:v1",
+		"r.example/a/b:v1" + at, "r.example/a/b", "r.example/a/b:v1", "r.example/a/b" + at, "r.example/a/c:v1",
+		"docker.io/library/busybox:v1",
 		"r.example/A/b:v1", "docker://r.example/a/b:v1",
 	}
 	wanted := []string{"r.example/a/b:v1", "r.example/a/b:v2" + at, "busybox:v1"}

@@ -29,9 +29,12 @@ func (a *Attachment) File() ([]byte, error) {
 	return append([]byte("\x00sigstore-json\n"), b...), err
 }
 
-// Complete returns un, whose manifest is blob and has this digest, with the sigstore attachments that it has. The library takes
-// these from sources of its own only, so an image that has some becomes a directory, whose reference isn't the image's.
-func (s *Source) Complete(ctx context.Context, un *image.UnparsedImage, blob []byte, d digest.Digest) (*image.UnparsedImage, error) {
+// Complete returns un, whose manifest is blob and has this digest, with the sigstore attachments that it has. The
+// library takes these from sources of its own only, so an image that has some becomes a directory, whose reference
+// isn't the image's.
+func (s *Source) Complete(ctx context.Context, un *image.UnparsedImage, blob []byte,
+	d digest.Digest,
+) (*image.UnparsedImage, error) {
 	attached, err := s.attachments(ctx, d)
 	if err != nil || len(attached) == 0 {
 		return un, s.fail(err)

@@ -1,5 +1,6 @@
-// Package fetch reads manifests and signatures of many images as the image library does where nothing unusual happens, but over
-// connections and with tokens that are used for all of them. Whatever is unusual it leaves to the library.
+// Package fetch reads manifests and signatures of many images as the image library does where nothing unusual
+// happens, but over connections and with tokens that are used for all of them. Whatever is unusual it leaves to the
+// library.
 package fetch
 
 import (
@@ -25,14 +26,14 @@ import (
 	"github.com/nodetrust/nodetrust/internal/verify/registriesd"
 )
 
-// irregularError says that an image can't be read in the simple way that a fetcher knows. It decides nothing: the library
-// is to read the image then, and its errors are those that count.
+// irregularError says that an image can't be read in the simple way that a fetcher knows. It decides nothing: the
+// library is to read the image then, and its errors are those that count.
 type irregularError struct{ error }
 
 func irregular(format string, args ...any) error { return &irregularError{fmt.Errorf(format, args...)} }
 
-// Fetcher reads images. It may be used by several goroutines. It knows registries, mirrors, bearer and basic authentication and
-// web lookasides.
+// Fetcher reads images. It may be used by several goroutines. It knows registries, mirrors, bearer and basic
+// authentication and web lookasides.
 type Fetcher struct {
 	hosts *polite.Hosts
 	// impatient fetchers take "later" for an answer.
@@ -90,8 +91,8 @@ type Image struct {
 	MaxSignatures, MaxSize int
 }
 
-// Open reads the image's manifest from the place that a runtime would read it from. An error is a *polite.ThrottledError or says
-// that the library is to try.
+// Open reads the image's manifest from the place that a runtime would read it from. An error is a
+// *polite.ThrottledError or says that the library is to try.
 func (f *Fetcher) Open(ctx context.Context, im Image) (*Source, error) {
 	named := im.Ref.DockerReference()
 	if named == nil {

@@ -111,8 +111,8 @@ func (r recorder) CloseIdleConnections() {
 }
 
 // Words are what a registry says to its refusal: code and message in the form of the registry protocol, or a line of
-// text. At most 500 bytes, printable, without credentials; "" for a web page, for JSON that is too long to be read to its
-// end, or nothing.
+// text. At most 500 bytes, printable, without credentials; "" for a web page, for JSON that is too long to be read to
+// its end, or nothing.
 func (r Request) Words() string {
 	var body struct {
 		Errors []struct {

@@ -16,8 +16,8 @@ import (
 	"github.com/nodetrust/nodetrust/internal/verify/traffic"
 )
 
-// Limits in bytes. The library takes a manifest of up to 4 MiB and 128 signatures; so much is rare, and a fetcher reads many
-// images at a time: it leaves what is larger to the library.
+// Limits in bytes. The library takes a manifest of up to 4 MiB and 128 signatures; so much is rare, and a fetcher
+// reads many images at a time: it leaves what is larger to the library.
 const (
 	maxTokenSize = 256 << 10
 	maxHeader    = 256 << 10
@@ -25,7 +25,8 @@ const (
 	maxError     = 64 << 10
 	// maxList is for all signatures of an image at one place.
 	maxList = 256 << 10
-	// libraryList is how many signatures at a lookaside make the library give up: it doesn't ask whether there is one more.
+	// libraryList is how many signatures at a lookaside make the library give up: it doesn't ask whether there is one
+	// more.
 	libraryList = 128
 )
 

@@ -75,7 +75,8 @@ func (s *Source) authorization(ctx context.Context, p pong) (string, error) {
 		return "", irregular("authentication of another kind")
 	}
 	scope := "repository:" + reference.Path(s.physical.DockerReference()) + ":pull"
-	t, err := s.registry.tokens.Do(ctx, scope+" "+s.auth.Username, func() (token, error) { return s.token(ctx, p, c, scope) })
+	t, err := s.registry.tokens.Do(ctx, scope+" "+s.auth.Username,
+		func() (token, error) { return s.token(ctx, p, c, scope) })
 	return "Bearer " + t.value, err
 }
 
@@ -135,8 +136,11 @@ func (s *Source) readManifest(ctx context.Context, tagOrDigest string) ([]byte, 
 	return blob, contentType, nil
 }
 
-// Beside asks the registry for something of the repository, of at most limit bytes: status and body are what it answers.
-func (s *Source) Beside(ctx context.Context, limit int, accept string, path ...string) (status int, body []byte, err error) {
+// Beside asks the registry for something of the repository, of at most limit bytes: status and body are what it
+// answers.
+func (s *Source) Beside(ctx context.Context, limit int, accept string, path ...string) (status int, body []byte,
+	err error,
+) {
 	body, _, err = s.api(as(ctx, Other), strings.Join(path, "/"), limit, http.Header{"Accept": {accept}})
 	var other *statusError
 	switch {
@@ -208,11 +212,12 @@ func (s *Source) signatures(ctx context.Context, instance *digest.Digest) ([][]b
 	return s.simple(ctx, d)
 }
 
-// simple returns the signatures at the lookaside. It is asked with the TLS settings of the registry that the image is from, so
-// only an image of a registry with the same settings may have the answer.
+// simple returns the signatures at the lookaside. It is asked with the TLS settings of the registry that the image is
+// from, so only an image of a registry with the same settings may have the answer.
 func (s *Source) simple(ctx context.Context, d digest.Digest) ([][]byte, error) {
 	at, _ := s.image.Registries.Lookaside(s.physical)
-	return s.fetcher.lists.Do(ctx, s.registry.identity+" "+at+"@"+d.String(), func() ([][]byte, error) { return s.lookaside(ctx, at, d) })
+	return s.fetcher.lists.Do(ctx, s.registry.identity+" "+at+"@"+d.String(),
+		func() ([][]byte, error) { return s.lookaside(ctx, at, d) })
 }
 
 // digest is the one that signatures are looked up by.
@@ -220,7 +225,8 @@ func (s *Source) digest(instance *digest.Digest) (digest.Digest, error) {
 	if instance != nil {
 		return *instance, instance.Validate()
 	}
-	if named, ok := s.physical.DockerReference().(reference.Canonical); ok && named.Digest().Algorithm() == digest.Canonical {
+	if named, ok := s.physical.DockerReference().(reference.Canonical); ok &&
+		named.Digest().Algorithm() == digest.Canonical {
 		return named.Digest(), nil
 	}
 	return manifest.Digest(s.manifest)

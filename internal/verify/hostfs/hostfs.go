@@ -1,4 +1,5 @@
-// Package hostfs reads files of a host whose root directory may lie anywhere on this machine, as a process of that host would.
+// Package hostfs reads files of a host whose root directory may lie anywhere on this machine, as a process of that
+// host would.
 package hostfs
 
 import (
@@ -11,10 +12,10 @@ import (
 	"syscall"
 )
 
-// Root is the root directory of a host; "" and "/" are this machine as it is. Paths are those that a process of the host
-// would use, and errors name them so. Symbolic links are followed as that process would follow them: an absolute target is
-// taken below the root, and ".." stops there. The os.Root of the standard library refuses absolute links instead, which real
-// hosts have.
+// Root is the root directory of a host; "" and "/" are this machine as it is. Paths are those that a process of the
+// host would use, and errors name them so. Symbolic links are followed as that process would follow them: an absolute
+// target is taken below the root, and ".." stops there. The os.Root of the standard library refuses absolute links
+// instead, which real hosts have.
 type Root string
 
 // ThisMachine is the machine that this program runs on.
@@ -58,8 +59,8 @@ func (r Root) Real(path string) (string, error) {
 	return filepath.Join(string(r), done), nil
 }
 
-// ReadFile reads a regular file of at most limit bytes; what leads to /dev/null is an empty one, as it is for runtimes. Anything else, a
-// pipe for example, is an error and never waited for.
+// ReadFile reads a regular file of at most limit bytes; what leads to /dev/null is an empty one, as it is for
+// runtimes. Anything else, a pipe for example, is an error and never waited for.
 func (r Root) ReadFile(path string, limit int64) ([]byte, error) {
 	f, err := r.Open(path)
 	if err != nil {

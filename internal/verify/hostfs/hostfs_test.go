@@ -31,15 +31,18 @@ func TestRoot(t *testing.T) {
 		must(os.Symlink(target, filepath.Join(root, name)))
 	}
 	for path, want := range map[string]string{
-		"/etc/file": "of the host", "etc/file": "of the host", "/etc/../etc/./file": "of the host", "/usr/file": "of the host",
-		"/absolute": "of the host", "/relative": "of the host", "/up": "of the host", "/twice": "of the host", "/../etc/file": "of the host",
+		"/etc/file": "of the host", "etc/file": "of the host", "/etc/../etc/./file": "of the host",
+		"/usr/file": "of the host",
+		"/absolute": "of the host", "/relative": "of the host", "/up": "of the host", "/twice": "of the host",
+		"/../etc/file": "of the host",
 	} {
 		if b, err := Root(root).ReadFile(path, 11); err != nil || string(b) != want {
 			t.Errorf("%s: %q, %v", path, b, err)
 		}
 	}
 	for path, want := range map[string]error{
-		"/out": fs.ErrNotExist, "/up-and-out": fs.ErrNotExist, "/none": fs.ErrNotExist, "/loop": syscall.ELOOP, "/etc/pipe": nil, "/etc/dir": nil,
+		"/out": fs.ErrNotExist, "/up-and-out": fs.ErrNotExist, "/none": fs.ErrNotExist, "/loop": syscall.ELOOP,
+		"/etc/pipe": nil, "/etc/dir": nil,
 	} {
 		b, err := Root(root).ReadFile(path, 100)
 		if err == nil || want != nil && !errors.Is(err, want) {
@@ -49,7 +52,8 @@ func TestRoot(t *testing.T) {
 			t.Errorf("%s: the error %v doesn't name the path as the host knows it", path, err)
 		}
 	}
-	if _, err := Root(root).ReadFile("/etc/file", 10); err == nil || !strings.Contains(err.Error(), "larger than 10 bytes") {
+	if _, err := Root(root).ReadFile("/etc/file", 10); err == nil ||
+		!strings.Contains(err.Error(), "larger than 10 bytes") {
 		t.Errorf("too large: %v", err)
 	}
 	entries, err := Root(root).ReadDir("/usr")

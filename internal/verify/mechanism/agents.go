@@ -7,11 +7,11 @@ import (
 	"time"
 )
 
-// WithoutAgents tells gpg to start no agent for keyrings that are made in dir before the returned function is called. The
-// library makes a keyring, then gpgme asks gpg for its version, which takes some milliseconds, and only then gpg reads
-// the keyring's configuration: time enough to put it there. Should that be late once, an agent is started as usual and
-// ends with its keyring. Looking four times a millisecond is cheaper than inotify, which takes longer to close than gpg
-// to judge, and of which a user has 128 instances only.
+// WithoutAgents tells gpg to start no agent for keyrings that are made in dir before the returned function is called.
+// The library makes a keyring, then gpgme asks gpg for its version, which takes some milliseconds, and only then gpg
+// reads the keyring's configuration: time enough to put it there. Should that be late once, an agent is started as
+// usual and ends with its keyring. Looking four times a millisecond is cheaper than inotify, which takes longer to
+// close than gpg to judge, and of which a user has 128 instances only.
 func WithoutAgents(dir string) (stop func()) {
 	if dir == "" {
 		return func() {}

@@ -26,12 +26,13 @@ import (
 // Name is the OpenPGP mechanism this program judges signatures with.
 const Name = "gpgme"
 
-// SkipGPGConf makes gpgme look for gpg in $PATH itself instead of asking gpgconf where it is, which takes three processes
-// one after the other. What gpg judges is the same. It has effect only before gpgme is used for the first time.
+// SkipGPGConf makes gpgme look for gpg in $PATH itself instead of asking gpgconf where it is, which takes three
+// processes one after the other. What gpg judges is the same. It has effect only before gpgme is used for the first
+// time.
 func SkipGPGConf() { C.nt_disable_gpgconf() }
 
-// WarmUp makes gpgme look for its engines now, which takes several short processes, one after the other: while the registry
-// is asked that costs no time. Whoever uses gpgme meanwhile waits for it.
+// WarmUp makes gpgme look for its engines now, which takes several short processes, one after the other: while the
+// registry is asked that costs no time. Whoever uses gpgme meanwhile waits for it.
 func WarmUp() { _ = gpgme.EngineCheckVersion(gpgme.ProtocolOpenPGP) }
 
 // Engine names the versions of gpgme, gpg and gpg's libgcrypt, as far as they can be told.

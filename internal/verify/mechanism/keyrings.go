@@ -11,10 +11,10 @@ import (
 	"go.podman.io/image/v5/signature"
 )
 
-// Keyrings are imported sets of keys, each used for many signatures. The library imports the keys anew for every signature
-// and requirement, which takes gpg two of three processes. What a keyring answers here is either the library's own word
-// (the mechanism is the library's, and so is the reading of what was signed), or nothing, and then the library is
-// asked from the start. It lives as long as its policy.
+// Keyrings are imported sets of keys, each used for many signatures. The library imports the keys anew for every
+// signature and requirement, which takes gpg two of three processes. What a keyring answers here is either the
+// library's own word (the mechanism is the library's, and so is the reading of what was signed), or nothing, and then
+// the library is asked from the start. It lives as long as its policy.
 type Keyrings struct {
 	// around runs around each import of keys.
 	around func() (stop func())
@@ -29,7 +29,8 @@ type Keyrings struct {
 	busy   sync.WaitGroup // imports and verifications under way
 }
 
-// Keyring is one set of keys. A mechanism is used by one goroutine at a time, so there may be several with the same keys.
+// Keyring is one set of keys. A mechanism is used by one goroutine at a time, so there may be several with the same
+// keys.
 type Keyring struct {
 	data []byte
 	free chan *loaded
@@ -53,7 +54,8 @@ type loaded struct {
 // CloseTimeout is how long gpg is given to come to an end that it is no longer needed for.
 const CloseTimeout = 400 * time.Millisecond
 
-// NewKeyrings makes a set of keyrings in which there is none yet; around runs around each import of keys. Close it after use.
+// NewKeyrings makes a set of keyrings in which there is none yet; around runs around each import of keys. Close it
+// after use.
 func NewKeyrings(around func() (stop func())) *Keyrings {
 	return &Keyrings{around: around, rings: map[[sha256.Size]byte]*Keyring{}, gone: make(chan struct{})}
 }
@@ -71,7 +73,10 @@ func (k *Keyrings) Get(data []byte) *Keyring {
 	}
 	r, ok := k.rings[sum]
 	if !ok {
-		r = &Keyring{data: data, free: make(chan *loaded, mechanisms()), useless: make(chan struct{}), subkeys: map[string]bool{}}
+		r = &Keyring{
+			data: data, free: make(chan *loaded, mechanisms()), useless: make(chan struct{}),
+			subkeys: map[string]bool{},
+		}
 		k.rings[sum] = r
 	}
 	return r
@@ -183,7 +188,9 @@ func (k *Keyrings) take(ctx context.Context, r *Keyring) *loaded {
 // Verify has one of the keyring's mechanisms judge a signature. The content and the signer's fingerprint are those of a
 // signature that is good; ids are the keyring's keys. An error of type InvalidSignatureError is the library's refusal;
 // any other says that nothing is known.
-func (k *Keyrings) Verify(ctx context.Context, r *Keyring, blob []byte) (content []byte, signer string, ids []string, err error) {
+func (k *Keyrings) Verify(ctx context.Context, r *Keyring, blob []byte) (content []byte, signer string, ids []string,
+	err error,
+) {
 	if !k.start() {
 		return nil, "", nil, errors.New("the policy was closed")
 	}
@@ -215,8 +222,8 @@ func (k *Keyrings) Verify(ctx context.Context, r *Keyring, blob []byte) (content
 	}
 }
 
-// Close removes all keyrings. A gpg that hangs is not waited for longer than CloseTimeout: its keyring is removed when it ends, if
-// this process lives then, and ended is false.
+// Close removes all keyrings. A gpg that hangs is not waited for longer than CloseTimeout: its keyring is removed
+// when it ends, if this process lives then, and ended is false.
 func (k *Keyrings) Close() (ended bool) {
 	k.mu.Lock()
 	if !k.closed {

@@ -27,7 +27,8 @@ func (s *slow) Close() error {
 	return nil
 }
 
-// TestClose_late: a keyring that is in use when all are closed is not waited for long, and removed when it is given back.
+// TestClose_late: a keyring that is in use when all are closed is not waited for long, and removed when it is given
+// back.
 func TestClose_late(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := NewKeyrings(func() (stop func()) { return func() {} })

@@ -1,5 +1,5 @@
-// Package mechanism is what judges OpenPGP signatures: gpg through gpgme or, in a build without cgo, pure Go. It asks the image
-// library's mechanism of that name and says what its answers mean.
+// Package mechanism is what judges OpenPGP signatures: gpg through gpgme or, in a build without cgo, pure Go. It asks
+// the image library's mechanism of that name and says what its answers mean.
 package mechanism
 
 import (
@@ -19,8 +19,8 @@ import (
 // ErrNoKey is what the library says of key files in which the mechanism finds nothing to use.
 const ErrNoKey = signature.PolicyRequirementError("No public keys imported")
 
-// Keys are the keys in key files. Where nothing is found in a file the mechanism is asked, which knows forms of key files that are
-// not known here. An error says that it couldn't be asked.
+// Keys are the keys in key files. Where nothing is found in a file the mechanism is asked, which knows forms of key
+// files that are not known here. An error says that it couldn't be asked.
 func Keys(files [][]byte) (openpgp.Keys, error) {
 	keys := openpgp.ParseKeys(files)
 	for _, file := range files {
@@ -42,9 +42,11 @@ func Keys(files [][]byte) (openpgp.Keys, error) {
 	return keys, nil
 }
 
-// Verify is what was signed, and the fingerprint of the key or subkey that made the signature, which is never empty, if one of the
-// keys made it: files are key files, and keys what is in them.
-func Verify(ctx context.Context, signed []byte, files [][]byte, keys openpgp.Keys) (content []byte, signer string, err error) {
+// Verify is what was signed, and the fingerprint of the key or subkey that made the signature, which is never empty,
+// if one of the keys made it: files are key files, and keys what is in them.
+func Verify(ctx context.Context, signed []byte, files [][]byte, keys openpgp.Keys) (content []byte, signer string,
+	err error,
+) {
 	mech, ids, err := signature.NewEphemeralGPGSigningMechanism(openpgp.Ring(files))
 	if err != nil {
 		return nil, "", err
@@ -67,8 +69,8 @@ func Verify(ctx context.Context, signed []byte, files [][]byte, keys openpgp.Key
 	return content, signer, nil
 }
 
-// Reason says why the mechanism didn't accept a signature: by the type of err, and only where that leaves several causes by
-// what the signature claims.
+// Reason says why the mechanism didn't accept a signature: by the type of err, and only where that leaves several
+// causes by what the signature claims.
 func Reason(err error, c openpgp.Claims, keys openpgp.Keys) (verdict.Answer, verdict.Reason) {
 	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
 		return verdict.Unknown, verdict.Timeout

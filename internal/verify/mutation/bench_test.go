@@ -54,7 +54,8 @@ type scene struct {
 
 func (s *scene) reference() string { return host + "/" + s.repo + s.asked }
 
-// bench is a registry and a lookaside of one worker, which send one scene after another, and the policies that judge it.
+// bench is a registry and a lookaside of one worker, which send one scene after another, and the policies that judge
+// it.
 type bench struct {
 	dir      string
 	server   *httptest.Server
@@ -100,9 +101,11 @@ func newBench(t testing.TB, blobs map[string][]byte, policies [][]demand) *bench
 	b.server = httptest.NewServer(http.HandlerFunc(b.serve))
 	t.Cleanup(b.server.Close)
 	at := strings.TrimPrefix(b.server.URL, "http://")
-	conf := b.write(t, "registries.conf", fmt.Sprintf("[[registry]]\nprefix = %q\nlocation = %q\ninsecure = true\n", host, at))
+	conf := b.write(t, "registries.conf", fmt.Sprintf("[[registry]]\nprefix = %q\nlocation = %q\ninsecure = true\n", host,
+		at))
 	b.write(t, "registries.d/lab.yaml", fmt.Sprintf("docker:\n  %s:\n    lookaside: %s/sig\n", at, b.server.URL))
-	b.write(t, "attached.d/lab.yaml", fmt.Sprintf("docker:\n  %s:\n    use-sigstore-attachments: true\n    lookaside: %s/sig\n", at, b.server.URL))
+	b.write(t, "attached.d/lab.yaml", fmt.Sprintf(
+		"docker:\n  %s:\n    use-sigstore-attachments: true\n    lookaside: %s/sig\n", at, b.server.URL))
 	for i, ds := range policies {
 		p := &policyFile{requires: ds}
 		var requirements []string
@@ -120,8 +123,9 @@ func newBench(t testing.TB, blobs map[string][]byte, policies [][]demand) *bench
 		must(t, err)
 		t.Cleanup(func() { p.nodetrust.Close() })
 		p.sys = types.SystemContext{
-			SystemRegistriesConfPath: conf, SystemRegistriesConfDirPath: filepath.Join(b.dir, "none"), RegistriesDirPath: registriesD,
-			OSChoice: "linux", ArchitectureChoice: "amd64", DockerAuthConfig: &types.DockerAuthConfig{},
+			SystemRegistriesConfPath: conf, SystemRegistriesConfDirPath: filepath.Join(b.dir, "none"),
+			RegistriesDirPath: registriesD,
+			OSChoice:          "linux", ArchitectureChoice: "amd64", DockerAuthConfig: &types.DockerAuthConfig{},
 		}
 		p.library, err = signature.NewPolicyFromFile(p.path)
 		must(t, err)
@@ -212,8 +216,8 @@ func caught(f func() error) (err error) {
 }
 
 // library pulls what is asked for as far as the manifest, and returns its bytes. The steps are those of the library's
-// copy.Image from docker:// to dir:, in its order; configuration and layers are not fetched, for nodetrust says nothing of
-// them, but must have names. copy itself would bring 40 modules into go.mod.
+// copy.Image from docker:// to dir:, in its order; configuration and layers are not fetched, for nodetrust says
+// nothing of them, but must have names. copy itself would bring 40 modules into go.mod.
 func (b *bench) library(p *policyFile, s *scene) (pulled []byte, err error) {
 	err = caught(func() (err error) {
 		pulled, err = pull(p, s.reference())
@@ -258,7 +262,9 @@ func pull(p *policyFile, reference string) ([]byte, error) {
 	return pullOne(ctx, p, pc, image.UnparsedInstance(src, &chosen))
 }
 
-func pullOne(ctx context.Context, p *policyFile, pc *signature.PolicyContext, one *image.UnparsedImage) ([]byte, error) {
+func pullOne(ctx context.Context, p *policyFile, pc *signature.PolicyContext,
+	one *image.UnparsedImage,
+) ([]byte, error) {
 	body, kind, err := one.Manifest(ctx)
 	if err != nil {
 		return nil, err
@@ -277,7 +283,8 @@ func pullOne(ctx context.Context, p *policyFile, pc *signature.PolicyContext, on
 		return nil, err
 	}
 	blobs := img.LayerInfos()
-	if m := manifest.NormalizedMIMEType(kind); m != manifest.DockerV2Schema1MediaType && m != manifest.DockerV2Schema1SignedMediaType {
+	if m := manifest.NormalizedMIMEType(kind); m != manifest.DockerV2Schema1MediaType &&
+		m != manifest.DockerV2Schema1SignedMediaType {
 		blobs = append(blobs, img.ConfigInfo()) // dir: would take an image without one
 	}
 	for _, b := range blobs {

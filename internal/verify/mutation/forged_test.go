@@ -23,7 +23,10 @@ type forged struct {
 func allForged() []forged {
 	var out []forged
 	for _, shape := range []fixture.Shape{fixture.Schema1, fixture.OCIImage, fixture.Schema2, fixture.OCIIndex} {
-		for _, kind := range []string{schema1JWS, schema1, dockerImage, ociImage, dockerList, ociIndex, "application/json", "text/plain", ""} {
+		for _, kind := range []string{
+			schema1JWS, schema1, dockerImage, ociImage, dockerList, ociIndex, "application/json",
+			"text/plain", "",
+		} {
 			out = append(out, forged{shape, kind})
 		}
 	}
@@ -35,10 +38,16 @@ func (f forged) String() string { return string(f.shape) + " as " + f.kind }
 // body is the manifest in place of honest.
 func (f forged) body(t testing.TB, p *pool, honest []byte) []byte {
 	t.Helper()
-	out := fixture.Forgery{Shape: f.shape, Name: "team/app", Tag: "docker", Config: p.config["evil"], Layers: []fixture.Blob{p.layer["evil"]}}
+	out := fixture.Forgery{
+		Shape: f.shape, Name: "team/app", Tag: "docker", Config: p.config["evil"],
+		Layers: []fixture.Blob{p.layer["evil"]},
+	}
 	if f.shape == fixture.OCIIndex {
 		old := p.images["old"] // an older image, and signed
-		out.Layers = []fixture.Blob{{MediaType: old.kind, Digest: sum(old.body), Size: int64(len(old.body)), Platform: map[string]string{"os": "linux", "architecture": "amd64"}}}
+		out.Layers = []fixture.Blob{{
+			MediaType: old.kind, Digest: sum(old.body), Size: int64(len(old.body)),
+			Platform: map[string]string{"os": "linux", "architecture": "amd64"},
+		}}
 	}
 	b, err := fixture.Forge(honest, out)
 	must(t, err)
@@ -49,7 +58,8 @@ func (f forged) body(t testing.TB, p *pool, honest []byte) []byte {
 func wantForged(t *testing.T, v verdict.Verdict, err error) {
 	t.Helper()
 	if err != nil || v.Verdict != verdict.Refuse || v.Reason != verdict.ManifestForged || v.Message == "" || v.Hint == "" {
-		t.Errorf("want a refusal for %s, got %s/%s %q %q %v", verdict.ManifestForged, v.Verdict, v.Reason, v.Message, v.Hint, err)
+		t.Errorf("want a refusal for %s, got %s/%s %q %q %v", verdict.ManifestForged, v.Verdict, v.Reason, v.Message,
+			v.Hint, err)
 	}
 }
 
@@ -103,8 +113,10 @@ func TestForgedMirror(t *testing.T) {
 	p := newPool(t)
 	b := newBench(t, p.blobs, p.policies()[:1])
 	at := strings.TrimPrefix(b.server.URL, "http://")
-	conf := b.write(t, "mirrored.conf", fmt.Sprintf("[[registry]]\nlocation = %q\n[[registry.mirror]]\nlocation = %q\ninsecure = true\n", host, at))
-	opened, err := verify.Files(b.policies[0].path, []string{filepath.Join(b.dir, "registries.d")}, verify.Settings{RegistriesConf: conf})
+	conf := b.write(t, "mirrored.conf", fmt.Sprintf(
+		"[[registry]]\nlocation = %q\n[[registry.mirror]]\nlocation = %q\ninsecure = true\n", host, at))
+	opened, err := verify.Files(b.policies[0].path, []string{filepath.Join(b.dir, "registries.d")},
+		verify.Settings{RegistriesConf: conf})
 	must(t, err)
 	defer opened.Close()
 	for _, f := range allForged() {
@@ -113,7 +125,8 @@ func TestForgedMirror(t *testing.T) {
 			b.show(m.scene)
 			honest := m.manifests["team/app:docker"]
 			m.asked = "@" + sum(honest.body)
-			if v, err := verify.Image(context.Background(), m.reference(), opened, options); err != nil || v.Verdict != verdict.Accept {
+			if v, err := verify.Image(context.Background(), m.reference(), opened, options); err != nil ||
+				v.Verdict != verdict.Accept {
 				t.Fatalf("the honest image: %+v %v", v, err)
 			}
 			now := served{f.body(t, p, honest.body), f.kind}
@@ -144,7 +157,8 @@ func TestForgedLocal(t *testing.T) {
 				write("version", []byte("Directory Transport Version: 1.1\n"))
 				write("signature-1", p.scene.signatures["team/app@"+digest][0])
 				write("manifest.json", honest.body)
-				if v, err := verify.Image(context.Background(), "dir:"+dir, b.policies[0].nodetrust, o); err != nil || v.Verdict != verdict.Accept {
+				if v, err := verify.Image(context.Background(), "dir:"+dir, b.policies[0].nodetrust, o); err != nil ||
+					v.Verdict != verdict.Accept {
 					t.Fatalf("the honest image: %+v %v", v, err)
 				}
 				write("manifest.json", body)
@@ -180,7 +194,8 @@ func TestForgedLength(t *testing.T) {
 				if tag == "list" { // the image of an index
 					at = "team/app@" + sum(p.images["docker"].body)
 				}
-				body, err := fixture.Forge(m.manifests[at].body, fixture.Forgery{Shape: fixture.Schema1, Layers: []fixture.Blob{p.layer["evil"]}, Length: length})
+				body, err := fixture.Forge(m.manifests[at].body,
+					fixture.Forgery{Shape: fixture.Schema1, Layers: []fixture.Blob{p.layer["evil"]}, Length: length})
 				must(t, err)
 				m.manifests[at] = served{body, schema1JWS}
 				m.asked = ":" + tag

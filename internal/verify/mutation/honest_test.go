@@ -55,10 +55,14 @@ type pool struct {
 
 func newPool(t testing.TB) *pool {
 	p := &pool{
-		blobs: map[string][]byte{}, images: map[string]served{}, config: map[string]fixture.Blob{}, layer: map[string]fixture.Blob{},
-		corp: newSigner(t, "corp"), ops: newSigner(t, "ops"), stranger: newSigner(t, "stranger"),
+		blobs: map[string][]byte{}, images: map[string]served{}, config: map[string]fixture.Blob{},
+		layer: map[string]fixture.Blob{},
+		corp:  newSigner(t, "corp"), ops: newSigner(t, "ops"), stranger: newSigner(t, "stranger"),
 		cosign: newCosigner(t, "cosign"), costranger: newCosigner(t, "stranger"),
-		scene: scene{manifests: map[string]served{}, signatures: map[string][][]byte{}, blobs: map[string][]byte{}, repo: "team/app", asked: ":docker"},
+		scene: scene{
+			manifests: map[string]served{}, signatures: map[string][][]byte{}, blobs: map[string][]byte{},
+			repo: "team/app", asked: ":docker",
+		},
 	}
 	docker, docker2 := p.image(t, "docker", dockerImage, "amd64"), p.image(t, "docker2", dockerImage, "arm64")
 	oci, oci2 := p.image(t, "oci", ociImage, "amd64"), p.image(t, "oci2", ociImage, "arm64")
@@ -98,7 +102,8 @@ func (p *pool) image(t testing.TB, name, kind, arch string) served {
 	p.config[name] = fixture.Blob{MediaType: types[0], Digest: sum(conf), Size: int64(len(conf))}
 	p.layer[name] = fixture.Blob{MediaType: types[1], Digest: sum(layer), Size: int64(len(layer))}
 	p.blobs[sum(conf)], p.blobs[sum(layer)] = conf, layer
-	p.images[name] = served{fmt.Appendf(nil, `{"schemaVersion":2,"mediaType":%q,"config":%s,"layers":[%s]}`, kind, asJSON(p.config[name]), asJSON(p.layer[name])), kind}
+	p.images[name] = served{fmt.Appendf(nil, `{"schemaVersion":2,"mediaType":%q,"config":%s,"layers":[%s]}`, kind,
+		asJSON(p.config[name]), asJSON(p.layer[name])), kind}
 	return p.images[name]
 }
 
@@ -118,11 +123,15 @@ func asJSON(v any) string {
 }
 
 func entry(m served, arch string) string {
-	return asJSON(fixture.Blob{MediaType: m.kind, Digest: sum(m.body), Size: int64(len(m.body)), Platform: map[string]string{"os": "linux", "architecture": arch}})
+	return asJSON(fixture.Blob{
+		MediaType: m.kind, Digest: sum(m.body), Size: int64(len(m.body)),
+		Platform: map[string]string{"os": "linux", "architecture": arch},
+	})
 }
 
 func index(kind string, entries ...string) served {
-	return served{fmt.Appendf(nil, `{"schemaVersion":2,"mediaType":%q,"manifests":[%s]}`, kind, strings.Join(entries, ",")), kind}
+	return served{fmt.Appendf(nil, `{"schemaVersion":2,"mediaType":%q,"manifests":[%s]}`, kind,
+		strings.Join(entries, ",")), kind}
 }
 
 // publish stores an image under a tag, signed as it by both; an index with its images.

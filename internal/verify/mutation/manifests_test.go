@@ -9,7 +9,8 @@ import (
 	"github.com/nodetrust/nodetrust/internal/verdict"
 )
 
-// serve puts a manifest under the tag that is asked for and under its digests, and signs it, or the digests given, as that tag.
+// serve puts a manifest under the tag that is asked for and under its digests, and signs it, or the digests given, as
+// that tag.
 func (m *mutant) serve(body []byte, kind string, sign ...string) {
 	m.asked = ":served"
 	for _, at := range []string{":served", "@" + sum(body), "@" + sum512(body)} {
@@ -73,14 +74,23 @@ func TestManifests(t *testing.T) {
 			m.asked = "@sha512:" + strings.Repeat("a", 128)
 			m.manifests[m.repo+m.asked] = docker
 		}},
-		{"list, its image signed", accept, func(m *mutant) { m.serve(list(dockerList, entry(docker, "amd64")), dockerList, sum(docker.body)) }},
+		{"list, its image signed", accept, func(m *mutant) {
+			m.serve(list(dockerList, entry(docker, "amd64")), dockerList,
+				sum(docker.body))
+		}},
 		{"only the list signed", unsigned, func(m *mutant) {
 			delete(m.signatures, m.repo+"@"+sum(other.body))
 			m.manifests[m.repo+"@"+sum(other.body)] = other
 			m.serve(list(dockerList, entry(other, "amd64")), dockerList)
 		}},
-		{"list as an image, the list signed", unreadable, func(m *mutant) { m.serve(list(dockerList, entry(docker, "amd64")), dockerImage) }},
-		{"index as an image, the index signed", unreadable, func(m *mutant) { m.serve(list(ociIndex, entry(docker, "amd64")), ociImage) }},
+		{
+			"list as an image, the list signed", unreadable,
+			func(m *mutant) { m.serve(list(dockerList, entry(docker, "amd64")), dockerImage) },
+		},
+		{
+			"index as an image, the index signed", unreadable,
+			func(m *mutant) { m.serve(list(ociIndex, entry(docker, "amd64")), ociImage) },
+		},
 		{"instance named by sha512", notFound, func(m *mutant) {
 			m.manifests[m.repo+"@"+sum512(docker.body)] = docker
 			m.serve(list(ociIndex, sha512Entry), ociIndex, sum(docker.body))
@@ -89,7 +99,10 @@ func TestManifests(t *testing.T) {
 			m.manifests[m.repo+"@"+sum(longer.body)] = docker
 			m.serve(list(ociIndex, entry(longer, "amd64")), ociIndex, sum(docker.body))
 		}},
-		{"no platform matches", notFound, func(m *mutant) { m.serve(list(ociIndex, entry(docker, "arm64")), ociIndex, sum(docker.body)) }},
+		{"no platform matches", notFound, func(m *mutant) {
+			m.serve(list(ociIndex, entry(docker, "arm64")), ociIndex,
+				sum(docker.body))
+		}},
 		{"index without platforms", accept, func(m *mutant) { m.serve(list(ociIndex, lone), ociIndex, sum(docker.body)) }},
 		{"two for the platform, the first signed", accept, func(m *mutant) {
 			m.manifests[m.repo+"@"+sum(longer.body)] = longer
@@ -108,7 +121,10 @@ func TestManifests(t *testing.T) {
 			m.serve(list(ociIndex, entry(nested, "amd64")), ociIndex, sum(nested.body), sum(docker.body))
 		}},
 		{"manifests and layers", unreadable, func(m *mutant) { m.serve(both, dockerImage) }},
-		{"manifests and layers, as an index", unreadable, func(m *mutant) { m.serve(both, ociIndex, sum(both), sum(docker.body)) }},
+		{
+			"manifests and layers, as an index", unreadable,
+			func(m *mutant) { m.serve(both, ociIndex, sum(both), sum(docker.body)) },
+		},
 		{"artifact", accept, func(m *mutant) {
 			m.serve(bytes.Replace(oci.body, []byte(ociConf), []byte("application/vnd.oci.empty.v1+json"), 1), ociImage)
 		}},
@@ -118,7 +134,10 @@ func TestManifests(t *testing.T) {
 		{"layers twice", accept, func(m *mutant) {
 			m.serve(bytes.Replace(docker.body, []byte(`"layers"`), []byte(`"layers":[],"layers"`), 1), dockerImage)
 		}},
-		{"byte order mark", unreadable, func(m *mutant) { m.serve(append([]byte("\xef\xbb\xbf"), docker.body...), dockerImage) }},
+		{"byte order mark", unreadable, func(m *mutant) {
+			m.serve(append([]byte("\xef\xbb\xbf"), docker.body...),
+				dockerImage)
+		}},
 		{"no JSON", unreadable, func(m *mutant) { m.serve([]byte("hello"), dockerImage) }},
 		{"empty", unreadable, func(m *mutant) { m.serve([]byte{}, dockerImage) }},
 		{"empty object", unreadable, func(m *mutant) { m.serve([]byte("{}"), "") }},
@@ -130,14 +149,17 @@ func TestManifests(t *testing.T) {
 		{"schema 1 of another name", old, func(m *mutant) { m.serve(p.first("other/name", "v1").body, schema1) }},
 		{"schema 1 without type", old, func(m *mutant) { m.serve(first, "") }},
 		{"schema 1 with a signature that is none", forgedJWS, func(m *mutant) {
-			m.serve(bytes.Replace(first, []byte(`{`), []byte(`{"signatures":[{"header":{},"signature":"x","protected":"y"}],`), 1), schema1JWS)
+			m.serve(bytes.Replace(first, []byte(`{`), []byte(`{"signatures":[{"header":{},"signature":"x","protected":"y"}],`),
+				1), schema1JWS)
 		}},
 		{"schema version 1 of an OCI image, with signatures", forgedJWS, func(m *mutant) {
-			m.serve(bytes.Replace(oci.body, []byte(`"schemaVersion":2,"mediaType":"`+ociImage+`"`), []byte(`"schemaVersion":1,"signatures":[]`), 1), ociImage)
+			m.serve(bytes.Replace(oci.body, []byte(`"schemaVersion":2,"mediaType":"`+ociImage+`"`),
+				[]byte(`"schemaVersion":1,"signatures":[]`), 1), ociImage)
 		}},
 	}
 	for _, kind := range []string{
-		"", "text/plain", "text/html", "application/json", "application/octet-stream", "garbage;;;", "a/b; x", schema1, schema1JWS,
+		"", "text/plain", "text/html", "application/json", "application/octet-stream", "garbage;;;", "a/b; x", schema1,
+		schema1JWS,
 		"application/vnd.oci.artifact.manifest.v1+json",
 	} {
 		rows = append(rows, row{"image as " + kind, unreadable, func(m *mutant) { m.serve(docker.body, kind) }})
@@ -163,7 +185,8 @@ func TestManifests(t *testing.T) {
 					t.Errorf("verify says %s/%s, audit %s/%s", v.Verdict, v.Reason, w.Verdict, w.Reason)
 				}
 				if v.Reason != at.want || (at.want == "") != (v.Verdict == verdict.Accept) {
-					t.Errorf("policy %d: want %q, got %s/%s %s; library: %v", at.policy, at.want, v.Verdict, v.Reason, v.Message, fmt.Sprint(err))
+					t.Errorf("policy %d: want %q, got %s/%s %s; library: %v", at.policy, at.want, v.Verdict, v.Reason, v.Message,
+						fmt.Sprint(err))
 				}
 			}
 		})

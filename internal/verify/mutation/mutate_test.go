@@ -87,8 +87,8 @@ func (m *mutant) chosen(r *rand.Rand) string {
 	return top
 }
 
-// rewrite changes a manifest. Then its signatures stay where they are, or follow it, or it is signed anew: by one of those
-// who sign, as what is asked for. An index is made to name the new digest of its image.
+// rewrite changes a manifest. Then its signatures stay where they are, or follow it, or it is signed anew: by one of
+// those who sign, as what is asked for. An index is made to name the new digest of its image.
 func (m *mutant) rewrite(r *rand.Rand, f func(r *rand.Rand, m *mutant, b []byte) []byte) {
 	at := m.chosen(r)
 	old := m.manifests[at]
@@ -158,8 +158,10 @@ func one(r *rand.Rand, re *regexp.Regexp, b []byte, with func(found string) stri
 
 // kinds are content types, also such as no manifest has.
 var kinds = []string{
-	dockerImage, dockerList, ociImage, ociIndex, schema1, schema1JWS, "", "application/json", "text/plain", "text/html", "application/octet-stream",
-	dockerImage + "; charset=utf-8", ociImage + ";", strings.ToUpper(dockerImage), "garbage;;;", "application/vnd.oci.artifact.manifest.v1+json", dockerConf, ociConf,
+	dockerImage, dockerList, ociImage, ociIndex, schema1, schema1JWS, "", "application/json", "text/plain", "text/html",
+	"application/octet-stream",
+	dockerImage + "; charset=utf-8", ociImage + ";", strings.ToUpper(dockerImage), "garbage;;;",
+	"application/vnd.oci.artifact.manifest.v1+json", dockerConf, ociConf,
 }
 
 // odd are JSON values that stand where others are expected.
@@ -226,11 +228,15 @@ var spelt = map[string]func(r *rand.Rand, b []byte) []byte{
 	},
 	"member renamed": func(r *rand.Rand, b []byte) []byte {
 		return one(r, anyKey, b, func(string) string {
-			return pick(r, []string{`"x":`, `"layers":`, `"manifests":`, `"config":`, `"signatures":`, `"mediaType":`, `"fsLayers":`})
+			return pick(r, []string{
+				`"x":`, `"layers":`, `"manifests":`, `"config":`, `"signatures":`, `"mediaType":`,
+				`"fsLayers":`,
+			})
 		})
 	},
 	"value replaced": func(r *rand.Rand, b []byte) []byte {
-		return one(r, regexp.MustCompile(`:("[^"]*"|[0-9]+|\[[^][]*\])`), b, func(string) string { return ":" + pick(r, odd) })
+		return one(r, regexp.MustCompile(`:("[^"]*"|[0-9]+|\[[^][]*\])`), b,
+			func(string) string { return ":" + pick(r, odd) })
 	},
 	"members in another order": func(_ *rand.Rand, b []byte) []byte {
 		var v any
@@ -257,7 +263,10 @@ var spelt = map[string]func(r *rand.Rand, b []byte) []byte{
 	},
 	"deep": func(r *rand.Rand, b []byte) []byte {
 		n := 1 + r.IntN(12000)
-		return one(r, regexp.MustCompile(`^{`), b, func(string) string { return `{"x":` + strings.Repeat("[", n) + strings.Repeat("]", n) + "," })
+		return one(r, regexp.MustCompile(`^{`), b, func(string) string {
+			return `{"x":` + strings.Repeat("[", n) +
+				strings.Repeat("]", n) + ","
+		})
 	},
 }
 
@@ -273,8 +282,14 @@ var bodies = func() map[string]func(r *rand.Rand, m *mutant, b []byte) []byte {
 		},
 		"a member more": func(r *rand.Rand, m *mutant, b []byte) []byte {
 			return one(r, regexp.MustCompile(`^{`), b, func(string) string {
-				name := pick(r, []string{"manifests", "layers", "fsLayers", "history", "signatures", "config", "schemaVersion", "subject", "artifactType", "annotations"})
-				value := pick(r, append([]string{"[" + entry(m.pool.images["oci"], "amd64") + "]", "[" + asJSON(m.pool.layer["evil"]) + "]", asJSON(m.pool.config["evil"])}, odd...))
+				name := pick(r, []string{
+					"manifests", "layers", "fsLayers", "history", "signatures", "config", "schemaVersion",
+					"subject", "artifactType", "annotations",
+				})
+				value := pick(r, append([]string{
+					"[" + entry(m.pool.images["oci"], "amd64") + "]",
+					"[" + asJSON(m.pool.layer["evil"]) + "]", asJSON(m.pool.config["evil"]),
+				}, odd...))
 				return `{"` + name + `":` + value + ","
 			})
 		},
@@ -287,7 +302,8 @@ var bodies = func() map[string]func(r *rand.Rand, m *mutant, b []byte) []byte {
 			return one(r, regexp.MustCompile(`"mediaType":"[^"]*",`), b, func(string) string { return "" })
 		},
 		"another architecture": func(r *rand.Rand, _ *mutant, b []byte) []byte {
-			return one(r, regexp.MustCompile(`"(amd64|arm64|linux)"`), b, func(string) string { return pick(r, []string{`"amd64"`, `"arm64"`, `"linux"`, `"windows"`, `""`}) })
+			return one(r, regexp.MustCompile(`"(amd64|arm64|linux)"`), b,
+				func(string) string { return pick(r, []string{`"amd64"`, `"arm64"`, `"linux"`, `"windows"`, `""`}) })
 		},
 		"an instance more": func(r *rand.Rand, m *mutant, b []byte) []byte {
 			e := entry(m.pool.images[pick(r, []string{"evil", "old", "other", "docker"})], pick(r, []string{"amd64", "arm64"}))
@@ -306,7 +322,8 @@ var bodies = func() map[string]func(r *rand.Rand, m *mutant, b []byte) []byte {
 		},
 		"an index around it": func(r *rand.Rand, m *mutant, b []byte) []byte {
 			m.manifests[m.repo+"@"+sum(b)] = served{b, pick(r, kinds)}
-			return index(pick(r, []string{dockerList, ociIndex}), entry(served{b, pick(r, []string{dockerImage, ociImage, ociIndex, dockerList})}, "amd64")).body
+			return index(pick(r, []string{dockerList, ociIndex}),
+				entry(served{b, pick(r, []string{dockerImage, ociImage, ociIndex, dockerList})}, "amd64")).body
 		},
 		"a signature of its own": func(_ *rand.Rand, m *mutant, b []byte) []byte {
 			w, err := fixture.Wrap(b)
@@ -329,7 +346,8 @@ func (m *mutant) anyDigest(r *rand.Rand) string {
 	return pick(r, []string{m.pool.config[name].Digest, m.pool.layer[name].Digest, sum(m.pool.images[name].body)})
 }
 
-// forgeries are manifests whose payload are an honest manifest's bytes, and the content types that they are served with.
+// forgeries are manifests whose payload are an honest manifest's bytes, and the content types that they are served
+// with.
 var forgeries = map[string]struct {
 	shape fixture.Shape
 	kinds []string
@@ -353,10 +371,16 @@ func (m *mutant) forge(r *rand.Rand, f struct {
 	if shape == "" {
 		shape = pick(r, []fixture.Shape{fixture.Schema1, fixture.OCIImage, fixture.Schema2, fixture.OCIIndex})
 	}
-	out := fixture.Forgery{Shape: shape, Name: m.repo, Tag: "v1", Config: m.pool.config["evil"], Layers: []fixture.Blob{m.pool.layer["evil"]}}
+	out := fixture.Forgery{
+		Shape: shape, Name: m.repo, Tag: "v1", Config: m.pool.config["evil"],
+		Layers: []fixture.Blob{m.pool.layer["evil"]},
+	}
 	if shape == fixture.OCIIndex {
 		old := m.pool.images[pick(r, []string{"old", "evil"})]
-		out.Layers = []fixture.Blob{{MediaType: old.kind, Digest: sum(old.body), Size: int64(len(old.body)), Platform: map[string]string{"os": "linux", "architecture": "amd64"}}}
+		out.Layers = []fixture.Blob{{
+			MediaType: old.kind, Digest: sum(old.body), Size: int64(len(old.body)),
+			Platform: map[string]string{"os": "linux", "architecture": "amd64"},
+		}}
 	}
 	if r.IntN(8) == 0 {
 		out.Length = pick(r, []int{1, 2, 20, 100000, -1, -100})
@@ -366,7 +390,10 @@ func (m *mutant) forge(r *rand.Rand, f struct {
 		return
 	}
 	if r.IntN(8) == 0 {
-		b = spelt[pick(r, []string{"bits flipped", "member twice", "member's case", "value replaced", "indented", "members in another order"})](r, b)
+		b = spelt[pick(r, []string{
+			"bits flipped", "member twice", "member's case", "value replaced", "indented",
+			"members in another order",
+		})](r, b)
 	}
 	m.manifests[at] = served{b, pick(r, f.kinds)}
 }
@@ -376,24 +403,34 @@ var payloads = func() map[string]func(r *rand.Rand, m *mutant, c claim) []byte {
 	out := map[string]func(r *rand.Rand, m *mutant, c claim) []byte{
 		"another reference": func(r *rand.Rand, m *mutant, c claim) []byte {
 			c.reference = pick(r, []string{
-				host + "/" + m.repo, host + "/" + m.repo + ":" + pick(r, m.pool.tags), host + "/team/other:v1", "other.example/" + m.repo + ":docker",
-				host + "/" + m.repo + "@" + c.digest, host + "/" + m.repo + ":docker@" + c.digest, "", "://", m.repo + ":docker", strings.ToUpper(c.reference), c.reference + " ", c.reference + "\x00",
+				host + "/" + m.repo, host + "/" + m.repo + ":" + pick(r, m.pool.tags), host + "/team/other:v1",
+				"other.example/" + m.repo + ":docker",
+				host + "/" + m.repo + "@" + c.digest, host + "/" + m.repo + ":docker@" + c.digest, "", "://", m.repo + ":docker",
+				strings.ToUpper(c.reference), c.reference + " ", c.reference + "\x00",
 				host + "/" + m.repo + "/:docker", "https://" + c.reference, host + ":443/" + m.repo + ":docker",
 			})
 			return c.payload()
 		},
 		"another digest": func(r *rand.Rand, m *mutant, c claim) []byte {
-			c.digest = pick(r, []string{m.anyDigest(r), "", "sha256:", strings.ToUpper(c.digest), c.digest[:len(c.digest)-1], c.digest + "0", " " + c.digest, "sha512:" + c.digest[7:], c.digest[7:]})
+			c.digest = pick(r, []string{
+				m.anyDigest(r), "", "sha256:", strings.ToUpper(c.digest), c.digest[:len(c.digest)-1],
+				c.digest + "0", " " + c.digest, "sha512:" + c.digest[7:], c.digest[7:],
+			})
 			return c.payload()
 		},
 		"another type": func(r *rand.Rand, _ *mutant, c claim) []byte {
-			return bytes.Replace(c.payload(), []byte("atomic container signature"), []byte(pick(r, []string{"cosign container image signature", "", "Atomic container signature", "atomic container signature "})), 1)
+			return bytes.Replace(c.payload(), []byte("atomic container signature"),
+				[]byte(pick(r, []string{
+					"cosign container image signature", "", "Atomic container signature",
+					"atomic container signature ",
+				})), 1)
 		},
 		"a member more": func(r *rand.Rand, _ *mutant, c claim) []byte {
 			return one(r, regexp.MustCompile(`{`), c.payload(), func(string) string { return `{"x":` + pick(r, odd) + `,` })
 		},
 		"a member less": func(r *rand.Rand, _ *mutant, c claim) []byte {
-			return one(r, regexp.MustCompile(`,?"[a-z-]+":("[^"]*"|{[^{}]*}|[0-9]+)`), c.payload(), func(string) string { return "" })
+			return one(r, regexp.MustCompile(`,?"[a-z-]+":("[^"]*"|{[^{}]*}|[0-9]+)`), c.payload(),
+				func(string) string { return "" })
 		},
 		"of another image": func(r *rand.Rand, m *mutant, _ claim) []byte { return pick(r, m.pool.claims).payload },
 	}
@@ -459,7 +496,8 @@ var files = map[string]func(r *rand.Rand, m *mutant, sigs [][]byte) [][]byte{
 	},
 	"armored": func(_ *rand.Rand, _ *mutant, s [][]byte) [][]byte {
 		return each(s, func(b []byte) []byte {
-			return []byte("-----BEGIN PGP MESSAGE-----\n\n" + base64.StdEncoding.EncodeToString(b) + "\n-----END PGP MESSAGE-----\n")
+			return []byte("-----BEGIN PGP MESSAGE-----\n\n" + base64.StdEncoding.EncodeToString(b) +
+				"\n-----END PGP MESSAGE-----\n")
 		})
 	},
 	"of another image": func(r *rand.Rand, m *mutant, s [][]byte) [][]byte {
@@ -480,7 +518,9 @@ var files = map[string]func(r *rand.Rand, m *mutant, sigs [][]byte) [][]byte{
 	},
 	"right signature, other words": func(r *rand.Rand, m *mutant, s [][]byte) [][]byte {
 		return each(s, func(b []byte) []byte {
-			return one(r, anyDigest, b, func(string) string { return sum(m.pool.images[pick(r, []string{"docker", "oci", "evil"})].body) })
+			return one(r, anyDigest, b, func(string) string {
+				return sum(m.pool.images[pick(r, []string{"docker", "oci", "evil"})].body)
+			})
 		})
 	},
 	"a web page": func(*rand.Rand, *mutant, [][]byte) [][]byte { return [][]byte{[]byte("<html>not found</html>")} },

@@ -61,7 +61,8 @@ func (p *pool) policies() [][]demand {
 		{of(corp, `{"type":"matchRepository"}`, sameRepository)},
 		{of(both, `{"type":"matchExact"}`, func(asked, signed string) bool { return asked == signed })},
 		{of(corp, exact("exactReference", "dockerReference", host+"/team/app:docker"), exactly(host+"/team/app:docker"))},
-		{of(corp, exact("exactRepository", "dockerRepository", host+"/team/app"), func(_, signed string) bool { return repository(signed) == host+"/team/app" })},
+		{of(corp, exact("exactRepository", "dockerRepository", host+"/team/app"),
+			func(_, signed string) bool { return repository(signed) == host+"/team/app" })},
 		{of(corp, "", repoDigestOrExact), of([]*signer{p.ops}, `{"type":"matchRepository"}`, sameRepository)},
 		{{}},
 		{cosigned("", repoDigestOrExact)},
@@ -69,9 +70,9 @@ func (p *pool) policies() [][]demand {
 	}
 }
 
-// TestMutants holds what the image library pulls and what nodetrust says against each other, and both against what was
-// signed. NODETRUST_MUTANTS and NODETRUST_SEED are their number and the first one's seed; the seed of a mutant and their
-// sum are all that is needed to have it again.
+// TestMutants holds what the image library pulls and what nodetrust says against each other, and both against what
+// was signed. NODETRUST_MUTANTS and NODETRUST_SEED are their number and the first one's seed; the seed of a mutant
+// and their sum are all that is needed to have it again.
 func TestMutants(t *testing.T) {
 	count := 10_000
 	if mechanism.Name == "gpgme" { // which starts a gpg for each look
@@ -99,7 +100,10 @@ func TestMutants(t *testing.T) {
 	}
 	wg.Wait()
 	t.Logf("%d mutants from seed %d, mechanism %s:%s", count, first, mechanism.Name, total)
-	for _, want := range []string{"verify: both accept", "verify: both refuse", "audit: both accept", "audit: both refuse"} {
+	for _, want := range []string{
+		"verify: both accept", "verify: both refuse", "audit: both accept",
+		"audit: both refuse",
+	} {
 		if total[want] < count/20 {
 			t.Errorf("%s: %d of %d, which is too few to say anything", want, total[want], count)
 		}
@@ -124,7 +128,8 @@ func (b *bench) check(t *testing.T, m *mutant, seed uint64, count tally) (failur
 		count[asked.by+": "+kind]++
 		if wrong {
 			failures++
-			t.Errorf("seed %d, policy %d, %s by %s: %s\n%s\n  library: %v\n  nodetrust: %s/%s %s %v", seed, m.policy, m.reference(), asked.by, outcome,
+			t.Errorf("seed %d, policy %d, %s by %s: %s\n%s\n  library: %v\n  nodetrust: %s/%s %s %v", seed, m.policy,
+				m.reference(), asked.by, outcome,
 				"  "+strings.Join(m.trail, "; "), err, v.Verdict, v.Reason, v.Message, broken)
 		}
 	}
@@ -172,7 +177,9 @@ func namesTwice(document []byte) bool {
 }
 
 // compare says in a word what library and nodetrust made of a mutant, and whether that is wrong.
-func (m *mutant) compare(p *policyFile, pulled []byte, library error, v verdict.Verdict, broken error) (outcome string, wrong bool) {
+func (m *mutant) compare(p *policyFile, pulled []byte, library error, v verdict.Verdict, broken error) (outcome string,
+	wrong bool,
+) {
 	var fell *panicked
 	why, honest := "", false
 	if library == nil {
@@ -191,14 +198,16 @@ func (m *mutant) compare(p *policyFile, pulled []byte, library error, v verdict.
 		return "nodetrust judged another manifest than was pulled", true
 	case v.Verdict == verdict.Accept:
 		return "both accept", false
-	case library == nil && v.Verdict == verdict.Refuse && isSchema1(pulled) && (v.Reason == verdict.ManifestForged || v.Reason == verdict.WeakOrUnsupported):
+	case library == nil && v.Verdict == verdict.Refuse && isSchema1(pulled) &&
+		(v.Reason == verdict.ManifestForged || v.Reason == verdict.WeakOrUnsupported):
 		return "of schema 1, which nodetrust refuses where a signature is demanded", false
 	case library == nil && v.Verdict == verdict.Refuse:
 		return "nodetrust refuses what is honest and can be pulled: " + string(v.Reason), true
 	case library == nil:
-		// The pure-Go mechanism takes the first of several messages and what follows one, gpg does not, and no runtime links the
-		// former. Of members that are there twice the second look wants every one to be in order.
-		explained := v.Reason == verdict.Disagreement && mechanism.Name == "openpgp" || v.Reason == verdict.ManifestUnreadable && namesTwice(pulled)
+		// The pure-Go mechanism takes the first of several messages and what follows one, gpg does not, and no runtime
+		// links the former. Of members that are there twice the second look wants every one to be in order.
+		explained := v.Reason == verdict.Disagreement && mechanism.Name == "openpgp" ||
+			v.Reason == verdict.ManifestUnreadable && namesTwice(pulled)
 		return "honest, and nodetrust can't tell: " + string(v.Reason), !explained
 	case v.Verdict == verdict.Refuse:
 		return "both refuse", false

@@ -12,7 +12,8 @@ import (
 // who signed what, because the test made all signatures; no signature is verified and no library is asked.
 func (m *mutant) honest(p *policyFile, pulled []byte) (why string, ok bool) {
 	top := m.manifests[m.repo+m.asked].body
-	if d, byDigest := strings.CutPrefix(m.asked, "@"); byDigest && d != sum512(top) && !slices.Contains(m.digests(top), d) {
+	if d, byDigest := strings.CutPrefix(m.asked, "@"); byDigest && d != sum512(top) &&
+		!slices.Contains(m.digests(top), d) {
 		return "another manifest than was asked for: " + sum(top), false
 	}
 	if string(top) != string(pulled) && !names(top, sum(pulled)) && !names(top, sum512(pulled)) {
@@ -26,8 +27,8 @@ func (m *mutant) honest(p *policyFile, pulled []byte) (why string, ok bool) {
 	return "", true
 }
 
-// digests are those that the manifest may rightly be called by: that of its bytes and, if it is another manifest with nothing
-// but a signature of its own added, the one of the other.
+// digests are those that the manifest may rightly be called by: that of its bytes and, if it is another manifest with
+// nothing but a signature of its own added, the one of the other.
 func (m *mutant) digests(manifest []byte) []string {
 	out := []string{sum(manifest)}
 	has, ok := allMembers(manifest)
@@ -40,7 +41,8 @@ func (m *mutant) digests(manifest []byte) []string {
 		others = append(slices.Clone(others), slices.Concat(manifest[:i], []byte("}")))
 	}
 	for _, w := range others {
-		if without, ok := allMembers(w); ok && maps.EqualFunc(has, without, func(a, b json.RawMessage) bool { return string(a) == string(b) }) {
+		if without, ok := allMembers(w); ok && maps.EqualFunc(has, without,
+			func(a, b json.RawMessage) bool { return string(a) == string(b) }) {
 			out = append(out, sum(w))
 		}
 	}
@@ -65,8 +67,8 @@ func names(index []byte, digest string) bool {
 	return false
 }
 
-// vouched is true if a signer of the demand signed just these bytes, or what they wrap without changing it, as a reference
-// that the demand takes.
+// vouched is true if a signer of the demand signed just these bytes, or what they wrap without changing it, as a
+// reference that the demand takes.
 func (m *mutant) vouched(d demand, pulled []byte) bool {
 	return slices.ContainsFunc(append(slices.Clone(m.pool.claims), m.claims...), func(s signed) bool {
 		c, ok := meaning(s.payload, s.kindOf())

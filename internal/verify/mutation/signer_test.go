@@ -89,8 +89,8 @@ func quoted(s string) string {
 	return string(b)
 }
 
-// meaning reads a payload that somebody signed, by the letter: the members of every object that is looked into are named
-// once, in the case in which they are specified, and there are no others. Anything else means nothing.
+// meaning reads a payload that somebody signed, by the letter: the members of every object that is looked into are
+// named once, in the case in which they are specified, and there are no others. Anything else means nothing.
 func meaning(payload []byte, kind string) (claim, bool) {
 	top, ok := members(payload, "critical", "optional")
 	if !ok {

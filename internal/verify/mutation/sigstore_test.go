@@ -76,7 +76,8 @@ func (s *scene) attach(repo, digest string, all ...attachment) {
 		s.blobs[sum(a.payload)] = a.payload
 		layers[i] = fmt.Sprintf(`{"mediaType":%q,"digest":%q,"size":%d,"annotations":{"dev.cosignproject.cosign/signature":%q}}`, a.kind, sum(a.payload), len(a.payload), a.signature)
 	}
-	s.manifests[attachedAt(repo, digest)] = served{fmt.Appendf(nil, `{"schemaVersion":2,"mediaType":%q,"config":{"mediaType":%q,"digest":%q,"size":2},"layers":[%s]}`,
+	s.manifests[attachedAt(repo, digest)] = served{fmt.Appendf(nil,
+		`{"schemaVersion":2,"mediaType":%q,"config":{"mediaType":%q,"digest":%q,"size":2},"layers":[%s]}`,
 		ociImage, ociConf, sum([]byte("{}")), strings.Join(layers, ",")), ociImage}
 }
 
@@ -114,7 +115,10 @@ var attachments = func() map[string]func(r *rand.Rand, m *mutant) {
 		},
 		"another signature": func(r *rand.Rand, m *mutant) {
 			a := right(m)
-			a.signature = pick(r, []string{"", "AAAA", a.signature[:len(a.signature)-4], a.signature + a.signature, " " + a.signature, a.signature + "\n"})
+			a.signature = pick(r, []string{
+				"", "AAAA", a.signature[:len(a.signature)-4], a.signature + a.signature,
+				" " + a.signature, a.signature + "\n",
+			})
 			put(m, a)
 		},
 		"another media type": func(r *rand.Rand, m *mutant) {
@@ -125,7 +129,8 @@ var attachments = func() map[string]func(r *rand.Rand, m *mutant) {
 		"manifest misspelt": func(r *rand.Rand, m *mutant) {
 			at := attachedAt(m.repo, m.instanceDigest())
 			s := m.manifests[at]
-			s.body = spelt[pick(r, []string{"bits flipped", "member twice", "member's case", "value replaced", "cut off"})](r, bytes.Clone(s.body))
+			s.body = spelt[pick(r, []string{"bits flipped", "member twice", "member's case", "value replaced", "cut off"})](r,
+				bytes.Clone(s.body))
 			m.manifests[at] = s
 		},
 		"manifest as another type": func(r *rand.Rand, m *mutant) {
@@ -136,7 +141,8 @@ var attachments = func() map[string]func(r *rand.Rand, m *mutant) {
 	}
 	for name, f := range payloads {
 		out["claim: "+name] = func(r *rand.Rand, m *mutant) {
-			b := bytes.Replace(f(r, m, of(m)), []byte("atomic container signature"), []byte("cosign container image signature"), 1)
+			b := bytes.Replace(f(r, m, of(m)), []byte("atomic container signature"),
+				[]byte("cosign container image signature"), 1)
 			if a := m.cosign(m.pool.cosign, b); r.IntN(2) == 0 {
 				put(m, a)
 			} else {

@@ -6,9 +6,9 @@ import (
 	"fmt"
 )
 
-// MessageIn is the OpenPGP message in a signature file, as readers take it from one: by the first byte, before a mechanism sees
-// it, whatever that would make of the rest. So armored and clear-signed messages are errors. The image library keeps its
-// reader to itself; a test compares the two.
+// MessageIn is the OpenPGP message in a signature file, as readers take it from one: by the first byte, before a
+// mechanism sees it, whatever that would make of the rest. So armored and clear-signed messages are errors. The image
+// library keeps its reader to itself; a test compares the two.
 func MessageIn(file []byte) ([]byte, error) {
 	const simple = "\x00simple-signing\n" // what newer library versions may write before it
 	if rest, ok := bytes.CutPrefix(file, []byte(simple)); ok {

@@ -14,8 +14,10 @@ import (
 func TestMessageIn(t *testing.T) {
 	files := [][]byte{
 		{},
-		[]byte("\x00simple-signing\nabc"), []byte("\x00simple-signing\n"), []byte("\x00simple-signing"), []byte("\x00Simple-signing\nabc"),
-		[]byte("\x00simple-signing \nabc"), []byte("\x00simple-signing\n\xc4abc"), []byte("\x00other\nabc"), []byte("\x00\xffb\nabc"), []byte("\x00\n\xc4"),
+		[]byte("\x00simple-signing\nabc"), []byte("\x00simple-signing\n"), []byte("\x00simple-signing"),
+		[]byte("\x00Simple-signing\nabc"),
+		[]byte("\x00simple-signing \nabc"), []byte("\x00simple-signing\n\xc4abc"), []byte("\x00other\nabc"),
+		[]byte("\x00\xffb\nabc"), []byte("\x00\n\xc4"),
 		[]byte("\x00sigstore-json\n{\"mimeType\":\"a\",\"payload\":\"\",\"annotations\":{}}"),
 		[]byte("-----BEGIN PGP MESSAGE-----\n"), []byte(" \xc4abc"),
 	}

@@ -27,9 +27,9 @@ func IsDetached(sig []byte) bool {
 	return err == nil && detachedSignatures(b) != nil
 }
 
-// SignedMessages turns a signature file into binary signed messages, each with one signature, which is what mechanisms
-// judge: a detached signature and its text consist of the same packets. textMode is true for a detached signature of text,
-// whose line ends don't count. The result is as trustworthy as the input.
+// SignedMessages turns a signature file into binary signed messages, each with one signature, which is what
+// mechanisms judge: a detached signature and its text consist of the same packets. textMode is true for a detached
+// signature of text, whose line ends don't count. The result is as trustworthy as the input.
 func SignedMessages(sig, text []byte) (messages [][]byte, textMode bool, err error) {
 	if isClearsigned(sig) {
 		block, rest := clearsign.Decode(sig)

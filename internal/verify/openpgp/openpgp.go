@@ -1,5 +1,5 @@
-// Package openpgp reads what OpenPGP packets say, without judging anything: what keys are in key files, what a signature
-// claims of itself. Nothing that it tells is proven.
+// Package openpgp reads what OpenPGP packets say, without judging anything: what keys are in key files, what a
+// signature claims of itself. Nothing that it tells is proven.
 package openpgp
 
 import (
@@ -39,8 +39,8 @@ type Keys struct {
 	Kinds map[string]string
 }
 
-// Unusual names the primary keys of OpenPGP version 6, which gpg 2.2 (that of RHEL 8 and 9, and Debian 12) can't read, with
-// their algorithms; "" if there are none.
+// Unusual names the primary keys of OpenPGP version 6, which gpg 2.2 (that of RHEL 8 and 9, and Debian 12) can't
+// read, with their algorithms; "" if there are none.
 func (k Keys) Unusual() string {
 	var out []string
 	for _, fpr := range k.Primary {
@@ -51,9 +51,9 @@ func (k Keys) Unusual() string {
 	return strings.Join(out, ", ")
 }
 
-// ParseKeys lists the keys in key files: binary, or any number of armored blocks with text around them; of secret keys their
-// public halves. It is more lenient than the mechanisms are, so what it finds says only what the file is meant to hold. It
-// doesn't find all that a mechanism imports: mechanism.Keys asks.
+// ParseKeys lists the keys in key files: binary, or any number of armored blocks with text around them; of secret
+// keys their public halves. It is more lenient than the mechanisms are, so what it finds says only what the file is
+// meant to hold. It doesn't find all that a mechanism imports: mechanism.Keys asks.
 func ParseKeys(files [][]byte) Keys {
 	k := newKeys()
 	for _, file := range files {
@@ -83,8 +83,9 @@ func (k *Keys) Take(fingerprints []string) {
 	}
 }
 
-// Public is a key file as a mechanism is to get it: with the public halves alone of OpenPGP secret keys. Runtimes use no more of
-// them; gpg would start an agent for the rest, and go wrong without one. A file without secret keys is as it was.
+// Public is a key file as a mechanism is to get it: with the public halves alone of OpenPGP secret keys. Runtimes use
+// no more of them; gpg would start an agent for the rest, and go wrong without one. A file without secret keys is as
+// it was.
 func Public(file []byte) []byte {
 	f, err := key.Read(file)
 	if err != nil || !f.Secret || f.Packed || f.Kind != key.OpenPGP {
@@ -93,8 +94,8 @@ func Public(file []byte) []byte {
 	return f.Binary
 }
 
-// Ring is one key file of several, as a mechanism takes it: armored blocks are joined as binary, keys of version 6 last,
-// because gpg 2.2 drops what follows them.
+// Ring is one key file of several, as a mechanism takes it: armored blocks are joined as binary, keys of version 6
+// last, because gpg 2.2 drops what follows them.
 func Ring(files [][]byte) []byte {
 	var rings [][]byte
 	for _, f := range files {
@@ -174,7 +175,8 @@ func keyKind(body []byte) string {
 	algorithms := map[byte]string{
 		1: "RSA", 17: "DSA", 19: "ECDSA", 22: "EdDSA", 27: "Ed25519", 28: "Ed448",
 		30: "ML-DSA-65+Ed25519, post-quantum", 31: "ML-DSA-87+Ed448, post-quantum",
-		32: "SLH-DSA-SHAKE-128s, post-quantum", 33: "SLH-DSA-SHAKE-128f, post-quantum", 34: "SLH-DSA-SHAKE-256s, post-quantum",
+		32: "SLH-DSA-SHAKE-128s, post-quantum", 33: "SLH-DSA-SHAKE-128f, post-quantum",
+		34: "SLH-DSA-SHAKE-256s, post-quantum",
 	}
 	version, algorithm := body[0], body[5] // fingerprint has looked at the length
 	name, ok := algorithms[algorithm]

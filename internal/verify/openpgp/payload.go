@@ -24,9 +24,9 @@ type Payload struct {
 	Timestamp *int64
 }
 
-// ReadPayload reads the JSON of a simple signature as strictly as runtimes do: every object has exactly the members that it
-// must have, each once and in its own spelling. Only "optional" may have others. The image library keeps its own reader
-// behind the comparison with a manifest; tests compare the two.
+// ReadPayload reads the JSON of a simple signature as strictly as runtimes do: every object has exactly the members
+// that it must have, each once and in its own spelling. Only "optional" may have others. The image library keeps its
+// own reader behind the comparison with a manifest; tests compare the two.
 func ReadPayload(signed []byte) (Payload, error) {
 	var p Payload
 	top, err := exactly(signed, "critical", "optional")
@@ -113,8 +113,8 @@ func exactly(b []byte, names ...string) (map[string]json.RawMessage, error) {
 	return fields, nil
 }
 
-// members reads one JSON object in which no name is there twice. json.Unmarshal would take the last of equal names, and names
-// in another case for those that it looks for.
+// members reads one JSON object in which no name is there twice. json.Unmarshal would take the last of equal names,
+// and names in another case for those that it looks for.
 func members(b []byte) (map[string]json.RawMessage, error) {
 	var whole json.RawMessage
 	if err := json.Unmarshal(b, &whole); err != nil { // a decoder alone doesn't look at commas

@@ -27,7 +27,8 @@ func libraryTakes(payload []byte) bool {
 	if _, err := reference.ParseNormalizedNamed(name); err != nil {
 		name = "example.com/none:none"
 	}
-	_, _, err := signature.VerifyImageManifestSignatureUsingKeyIdentityList(payload, someManifest, name, said{}, []string{sayer})
+	_, _, err := signature.VerifyImageManifestSignatureUsingKeyIdentityList(payload, someManifest, name, said{},
+		[]string{sayer})
 	return err == nil
 }
 
@@ -95,7 +96,8 @@ var payloads = []struct {
 	{strings.Replace(whole, `"type"`, `"ty\u017fpe":1,"type"`, 1), false},
 	{strings.Replace(whole, `"type"`, `"x":1,"type"`, 1), false},
 	{strings.Replace(whole, `"docker-manifest-digest"`, `"x":1,"docker-manifest-digest"`, 1), false},
-	{strings.Replace(whole, `"docker-manifest-digest"`, `"docker-manifest-digest":"sha256:00","docker-manifest-digest"`, 1), false},
+	{strings.Replace(whole, `"docker-manifest-digest"`, `"docker-manifest-digest":"sha256:00","docker-manifest-digest"`,
+		1), false},
 	{strings.Replace(whole, `"@D"`, "null", 1), false},
 	{strings.Replace(whole, `"@R"`, "null", 1), false},
 	{strings.Replace(whole, `"@R"`, `""`, 1), false},
@@ -123,8 +125,10 @@ func TestReadPayload(t *testing.T) {
 			}
 		})
 	}
-	p, err := ReadPayload([]byte(fill(`{` + critical + `,"optional":{"Creator":"no","creator":"c","timestamp":1700000000}}`)))
-	if err != nil || p.Creator != "c" || p.Timestamp == nil || *p.Timestamp != 1700000000 || p.Reference != "quay.io/corp/app:v1" {
+	p, err := ReadPayload([]byte(fill(`{` + critical +
+		`,"optional":{"Creator":"no","creator":"c","timestamp":1700000000}}`)))
+	if err != nil || p.Creator != "c" || p.Timestamp == nil || *p.Timestamp != 1700000000 ||
+		p.Reference != "quay.io/corp/app:v1" {
 		t.Errorf("%+v, %v", p, err)
 	}
 }
@@ -154,10 +158,12 @@ func somePayload(random *rand.Rand) string {
 		return wrong[random.IntN(len(wrong))]
 	}
 	value := func(right string) string {
-		return pick(right, "null", `""`, "1", "1.5", "1e400", "true", "[]", "{}", `"x"`, strings.ToUpper(right), right+" ", "["+right+"]", `{"a":1,"a":1}`)
+		return pick(right, "null", `""`, "1", "1.5", "1e400", "true", "[]", "{}", `"x"`, strings.ToUpper(right), right+" ",
+			"["+right+"]", `{"a":1,"a":1}`)
 	}
 	name := func(s string) string {
-		return pick(s, strings.ToUpper(s[:1])+s[1:], strings.ReplaceAll(s, "k", "\u212a"), strings.ReplaceAll(s, "s", "\u017f"),
+		return pick(s, strings.ToUpper(s[:1])+s[1:], strings.ReplaceAll(s, "k", "\u212a"),
+			strings.ReplaceAll(s, "s", "\u017f"),
 			s+" ", strings.Replace(s, "e", `\u0065`, 1), "x", s[1:])
 	}
 	object := func(members ...string) string {
@@ -175,7 +181,8 @@ func somePayload(random *rand.Rand) string {
 	member := func(n, v string) string { return `"` + name(n) + `":` + v }
 	var optional []string
 	for _, m := range []string{
-		member("creator", value(`"c"`)), member("timestamp", value("1700000000")), member("other", value(`{"b":[null]}`)), member("Creator", value("2")),
+		member("creator", value(`"c"`)), member("timestamp", value("1700000000")), member("other", value(`{"b":[null]}`)),
+		member("Creator", value("2")),
 	} {
 		if random.IntN(2) == 0 {
 			optional = append(optional, m)

@@ -1,5 +1,5 @@
-// Package polite asks HTTP hosts as they want to be asked: not for too much at a time, not while they want a pause, and for nothing
-// twice.
+// Package polite asks HTTP hosts as they want to be asked: not for too much at a time, not while they want a pause,
+// and for nothing twice.
 package polite
 
 import (
@@ -161,8 +161,8 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 }
 
-// retryAfter is how long an answer asks to wait: whole seconds or a date. At least a second, so that a host that is wrong
-// about the time is not asked in a loop.
+// retryAfter is how long an answer asks to wait: whole seconds or a date. At least a second, so that a host that is
+// wrong about the time is not asked in a loop.
 func retryAfter(res *http.Response, now time.Time) (time.Duration, bool) {
 	v := res.Header.Get("Retry-After")
 	if n, err := strconv.ParseInt(v, 10, 32); err == nil && n >= 0 {

@@ -71,13 +71,41 @@ func TestTransport(t *testing.T) {
 		asked    []time.Duration
 	}{
 		{"fine", []http.Response{answer(200, "")}, time.Minute, 200, []time.Duration{0}},
-		{"429 in seconds", []http.Response{answer(429, "7"), answer(200, "")}, time.Minute, 200, []time.Duration{0, 7 * time.Second}},
-		{"429 with a date", []http.Response{answer(429, epoch.Add(9*time.Second).Format(http.TimeFormat)), answer(200, "")}, time.Minute, 200, []time.Duration{0, 9 * time.Second}},
-		{"429 with a date that is over", []http.Response{answer(429, epoch.Add(-time.Hour).Format(http.TimeFormat)), answer(200, "")}, time.Minute, 200, []time.Duration{0, time.Second}},
-		{"503 in seconds", []http.Response{answer(503, "3"), answer(404, "")}, time.Minute, 404, []time.Duration{0, 3 * time.Second}},
+		{
+			"429 in seconds",
+			[]http.Response{answer(429, "7"), answer(200, "")},
+			time.Minute, 200,
+			[]time.Duration{0, 7 * time.Second},
+		},
+		{
+			"429 with a date",
+			[]http.Response{answer(429, epoch.Add(9*time.Second).Format(http.TimeFormat)), answer(200, "")},
+			time.Minute, 200,
+			[]time.Duration{0, 9 * time.Second},
+		},
+		{"429 with a date that is over", []http.Response{
+			answer(429, epoch.Add(-time.Hour).Format(http.TimeFormat)),
+			answer(200, ""),
+		}, time.Minute, 200, []time.Duration{0, time.Second}},
+		{
+			"503 in seconds",
+			[]http.Response{answer(503, "3"), answer(404, "")},
+			time.Minute, 404,
+			[]time.Duration{0, 3 * time.Second},
+		},
 		{"503 that says no more", []http.Response{answer(503, "")}, time.Minute, 503, []time.Duration{0}},
-		{"429 that says no more", []http.Response{answer(429, ""), answer(429, "soon"), answer(200, "")}, time.Minute, 200, []time.Duration{0, time.Second, 3 * time.Second}},
-		{"longer than there is time", []http.Response{answer(429, "61"), answer(200, "")}, time.Minute, 0, []time.Duration{0}},
+		{
+			"429 that says no more",
+			[]http.Response{answer(429, ""), answer(429, "soon"), answer(200, "")},
+			time.Minute, 200,
+			[]time.Duration{0, time.Second, 3 * time.Second},
+		},
+		{
+			"longer than there is time",
+			[]http.Response{answer(429, "61"), answer(200, "")},
+			time.Minute, 0,
+			[]time.Duration{0},
+		},
 		{"again and again", []http.Response{answer(429, "1")}, time.Minute, 0, []time.Duration{0, 1e9, 2e9, 3e9, 4e9, 5e9}},
 	}
 	for _, tt := range tests {

@@ -6,7 +6,8 @@ import (
 	"sync"
 )
 
-// Shared is what was asked for once for many, by key; the zero value is empty. Errors are shared with those who wait meanwhile, but not remembered.
+// Shared is what was asked for once for many, by key; the zero value is empty. Errors are shared with those who wait
+// meanwhile, but not remembered.
 type Shared[V any] struct {
 	// Valid is false for a value that is to be asked for again; nil: all stay.
 	Valid func(V) bool

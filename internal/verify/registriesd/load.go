@@ -69,7 +69,8 @@ func LoadIn(dir string, files []File) error {
 	return nil
 }
 
-// Reworded is an error with another text: of pairs of texts the first is replaced by the second, as strings.NewReplacer does it.
+// Reworded is an error with another text: of pairs of texts the first is replaced by the second, as
+// strings.NewReplacer does it.
 func Reworded(err error, pairs ...string) error {
 	text := strings.NewReplacer(pairs...).Replace(err.Error())
 	if text == err.Error() {

@@ -1,5 +1,5 @@
-// Package registriesd knows what registries.d directories say: where the signatures of an image are looked up, and whether
-// the image library loads the files at all.
+// Package registriesd knows what registries.d directories say: where the signatures of an image are looked up, and
+// whether the image library loads the files at all.
 package registriesd
 
 import (
@@ -108,8 +108,8 @@ func Scopes(ref types.ImageReference) []string {
 	return append([]string{ref.PolicyConfigurationIdentity()}, ref.PolicyConfigurationNamespaces()...)
 }
 
-// Lookaside is where the signatures of an image are looked up, as the host sees it, and the file that names it. The URL may be
-// none, and may hold a password: see WithoutPassword.
+// Lookaside is where the signatures of an image are looked up, as the host sees it, and the file that names it. The
+// URL may be none, and may hold a password: see WithoutPassword.
 func (r Config) Lookaside(ref types.ImageReference) (at, file string) {
 	base, file, _ := r.Lookup(ref)
 	repo := "/" + reference.Path(ref.DockerReference())
@@ -121,8 +121,8 @@ func (r Config) Lookaside(ref types.ImageReference) (at, file string) {
 	return u.String(), file
 }
 
-// Lookup returns the lookaside base for an image, and the file that names it; and whether sigstore attachments are read. Each
-// key is inherited alone.
+// Lookup returns the lookaside base for an image, and the file that names it; and whether sigstore attachments are
+// read. Each key is inherited alone.
 func (r Config) Lookup(ref types.ImageReference) (base, file string, attachments bool) {
 	var att *bool
 	for _, scope := range Scopes(ref) {
@@ -151,8 +151,8 @@ func (r Config) Lookup(ref types.ImageReference) (base, file string, attachments
 	return base, file, att != nil && *att
 }
 
-// WithoutPassword is a lookaside's URL as it may be shown. In one that doesn't parse, or has its password in another place
-// than URLs have, all that could be one is left out: from the first colon behind the scheme to the last @.
+// WithoutPassword is a lookaside's URL as it may be shown. In one that doesn't parse, or has its password in another
+// place than URLs have, all that could be one is left out: from the first colon behind the scheme to the last @.
 func WithoutPassword(s string) string {
 	u, err := url.Parse(s)
 	switch {
@@ -176,8 +176,8 @@ func WithoutPassword(s string) string {
 	return s[:from+colon] + ":xxxxx" + s[at:]
 }
 
-// Discreet is an error of the library without the passwords of lookasides: it tells that of a URL which doesn't parse, or
-// has it in another place than URLs have.
+// Discreet is an error of the library without the passwords of lookasides: it tells that of a URL which doesn't
+// parse, or has it in another place than URLs have.
 func (r Config) Discreet(err error) error {
 	var pairs []string
 	hide := func(n namespace) {

@@ -14,9 +14,11 @@ const (
 	cosignType = "cosign container image signature"
 )
 
-// readClaim reads a payload strictly: every member that counts is there once, spelt exactly, and nothing stands beside it.
+// readClaim reads a payload strictly: every member that counts is there once, spelt exactly, and nothing stands
+// beside it.
 //
-// {"critical": {"type": …, "image": {"docker-manifest-digest": …}, "identity": {"docker-reference": …}}, "optional": {…}}
+// {"critical": {"type": …, "image": {"docker-manifest-digest": …}, "identity": {"docker-reference": …}}, "optional":
+// {…}}
 func readClaim(payload []byte, kind string) (claim, error) {
 	var c claim
 	outer, err := members(payload, "critical", "optional")

@@ -221,8 +221,8 @@ func (r *reader) digits() (n int) {
 	return n
 }
 
-// text reads a string at the current byte. Bytes that are no UTF-8 become U+FFFD, so that no two texts of them are equal
-// to something else.
+// text reads a string at the current byte. Bytes that are no UTF-8 become U+FFFD, so that no two texts of them are
+// equal to something else.
 func (r *reader) text() (string, error) {
 	if r.at == len(r.b) || r.b[r.at] != '"' {
 		return "", fmt.Errorf("%w: no string at byte %d", errJSON, r.at)

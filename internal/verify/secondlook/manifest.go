@@ -34,7 +34,8 @@ func typeForm(mediaType string) (Form, bool) {
 		return Single, true
 	case "application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json":
 		return List, true
-	case "application/vnd.docker.distribution.manifest.v1+json", "application/vnd.docker.distribution.manifest.v1+prettyjws":
+	case "application/vnd.docker.distribution.manifest.v1+json",
+		"application/vnd.docker.distribution.manifest.v1+prettyjws":
 		return Schema1, true
 	}
 	return Unreadable, false
@@ -48,7 +49,10 @@ func FormOf(manifest []byte) Form {
 		return Unreadable
 	}
 	has := func(key string) bool {
-		return slices.ContainsFunc(m, func(x member) bool { return strings.EqualFold(x.key, key) && string(x.value) != "null" })
+		return slices.ContainsFunc(m, func(x member) bool {
+			return strings.EqualFold(x.key, key) &&
+				string(x.value) != "null"
+		})
 	}
 	single, list, old := has("config") || has("layers"), has("manifests"), has("fsLayers") || has("history")
 	switch {
@@ -95,7 +99,8 @@ func blobs(manifest []byte) error {
 	if err != nil {
 		return err
 	}
-	if form := FormOf(manifest); form == Single && !slices.ContainsFunc(m, func(x member) bool { return strings.EqualFold(x.key, "config") }) {
+	if form := FormOf(manifest); form == Single &&
+		!slices.ContainsFunc(m, func(x member) bool { return strings.EqualFold(x.key, "config") }) {
 		return fmt.Errorf("it has no configuration")
 	}
 	for _, x := range m {

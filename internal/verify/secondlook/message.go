@@ -35,8 +35,8 @@ type message struct {
 	literals, signatures int
 }
 
-// readMessage reads a signed OpenPGP message. The mechanism that judged it decides what is well signed; the second look only
-// reads which bytes were signed, and by whom, with a reader of its own.
+// readMessage reads a signed OpenPGP message. The mechanism that judged it decides what is well signed; the second
+// look only reads which bytes were signed, and by whom, with a reader of its own.
 func readMessage(b []byte) (message, error) {
 	var m message
 	left := maxUnpacked

@@ -1,9 +1,9 @@
-// Package secondlook looks at an accepted image once more: at the same bytes, by rules that are written down here a second
-// time. It shares no parsing with the image library: its readers of JSON, OpenPGP messages, references and manifests are its
-// own. An accept that both come to rests on no fault of a single reader.
+// Package secondlook looks at an accepted image once more: at the same bytes, by rules that are written down here a
+// second time. It shares no parsing with the image library: its readers of JSON, OpenPGP messages, references and
+// manifests are its own. An accept that both come to rests on no fault of a single reader.
 //
-// The image library up to 5.42.0 shows why: it took the digest of a schema-1 manifest from a payload that the manifest holds
-// encoded, so a server could serve any body under a digest that somebody had signed.
+// The image library up to 5.42.0 shows why: it took the digest of a schema-1 manifest from a payload that the
+// manifest holds encoded, so a server could serve any body under a digest that somebody had signed.
 //
 // The second look never makes an accept. It is pure: it reads no file, asks no server, and knows no clock.
 package secondlook
@@ -43,7 +43,8 @@ func finding(k Kind, format string, args ...any) *Finding {
 
 // Image is an accepted image, as it was read.
 type Image struct {
-	// Manifest is the manifest of the image, or of the instance that was chosen from Index; MediaType is what it was served as.
+	// Manifest is the manifest of the image, or of the instance that was chosen from Index; MediaType is what it was
+	// served as.
 	Manifest  []byte
 	MediaType string
 	// Digest names the manifest in the verdict, for example "sha256:…".
@@ -96,8 +97,8 @@ func At(im Image) *Finding {
 	return nil
 }
 
-// CheckForm returns why a manifest can't be the one that was signed, before anything else is known of it: it is of schema 1, and a
-// signature is demanded.
+// CheckForm returns why a manifest can't be the one that was signed, before anything else is known of it: it is of
+// schema 1, and a signature is demanded.
 func CheckForm(manifest []byte, demanded bool) *Finding {
 	if !demanded {
 		return nil

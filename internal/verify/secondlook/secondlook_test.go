@@ -43,7 +43,8 @@ func index(digests ...string) []byte {
 }
 
 func payload(digest, reference string) string {
-	return `{"critical":{"identity":{"docker-reference":"` + reference + `"},"image":{"docker-manifest-digest":"` + digest +
+	return `{"critical":{"identity":{"docker-reference":"` + reference +
+		`"},"image":{"docker-manifest-digest":"` + digest +
 		`"},"type":"atomic container signature"},"optional":{}}`
 }
 
@@ -53,7 +54,8 @@ func packed(tag byte, body []byte) []byte {
 	return append([]byte{0xc0 | tag, 255, byte(n >> 24), byte(n >> 16), byte(n >> 8), byte(n)}, body...)
 }
 
-// signed is an OpenPGP message with a signature packet that names its issuer; it isn't well signed, which is not asked here.
+// signed is an OpenPGP message with a signature packet that names its issuer; it isn't well signed, which is not
+// asked here.
 func signed(payload, issuer string) []byte {
 	id, _ := hex.DecodeString(issuer)
 	sub := append([]byte{9, 16}, id...)
@@ -97,7 +99,10 @@ func TestAt(t *testing.T) {
 			im.Manifest = bytes.Replace(im.Manifest, []byte(`{`), []byte(`{"Signatures":[{}],`), 1)
 		}},
 		{"schema 1", Outdated, func(im *Image) { im.Manifest = []byte(`{"schemaVersion":1,"fsLayers":[]}`) }},
-		{"self-signed, nothing demanded", 0, func(im *Image) { im.Manifest, im.MediaType, im.Demands = forged, schema1, nil }},
+		{"self-signed, nothing demanded", 0, func(im *Image) {
+			im.Manifest, im.MediaType, im.Demands = forged,
+				schema1, nil
+		}},
 		{"self-signed by digest, nothing demanded", Differs, func(im *Image) {
 			im.Manifest, im.MediaType, im.Demands, im.Asked = forged, schema1, nil, "r.example/a@"+im.Digest
 		}},
@@ -115,8 +120,15 @@ func TestAt(t *testing.T) {
 		}},
 		{"of an index", 0, func(im *Image) { im.Index = index(digestOf(other), im.Digest) }},
 		{"of an index that doesn't name it", Differs, func(im *Image) { im.Index = index(digestOf(other)) }},
-		{"of an index asked for", 0, func(im *Image) { im.Index = index(im.Digest); im.Asked = "r.example/a@" + digestOf(im.Index) }},
-		{"of another index than asked for", Differs, func(im *Image) { im.Index = index(im.Digest); im.Asked = "r.example/a@" + digestOf(other) }},
+		{"of an index asked for", 0, func(im *Image) {
+			im.Index = index(im.Digest)
+			im.Asked = "r.example/a@" +
+				digestOf(im.Index)
+		}},
+		{
+			"of another index than asked for", Differs,
+			func(im *Image) { im.Index = index(im.Digest); im.Asked = "r.example/a@" + digestOf(other) },
+		},
 		{"no signature", Differs, func(im *Image) { im.Demands[0].Accepted = nil }},
 		{"claim of other bytes", Differs, func(im *Image) { claims(im, payload(digestOf(other), "r.example/a:v1")) }},
 		{"claim of another tag", Differs, func(im *Image) { claims(im, payload(im.Digest, "r.example/a:v2")) }},
@@ -174,7 +186,8 @@ func TestSigstore(t *testing.T) {
 		t.Fatal(err)
 	}
 	im := accepted()
-	claim := strings.Replace(strings.Replace(payload(im.Digest, "r.example/a:v1"), simpleType, cosignType, 1), `"optional":{}`, `"optional":null`, 1)
+	claim := strings.Replace(strings.Replace(payload(im.Digest, "r.example/a:v1"), simpleType, cosignType, 1),
+		`"optional":{}`, `"optional":null`, 1)
 	sum := sha256.Sum256([]byte(claim))
 	sig, err := ecdsa.SignASN1(rand.Reader, key, sum[:])
 	if err != nil {
@@ -242,7 +255,8 @@ func FuzzMessage(f *testing.F) {
 // FuzzJSON holds the reader of objects against Go's: what is JSON for one is for the other, with the same members.
 func FuzzJSON(f *testing.F) {
 	for _, s := range []string{
-		`{}`, `{"a":1}`, `{"a":{"b":[1,2,{"c":null}]},"a":"x\u212a\ud83d\ude00\ud800"}`, " {\"\xff\" : -0.5e+3 } ", `{"a":01}`, `{"a":1}{}`, `[1]`, `{"a":tru}`,
+		`{}`, `{"a":1}`, `{"a":{"b":[1,2,{"c":null}]},"a":"x\u212a\ud83d\ude00\ud800"}`, " {\"\xff\" : -0.5e+3 } ",
+		`{"a":01}`, `{"a":1}{}`, `[1]`, `{"a":tru}`,
 		`{"a":"\x"}`, `{"a":1,}`, `{"a" 1}`, "{\"a\":\"\n\"}", `{"a":-}`, `{"a":1.}`, `{"a":1e}`, `{"":[]}`, "\ufeff{}",
 	} {
 		f.Add([]byte(s))
@@ -280,8 +294,10 @@ func FuzzJSON(f *testing.F) {
 // FuzzName holds the reader of references against the library that runtimes have.
 func FuzzName(f *testing.F) {
 	for _, s := range []string{
-		"busybox", "busybox:1", "a.example/b:1", "a.example:5000/b", "localhost/b", "Reg/a", "index.docker.io/a", "docker.io/b", "a/b/c@sha256:" + strings.Repeat("a", 64),
-		"a:1@sha256:" + strings.Repeat("a", 64), "[::1]:5000/a", "a_b/c__d", "a/b-", "", "a/", ":1", "a/B", strings.Repeat("a", 64), "a@sha256:x", "a--b/c", "a.b./c", "a:b/c:d",
+		"busybox", "busybox:1", "a.example/b:1", "a.example:5000/b", "localhost/b", "Reg/a", "index.docker.io/a",
+		"docker.io/b", "a/b/c@sha256:" + strings.Repeat("a", 64),
+		"a:1@sha256:" + strings.Repeat("a", 64), "[::1]:5000/a", "a_b/c__d", "a/b-", "", "a/", ":1", "a/B",
+		strings.Repeat("a", 64), "a@sha256:x", "a--b/c", "a.b./c", "a:b/c:d",
 	} {
 		f.Add(s)
 	}

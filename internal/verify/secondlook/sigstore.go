@@ -13,9 +13,9 @@ import (
 	"fmt"
 )
 
-// verify checks a sigstore signature with Go's own cryptography: it is made over the payload by one of the demand's keys or,
-// where the policy names no keys, by that of the certificate beside it. Whether the certificate is to be trusted is the
-// library's to say.
+// verify checks a sigstore signature with Go's own cryptography: it is made over the payload by one of the demand's
+// keys or, where the policy names no keys, by that of the certificate beside it. Whether the certificate is to be
+// trusted is the library's to say.
 func (d Demand) verify(s Signature) error {
 	sig, err := base64.StdEncoding.DecodeString(s.Signature)
 	if err != nil {

@@ -62,8 +62,8 @@ func WithBudget(ctx context.Context, b *Budget) context.Context {
 	return context.WithValue(ctx, budgetKey{}, b)
 }
 
-// TooLarge says of the context's budget, without reading on, that it is not enough, if it is a small one: the library is
-// not to read among many others what is known to be large.
+// TooLarge says of the context's budget, without reading on, that it is not enough, if it is a small one: the library
+// is not to read among many others what is known to be large.
 func TooLarge(ctx context.Context) {
 	if b := budgetOf(ctx); b != nil && b.Small {
 		b.exhaust()
@@ -99,8 +99,9 @@ func (s *spending) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// lookEvery is how often it is looked at how much has come in. The library reads some bodies to their end, those of errors
-// among them, and has no door to the reader: between two looks a server on this machine gets through a MiB or two.
+// lookEvery is how often it is looked at how much has come in. The library reads some bodies to their end, those of
+// errors among them, and has no door to the reader: between two looks a server on this machine gets through a MiB or
+// two.
 const lookEvery = time.Millisecond
 
 // look ends the library's requests when one of the limits is passed, while it is reading. It ends with Close.
@@ -159,8 +160,8 @@ func place(u *url.URL) string {
 	return c.String()
 }
 
-// TooMuch is a *TooMuchError once a limit was passed: what the library says of its requests since then is of no interest.
-// Nil else.
+// TooMuch is a *TooMuchError once a limit was passed: what the library says of its requests since then is of no
+// interest. Nil else.
 func (r *Requests) TooMuch() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -7,13 +7,14 @@ import (
 	"runtime/metrics"
 )
 
-// What a few bytes of gzip unpack to, no counter of bytes tells: net/http unpacks what it asked to be packed, and the library
-// reads the pages of errors to their end. So the memory is looked at as well, in a program that has set a limit for it.
+// What a few bytes of gzip unpack to, no counter of bytes tells: net/http unpacks what it asked to be packed, and the
+// library reads the pages of errors to their end. So the memory is looked at as well, in a program that has set a
+// limit for it.
 const (
 	liveMetric    = "/gc/heap/live:bytes"
 	objectsMetric = "/memory/classes/heap/objects:bytes"
-	// perByte is how many bytes of memory one that is received may take: reading a body takes two or three, parsing it more,
-	// which slack is for, and rubbish for its garbage.
+	// perByte is how many bytes of memory one that is received may take: reading a body takes two or three, parsing it
+	// more, which slack is for, and rubbish for its garbage.
 	perByte = 3
 	slack   = 12 << 20
 	rubbish = 32 << 20
@@ -27,13 +28,17 @@ type memory struct {
 	others        uint64
 }
 
-// watchMemory is nil where no limit is set. others is what may be taken meanwhile by what else the process does, in bytes.
+// watchMemory is nil where no limit is set. others is what may be taken meanwhile by what else the process does, in
+// bytes.
 func watchMemory(others int64) *memory {
 	limit := debug.SetMemoryLimit(-1)
 	if limit == math.MaxInt64 {
 		return nil
 	}
-	m := &memory{samples: []metrics.Sample{{Name: liveMetric}, {Name: objectsMetric}}, most: uint64(limit), others: uint64(max(others, 0))}
+	m := &memory{
+		samples: []metrics.Sample{{Name: liveMetric}, {Name: objectsMetric}}, most: uint64(limit),
+		others: uint64(max(others, 0)),
+	}
 	m.live, m.objects = m.read()
 	return m
 }

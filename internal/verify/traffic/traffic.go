@@ -1,4 +1,5 @@
-// Package traffic sees what the image library asks of the network, of which it tells nothing, and keeps it within bounds.
+// Package traffic sees what the image library asks of the network, of which it tells nothing, and keeps it within
+// bounds.
 package traffic
 
 import (
@@ -17,10 +18,10 @@ import (
 	"go.podman.io/image/v5/types"
 )
 
-// Requests sees every HTTP request that the library makes for one image, redirects among them: the library doesn't tell
-// which mirror it took and where it looked for signatures. It is asked for a proxy before each request, and so can also
-// keep the next one from being made: the library itself would read up to 4 MiB each of any number of signatures. The zero
-// value sees none.
+// Requests sees every HTTP request that the library makes for one image, redirects among them: the library doesn't
+// tell which mirror it took and where it looked for signatures. It is asked for a proxy before each request, and so
+// can also keep the next one from being made: the library itself would read up to 4 MiB each of any number of
+// signatures. The zero value sees none.
 type Requests struct {
 	next func(*url.URL) (*url.URL, error) // proxy of the request
 
@@ -29,8 +30,8 @@ type Requests struct {
 	conns map[net.Conn]*counter
 	// gone is what was received on connections that are closed.
 	gone int64
-	// limit bounds what is received of something (0: nothing), most the requests for it (0: nothing); base is what had been
-	// received when the limit was set.
+	// limit bounds what is received of something (0: nothing), most the requests for it (0: nothing); base is what had
+	// been received when the limit was set.
 	limit, base int64
 	most        int
 	what        string
