@@ -147,7 +147,7 @@ func canary(expect, got verdict.Answer, reason verdict.Reason, runtime string) j
 		image = refuseImage
 	}
 	c := judge.Canary{
-		Verdict: verdict.Verdict{Image: image, Verdict: got, Reason: reason}, Expect: expect,
+		Verdict: verdict.Verdict{Image: image, Outcome: verdict.Outcome{Answer: got, Reason: reason}}, Expect: expect,
 		Runtime: runtime,
 	}
 	c.OK = judge.Right(c)

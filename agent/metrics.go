@@ -147,7 +147,7 @@ func (m *Metrics) probed(cs []judge.Canary, keys []judge.Key, runtimes []judge.R
 			switch {
 			case judge.Right(c):
 				v = 1
-			case c.Verdict.Verdict == verdict.Unknown:
+			case c.Answer == verdict.Unknown:
 				v = -1
 			}
 			l := probeLabels{c.Expect, label(c.Runtime)}

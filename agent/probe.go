@@ -390,7 +390,7 @@ func checkAnswers(got []judge.Canary, asked []trust.Canary) error {
 		default:
 			return errors.New("an answer is of no known runtime")
 		}
-		switch c.Verdict.Verdict {
+		switch c.Answer {
 		case verdict.Accept, verdict.Refuse, verdict.Unknown:
 		default:
 			return errors.New("an answer is neither accept, refuse nor unknown")

@@ -108,7 +108,7 @@ func TestReasons(t *testing.T) {
 			// One image: it is the answer itself that has the reason, and nothing that was accepted has one.
 			var v verdict.Verdict
 			must(t, json.Unmarshal([]byte(r.stdout), &v))
-			if v.Reason != c.reason || v.Cause != c.cause || v.Verdict == verdict.Accept || v.Message == "" || v.Hint == "" {
+			if v.Reason != c.reason || v.Cause != c.cause || v.Answer == verdict.Accept || v.Message == "" || v.Hint == "" {
 				t.Errorf("nodetrust %s: want reason %s %s of a refusal or unknown, with message and hint: %+v",
 					strings.Join(args, " "), c.reason, c.cause, v)
 			}

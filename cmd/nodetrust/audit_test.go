@@ -189,8 +189,8 @@ func TestAudit(t *testing.T) {
 		w.canary:                     {verdict.Refuse, verdict.WrongKey, 1},
 	} {
 		m, ok := images[image]
-		if !ok || m.Verdict.Verdict != want.answer || m.Reason != want.reason || len(m.UsedBy) != want.usedBy {
-			t.Errorf("%s: %s %s %v", image, m.Verdict.Verdict, m.Reason, m.UsedBy)
+		if !ok || m.Answer != want.answer || m.Reason != want.reason || len(m.UsedBy) != want.usedBy {
+			t.Errorf("%s: %s %s %v", image, m.Answer, m.Reason, m.UsedBy)
 		}
 	}
 	s := r.Summary
@@ -198,8 +198,8 @@ func TestAudit(t *testing.T) {
 		s.Desired == "" || s.Mechanism == "" {
 		t.Errorf("summary: %+v", s)
 	}
-	if l := s.Lockout; len(l) != 2 || l[0].Role != audit.Pause || l[0].Verdict != verdict.Refuse ||
-		l[1].Role != audit.Agent || l[1].Verdict != verdict.Unknown {
+	if l := s.Lockout; len(l) != 2 || l[0].Role != audit.Pause || l[0].Answer != verdict.Refuse ||
+		l[1].Role != audit.Agent || l[1].Answer != verdict.Unknown {
 		t.Errorf("lockout: %+v", s.Lockout)
 	}
 	if r.Images[0].Image != host+"/team/wrong:v1" {
@@ -303,7 +303,7 @@ func TestAudit_once(t *testing.T) {
 	_, err = w.registry.Push("team/app", "v1", "evil")
 	w.must(err)
 	code, _, images, _ = w.audit(list + host + "/team/app:v1 digest=" + signed)
-	if m := images[host+"/team/app:v1"]; code != exitRefused || m.Verdict.Verdict != verdict.Refuse ||
+	if m := images[host+"/team/app:v1"]; code != exitRefused || m.Answer != verdict.Refuse ||
 		!slices.Equal(m.InUse, []string{signed}) {
 		t.Errorf("after the tag was moved: exit status %d: %+v", code, m)
 	}
@@ -384,8 +384,8 @@ func TestAudit_interrupted(t *testing.T) {
 			_, d, _ := strings.Cut(m.Image, "@")
 			want = append(want, d)
 		}
-		if m.Interrupted != (m.Verdict.Verdict == verdict.Unknown) {
-			t.Errorf("interrupted: %s is %s, interrupted %t", m.Image, m.Verdict.Verdict, m.Interrupted)
+		if m.Interrupted != (m.Answer == verdict.Unknown) {
+			t.Errorf("interrupted: %s is %s, interrupted %t", m.Image, m.Answer, m.Interrupted)
 		}
 	}
 
@@ -427,12 +427,12 @@ func TestAudit_release(t *testing.T) {
 
 	code, r, images, stderr := w.audit(list, vouch...)
 	m := images[image]
-	if code != exitRefused || m.Verdict.Verdict != verdict.Refuse || m.Role != audit.Release || m.VouchedBy != release ||
+	if code != exitRefused || m.Answer != verdict.Refuse || m.Role != audit.Release || m.VouchedBy != release ||
 		!strings.Contains(m.Hint, "--to-policy") || stderr != "" {
 		t.Errorf("refused: exit status %d, %+v\n%s", code, m, stderr)
 	}
 	if len(r.Summary.Lockout) != 1 || images[w.canary].VouchedBy != "" || len(r.Summary.Releases) != 1 ||
-		r.Summary.Releases[0].Verdict != verdict.Accept {
+		r.Summary.Releases[0].Answer != verdict.Accept {
 		t.Errorf("summary: %+v", r.Summary)
 	}
 
@@ -448,13 +448,13 @@ func TestAudit_release(t *testing.T) {
 	if code != exitRefused || images[image].Reason != verdict.TrustedByRelease ||
 		images[w.canary].Reason != verdict.NotSignedFor ||
 		r.Summary.Signed != 1 || r.Summary.Unsigned != 0 || r.Summary.Refuse != 1 || !r.Summary.RequireSigned ||
-		images[w.canary].Requirements[0].Verdict != verdict.Accept || images[w.canary].Fix == "" {
+		images[w.canary].Requirements[0].Answer != verdict.Accept || images[w.canary].Fix == "" {
 		t.Errorf("signatures required: exit status %d, %s and %s, %+v", code, images[image].Reason,
 			images[w.canary].Reason, r.Summary)
 	}
 	w.write("corp.asc", string(w.other.Armored))
 	code, r, images, stderr = w.audit(list, vouch...)
-	if code != exitOK || images[image].Reason != "" || r.Summary.Releases[0].Verdict != verdict.Refuse ||
+	if code != exitOK || images[image].Reason != "" || r.Summary.Releases[0].Answer != verdict.Refuse ||
 		!strings.Contains(stderr, "vouches for nothing") {
 		t.Errorf("not verified: exit status %d, %+v\n%s", code, r.Summary.Releases, stderr)
 	}

@@ -75,12 +75,15 @@ func (f *auditReleases) verify(cmd *cobra.Command, o *auditOptions) (vouched fun
 		if err != nil {
 			return nil, nil, usageErr(fmt.Errorf("--release %s: %w", name, err))
 		}
-		if r.Verdict != verdict.Accept {
+		if r.Answer != verdict.Accept {
 			fmt.Fprintf(cmd.ErrOrStderr(), "nodetrust: warning: release %s vouches for nothing: %s (%s): %s\n",
-				outside.Name(r.Release), r.Verdict, r.Reason, outside.Text(r.Message))
+				outside.Name(r.Release), r.Answer, r.Reason, outside.Text(r.Message))
 		}
 		results = append(results, r)
-		out = append(out, audit.ReleaseVerdict{Release: r.Release, Verdict: r.Verdict, Reason: r.Reason, Message: r.Message})
+		out = append(out, audit.ReleaseVerdict{
+			Release: r.Release,
+			Outcome: verdict.Outcome{Answer: r.Answer, Reason: r.Reason, Message: r.Message},
+		})
 	}
 	return func(digest string) string {
 		for i := range results {

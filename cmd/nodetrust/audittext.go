@@ -155,7 +155,7 @@ func (t *auditText) lockout(list []audit.Lockout) {
 	} {
 		first := true
 		for _, l := range list {
-			if l.Verdict != want.answer {
+			if l.Answer != want.answer {
 				continue
 			}
 			if first {
@@ -171,12 +171,12 @@ func (t *auditText) lockout(list []audit.Lockout) {
 
 func (t *auditText) group(f audit.Fix, list []audit.Image) {
 	t.line("")
-	t.b.WriteString(t.paint(f.Verdict, string(f.Verdict)) + ": ")
+	t.b.WriteString(t.paint(f.Answer, string(f.Answer)) + ": ")
 	title := f.Title
 	if f.Reason != "" {
 		title += fmt.Sprintf(" (%s)", f.Reason)
 	}
-	t.wrappedAfter(len(f.Verdict)+2, title)
+	t.wrappedAfter(len(f.Answer)+2, title)
 	if f.Hint != "" {
 		t.wrapped("  ", "hint: "+f.Hint)
 	}

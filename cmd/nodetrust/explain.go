@@ -148,7 +148,7 @@ func writeAsked(line func(string, ...any), asked []verify.Asked) {
 
 func writeRequirement(line func(string, ...any), number string, r verdict.Requirement, d verify.Detail) {
 	line("\nrequirement   %s: %s", number, r.Type)
-	line("  verdict     %s%s", r.Verdict, because(r.Reason))
+	line("  verdict     %s%s", r.Answer, because(r.Reason))
 	if d.Problem != "" {
 		line("  problem     %s", d.Problem)
 	}
@@ -160,7 +160,7 @@ func writeRequirement(line func(string, ...any), number string, r verdict.Requir
 	}
 	for _, s := range r.Signatures {
 		line("  signature   %s", s.Source)
-		line("    verdict   %s%s", s.Verdict, because(s.Reason))
+		line("    verdict   %s%s", s.Answer, because(s.Reason))
 		if s.Message != "" {
 			line("    why       %s", s.Message)
 		}

@@ -264,7 +264,10 @@ func (o *secondOpinion) verdict(ctx context.Context, image string) verdict.Verdi
 	}
 	v, err := verify.Image(ctx, image, o.Policy, o.options)
 	if err != nil {
-		return verdict.Verdict{Image: image, Verdict: verdict.Unknown, Reason: verdict.RuntimeFailed, Message: err.Error()}
+		return verdict.Verdict{Image: image, Outcome: verdict.Outcome{
+			Answer: verdict.Unknown, Reason: verdict.RuntimeFailed,
+			Message: err.Error(),
+		}}
 	}
 	return v
 }
@@ -316,7 +319,7 @@ func writeProbe(w io.Writer, r judge.Probe) error {
 		if reason == "" {
 			reason = "-"
 		}
-		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\t%s\n", mark, runtime, c.Expect, c.Verdict.Verdict, reason, c.Image)
+		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\t%s\n", mark, runtime, c.Expect, c.Answer, reason, c.Image)
 	}
 	return tw.Flush()
 }

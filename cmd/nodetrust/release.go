@@ -204,7 +204,7 @@ func (r *releaseVerify) run(cmd *cobra.Command, name string) error {
 	if err != nil {
 		return usageErr(err)
 	}
-	if r.toPolicy != "" && result.Verdict == verdict.Accept {
+	if r.toPolicy != "" && result.Answer == verdict.Accept {
 		if err := r.writePolicy(result); err != nil {
 			return err
 		}
@@ -212,7 +212,7 @@ func (r *releaseVerify) run(cmd *cobra.Command, name string) error {
 	if err := write(r.out, cmd.OutOrStdout(), result, writeRelease); err != nil {
 		return err
 	}
-	return silent(verdictExit(result.Verdict))
+	return silent(verdictExit(result.Answer))
 }
 
 // writePolicy writes the file of --to-policy, whole or not at all.
@@ -251,7 +251,7 @@ func writeRelease(w io.Writer, r release.Result) error {
 	if r.Reason != "" {
 		why = fmt.Sprintf("%s: %s", r.Reason, r.Message)
 	}
-	fmt.Fprintf(w, "%s %s\n  %s\n", r.Verdict, r.Release, why)
+	fmt.Fprintf(w, "%s %s\n  %s\n", r.Answer, r.Release, why)
 	if r.Hint != "" {
 		fmt.Fprintf(w, "  hint: %s\n", r.Hint)
 	}
@@ -264,7 +264,7 @@ func writeRelease(w io.Writer, r release.Result) error {
 		if v.Reason != "" {
 			what = fmt.Sprintf("%s: %s", v.Reason, v.Message)
 		}
-		fmt.Fprintf(tw, "  key:\t%s: %s, %s\n", v.Key, v.Verdict, what)
+		fmt.Fprintf(tw, "  key:\t%s: %s, %s\n", v.Key, v.Answer, what)
 		if v.Source != "" {
 			fmt.Fprintf(tw, "  signature:\t%s\n", v.Source)
 		}

@@ -72,7 +72,7 @@ func TestReleaseVerify(t *testing.T) {
 	}
 	for _, file := range []string{"policy.json", "trust.yaml"} {
 		r := verify(0, "--store", "store", "--to-policy", file, name+":4.99.1")
-		if r.Verdict != verdict.Accept || r.Digest != digest || r.Version != "4.99.1" || len(r.Images) != 1 ||
+		if r.Answer != verdict.Accept || r.Digest != digest || r.Version != "4.99.1" || len(r.Images) != 1 ||
 			r.Images[0].Image != image {
 			t.Errorf("%+v", r)
 		}

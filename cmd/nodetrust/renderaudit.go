@@ -42,7 +42,7 @@ func warnOfAudit(notes io.Writer, file string, cfg *trust.Config, readers []trus
 		warn("%s is not complete: images that it doesn't name may be in use", file)
 	}
 	for _, l := range s.Lockout {
-		switch l.Verdict {
+		switch l.Answer {
 		case verdict.Refuse:
 			warn("LOCKOUT: %s image %s would be refused: %s: %s", l.Role, outside.Text(l.Image), l.Reason,
 				outside.Text(l.Message))

@@ -165,7 +165,7 @@ func (b *signaturesBundle) run(cmd *cobra.Command, args []string) error {
 		func(w io.Writer, out bundled) error { return writeBundle(w, b.to, out) }); err != nil {
 		return err
 	}
-	return silent(verdictExit(result.Verdict))
+	return silent(verdictExit(result.Answer))
 }
 
 func (b *signaturesBundle) check(args []string) error {
@@ -322,7 +322,7 @@ func writeBundle(w io.Writer, dir string, b bundled) error {
 	signatures, added, bad := 0, 0, 0
 	for _, i := range b.Images {
 		signatures, added = signatures+i.Signatures, added+i.Added
-		if i.Verdict.Verdict != verdict.Accept {
+		if i.Answer != verdict.Accept {
 			bad++
 		}
 	}
@@ -334,7 +334,7 @@ func writeBundle(w io.Writer, dir string, b bundled) error {
 			len(b.Images), signatures, dir, added)
 	}
 	for _, i := range b.Images {
-		if i.Verdict.Verdict == verdict.Accept {
+		if i.Answer == verdict.Accept {
 			continue
 		}
 		fmt.Fprintln(w)

@@ -62,7 +62,7 @@ spec:
 	}
 	var out bundled
 	must(json.Unmarshal(bundle(0, "-o", "json", image+":v1"), &out))
-	if out.Verdict != verdict.Accept || len(out.Registries) != 1 || len(out.Registries[0].Mirrors) != 1 ||
+	if out.Answer != verdict.Accept || len(out.Registries) != 1 || len(out.Registries[0].Mirrors) != 1 ||
 		out.Images[0].Added+out.Images[1].Added != 0 {
 		t.Fatalf("%+v", out)
 	}

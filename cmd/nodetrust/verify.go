@@ -110,7 +110,7 @@ func (c *judgingCommand) run(
 	if bad {
 		return withHint(usageErr(errors.New(j.verdict.Message)), j.verdict.Hint)
 	}
-	return silent(verdictExit(j.verdict.Verdict))
+	return silent(verdictExit(j.verdict.Answer))
 }
 
 // writeInvalid writes the verdict on a policy that doesn't load and ends with exit status 2; so does any other error.
@@ -142,7 +142,7 @@ func writeVerdict(w io.Writer, v verdict.Verdict) error {
 	if v.Reason != "" {
 		why = fmt.Sprintf("%s: %s", v.Reason, v.Message)
 	}
-	_, err := fmt.Fprintf(w, "%s %s\n  %s\n", v.Verdict, v.Image, why)
+	_, err := fmt.Fprintf(w, "%s %s\n  %s\n", v.Answer, v.Image, why)
 	if err == nil && v.Hint != "" {
 		_, err = fmt.Fprintf(w, "  hint: %s\n", v.Hint)
 	}

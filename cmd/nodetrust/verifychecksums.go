@@ -78,7 +78,7 @@ out, and one must be there. SHA-256, SHA-384 and SHA-512 count; a list with name
 				func(w io.Writer, c checksums.Answer) error { return writeChecksums(w, args[0], c) }); err != nil {
 				return err
 			}
-			return silent(verdictExit(c.Verdict))
+			return silent(verdictExit(c.Answer))
 		},
 	}
 	out.add(cmd)
@@ -116,11 +116,11 @@ func writeChecksums(w io.Writer, file string, c checksums.Answer) error {
 	if c.Reason != "" {
 		why = fmt.Sprintf("%s: %s", c.Reason, c.Message)
 	}
-	if _, err := fmt.Fprintf(w, "%s %s\n  %s\n  signer:    %s\n", c.Verdict, file, why, c.Signer); err != nil {
+	if _, err := fmt.Fprintf(w, "%s %s\n  %s\n  signer:    %s\n", c.Answer, file, why, c.Signer); err != nil {
 		return err
 	}
 	for _, f := range c.Files {
-		if _, err := fmt.Fprintf(w, "  %-7s %q: %s\n", f.Verdict, f.Name, f.Message); err != nil {
+		if _, err := fmt.Fprintf(w, "  %-7s %q: %s\n", f.Answer, f.Name, f.Message); err != nil {
 			return err
 		}
 	}

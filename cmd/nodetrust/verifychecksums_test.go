@@ -96,7 +96,7 @@ func TestVerifyChecksums_exit(t *testing.T) {
 			if err := json.Unmarshal(stdout.Bytes(), &c); err != nil {
 				t.Fatalf("%v: %s %s", err, &stdout, &stderr)
 			}
-			if code != tt.code || c.Verdict != tt.answer || c.Reason != tt.reason || len(c.Files) != tt.files ||
+			if code != tt.code || c.Answer != tt.answer || c.Reason != tt.reason || len(c.Files) != tt.files ||
 				stderr.Len() > 0 {
 				t.Errorf("exit status %d, want %d\n%s%s", code, tt.code, &stdout, &stderr)
 			}

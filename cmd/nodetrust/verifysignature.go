@@ -67,7 +67,7 @@ said, not enforced by any runtime, and wrong as soon as a key is revoked.`,
 			if err != nil {
 				return err
 			}
-			return silent(verdictExit(d.Verdict))
+			return silent(verdictExit(d.Answer))
 		},
 	}
 	out.add(cmd)
@@ -87,7 +87,7 @@ func writeDetached(w io.Writer, file string, d detached.Answer) error {
 	if d.Reason != "" {
 		why = fmt.Sprintf("%s: %s", d.Reason, d.Message)
 	}
-	_, err := fmt.Fprintf(w, "%s %s\n  %s\n", d.Verdict, file, why)
+	_, err := fmt.Fprintf(w, "%s %s\n  %s\n", d.Answer, file, why)
 	for _, f := range []struct{ name, value string }{
 		{"signer", d.Signer},
 		{"digest", d.Digest},

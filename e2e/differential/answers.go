@@ -23,7 +23,7 @@ type Answers struct {
 
 func (a Answers) String() string {
 	return fmt.Sprintf("  verify: %s %s: %s\n  audit: %s %s: %s\n  CRI-O: %s\n  podman: %s",
-		a.Verify.Verdict, a.Verify.Reason, a.Verify.Message, a.Audit.Verdict, a.Audit.Reason, a.Audit.Message,
+		a.Verify.Answer, a.Verify.Reason, a.Verify.Message, a.Audit.Answer, a.Audit.Reason, a.Audit.Message,
 		pulledOr(a.CRIO), pulledOr(a.Podman))
 }
 
@@ -54,11 +54,11 @@ func (a Answers) Differences() []string {
 	if v, s := mustJSON(a.Verify), mustJSON(a.Audit); v != s {
 		out = append(out, "audit differs from verify: "+s+" instead of "+v)
 	}
-	if c := a.crio(); c != a.Verify.Verdict {
-		out = append(out, fmt.Sprintf("CRI-O %s, verify %s", c, a.Verify.Verdict))
+	if c := a.crio(); c != a.Verify.Answer {
+		out = append(out, fmt.Sprintf("CRI-O %s, verify %s", c, a.Verify.Answer))
 	}
-	if (a.Podman == "") != (a.Verify.Verdict == verdict.Accept) {
-		out = append(out, fmt.Sprintf("podman pulled: %t, verify %s", a.Podman == "", a.Verify.Verdict))
+	if (a.Podman == "") != (a.Verify.Answer == verdict.Accept) {
+		out = append(out, fmt.Sprintf("podman pulled: %t, verify %s", a.Podman == "", a.Verify.Answer))
 	}
 	return out
 }

@@ -42,7 +42,7 @@ func TestDifferential(t *testing.T) {
 		must(t, w.set(c))
 		a, err := w.ask(l.Programs.Nodetrust, c, tmp)
 		must(t, err)
-		count[string(a.Verify.Verdict)]++
+		count[string(a.Verify.Answer)]++
 		if testing.Verbose() && first+1 == n {
 			t.Logf("%s\n%s", c, a)
 		}

@@ -13,7 +13,7 @@ var known = []struct {
 	holds func(c Case, a Answers, difference string) bool
 }{
 	{"Signatures by a subkey", func(_ Case, a Answers, d string) bool {
-		return a.Verify.Verdict == verdict.Accept &&
+		return a.Verify.Answer == verdict.Accept &&
 			(strings.HasPrefix(d, "CRI-O") && strings.Contains(a.CRIO, "Signature by key") || strings.HasPrefix(d, "podman") &&
 				strings.Contains(a.Podman, "Signature by key"))
 	}},
@@ -36,7 +36,7 @@ var known = []struct {
 	}},
 	{"The first of several requirements", func(_ Case, a Answers, d string) bool {
 		return d == "CRI-O unknown, verify refuse" && len(a.Verify.Requirements) > 1 &&
-			a.Verify.Requirements[0].Verdict == verdict.Unknown
+			a.Verify.Requirements[0].Answer == verdict.Unknown
 	}},
 	{"Images that the policy rejects", func(_ Case, a Answers, d string) bool {
 		return d == "CRI-O unknown, verify refuse" && a.Verify.Reason == verdict.RejectedByPolicy
@@ -47,7 +47,7 @@ var known = []struct {
 				strings.Contains(a.CRIO, "Unexpectedly received a manifest list"))
 	}},
 	{"Images whose content is missing", func(c Case, a Answers, _ string) bool {
-		return a.Verify.Verdict == verdict.Accept && c.Registry == "other manifest" &&
+		return a.Verify.Answer == verdict.Accept && c.Registry == "other manifest" &&
 			strings.Contains(a.CRIO, "fetching blob") && strings.Contains(a.Podman, "fetching blob")
 	}},
 	{"Signatures above 64 KiB", func(c Case, a Answers, _ string) bool {

@@ -69,8 +69,10 @@ func Run(ctx context.Context, inv *Inventory, j Judge, o Options) *Report {
 	for i, l := range list {
 		a.out[i] = Image{
 			Verdict: verdict.Verdict{
-				Image: l.image, Verdict: verdict.Unknown, Reason: verdict.Timeout,
-				Message: "not judged: the audit was interrupted",
+				Image: l.image, Outcome: verdict.Outcome{
+					Answer: verdict.Unknown, Reason: verdict.Timeout,
+					Message: "not judged: the audit was interrupted",
+				},
 			},
 			UsedBy: append([]string{}, l.usedBy...), Role: l.role, Interrupted: true, name: l.name,
 		}
@@ -165,8 +167,10 @@ func (a *audit) one(ctx context.Context, l *listed, m *Image, b *breaker) {
 func (a *audit) verdict(ctx context.Context, l *listed, b *breaker) (v verdict.Verdict, cached, ok bool) {
 	if l.invalid != nil {
 		return verdict.Verdict{
-			Verdict: verdict.Unknown, Reason: verdict.ImageNotFound,
-			Message: "no runtime can pull this: " + l.invalid.Error(),
+			Outcome: verdict.Outcome{
+				Answer: verdict.Unknown, Reason: verdict.ImageNotFound,
+				Message: "no runtime can pull this: " + l.invalid.Error(),
+			},
 		}, false, true
 	}
 	if a.o.Cache != nil {
@@ -180,9 +184,12 @@ func (a *audit) verdict(ctx context.Context, l *listed, b *breaker) (v verdict.V
 	start := a.o.Now()
 	v, err := a.judge.Image(ctx, l.name)
 	if err != nil {
-		return verdict.Verdict{Verdict: verdict.Unknown, Reason: verdict.ImageNotFound, Message: err.Error()}, false, true
+		return verdict.Verdict{Outcome: verdict.Outcome{
+			Answer: verdict.Unknown, Reason: verdict.ImageNotFound,
+			Message: err.Error(),
+		}}, false, true
 	}
-	if ctx.Err() != nil && v.Verdict == verdict.Unknown {
+	if ctx.Err() != nil && v.Answer == verdict.Unknown {
 		return v, false, false
 	}
 	b.saw(v, a.o.Now().Sub(start))
@@ -219,10 +226,10 @@ func (a *audit) vouch(m *Image) {
 	m.Role, m.VouchedBy = Release, release
 	switch {
 	case m.SignedFor():
-	case m.Verdict.Verdict == verdict.Accept:
+	case m.Answer == verdict.Accept:
 		m.Reason, m.Message = verdict.TrustedByRelease, "no signature of its own was asked for; the verified release "+
 			release+" vouches for it"
-	case m.Verdict.Verdict == verdict.Refuse:
+	case m.Answer == verdict.Refuse:
 		m.Hint = "the verified release " + release +
 			" vouches for it: nodetrust release verify --to-policy writes a scope for its digest"
 	}
@@ -244,7 +251,7 @@ func (a *audit) done(m *Image) {
 	if m.Cached {
 		p.Cached++
 	}
-	switch m.Verdict.Verdict {
+	switch m.Answer {
 	case verdict.Refuse:
 		p.Refuse++
 	case verdict.Unknown:

@@ -99,7 +99,9 @@ func TestRun_short(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		j := &judge{answer: func(context.Context, string) verdict.Verdict { return verdict.Verdict{Verdict: verdict.Accept} }}
+		j := &judge{answer: func(context.Context, string) verdict.Verdict {
+			return verdict.Verdict{Outcome: verdict.Outcome{Answer: verdict.Accept}}
+		}}
 		r := audit.Run(t.Context(), inv, j, audit.Options{})
 		if got := strings.Contains(r.Images[0].Message, "nodes may take a short name elsewhere"); got != short {
 			t.Errorf("%s: %q", image, r.Images[0].Message)
@@ -118,7 +120,10 @@ func TestRun_once(t *testing.T) {
 		{Image: "not an image", By: "4"},
 	})
 	j := &judge{answer: func(context.Context, string) verdict.Verdict {
-		return verdict.Verdict{Verdict: verdict.Accept, Digest: "sha256:new", Message: "fine\x1b[31m"}
+		return verdict.Verdict{
+			Outcome: verdict.Outcome{Answer: verdict.Accept, Message: "fine\x1b[31m"},
+			Digest:  "sha256:new",
+		}
 	}}
 	r := audit.Run(t.Context(), inv, j, audit.Options{})
 	if len(j.asked) != 2 || j.asked["h.example/a:v1"] != 1 || j.asked["h.example/b:latest"] != 1 {
@@ -136,7 +141,7 @@ func TestRun_once(t *testing.T) {
 	if len(b.UsedBy) != 3 || b.Role != audit.CNI {
 		t.Errorf("b: %+v", b)
 	}
-	if bad.Verdict.Verdict != verdict.Unknown || bad.Reason != verdict.ImageNotFound ||
+	if bad.Answer != verdict.Unknown || bad.Reason != verdict.ImageNotFound ||
 		!strings.Contains(bad.Message, "invalid reference") {
 		t.Errorf("what is no image: %+v", bad)
 	}
@@ -148,7 +153,9 @@ func TestRun_once(t *testing.T) {
 
 // TestRun_sourceFails: what was listed before is judged, and the report doesn't pass for the whole.
 func TestRun_sourceFails(t *testing.T) {
-	j := &judge{answer: func(context.Context, string) verdict.Verdict { return verdict.Verdict{Verdict: verdict.Accept} }}
+	j := &judge{answer: func(context.Context, string) verdict.Verdict {
+		return verdict.Verdict{Outcome: verdict.Outcome{Answer: verdict.Accept}}
+	}}
 	r := audit.Run(t.Context(), collect(t, failing{}, uses{{Image: "h.example/after:v1", By: "y"}}), j, audit.Options{})
 	if r.Summary.Complete || r.Summary.Accept != 2 || r.Answer() != verdict.Unknown || len(r.Summary.Problems) != 1 ||
 		strings.Contains(r.Summary.Problems[0], "\x1b") {
@@ -172,7 +179,7 @@ func TestRun_bounds(t *testing.T) {
 				d = time.Millisecond
 			}
 			time.Sleep(d)
-			return verdict.Verdict{Verdict: verdict.Accept}
+			return verdict.Verdict{Outcome: verdict.Outcome{Answer: verdict.Accept}}
 		}
 		start := time.Now()
 		audit.Run(t.Context(), collect(t, list), j, audit.Options{PerHost: 5, Total: 8, Progress: func(p audit.Progress) {
@@ -202,10 +209,13 @@ func TestRun_deadRegistry(t *testing.T) {
 		list = append(list, audit.Use{Image: "fine.example/a:v1", By: "x"})
 		j := &judge{answer: func(_ context.Context, image string) verdict.Verdict {
 			if strings.HasPrefix(image, "fine") {
-				return verdict.Verdict{Verdict: verdict.Accept}
+				return verdict.Verdict{Outcome: verdict.Outcome{Answer: verdict.Accept}}
 			}
 			time.Sleep(30 * time.Second)
-			return verdict.Verdict{Verdict: verdict.Unknown, Reason: verdict.Timeout, Message: "no answer", Hint: "try again"}
+			return verdict.Verdict{Outcome: verdict.Outcome{
+				Answer: verdict.Unknown, Reason: verdict.Timeout,
+				Message: "no answer", Hint: "try again",
+			}}
 		}}
 		start := time.Now()
 		r := audit.Run(t.Context(), collect(t, list), j, audit.Options{})
@@ -234,7 +244,7 @@ func TestRun_refusedFast(t *testing.T) {
 		list = append(list, audit.Use{Image: fmt.Sprintf("down.example/a%d:v1", i), By: "x"})
 	}
 	j := &judge{answer: func(context.Context, string) verdict.Verdict {
-		return verdict.Verdict{Verdict: verdict.Unknown, Reason: verdict.RegistryUnreachable}
+		return verdict.Verdict{Outcome: verdict.Outcome{Answer: verdict.Unknown, Reason: verdict.RegistryUnreachable}}
 	}}
 	if audit.Run(t.Context(), collect(t, list), j, audit.Options{}); len(j.asked) != 200 {
 		t.Errorf("%d asked for", len(j.asked))
@@ -244,22 +254,28 @@ func TestRun_refusedFast(t *testing.T) {
 // TestReport_order: what locks out first, then refused, unknown, accepted; fixes by how many they help.
 func TestReport_order(t *testing.T) {
 	answers := map[string]verdict.Verdict{
-		"h.example/accepted:v1": {Verdict: verdict.Accept},
-		"h.example/unknown:v1":  {Verdict: verdict.Unknown, Reason: verdict.ImageNotFound},
-		"h.example/cni:v1":      {Verdict: verdict.Unknown, Reason: verdict.Unauthorized},
+		"h.example/accepted:v1": {Outcome: verdict.Outcome{Answer: verdict.Accept}},
+		"h.example/unknown:v1":  {Outcome: verdict.Outcome{Answer: verdict.Unknown, Reason: verdict.ImageNotFound}},
+		"h.example/cni:v1":      {Outcome: verdict.Outcome{Answer: verdict.Unknown, Reason: verdict.Unauthorized}},
 		"h.example/refused:v1": {
-			Verdict: verdict.Refuse, Reason: verdict.RejectedByPolicy,
-			Scope: &verdict.Scope{Matched: "default"},
+			Outcome: verdict.Outcome{Answer: verdict.Refuse, Reason: verdict.RejectedByPolicy},
+			Scope:   &verdict.Scope{Matched: "default"},
 		},
 		"h.example/zpause:v1": {
-			Verdict: verdict.Refuse, Reason: verdict.WrongKey,
-			Scope: &verdict.Scope{Name: "h.example", Matched: "host"},
+			Outcome: verdict.Outcome{Answer: verdict.Refuse, Reason: verdict.WrongKey},
+			Scope:   &verdict.Scope{Name: "h.example", Matched: "host"},
 		},
-		"h.example/many/one:v1": {Verdict: verdict.Refuse, Reason: verdict.NoSignature, Cause: verdict.NoLookaside},
-		"h.example/many/two:v1": {Verdict: verdict.Refuse, Reason: verdict.NoSignature, Cause: verdict.NoLookaside},
+		"h.example/many/one:v1": {Outcome: verdict.Outcome{
+			Answer: verdict.Refuse, Reason: verdict.NoSignature,
+			Cause: verdict.NoLookaside,
+		}},
+		"h.example/many/two:v1": {Outcome: verdict.Outcome{
+			Answer: verdict.Refuse, Reason: verdict.NoSignature,
+			Cause: verdict.NoLookaside,
+		}},
 		"h.example/many/canary:v1": {
-			Verdict: verdict.Refuse, Reason: verdict.WrongKey,
-			Scope: &verdict.Scope{Matched: "exact"}, Requirements: []verdict.Requirement{{Keys: []string{"CANARY"}}},
+			Outcome: verdict.Outcome{Answer: verdict.Refuse, Reason: verdict.WrongKey}, Scope: &verdict.Scope{Matched: "exact"},
+			Requirements: []verdict.Requirement{{Keys: []string{"CANARY"}}},
 		},
 	}
 	var list uses
@@ -315,7 +331,7 @@ func TestReport_order(t *testing.T) {
 func TestFixes_accepted(t *testing.T) {
 	j := &judge{answer: func(_ context.Context, image string) verdict.Verdict {
 		v := verdict.Verdict{
-			Verdict: verdict.Accept,
+			Outcome: verdict.Outcome{Answer: verdict.Accept},
 			Scope:   &verdict.Scope{Transport: "docker", Name: "h.example", Matched: "host"},
 		}
 		if !strings.Contains(image, "primary") {
@@ -375,14 +391,17 @@ func TestFixes(t *testing.T) {
 		case verdict.NoSignature:
 			for _, cause := range verdict.Causes() {
 				if cause != verdict.NotInLayout {
-					check(verdict.Verdict{Verdict: verdict.Refuse, Reason: reason, Cause: cause})
+					check(verdict.Verdict{Outcome: verdict.Outcome{Answer: verdict.Refuse, Reason: reason, Cause: cause}})
 				}
 			}
 			continue
 		}
-		check(verdict.Verdict{Verdict: answer, Reason: reason})
+		check(verdict.Verdict{Outcome: verdict.Outcome{Answer: answer, Reason: reason}})
 	}
-	got := one(verdict.Verdict{Verdict: verdict.Refuse, Reason: verdict.NoSignature, Cause: verdict.NotSigned})
+	got := one(verdict.Verdict{Outcome: verdict.Outcome{
+		Answer: verdict.Refuse, Reason: verdict.NoSignature,
+		Cause: verdict.NotSigned,
+	}})
 	if want := "1 image needs a signature in https://sigs.example/base for h.example/team"; got.Title != want {
 		t.Errorf("%q, want %q", got.Title, want)
 	}

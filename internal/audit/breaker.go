@@ -47,8 +47,10 @@ func (b *breaker) open(registry string) (verdict.Verdict, bool) {
 		return verdict.Verdict{}, false
 	}
 	return verdict.Verdict{
-		Verdict: verdict.Unknown, Reason: b.last.Reason, Hint: b.last.Hint, Mechanism: b.last.Mechanism,
-		Message: fmt.Sprintf("not asked: the last %d images of %s had no answer, at the end because: %s", b.count, registry,
-			b.last.Message),
+		Outcome: verdict.Outcome{
+			Answer: verdict.Unknown, Reason: b.last.Reason, Hint: b.last.Hint,
+			Message: fmt.Sprintf("not asked: the last %d images of %s had no answer, at the end because: %s", b.count, registry,
+				b.last.Message),
+		}, Mechanism: b.last.Mechanism,
 	}, true
 }

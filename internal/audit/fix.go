@@ -8,7 +8,7 @@ import (
 
 // groupOf says what an image needs that isn't accepted, or not by every runtime, and which others need the same.
 func groupOf(m *Image) group {
-	g := group{verdict: m.Verdict.Verdict, reason: m.Reason, hint: m.Hint}
+	g := group{verdict: m.Answer, reason: m.Reason, hint: m.Hint}
 	need := func(kind, of, text string) group {
 		g.id = strings.Join([]string{string(g.verdict), string(g.reason), kind, of}, ":")
 		g.one, g.many = "needs "+text, "need "+text
@@ -21,14 +21,14 @@ func groupOf(m *Image) group {
 	}
 	where := place(m)
 	switch {
-	case m.Verdict.Verdict == verdict.Accept:
+	case m.Answer == verdict.Accept:
 		return are("subkey", scope(m), "signed by a subkey only, which older runtimes refuse")
 	case m.Interrupted:
 		return are("interrupted", "", "not judged: the audit was interrupted")
 	case m.Canary:
 		return are("canary", "", "the refuse-canary of the policy and in use: choose another image as the canary")
 	}
-	if m.VouchedBy != "" && m.Verdict.Verdict == verdict.Refuse {
+	if m.VouchedBy != "" && m.Answer == verdict.Refuse {
 		return need("release", m.VouchedBy, "a scope of its own: the verified release "+m.VouchedBy+" vouches for it")
 	}
 	switch m.Reason {
@@ -84,7 +84,7 @@ func groupOf(m *Image) group {
 	case verdict.MechanismCannotTell:
 		return need("mechanism", "", "another OpenPGP mechanism to be judged")
 	}
-	return are("other", string(m.Reason), string(m.Verdict.Verdict)+": "+string(m.Reason))
+	return are("other", string(m.Reason), string(m.Answer)+": "+string(m.Reason))
 }
 
 // unsigned splits the images without a signature by why there is none.
@@ -153,7 +153,7 @@ func base(m *Image) string {
 // refusing is the requirement that decided.
 func refusing(m *Image) verdict.Requirement {
 	for _, r := range m.Requirements {
-		if r.Verdict == m.Verdict.Verdict && r.Reason == m.Reason {
+		if r.Answer == m.Answer && r.Reason == m.Reason {
 			return r
 		}
 	}

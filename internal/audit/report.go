@@ -57,27 +57,23 @@ type Summary struct {
 
 // ReleaseVerdict is the answer on an OpenShift release. Unless it was accepted it vouches for nothing.
 type ReleaseVerdict struct {
-	Release string         `json:"release"`
-	Verdict verdict.Answer `json:"verdict"`
-	Reason  verdict.Reason `json:"reason"`
-	Message string         `json:"message"`
+	Release string `json:"release"`
+	verdict.Outcome
 }
 
 // Lockout is an image without which the cluster can't go on.
 type Lockout struct {
-	Role    Role           `json:"role"`
-	Image   string         `json:"image"`
-	Verdict verdict.Answer `json:"verdict"`
-	Reason  verdict.Reason `json:"reason"`
-	Message string         `json:"message"`
+	Role  Role   `json:"role"`
+	Image string `json:"image"`
+	verdict.Outcome
 }
 
 // Fix is one thing to do that helps all images of a group. That of accepted images is for the sake of older runtimes.
 type Fix struct {
 	// ID is what the images of the group have in their field fix.
-	ID      string         `json:"id"`
-	Verdict verdict.Answer `json:"verdict"`
-	Reason  verdict.Reason `json:"reason"`
+	ID     string         `json:"id"`
+	Answer verdict.Answer `json:"verdict"`
+	Reason verdict.Reason `json:"reason"`
 	// Title is a sentence: "14 images need a lookaside for quay.io/foo".
 	Title  string `json:"title"`
 	Hint   string `json:"hint,omitempty"`
@@ -89,15 +85,15 @@ type Fix struct {
 
 // Reason counts verdicts; an accept has the empty reason, unless a release vouches.
 type Reason struct {
-	Verdict verdict.Answer `json:"verdict"`
-	Reason  verdict.Reason `json:"reason"`
-	Images  int            `json:"images"`
+	Answer verdict.Answer `json:"verdict"`
+	Reason verdict.Reason `json:"reason"`
+	Images int            `json:"images"`
 }
 
 // signedFor is true if a signature stands behind the accept of an image: its own, or that of the release which
 // vouches for it.
 func (m *Image) signedFor() bool {
-	return m.SignedFor() || m.Verdict.Verdict == verdict.Accept && m.Reason == verdict.TrustedByRelease
+	return m.SignedFor() || m.Answer == verdict.Accept && m.Reason == verdict.TrustedByRelease
 }
 
 // Registry counts verdicts of the images of a host.
@@ -152,7 +148,7 @@ func (r *Report) finish() {
 			reg = &Registry{Registry: host(m.name)}
 			registries[reg.Registry] = reg
 		}
-		switch m.Verdict.Verdict {
+		switch m.Answer {
 		case verdict.Accept:
 			s.Accept++
 			if m.signedFor() {
@@ -168,15 +164,14 @@ func (r *Report) finish() {
 			s.Unknown++
 			reg.Unknown++
 		}
-		reasons[Reason{Verdict: m.Verdict.Verdict, Reason: m.Reason}]++
-		accepted := m.Verdict.Verdict == verdict.Accept
+		reasons[Reason{Answer: m.Answer, Reason: m.Reason}]++
+		accepted := m.Answer == verdict.Accept
 		if accepted && m.Hint == "" {
 			continue
 		}
 		if m.Role != "" && !accepted {
 			s.Lockout = append(s.Lockout, Lockout{
-				Role: m.Role, Image: m.Image, Verdict: m.Verdict.Verdict, Reason: m.Reason,
-				Message: m.Message,
+				Role: m.Role, Image: m.Image, Outcome: verdict.Outcome{Answer: m.Answer, Reason: m.Reason, Message: m.Message},
 			})
 		}
 		g := groupOf(m)
@@ -198,7 +193,7 @@ func (r *Report) finish() {
 		s.Reasons = append(s.Reasons, q)
 	}
 	slices.SortFunc(s.Reasons, func(a, b Reason) int {
-		return cmp.Or(cmp.Compare(rank(a.Verdict), rank(b.Verdict)), b.Images-a.Images, cmp.Compare(a.Reason, b.Reason))
+		return cmp.Or(cmp.Compare(rank(a.Answer), rank(b.Answer)), b.Images-a.Images, cmp.Compare(a.Reason, b.Reason))
 	})
 	for _, reg := range registries {
 		s.Registries = append(s.Registries, *reg)
@@ -231,13 +226,13 @@ func rank(a verdict.Answer) int {
 
 func worstFirst(a, b Image) int {
 	critical := func(m Image) int {
-		if m.Role != "" && m.Verdict.Verdict != verdict.Accept {
+		if m.Role != "" && m.Answer != verdict.Accept {
 			return 0
 		}
 		return 1
 	}
 	return cmp.Or(
-		cmp.Compare(rank(a.Verdict.Verdict), rank(b.Verdict.Verdict)),
+		cmp.Compare(rank(a.Answer), rank(b.Answer)),
 		cmp.Compare(critical(a), critical(b)),
 		cmp.Compare(a.Role.rank(), b.Role.rank()),
 		strings.Compare(a.name, b.name),
@@ -252,7 +247,7 @@ func worstFix(a, b Fix) int {
 		return 1
 	}
 	return cmp.Or(
-		cmp.Compare(rank(a.Verdict), rank(b.Verdict)),
+		cmp.Compare(rank(a.Answer), rank(b.Answer)),
 		cmp.Compare(critical(a), critical(b)),
 		b.Images-a.Images, b.Uses-a.Uses, strings.Compare(a.ID, b.ID),
 	)
@@ -275,7 +270,7 @@ func (g group) fix() Fix {
 		title = fmt.Sprintf("%d images %s", g.images, g.many)
 	}
 	return Fix{
-		ID: g.id, Verdict: g.verdict, Reason: g.reason, Title: title, Hint: g.hint, Images: g.images, Uses: g.uses,
+		ID: g.id, Answer: g.verdict, Reason: g.reason, Title: title, Hint: g.hint, Images: g.images, Uses: g.uses,
 		Lockout: g.lockout,
 	}
 }

@@ -158,9 +158,9 @@ func sortCanaries(cs []Canary) sorted {
 		s.deciding = append(s.deciding, e)
 		switch {
 		case e.right():
-		case c.Expect == verdict.Refuse && c.Verdict.Verdict == verdict.Accept:
+		case c.Expect == verdict.Refuse && c.Answer == verdict.Accept:
 			s.pulled = append(s.pulled, e)
-		case c.Expect == verdict.Accept && c.Verdict.Verdict == verdict.Refuse:
+		case c.Expect == verdict.Accept && c.Answer == verdict.Refuse:
 			s.blocked = append(s.blocked, e)
 		default:
 			s.unknown = append(s.unknown, e)
@@ -196,9 +196,9 @@ func plain(es []entry) []Canary {
 func Right(c Canary) bool {
 	switch c.Expect {
 	case verdict.Accept:
-		return c.Verdict.Verdict == verdict.Accept
+		return c.Answer == verdict.Accept
 	case verdict.Refuse:
-		return c.Verdict.Verdict == verdict.Refuse && forSignature(c.Reason)
+		return c.Answer == verdict.Refuse && forSignature(c.Reason)
 	}
 	return false
 }
@@ -220,7 +220,7 @@ func forSignature(r verdict.Reason) bool {
 func disagrees(v Canary, all []Canary) bool {
 	for _, c := range all {
 		if c.Runtime != "verify" && c.Image == v.Image && c.Namespace == v.Namespace &&
-			c.Verdict.Verdict != v.Verdict.Verdict {
+			c.Answer != v.Answer {
 			return true
 		}
 	}
@@ -281,7 +281,7 @@ func (s sorted) notes() string {
 	}
 	if len(s.verify) > 0 {
 		v := s.verify[0]
-		says := string(v.Verdict.Verdict)
+		says := string(v.Answer)
 		if v.Reason != "" {
 			says += " (" + string(v.Reason) + ")"
 		}
@@ -323,7 +323,7 @@ func unknownReason(e entry) string {
 }
 
 func unknownText(e entry) string {
-	if e.Verdict.Verdict == verdict.Refuse {
+	if e.Answer == verdict.Refuse {
 		return fmt.Sprintf("refused, but not for its signatures (%s) %s", e.Reason, e.Message)
 	}
 	return e.Message

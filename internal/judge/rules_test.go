@@ -20,7 +20,7 @@ func canary(expect, got verdict.Answer, reason verdict.Reason, runtime string) j
 		image = refuseImage
 	}
 	return judge.Canary{
-		Verdict: verdict.Verdict{Image: image, Verdict: got, Reason: reason}, Expect: expect,
+		Verdict: verdict.Verdict{Image: image, Outcome: verdict.Outcome{Answer: got, Reason: reason}}, Expect: expect,
 		Runtime: runtime,
 	}
 }

@@ -57,17 +57,15 @@ type Image struct {
 
 // Instance is the answer on one instance of an index.
 type Instance struct {
-	Platform string         `json:"platform"`
-	Digest   string         `json:"digest"`
-	Verdict  verdict.Answer `json:"verdict"`
-	Reason   verdict.Reason `json:"reason"`
-	Message  string         `json:"message"`
+	Platform string `json:"platform"`
+	Digest   string `json:"digest"`
+	verdict.Outcome
 }
 
 // Result is the answer on all images: the worst.
 type Result struct {
-	Verdict verdict.Answer `json:"verdict"`
-	Images  []Image        `json:"images"`
+	Answer verdict.Answer `json:"verdict"`
+	Images []Image        `json:"images"`
 }
 
 // Releases are signatures that were found for release images, by digest.
@@ -111,14 +109,14 @@ func Collect(ctx context.Context, t *Tree, o Options) (Result, Releases, error) 
 	if err := context.Cause(ctx); err != nil {
 		return Result{}, nil, err
 	}
-	r := Result{Verdict: verdict.Accept, Images: out}
+	r := Result{Answer: verdict.Accept, Images: out}
 	for _, i := range out {
-		switch i.Verdict.Verdict {
+		switch i.Answer {
 		case verdict.Refuse:
-			r.Verdict = verdict.Refuse
+			r.Answer = verdict.Refuse
 		case verdict.Unknown:
-			if r.Verdict == verdict.Accept {
-				r.Verdict = verdict.Unknown
+			if r.Answer == verdict.Accept {
+				r.Answer = verdict.Unknown
 			}
 		}
 	}
@@ -147,7 +145,7 @@ func (c *collector) finished(total int) {
 // image collects one image. Only what makes all others pointless is an error.
 func (c *collector) image(ctx context.Context, name string) (Image, error) {
 	out := Image{
-		Verdict: verdict.Verdict{Image: name, Verdict: verdict.Unknown, Mechanism: mechanism.Name},
+		Verdict: verdict.Verdict{Image: name, Outcome: verdict.Outcome{Answer: verdict.Unknown}, Mechanism: mechanism.Name},
 		Places:  []string{},
 	}
 	if c.o.Image.Timeout > 0 {
@@ -162,7 +160,7 @@ func (c *collector) image(ctx context.Context, name string) (Image, error) {
 	out.Places = append(out.Places, places...)
 	if !c.o.Refresh {
 		if r, ok := c.tree.recorded(name); ok {
-			if err := c.add(ctx, &out, r); err != nil || out.Verdict.Verdict == verdict.Accept {
+			if err := c.add(ctx, &out, r); err != nil || out.Answer == verdict.Accept {
 				return out, err
 			} // else it may have been signed since
 		}
@@ -174,7 +172,7 @@ func (c *collector) image(ctx context.Context, name string) (Image, error) {
 			return out, err
 		}
 		out.Verdict = verdict.Verdict{
-			Image: name, Verdict: verdict.Unknown, Reason: known.Reason, Message: err.Error(),
+			Image: name, Outcome: verdict.Outcome{Answer: verdict.Unknown, Reason: known.Reason, Message: err.Error()},
 			Mechanism: mechanism.Name,
 		}
 		return out, nil
@@ -205,14 +203,14 @@ func (c *collector) add(ctx context.Context, out *Image, r record) error {
 			return fmt.Errorf("writing the lookaside: %w", err)
 		}
 	}
-	if err := c.prove(ctx, out, r, paths); err != nil || missed == nil || out.Verdict.Verdict != verdict.Refuse {
+	if err := c.prove(ctx, out, r, paths); err != nil || missed == nil || out.Answer != verdict.Refuse {
 		return err
 	}
 	var known *verify.ContentError
 	if !errors.As(missed, &known) {
 		return missed
 	}
-	out.Verdict.Verdict, out.Reason, out.Cause, out.Hint = verdict.Unknown, known.Reason, "", ""
+	out.Answer, out.Reason, out.Cause, out.Hint = verdict.Unknown, known.Reason, "", ""
 	out.Message += "; not all stores of releases could be read: " + missed.Error()
 	return nil
 }
@@ -293,10 +291,10 @@ func (c *collector) prove(ctx context.Context, out *Image, r record, paths []str
 		if err != nil {
 			return err
 		}
-		if n == 0 || worse(one.Verdict.Verdict, out.Verdict.Verdict) {
+		if n == 0 || worse(one.Answer, out.Answer) {
 			one.Verdict.Image = out.Image
 			out.Verdict, out.Signatures, out.Instances = one.Verdict, one.Signatures, one.Instances
-			if one.Verdict.Verdict != verdict.Accept && len(paths) > 1 {
+			if one.Answer != verdict.Accept && len(paths) > 1 {
 				out.Message = fmt.Sprintf("under %s: %s", path, one.Message)
 			}
 		}
@@ -329,13 +327,13 @@ func (c *collector) judge(ctx context.Context, r record, path string) (out Image
 		if err != nil {
 			return out, err
 		}
-		if n == 0 || worse(v.Verdict, out.Verdict.Verdict) {
+		if n == 0 || worse(v.Answer, out.Answer) {
 			out.Verdict = v
 		}
 		if d.named() {
 			out.Instances = append(out.Instances, Instance{
-				Platform: d.platform, Digest: cmp.Or(d.instance, v.Digest), Verdict: v.Verdict, Reason: v.Reason,
-				Message: v.Message,
+				Platform: d.platform, Digest: cmp.Or(d.instance, v.Digest),
+				Outcome: verdict.Outcome{Answer: v.Answer, Reason: v.Reason, Message: v.Message},
 			})
 		}
 	}
@@ -423,7 +421,7 @@ func (c *collector) judgeInstance(ctx context.Context, r record, dir, path strin
 func (i *Image) nameInstances() {
 	var bad []string
 	for _, n := range i.Instances {
-		if n.Verdict != verdict.Accept {
+		if n.Answer != verdict.Accept {
 			bad = append(bad, fmt.Sprintf("%s %s (%s)", n.Platform, n.Digest, n.Reason))
 		}
 	}

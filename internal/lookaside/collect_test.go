@@ -161,11 +161,11 @@ func TestCollect(t *testing.T) {
 	}
 	r, _, err := w.collect(Options{}, images...)
 	check(t, err)
-	if r.Verdict != verdict.Accept || len(r.Images) != 4 {
+	if r.Answer != verdict.Accept || len(r.Images) != 4 {
 		t.Fatalf("%+v", r)
 	}
 	for i, want := range []int{2, 1, 2, 2} {
-		if got := r.Images[i]; got.Signatures != want || got.Verdict.Verdict != verdict.Accept ||
+		if got := r.Images[i]; got.Signatures != want || got.Answer != verdict.Accept ||
 			got.Verdict.Image != images[i] {
 			t.Errorf("%+v, want %d signatures", got, want)
 		}
@@ -191,7 +191,7 @@ func TestCollect(t *testing.T) {
 	for _, image := range images {
 		v, err := verify.Image(t.Context(), image, alone, verify.Options{Platform: "linux/amd64"})
 		check(t, err)
-		if v.Verdict != verdict.Accept {
+		if v.Answer != verdict.Accept {
 			t.Errorf("%s: %s", image, v.Message)
 		}
 	}
@@ -199,7 +199,7 @@ func TestCollect(t *testing.T) {
 	for _, image := range images[:2] {
 		v, err := verify.Image(t.Context(), image, mirrored, verify.Options{Platform: "linux/amd64"})
 		check(t, err)
-		if v.Verdict != verdict.Accept || !strings.Contains(v.Lookaside.URL, "/rh/team/") {
+		if v.Answer != verdict.Accept || !strings.Contains(v.Lookaside.URL, "/rh/team/") {
 			t.Errorf("%s through the mirror: %s %+v", image, v.Message, v.Lookaside)
 		}
 	}
@@ -281,21 +281,21 @@ func TestCollect_incomplete(t *testing.T) {
 	} {
 		r, _, err := w.collect(Options{}, good, test.image)
 		check(t, err)
-		if got := r.Images[1]; r.Verdict != test.answer || got.Verdict.Verdict != test.answer || got.Reason != test.reason ||
-			r.Images[0].Verdict.Verdict != verdict.Accept {
-			t.Errorf("%s: %s; %s %s %s", test.image, r.Verdict, got.Verdict.Verdict, got.Reason, got.Message)
+		if got := r.Images[1]; r.Answer != test.answer || got.Answer != test.answer || got.Reason != test.reason ||
+			r.Images[0].Answer != verdict.Accept {
+			t.Errorf("%s: %s; %s %s %s", test.image, r.Answer, got.Answer, got.Reason, got.Message)
 		}
 	}
 	w.lookaside.Fault(func(rw http.ResponseWriter, _ *http.Request) { fmt.Fprint(rw, "<html>") })
 	r, _, err := w.collect(Options{}, w.registry.Host+"/team/unsigned:v1")
 	check(t, err)
-	if r.Verdict == verdict.Accept {
+	if r.Answer == verdict.Accept {
 		t.Errorf("%+v", r)
 	}
 	w.lookaside.Fault(func(rw http.ResponseWriter, _ *http.Request) { rw.WriteHeader(http.StatusForbidden) })
 	r, _, err = w.collect(Options{}, good)
 	check(t, err)
-	if r.Verdict != verdict.Unknown || r.Images[0].Reason != verdict.LookasideForbidden {
+	if r.Answer != verdict.Unknown || r.Images[0].Reason != verdict.LookasideForbidden {
 		t.Errorf("%+v", r)
 	}
 }
@@ -354,8 +354,8 @@ func TestCollect_platforms(t *testing.T) {
 				r, _, err := w.collect(Options{Platforms: test.platforms}, image)
 				check(t, err)
 				got := r.Images[0]
-				if r.Verdict != test.answer || got.Verdict.Verdict != test.answer || len(got.Instances) != test.instances {
-					t.Fatalf("%s: %+v", r.Verdict, got)
+				if r.Answer != test.answer || got.Answer != test.answer || len(got.Instances) != test.instances {
+					t.Fatalf("%s: %+v", r.Answer, got)
 				}
 				for i, d := range instances {
 					if want := slices.Contains(test.named, i); strings.Contains(got.Message, d) != want &&
@@ -404,7 +404,7 @@ func TestCollect_resumed(t *testing.T) {
 	w.lookaside.Requests()
 	r, _, err := w.collect(Options{}, first, second)
 	check(t, err)
-	if r.Verdict != verdict.Accept || len(w.tree()) != 4 || r.Images[0].Added != 0 || r.Images[1].Added != 2 {
+	if r.Answer != verdict.Accept || len(w.tree()) != 4 || r.Images[0].Added != 0 || r.Images[1].Added != 2 {
 		t.Errorf("%+v", r)
 	}
 	for _, asked := range append(w.registry.Requests(), w.lookaside.Requests()...) {
@@ -432,7 +432,7 @@ func TestCollect_resumed(t *testing.T) {
 		check(t, os.WriteFile(name, bytes.Replace(b, []byte(`"Manifest":"`), []byte(`"Manifest":"AAAA`), 1), 0o644))
 	}
 	w.registry.Requests()
-	if r, _, err := w.collect(Options{}, first, second); err != nil || r.Verdict != verdict.Accept ||
+	if r, _, err := w.collect(Options{}, first, second); err != nil || r.Answer != verdict.Accept ||
 		len(w.registry.Requests()) == 0 {
 		t.Errorf("%v %+v", err, r)
 	}
@@ -445,13 +445,13 @@ func TestCollect_signedSince(t *testing.T) {
 	image := w.registry.Host + "/team/late@" + digest
 	r, _, err := w.collect(Options{}, image)
 	check(t, err)
-	if r.Verdict != verdict.Refuse || r.Images[0].Reason != verdict.NoSignature {
+	if r.Answer != verdict.Refuse || r.Images[0].Reason != verdict.NoSignature {
 		t.Errorf("%+v", r)
 	}
 	w.lookaside.Fault(func(rw http.ResponseWriter, _ *http.Request) { rw.WriteHeader(http.StatusForbidden) })
 	r, _, err = w.collect(Options{}, image)
 	check(t, err)
-	if got := r.Images[0]; got.Verdict.Verdict != verdict.Unknown || got.Reason != verdict.LookasideForbidden ||
+	if got := r.Images[0]; got.Answer != verdict.Unknown || got.Reason != verdict.LookasideForbidden ||
 		got.Cause != "" {
 		t.Errorf("%+v", got)
 	}
@@ -459,7 +459,7 @@ func TestCollect_signedSince(t *testing.T) {
 	w.sign(w.key, "team/late", digest, 1)
 	r, _, err = w.collect(Options{}, image)
 	check(t, err)
-	if r.Verdict != verdict.Accept || r.Images[0].Signatures != 1 || r.Images[0].Added != 2 {
+	if r.Answer != verdict.Accept || r.Images[0].Signatures != 1 || r.Images[0].Added != 2 {
 		t.Errorf("%+v", r)
 	}
 }
@@ -478,21 +478,21 @@ func TestCollect_release(t *testing.T) {
 	is := func(repository string) bool { return strings.HasSuffix(repository, "/release") }
 	r, found, err := w.collect(Options{Releases: []release.Source{maps}, IsRelease: is}, image)
 	check(t, err)
-	if r.Verdict != verdict.Accept || len(found[digest]) != 1 || !bytes.Equal(found[digest][0], sig) ||
+	if r.Answer != verdict.Accept || len(found[digest]) != 1 || !bytes.Equal(found[digest][0], sig) ||
 		len(w.tree()) != 2 {
 		t.Errorf("%+v", r)
 	}
 	w.dir = t.TempDir()
 	r, found, err = w.collect(Options{Releases: []release.Source{maps}}, image)
 	check(t, err)
-	if r.Verdict != verdict.Refuse || len(found) != 0 {
+	if r.Answer != verdict.Refuse || len(found) != 0 {
 		t.Errorf("%+v", r)
 	}
 	store, err := release.OpenStore("http://127.0.0.1:1")
 	check(t, err)
 	r, _, err = w.collect(Options{Releases: []release.Source{store}, IsRelease: is}, image)
 	check(t, err)
-	if r.Verdict != verdict.Unknown || r.Images[0].Reason != verdict.LookasideUnreachable {
+	if r.Answer != verdict.Unknown || r.Images[0].Reason != verdict.LookasideUnreachable {
 		t.Errorf("%+v", r)
 	}
 	// A web page is no signature, and doesn't get into the tree.
@@ -503,13 +503,13 @@ func TestCollect_release(t *testing.T) {
 	w.policy = w.open(URL(t.TempDir()), w.insecure(w.registry.Host))
 	r, _, err = w.collect(Options{Releases: []release.Source{pages, maps}, IsRelease: is}, image)
 	check(t, err)
-	if r.Verdict != verdict.Accept || len(w.tree()) != 2 {
+	if r.Answer != verdict.Accept || len(w.tree()) != 2 {
 		t.Errorf("%+v: %q", r, w.tree())
 	}
 	w.dir = t.TempDir()
 	r, _, err = w.collect(Options{Releases: []release.Source{pages}, IsRelease: is}, image)
 	check(t, err)
-	if r.Verdict != verdict.Unknown || r.Images[0].Reason != verdict.LookasideNotSignature || len(w.tree()) != 0 {
+	if r.Answer != verdict.Unknown || r.Images[0].Reason != verdict.LookasideNotSignature || len(w.tree()) != 0 {
 		t.Errorf("%+v: %q", r, w.tree())
 	}
 	// One that can't be reached does no harm where another has what is needed.
@@ -517,7 +517,7 @@ func TestCollect_release(t *testing.T) {
 		w.dir = t.TempDir()
 		r, found, err = w.collect(Options{Releases: sources, IsRelease: is}, image)
 		check(t, err)
-		if r.Verdict != verdict.Accept || len(found[digest]) != 1 {
+		if r.Answer != verdict.Accept || len(found[digest]) != 1 {
 			t.Errorf("%+v", r)
 		}
 	}

@@ -26,7 +26,7 @@ func classifyCRI(message string) verdict.Verdict {
 		}
 		return refused(strings.TrimPrefix(tail, ": "))
 	}
-	v := verdict.Verdict{Verdict: verdict.Unknown, Message: outside.Text(message)}
+	v := verdict.Verdict{Outcome: verdict.Outcome{Answer: verdict.Unknown, Message: outside.Text(message)}}
 	if tail, ok := strings.CutPrefix(message, criRegistryUnavailable); ok {
 		v.Reason = verdict.RegistryUnreachable
 		if isLookaside(tail) {
@@ -46,14 +46,17 @@ var podmanRejected = lazily(`^Error: (?:unable to copy from source \S+: )?` +
 // class in its text, so only texts known to be refusals by policy are taken for one.
 func classifyPodman(stderr string) verdict.Verdict {
 	text := errorLine(stderr)
-	v := verdict.Verdict{Verdict: verdict.Unknown, Message: outside.Text(strings.TrimPrefix(text, "Error: "))}
+	v := verdict.Verdict{Outcome: verdict.Outcome{
+		Answer:  verdict.Unknown,
+		Message: outside.Text(strings.TrimPrefix(text, "Error: ")),
+	}}
 	if at := podmanRejected().FindStringIndex(text); at != nil {
 		tail := text[at[1]:]
 		if _, known := refusalReason(tail); known {
 			return refused(tail)
 		}
 		if reason, known := refusedInFact(tail); known {
-			v.Verdict, v.Reason = verdict.Refuse, reason
+			v.Answer, v.Reason = verdict.Refuse, reason
 			return v
 		}
 	}
@@ -76,7 +79,7 @@ func errorLine(stderr string) string {
 // refused is the verdict for a text of the policy evaluation. A missing key or an unreachable lookaside, which the
 // library folds into a refusal as soon as there are two signatures, is unknown all the same.
 func refused(tail string) verdict.Verdict {
-	v := verdict.Verdict{Verdict: verdict.Refuse, Message: outside.Text(tail)}
+	v := verdict.Verdict{Outcome: verdict.Outcome{Answer: verdict.Refuse, Message: outside.Text(tail)}}
 	reason, known := refusalReason(tail)
 	if known {
 		v.Reason = reason
@@ -84,7 +87,7 @@ func refused(tail string) verdict.Verdict {
 	}
 	switch r := unknownReason(tail); r {
 	case verdict.KeyMissing, verdict.LookasideUnreachable, verdict.RegistryUnreachable, verdict.MechanismCannotTell:
-		v.Verdict, v.Reason = verdict.Unknown, r
+		v.Answer, v.Reason = verdict.Unknown, r
 	default:
 		// The evaluation said no in words that are not in the table.
 		v.Reason = verdict.WeakOrUnsupported

@@ -105,15 +105,15 @@ func TestClassifyCRI(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			v := classifyCRI(tt.text)
-			if v.Verdict != tt.want || v.Reason != tt.reason {
-				t.Errorf("got %s %s, want %s %s", v.Verdict, v.Reason, tt.want, tt.reason)
+			if v.Answer != tt.want || v.Reason != tt.reason {
+				t.Errorf("got %s %s, want %s %s", v.Answer, v.Reason, tt.want, tt.reason)
 			}
 			// Over gRPC the code is always the same; failures of the call itself are never a refusal.
-			if over := pullFailure(status.Error(codes.Unknown, tt.text)); over.Verdict != v.Verdict || over.Reason != v.Reason {
+			if over := pullFailure(status.Error(codes.Unknown, tt.text)); over.Answer != v.Answer || over.Reason != v.Reason {
 				t.Errorf("over gRPC: %+v", over)
 			}
 			for _, c := range []codes.Code{codes.DeadlineExceeded, codes.Canceled, codes.Unavailable} {
-				if over := pullFailure(status.Error(c, tt.text)); over.Verdict != verdict.Unknown {
+				if over := pullFailure(status.Error(c, tt.text)); over.Answer != verdict.Unknown {
 					t.Errorf("%s: %+v", c, over)
 				}
 			}
@@ -176,8 +176,8 @@ func TestClassifyPodman(t *testing.T) {
 		{"empty", "", verdict.Unknown, verdict.RuntimeFailed},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			if v := classifyPodman(tt.text); v.Verdict != tt.want || v.Reason != tt.reason {
-				t.Errorf("got %s %s (%s), want %s %s", v.Verdict, v.Reason, v.Message, tt.want, tt.reason)
+			if v := classifyPodman(tt.text); v.Answer != tt.want || v.Reason != tt.reason {
+				t.Errorf("got %s %s (%s), want %s %s", v.Answer, v.Reason, v.Message, tt.want, tt.reason)
 			}
 		})
 	}
@@ -189,17 +189,17 @@ func FuzzClassify(f *testing.F) {
 	f.Add("SignatureValidationFailed: None of the signatures were accepted, reasons: ; ; ")
 	f.Fuzz(func(t *testing.T, text string) {
 		c, p := classifyCRI(text), classifyPodman(text)
-		if c.Verdict == verdict.Refuse && !strings.HasPrefix(text, "SignatureValidationFailed") {
+		if c.Answer == verdict.Refuse && !strings.HasPrefix(text, "SignatureValidationFailed") {
 			t.Errorf("CRI: %q is no refusal", text)
 		}
-		if p.Verdict == verdict.Refuse && !podmanRejected().MatchString(errorLine(text)) {
+		if p.Answer == verdict.Refuse && !podmanRejected().MatchString(errorLine(text)) {
 			t.Errorf("podman: %q is no refusal", text)
 		}
 		for _, v := range []verdict.Verdict{c, p} {
 			if len(v.Message) > outside.Most || strings.ContainsFunc(v.Message, func(r rune) bool { return r < ' ' }) {
 				t.Errorf("message %q", v.Message)
 			}
-			if v.Verdict == verdict.Accept || v.Reason == "" {
+			if v.Answer == verdict.Accept || v.Reason == "" {
 				t.Errorf("got %+v", v)
 			}
 		}

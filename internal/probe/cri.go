@@ -68,7 +68,7 @@ func (c *criClient) pull(ctx context.Context, ref, namespace string) verdict.Ver
 	if _, err := c.images.PullImage(ctx, req); err != nil {
 		return pullFailure(err)
 	}
-	return verdict.Verdict{Verdict: verdict.Accept, Message: "pulled"}
+	return verdict.Verdict{Outcome: verdict.Outcome{Answer: verdict.Accept, Message: "pulled"}}
 }
 
 // pullFailure keeps failures of the call itself apart from what the runtime has to say.
@@ -77,13 +77,21 @@ func pullFailure(err error) verdict.Verdict {
 	switch s.Code() {
 	case codes.DeadlineExceeded:
 		return verdict.Verdict{
-			Verdict: verdict.Unknown, Reason: verdict.Timeout,
-			Message: "the runtime did not answer in time",
+			Outcome: verdict.Outcome{
+				Answer: verdict.Unknown, Reason: verdict.Timeout,
+				Message: "the runtime did not answer in time",
+			},
 		}
 	case codes.Canceled:
-		return verdict.Verdict{Verdict: verdict.Unknown, Reason: verdict.Timeout, Message: "the probe was cut short"}
+		return verdict.Verdict{Outcome: verdict.Outcome{
+			Answer: verdict.Unknown, Reason: verdict.Timeout,
+			Message: "the probe was cut short",
+		}}
 	case codes.Unavailable, codes.Unimplemented, codes.PermissionDenied, codes.ResourceExhausted:
-		return verdict.Verdict{Verdict: verdict.Unknown, Reason: verdict.RuntimeFailed, Message: outside.Text(s.Message())}
+		return verdict.Verdict{Outcome: verdict.Outcome{
+			Answer: verdict.Unknown, Reason: verdict.RuntimeFailed,
+			Message: outside.Text(s.Message()),
+		}}
 	}
 	return classifyCRI(s.Message())
 }
@@ -120,16 +128,20 @@ func runCRI(ctx context.Context, canaries []trust.Canary, o Options) ([]judge.Ca
 	names, err := namespaces(o.Root)
 	if err != nil {
 		v := verdict.Verdict{
-			Verdict: verdict.Unknown, Reason: verdict.PolicyInvalid,
-			Message: outside.Text("listing namespaced policies: " + err.Error()),
+			Outcome: verdict.Outcome{
+				Answer: verdict.Unknown, Reason: verdict.PolicyInvalid,
+				Message: outside.Text("listing namespaced policies: " + err.Error()),
+			},
 		}
 		return append(out, result(canaries[0], CRI, "", v)), nil
 	}
 	for i, ns := range names {
 		for _, canary := range canaries {
 			v := verdict.Verdict{
-				Verdict: verdict.Unknown, Reason: verdict.Timeout,
-				Message: fmt.Sprintf("not probed: more than %d namespaced policies", maxNamespaces),
+				Outcome: verdict.Outcome{
+					Answer: verdict.Unknown, Reason: verdict.Timeout,
+					Message: fmt.Sprintf("not probed: more than %d namespaced policies", maxNamespaces),
+				},
 			}
 			if i < maxNamespaces {
 				v = c.pull(ctx, canary.Image, ns)

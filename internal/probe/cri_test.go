@@ -162,7 +162,7 @@ func TestCRICancelled(t *testing.T) {
 	out, err := Run(ctx, []trust.Canary{canary("a", verdict.Accept), canary("r", verdict.Refuse)}, o)
 	check(t, err)
 	for _, c := range out {
-		if c.Verdict.Verdict != verdict.Unknown || c.Reason != verdict.Timeout {
+		if c.Answer != verdict.Unknown || c.Reason != verdict.Timeout {
 			t.Errorf("got %+v", c)
 		}
 	}
@@ -196,7 +196,7 @@ func TestCRINamespaces(t *testing.T) {
 	check(t, os.WriteFile(dir, nil, 0o644))
 	out, err = Run(context.Background(), []trust.Canary{canary("a", verdict.Accept)}, o)
 	check(t, err)
-	if last := out[len(out)-1]; last.Verdict.Verdict != verdict.Unknown || last.OK {
+	if last := out[len(out)-1]; last.Answer != verdict.Unknown || last.OK {
 		t.Errorf("got %+v", last)
 	}
 }

@@ -129,8 +129,8 @@ func TestCRIO(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			got := one(tt.image, verdict.Refuse)
 			t.Logf("%s", got.Message)
-			if got.Verdict.Verdict != tt.want || got.Reason != tt.reason {
-				t.Errorf("got %s %s (%s), want %s %s", got.Verdict.Verdict, got.Reason, got.Message, tt.want, tt.reason)
+			if got.Answer != tt.want || got.Reason != tt.reason {
+				t.Errorf("got %s %s (%s), want %s %s", got.Answer, got.Reason, got.Message, tt.want, tt.reason)
 			}
 			if isThere(tt.image) {
 				t.Error("the image was left behind")
@@ -174,7 +174,7 @@ func TestCRIO(t *testing.T) {
 		check(t, err)
 		var got []string
 		for _, c := range out {
-			got = append(got, fmt.Sprintf("%s/%s/%s/%v", c.Namespace, c.Expect, c.Verdict.Verdict, c.OK))
+			got = append(got, fmt.Sprintf("%s/%s/%s/%v", c.Namespace, c.Expect, c.Answer, c.OK))
 		}
 		if s := strings.Join(got, " "); s != "/accept/accept/true /refuse/refuse/true open/accept/accept/true open/refuse/accept/false" {
 			t.Errorf("got %s", s)
@@ -215,8 +215,8 @@ func TestCRIO(t *testing.T) {
 			tt.break_()
 			got := one(w.signed, verdict.Refuse)
 			t.Logf("%s", got.Message)
-			if got.Verdict.Verdict != verdict.Unknown || got.Reason != tt.reason || got.OK {
-				t.Errorf("got %s %s (%s), want unknown %s", got.Verdict.Verdict, got.Reason, got.Message, tt.reason)
+			if got.Answer != verdict.Unknown || got.Reason != tt.reason || got.OK {
+				t.Errorf("got %s %s (%s), want unknown %s", got.Answer, got.Reason, got.Message, tt.reason)
 			}
 		})
 	}

@@ -130,15 +130,20 @@ func (p *podman) pull(ctx context.Context, ref string) verdict.Verdict {
 	err := cmd.Run()
 	switch {
 	case err == nil:
-		return verdict.Verdict{Verdict: verdict.Accept, Message: "pulled"}
+		return verdict.Verdict{Outcome: verdict.Outcome{Answer: verdict.Accept, Message: "pulled"}}
 	case ctx.Err() != nil:
-		return verdict.Verdict{Verdict: verdict.Unknown, Reason: verdict.Timeout, Message: "podman did not finish in time"}
+		return verdict.Verdict{Outcome: verdict.Outcome{
+			Answer: verdict.Unknown, Reason: verdict.Timeout,
+			Message: "podman did not finish in time",
+		}}
 	}
 	var exit *exec.ExitError
 	if !errors.As(err, &exit) || exit.ExitCode() != 125 {
 		return verdict.Verdict{
-			Verdict: verdict.Unknown, Reason: verdict.RuntimeFailed,
-			Message: outside.Text("running podman: " + err.Error() + ": " + stderr.String()),
+			Outcome: verdict.Outcome{
+				Answer: verdict.Unknown, Reason: verdict.RuntimeFailed,
+				Message: outside.Text("running podman: " + err.Error() + ": " + stderr.String()),
+			},
 		}
 	}
 	return classifyPodman(stderr.String())

@@ -145,9 +145,9 @@ func TestPodman(t *testing.T) {
 	for _, tt := range w.expectations() {
 		t.Run(tt.name, func(t *testing.T) {
 			got := probePodman(t, tt.image)
-			if got.Verdict.Verdict != tt.want || got.Reason != tt.reason ||
+			if got.Answer != tt.want || got.Reason != tt.reason ||
 				got.OK != (tt.want == verdict.Refuse && tt.reason != verdict.RejectedByPolicy) {
-				t.Errorf("got %s %s ok=%v (%s), want %s %s", got.Verdict.Verdict, got.Reason, got.OK, got.Message,
+				t.Errorf("got %s %s ok=%v (%s), want %s %s", got.Answer, got.Reason, got.OK, got.Message,
 					tt.want, tt.reason)
 			}
 		})
@@ -188,8 +188,8 @@ func TestPodman(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			tt.break_()
-			if got := probePodman(t, w.signed); got.Verdict.Verdict != verdict.Unknown || got.Reason != tt.reason || got.OK {
-				t.Errorf("got %s %s (%s), want unknown %s", got.Verdict.Verdict, got.Reason, got.Message, tt.reason)
+			if got := probePodman(t, w.signed); got.Answer != verdict.Unknown || got.Reason != tt.reason || got.OK {
+				t.Errorf("got %s %s (%s), want unknown %s", got.Answer, got.Reason, got.Message, tt.reason)
 			}
 		})
 	}
@@ -213,8 +213,8 @@ func TestPodmanTLS(t *testing.T) {
 			out, err := Run(t.Context(), []trust.Canary{{Image: w.signed, Expect: verdict.Accept}},
 				Options{Runtime: Podman, TLSVerify: tt.tlsVerify, CertDir: w.home, Platform: "linux/amd64"})
 			check(t, err)
-			if out[0].Verdict.Verdict != tt.want {
-				t.Errorf("got %s %s (%s), want %s", out[0].Verdict.Verdict, out[0].Reason, out[0].Message, tt.want)
+			if out[0].Answer != tt.want {
+				t.Errorf("got %s %s (%s), want %s", out[0].Answer, out[0].Reason, out[0].Message, tt.want)
 			}
 		})
 	}
@@ -225,8 +225,8 @@ func TestPodmanLyingRegistry(t *testing.T) {
 	needPodman(t)
 	w := newWorld(t)
 	w.registry.Fault(lyingRegistry)
-	if got := probePodman(t, w.unsigned); got.Verdict.Verdict != verdict.Unknown {
-		t.Errorf("got %s %s (%s), want unknown", got.Verdict.Verdict, got.Reason, got.Message)
+	if got := probePodman(t, w.unsigned); got.Answer != verdict.Unknown {
+		t.Errorf("got %s %s (%s), want unknown", got.Answer, got.Reason, got.Message)
 	}
 }
 
@@ -250,7 +250,7 @@ func TestPodmanHangs(t *testing.T) {
 	}()
 	out, err := Run(ctx, []trust.Canary{{Image: w.signed, Expect: verdict.Refuse}}, Options{Runtime: Podman})
 	check(t, err)
-	if out[0].Verdict.Verdict != verdict.Unknown || out[0].Reason != verdict.Timeout {
+	if out[0].Answer != verdict.Unknown || out[0].Reason != verdict.Timeout {
 		t.Errorf("got %+v", out[0])
 	}
 	if left := running(uint32(os.Geteuid()), func(p string) bool {
@@ -323,7 +323,7 @@ func probeAsChild(t *testing.T) {
 	check(t, err)
 	for _, c := range out {
 		if !c.OK {
-			t.Errorf("%s: %s %s: %s", c.Image, c.Verdict.Verdict, c.Reason, c.Message)
+			t.Errorf("%s: %s %s: %s", c.Image, c.Answer, c.Reason, c.Message)
 		}
 	}
 }

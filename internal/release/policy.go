@@ -16,7 +16,7 @@ import (
 // own. Their content can't change, so accepting them unsigned trusts nothing more than the release's signature does.
 // Its entries are to be taken over into the trust.yaml of the cluster.
 func (r *Result) TrustConfig() ([]byte, error) {
-	if r.Verdict != verdict.Accept || len(r.Images) == 0 {
+	if r.Answer != verdict.Accept || len(r.Images) == 0 {
 		return nil, errors.New("only a verified release has digests to trust")
 	}
 	type entry struct {

@@ -47,10 +47,8 @@ type Options struct {
 
 // Verifier is the answer for one key file.
 type Verifier struct {
-	Key     string         `json:"key"`
-	Verdict verdict.Answer `json:"verdict"`
-	Reason  verdict.Reason `json:"reason"`
-	Message string         `json:"message"`
+	Key string `json:"key"`
+	verdict.Outcome
 	// Signer is the full fingerprint of who signed, and Source where the signature lay.
 	Signer string `json:"signer,omitempty"`
 	Source string `json:"source,omitempty"`
@@ -58,12 +56,9 @@ type Verifier struct {
 
 // Result is the answer on a release.
 type Result struct {
-	Release string         `json:"release"`
-	Digest  string         `json:"digest,omitempty"`
-	Verdict verdict.Answer `json:"verdict"`
-	Reason  verdict.Reason `json:"reason"`
-	Message string         `json:"message"`
-	Hint    string         `json:"hint,omitempty"`
+	Release string `json:"release"`
+	Digest  string `json:"digest,omitempty"`
+	verdict.Outcome
 	// Version is the release's name as its payload has it.
 	Version   string     `json:"version,omitempty"`
 	Verifiers []Verifier `json:"verifiers"`
@@ -79,7 +74,7 @@ type Result struct {
 
 // Vouches names the release if it was verified and vouches for the digest, be it its own; else it is empty.
 func (r *Result) Vouches(digest string) string {
-	if r.Verdict != verdict.Accept || digest == "" {
+	if r.Answer != verdict.Accept || digest == "" {
 		return ""
 	}
 	if digest == r.Digest || digest == r.Instance ||
@@ -147,7 +142,7 @@ func (r Result) verify(ctx context.Context, release string, want detached.Wanted
 	}
 	r.signatures(ctx, want, o)
 	switch {
-	case r.Verdict != verdict.Accept || o.SignatureOnly:
+	case r.Answer != verdict.Accept || o.SignatureOnly:
 		return r, nil
 	case unread != nil:
 		return r.unknown(unread, "the signatures hold, but the release image could not be read"), nil
@@ -213,7 +208,7 @@ func (o Options) wanted(release string) (detached.Wanted, error) {
 
 // unknown ends with what could not be read.
 func (r Result) unknown(err error, what string) Result {
-	r.Verdict, r.Reason, r.Message = verdict.Unknown, verdict.RegistryUnreachable, what
+	r.Answer, r.Reason, r.Message = verdict.Unknown, verdict.RegistryUnreachable, what
 	var known *verify.ContentError
 	if errors.As(err, &known) {
 		r.Reason = known.Reason
@@ -231,13 +226,15 @@ func (r *Result) signatures(ctx context.Context, want detached.Wanted, o Options
 	open := make([]Verifier, len(o.Keys))
 	for i, k := range o.Keys {
 		open[i] = Verifier{
-			Key: k.Name, Verdict: verdict.Refuse, Reason: verdict.NoSignature,
-			Message: "no signature of the release was found",
+			Key: k.Name, Outcome: verdict.Outcome{
+				Answer: verdict.Refuse, Reason: verdict.NoSignature,
+				Message: "no signature of the release was found",
+			},
 		}
 	}
 	r.Verifiers = open
 	for _, s := range o.Sources {
-		if !slices.ContainsFunc(open, func(v Verifier) bool { return v.Verdict != verdict.Accept }) {
+		if !slices.ContainsFunc(open, func(v Verifier) bool { return v.Answer != verdict.Accept }) {
 			break
 		}
 		more, err := s.Signatures(ctx, r.Digest)
@@ -271,16 +268,19 @@ func (r *Result) signatures(ctx context.Context, want detached.Wanted, o Options
 
 // judge lets a key see one more signature. The nearest to an accept is kept.
 func (v *Verifier) judge(ctx context.Context, b Blob, k Key, want detached.Wanted) {
-	if v.Verdict == verdict.Accept {
+	if v.Answer == verdict.Accept {
 		return
 	}
 	d, err := detached.Verify(ctx, b.Data, [][]byte{k.Data}, want)
 	if err != nil { // of what is wanted, which was checked
-		d = detached.Answer{Verdict: verdict.Unknown, Reason: verdict.MechanismCannotTell, Message: err.Error()}
+		d = detached.Answer{Outcome: verdict.Outcome{
+			Answer: verdict.Unknown, Reason: verdict.MechanismCannotTell,
+			Message: err.Error(),
+		}}
 	}
-	if v.Source == "" || d.Verdict == verdict.Accept || d.Verdict == verdict.Unknown || v.Verdict == verdict.Refuse &&
+	if v.Source == "" || d.Answer == verdict.Accept || d.Answer == verdict.Unknown || v.Answer == verdict.Refuse &&
 		v.Reason == verdict.WrongKey {
-		v.Verdict, v.Reason, v.Message, v.Signer, v.Source = d.Verdict, d.Reason, d.Message, d.Signer, b.Source
+		v.Answer, v.Reason, v.Message, v.Signer, v.Source = d.Answer, d.Reason, d.Message, d.Signer, b.Source
 	}
 }
 
@@ -290,16 +290,16 @@ func (r *Result) conclude(missed []error) {
 	var first *Verifier
 	for i := range r.Verifiers {
 		v := &r.Verifiers[i]
-		if v.Verdict == verdict.Refuse && len(missed) > 0 {
+		if v.Answer == verdict.Refuse && len(missed) > 0 {
 			var known *verify.ContentError
 			reason := verdict.LookasideUnreachable
 			if errors.As(missed[0], &known) {
 				reason = known.Reason
 			}
-			v.Verdict, v.Reason, v.Message = verdict.Unknown, reason,
+			v.Answer, v.Reason, v.Message = verdict.Unknown, reason,
 				fmt.Sprintf("%s; not all stores could be read: %v", v.Message, missed[0])
 		}
-		if v.Verdict != verdict.Accept && (first == nil || first.Verdict == verdict.Unknown && v.Verdict == verdict.Refuse) {
+		if v.Answer != verdict.Accept && (first == nil || first.Answer == verdict.Unknown && v.Answer == verdict.Refuse) {
 			first = v
 		}
 	}
@@ -310,10 +310,10 @@ func (r *Result) conclude(missed []error) {
 				by = append(by, v.Signer)
 			}
 		}
-		r.Verdict, r.Message = verdict.Accept, "signed by "+strings.Join(by, " and ")
+		r.Answer, r.Message = verdict.Accept, "signed by "+strings.Join(by, " and ")
 		return
 	}
-	r.Verdict, r.Reason, r.Message = first.Verdict, first.Reason, first.Message
+	r.Answer, r.Reason, r.Message = first.Answer, first.Reason, first.Message
 	if len(r.Verifiers) > 1 {
 		r.Message = fmt.Sprintf("%s: %s; every key must have signed", first.Key, first.Message)
 	}

@@ -164,8 +164,8 @@ func (w *world) want(o Options, a verdict.Answer, reason verdict.Reason, message
 	w.t.Helper()
 	r, err := Verify(w.t.Context(), w.release, o)
 	check(w.t, err)
-	if r.Verdict != a || r.Reason != reason || !strings.Contains(r.Message, message) {
-		w.t.Errorf("%s %s: %s; want %s %s: %s", r.Verdict, r.Reason, r.Message, a, reason, message)
+	if r.Answer != a || r.Reason != reason || !strings.Contains(r.Message, message) {
+		w.t.Errorf("%s %s: %s; want %s %s: %s", r.Answer, r.Reason, r.Message, a, reason, message)
 	}
 	if a != verdict.Accept && (len(r.Images) > 0 || r.Vouches(w.digest) != "") {
 		w.t.Error("a release that is not accepted vouches for images")
@@ -196,7 +196,7 @@ func TestVerify(t *testing.T) {
 		}
 		r, err := Verify(t.Context(), w.registry.Host+"/"+repository+":"+tag.tag, w.options(one))
 		check(t, err)
-		if r.Reason != tag.reason || r.Digest != w.digest || (r.Verdict == verdict.Accept) != (tag.reason == "") {
+		if r.Reason != tag.reason || r.Digest != w.digest || (r.Answer == verdict.Accept) != (tag.reason == "") {
 			t.Errorf("%s: %+v", tag.tag, r)
 		}
 	}
@@ -208,8 +208,8 @@ func TestVerify_keys(t *testing.T) {
 	first, second := key("first", w.key), key("second", w.other)
 	w.want(w.options(second), verdict.Refuse, verdict.WrongKey, "signed by key "+w.key.Fingerprint)
 	r := w.want(w.options(first, second), verdict.Refuse, verdict.WrongKey, "second: signed by key "+w.key.Fingerprint)
-	if r.Verifiers[0].Verdict != verdict.Accept || r.Verifiers[0].Signer != w.key.Fingerprint ||
-		r.Verifiers[1].Verdict != verdict.Refuse {
+	if r.Verifiers[0].Answer != verdict.Accept || r.Verifiers[0].Signer != w.key.Fingerprint ||
+		r.Verifiers[1].Answer != verdict.Refuse {
 		t.Errorf("%+v", r.Verifiers)
 	}
 	w.want(w.options(Key{"ring", slices.Concat(w.other.Binary, w.key.Binary)}), verdict.Accept, "",
@@ -526,7 +526,7 @@ func TestVerify_registryFaults(t *testing.T) {
 	w.want(o, verdict.Accept, "", "signed by")
 	r, err := Verify(t.Context(), w.registry.Host+"/"+repository+":4.99.1-x86_64", o)
 	check(t, err)
-	if r.Verdict != verdict.Unknown || r.Reason != verdict.RegistryUnreachable {
+	if r.Answer != verdict.Unknown || r.Reason != verdict.RegistryUnreachable {
 		t.Errorf("%+v", r)
 	}
 }
@@ -583,11 +583,11 @@ func TestTrustConfig(t *testing.T) {
 	} {
 		v, err := verify.Image(t.Context(), image, p, verify.Options{Platform: "linux/amd64"})
 		check(t, err)
-		if v.Verdict != want {
-			t.Errorf("%s: %s %s, want %s", image, v.Verdict, v.Message, want)
+		if v.Answer != want {
+			t.Errorf("%s: %s %s, want %s", image, v.Answer, v.Message, want)
 		}
 	}
-	r.Verdict = verdict.Unknown
+	r.Answer = verdict.Unknown
 	if _, err := r.TrustConfig(); err == nil {
 		t.Error("a release that is not accepted is trusted")
 	}
@@ -642,7 +642,7 @@ func TestVerify_genuine(t *testing.T) {
 		},
 	} {
 		r := judge(test.release, test.keys...)
-		if r.Verdict != test.answer || r.Reason != test.reason {
+		if r.Answer != test.answer || r.Reason != test.reason {
 			t.Errorf("%s by %s: %+v", test.release, test.keys, r)
 		}
 	}
@@ -664,8 +664,8 @@ func TestVerify_interrupted(t *testing.T) {
 	})
 	r, err := Verify(ctx, w.release, w.options(key("release", w.key)))
 	check(t, err)
-	if r.Verdict != verdict.Unknown || r.Reason != verdict.Timeout {
-		t.Errorf("%s %s %s", r.Verdict, r.Reason, r.Message)
+	if r.Answer != verdict.Unknown || r.Reason != verdict.Timeout {
+		t.Errorf("%s %s %s", r.Answer, r.Reason, r.Message)
 	}
 }
 
@@ -704,15 +704,15 @@ func TestVerify_local(t *testing.T) {
 	for _, release := range []string{"dir:" + dir, "oci:" + oci} {
 		r, err := Verify(t.Context(), release, o)
 		check(t, err)
-		if r.Verdict != verdict.Refuse || r.Reason != verdict.WrongIdentity {
-			t.Errorf("%s: %s %s", release, r.Verdict, r.Message)
+		if r.Answer != verdict.Refuse || r.Reason != verdict.WrongIdentity {
+			t.Errorf("%s: %s %s", release, r.Answer, r.Message)
 		}
 		named := o
 		named.As = w.registry.Host + "/" + repository
 		r, err = Verify(t.Context(), release, named)
 		check(t, err)
-		if r.Verdict != verdict.Accept || r.Digest != w.digest || len(r.Images) != 2 {
-			t.Errorf("%s: %s %s", release, r.Verdict, r.Message)
+		if r.Answer != verdict.Accept || r.Digest != w.digest || len(r.Images) != 2 {
+			t.Errorf("%s: %s %s", release, r.Answer, r.Message)
 		}
 		policy, err := r.TrustConfig()
 		check(t, err)
@@ -727,7 +727,7 @@ func TestVerify_local(t *testing.T) {
 	o.As = w.registry.Host + "/" + repository
 	r, err := Verify(t.Context(), "dir:"+dir, o)
 	check(t, err)
-	if r.Verdict != verdict.Unknown || len(r.Images) != 0 {
+	if r.Answer != verdict.Unknown || len(r.Images) != 0 {
 		t.Errorf("%+v", r)
 	}
 }

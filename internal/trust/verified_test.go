@@ -255,8 +255,8 @@ func TestVerified(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				if want := tt.want(name); v.Verdict != want {
-					t.Errorf("%s: got %s/%s, want %s: %s", name, v.Verdict, v.Reason, want, v.Message)
+				if want := tt.want(name); v.Answer != want {
+					t.Errorf("%s: got %s/%s, want %s: %s", name, v.Answer, v.Reason, want, v.Message)
 				}
 			}
 		})

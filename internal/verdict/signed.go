@@ -7,15 +7,15 @@ const SignHint = "sign the image, and demand the signature in policy.json"
 
 // SignedFor is true if a signature stands behind an accept: a requirement that demands one accepted one of this image.
 func (v Verdict) SignedFor() bool {
-	if v.Verdict != Accept {
+	if v.Answer != Accept {
 		return false
 	}
 	for _, r := range v.Requirements {
-		if r.Verdict != Accept || r.Type != "signedBy" && r.Type != "sigstoreSigned" {
+		if r.Answer != Accept || r.Type != "signedBy" && r.Type != "sigstoreSigned" {
 			continue
 		}
 		for _, s := range r.Signatures {
-			if s.Verdict == Accept {
+			if s.Answer == Accept {
 				return true
 			}
 		}
@@ -26,10 +26,10 @@ func (v Verdict) SignedFor() bool {
 // RequireSigned returns v; of an accept that no signature stands behind it returns a refusal. The requirements keep the
 // answers that the policy gave.
 func (v Verdict) RequireSigned() Verdict {
-	if v.Verdict != Accept || v.SignedFor() {
+	if v.Answer != Accept || v.SignedFor() {
 		return v
 	}
-	v.Verdict, v.Reason, v.Hint = Refuse, NotSignedFor, SignHint
+	v.Answer, v.Reason, v.Hint = Refuse, NotSignedFor, SignHint
 	v.Message = fmt.Sprintf("%s accepts without a signature", v.Scope)
 	return v
 }

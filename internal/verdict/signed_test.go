@@ -7,9 +7,9 @@ import (
 
 func TestVerdict_RequireSigned(t *testing.T) {
 	scope := &Scope{Transport: "docker", Name: "registry.example/team", Matched: "namespace"}
-	good, bad := Signature{Verdict: Accept}, Signature{Verdict: Refuse, Reason: WrongKey}
-	anything := Requirement{Type: "insecureAcceptAnything", Verdict: Accept}
-	signed := Requirement{Type: "signedBy", Verdict: Accept, Signatures: []Signature{bad, good}}
+	good, bad := Signature{Answer: Accept}, Signature{Answer: Refuse, Reason: WrongKey}
+	anything := Requirement{Type: "insecureAcceptAnything", Answer: Accept}
+	signed := Requirement{Type: "signedBy", Answer: Accept, Signatures: []Signature{bad, good}}
 	for _, tc := range []struct {
 		name         string
 		answer       Answer
@@ -20,7 +20,7 @@ func TestVerdict_RequireSigned(t *testing.T) {
 		{"signed", Accept, scope, []Requirement{signed}, ""},
 		{
 			"sigstore", Accept, scope,
-			[]Requirement{{Type: "sigstoreSigned", Verdict: Accept, Signatures: []Signature{good}}},
+			[]Requirement{{Type: "sigstoreSigned", Answer: Accept, Signatures: []Signature{good}}},
 			"",
 		},
 		{"signed, and anything", Accept, scope, []Requirement{anything, signed}, ""},
@@ -31,12 +31,12 @@ func TestVerdict_RequireSigned(t *testing.T) {
 		},
 		{
 			"anything, with signatures", Accept, scope,
-			[]Requirement{{Type: "insecureAcceptAnything", Verdict: Accept, Signatures: []Signature{good}}},
+			[]Requirement{{Type: "insecureAcceptAnything", Answer: Accept, Signatures: []Signature{good}}},
 			"scope registry.example/team of transport docker accepts without a signature",
 		},
 		{
 			"a base layer", Accept, scope,
-			[]Requirement{{Type: "signedBaseLayer", Verdict: Accept}},
+			[]Requirement{{Type: "signedBaseLayer", Answer: Accept}},
 			"scope registry.example/team of transport docker accepts without a signature",
 		},
 		{"no requirement", Accept, nil, nil, "the policy accepts without a signature"},
@@ -54,10 +54,13 @@ func TestVerdict_RequireSigned(t *testing.T) {
 		{"unknown", Unknown, scope, []Requirement{anything}, ""},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			v := Verdict{Image: "x", Verdict: tc.answer, Scope: tc.scope, Message: "as it was", Requirements: tc.requirements}
+			v := Verdict{
+				Image: "x", Outcome: Outcome{Answer: tc.answer, Message: "as it was"}, Scope: tc.scope,
+				Requirements: tc.requirements,
+			}
 			want := v
 			if tc.want != "" {
-				want.Verdict, want.Reason, want.Message, want.Hint = Refuse, NotSignedFor, tc.want, SignHint
+				want.Answer, want.Reason, want.Message, want.Hint = Refuse, NotSignedFor, tc.want, SignHint
 			}
 			if got := v.RequireSigned(); !reflect.DeepEqual(got, want) {
 				t.Errorf("got %+v, want %+v", got, want)

@@ -121,7 +121,19 @@ func Causes() []Cause {
 	}
 }
 
-// Verdict is the answer for one image under one policy.
+// Outcome is an answer, and why it was given.
+type Outcome struct {
+	Answer Answer `json:"verdict"`
+	Reason Reason `json:"reason"`
+	// Cause is there with reason NoSignature only.
+	Cause Cause `json:"cause,omitempty"`
+	// Message is a sentence for people; its words may change.
+	Message string `json:"message"`
+	// Hint is the next step for an admin, when there is one.
+	Hint string `json:"hint,omitempty"`
+}
+
+// Verdict is the outcome for one image under one policy.
 type Verdict struct {
 	// Image is the reference as asked for, without the docker:// prefix.
 	Image string `json:"image"`
@@ -131,14 +143,8 @@ type Verdict struct {
 	// Digest is the manifest digest that was judged (the instance's, for a multi-arch image). Empty if none was fetched.
 	Digest string `json:"digest,omitempty"`
 	// Index is the digest of the manifest list the instance was chosen from; empty for a single-arch image.
-	Index   string `json:"index,omitempty"`
-	Verdict Answer `json:"verdict"`
-	Reason  Reason `json:"reason"`
-	// Cause is there with reason NoSignature only.
-	Cause   Cause  `json:"cause,omitempty"`
-	Message string `json:"message"`
-	// Hint is the next step for an admin, when there is one.
-	Hint string `json:"hint,omitempty"`
+	Index string `json:"index,omitempty"`
+	Outcome
 	// Mechanism is the OpenPGP mechanism that judged: "gpgme" or "openpgp" (pure Go).
 	Mechanism    string        `json:"mechanism,omitempty"`
 	Scope        *Scope        `json:"scope,omitempty"`
@@ -170,7 +176,7 @@ type Requirement struct {
 	Keys []string `json:"keys,omitempty"`
 	// Identity is the type of signedIdentity.
 	Identity   string      `json:"identity,omitempty"`
-	Verdict    Answer      `json:"verdict"`
+	Answer     Answer      `json:"verdict"`
 	Reason     Reason      `json:"reason,omitempty"`
 	Signatures []Signature `json:"signatures,omitempty"`
 }
@@ -178,8 +184,8 @@ type Requirement struct {
 // Signature is one signature judged against one requirement.
 type Signature struct {
 	// Source is the URL or file it was read from.
-	Source  string `json:"source"`
-	Verdict Answer `json:"verdict"`
+	Source string `json:"source"`
+	Answer Answer `json:"verdict"`
 	// Signer is the full fingerprint (upper-case hex), or the 16-digit key ID where only that is known. It is
 	// proven only when Verdict is accept; else it is what the signature claims.
 	Signer string `json:"signer,omitempty"`

@@ -71,8 +71,8 @@ func (w *world) wantLittle(sent *atomic.Int64, judge func() verdict.Verdict) {
 	sent.Store(0)
 	var v verdict.Verdict
 	total, _ := allocated(func() { v = judge() })
-	if v.Verdict != verdict.Unknown || len(v.Message) > outside.Most {
-		w.Errorf("%s, and a message of %d bytes: %.200s", v.Verdict, len(v.Message), v.Message)
+	if v.Answer != verdict.Unknown || len(v.Message) > outside.Most {
+		w.Errorf("%s, and a message of %d bytes: %.200s", v.Answer, len(v.Message), v.Message)
 	}
 	if n := sent.Load(); n > MaxReceived+ahead {
 		w.Errorf("the server could send %d MiB", n>>20)
@@ -124,8 +124,8 @@ func (w *world) wantShort(p *Policy, image string) {
 	check(w.T, err)
 	b, err := json.Marshal(s)
 	check(w.T, err)
-	if s.Verdict.Verdict == verdict.Accept || len(b) > 16<<10 {
-		w.Errorf("%s, told in %d bytes", s.Verdict.Verdict, len(b))
+	if s.Answer == verdict.Accept || len(b) > 16<<10 {
+		w.Errorf("%s, told in %d bytes", s.Answer, len(b))
 	}
 }
 

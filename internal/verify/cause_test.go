@@ -240,7 +240,7 @@ func TestImage_cause(t *testing.T) {
 				w.registry.Serve(rw, r)
 			})
 			v := w.judge(w.policy(gpg), image("team/plain"))
-			if v.Verdict != verdict.Refuse || v.Reason != verdict.NoSignature || !asked {
+			if v.Answer != verdict.Refuse || v.Reason != verdict.NoSignature || !asked {
 				t.Errorf("%s: %+v", name, v)
 			}
 		}

@@ -50,8 +50,8 @@ func TestGenuine(t *testing.T) {
 			if pure {
 				tt.answer, tt.reason = verdict.Unknown, verdict.MechanismCannotTell
 			}
-			if v.Verdict != tt.answer || v.Reason != tt.reason {
-				t.Errorf("got %s/%s (%s), want %s/%s", v.Verdict, v.Reason, v.Message, tt.answer, tt.reason)
+			if v.Answer != tt.answer || v.Reason != tt.reason {
+				t.Errorf("got %s/%s (%s), want %s/%s", v.Answer, v.Reason, v.Message, tt.answer, tt.reason)
 			}
 			sigs := v.Requirements[0].Signatures
 			if len(sigs) != 4 {
@@ -77,7 +77,7 @@ func TestGenuine(t *testing.T) {
 			t.Errorf("post-quantum key: %+v", v)
 		}
 		if v, err = Image(t.Context(), "dir:"+bundle, policy("RPM-GPG-KEY-redhat10-release"),
-			Options{As: name + ":0.0.1"}); err != nil || v.Verdict != verdict.Accept {
+			Options{As: name + ":0.0.1"}); err != nil || v.Answer != verdict.Accept {
 			t.Errorf("post-quantum key beside others: %+v %v", v, err)
 		}
 	}

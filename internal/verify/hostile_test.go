@@ -207,7 +207,7 @@ func TestImage_hostilePackets(t *testing.T) {
 			b = compressed(t, b)
 		}
 		check(t, w.lookaside.Put("team/app", d, 1, b))
-		if v := w.judge(p, image); v.Verdict == verdict.Accept {
+		if v := w.judge(p, image); v.Answer == verdict.Accept {
 			t.Errorf("%+v", v)
 		}
 	})
@@ -218,7 +218,7 @@ func TestImage_hostilePackets(t *testing.T) {
 		for _, b := range [][]byte{good, packed} {
 			for n := 0; n < len(b); n += 37 {
 				check(t, w.lookaside.Put("team/app", d, 1, b[:n]))
-				if v := w.judge(p, image); v.Verdict == verdict.Accept {
+				if v := w.judge(p, image); v.Answer == verdict.Accept {
 					t.Fatalf("%d of %d bytes are accepted", n, len(b))
 				}
 			}
@@ -293,7 +293,7 @@ func TestImage_hostileRegistry(t *testing.T) {
 			total, heap := allocated(func() { v = w.judgeWith(p, image, Options{Timeout: time.Minute}) })
 			if tt.reason != "" {
 				w.want(v, verdict.Unknown, tt.reason)
-			} else if v.Verdict != verdict.Unknown {
+			} else if v.Answer != verdict.Unknown {
 				t.Errorf("%+v", v)
 			}
 			if total > 192<<20 || heap > 64<<20 {

@@ -165,7 +165,7 @@ func (e *evaluation) unasked() {
 	e.withoutSignatures()
 	e.conclude()
 	switch {
-	case e.v.Verdict == verdict.Accept:
+	case e.v.Answer == verdict.Accept:
 		e.set(verdict.Unknown, verdict.NotAsked, "the policy accepts every image of this scope; the image itself was not looked at (offline)")
 		e.v.Hint = "without --offline the registry is asked, and the lookaside, without which runtimes can't pull"
 	case e.v.Reason == verdict.NotAsked:
@@ -181,7 +181,7 @@ func (e *evaluation) settle() {
 	before := slices.Clone(e.v.Requirements)
 	e.withoutSignatures()
 	e.conclude()
-	if e.settled = e.v.Verdict == verdict.Refuse; !e.settled {
+	if e.settled = e.v.Answer == verdict.Refuse; !e.settled {
 		e.v.Requirements, e.v.Hint = before, ""
 		e.set("", "", "")
 	}
@@ -207,7 +207,7 @@ func newEvaluation(image string, p *Policy, o Options) (*evaluation, error) {
 	for _, r := range e.sec.requirements {
 		out := verdict.Requirement{
 			Type: r.Type, Keys: r.keyNames(), Identity: r.SignedIdentity.Type,
-			Verdict: verdict.Unknown, Reason: verdict.RegistryUnreachable,
+			Answer: verdict.Unknown, Reason: verdict.RegistryUnreachable,
 		}
 		e.v.Requirements = append(e.v.Requirements, out)
 	}
@@ -289,14 +289,14 @@ func shown(l *verdict.Lookaside) *verdict.Lookaside {
 }
 
 func (e *evaluation) set(a verdict.Answer, r verdict.Reason, message string) {
-	e.v.Verdict, e.v.Reason, e.v.Message = a, r, message
+	e.v.Answer, e.v.Reason, e.v.Message = a, r, message
 }
 
 // stop ends the evaluation: what was not judged yet is unknown for this reason, unless the policy has refused already.
 func (e *evaluation) stop(r verdict.Reason, format string, args ...any) {
 	for i := range e.v.Requirements {
 		q := &e.v.Requirements[i]
-		if q.Verdict == verdict.Unknown && q.Reason == verdict.RegistryUnreachable {
+		if q.Answer == verdict.Unknown && q.Reason == verdict.RegistryUnreachable {
 			q.Reason = r
 		}
 	}
@@ -391,16 +391,16 @@ func (e *evaluation) evaluate(ctx context.Context) {
 	}
 	// A requirement that refuses whatever the signatures are stands; all others can't be told.
 	for i := range e.v.Requirements {
-		e.v.Requirements[i].Verdict, e.v.Requirements[i].Reason = verdict.Unknown, reason
+		e.v.Requirements[i].Answer, e.v.Requirements[i].Reason = verdict.Unknown, reason
 	}
 	e.withoutSignatures()
 	e.conclude()
-	if e.v.Verdict != verdict.Refuse && e.v.Reason != verdict.KeyMissing {
+	if e.v.Answer != verdict.Refuse && e.v.Reason != verdict.KeyMissing {
 		if strings.Contains(err.Error(), "starting with binary 0x3c") {
 			err = fmt.Errorf("%w ('<': a web page, no signature)", err)
 		}
 		what := "reading signatures: %v"
-		if e.v.Verdict == verdict.Accept {
+		if e.v.Answer == verdict.Accept {
 			what = "the policy accepts, but runtimes read signatures before they pull: %v"
 		}
 		e.set(verdict.Unknown, reason, fmt.Sprintf(what, err))
@@ -442,11 +442,11 @@ func (e *evaluation) withoutSignatures() {
 		out := &e.v.Requirements[i]
 		switch {
 		case r.Type == "reject":
-			out.Verdict, out.Reason = verdict.Refuse, verdict.RejectedByPolicy
+			out.Answer, out.Reason = verdict.Refuse, verdict.RejectedByPolicy
 		case r.Type == "insecureAcceptAnything":
-			out.Verdict, out.Reason = verdict.Accept, ""
+			out.Answer, out.Reason = verdict.Accept, ""
 		case r.reason != "":
-			out.Verdict, out.Reason = answerOf(r.reason), r.reason
+			out.Answer, out.Reason = answerOf(r.reason), r.reason
 		}
 	}
 }
@@ -553,10 +553,10 @@ func (e *evaluation) requirements(ctx context.Context, un *image.UnparsedImage, 
 		}
 		switch {
 		case r.reason != "":
-			out.Verdict, out.Reason = answerOf(r.reason), r.reason
+			out.Answer, out.Reason = answerOf(r.reason), r.reason
 			for j := range out.Signatures {
 				s := &out.Signatures[j]
-				s.Verdict, s.Reason, s.Message = out.Verdict, out.Reason, r.message
+				s.Answer, s.Reason, s.Message = out.Answer, out.Reason, r.message
 			}
 		case len(own) == 0:
 			e.conclusion(out, r, e.allowed(ctx, e.judged(un), r), own, blob)
@@ -572,21 +572,21 @@ func (e *evaluation) requirements(ctx context.Context, un *image.UnparsedImage, 
 func (e *evaluation) conclusion(out *verdict.Requirement, r *requirement, err error, own []sig, blob []byte) {
 	switch {
 	case err == nil:
-		out.Verdict, out.Reason = verdict.Accept, ""
+		out.Answer, out.Reason = verdict.Accept, ""
 	case r.Type == "reject" && isRequirementError(err):
-		out.Verdict, out.Reason = verdict.Refuse, verdict.RejectedByPolicy
+		out.Answer, out.Reason = verdict.Refuse, verdict.RejectedByPolicy
 	case len(own) == 0 && isRequirementError(err):
-		out.Verdict, out.Reason = verdict.Refuse, verdict.NoSignature
+		out.Answer, out.Reason = verdict.Refuse, verdict.NoSignature
 	case len(own) == 0:
-		out.Verdict, out.Reason = verdict.Unknown, verdict.MechanismCannotTell
+		out.Answer, out.Reason = verdict.Unknown, verdict.MechanismCannotTell
 		if timedOut(err) {
 			out.Reason = verdict.Timeout
 		}
 	default:
-		out.Verdict, out.Reason = own[0].reason(err, r, blob)
+		out.Answer, out.Reason = own[0].reason(err, r, blob)
 	}
 	if len(own) == 1 {
-		e.concludeSignature(&out.Signatures[0], own[0], r, out.Verdict, out.Reason, err)
+		e.concludeSignature(&out.Signatures[0], own[0], r, out.Answer, out.Reason, err)
 	}
 }
 
@@ -612,15 +612,15 @@ func (e *evaluation) each(ctx context.Context, out *verdict.Requirement, r *requ
 		}()
 	}
 	wg.Wait()
-	out.Verdict, out.Reason = verdict.Refuse, ""
+	out.Answer, out.Reason = verdict.Refuse, ""
 	for _, s := range out.Signatures {
 		switch {
-		case s.Verdict == verdict.Accept:
-			out.Verdict, out.Reason = verdict.Accept, ""
+		case s.Answer == verdict.Accept:
+			out.Answer, out.Reason = verdict.Accept, ""
 			return
-		case s.Verdict == verdict.Unknown:
-			out.Verdict, out.Reason = verdict.Unknown, s.Reason
-		case out.Verdict == verdict.Refuse && slices.Index(nearest, s.Reason) >= slices.Index(nearest, out.Reason):
+		case s.Answer == verdict.Unknown:
+			out.Answer, out.Reason = verdict.Unknown, s.Reason
+		case out.Answer == verdict.Refuse && slices.Index(nearest, s.Reason) >= slices.Index(nearest, out.Reason):
 			out.Reason = s.Reason
 		}
 	}
@@ -682,9 +682,9 @@ func (e *evaluation) conclude() {
 	decided := -1
 	for i, q := range e.v.Requirements {
 		switch {
-		case q.Verdict == verdict.Refuse && (decided < 0 || e.v.Requirements[decided].Verdict != verdict.Refuse):
+		case q.Answer == verdict.Refuse && (decided < 0 || e.v.Requirements[decided].Answer != verdict.Refuse):
 			decided = i
-		case q.Verdict == verdict.Unknown && decided < 0:
+		case q.Answer == verdict.Unknown && decided < 0:
 			decided = i
 		}
 	}
@@ -696,12 +696,12 @@ func (e *evaluation) conclude() {
 		return
 	}
 	q := e.v.Requirements[decided]
-	e.set(q.Verdict, q.Reason, e.message(q, e.sec.requirements[decided]))
+	e.set(q.Answer, q.Reason, e.message(q, e.sec.requirements[decided]))
 	if q.Reason == verdict.KeyUnreadable && e.sec.requirements[decided].keys.Unusual() != "" {
 		e.v.Hint = "name a file with the signer's key of version 4, as runtimes with gpg 2.2 refuse every image while they have only this one"
 	}
 	if q.Reason == verdict.WrongKey && slices.ContainsFunc(e.v.Requirements,
-		func(q verdict.Requirement) bool { return q.Verdict == verdict.Accept }) {
+		func(q verdict.Requirement) bool { return q.Answer == verdict.Accept }) {
 		e.v.Hint = "all entries of a scope must hold; where one of several signers is enough, put their keys into one entry (keyPaths)"
 	}
 }
@@ -710,7 +710,7 @@ func (e *evaluation) conclude() {
 // accepted ones that have a message.
 func onlySubkeys(q verdict.Requirement) bool {
 	accepted := slices.DeleteFunc(slices.Clone(q.Signatures),
-		func(s verdict.Signature) bool { return s.Verdict != verdict.Accept })
+		func(s verdict.Signature) bool { return s.Answer != verdict.Accept })
 	return len(accepted) > 0 && !slices.ContainsFunc(accepted, func(s verdict.Signature) bool { return s.Message == "" })
 }
 
@@ -719,7 +719,7 @@ func (e *evaluation) accepted() string {
 	for _, q := range e.v.Requirements {
 		for _, s := range q.Signatures {
 			signer := cmp.Or(s.Signer, "a sigstore signer that the policy names")
-			if s.Verdict == verdict.Accept && !slices.Contains(by, signer) {
+			if s.Answer == verdict.Accept && !slices.Contains(by, signer) {
 				by = append(by, signer)
 			}
 		}

@@ -40,7 +40,7 @@ func TestImage_accept(t *testing.T) {
 	r := v.Requirements[0]
 	s := r.Signatures[0]
 	want := verdict.Signature{
-		Source: w.lookaside.URL() + "/team/app@sha256=" + d[7:] + "/signature-1", Verdict: verdict.Accept,
+		Source: w.lookaside.URL() + "/team/app@sha256=" + d[7:] + "/signature-1", Answer: verdict.Accept,
 		Signer: w.key.Fingerprint,
 		Packet: 4, Digest: d, Reference: w.ref("team/app:v1"),
 	}
@@ -48,7 +48,7 @@ func TestImage_accept(t *testing.T) {
 		t.Errorf("got  %+v\nwant %+v", s, want)
 	}
 	if r.Type != "signedBy" || len(r.Keys) != 1 || r.Keys[0] != w.key.Fingerprint ||
-		r.Identity != "matchRepoDigestOrExact" || r.Verdict != verdict.Accept {
+		r.Identity != "matchRepoDigestOrExact" || r.Answer != verdict.Accept {
 		t.Errorf("requirement %+v", r)
 	}
 	// By tag and digest: the tag counts for nothing, as podman and CRI-O have it.
@@ -71,8 +71,8 @@ func TestImage_subkey(t *testing.T) {
 
 	p := w.policy(signedBy(subkey))
 	v := w.judge(p, w.ref("team/app:v1"))
-	if v.Verdict != verdict.Accept || !strings.Contains(v.Hint, "libraries before 5.37") {
-		t.Fatalf("%s, hint %q", v.Verdict, v.Hint)
+	if v.Answer != verdict.Accept || !strings.Contains(v.Hint, "libraries before 5.37") {
+		t.Fatalf("%s, hint %q", v.Answer, v.Hint)
 	}
 	s := v.Requirements[0].Signatures[0]
 	if maker, ok := strings.CutPrefix(s.Message, "made by subkey "); !ok || maker == "" ||
@@ -184,8 +184,8 @@ func TestImage_interrupted(t *testing.T) {
 		v, err := Image(ctx, w.ref("team/app:v1"), p, Options{TLSVerify: &insecure})
 		cancel()
 		check(t, err)
-		if v.Verdict == verdict.Accept || v.Verdict == verdict.Unknown && v.Reason != verdict.Timeout {
-			t.Errorf("after %s: %s/%s", delay, v.Verdict, v.Reason)
+		if v.Answer == verdict.Accept || v.Answer == verdict.Unknown && v.Reason != verdict.Timeout {
+			t.Errorf("after %s: %s/%s", delay, v.Answer, v.Reason)
 		}
 		if d := time.Since(start); d > 30*time.Second {
 			t.Errorf("after %s: returned after %s", delay, d)
@@ -201,9 +201,9 @@ func TestImage_interruptedHint(t *testing.T) {
 	cancel()
 	v, err := Image(ctx, w.ref("team/app:v1"), p, Options{})
 	check(t, err)
-	if v.Verdict != verdict.Unknown || v.Reason != verdict.Timeout || v.Message != "interrupted" ||
+	if v.Answer != verdict.Unknown || v.Reason != verdict.Timeout || v.Message != "interrupted" ||
 		v.Hint != "run it again" {
-		t.Errorf("got %s/%s: %s; hint %q", v.Verdict, v.Reason, v.Message, v.Hint)
+		t.Errorf("got %s/%s: %s; hint %q", v.Answer, v.Reason, v.Message, v.Hint)
 	}
 }
 

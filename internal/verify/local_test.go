@@ -100,7 +100,7 @@ func TestImage_oci(t *testing.T) {
 	if len(w.lookaside.Requests())+len(w.registry.Requests()) > 0 {
 		t.Error("registry or lookaside were asked")
 	}
-	if v, err := Offline(t.Context(), "oci:"+one, p, Options{}); err != nil || v.Verdict != verdict.Accept {
+	if v, err := Offline(t.Context(), "oci:"+one, p, Options{}); err != nil || v.Answer != verdict.Accept {
 		t.Errorf("offline: %+v %v", v, err)
 	}
 }

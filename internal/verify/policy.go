@@ -475,8 +475,9 @@ func RenderedFiles(files trust.FileSet, s Settings) (*Policy, error) {
 // Invalid is the verdict on an image under a policy that doesn't load.
 func Invalid(image string, err *InvalidError) verdict.Verdict {
 	return verdict.Verdict{
-		Image: strings.TrimPrefix(image, "docker://"), Verdict: verdict.Unknown, Reason: err.Reason, Message: err.Error(),
-		Hint: hint(err.Reason), Mechanism: mechanism.Name,
+		Image:     strings.TrimPrefix(image, "docker://"),
+		Outcome:   verdict.Outcome{Answer: verdict.Unknown, Reason: err.Reason, Message: err.Error(), Hint: hint(err.Reason)},
+		Mechanism: mechanism.Name,
 	}
 }
 

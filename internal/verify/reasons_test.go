@@ -121,7 +121,7 @@ func TestImage_signatures(t *testing.T) {
 			check(t, w.lookaside.Put(repo, d, 1, b))
 			v := w.judge(w.policy(signedBy(tt.key)), w.ref(repo+":v1"))
 			w.want(v, tt.answer, tt.reason)
-			if len(v.Requirements) != 1 || v.Requirements[0].Verdict != tt.answer || v.Requirements[0].Reason != tt.reason {
+			if len(v.Requirements) != 1 || v.Requirements[0].Answer != tt.answer || v.Requirements[0].Reason != tt.reason {
 				t.Errorf("requirement %+v", v.Requirements)
 			}
 			if tt.reason != verdict.LookasideNotSignature &&

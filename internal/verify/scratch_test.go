@@ -115,7 +115,7 @@ func judgeForEver(t *testing.T, image string) {
 	for {
 		v, err := Image(context.Background(), image, p, testOptions())
 		check(t, err)
-		if v.Verdict != "accept" {
+		if v.Answer != "accept" {
 			t.Fatal(v)
 		}
 		_, _ = os.Stdout.WriteString("judged\n")

@@ -101,7 +101,7 @@ func (e *evaluation) refuseForm(f *secondlook.Finding) {
 	e.withoutSignatures()
 	for i, r := range e.sec.requirements {
 		if r.verifiesSignatures() {
-			e.v.Requirements[i].Verdict, e.v.Requirements[i].Reason = verdict.Refuse, reason
+			e.v.Requirements[i].Answer, e.v.Requirements[i].Reason = verdict.Refuse, reason
 		}
 	}
 	e.set(verdict.Refuse, reason, f.Message)
@@ -109,7 +109,7 @@ func (e *evaluation) refuseForm(f *secondlook.Finding) {
 
 // lookAgain takes an accept back that a second look at the same bytes doesn't come to. It never makes one.
 func (e *evaluation) lookAgain(blob []byte, mime string, signatures []sig) {
-	if e.v.Verdict != verdict.Accept {
+	if e.v.Answer != verdict.Accept {
 		return
 	}
 	if err := e.runtimeTakes(blob, mime); err != nil {
@@ -143,7 +143,7 @@ func (e *evaluation) runtimeTakes(blob []byte, mime string) error {
 func (e *evaluation) takeBack(a verdict.Answer, r verdict.Reason, message string) {
 	for i, q := range e.sec.requirements {
 		if q.verifiesSignatures() {
-			e.v.Requirements[i].Verdict, e.v.Requirements[i].Reason = a, r
+			e.v.Requirements[i].Answer, e.v.Requirements[i].Reason = a, r
 		}
 	}
 	e.v.Hint = ""
@@ -169,7 +169,7 @@ func (e *evaluation) evidence(blob []byte, mime string, signatures []sig) second
 func (r *requirement) demand(out verdict.Requirement, own []sig) secondlook.Demand {
 	d := secondlook.Demand{Identity: r.identityForSecondLook(), Keys: r.keys.ByID, Verifiers: r.verifiers}
 	for j, s := range own {
-		if out.Signatures[j].Verdict != verdict.Accept {
+		if out.Signatures[j].Answer != verdict.Accept {
 			continue
 		}
 		if s.simple != nil {

@@ -16,8 +16,8 @@ func TestSettled(t *testing.T) {
 	image := w.ref("team/app:v1")
 	d := w.push("team/app", "v1")
 	reject, signed := w.policy(`{"type":"reject"}`), w.policy(signedBy(w.key))
-	if v := w.judge(reject, image); v.Verdict != verdict.Refuse || v.Digest != d {
-		t.Errorf("%s of %s while the registry is up, want refuse of %s", v.Verdict, v.Digest, d)
+	if v := w.judge(reject, image); v.Answer != verdict.Refuse || v.Digest != d {
+		t.Errorf("%s of %s while the registry is up, want refuse of %s", v.Answer, v.Digest, d)
 	}
 	w.registry.Stop()
 	w.want(w.judge(reject, image), verdict.Refuse, verdict.RejectedByPolicy)
@@ -85,14 +85,14 @@ func TestLookAgain(t *testing.T) {
 	e, err := newEvaluation(w.ref("team/app:v1"), w.policy(signedBy(w.key)), Options{})
 	check(t, err)
 	e.judge(context.Background())
-	if e.v.Verdict == verdict.Accept {
+	if e.v.Answer == verdict.Accept {
 		t.Fatal("accepted over plain HTTP that nobody allowed")
 	}
 	insecure := false
 	e, err = newEvaluation(w.ref("team/app:v1"), w.policy(signedBy(w.key)), Options{TLSVerify: &insecure})
 	check(t, err)
 	e.judge(context.Background())
-	if e.v.Verdict != verdict.Accept {
+	if e.v.Answer != verdict.Accept {
 		t.Fatalf("%s: %s", e.v.Reason, e.v.Message)
 	}
 	const docker = "application/vnd.docker.distribution.manifest.v2+json"

@@ -22,8 +22,8 @@ func TestImage_lookasidePassword(t *testing.T) {
 	p := w.open(policy, strings.Replace(w.lookaside.URL(), "//", "//user:hunter2@", 1), Settings{})
 	for image, want := range map[string]verdict.Answer{"team/app:v1": verdict.Accept, "team/none:v1": verdict.Refuse} {
 		v := w.judge(p, w.ref(image))
-		if v.Verdict != want {
-			t.Errorf("%s: %s (%s)", image, v.Verdict, v.Message)
+		if v.Answer != want {
+			t.Errorf("%s: %s (%s)", image, v.Answer, v.Message)
 		}
 		b, err := json.Marshal(v)
 		check(t, err)
@@ -66,14 +66,14 @@ func TestImage_badLookasidePassword(t *testing.T) {
 			} else if offline {
 				want = verdict.NotAsked
 			}
-			if s.Verdict.Verdict != verdict.Unknown || s.Reason != want {
-				t.Errorf("%s: %s/%s (%s)", lookaside, s.Verdict.Verdict, s.Reason, s.Message)
+			if s.Answer != verdict.Unknown || s.Reason != want {
+				t.Errorf("%s: %s/%s (%s)", lookaside, s.Answer, s.Reason, s.Message)
 			}
 		}
 		session := NewSession(p, testOptions(), SessionOptions{})
 		v, err := session.Image(t.Context(), image)
 		check(t, err)
-		if b, _ := json.Marshal(v); strings.Contains(string(b), "hun") || v.Verdict != verdict.Unknown {
+		if b, _ := json.Marshal(v); strings.Contains(string(b), "hun") || v.Answer != verdict.Unknown {
 			t.Errorf("%s: a session says %s", lookaside, b)
 		}
 		check(t, session.Close())

@@ -157,7 +157,7 @@ func (e *evaluation) image() fetch.Image {
 
 // askLibrary is true for a verdict that says more of how the image was read than of the image.
 func (e *evaluation) askLibrary() bool {
-	return e.v.Verdict == verdict.Unknown && e.v.Reason != verdict.KeyMissing && e.v.Reason != verdict.MechanismCannotTell
+	return e.v.Answer == verdict.Unknown && e.v.Reason != verdict.KeyMissing && e.v.Reason != verdict.MechanismCannotTell
 }
 
 // throttled is the verdict when a host asked to wait for longer than there is time. The library isn't asked then: it
@@ -172,7 +172,7 @@ func (e *evaluation) throttled(ctx context.Context, err error, o Options) (verdi
 		return e.finish(ctx, o), true
 	}
 	for i := range e.v.Requirements {
-		if q := &e.v.Requirements[i]; q.Verdict == verdict.Unknown && q.Reason != verdict.KeyMissing {
+		if q := &e.v.Requirements[i]; q.Answer == verdict.Unknown && q.Reason != verdict.KeyMissing {
 			q.Reason = verdict.RateLimited
 		}
 	}

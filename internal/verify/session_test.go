@@ -358,7 +358,7 @@ func TestSession_requests(t *testing.T) {
 	for i := range 3 * images {
 		wg.Go(func() {
 			v, err := s.Image(context.Background(), refs[i%images])
-			if err != nil || v.Verdict != verdict.Accept {
+			if err != nil || v.Answer != verdict.Accept {
 				t.Errorf("%v %+v", err, v)
 			}
 		})

@@ -236,7 +236,7 @@ func (s sig) report(r *requirement, source string) verdict.Signature {
 		expires = certificatesExpire(s.sigstore)
 	}
 	return verdict.Signature{
-		Source: source, Verdict: verdict.Unknown, Signer: signer, Packet: s.claims.Packet,
+		Source: source, Answer: verdict.Unknown, Signer: signer, Packet: s.claims.Packet,
 		Digest: s.claims.Digest, Reference: s.claims.Reference, Expires: expires,
 	}
 }
@@ -329,7 +329,7 @@ func (s sig) open(e *evaluation, blob []byte) (types.ImageSource, error) {
 func (e *evaluation) concludeSignature(s *verdict.Signature, own sig, r *requirement, a verdict.Answer,
 	reason verdict.Reason, err error,
 ) {
-	s.Verdict, s.Reason = a, reason
+	s.Answer, s.Reason = a, reason
 	switch {
 	case reason == "":
 		if _, known := r.keys.ByID[own.claims.Signer]; !known && len(r.keys.Primary) == 1 {

@@ -108,7 +108,7 @@ func TestImage_stored(t *testing.T) {
 		{"no storage", func() { check(t, os.RemoveAll(filepath.Join(root, "var/lib/containers"))) }},
 	} {
 		step.spoil()
-		if v := w.judge(p, "containers-storage:"+w.ref("team/app:v1")); v.Verdict != verdict.Unknown ||
+		if v := w.judge(p, "containers-storage:"+w.ref("team/app:v1")); v.Answer != verdict.Unknown ||
 			v.Reason != verdict.ImageNotFound && v.Reason != verdict.RegistryUnreachable {
 			t.Errorf("%s: %+v", step.name, v)
 		}

@@ -87,8 +87,8 @@ func TestSession_tlsTrust(t *testing.T) {
 		for _, i := range order {
 			v, err := s.Image(context.Background(), images[i])
 			check(t, err)
-			if v.Verdict != want[images[i]].Verdict || v.Reason != want[images[i]].Reason {
-				t.Errorf("order %v: %s: %s %s, alone %s %s", order, images[i], v.Verdict, v.Reason, want[images[i]].Verdict,
+			if v.Answer != want[images[i]].Answer || v.Reason != want[images[i]].Reason {
+				t.Errorf("order %v: %s: %s %s, alone %s %s", order, images[i], v.Answer, v.Reason, want[images[i]].Answer,
 					want[images[i]].Reason)
 			}
 		}

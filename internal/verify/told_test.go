@@ -91,7 +91,7 @@ func TestImage_printable(t *testing.T) {
 	v := w.judge(w.policy(signedBy(w.key)), w.ref("team/app:v1"))
 	b, err := json.Marshal(v)
 	check(t, err)
-	if v.Verdict == verdict.Accept || strings.Contains(string(b), "\u202e") ||
+	if v.Answer == verdict.Accept || strings.Contains(string(b), "\u202e") ||
 		!strings.Contains(string(b), "registry.example/?ppa:v1") {
 		t.Errorf("%s", b)
 	}

@@ -145,9 +145,9 @@ func (w *world) judgeWith(p *Policy, image string, o Options) verdict.Verdict {
 // want fails unless the verdict is that, with mechanism, message and, unless it is an accept, a hint.
 func (w *world) want(v verdict.Verdict, answer verdict.Answer, reason verdict.Reason) {
 	w.Helper()
-	if v.Verdict != answer || v.Reason != reason {
+	if v.Answer != answer || v.Reason != reason {
 		b, _ := json.MarshalIndent(v, "", "  ")
-		w.Fatalf("got %s/%s, want %s/%s\n%s", v.Verdict, v.Reason, answer, reason, b)
+		w.Fatalf("got %s/%s, want %s/%s\n%s", v.Answer, v.Reason, answer, reason, b)
 	}
 	if v.Message == "" || v.Mechanism != mechanism.Name || (answer != verdict.Accept) != (v.Hint != "") {
 		w.Fatalf("message %q, mechanism %q, hint %q", v.Message, v.Mechanism, v.Hint)

@@ -199,7 +199,7 @@ func (c *Cache) holds(e entry, now time.Time) bool {
 	if age < -skew {
 		return false
 	}
-	switch e.Verdict.Verdict {
+	switch e.Verdict.Answer {
 	case verdict.Accept:
 		return age < c.o.Age && before(now, c.o.Until) && before(now, e.Until)
 	case verdict.Refuse:
@@ -216,7 +216,7 @@ func (c *Cache) until(v verdict.Verdict) time.Time {
 	out := c.o.Until
 	for _, r := range v.Requirements {
 		for _, s := range r.Signatures {
-			if s.Verdict == verdict.Accept && !s.Expires.IsZero() && before(s.Expires, out) {
+			if s.Answer == verdict.Accept && !s.Expires.IsZero() && before(s.Expires, out) {
 				out = s.Expires
 			}
 		}
@@ -238,7 +238,7 @@ func (c *Cache) Get(name string) (verdict.Verdict, bool) {
 // Put keeps a verdict at once, so that an audit which is killed has not judged in vain. Unknown is never kept. Where
 // that fails the verdict is forgotten.
 func (c *Cache) Put(name string, v verdict.Verdict) {
-	if v.Verdict != verdict.Accept && v.Verdict != verdict.Refuse {
+	if v.Answer != verdict.Accept && v.Answer != verdict.Refuse {
 		return
 	}
 	e := entry{Name: name, At: c.o.Now().UTC(), Until: c.until(v), Verdict: v}
@@ -282,7 +282,7 @@ func (c *Cache) Close(complete bool) error {
 	defer c.file.Close()
 	if complete {
 		before := len(c.entries)
-		maps.DeleteFunc(c.entries, func(_ string, e entry) bool { return e.Verdict.Verdict != verdict.Accept })
+		maps.DeleteFunc(c.entries, func(_ string, e entry) bool { return e.Verdict.Answer != verdict.Accept })
 		c.dirty = c.dirty || len(c.entries) < before
 	}
 	var err error

@@ -12,9 +12,12 @@ import (
 )
 
 var (
-	accept  = verdict.Verdict{Image: "a", Digest: "sha256:1", Verdict: verdict.Accept, Message: "signed"}
-	refuse  = verdict.Verdict{Image: "r", Verdict: verdict.Refuse, Reason: verdict.NoSignature}
-	unknown = verdict.Verdict{Image: "u", Verdict: verdict.Unknown, Reason: verdict.Timeout}
+	accept = verdict.Verdict{
+		Image: "a", Digest: "sha256:1",
+		Outcome: verdict.Outcome{Answer: verdict.Accept, Message: "signed"},
+	}
+	refuse  = verdict.Verdict{Image: "r", Outcome: verdict.Outcome{Answer: verdict.Refuse, Reason: verdict.NoSignature}}
+	unknown = verdict.Verdict{Image: "u", Outcome: verdict.Outcome{Answer: verdict.Unknown, Reason: verdict.Timeout}}
 )
 
 // world is a directory and a clock.
@@ -120,7 +123,7 @@ func TestCache_expiry(t *testing.T) {
 	} {
 		w.o.Until = tt.key
 		v := accept
-		v.Requirements = []verdict.Requirement{{Signatures: []verdict.Signature{{Verdict: tt.accept, Expires: tt.expires}}}}
+		v.Requirements = []verdict.Requirement{{Signatures: []verdict.Signature{{Answer: tt.accept, Expires: tt.expires}}}}
 		c := w.open(tt.name)
 		c.Put("a", v)
 		w.close(c, true)

@@ -79,7 +79,7 @@ func Write(w io.Writer, r *audit.Report) error {
 		hash(style), hash(script))
 	v.Checked = r.Summary.CheckedAt.UTC().Format(time.RFC3339)
 	for _, l := range r.Summary.Lockout {
-		if l.Verdict == verdict.Refuse {
+		if l.Answer == verdict.Refuse {
 			v.Lockouts = append(v.Lockouts, l)
 		} else {
 			v.Doubts = append(v.Doubts, l)
@@ -109,7 +109,7 @@ func newRow(m audit.Image) row {
 	if out.Uses > shown+1 {
 		out.First, out.Rest = m.UsedBy[:shown], m.UsedBy[shown:]
 	}
-	switch m.Verdict.Verdict {
+	switch m.Answer {
 	case verdict.Accept:
 		out.Rank = 2
 	case verdict.Unknown:
@@ -133,7 +133,7 @@ func reasons(list []audit.Reason) []bar {
 	var out []bar
 	for _, r := range list {
 		b := bar{Label: string(r.Reason), Query: string(r.Reason)}
-		switch r.Verdict {
+		switch r.Answer {
 		case verdict.Accept:
 			if b.Accept = r.Images; b.Label == "" {
 				b.Label, b.Query = "accepted", "verdict:accept"

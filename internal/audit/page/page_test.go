@@ -39,7 +39,7 @@ func report(n int) *audit.Report {
 			reg = &audit.Registry{Registry: host}
 			registries[host] = reg
 		}
-		switch m.Verdict.Verdict {
+		switch m.Answer {
 		case verdict.Accept:
 			r.Summary.Accept++
 			reg.Accept++
@@ -50,12 +50,15 @@ func report(n int) *audit.Report {
 			r.Summary.Unknown++
 			reg.Unknown++
 		}
-		reasons[audit.Reason{Verdict: m.Verdict.Verdict, Reason: m.Reason}]++
+		reasons[audit.Reason{Answer: m.Answer, Reason: m.Reason}]++
 		m.Digest = fmt.Sprintf("sha256:%064x", len(r.Images))
 		r.Images = append(r.Images, m)
 	}
 	v := func(image string, a verdict.Answer, why verdict.Reason, message string) audit.Image {
-		return audit.Image{Verdict: verdict.Verdict{Image: image, Verdict: a, Reason: why, Message: message}}
+		return audit.Image{Verdict: verdict.Verdict{
+			Image:   image,
+			Outcome: verdict.Outcome{Answer: a, Reason: why, Message: message},
+		}}
 	}
 	bad := v(hostile, verdict.Refuse, verdict.NoSignature, "no signature at https://x/?a=1&b=<i>")
 	bad.UsedBy, bad.Role, bad.Fix = []string{`ns/pod/<img src="http://tracker.example/x.png">@n1`}, audit.Pause,
@@ -82,25 +85,27 @@ func report(n int) *audit.Report {
 	}
 	r.Summary.Lockout = []audit.Lockout{
 		{
-			Role: audit.Pause, Image: hostile, Verdict: verdict.Refuse, Reason: verdict.NoSignature,
-			Message: "no signature at <there>",
+			Role: audit.Pause, Image: hostile, Outcome: verdict.Outcome{
+				Answer: verdict.Refuse, Reason: verdict.NoSignature,
+				Message: "no signature at <there>",
+			},
 		},
 		{
-			Role: audit.Agent, Image: "registry.corp/nodetrust-agent:v1", Verdict: verdict.Unknown, Reason: verdict.Timeout,
-			Message: "no answer",
+			Role: audit.Agent, Image: "registry.corp/nodetrust-agent:v1",
+			Outcome: verdict.Outcome{Answer: verdict.Unknown, Reason: verdict.Timeout, Message: "no answer"},
 		},
 	}
 	r.Summary.Fixes = []audit.Fix{
 		{
-			ID: "refuse:NoSignature:lookaside:evil", Verdict: verdict.Refuse, Reason: verdict.NoSignature,
+			ID: "refuse:NoSignature:lookaside:evil", Answer: verdict.Refuse, Reason: verdict.NoSignature,
 			Title: "1 image needs a lookaside for <evil>", Hint: "check", Images: 1,
 		},
 		{
-			ID: "refuse:WrongKey:key:AAAA", Verdict: verdict.Refuse, Reason: verdict.WrongKey,
+			ID: "refuse:WrongKey:key:AAAA", Answer: verdict.Refuse, Reason: verdict.WrongKey,
 			Title: "1 image is signed by key AAAA, which is none of scope quay.io", Images: 1,
 		},
 		{
-			ID: "unknown:RegistryUnreachable", Verdict: verdict.Unknown, Reason: verdict.RegistryUnreachable,
+			ID: "unknown:RegistryUnreachable", Answer: verdict.Unknown, Reason: verdict.RegistryUnreachable,
 			Title: "some images need an answer", Images: 5,
 		},
 	}

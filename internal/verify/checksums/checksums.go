@@ -48,9 +48,7 @@ type List struct {
 // Answer is that on a signed list of checksums and on the files that it names. Accept means: one of the keys
 // signed the list, and every file in Files has the signed content.
 type Answer struct {
-	Verdict verdict.Answer `json:"verdict"`
-	Reason  verdict.Reason `json:"reason"`
-	Message string         `json:"message"`
+	verdict.Outcome
 	// Signer is a full fingerprint, or a 16-digit key ID where only that is known: a claim, unless Files are there.
 	Signer string `json:"signer"`
 	// Files are in the order of the list. There are none if the list itself wasn't accepted: nothing is read then.
@@ -59,10 +57,8 @@ type Answer struct {
 
 // File is the answer on one file.
 type File struct {
-	Name    string         `json:"name"`
-	Verdict verdict.Answer `json:"verdict"`
-	Reason  verdict.Reason `json:"reason"`
-	Message string         `json:"message"`
+	Name string `json:"name"`
+	verdict.Outcome
 	// Want and Got are digests ("sha256:…"): what was signed, and what the file has, "" if it couldn't be read.
 	Want string `json:"want"`
 	Got  string `json:"got"`
@@ -87,11 +83,11 @@ func Verify(ctx context.Context, f List) (Answer, error) {
 	}
 	var content []byte
 	for _, m := range messages {
-		if content = c.signature(ctx, m, f.Keys, textMode); c.Verdict == verdict.Accept {
+		if content = c.signature(ctx, m, f.Keys, textMode); c.Answer == verdict.Accept {
 			break
 		}
 	}
-	if c.Verdict != verdict.Accept {
+	if c.Answer != verdict.Accept {
 		return c, nil
 	}
 	list, err := parse(content)
@@ -104,7 +100,7 @@ func Verify(ctx context.Context, f List) (Answer, error) {
 }
 
 func (c *Answer) set(a verdict.Answer, r verdict.Reason, format string, args ...any) {
-	c.Verdict, c.Reason, c.Message = a, r, fmt.Sprintf(format, args...)
+	c.Answer, c.Reason, c.Message = a, r, fmt.Sprintf(format, args...)
 }
 
 // signature judges one signed message and returns what was signed.
@@ -176,7 +172,7 @@ func (c *Answer) check(ctx context.Context, f List, list []File) {
 			}
 		}
 		file.check(ctx, f.Dir, read)
-		switch file.Verdict {
+		switch file.Answer {
 		case verdict.Refuse:
 			refused++
 		case verdict.Unknown:
@@ -184,7 +180,7 @@ func (c *Answer) check(ctx context.Context, f List, list []File) {
 		}
 	}
 	first := func(a verdict.Answer) File {
-		return c.Files[slices.IndexFunc(c.Files, func(f File) bool { return f.Verdict == a })]
+		return c.Files[slices.IndexFunc(c.Files, func(f File) bool { return f.Answer == a })]
 	}
 	switch {
 	case refused > 0:
@@ -205,16 +201,16 @@ func (f *File) check(ctx context.Context, dir *os.Root, read func(n int)) {
 	sum, err := hashFile(ctx, dir, f.Name, algorithm, read)
 	switch {
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
-		f.Verdict, f.Reason, f.Message = verdict.Unknown, verdict.Timeout, "interrupted"
+		f.Answer, f.Reason, f.Message = verdict.Unknown, verdict.Timeout, "interrupted"
 	case errors.Is(err, os.ErrNotExist):
-		f.Verdict, f.Reason, f.Message = verdict.Unknown, verdict.FileMissing, "the file is not there"
+		f.Answer, f.Reason, f.Message = verdict.Unknown, verdict.FileMissing, "the file is not there"
 	case err != nil:
-		f.Verdict, f.Reason, f.Message = verdict.Unknown, verdict.FileMissing, err.Error()
+		f.Answer, f.Reason, f.Message = verdict.Unknown, verdict.FileMissing, err.Error()
 	default:
 		f.Got = algorithm + ":" + sum
-		f.Verdict, f.Message = verdict.Accept, "as signed"
+		f.Answer, f.Message = verdict.Accept, "as signed"
 		if f.Got != f.Want {
-			f.Verdict, f.Reason, f.Message = verdict.Refuse, verdict.WrongDigest, "not what was signed: it has "+f.Got
+			f.Answer, f.Reason, f.Message = verdict.Refuse, verdict.WrongDigest, "not what was signed: it has "+f.Got
 		}
 	}
 }

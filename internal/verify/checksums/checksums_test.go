@@ -109,16 +109,16 @@ func TestVerify_forms(t *testing.T) {
 			}
 			c, err := Verify(t.Context(), f)
 			check(t, err)
-			if c.Verdict != verdict.Accept || c.Signer != w.key.Fingerprint || len(c.Files) != 3 {
+			if c.Answer != verdict.Accept || c.Signer != w.key.Fingerprint || len(c.Files) != 3 {
 				t.Fatalf("%+v", c)
 			}
 			for _, file := range c.Files {
-				if file.Verdict != verdict.Accept || file.Got != file.Want {
+				if file.Answer != verdict.Accept || file.Got != file.Want {
 					t.Errorf("%+v", file)
 				}
 			}
 			f.Keys = [][]byte{other.Armored}
-			if c, err = Verify(t.Context(), f); err != nil || c.Verdict != verdict.Refuse || c.Reason != verdict.WrongKey ||
+			if c, err = Verify(t.Context(), f); err != nil || c.Answer != verdict.Refuse || c.Reason != verdict.WrongKey ||
 				len(c.Files) != 0 {
 				t.Errorf("another key: %+v %v", c, err)
 			}
@@ -129,7 +129,7 @@ func TestVerify_forms(t *testing.T) {
 			} else {
 				return
 			}
-			if c, err = Verify(t.Context(), f); err != nil || c.Verdict == verdict.Accept || len(c.Files) != 0 {
+			if c, err = Verify(t.Context(), f); err != nil || c.Answer == verdict.Accept || len(c.Files) != 0 {
 				t.Errorf("altered: %+v %v", c, err)
 			}
 		})
@@ -185,7 +185,7 @@ func TestVerify_files(t *testing.T) {
 				Progress: func(_ string, d, t int64) { done, total = d, t },
 			})
 			check(t, err)
-			if c.Verdict != tt.answer || c.Reason != tt.reason || len(c.Files) != tt.files || c.Message == "" {
+			if c.Answer != tt.answer || c.Reason != tt.reason || len(c.Files) != tt.files || c.Message == "" {
 				t.Errorf("%+v", c)
 			}
 			if tt.name == "right" && (done != 3 || total != 3) {
@@ -217,7 +217,7 @@ func TestVerify_hostile(t *testing.T) {
 	if c, err := Verify(t.Context(), List{
 		Signature: sig[:len(sig)-20], Keys: [][]byte{w.key.Binary},
 		Dir: dir,
-	}); err == nil && c.Verdict == verdict.Accept {
+	}); err == nil && c.Answer == verdict.Accept {
 		t.Errorf("cut off: %+v", c)
 	}
 	if c, err := Verify(t.Context(), List{Signature: sig, Keys: [][]byte{[]byte("no key")}, Dir: dir}); err != nil ||
@@ -227,7 +227,7 @@ func TestVerify_hostile(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if c, err := Verify(ctx, List{Signature: sig, Keys: [][]byte{w.key.Binary}, Dir: dir}); err != nil ||
-		c.Verdict != verdict.Unknown || c.Reason != verdict.Timeout {
+		c.Answer != verdict.Unknown || c.Reason != verdict.Timeout {
 		t.Errorf("interrupted: %+v %v", c, err)
 	}
 }

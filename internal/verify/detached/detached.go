@@ -20,9 +20,7 @@ import (
 
 // Answer is that on one signature file.
 type Answer struct {
-	Verdict verdict.Answer `json:"verdict"`
-	Reason  verdict.Reason `json:"reason"`
-	Message string         `json:"message"`
+	verdict.Outcome
 	// Signer is a full fingerprint, or a 16-digit key ID where only that is known.
 	Signer string `json:"signer"`
 	// Digest and Reference are what the signature is for: claims, unless the verdict is accept.
@@ -68,7 +66,7 @@ func Verify(ctx context.Context, blob []byte, keys [][]byte, w Wanted) (Answer, 
 }
 
 func (d *Answer) set(a verdict.Answer, reason verdict.Reason, format string, args ...any) {
-	d.Verdict, d.Reason, d.Message = a, reason, fmt.Sprintf(format, args...)
+	d.Answer, d.Reason, d.Message = a, reason, fmt.Sprintf(format, args...)
 }
 
 // judge calls proven with the content of a signature that one of the keys made; in all other cases it answers itself.

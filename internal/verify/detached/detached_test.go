@@ -40,7 +40,7 @@ func TestVerify_interrupted(t *testing.T) {
 	cancel()
 	d, err := Verify(ctx, sig, [][]byte{key.Binary}, Wanted{})
 	check(t, err)
-	if d.Verdict != verdict.Unknown || d.Reason != verdict.Timeout || d.Message != "interrupted" {
+	if d.Answer != verdict.Unknown || d.Reason != verdict.Timeout || d.Message != "interrupted" {
 		t.Errorf("got %+v", d)
 	}
 }
@@ -87,7 +87,7 @@ func TestVerify(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			d, err := Verify(t.Context(), tt.blob, tt.keys, Wanted{Digest: tt.digest, Reference: tt.reference})
 			check(t, err)
-			if d.Verdict != tt.answer || d.Reason != tt.reason || d.Message == "" {
+			if d.Answer != tt.answer || d.Reason != tt.reason || d.Message == "" {
 				t.Errorf("got %+v, want %s/%s", d, tt.answer, tt.reason)
 			}
 			if tt.name != "other content" && (d.Digest != digest || d.Reference != "quay.io/corp/app:v1") {
@@ -136,7 +136,7 @@ func TestVerify_identity(t *testing.T) {
 	} {
 		d, err := Verify(t.Context(), sig, [][]byte{key.Binary}, Wanted{Reference: tt.reference, Identity: tt.identity})
 		check(t, err)
-		if d.Reason != tt.reason || (d.Verdict == verdict.Accept) != (tt.reason == "") {
+		if d.Reason != tt.reason || (d.Answer == verdict.Accept) != (tt.reason == "") {
 			t.Errorf("%s %s: %+v", tt.identity, tt.reference, d)
 		}
 		if d.Creator != "nodetrust fixture" || d.Timestamp == nil ||
@@ -164,7 +164,7 @@ func TestVerify_identity(t *testing.T) {
 		check(t, err)
 		d, err := Verify(t.Context(), sig, [][]byte{key.Binary}, Wanted{})
 		check(t, err)
-		if (d.Verdict == verdict.Accept) != ok {
+		if (d.Answer == verdict.Accept) != ok {
 			t.Errorf("%s: %+v", optional, d)
 		}
 	}
@@ -188,7 +188,7 @@ func TestVerify_genuine(t *testing.T) {
 		Reference: "quay.io/openshift-release-dev/ocp-release:4.15.0-x86_64",
 	})
 	check(t, err)
-	if d.Verdict != verdict.Accept || d.Signer != release {
+	if d.Answer != verdict.Accept || d.Signer != release {
 		t.Errorf("release signature: %+v", d)
 	}
 }

@@ -107,9 +107,9 @@ func (b *bench) like(file, keys []byte, name, identity string) Answer {
 	if identity == "" {
 		identity = "matchRepoDigestOrExact"
 	}
-	accepted := d.Verdict == verdict.Accept
+	accepted := d.Answer == verdict.Accept
 	if library := b.library(file, keys, name, identity); accepted != library {
-		b.T.Errorf("%s %s: %s %s, the library accepts: %t", d.Verdict, d.Reason, d.Message, name, library)
+		b.T.Errorf("%s %s: %s %s, the library accepts: %t", d.Answer, d.Reason, d.Message, name, library)
 	}
 	if accepted && (!fullFingerprint.MatchString(d.Signer) || d.Reason != "" || d.Message != "signed by "+d.Signer) {
 		b.T.Errorf("accepted, but signed by whom? %+v", d)
@@ -183,12 +183,12 @@ func TestVerify_forms(t *testing.T) {
 			if mechanism.Name != "gpgme" && !strings.HasPrefix(d.Message, "the file is ") {
 				return // what it makes of odd messages differs
 			}
-			if tt.want == "" && d.Verdict != verdict.Accept && tt.what != "by two" || !strings.Contains(d.Message, tt.want) {
-				t.Errorf("%s %s: %s, want %q", d.Verdict, d.Reason, d.Message, tt.want)
+			if tt.want == "" && d.Answer != verdict.Accept && tt.what != "by two" || !strings.Contains(d.Message, tt.want) {
+				t.Errorf("%s %s: %s, want %q", d.Answer, d.Reason, d.Message, tt.want)
 			}
 			if strings.HasPrefix(d.Message, "the file is ") &&
-				(d.Verdict != verdict.Unknown || d.Reason != verdict.LookasideNotSignature) {
-				t.Errorf("%s %s: %s", d.Verdict, d.Reason, d.Message)
+				(d.Answer != verdict.Unknown || d.Reason != verdict.LookasideNotSignature) {
+				t.Errorf("%s %s: %s", d.Answer, d.Reason, d.Message)
 			}
 		})
 	}
@@ -226,13 +226,13 @@ func TestVerify_payloads(t *testing.T) {
 			b.T = t
 			file, err := b.key.SignBytes([]byte(tt.payload))
 			check(t, err)
-			if d := b.like(file, b.key.Binary, name, ""); (d.Verdict == verdict.Accept) != tt.accept {
-				t.Errorf("%s %s: %s", d.Verdict, d.Reason, d.Message)
+			if d := b.like(file, b.key.Binary, name, ""); (d.Answer == verdict.Accept) != tt.accept {
+				t.Errorf("%s %s: %s", d.Answer, d.Reason, d.Message)
 			}
 			d, err := Verify(t.Context(), file, [][]byte{b.key.Binary}, Wanted{}) // with nothing wanted it isn't less strict
 			check(t, err)
-			if accept := tt.accept || what == "other digest"; (d.Verdict == verdict.Accept) != accept {
-				t.Errorf("alone: %s %s: %s", d.Verdict, d.Reason, d.Message)
+			if accept := tt.accept || what == "other digest"; (d.Answer == verdict.Accept) != accept {
+				t.Errorf("alone: %s %s: %s", d.Answer, d.Reason, d.Message)
 			}
 		})
 	}
@@ -258,7 +258,7 @@ func TestVerify_identities(t *testing.T) {
 				rules = rules[:1]
 			}
 			for _, identity := range rules {
-				if b.like(file, b.key.Binary, w, identity).Verdict == verdict.Accept {
+				if b.like(file, b.key.Binary, w, identity).Answer == verdict.Accept {
 					accepted++
 				}
 			}
@@ -308,8 +308,8 @@ func TestVerify_keys(t *testing.T) {
 			if mechanism.Name != "gpgme" && strings.HasPrefix(tt.what, "compressed") {
 				return // it unpacks no keys
 			}
-			if (d.Verdict == verdict.Accept) != tt.accept {
-				t.Errorf("%s %s: %s", d.Verdict, d.Reason, d.Message)
+			if (d.Answer == verdict.Accept) != tt.accept {
+				t.Errorf("%s %s: %s", d.Answer, d.Reason, d.Message)
 			}
 		})
 	}

@@ -57,8 +57,8 @@ func (f forged) body(t testing.TB, p *pool, honest []byte) []byte {
 // wantForged fails unless the verdict refuses the manifest, not its signatures.
 func wantForged(t *testing.T, v verdict.Verdict, err error) {
 	t.Helper()
-	if err != nil || v.Verdict != verdict.Refuse || v.Reason != verdict.ManifestForged || v.Message == "" || v.Hint == "" {
-		t.Errorf("want a refusal for %s, got %s/%s %q %q %v", verdict.ManifestForged, v.Verdict, v.Reason, v.Message,
+	if err != nil || v.Answer != verdict.Refuse || v.Reason != verdict.ManifestForged || v.Message == "" || v.Hint == "" {
+		t.Errorf("want a refusal for %s, got %s/%s %q %q %v", verdict.ManifestForged, v.Answer, v.Reason, v.Message,
 			v.Hint, err)
 	}
 }
@@ -93,7 +93,7 @@ func TestForged(t *testing.T) {
 							v, err := b.nodetrust(policy, m.scene)
 							w, err2 := b.audited(policy, m.scene)
 							if policy.requires[0].anything() { // nobody asks for a signature, and nobody can pull it
-								if v.Verdict == verdict.Accept || w.Verdict == verdict.Accept {
+								if v.Answer == verdict.Accept || w.Answer == verdict.Accept {
 									t.Errorf("%s is accepted: %+v %+v", m.reference(), v, w)
 								}
 								continue
@@ -126,7 +126,7 @@ func TestForgedMirror(t *testing.T) {
 			honest := m.manifests["team/app:docker"]
 			m.asked = "@" + sum(honest.body)
 			if v, err := verify.Image(context.Background(), m.reference(), opened, options); err != nil ||
-				v.Verdict != verdict.Accept {
+				v.Answer != verdict.Accept {
 				t.Fatalf("the honest image: %+v %v", v, err)
 			}
 			now := served{f.body(t, p, honest.body), f.kind}
@@ -158,7 +158,7 @@ func TestForgedLocal(t *testing.T) {
 				write("signature-1", p.scene.signatures["team/app@"+digest][0])
 				write("manifest.json", honest.body)
 				if v, err := verify.Image(context.Background(), "dir:"+dir, b.policies[0].nodetrust, o); err != nil ||
-					v.Verdict != verdict.Accept {
+					v.Answer != verdict.Accept {
 					t.Fatalf("the honest image: %+v %v", v, err)
 				}
 				write("manifest.json", body)
@@ -203,7 +203,7 @@ func TestForgedLength(t *testing.T) {
 				for _, policy := range b.policies {
 					v, err := b.nodetrust(policy, m.scene)
 					w, err2 := b.audited(policy, m.scene)
-					if err != nil || err2 != nil || v.Verdict == verdict.Accept || w.Verdict == verdict.Accept {
+					if err != nil || err2 != nil || v.Answer == verdict.Accept || w.Answer == verdict.Accept {
 						t.Errorf("%+v %v %+v %v", v, err, w, err2)
 					}
 				}

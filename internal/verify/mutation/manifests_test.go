@@ -181,11 +181,11 @@ func TestManifests(t *testing.T) {
 				if outcome, wrong := m.compare(policy, pulled, err, v, broken); wrong {
 					t.Errorf("%s: %v %v", outcome, err, v.Message)
 				}
-				if broken2 != nil || w.Verdict != v.Verdict || w.Reason != v.Reason {
-					t.Errorf("verify says %s/%s, audit %s/%s", v.Verdict, v.Reason, w.Verdict, w.Reason)
+				if broken2 != nil || w.Answer != v.Answer || w.Reason != v.Reason {
+					t.Errorf("verify says %s/%s, audit %s/%s", v.Answer, v.Reason, w.Answer, w.Reason)
 				}
-				if v.Reason != at.want || (at.want == "") != (v.Verdict == verdict.Accept) {
-					t.Errorf("policy %d: want %q, got %s/%s %s; library: %v", at.policy, at.want, v.Verdict, v.Reason, v.Message,
+				if v.Reason != at.want || (at.want == "") != (v.Answer == verdict.Accept) {
+					t.Errorf("policy %d: want %q, got %s/%s %s; library: %v", at.policy, at.want, v.Answer, v.Reason, v.Message,
 						fmt.Sprint(err))
 				}
 			}

@@ -130,7 +130,7 @@ func (b *bench) check(t *testing.T, m *mutant, seed uint64, count tally) (failur
 			failures++
 			t.Errorf("seed %d, policy %d, %s by %s: %s\n%s\n  library: %v\n  nodetrust: %s/%s %s %v", seed, m.policy,
 				m.reference(), asked.by, outcome,
-				"  "+strings.Join(m.trail, "; "), err, v.Verdict, v.Reason, v.Message, broken)
+				"  "+strings.Join(m.trail, "; "), err, v.Answer, v.Reason, v.Message, broken)
 		}
 	}
 	return failures
@@ -189,19 +189,19 @@ func (m *mutant) compare(p *policyFile, pulled []byte, library error, v verdict.
 	case broken != nil:
 		return "nodetrust fell over: " + broken.Error(), true
 	case errors.As(library, &fell):
-		return "the library fell over, nodetrust: " + string(v.Verdict), v.Verdict == verdict.Accept
+		return "the library fell over, nodetrust: " + string(v.Answer), v.Answer == verdict.Accept
 	case library == nil && !honest:
 		return "the library pulls what nobody signed: " + why, true
-	case v.Verdict == verdict.Accept && library != nil:
+	case v.Answer == verdict.Accept && library != nil:
 		return "nodetrust accepts what can't be pulled", true
-	case v.Verdict == verdict.Accept && !slices.Contains(m.digests(pulled), v.Digest):
+	case v.Answer == verdict.Accept && !slices.Contains(m.digests(pulled), v.Digest):
 		return "nodetrust judged another manifest than was pulled", true
-	case v.Verdict == verdict.Accept:
+	case v.Answer == verdict.Accept:
 		return "both accept", false
-	case library == nil && v.Verdict == verdict.Refuse && isSchema1(pulled) &&
+	case library == nil && v.Answer == verdict.Refuse && isSchema1(pulled) &&
 		(v.Reason == verdict.ManifestForged || v.Reason == verdict.WeakOrUnsupported):
 		return "of schema 1, which nodetrust refuses where a signature is demanded", false
-	case library == nil && v.Verdict == verdict.Refuse:
+	case library == nil && v.Answer == verdict.Refuse:
 		return "nodetrust refuses what is honest and can be pulled: " + string(v.Reason), true
 	case library == nil:
 		// The pure-Go mechanism takes the first of several messages and what follows one, gpg does not, and no runtime
@@ -209,7 +209,7 @@ func (m *mutant) compare(p *policyFile, pulled []byte, library error, v verdict.
 		explained := v.Reason == verdict.Disagreement && mechanism.Name == "openpgp" ||
 			v.Reason == verdict.ManifestUnreadable && namesTwice(pulled)
 		return "honest, and nodetrust can't tell: " + string(v.Reason), !explained
-	case v.Verdict == verdict.Refuse:
+	case v.Answer == verdict.Refuse:
 		return "both refuse", false
 	}
 	return "not pulled, and nodetrust can't tell: " + string(v.Reason), false
