@@ -5,7 +5,7 @@ import (
 	"encoding/hex"
 	"testing"
 
-	"github.com/nodetrust/nodetrust/internal/trust/key"
+	"github.com/nodetrust/nodetrust/internal/openpgp/key"
 	"github.com/nodetrust/nodetrust/templates"
 )
 

@@ -10,9 +10,9 @@ import (
 
 	"github.com/nodetrust/nodetrust/internal/audit"
 	"github.com/nodetrust/nodetrust/internal/audit/page"
+	"github.com/nodetrust/nodetrust/internal/openpgp/key"
 	"github.com/nodetrust/nodetrust/internal/outside"
 	"github.com/nodetrust/nodetrust/internal/trust"
-	"github.com/nodetrust/nodetrust/internal/trust/key"
 	"github.com/nodetrust/nodetrust/internal/verdict"
 	"github.com/nodetrust/nodetrust/internal/verify"
 	"github.com/nodetrust/nodetrust/internal/verify/mechanism"

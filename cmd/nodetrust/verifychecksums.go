@@ -10,11 +10,11 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/nodetrust/nodetrust/internal/openpgp"
 	"github.com/nodetrust/nodetrust/internal/outside"
 	"github.com/nodetrust/nodetrust/internal/trust"
 	"github.com/nodetrust/nodetrust/internal/verify"
 	"github.com/nodetrust/nodetrust/internal/verify/checksums"
-	"github.com/nodetrust/nodetrust/internal/verify/openpgp"
 )
 
 func newVerifyChecksumsCommand() *cobra.Command {

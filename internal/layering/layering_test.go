@@ -43,28 +43,28 @@ func TestAgentStaysSmall(t *testing.T) {
 
 func TestPureCore(t *testing.T) {
 	for _, pkg := range []string{
-		"internal/trust", "internal/trust/key", "render", "internal/verify", "internal/judge",
+		"internal/trust", "internal/openpgp/key", "render", "internal/verify", "internal/judge",
 		"internal/verdict", "internal/desired", "internal/lint", "internal/strength", "internal/cluster/mco",
 		"internal/audit", "internal/audit/cache", "internal/audit/page", "internal/release", "internal/lookaside",
 	} {
 		forbid(t, pkg, deps(t, pkg), "k8s.io/client-go")
 	}
 	for _, pkg := range []string{
-		"internal/trust", "internal/trust/key", "render", "internal/judge", "internal/verdict",
+		"internal/trust", "internal/openpgp/key", "render", "internal/judge", "internal/verdict",
 		"internal/desired", "internal/strength", "internal/cluster/mco", "internal/audit", "internal/audit/cache",
 		"internal/audit/page",
 	} {
 		forbid(t, pkg, deps(t, pkg), "go.podman.io/image", "google.golang.org/grpc")
 	}
 	// What needs no image library says so by being apart from it.
-	for _, pkg := range []string{"internal/verify/hostfs", "internal/verify/openpgp"} {
+	for _, pkg := range []string{"internal/verify/hostfs", "internal/openpgp"} {
 		forbid(t, pkg, deps(t, pkg), "go.podman.io/image", "net/http", "os/exec")
 	}
 	// Everybody may import it, so it imports nobody.
 	forbid(t, "internal/outside", slices.DeleteFunc(deps(t, "internal/outside"), func(p string) bool {
 		return p == module+"internal/outside"
 	}), "net/http", "os/exec", strings.TrimSuffix(module, "/"), "golang.org", "go.podman.io")
-	forbid(t, "internal/verify/polite", deps(t, "internal/verify/polite"), "go.podman.io/image")
+	forbid(t, "internal/verify/hostlimit", deps(t, "internal/verify/hostlimit"), "go.podman.io/image")
 	// The second look shares no parsing with the image library.
 	forbid(t, "internal/verify/secondlook", deps(t, "internal/verify/secondlook"), "go.podman.io",
 		"github.com/opencontainers", "github.com/distribution",

@@ -14,8 +14,8 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/nodetrust/nodetrust/internal/desired"
+	"github.com/nodetrust/nodetrust/internal/openpgp/key"
 	"github.com/nodetrust/nodetrust/internal/trust"
-	"github.com/nodetrust/nodetrust/internal/trust/key"
 )
 
 // trustConfig lints a trust.yaml. Its key files are read relative to it.

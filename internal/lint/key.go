@@ -7,7 +7,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/nodetrust/nodetrust/internal/trust/key"
+	"github.com/nodetrust/nodetrust/internal/openpgp/key"
 )
 
 // soon is how long before its end an expiring key is worth a warning.

@@ -9,7 +9,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/nodetrust/nodetrust/internal/trust/key"
+	"github.com/nodetrust/nodetrust/internal/openpgp/key"
 )
 
 // source is a key file, or inline key data.

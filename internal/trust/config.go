@@ -4,7 +4,7 @@
 package trust
 
 import (
-	"github.com/nodetrust/nodetrust/internal/trust/key"
+	"github.com/nodetrust/nodetrust/internal/openpgp/key"
 	"github.com/nodetrust/nodetrust/internal/verdict"
 )
 

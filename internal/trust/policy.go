@@ -4,7 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 
-	"github.com/nodetrust/nodetrust/internal/trust/key"
+	"github.com/nodetrust/nodetrust/internal/openpgp/key"
 	"github.com/nodetrust/nodetrust/templates"
 )
 

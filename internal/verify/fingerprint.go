@@ -17,7 +17,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/nodetrust/nodetrust/internal/trust/key"
+	"github.com/nodetrust/nodetrust/internal/openpgp/key"
 	"github.com/nodetrust/nodetrust/internal/verify/hostfs"
 	"github.com/nodetrust/nodetrust/internal/verify/mechanism"
 )

@@ -23,10 +23,10 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
+	"github.com/nodetrust/nodetrust/internal/openpgp"
 	"github.com/nodetrust/nodetrust/internal/verdict"
 	"github.com/nodetrust/nodetrust/internal/verify/fetch"
 	"github.com/nodetrust/nodetrust/internal/verify/mechanism"
-	"github.com/nodetrust/nodetrust/internal/verify/openpgp"
 )
 
 // signatureReason says why the library didn't accept one simple signature of an image with this manifest. By the type

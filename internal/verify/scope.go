@@ -13,10 +13,10 @@ import (
 	"go.podman.io/image/v5/signature"
 	"go.podman.io/image/v5/types"
 
+	"github.com/nodetrust/nodetrust/internal/openpgp"
 	"github.com/nodetrust/nodetrust/internal/verdict"
 	"github.com/nodetrust/nodetrust/internal/verify/hostfs"
 	"github.com/nodetrust/nodetrust/internal/verify/mechanism"
-	"github.com/nodetrust/nodetrust/internal/verify/openpgp"
 	"github.com/nodetrust/nodetrust/internal/verify/registriesd"
 )
 

@@ -11,7 +11,7 @@ import (
 
 	"github.com/nodetrust/nodetrust/internal/verdict"
 	"github.com/nodetrust/nodetrust/internal/verify/fetch"
-	"github.com/nodetrust/nodetrust/internal/verify/polite"
+	"github.com/nodetrust/nodetrust/internal/verify/hostlimit"
 )
 
 // DefaultPerHost is how many requests to one host a Session has in flight at most, unless told otherwise.
@@ -34,7 +34,7 @@ type Session struct {
 	options Options
 	fetcher *fetch.Fetcher
 	// verdicts by reference.
-	verdicts polite.Shared[verdict.Verdict]
+	verdicts hostlimit.Shared[verdict.Verdict]
 	heavy    chan struct{} // holds one while an image is judged that many bytes are received for
 
 	mu       sync.Mutex
@@ -163,7 +163,7 @@ func (e *evaluation) askLibrary() bool {
 // throttled is the verdict when a host asked to wait for longer than there is time. The library isn't asked then: it
 // would not wait.
 func (e *evaluation) throttled(ctx context.Context, err error, o Options) (verdict.Verdict, bool) {
-	var t *polite.ThrottledError
+	var t *hostlimit.ThrottledError
 	if !errors.As(err, &t) {
 		return verdict.Verdict{}, false
 	}

@@ -8,8 +8,8 @@ import (
 	"go.podman.io/image/v5/signature"
 	"go.podman.io/image/v5/types"
 
+	"github.com/nodetrust/nodetrust/internal/openpgp"
 	"github.com/nodetrust/nodetrust/internal/verdict"
-	"github.com/nodetrust/nodetrust/internal/verify/openpgp"
 )
 
 // onceVerified is a mechanism that has judged one signature already.

@@ -21,9 +21,9 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/nodetrust/nodetrust/internal/openpgp"
 	"github.com/nodetrust/nodetrust/internal/verdict"
 	"github.com/nodetrust/nodetrust/internal/verify/mechanism"
-	"github.com/nodetrust/nodetrust/internal/verify/openpgp"
 )
 
 // MaxSize bounds a checksum file and its signature, in bytes, compressed or not.

@@ -13,8 +13,8 @@ import (
 	"testing"
 
 	"github.com/nodetrust/nodetrust/internal/fixture"
+	"github.com/nodetrust/nodetrust/internal/openpgp"
 	"github.com/nodetrust/nodetrust/internal/verdict"
-	"github.com/nodetrust/nodetrust/internal/verify/openpgp"
 )
 
 func TestMain(m *testing.M) { fixture.Main(m) }

@@ -12,10 +12,10 @@ import (
 	"github.com/opencontainers/go-digest"
 	"go.podman.io/image/v5/docker/reference"
 
+	"github.com/nodetrust/nodetrust/internal/openpgp"
 	"github.com/nodetrust/nodetrust/internal/verdict"
 	"github.com/nodetrust/nodetrust/internal/verify"
 	"github.com/nodetrust/nodetrust/internal/verify/mechanism"
-	"github.com/nodetrust/nodetrust/internal/verify/openpgp"
 )
 
 // Answer is that on one signature file.

@@ -22,7 +22,7 @@ import (
 	"go.podman.io/image/v5/types"
 
 	"github.com/nodetrust/nodetrust/internal/verify/hostfs"
-	"github.com/nodetrust/nodetrust/internal/verify/polite"
+	"github.com/nodetrust/nodetrust/internal/verify/hostlimit"
 	"github.com/nodetrust/nodetrust/internal/verify/registriesd"
 )
 
@@ -35,19 +35,19 @@ func irregular(format string, args ...any) error { return &irregularError{fmt.Er
 // Fetcher reads images. It may be used by several goroutines. It knows registries, mirrors, bearer and basic
 // authentication and web lookasides.
 type Fetcher struct {
-	hosts *polite.Hosts
+	hosts *hostlimit.Hosts
 	// impatient fetchers take "later" for an answer.
 	impatient bool
 
 	mu         sync.Mutex
 	registries map[string]*registry
 	// lists are the signatures at a lookaside, by the identity of the registry whose client asked, URL and digest.
-	lists polite.Shared[[][]byte]
+	lists hostlimit.Shared[[][]byte]
 }
 
 // New makes a fetcher with at most perHost requests in flight to one host. Close it after use.
 func New(perHost int) *Fetcher {
-	f := &Fetcher{hosts: polite.New(perHost), registries: map[string]*registry{}}
+	f := &Fetcher{hosts: hostlimit.New(perHost), registries: map[string]*registry{}}
 	f.lists.Room = 16 << 20
 	f.lists.Size = func(sigs [][]byte) (n int) {
 		for _, s := range sigs {
@@ -67,7 +67,7 @@ func One() *Fetcher {
 }
 
 // Hosts are those that are asked.
-func (f *Fetcher) Hosts() *polite.Hosts { return f.hosts }
+func (f *Fetcher) Hosts() *hostlimit.Hosts { return f.hosts }
 
 // Close ends the connections.
 func (f *Fetcher) Close() {
@@ -92,7 +92,7 @@ type Image struct {
 }
 
 // Open reads the image's manifest from the place that a runtime would read it from. An error is a
-// *polite.ThrottledError or says that the library is to try.
+// *hostlimit.ThrottledError or says that the library is to try.
 func (f *Fetcher) Open(ctx context.Context, im Image) (*Source, error) {
 	named := im.Ref.DockerReference()
 	if named == nil {
@@ -120,7 +120,7 @@ func (f *Fetcher) Open(ctx context.Context, im Image) (*Source, error) {
 // none where a fetcher does: where an answer is unusual, and where it asks again because it came too early.
 func goesOn(err error) bool {
 	var unusual *irregularError
-	var throttled *polite.ThrottledError
+	var throttled *hostlimit.ThrottledError
 	var status *statusError
 	switch {
 	case errors.As(err, &unusual), errors.As(err, &throttled):
@@ -205,7 +205,7 @@ func (f *Fetcher) registry(sys *types.SystemContext, s sysregistriesv2.PullSourc
 	r := &registry{identity: identity, host: Host(s.Reference), plain: plain}
 	r.client = &http.Client{Transport: recorder{tr}, CheckRedirect: checkRedirect}
 	if !f.impatient {
-		r.client.Transport = &polite.Transport{Hosts: f.hosts, Base: recorder{tr}}
+		r.client.Transport = &hostlimit.Transport{Hosts: f.hosts, Base: recorder{tr}}
 	}
 	r.tokens.Valid = func(t token) bool { return time.Now().Before(t.expires) }
 	f.registries[identity] = r

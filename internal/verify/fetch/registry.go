@@ -12,7 +12,7 @@ import (
 	"github.com/docker/distribution/registry/client/auth/challenge"
 	"go.podman.io/image/v5/docker/reference"
 
-	"github.com/nodetrust/nodetrust/internal/verify/polite"
+	"github.com/nodetrust/nodetrust/internal/verify/hostlimit"
 	"github.com/nodetrust/nodetrust/internal/verify/traffic"
 )
 
@@ -39,8 +39,8 @@ type registry struct {
 	host   string // to connect to
 	plain  bool   // HTTP may be tried, certificates aren't checked
 	client *http.Client
-	pings  polite.Shared[pong]
-	tokens polite.Shared[token]
+	pings  hostlimit.Shared[pong]
+	tokens hostlimit.Shared[token]
 
 	mu     sync.Mutex
 	failed time.Time // when a ping last failed
@@ -120,7 +120,7 @@ func (r *registry) ping(ctx context.Context, agent string) (pong, error) {
 			return pong{}, irregular("the registry didn't answer")
 		}
 		p, err := r.pingScheme(ctx, "https", agent)
-		var throttled *polite.ThrottledError
+		var throttled *hostlimit.ThrottledError
 		if err != nil && r.plain && !errors.As(err, &throttled) {
 			p, err = r.pingScheme(ctx, "http", agent)
 		}

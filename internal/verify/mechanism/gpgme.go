@@ -19,8 +19,8 @@ import (
 
 	"github.com/proglottis/gpgme"
 
+	"github.com/nodetrust/nodetrust/internal/openpgp"
 	"github.com/nodetrust/nodetrust/internal/verdict"
-	"github.com/nodetrust/nodetrust/internal/verify/openpgp"
 )
 
 // Name is the OpenPGP mechanism this program judges signatures with.

@@ -12,8 +12,8 @@ import (
 
 	"go.podman.io/image/v5/signature"
 
+	"github.com/nodetrust/nodetrust/internal/openpgp"
 	"github.com/nodetrust/nodetrust/internal/verdict"
-	"github.com/nodetrust/nodetrust/internal/verify/openpgp"
 )
 
 // ErrNoKey is what the library says of key files in which the mechanism finds nothing to use.

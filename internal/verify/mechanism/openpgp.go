@@ -8,8 +8,8 @@ import (
 
 	pgperrors "github.com/ProtonMail/go-crypto/openpgp/errors"
 
+	"github.com/nodetrust/nodetrust/internal/openpgp"
 	"github.com/nodetrust/nodetrust/internal/verdict"
-	"github.com/nodetrust/nodetrust/internal/verify/openpgp"
 )
 
 // Name is the OpenPGP mechanism this program judges signatures with. The pure-Go one refuses OpenPGP v3 signature

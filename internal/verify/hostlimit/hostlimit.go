@@ -1,6 +1,6 @@
-// Package polite asks HTTP hosts as they want to be asked: not for too much at a time, not while they want a pause,
-// and for nothing twice.
-package polite
+// Package hostlimit bounds the requests to each HTTP host: how many are in flight, none while the host asks for a
+// pause, and none twice.
+package hostlimit
 
 import (
 	"context"

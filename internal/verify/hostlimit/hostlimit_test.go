@@ -1,4 +1,4 @@
-package polite
+package hostlimit
 
 import (
 	"context"
@@ -114,11 +114,11 @@ func TestTransport(t *testing.T) {
 				ctx, cancel := context.WithTimeout(context.Background(), tt.deadline)
 				defer cancel()
 				host := &answers{next: tt.answers}
-				polite := &Transport{Hosts: New(2), Base: host}
+				limited := &Transport{Hosts: New(2), Base: host}
 				start := time.Now()
 				req, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://registry.example/v2/", nil)
 				check(t, err)
-				res, err := polite.RoundTrip(req)
+				res, err := limited.RoundTrip(req)
 				var throttled *ThrottledError
 				switch {
 				case tt.status == 0 && !errors.As(err, &throttled), tt.status != 0 && (err != nil || res.StatusCode != tt.status):
@@ -139,7 +139,7 @@ func TestTransport(t *testing.T) {
 						t.Fatalf("asked at %v, want %v", asked, tt.asked)
 					}
 				}
-				if n := len(polite.Hosts.Host("registry.example").slots); n != 0 || host.bodies != 0 {
+				if n := len(limited.Hosts.Host("registry.example").slots); n != 0 || host.bodies != 0 {
 					t.Errorf("%d places taken, %d bodies open", n, host.bodies)
 				}
 			})
@@ -151,12 +151,12 @@ func TestTransport(t *testing.T) {
 func TestTransport_forAll(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		host := &answers{next: []http.Response{answer(429, "10"), answer(200, "")}}
-		polite := &Transport{Hosts: New(2), Base: host}
+		limited := &Transport{Hosts: New(2), Base: host}
 		start := time.Now()
 		ask := func(name string) time.Duration {
 			req, err := http.NewRequest(http.MethodGet, "https://"+name+"/", nil)
 			check(t, err)
-			res, err := polite.RoundTrip(req)
+			res, err := limited.RoundTrip(req)
 			check(t, err)
 			res.Body.Close()
 			return time.Since(start)

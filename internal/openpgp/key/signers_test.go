@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"github.com/nodetrust/nodetrust/internal/fixture"
-	"github.com/nodetrust/nodetrust/internal/trust/key"
+	"github.com/nodetrust/nodetrust/internal/openpgp/key"
 )
 
 // gnupg runs gpg in a home of its own, as of a day.
