@@ -12,34 +12,6 @@ import (
 
 func TestMain(m *testing.M) { fixture.Main(m) }
 
-// TestKeys finds the keys of gpg in every form of key file, and who of them claims a signature.
-func TestKeys(t *testing.T) {
-	p := fixture.Parts{TB: t}
-	gpg := p.GPG()
-	a, b := p.Key(gpg, "a", fixture.KeyOptions{}), p.Key(gpg, "b", fixture.KeyOptions{Algo: "rsa2048"})
-	both := []string{a.Fingerprint, b.Fingerprint}
-	for name, files := range map[string][][]byte{
-		"binary":                  {a.Binary, b.Binary},
-		"armored":                 {a.Armored, b.Armored},
-		"armored, in one file":    {slices.Concat([]byte("some text\n"), a.Armored, []byte("more text\n"), b.Armored)},
-		"binary, in one file":     {slices.Concat(a.Binary, b.Binary)},
-		"twice":                   {a.Binary, a.Armored, b.Binary, a.Binary},
-		"beside what is no key":   {[]byte("no key"), a.Binary, nil, b.Armored},
-		"of one, the ring of all": {Ring([][]byte{a.Armored, b.Binary})},
-	} {
-		k := ParseKeys(files)
-		if !slices.Equal(k.Primary, both) || k.ByID[b.Fingerprint[24:]] != b.Fingerprint || k.Unusual() != "" {
-			t.Errorf("%s: %+v", name, k)
-		}
-		if k.Kinds[b.Fingerprint] != "RSA-2048, OpenPGP v4" {
-			t.Errorf("%s: %q", name, k.Kinds)
-		}
-	}
-	if k := ParseKeys([][]byte{[]byte("no key"), a.Armored[:80]}); len(k.Primary) != 0 {
-		t.Errorf("no key, and the head of one: %+v", k)
-	}
-}
-
 func TestReadClaims(t *testing.T) {
 	p := fixture.Parts{TB: t}
 	key := p.Key(p.GPG(), "signer", fixture.KeyOptions{})
@@ -105,17 +77,8 @@ func TestCheckUnpacked(t *testing.T) {
 
 // Whatever is in a file, reading it ends.
 func FuzzRead(f *testing.F) {
-	f.Add([]byte("-----BEGIN PGP PUBLIC KEY BLOCK-----\n\nmQ==\n-----END PGP PUBLIC KEY BLOCK-----\n"))
-	f.Add([]byte{0xc6, 6, 4, 0, 0, 0, 0, 1})
 	f.Add([]byte{0xc8, 3, 1, 3, 0})
 	f.Fuzz(func(t *testing.T, b []byte) {
-		k := ParseKeys([][]byte{b})
-		for _, fpr := range k.Primary {
-			if k.ByID[fpr] != fpr || k.Kinds[fpr] == "" {
-				t.Errorf("%+v", k)
-			}
-		}
-		Ring([][]byte{b, b})
 		ReadClaims(b)
 		if err := CheckUnpacked(b, len(b)/2); err == nil && CheckUnpacked(b, 1<<30) != nil && len(b) < 1<<10 {
 			t.Error("more is allowed, and it is too much")

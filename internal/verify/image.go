@@ -697,7 +697,7 @@ func (e *evaluation) conclude() {
 	}
 	q := e.v.Requirements[decided]
 	e.set(q.Answer, q.Reason, e.message(q, e.sec.requirements[decided]))
-	if q.Reason == verdict.KeyUnreadable && e.sec.requirements[decided].keys.Unusual() != "" {
+	if q.Reason == verdict.KeyUnreadable && e.sec.requirements[decided].keys.Version6() != "" {
 		e.v.Hint = "name a file with the signer's key of version 4, as runtimes with gpg 2.2 refuse every image while they have only this one"
 	}
 	if q.Reason == verdict.WrongKey && slices.ContainsFunc(e.v.Requirements,

@@ -17,13 +17,13 @@ import (
 
 	"github.com/docker/distribution/registry/api/errcode"
 	v2 "github.com/docker/distribution/registry/api/v2"
+	"github.com/opencontainers/go-digest"
 	"go.podman.io/image/v5/docker"
 	"go.podman.io/image/v5/manifest"
 	"go.podman.io/image/v5/signature"
 
-	"github.com/opencontainers/go-digest"
-
 	"github.com/nodetrust/nodetrust/internal/openpgp"
+	"github.com/nodetrust/nodetrust/internal/openpgp/key"
 	"github.com/nodetrust/nodetrust/internal/verdict"
 	"github.com/nodetrust/nodetrust/internal/verify/fetch"
 	"github.com/nodetrust/nodetrust/internal/verify/mechanism"
@@ -32,7 +32,7 @@ import (
 // signatureReason says why the library didn't accept one simple signature of an image with this manifest. By the type
 // of err, and only where that leaves several causes by what the signature claims: the library compares the digest and
 // then the identity after the cryptographic check, so at that point the claims are proven.
-func signatureReason(err error, c openpgp.Claims, keys openpgp.Keys, manifestBlob []byte) (verdict.Answer,
+func signatureReason(err error, c openpgp.Claims, keys key.Index, manifestBlob []byte) (verdict.Answer,
 	verdict.Reason,
 ) {
 	var requirement signature.PolicyRequirementError

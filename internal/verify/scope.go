@@ -13,7 +13,7 @@ import (
 	"go.podman.io/image/v5/signature"
 	"go.podman.io/image/v5/types"
 
-	"github.com/nodetrust/nodetrust/internal/openpgp"
+	"github.com/nodetrust/nodetrust/internal/openpgp/key"
 	"github.com/nodetrust/nodetrust/internal/verdict"
 	"github.com/nodetrust/nodetrust/internal/verify/hostfs"
 	"github.com/nodetrust/nodetrust/internal/verify/mechanism"
@@ -81,7 +81,7 @@ type section struct {
 type requirement struct {
 	requirementDoc
 	library signature.PolicyRequirement
-	keys    openpgp.Keys
+	keys    key.Index
 	// keyFiles are reported instead of fingerprints when the files couldn't be read.
 	keyFiles []string
 	// verifiers are the public keys of a sigstoreSigned requirement, PEM; none where certificates name the keys.
@@ -193,7 +193,7 @@ func (p *Policy) prepare(raw json.RawMessage) (*requirement, error) {
 	}
 	if r.Type == "signedBy" {
 		if len(r.KeyData) > 0 {
-			blobs = [][]byte{openpgp.Public(r.KeyData)}
+			blobs = [][]byte{key.Public(r.KeyData)}
 			doc["keyData"] = quoteBase64(blobs[0])
 		}
 		if r.readKeys(blobs); r.reason != "" {
@@ -393,7 +393,7 @@ func (p *Policy) readKeyFile(path string) ([]byte, error) {
 	data, err := host.ReadFile(name, maxConfigFile)
 	switch {
 	case err == nil:
-		return openpgp.Public(data), nil
+		return key.Public(data), nil
 	case errors.Is(err, fs.ErrNotExist):
 		return nil, &keyError{verdict.KeyMissing, fmt.Errorf("key file %s does not exist", name)}
 	case errors.Is(err, fs.ErrPermission):

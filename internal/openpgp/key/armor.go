@@ -23,10 +23,35 @@ const (
 	secretKey  = "SECRET KEY BLOCK-----"
 )
 
+// armorBlocks returns the packets of each armored block of public keys that can be read, or the file itself if there is
+// none.
+func armorBlocks(file []byte) [][]byte {
+	var out [][]byte
+	rest := textLines(file)
+	for len(rest) > 0 {
+		begins := strings.TrimRight(rest[0], " \t") == armorBegin+publicKey
+		rest = rest[1:]
+		if !begins {
+			continue
+		}
+		if block, after, err := unarmor(rest, publicKey); err == nil {
+			out, rest = append(out, block), after
+		}
+	}
+	if len(out) == 0 {
+		return [][]byte{file}
+	}
+	return out
+}
+
+func textLines(data []byte) []string {
+	return strings.Split(strings.ReplaceAll(string(data), "\r\n", "\n"), "\n")
+}
+
 // parseArmored reads every armor block. Text around the blocks is skipped, as gpg does.
 func parseArmored(data []byte) (*File, error) {
 	f := &File{Kind: OpenPGP, Plain: plain(data)}
-	rest := strings.Split(strings.ReplaceAll(string(data), "\r\n", "\n"), "\n")
+	rest := textLines(data)
 	for len(rest) > 0 {
 		line := strings.TrimRight(rest[0], " \t")
 		rest = rest[1:]

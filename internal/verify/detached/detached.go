@@ -13,6 +13,7 @@ import (
 	"go.podman.io/image/v5/docker/reference"
 
 	"github.com/nodetrust/nodetrust/internal/openpgp"
+	"github.com/nodetrust/nodetrust/internal/openpgp/key"
 	"github.com/nodetrust/nodetrust/internal/verdict"
 	"github.com/nodetrust/nodetrust/internal/verify"
 	"github.com/nodetrust/nodetrust/internal/verify/mechanism"
@@ -108,7 +109,7 @@ func (d *Answer) judge(ctx context.Context, blob []byte, keys [][]byte, proven f
 }
 
 // refused says why the mechanism didn't accept a signature.
-func (d *Answer) refused(err error, message []byte, c openpgp.Claims, known openpgp.Keys) {
+func (d *Answer) refused(err error, message []byte, c openpgp.Claims, known key.Index) {
 	if errors.Is(err, context.Canceled) {
 		d.set(verdict.Unknown, verdict.Timeout, "interrupted")
 		return

@@ -20,6 +20,7 @@ import (
 	"github.com/proglottis/gpgme"
 
 	"github.com/nodetrust/nodetrust/internal/openpgp"
+	"github.com/nodetrust/nodetrust/internal/openpgp/key"
 	"github.com/nodetrust/nodetrust/internal/verdict"
 )
 
@@ -74,7 +75,7 @@ const (
 var gpgStatus = regexp.MustCompile(`Status:gpgme\.Error\{err:0x([0-9a-f]+)\}`)
 
 // reasonOf says why the mechanism didn't accept a signature, when neither digest nor identity were the cause.
-func reasonOf(err error, invalid bool, c openpgp.Claims, keys openpgp.Keys) (verdict.Answer, verdict.Reason) {
+func reasonOf(err error, invalid bool, c openpgp.Claims, keys key.Index) (verdict.Answer, verdict.Reason) {
 	if !invalid {
 		var e gpgme.Error
 		if errors.As(err, &e) && (int(e.Code()) == gpgNoData || int(e.Code()) == gpgBadData) {

@@ -13,6 +13,7 @@ import (
 	"go.podman.io/image/v5/signature"
 
 	"github.com/nodetrust/nodetrust/internal/openpgp"
+	"github.com/nodetrust/nodetrust/internal/openpgp/key"
 	"github.com/nodetrust/nodetrust/internal/verdict"
 )
 
@@ -21,10 +22,10 @@ const ErrNoKey = signature.PolicyRequirementError("No public keys imported")
 
 // Keys are the keys in key files. Where nothing is found in a file the mechanism is asked, which knows forms of key
 // files that are not known here. An error says that it couldn't be asked.
-func Keys(files [][]byte) (openpgp.Keys, error) {
-	keys := openpgp.ParseKeys(files)
+func Keys(files [][]byte) (key.Index, error) {
+	keys := key.IndexOf(files)
 	for _, file := range files {
-		if len(file) == 0 || len(openpgp.ParseKeys([][]byte{file}).Primary) > 0 {
+		if len(file) == 0 || len(key.IndexOf([][]byte{file}).Primary) > 0 {
 			continue
 		}
 		mech, ids, err := signature.NewEphemeralGPGSigningMechanism(file)
@@ -34,7 +35,7 @@ func Keys(files [][]byte) (openpgp.Keys, error) {
 		case err != nil:
 			return keys, err
 		}
-		keys.Take(ids)
+		keys.Add(ids)
 		if err := mech.Close(); err != nil {
 			return keys, err
 		}
@@ -44,10 +45,10 @@ func Keys(files [][]byte) (openpgp.Keys, error) {
 
 // Verify is what was signed, and the fingerprint of the key or subkey that made the signature, which is never empty,
 // if one of the keys made it: files are key files, and keys what is in them.
-func Verify(ctx context.Context, signed []byte, files [][]byte, keys openpgp.Keys) (content []byte, signer string,
+func Verify(ctx context.Context, signed []byte, files [][]byte, keys key.Index) (content []byte, signer string,
 	err error,
 ) {
-	mech, ids, err := signature.NewEphemeralGPGSigningMechanism(openpgp.Ring(files))
+	mech, ids, err := signature.NewEphemeralGPGSigningMechanism(key.Join(files))
 	if err != nil {
 		return nil, "", err
 	}
@@ -71,7 +72,7 @@ func Verify(ctx context.Context, signed []byte, files [][]byte, keys openpgp.Key
 
 // Reason says why the mechanism didn't accept a signature: by the type of err, and only where that leaves several
 // causes by what the signature claims.
-func Reason(err error, c openpgp.Claims, keys openpgp.Keys) (verdict.Answer, verdict.Reason) {
+func Reason(err error, c openpgp.Claims, keys key.Index) (verdict.Answer, verdict.Reason) {
 	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
 		return verdict.Unknown, verdict.Timeout
 	}
@@ -88,7 +89,7 @@ type Signature struct {
 	// Signer is a fingerprint, or a 16-digit key ID; "" if not said.
 	Signer string
 	// Keys are those that may have made it, and Source where they are from, for example "key file /etc/pki/key".
-	Keys   openpgp.Keys
+	Keys   key.Index
 	Source string
 }
 
@@ -109,7 +110,7 @@ func (s Signature) Explain(reason verdict.Reason, err error) string {
 		return fmt.Sprintf("key %s was revoked", signer)
 	case verdict.KeyUnreadable:
 		out := fmt.Sprintf("no public key that %s can use inside %s", Name, s.Source)
-		if u := s.Keys.Unusual(); u != "" {
+		if u := s.Keys.Version6(); u != "" {
 			out += fmt.Sprintf(": it holds %s, which gpg 2.2 can't read", u)
 		}
 		return out

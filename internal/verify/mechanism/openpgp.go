@@ -9,6 +9,7 @@ import (
 	pgperrors "github.com/ProtonMail/go-crypto/openpgp/errors"
 
 	"github.com/nodetrust/nodetrust/internal/openpgp"
+	"github.com/nodetrust/nodetrust/internal/openpgp/key"
 	"github.com/nodetrust/nodetrust/internal/verdict"
 )
 
@@ -30,7 +31,7 @@ func noKeys(error) bool { return true }
 
 // reasonOf says why the mechanism didn't accept a signature, when neither digest nor identity were the cause.
 // Where gpg might have accepted it the answer is unknown.
-func reasonOf(err error, invalid bool, c openpgp.Claims, keys openpgp.Keys) (verdict.Answer, verdict.Reason) {
+func reasonOf(err error, invalid bool, c openpgp.Claims, keys key.Index) (verdict.Answer, verdict.Reason) {
 	_, ours := keys.ByID[c.Signer]
 	var bad pgperrors.SignatureError
 	var weak pgperrors.WeakAlgorithmError
