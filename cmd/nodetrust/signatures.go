@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/nodetrust/nodetrust/internal/audit"
 	"github.com/nodetrust/nodetrust/internal/lookaside"
+	"github.com/nodetrust/nodetrust/internal/ref"
 	"github.com/nodetrust/nodetrust/internal/release"
 	"github.com/nodetrust/nodetrust/internal/trust"
 	"github.com/nodetrust/nodetrust/internal/verdict"
@@ -248,10 +250,7 @@ func (b *signaturesBundle) places() (places func(string) ([]string, error), clos
 		closeAll = func() { nodes.Close() }
 	}
 	return func(image string) ([]string, error) {
-		name, _, _ := strings.Cut(image, "@")
-		if i := strings.LastIndexByte(name, ':'); i > strings.LastIndexByte(name, '/') {
-			name = name[:i]
-		}
+		name := ref.Name(image)
 		mirrors := configMirrors(b.config, name)
 		if nodes != nil {
 			more, err := nodes.Places(image)
@@ -294,7 +293,7 @@ func (b *signaturesBundle) isRelease(repository string) bool {
 	if len(b.release.stores)+len(b.release.signaturesFrom) == 0 {
 		return false
 	}
-	switch repository[strings.LastIndexByte(repository, '/')+1:] {
+	switch path.Base(repository) {
 	case "ocp-release", "release", "release-images":
 		return true
 	}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/nodetrust/nodetrust/internal/outside"
+	"github.com/nodetrust/nodetrust/internal/ref"
 	"github.com/nodetrust/nodetrust/internal/verdict"
 )
 
@@ -76,7 +77,7 @@ func Run(ctx context.Context, inv *Inventory, j Judge, o Options) *Report {
 			},
 			UsedBy: append([]string{}, l.usedBy...), Role: l.role, Interrupted: true, name: l.name,
 		}
-		queues[host(l.name)] = append(queues[host(l.name)], i)
+		queues[ref.Host(l.name)] = append(queues[ref.Host(l.name)], i)
 	}
 	a.run(ctx, list, queues)
 
@@ -147,7 +148,7 @@ func (a *audit) one(ctx context.Context, l *listed, m *Image, b *breaker) {
 	}
 	m.Verdict, m.Cached, m.Interrupted = outside.Clean(v), cached, false
 	m.Image, m.Message, m.Hint = l.image, outside.Text(m.Message), outside.Text(m.Hint)
-	if !byDigest(l.name) && v.Digest != "" {
+	if ref.Digest(l.name) == "" && v.Digest != "" {
 		for _, d := range l.digests {
 			if d != v.Digest && d != v.Index {
 				m.InUse = append(m.InUse, d)
@@ -178,7 +179,7 @@ func (a *audit) verdict(ctx context.Context, l *listed, b *breaker) (v verdict.V
 			return v, true, true
 		}
 	}
-	if v, open := b.open(host(l.name)); open {
+	if v, open := b.open(ref.Host(l.name)); open {
 		return v, false, true
 	}
 	start := a.o.Now()

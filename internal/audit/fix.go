@@ -3,6 +3,7 @@ package audit
 import (
 	"strings"
 
+	"github.com/nodetrust/nodetrust/internal/ref"
 	"github.com/nodetrust/nodetrust/internal/verdict"
 )
 
@@ -58,11 +59,11 @@ func groupOf(m *Image) group {
 	case verdict.LookasideUnreachable, verdict.LookasideForbidden, verdict.LookasideNotSignature:
 		return need("lookaside", base(m), "the lookaside "+base(m)+" to work")
 	case verdict.RegistryUnreachable, verdict.RateLimited, verdict.Timeout:
-		return need("registry", host(m.name), "an answer of "+host(m.name))
+		return need("registry", ref.Host(m.name), "an answer of "+ref.Host(m.name))
 	case verdict.RegistryRefused:
-		return need("permission", host(m.name), "the permission of "+host(m.name)+", which answers and says no")
+		return need("permission", ref.Host(m.name), "the permission of "+ref.Host(m.name)+", which answers and says no")
 	case verdict.AttachmentsUnreadable:
-		return need("attachments", host(m.name), "sigstore attachments that "+host(m.name)+
+		return need("attachments", ref.Host(m.name), "sigstore attachments that "+ref.Host(m.name)+
 			" lets be read, or none configured")
 	case verdict.ManifestForged:
 		return are("forged", where, "of schema 1, which can be forged: push anew and sign "+where)
@@ -76,9 +77,9 @@ func groupOf(m *Image) group {
 	case verdict.NotAsked:
 		return are("asked", "", "not looked at: nothing was asked")
 	case verdict.Unauthorized:
-		return need("login", host(m.name), "a login for "+host(m.name))
+		return need("login", ref.Host(m.name), "a login for "+ref.Host(m.name))
 	case verdict.ImageNotFound:
-		return are("absent", host(m.name), "not to be had from "+host(m.name))
+		return are("absent", ref.Host(m.name), "not to be had from "+ref.Host(m.name))
 	case verdict.PolicyInvalid, verdict.RegistriesDInvalid:
 		return need("policy", "", "a policy that loads: "+m.Message)
 	case verdict.MechanismCannotTell:
@@ -104,7 +105,7 @@ func unsigned(m *Image, need, are func(kind, of, text string) group) group {
 	case verdict.OtherKind:
 		return need("kind", where, "the other kind of signature (GPG or sigstore), or a policy that takes what there is, for "+where)
 	case verdict.RegistryServesNone:
-		return need("signature", host(m.name), "a signature that "+host(m.name)+" serves")
+		return need("signature", ref.Host(m.name), "a signature that "+ref.Host(m.name)+" serves")
 	case verdict.NoLookaside:
 		return need("lookaside", where, "a lookaside for "+where)
 	}
@@ -123,7 +124,7 @@ func place(m *Image) string {
 	if m.Scope != nil && (m.Scope.Matched == "repository" || m.Scope.Matched == "namespace") {
 		return m.Scope.Name
 	}
-	parts := strings.Split(repository(m.name), "/")
+	parts := strings.Split(ref.Name(m.name), "/")
 	if len(parts) < 3 {
 		return parts[0]
 	}
@@ -144,9 +145,9 @@ func scope(m *Image) string {
 // base is the lookaside of an image without its repository.
 func base(m *Image) string {
 	if m.Lookaside == nil {
-		return "of " + host(m.name)
+		return "of " + ref.Host(m.name)
 	}
-	_, path, _ := strings.Cut(repository(m.name), "/")
+	_, path, _ := strings.Cut(ref.Name(m.name), "/")
 	return strings.TrimSuffix(m.Lookaside.URL, "/"+path)
 }
 

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/nodetrust/nodetrust/internal/outside"
+	"github.com/nodetrust/nodetrust/internal/ref"
 )
 
 // maxUses bounds what is kept of a listing: a larger one is incomplete.
@@ -42,7 +43,7 @@ type listed struct {
 // short is true for a reference without a registry, which nodes complete by their registries.conf.
 func (l *listed) short() bool {
 	first, _, several := strings.Cut(l.image, "/")
-	return l.invalid == nil && host(l.name) == "docker.io" && (!several || !strings.Contains(first, "."))
+	return l.invalid == nil && ref.Host(l.name) == "docker.io" && (!several || !strings.Contains(first, "."))
 }
 
 // Collect reads all sources. References that a runtime would pull as the same are one image; canonical says which, or
@@ -113,21 +114,3 @@ func (inv *Inventory) sorted() []*listed {
 	slices.SortFunc(out, func(a, b *listed) int { return strings.Compare(a.name, b.name) })
 	return out
 }
-
-// host is the registry of a canonical name.
-func host(name string) string {
-	h, _, _ := strings.Cut(name, "/")
-	return h
-}
-
-// repository is a canonical name without tag and digest.
-func repository(name string) string {
-	name, _, _ = strings.Cut(name, "@")
-	if i := strings.LastIndexByte(name, ':'); i > strings.LastIndexByte(name, '/') {
-		name = name[:i]
-	}
-	return name
-}
-
-// byDigest is true for a canonical name that a tag's move doesn't change.
-func byDigest(name string) bool { return strings.Contains(name, "@") }

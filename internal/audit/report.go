@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/nodetrust/nodetrust/internal/ref"
 	"github.com/nodetrust/nodetrust/internal/verdict"
 )
 
@@ -137,15 +138,15 @@ func (r *Report) finish() {
 	for i := range r.Images {
 		m := &r.Images[i]
 		s.Uses += len(m.UsedBy)
-		if m.ByTag = !byDigest(m.name); m.ByTag {
+		if m.ByTag = ref.Digest(m.name) == ""; m.ByTag {
 			s.ByTag++
 		}
 		if m.Cached {
 			s.Cached++
 		}
-		reg := registries[host(m.name)]
+		reg := registries[ref.Host(m.name)]
 		if reg == nil {
-			reg = &Registry{Registry: host(m.name)}
+			reg = &Registry{Registry: ref.Host(m.name)}
 			registries[reg.Registry] = reg
 		}
 		switch m.Answer {

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"strings"
+
+	"github.com/nodetrust/nodetrust/internal/ref"
 )
 
 // CachedImage is an image in a node's store.
@@ -57,7 +59,7 @@ func References(names []string) []PodImage {
 		tagged = append(tagged, PodImage{Reference: name})
 	}
 	for i, t := range tagged {
-		if d := digests[repository(t.Reference)]; len(d) == 1 {
+		if d := digests[ref.Name(t.Reference)]; len(d) == 1 {
 			tagged[i].Digest = d[0]
 		}
 	}

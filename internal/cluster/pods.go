@@ -13,6 +13,8 @@ import (
 	"github.com/opencontainers/go-digest"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/nodetrust/nodetrust/internal/ref"
 )
 
 const podsPath = "/api/v1/pods"
@@ -182,19 +184,10 @@ func imageDigest(reference, imageID string) string {
 		return ""
 	}
 	name = strings.TrimPrefix(name, "docker-pullable://")
-	if repo := repository(reference); name != repo && !strings.HasSuffix(name, "/"+repo) {
+	if repo := ref.Name(reference); name != repo && !strings.HasSuffix(name, "/"+repo) {
 		return ""
 	}
 	return d
-}
-
-// repository is a reference without tag and digest.
-func repository(reference string) string {
-	name, _, _ := strings.Cut(reference, "@")
-	if i := strings.LastIndexByte(name, ':'); i > strings.LastIndexByte(name, '/') {
-		name = name[:i]
-	}
-	return name
 }
 
 // maxExpired bounds how often a list may expire between two of its pages.

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/nodetrust/nodetrust/internal/ref"
 	"github.com/nodetrust/nodetrust/internal/release"
 	"github.com/nodetrust/nodetrust/internal/verdict"
 	"github.com/nodetrust/nodetrust/internal/verify"
@@ -198,7 +199,7 @@ func (c *collector) add(ctx context.Context, out *Image, r record) error {
 		}
 		out.Added += added
 	}
-	if _, _, byDigest := strings.Cut(r.Image, "@"); byDigest {
+	if ref.Digest(r.Image) != "" {
 		if err := c.tree.keep(r); err != nil {
 			return fmt.Errorf("writing the lookaside: %w", err)
 		}

@@ -16,6 +16,7 @@ import (
 	"testing"
 
 	"github.com/nodetrust/nodetrust/internal/fixture"
+	"github.com/nodetrust/nodetrust/internal/ref"
 	"github.com/nodetrust/nodetrust/internal/release"
 	"github.com/nodetrust/nodetrust/internal/verdict"
 	"github.com/nodetrust/nodetrust/internal/verify"
@@ -106,7 +107,7 @@ func (w *world) push(repo string, keys ...*fixture.Key) (digest string) {
 }
 
 func (w *world) places(image string) ([]string, error) {
-	name := repository(image)
+	name := ref.Name(image)
 	_, path, _ := strings.Cut(name, "/")
 	return []string{name, w.mirror.Host + "/rh/" + path}, nil
 }
@@ -588,7 +589,7 @@ func TestRegistries(t *testing.T) {
 	image := func(name, scope, matched string, signatures int, mirrors ...string) Image {
 		return Image{
 			Verdict:    verdict.Verdict{Image: name, Scope: &verdict.Scope{Name: scope, Matched: matched}},
-			Places:     append([]string{repository(name)}, mirrors...),
+			Places:     append([]string{ref.Name(name)}, mirrors...),
 			Signatures: signatures,
 		}
 	}

@@ -5,6 +5,8 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+
+	"github.com/nodetrust/nodetrust/internal/ref"
 )
 
 // Registry is what an entry of spec.registries in trust.yaml needs, so that nodes use the tree.
@@ -30,7 +32,7 @@ func (r Result) Registries(lookaside string) []Registry {
 		if i.Signatures == 0 {
 			continue
 		}
-		name := repository(i.Verdict.Image)
+		name := ref.Name(i.Verdict.Image)
 		scope := i.scope(name)
 		if mirrors[scope] == nil {
 			mirrors[scope] = map[string]bool{}
@@ -63,22 +65,13 @@ func (r Result) Registries(lookaside string) []Registry {
 
 // scope is the section of the policy that covers the repository, or its host where only a default does.
 func (i Image) scope(name string) string {
-	host, _, _ := strings.Cut(name, "/")
-	if i.Scope == nil {
-		return host
+	if i.Scope != nil {
+		switch i.Scope.Matched {
+		case "exact", "repository", "namespace":
+			return ref.Name(i.Scope.Name)
+		case "host":
+			return i.Scope.Name
+		}
 	}
-	switch s := repository(i.Scope.Name); i.Scope.Matched {
-	case "exact", "repository", "namespace", "host":
-		return s
-	}
-	return host
-}
-
-// repository is a reference without tag and digest.
-func repository(image string) string {
-	name, _, _ := strings.Cut(image, "@")
-	if i := strings.LastIndexByte(name, ':'); i > strings.LastIndexByte(name, '/') && strings.Contains(name, "/") {
-		name = name[:i]
-	}
-	return name
+	return ref.Host(name)
 }

@@ -16,6 +16,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
+	"github.com/nodetrust/nodetrust/internal/ref"
 	"github.com/nodetrust/nodetrust/internal/verify"
 )
 
@@ -250,7 +251,7 @@ func (t *Tree) recorded(image string) (r record, ok bool) {
 	if err != nil || json.Unmarshal(b, &r) != nil || r.Image != image || len(r.Manifests) == 0 {
 		return record{}, false
 	}
-	_, want, _ := strings.Cut(image, "@")
+	want := ref.Digest(image)
 	if r.Digest != want || r.Manifests[0].Digest != want {
 		return record{}, false
 	}

@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/nodetrust/nodetrust/internal/ref"
 )
 
 // maxAuthfile bounds an auth file.
@@ -82,9 +84,9 @@ func normalizeScope(scope string) string {
 	return host
 }
 
-// forImage returns the login of the most specific scope of repository@digest, or nil.
-func (c credentials) forImage(ref string) *runtimeapi.AuthConfig {
-	scope, _, _ := strings.Cut(ref, "@")
+// forImage returns the login of the most specific scope of a reference, or nil.
+func (c credentials) forImage(reference string) *runtimeapi.AuthConfig {
+	scope := ref.Name(reference)
 	for scope != "" {
 		if a, ok := c[scope]; ok {
 			return a

@@ -13,6 +13,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
+	"github.com/nodetrust/nodetrust/internal/ref"
 	"github.com/nodetrust/nodetrust/internal/verdict"
 	"github.com/nodetrust/nodetrust/internal/verify"
 )
@@ -158,7 +159,7 @@ func parseReferences(b []byte) (payload, error) {
 	}
 	p := payload{name: stream.Metadata.Name}
 	for _, t := range tags {
-		_, d, _ := strings.Cut(t.From.Name, "@")
+		d := ref.Digest(t.From.Name)
 		parsed, err := digest.Parse(d)
 		if t.From.Kind != "DockerImage" || err != nil || parsed.Algorithm() != digest.SHA256 {
 			return payload{}, noRelease("%s: %q is not named by digest", referencesFile, t.Name)

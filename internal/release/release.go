@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/nodetrust/nodetrust/internal/ref"
 	"github.com/nodetrust/nodetrust/internal/verdict"
 	"github.com/nodetrust/nodetrust/internal/verify"
 	"github.com/nodetrust/nodetrust/internal/verify/detached"
@@ -114,7 +115,7 @@ func Verify(ctx context.Context, release string, o Options) (Result, error) {
 // verify is Verify, whatever time it takes.
 func (r Result) verify(ctx context.Context, release string, want detached.Wanted, o Options) (Result, error) {
 	if !local(r.Release) {
-		_, r.Digest, _ = strings.Cut(r.Release, "@")
+		r.Digest = ref.Digest(r.Release)
 	}
 	var content *verify.Content
 	var unread error
@@ -137,7 +138,7 @@ func (r Result) verify(ctx context.Context, release string, want detached.Wanted
 	}
 	want.Digest = r.Digest
 	// without a tag it is pulled by digest
-	if !strings.ContainsAny(want.Reference[strings.LastIndexByte(want.Reference, '/')+1:], ":@") {
+	if want.Reference == ref.Name(want.Reference) {
 		want.Reference += "@" + r.Digest
 	}
 	r.signatures(ctx, want, o)
@@ -161,16 +162,12 @@ func (r Result) verify(ctx context.Context, release string, want detached.Wanted
 
 // repositories are those of the references that are docker references, without tag and digest.
 func repositories(references ...string) (out []string) {
-	for _, ref := range references {
-		name, err := verify.Canonical(ref)
-		if err != nil || local(ref) {
+	for _, r := range references {
+		name, err := verify.Canonical(r)
+		if err != nil || local(r) {
 			continue
 		}
-		name, _, _ = strings.Cut(name, "@")
-		if i := strings.LastIndexByte(name, ':'); i > strings.LastIndexByte(name, '/') {
-			name = name[:i]
-		}
-		if !slices.Contains(out, name) {
+		if name = ref.Name(name); !slices.Contains(out, name) {
 			out = append(out, name)
 		}
 	}
@@ -197,13 +194,10 @@ func (o Options) wanted(release string) (detached.Wanted, error) {
 	case local(release):
 		return detached.Wanted{Reference: Repository}, nil
 	}
-	name, _, byDigest := strings.Cut(release, "@")
-	if byDigest { // its tag, if there is one, is not looked at by runtimes either
-		if i := strings.LastIndexByte(name, ':'); i > strings.LastIndexByte(name, '/') {
-			name = name[:i]
-		}
+	if ref.Digest(release) != "" { // its tag, if there is one, is not looked at by runtimes either
+		release = ref.Name(release)
 	}
-	return detached.Wanted{Reference: name}, nil
+	return detached.Wanted{Reference: release}, nil
 }
 
 // unknown ends with what could not be read.

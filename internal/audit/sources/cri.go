@@ -14,6 +14,7 @@ import (
 	"github.com/nodetrust/nodetrust/internal/audit"
 	"github.com/nodetrust/nodetrust/internal/cluster"
 	"github.com/nodetrust/nodetrust/internal/cri"
+	"github.com/nodetrust/nodetrust/internal/ref"
 )
 
 // criTimeout bounds one call of the runtime.
@@ -133,9 +134,9 @@ func (l *criListing) references(c *runtimeapi.Container) []cluster.PodImage {
 		return []cluster.PodImage{{Reference: c.GetImageRef()}}
 	}
 	out := []cluster.PodImage{{Reference: name, Digest: l.digest(name)}}
-	if repository, digest, ok := strings.Cut(name, "@"); ok {
+	if digest := ref.Digest(name); digest != "" {
 		for _, tag := range stored.GetRepoTags() {
-			if t, ok := strings.CutPrefix(tag, repository+":"); ok && !strings.Contains(t, "/") {
+			if ref.Name(tag) == ref.Name(name) {
 				out = append(out, cluster.PodImage{Reference: tag, Digest: digest})
 			}
 		}
@@ -159,7 +160,7 @@ func (l *criListing) byID(id string) *runtimeapi.Image {
 
 // digest is that of the stored image of this name, where it is the only one of its repository.
 func (l *criListing) digest(name string) string {
-	if _, d, ok := strings.Cut(name, "@"); ok {
+	if d := ref.Digest(name); d != "" {
 		return d
 	}
 	for _, i := range l.stored {

@@ -1,11 +1,13 @@
 package sources
 
 import (
+	"path"
 	"slices"
 	"strings"
 
 	"github.com/nodetrust/nodetrust/internal/audit"
 	"github.com/nodetrust/nodetrust/internal/cluster"
+	"github.com/nodetrust/nodetrust/internal/ref"
 )
 
 // workload is what a role is told by.
@@ -56,7 +58,7 @@ func (w workload) payload() bool {
 	if strings.HasPrefix(w.namespace, "openshift-operators") || !strings.Contains(w.image, "@") {
 		return false
 	}
-	host, _, _ := strings.Cut(w.image, "/")
+	host := ref.Host(w.image)
 	return !slices.Contains([]string{
 		"registry.redhat.io", "registry.connect.redhat.com",
 		"registry.access.redhat.com",
@@ -70,8 +72,5 @@ func (w workload) named(names []string) bool {
 
 // pause tells the image of that name, which every distribution gives its own.
 func (w workload) pause() bool {
-	name, _, _ := strings.Cut(w.image, "@")
-	name = name[strings.LastIndexByte(name, '/')+1:]
-	name, _, _ = strings.Cut(name, ":")
-	return name == "pause"
+	return path.Base(ref.Name(w.image)) == "pause"
 }
