@@ -1,19 +1,17 @@
 package agent
 
 import (
-	"bytes"
-	"compress/gzip"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 
-	"github.com/vincent-petithory/dataurl"
 	"golang.org/x/sys/unix"
 
+	"github.com/nodetrust/nodetrust/internal/bounded"
+	"github.com/nodetrust/nodetrust/internal/desired"
 	"github.com/nodetrust/nodetrust/internal/judge"
 )
 
@@ -65,13 +63,9 @@ func applyAdvice(name string) string {
 // readCurrentConfig returns the digests of the files in the MCO's rendered config that the node is at. Entries that are
 // not understood are left out.
 func readCurrentConfig(root *os.Root) (map[string]string, error) {
-	f, err := root.OpenFile(currentConfig, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	data, err := bounded.ReadRegular(root.OpenFile, currentConfig, maxConfig)
 	if err != nil {
 		return nil, err
-	}
-	defer f.Close()
-	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() || info.Size() > maxConfig {
-		return nil, errors.New("no regular file of a sane size")
 	}
 	var mc struct {
 		Spec struct {
@@ -88,12 +82,12 @@ func readCurrentConfig(root *os.Root) (map[string]string, error) {
 			} `json:"config"`
 		} `json:"spec"`
 	}
-	if err := json.NewDecoder(io.LimitReader(f, maxConfig)).Decode(&mc); err != nil {
+	if err := json.Unmarshal(data, &mc); err != nil {
 		return nil, fmt.Errorf("parsing %s: %w", currentConfig, err)
 	}
 	out := map[string]string{}
 	for _, file := range mc.Spec.Config.Storage.Files {
-		b, err := decode(file.Contents.Source, file.Contents.Compression)
+		b, err := desired.Contents(file.Contents.Source, file.Contents.Compression)
 		if err != nil {
 			continue
 		}
@@ -101,22 +95,4 @@ func readCurrentConfig(root *os.Root) (map[string]string, error) {
 		out[file.Path] = "sha256:" + hex.EncodeToString(sum[:])
 	}
 	return out, nil
-}
-
-func decode(source, compression string) ([]byte, error) {
-	if source == "" {
-		return nil, nil
-	}
-	u, err := dataurl.DecodeString(source)
-	if err != nil {
-		return nil, err
-	}
-	if compression != "gzip" {
-		return u.Data, nil
-	}
-	z, err := gzip.NewReader(bytes.NewReader(u.Data))
-	if err != nil {
-		return nil, err
-	}
-	return io.ReadAll(io.LimitReader(z, maxConfig))
 }

@@ -17,6 +17,7 @@ import (
 
 	"github.com/nodetrust/nodetrust/agent/child"
 	"github.com/nodetrust/nodetrust/agent/disk"
+	"github.com/nodetrust/nodetrust/internal/bounded"
 	"github.com/nodetrust/nodetrust/internal/judge"
 	"github.com/nodetrust/nodetrust/internal/trust"
 	"github.com/nodetrust/nodetrust/internal/verdict"
@@ -292,14 +293,7 @@ func (a *Agent) authfile() ([]child.File, string, error) {
 	if a.Authfile == "" {
 		return nil, "", nil
 	}
-	info, err := os.Stat(a.Authfile)
-	if err != nil {
-		return nil, "", fmt.Errorf("reading the authfile: %w", err)
-	}
-	if !info.Mode().IsRegular() || info.Size() > maxAuth {
-		return nil, "", errors.New("reading the authfile: no regular file of a sane size")
-	}
-	b, err := os.ReadFile(a.Authfile)
+	b, err := bounded.ReadRegular(os.OpenFile, a.Authfile, maxAuth)
 	if err != nil {
 		return nil, "", fmt.Errorf("reading the authfile: %w", err)
 	}

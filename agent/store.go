@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -14,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/nodetrust/nodetrust/agent/disk"
+	"github.com/nodetrust/nodetrust/internal/bounded"
 	"github.com/nodetrust/nodetrust/internal/trust"
 )
 
@@ -160,20 +160,9 @@ func makeStateDir(root *os.Root) error {
 }
 
 func (s *store) read() error {
-	f, err := s.root.OpenFile(stateFile[1:], os.O_RDONLY|unix.O_NONBLOCK, 0)
+	b, err := bounded.ReadRegular(s.root.OpenFile, stateFile[1:], maxState)
 	if err != nil {
 		return err
-	}
-	defer f.Close()
-	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
-		return errors.New("no regular file")
-	}
-	b, err := io.ReadAll(io.LimitReader(f, maxState+1))
-	if err != nil {
-		return err
-	}
-	if len(b) > maxState {
-		return fmt.Errorf("larger than %d bytes", maxState)
 	}
 	if err := json.Unmarshal(b, &s.memory); err != nil {
 		return errors.New("no valid JSON")

@@ -18,6 +18,7 @@ import (
 	"github.com/spf13/cobra"
 	"go.yaml.in/yaml/v3"
 
+	"github.com/nodetrust/nodetrust/internal/bounded"
 	"github.com/nodetrust/nodetrust/internal/cluster"
 	"github.com/nodetrust/nodetrust/internal/cluster/mco"
 	"github.com/nodetrust/nodetrust/internal/desired"
@@ -162,7 +163,7 @@ func (o diffOptions) side(ctx context.Context, name string) (*diffSide, error) {
 		}
 		return hostSide(name)
 	}
-	data, err := readLimited(name, mco.MaxDump)
+	data, err := bounded.ReadFile(name, mco.MaxDump)
 	if err != nil {
 		return nil, err
 	}

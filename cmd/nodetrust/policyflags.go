@@ -151,18 +151,6 @@ func (f *policyFlags) rendered(s verify.Settings) (*verify.Policy, error) {
 	return verify.RenderedFiles(files, s)
 }
 
-// readLimited reads a file of at most limit bytes.
-func readLimited(path string, limit int64) ([]byte, error) {
-	b, err := readBounded(path, limit)
-	if err != nil {
-		return nil, err
-	}
-	if int64(len(b)) > limit {
-		return nil, fmt.Errorf("%s is larger than %d bytes", path, limit)
-	}
-	return b, nil
-}
-
 // reachFlags say how registries and lookasides are reached, and which instance of an image is meant.
 type reachFlags struct {
 	certDir   string

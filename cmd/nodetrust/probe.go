@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/nodetrust/nodetrust/internal/bounded"
 	"github.com/nodetrust/nodetrust/internal/desired"
 	"github.com/nodetrust/nodetrust/internal/judge"
 	"github.com/nodetrust/nodetrust/internal/lint"
@@ -184,13 +185,13 @@ func stateExit(s judge.State) int {
 func (f *probeFlags) readCanaries(cmd *cobra.Command) ([]trust.Canary, error) {
 	switch {
 	case f.canaries == "-":
-		b, err := io.ReadAll(io.LimitReader(cmd.InOrStdin(), trust.MaxConfig+1))
+		b, err := bounded.Read(cmd.InOrStdin(), trust.MaxConfig)
 		if err != nil {
 			return nil, fmt.Errorf("reading canaries: %w", err)
 		}
 		return parseCanaries(b)
 	case f.canaries != "":
-		b, err := readLimited(f.canaries, trust.MaxConfig)
+		b, err := bounded.ReadFile(f.canaries, trust.MaxConfig)
 		if err != nil {
 			return nil, usageErr(fmt.Errorf("reading canaries: %w", err))
 		}

@@ -11,6 +11,7 @@ import (
 	"github.com/google/renameio/v2"
 	"github.com/spf13/cobra"
 
+	"github.com/nodetrust/nodetrust/internal/bounded"
 	"github.com/nodetrust/nodetrust/internal/cluster"
 	"github.com/nodetrust/nodetrust/internal/release"
 	"github.com/nodetrust/nodetrust/internal/trust"
@@ -78,7 +79,7 @@ func (f *releaseFlags) open(ctx context.Context, defaults []string) ([]release.S
 
 func (f *releaseFlags) configMaps(ctx context.Context, from string) (*release.ConfigMaps, error) {
 	if from != "live" {
-		b, err := readLimited(from, maxConfigMaps)
+		b, err := bounded.ReadFile(from, maxConfigMaps)
 		if err != nil {
 			return nil, usageErr(fmt.Errorf("reading --signatures-from: %w", err))
 		}
@@ -108,7 +109,7 @@ func (f *releaseFlags) configMaps(ctx context.Context, from string) (*release.Co
 
 func readVerifiers(paths []string) (keys []release.Key, err error) {
 	for _, path := range paths {
-		b, err := readLimited(path, trust.MaxKeyFile)
+		b, err := bounded.ReadFile(path, trust.MaxKeyFile)
 		if err != nil {
 			return nil, usageErr(fmt.Errorf("reading --key: %w", err))
 		}

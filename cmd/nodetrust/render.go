@@ -16,6 +16,7 @@ import (
 	"github.com/google/renameio/v2"
 	"github.com/spf13/cobra"
 
+	"github.com/nodetrust/nodetrust/internal/bounded"
 	"github.com/nodetrust/nodetrust/internal/cluster"
 	"github.com/nodetrust/nodetrust/internal/cluster/mco"
 	"github.com/nodetrust/nodetrust/internal/outside"
@@ -392,12 +393,15 @@ func loadTrust(file string, stdin io.Reader) (*trust.Config, error) {
 	var err error
 	dir := filepath.Dir(file)
 	if file == "-" && stdin != nil {
-		data, err = io.ReadAll(io.LimitReader(stdin, trust.MaxConfig+1))
+		data, err = bounded.Read(stdin, trust.MaxConfig)
 	} else {
-		data, err = readBounded(file, trust.MaxConfig)
+		data, err = bounded.ReadFile(file, trust.MaxConfig)
 	}
 	if errors.Is(err, context.Canceled) {
 		return nil, fmt.Errorf("reading the trust config: %w", err)
+	}
+	if large := (*bounded.TooLargeError)(nil); errors.As(err, &large) {
+		return nil, usageErr(fmt.Errorf("%s: %w", file, large))
 	}
 	if err != nil {
 		return nil, usageErr(fmt.Errorf("reading the trust config: %w", err))
@@ -406,24 +410,10 @@ func loadTrust(file string, stdin io.Reader) (*trust.Config, error) {
 		if !filepath.IsAbs(path) {
 			path = filepath.Join(dir, path)
 		}
-		return readBounded(path, trust.MaxKeyFile)
+		return bounded.ReadFile(path, trust.MaxKeyFile)
 	})
 	if err != nil {
 		return nil, usageErr(err)
 	}
 	return cfg, nil
-}
-
-// readBounded reads at most one byte more than limit, so that whoever parses can say that it is too large.
-func readBounded(path string, limit int64) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, limit+1))
-	if err != nil {
-		return nil, err // names the path and says so of a directory
-	}
-	return b, nil
 }

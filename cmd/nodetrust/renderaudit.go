@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/nodetrust/nodetrust/internal/audit"
+	"github.com/nodetrust/nodetrust/internal/bounded"
 	"github.com/nodetrust/nodetrust/internal/outside"
 	"github.com/nodetrust/nodetrust/internal/trust"
 	"github.com/nodetrust/nodetrust/internal/verdict"
@@ -59,7 +60,7 @@ func warnOfAudit(notes io.Writer, file string, cfg *trust.Config, readers []trus
 }
 
 func readAudit(file string) (*audit.Report, error) {
-	b, err := readLimited(file, maxAudit)
+	b, err := bounded.ReadFile(file, maxAudit)
 	if err != nil {
 		return nil, err
 	}

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/nodetrust/nodetrust/internal/bounded"
 	"github.com/nodetrust/nodetrust/internal/cluster"
 	"github.com/nodetrust/nodetrust/internal/cluster/mco"
 	"github.com/nodetrust/nodetrust/internal/outside"
@@ -55,15 +56,19 @@ func readCluster(ctx context.Context, name string, config cluster.Config, notes 
 const dumpCommand = "oc get mc,mcp,clusterversion,images.config,clusterimagepolicies -o yaml"
 
 func readDump(file string) (*mco.Dump, error) {
-	data, err := readBounded(file, mco.MaxDump)
-	if err != nil {
-		return nil, usageErr(fmt.Errorf("reading the cluster dump: %w", err))
+	var d *mco.Dump
+	data, err := bounded.ReadFile(file, mco.MaxDump)
+	unread := err != nil
+	if err == nil {
+		d, err = mco.ParseDump(data)
 	}
-	d, err := mco.ParseDump(data)
+	large := (*bounded.TooLargeError)(nil)
 	switch {
-	case errors.Is(err, mco.ErrTooLarge):
-		return nil, withHint(usageErr(fmt.Errorf("reading the cluster dump: %s: %w", file, err)),
+	case errors.As(err, &large):
+		return nil, withHint(usageErr(fmt.Errorf("reading the cluster dump: %s: %w", file, large)),
 			"--cluster live reads a page at a time")
+	case unread:
+		return nil, usageErr(fmt.Errorf("reading the cluster dump: %w", err))
 	case err != nil:
 		return nil, withHint(usageErr(fmt.Errorf("reading the cluster dump: %s: %w", file, err)), "make it by "+dumpCommand)
 	}

@@ -527,7 +527,7 @@ func TestRolloutStatus_other(t *testing.T) {
 		}, nil, 4, `"reason": "Unreadable"`},
 		{"too large", func(l *rolloutLab) {
 			l.objects[machineConfigs+"rendered-worker-new"] = strings.Repeat(" ", 4<<20+1)
-		}, nil, 1, "more than 4194304 bytes"},
+		}, nil, 1, "larger than 4194304 bytes"},
 		{"no MCO", func(l *rolloutLab) { delete(l.objects, machinePools) }, nil, 1, "no MachineConfigPools"},
 		{
 			"no such pool", func(*rolloutLab) {},

@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/nodetrust/nodetrust/internal/bounded"
 	"github.com/nodetrust/nodetrust/internal/openpgp"
 	"github.com/nodetrust/nodetrust/internal/outside"
 	"github.com/nodetrust/nodetrust/internal/trust"
@@ -42,7 +43,7 @@ out, and one must be there. SHA-256, SHA-384 and SHA-512 count; a list with name
 				return usagef("--key is missing")
 			}
 			var err error
-			if f.Signature, err = readLimited(args[0], checksums.MaxSize); err != nil {
+			if f.Signature, err = bounded.ReadFile(args[0], checksums.MaxSize); err != nil {
 				return usageErr(fmt.Errorf("reading signature: %w", err))
 			}
 			if f.Keys, err = readKeys(keys); err != nil {
@@ -54,7 +55,7 @@ out, and one must be there. SHA-256, SHA-384 and SHA-512 count; a list with name
 						return usagef("%s is a detached signature, and its name ends in neither .sig, .gpg nor .asc: name the list with --list", args[0])
 					}
 				}
-				if f.Text, err = readLimited(list, checksums.MaxSize); err != nil {
+				if f.Text, err = bounded.ReadFile(list, checksums.MaxSize); err != nil {
 					return usageErr(fmt.Errorf("reading the signed list: %w", err))
 				}
 			} else if list != "" {
@@ -93,7 +94,7 @@ out, and one must be there. SHA-256, SHA-384 and SHA-512 count; a list with name
 // readKeys reads public key files.
 func readKeys(paths []string) (files [][]byte, err error) {
 	for _, path := range paths {
-		b, err := readLimited(path, trust.MaxKeyFile)
+		b, err := bounded.ReadFile(path, trust.MaxKeyFile)
 		if err != nil {
 			return nil, usageErr(fmt.Errorf("reading key: %w", err))
 		}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/nodetrust/nodetrust/internal/bounded"
 	"github.com/nodetrust/nodetrust/internal/verify"
 	"github.com/nodetrust/nodetrust/internal/verify/detached"
 )
@@ -47,7 +48,7 @@ said, not enforced by any runtime, and wrong as soon as a key is revoked.`,
 					want.Identity = "matchExact"
 				}
 			}
-			blob, err := readLimited(args[0], verify.MaxSignatureSize)
+			blob, err := bounded.ReadFile(args[0], verify.MaxSignatureSize)
 			if err != nil {
 				return usageErr(fmt.Errorf("reading signature: %w", err))
 			}

@@ -19,6 +19,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
+
+	"github.com/nodetrust/nodetrust/internal/bounded"
 )
 
 const (
@@ -176,10 +178,7 @@ func (c *Client) page(ctx context.Context, path string, query map[string]string)
 		return t, err
 	}
 	defer body.Close()
-	b, err := io.ReadAll(io.LimitReader(body, maxPage+1))
-	if err == nil && len(b) > maxPage {
-		err = fmt.Errorf("more than %d bytes", maxPage)
-	}
+	b, err := bounded.Read(body, maxPage)
 	if err == nil {
 		err = json.Unmarshal(b, &t)
 	}

@@ -4,12 +4,11 @@ package desired
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
-	"syscall"
 
+	"github.com/nodetrust/nodetrust/internal/bounded"
 	"github.com/nodetrust/nodetrust/internal/trust"
 )
 
@@ -109,27 +108,10 @@ func revision(dir string) (string, error) {
 	return target, nil
 }
 
-// readFile reads a regular file of bounded size.
 func readFile(path string) ([]byte, error) {
-	// A pipe without a writer would be waited for.
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	b, err := bounded.ReadRegular(os.OpenFile, path, maxInput)
 	if err != nil {
 		return nil, fmt.Errorf("reading desired state: %w", err)
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, fmt.Errorf("reading desired state: %w", err)
-	}
-	if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("reading desired state: %s is no regular file", path)
-	}
-	b, err := io.ReadAll(io.LimitReader(f, maxInput+1))
-	if err != nil {
-		return nil, fmt.Errorf("reading desired state: %w", err)
-	}
-	if len(b) > maxInput {
-		return nil, fmt.Errorf("reading desired state: %s is larger than %d bytes", path, maxInput)
 	}
 	return b, nil
 }

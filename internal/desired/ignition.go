@@ -1,11 +1,8 @@
 package desired
 
 import (
-	"bytes"
-	"compress/gzip"
 	"errors"
 	"fmt"
-	"io"
 	"path"
 	"reflect"
 	"strings"
@@ -15,6 +12,7 @@ import (
 	"github.com/coreos/vcontext/report"
 	"github.com/vincent-petithory/dataurl"
 
+	"github.com/nodetrust/nodetrust/internal/bounded"
 	"github.com/nodetrust/nodetrust/internal/trust"
 )
 
@@ -208,7 +206,7 @@ func contents(r types.Resource) ([]byte, error) {
 		if *r.Compression != "gzip" {
 			return nil, fmt.Errorf("compression %q is not supported", *r.Compression)
 		}
-		if data, err = gunzip(data); err != nil {
+		if data, err = bounded.Gunzip(data, maxFile); err != nil {
 			return nil, err
 		}
 	}
@@ -216,19 +214,6 @@ func contents(r types.Resource) ([]byte, error) {
 		return nil, fmt.Errorf("is larger than %d bytes", maxFile)
 	}
 	return data, nil
-}
-
-// gunzip stops at one byte more than a file may have.
-func gunzip(b []byte) ([]byte, error) {
-	z, err := gzip.NewReader(bytes.NewReader(b))
-	if err != nil {
-		return nil, fmt.Errorf("decompressing: %w", err)
-	}
-	out, err := io.ReadAll(io.LimitReader(z, maxFile+1))
-	if err != nil {
-		return nil, fmt.Errorf("decompressing: %w", err)
-	}
-	return out, nil
 }
 
 // Contents decodes the source of a file of an Ignition config, which must be a data URL. Compression is "" or gzip.

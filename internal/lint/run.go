@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path"
@@ -16,6 +15,7 @@ import (
 	"github.com/BurntSushi/toml"
 	"go.yaml.in/yaml/v3"
 
+	"github.com/nodetrust/nodetrust/internal/bounded"
 	"github.com/nodetrust/nodetrust/internal/trust"
 	"github.com/nodetrust/nodetrust/internal/verify/hostfs"
 )
@@ -189,17 +189,9 @@ func (r *runner) path(p string) error {
 }
 
 func readFile(p string, limit int64) ([]byte, error) {
-	f, err := os.Open(p)
+	b, err := bounded.ReadFile(p, limit)
 	if err != nil {
 		return nil, &InputError{err}
-	}
-	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, limit+1))
-	if err != nil {
-		return nil, &InputError{err}
-	}
-	if int64(len(b)) > limit {
-		return nil, inputErrorf("%s: is larger than %d bytes", p, limit)
 	}
 	return b, nil
 }

@@ -8,7 +8,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path"
@@ -16,6 +15,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
+	"github.com/nodetrust/nodetrust/internal/bounded"
 	"github.com/nodetrust/nodetrust/internal/ref"
 	"github.com/nodetrust/nodetrust/internal/verify"
 )
@@ -77,7 +77,7 @@ func (t *Tree) Signatures(repository, d string) ([][]byte, error) {
 	}
 	var out [][]byte
 	for n := 1; n <= verify.MaxSignatures; n++ {
-		b, err := t.read(path.Join(dir, fmt.Sprintf("signature-%d", n)), verify.MaxSignatureSize)
+		b, err := bounded.ReadRegular(t.root.OpenFile, path.Join(dir, fmt.Sprintf("signature-%d", n)), verify.MaxSignatureSize)
 		if errors.Is(err, fs.ErrNotExist) {
 			break
 		}
@@ -212,27 +212,6 @@ func (t *Tree) sync(dir string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
-// read reads a regular file of at most limit bytes.
-func (t *Tree) read(name string, limit int64) ([]byte, error) {
-	st, err := t.root.Stat(name)
-	if err != nil {
-		return nil, err
-	}
-	if !st.Mode().IsRegular() {
-		return nil, fmt.Errorf("reading %s: is no regular file", name)
-	}
-	f, err := t.root.Open(name)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, limit+1))
-	if err == nil && int64(len(b)) > limit {
-		err = fmt.Errorf("reading %s: more than %d bytes", name, limit)
-	}
-	return b, err
-}
-
 // record is what was read of an image that is named by digest, which can't become another one.
 type record struct {
 	Image      string          `json:"image"`
@@ -247,7 +226,7 @@ func recordName(image string) string {
 
 // recorded is what an earlier run has read of an image; not ok if there is nothing that can be used.
 func (t *Tree) recorded(image string) (r record, ok bool) {
-	b, err := t.read(recordName(image), maxState)
+	b, err := bounded.ReadRegular(t.root.OpenFile, recordName(image), maxState)
 	if err != nil || json.Unmarshal(b, &r) != nil || r.Image != image || len(r.Manifests) == 0 {
 		return record{}, false
 	}

@@ -10,6 +10,8 @@ import (
 	"github.com/ProtonMail/go-crypto/openpgp/armor"
 	"github.com/ProtonMail/go-crypto/openpgp/clearsign"
 	"github.com/ProtonMail/go-crypto/openpgp/packet"
+
+	"github.com/nodetrust/nodetrust/internal/bounded"
 )
 
 // MaxMessage bounds what a compressed message holds, in bytes.
@@ -98,12 +100,9 @@ func unarmor(b []byte) ([]byte, error) {
 		if !ok {
 			return nil, errors.New("no OpenPGP signature inside")
 		}
-		in, err := io.ReadAll(io.LimitReader(z.Body, MaxMessage+1))
+		in, err := bounded.Read(z.Body, MaxMessage)
 		if err != nil {
 			return nil, fmt.Errorf("reading the compressed message: %w", err)
-		}
-		if len(in) > MaxMessage {
-			return nil, fmt.Errorf("the compressed message is larger than %d bytes", MaxMessage)
 		}
 		if len(in) > 0 && packetTag(in[0]) == tagCompressed {
 			return nil, errors.New("the message is compressed twice")

@@ -5,12 +5,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"os"
 	"strings"
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/nodetrust/nodetrust/internal/bounded"
 	"github.com/nodetrust/nodetrust/internal/ref"
 )
 
@@ -25,17 +24,9 @@ func readAuthfile(path string) (credentials, error) {
 	if path == "" {
 		return nil, nil
 	}
-	f, err := os.Open(path)
+	b, err := bounded.ReadFile(path, maxAuthfile)
 	if err != nil {
 		return nil, fmt.Errorf("reading the auth file: %w", err)
-	}
-	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, maxAuthfile+1))
-	if err != nil {
-		return nil, fmt.Errorf("reading the auth file: %w", err)
-	}
-	if len(b) > maxAuthfile {
-		return nil, fmt.Errorf("reading %s: larger than %d bytes", path, maxAuthfile)
 	}
 	var file struct {
 		Auths map[string]struct {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
+	"github.com/nodetrust/nodetrust/internal/bounded"
 	"github.com/nodetrust/nodetrust/internal/openpgp"
 	"github.com/nodetrust/nodetrust/internal/verdict"
 	"github.com/nodetrust/nodetrust/internal/verify"
@@ -180,12 +181,12 @@ func (s *Store) get(ctx context.Context, address string) (Blob, error) {
 	default:
 		return fail(verdict.LookasideUnreachable, "the store answered %s", resp.Status)
 	}
-	b, err := io.ReadAll(io.LimitReader(resp.Body, verify.MaxSignatureSize+1))
+	b, err := bounded.Read(resp.Body, verify.MaxSignatureSize)
+	if large := (*bounded.TooLargeError)(nil); errors.As(err, &large) {
+		return fail(verdict.LookasideNotSignature, "more than %d bytes: that is no signature", large.Limit)
+	}
 	if err != nil {
 		return fail(verdict.LookasideUnreachable, "%w", err)
-	}
-	if len(b) > verify.MaxSignatureSize {
-		return fail(verdict.LookasideNotSignature, "more than %d bytes: that is no signature", verify.MaxSignatureSize)
 	}
 	return Blob{Source: req.URL.Redacted(), Data: b}, nil
 }

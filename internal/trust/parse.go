@@ -2,12 +2,14 @@ package trust
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"path"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
 
+	"github.com/nodetrust/nodetrust/internal/bounded"
 	"github.com/nodetrust/nodetrust/internal/openpgp/key"
 	"github.com/nodetrust/nodetrust/internal/verdict"
 )
@@ -190,6 +192,10 @@ func (p *parser) keyFile(name string, line int, at string) []byte {
 		return nil
 	}
 	b, err := p.read(name)
+	if large := (*bounded.TooLargeError)(nil); errors.As(err, &large) {
+		p.addf(line, at, "%v", err)
+		return nil
+	}
 	if err != nil {
 		p.addf(line, at, "reading the key file: %v", err)
 		return nil

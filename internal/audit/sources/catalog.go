@@ -12,11 +12,11 @@ import (
 	"os"
 	"path"
 	"strings"
-	"syscall"
 
 	"go.yaml.in/yaml/v3"
 
 	"github.com/nodetrust/nodetrust/internal/audit"
+	"github.com/nodetrust/nodetrust/internal/bounded"
 	"github.com/nodetrust/nodetrust/internal/outside"
 )
 
@@ -64,8 +64,8 @@ func (s catalogSource) Uses(ctx context.Context, yield func(audit.Use) error) er
 		default:
 			return nil
 		}
-		f, err := openRegular(root, name)
-		if errors.Is(err, errIsDir) {
+		f, err := bounded.OpenRegular(root.OpenFile, name)
+		if errors.Is(err, bounded.ErrDirectory) {
 			return nil
 		}
 		if err != nil {
@@ -190,28 +190,4 @@ func (b *budgetReader) Read(p []byte) (int, error) {
 	n, err := b.r.Read(p[:min(len(p), b.left)])
 	b.left -= n
 	return n, err
-}
-
-// errIsDir is returned for a directory by openRegular.
-var errIsDir = errors.New("is a directory")
-
-// openRegular opens a file below root without waiting for the other end of a pipe.
-func openRegular(root *os.Root, name string) (*os.File, error) {
-	f, err := root.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, err
-	}
-	st, err := f.Stat()
-	switch {
-	case err != nil:
-	case st.IsDir():
-		err = errIsDir
-	case !st.Mode().IsRegular():
-		err = fmt.Errorf("%s is no regular file", name)
-	}
-	if err != nil {
-		f.Close()
-		return nil, err
-	}
-	return f, nil
 }

@@ -14,6 +14,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/nodetrust/nodetrust/internal/audit"
+	"github.com/nodetrust/nodetrust/internal/bounded"
 	"github.com/nodetrust/nodetrust/internal/cluster"
 	"github.com/nodetrust/nodetrust/internal/outside"
 )
@@ -74,8 +75,8 @@ func (s staticSource) Uses(ctx context.Context, yield func(audit.Use) error) err
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		b, err := readFile(root, e.Name(), maxManifest)
-		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, errIsDir) {
+		b, err := bounded.ReadRegular(root.OpenFile, e.Name(), maxManifest)
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, bounded.ErrDirectory) {
 			continue // gone since, or a link to nothing or a directory
 		}
 		if err != nil {
@@ -141,18 +142,4 @@ func (s staticSource) pod(p staticPod, yield func(audit.Use) error) error {
 		}
 	}
 	return nil
-}
-
-// readFile reads a regular file of at most limit bytes.
-func readFile(root *os.Root, name string, limit int64) ([]byte, error) {
-	f, err := openRegular(root, name)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, limit+1))
-	if err == nil && int64(len(b)) > limit {
-		err = fmt.Errorf("%s is larger than %d bytes", name, limit)
-	}
-	return b, err
 }

@@ -5,7 +5,6 @@ package mco
 
 import (
 	"bytes"
-	"compress/gzip"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -17,15 +16,13 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"github.com/nodetrust/nodetrust/internal/bounded"
 	"github.com/nodetrust/nodetrust/internal/desired"
 	"github.com/nodetrust/nodetrust/internal/trust"
 )
 
 // MaxDump is the size of a dump, decompressed. A rendered MachineConfig has about 250 KiB, and the MCO keeps old ones.
 const MaxDump = 64 << 20
-
-// ErrTooLarge says that a dump has more than MaxDump bytes.
-var ErrTooLarge = fmt.Errorf("is larger than %d bytes", MaxDump)
 
 // Dump is what `oc get mc,mcp -o yaml` knows of a cluster. The zero value is empty; see Add.
 type Dump struct {
@@ -129,16 +126,13 @@ func (s *Selector) matches(labels map[string]string) (bool, error) {
 // left out.
 func ParseDump(data []byte) (*Dump, error) {
 	if bytes.HasPrefix(data, []byte{0x1f, 0x8b}) {
-		z, err := gzip.NewReader(bytes.NewReader(data))
-		if err != nil {
-			return nil, fmt.Errorf("decompressing: %w", err)
-		}
-		if data, err = io.ReadAll(io.LimitReader(z, MaxDump+1)); err != nil {
-			return nil, fmt.Errorf("decompressing: %w", err)
+		var err error
+		if data, err = bounded.Gunzip(data, MaxDump); err != nil {
+			return nil, err
 		}
 	}
 	if len(data) > MaxDump {
-		return nil, ErrTooLarge
+		return nil, &bounded.TooLargeError{Limit: MaxDump}
 	}
 	docs, err := documents(data)
 	if err != nil {

@@ -8,6 +8,8 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+
+	"github.com/nodetrust/nodetrust/internal/bounded"
 )
 
 // maxPacked is how many compressed packets may be inside of each other.
@@ -87,13 +89,11 @@ func (e *exposing) unpack(body []byte, depth int) error {
 	if err != nil {
 		return err
 	}
-	b, err := io.ReadAll(io.LimitReader(in, int64(e.left)+1))
+	b, err := bounded.Read(in, int64(e.left))
 	if err != nil {
 		return err
 	}
-	if e.left -= len(b); e.left < 0 {
-		return fmt.Errorf("holds more than %d bytes when it is unpacked", MaxFile)
-	}
+	e.left -= len(b)
 	return e.packets(b, depth+1)
 }
 

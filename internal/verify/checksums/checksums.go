@@ -19,8 +19,8 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-	"syscall"
 
+	"github.com/nodetrust/nodetrust/internal/bounded"
 	"github.com/nodetrust/nodetrust/internal/openpgp"
 	"github.com/nodetrust/nodetrust/internal/verdict"
 	"github.com/nodetrust/nodetrust/internal/verify/mechanism"
@@ -219,16 +219,11 @@ func hashFile(ctx context.Context, dir *os.Root, name, algorithm string, read fu
 	if err := ctx.Err(); err != nil {
 		return "", err
 	}
-	in, err := dir.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0) // a pipe must not be waited for
+	in, err := bounded.OpenRegular(dir.OpenFile, name)
 	if err != nil {
 		return "", err
 	}
 	defer in.Close()
-	if st, err := in.Stat(); err != nil {
-		return "", err
-	} else if !st.Mode().IsRegular() {
-		return "", errors.New("is no regular file")
-	}
 	h := hashes()[algorithm]
 	buf := make([]byte, 1<<20)
 	for {
