@@ -474,7 +474,8 @@ func TestRolloutStatus_outdated(t *testing.T) {
 	l := newRolloutLab(t)
 	l.objects[machineConfigs+"01-worker-container-runtime"].(map[string]any)["spec"].(map[string]any)["config"] = policyOnly(`%7B%22default%22%3A%5B%7B%22type%22%3A%22insecureAcceptAnything%22%7D%5D%7D`)
 	digest := func(text string) string { return fmt.Sprintf("sha256:%x", sha256.Sum256([]byte(text))) }
-	annotations := l.objects[machineConfigs+"51-worker-corp"].(map[string]any)["metadata"].(map[string]any)["annotations"].(map[string]any)
+	meta := l.objects[machineConfigs+"51-worker-corp"].(map[string]any)["metadata"].(map[string]any)
+	annotations := meta["annotations"].(map[string]any)
 	annotations["nodetrust.io/config"], annotations["nodetrust.io/merged-from"] = "corp", "01-worker-container-runtime"
 	annotations["nodetrust.io/merged"] = digest(`{"default":[{"type":"insecureAcceptAnything"}]}`)
 	if out, errs, code := l.run(t, "--config", l.trust); code != 0 || strings.Contains(out, "outdated") {

@@ -154,7 +154,9 @@ func TestHost(t *testing.T) {
 			"error /etc/containers/policy.json:1 missing-default", false,
 		},
 		{"lookaside of a parent", func(root string) {
-			write(t, root, map[string]string{"etc/containers/registries.d/corp.yaml": "default-docker:\n  lookaside: https://example.com/sigs\n"})
+			write(t, root, map[string]string{
+				"etc/containers/registries.d/corp.yaml": "default-docker:\n  lookaside: https://example.com/sigs\n",
+			})
 		}, "", true},
 		{"lookaside of a part", func(root string) {
 			write(t, root, map[string]string{"etc/containers/registries.d/corp.yaml": "docker:\n  example.com/team/app:\n    lookaside: https://example.com/sigs\n"})

@@ -77,7 +77,8 @@ func (t *Tree) Signatures(repository, d string) ([][]byte, error) {
 	}
 	var out [][]byte
 	for n := 1; n <= verify.MaxSignatures; n++ {
-		b, err := bounded.ReadRegular(t.root.OpenFile, path.Join(dir, fmt.Sprintf("signature-%d", n)), verify.MaxSignatureSize)
+		b, err := bounded.ReadRegular(t.root.OpenFile, path.Join(dir, fmt.Sprintf("signature-%d", n)),
+			verify.MaxSignatureSize)
 		if errors.Is(err, fs.ErrNotExist) {
 			break
 		}

@@ -1,5 +1,6 @@
-// Package ref takes references of images apart as text: "registry.example:5000/team/app:v1@sha256:…" has a host, a name,
-// a tag and a digest. It checks nothing and normalises nothing: "app:v1" has the name "app", and the host "app".
+// Package ref takes references of images apart as text: "registry.example:5000/team/app:v1@sha256:…" has a host, a
+// name, a tag and a digest. It checks nothing and normalises nothing: "app:v1" has the name "app", and the host
+// "app".
 //
 // github.com/distribution/reference does more: it refuses what is no valid reference, and puts docker.io before short
 // names. Statuses of pods and scopes of policies hold names of both kinds, which must stay as they were written.

@@ -646,7 +646,8 @@ func TestVerify_genuine(t *testing.T) {
 			t.Errorf("%s by %s: %+v", test.release, test.keys, r)
 		}
 	}
-	if r := judge(release, "RPM-GPG-KEY-redhat9-release"); r.Verifiers[0].Signer != "567E347AD0044ADE55BA8A5F199E2F91FD431D51" {
+	const redHat = "567E347AD0044ADE55BA8A5F199E2F91FD431D51"
+	if r := judge(release, "RPM-GPG-KEY-redhat9-release"); r.Verifiers[0].Signer != redHat {
 		t.Errorf("%+v", r.Verifiers)
 	}
 }

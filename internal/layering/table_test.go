@@ -1,0 +1,404 @@
+package layering
+
+// table says of every package what it is about, and what it may import. Subject and Pure are written by hand; new
+// rows and the imports come from go test ./internal/layering -update, and the review of its difference.
+var table = []row{
+	{
+		Package: "agent",
+		Subject: "the loop of the resident",
+		Imports: []string{
+			"agent/child", "agent/disk", "agent/watch", "internal/bounded", "internal/desired",
+			"internal/judge", "internal/trust", "internal/verdict",
+		},
+		Modules: []string{
+			"golang.org/x/sys", "golang.org/x/time",
+		},
+	},
+	{
+		Package: "agent/child",
+		Subject: "the unprivileged, short-lived `nodetrust`",
+		Modules: []string{
+			"golang.org/x/sys",
+		},
+	},
+	{
+		Package: "agent/disk",
+		Subject: "compare and replace files below an `*os.Root`",
+		Imports: []string{
+			"internal/judge", "internal/trust",
+		},
+		Modules: []string{
+			"github.com/google/renameio/v2", "go.yaml.in/yaml/v3", "golang.org/x/sys",
+		},
+	},
+	{
+		Package: "agent/node",
+		Subject: "annotations of the own node",
+		Imports: []string{
+			"internal/judge",
+		},
+		Modules: []string{
+			"k8s.io/apimachinery", "k8s.io/client-go",
+		},
+	},
+	{
+		Package: "agent/watch",
+		Subject: "hints that something changed",
+		Modules: []string{
+			"github.com/fsnotify/fsnotify", "golang.org/x/sys",
+		},
+	},
+	{
+		Package: "cmd/nodetrust",
+		Subject: "the CLI, one file a command",
+		Imports: []string{
+			"internal/audit", "internal/audit/cache", "internal/audit/page", "internal/audit/sources",
+			"internal/bounded", "internal/cluster", "internal/cluster/mco", "internal/cluster/rollout",
+			"internal/cri", "internal/desired", "internal/judge", "internal/lint", "internal/lookaside",
+			"internal/openpgp", "internal/openpgp/key", "internal/outside", "internal/probe", "internal/ref",
+			"internal/release", "internal/strength", "internal/trust", "internal/verdict", "internal/verify",
+			"internal/verify/checksums", "internal/verify/detached", "internal/verify/hostfs",
+			"internal/verify/mechanism", "internal/verify/registriesd", "render", "templates",
+		},
+		Modules: []string{
+			"github.com/google/renameio/v2", "github.com/spf13/cobra", "github.com/spf13/pflag",
+			"go.yaml.in/yaml/v3", "golang.org/x/term",
+		},
+	},
+	{
+		Package: "cmd/nodetrust-agent",
+		Subject: "flags and wiring of the agent",
+		Imports: []string{
+			"agent", "agent/child", "agent/node", "internal/judge",
+		},
+	},
+	{
+		Package: "deploy/sbom",
+		Subject: "what is linked into a program, read out of the program itself, as SPDX",
+	},
+	{
+		Package: "hack/brief",
+		Subject: "of the output of `go test -json` what a reader wants",
+	},
+	{
+		Package: "hack/outdated",
+		Subject: "`make outdated`: newer releases of Go and of the modules that security rests on",
+	},
+	{
+		Package: "hack/readers",
+		Subject: "`make readers`: what old versions of the image library load, recorded anew",
+		Imports: []string{
+			"internal/fixture",
+		},
+	},
+	{
+		Package: "hack/vuln",
+		Subject: "`make vuln`: govulncheck, with what it says in one table",
+	},
+	{
+		Package: "internal/audit",
+		Subject: "images in use, each judged once; what they need; the report",
+		Pure:    true,
+		Imports: []string{
+			"internal/outside", "internal/ref", "internal/verdict",
+		},
+	},
+	{
+		Package: "internal/audit/cache",
+		Subject: "verdicts kept from one audit to the next",
+		Imports: []string{
+			"internal/verdict",
+		},
+	},
+	{
+		Package: "internal/audit/page",
+		Subject: "the report as one page of HTML",
+		Pure:    true,
+		Imports: []string{
+			"internal/audit", "internal/verdict",
+		},
+	},
+	{
+		Package: "internal/audit/sources",
+		Subject: "images in use: of a cluster, a CRI runtime, static pods, podman, a catalog",
+		Imports: []string{
+			"internal/audit", "internal/bounded", "internal/cluster", "internal/cri", "internal/outside",
+			"internal/ref",
+		},
+		Modules: []string{
+			"go.yaml.in/yaml/v3", "google.golang.org/grpc", "k8s.io/cri-api",
+		},
+	},
+	{
+		Package: "internal/bounded",
+		Subject: "files and streams read whole, up to a limit",
+	},
+	{
+		Package: "internal/cluster",
+		Subject: "what the CLI reads from a cluster: agents' reports, whether agents are alive, rollouts",
+		Imports: []string{
+			"internal/bounded", "internal/cluster/mco", "internal/cluster/rollout", "internal/desired",
+			"internal/judge", "internal/ref", "internal/trust",
+		},
+		Modules: []string{
+			"github.com/opencontainers/go-digest", "k8s.io/apimachinery", "k8s.io/client-go",
+		},
+	},
+	{
+		Package: "internal/cluster/mco",
+		Subject: "what the Machine Config Operator makes of a pool's MachineConfigs, from a dump",
+		Pure:    true,
+		Imports: []string{
+			"internal/bounded", "internal/desired", "internal/strength", "internal/trust",
+		},
+		Modules: []string{
+			"go.yaml.in/yaml/v3",
+		},
+	},
+	{
+		Package: "internal/cluster/rollout",
+		Subject: "whether a MachineConfig has reached a pool's nodes and is enforced there, from what was read",
+		Pure:    true,
+		Imports: []string{
+			"internal/judge", "internal/trust",
+		},
+	},
+	{
+		Package: "internal/cri",
+		Subject: "the connection to a runtime's socket",
+		Modules: []string{
+			"google.golang.org/grpc",
+		},
+	},
+	{
+		Package: "internal/desired",
+		Subject: "what render wrote, read back",
+		Imports: []string{
+			"internal/bounded", "internal/trust",
+		},
+		Modules: []string{
+			"github.com/coreos/ignition/v2", "github.com/coreos/vcontext",
+			"github.com/vincent-petithory/dataurl", "go.yaml.in/yaml/v3",
+		},
+	},
+	{
+		Package: "internal/fixture",
+		Subject: "keys, signatures, registry and lookaside for tests",
+		Modules: []string{
+			"github.com/google/go-containerregistry",
+		},
+	},
+	{
+		Package: "internal/judge",
+		Subject: "differences + canaries → state",
+		Pure:    true,
+		Imports: []string{
+			"internal/outside", "internal/verdict",
+		},
+	},
+	{
+		Package: "internal/layering",
+		Subject: "tests alone: who may import what, the walks of this page, the width of lines",
+	},
+	{
+		Package: "internal/lint",
+		Subject: "findings about files, and whether a reader loads them",
+		Imports: []string{
+			"internal/bounded", "internal/cluster/mco", "internal/desired", "internal/openpgp/key",
+			"internal/outside", "internal/strength", "internal/trust", "internal/verify",
+			"internal/verify/hostfs", "internal/verify/registriesd",
+		},
+		Modules: []string{
+			"github.com/BurntSushi/toml", "github.com/opencontainers/go-digest", "go.yaml.in/yaml/v3",
+		},
+	},
+	{
+		Package: "internal/lookaside",
+		Subject: "signatures collected for nodes without a network, and whether they are enough",
+		Imports: []string{
+			"internal/bounded", "internal/ref", "internal/release", "internal/verdict", "internal/verify",
+			"internal/verify/mechanism",
+		},
+		Modules: []string{
+			"github.com/opencontainers/go-digest",
+		},
+	},
+	{
+		Package: "internal/openpgp",
+		Subject: "what OpenPGP signatures claim of themselves; nothing is judged",
+		Pure:    true,
+		Imports: []string{
+			"internal/bounded",
+		},
+		Modules: []string{
+			"github.com/ProtonMail/go-crypto", "github.com/opencontainers/go-digest",
+		},
+	},
+	{
+		Package: "internal/openpgp/key",
+		Subject: "key files: what public keys are in them",
+		Pure:    true,
+		Imports: []string{
+			"internal/bounded",
+		},
+	},
+	{
+		Package: "internal/outside",
+		Subject: "text from servers, files and clusters on its way to a terminal, a report or a message: printable, bounded, without secrets",
+		Pure:    true,
+	},
+	{
+		Package: "internal/probe",
+		Subject: "canaries through the node's runtime and through `verify`",
+		Imports: []string{
+			"internal/bounded", "internal/cri", "internal/judge", "internal/outside", "internal/ref",
+			"internal/trust", "internal/verdict",
+		},
+		Modules: []string{
+			"golang.org/x/sys", "google.golang.org/grpc", "k8s.io/cri-api",
+		},
+	},
+	{
+		Package: "internal/ref",
+		Subject: "references of images taken apart as text",
+		Pure:    true,
+	},
+	{
+		Package: "internal/release",
+		Subject: "OpenShift releases: signature stores, and what a release image vouches for",
+		Imports: []string{
+			"internal/bounded", "internal/openpgp", "internal/ref", "internal/trust", "internal/verdict",
+			"internal/verify", "internal/verify/detached", "internal/verify/hostfs",
+			"internal/verify/registriesd",
+		},
+		Modules: []string{
+			"github.com/opencontainers/go-digest", "go.yaml.in/yaml/v3",
+		},
+	},
+	{
+		Package: "internal/strength",
+		Subject: "what policies demand: compared, and merged",
+		Pure:    true,
+		Imports: []string{
+			"internal/openpgp/key", "internal/trust",
+		},
+	},
+	{
+		Package: "internal/trust",
+		Subject: "the trust config: schema, parsing, validation, readers, file set, digest",
+		Pure:    true,
+		Imports: []string{
+			"internal/bounded", "internal/openpgp/key", "internal/verdict", "templates",
+		},
+		Modules: []string{
+			"go.yaml.in/yaml/v3",
+		},
+	},
+	{
+		Package: "internal/verdict",
+		Subject: "the answers, as data",
+		Pure:    true,
+	},
+	{
+		Package: "internal/verify",
+		Subject: "image + policy → verdict. With what is below it the only importer of the image library",
+		Imports: []string{
+			"internal/openpgp", "internal/openpgp/key", "internal/outside", "internal/trust",
+			"internal/verdict", "internal/verify/fetch", "internal/verify/hostfs",
+			"internal/verify/hostlimit", "internal/verify/mechanism", "internal/verify/registriesd",
+			"internal/verify/secondlook", "internal/verify/traffic",
+		},
+		Modules: []string{
+			"github.com/BurntSushi/toml", "github.com/docker/distribution",
+			"github.com/opencontainers/go-digest", "go.podman.io/image/v5",
+		},
+	},
+	{
+		Package: "internal/verify/checksums",
+		Subject: "signed lists of checksums, and the files that they name",
+		Imports: []string{
+			"internal/bounded", "internal/openpgp", "internal/verdict", "internal/verify/mechanism",
+		},
+	},
+	{
+		Package: "internal/verify/detached",
+		Subject: "one signature file, judged without an image",
+		Imports: []string{
+			"internal/openpgp", "internal/openpgp/key", "internal/verdict", "internal/verify",
+			"internal/verify/mechanism",
+		},
+		Modules: []string{
+			"github.com/opencontainers/go-digest", "go.podman.io/image/v5",
+		},
+	},
+	{
+		Package: "internal/verify/fetch",
+		Subject: "manifests and signatures of many images, read as the image library does",
+		Imports: []string{
+			"internal/openpgp", "internal/outside", "internal/verify/hostfs", "internal/verify/hostlimit",
+			"internal/verify/registriesd", "internal/verify/traffic",
+		},
+		Modules: []string{
+			"github.com/docker/distribution", "github.com/opencontainers/go-digest", "go.podman.io/image/v5",
+		},
+	},
+	{
+		Package: "internal/verify/hostfs",
+		Subject: "files below the root directory of a host, links followed as there",
+	},
+	{
+		Package: "internal/verify/hostlimit",
+		Subject: "requests to HTTP hosts: bounded, with pauses where a host asks for one, nothing twice",
+	},
+	{
+		Package: "internal/verify/mechanism",
+		Subject: "the OpenPGP mechanism of this build, gpg or pure Go: what it says of a signature, and why; sets of keys that are imported once",
+		Imports: []string{
+			"internal/openpgp", "internal/openpgp/key", "internal/verdict",
+		},
+		Modules: []string{
+			"github.com/ProtonMail/go-crypto", "github.com/proglottis/gpgme", "go.podman.io/image/v5",
+		},
+	},
+	{
+		Package: "internal/verify/mutation",
+		Subject: "tests alone: mutants of honest images before the image library, `verify` and `audit`",
+	},
+	{
+		Package: "internal/verify/registriesd",
+		Subject: "what registries.d says, and whether the image library loads it",
+		Imports: []string{
+			"internal/verify/hostfs",
+		},
+		Modules: []string{
+			"go.podman.io/image/v5", "go.yaml.in/yaml/v3",
+		},
+	},
+	{
+		Package: "internal/verify/secondlook",
+		Subject: "an accepted image looked at once more, by rules written down a second time",
+		Pure:    true,
+	},
+	{
+		Package: "internal/verify/traffic",
+		Subject: "what the image library asks of the network: seen, and bounded",
+		Modules: []string{
+			"github.com/sirupsen/logrus", "go.podman.io/image/v5", "golang.org/x/sys",
+		},
+	},
+	{
+		Package: "render",
+		Subject: "file set → Butane, MachineConfig, Ignition, ConfigMap, host bundle",
+		Pure:    true,
+		Imports: []string{
+			"internal/desired", "internal/trust", "templates",
+		},
+		Modules: []string{
+			"github.com/coreos/butane", "go.yaml.in/yaml/v3",
+		},
+	},
+	{
+		Package: "templates",
+		Subject: "embedded frames, comments, presets, the canary key",
+	},
+}
