@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -33,8 +34,9 @@ const (
 		"@registry.example/ token=" + hostileToken + " "
 )
 
-// hostile is all of that, and 4 MiB more.
-var hostile = tricks + credentials + strings.Repeat("[", 4<<20)
+// hostileText is all of that, and 4 MiB more. It is no variable: the test binary is also the program of the scripts,
+// which starts hundreds of times.
+func hostileText() string { return tricks + credentials + strings.Repeat("[", 4<<20) }
 
 // hostileWorld holds servers and files that are made to do harm.
 type hostileWorld struct {
@@ -47,6 +49,7 @@ type hostileWorld struct {
 
 func newHostileWorld(t *testing.T) *hostileWorld {
 	w := &hostileWorld{Parts: fixture.Parts{TB: t}, T: t, dir: t.TempDir()}
+	hostile := hostileText()
 	text := quoted(hostile)
 	server := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		switch {
@@ -130,7 +133,7 @@ func hostileRows(w *hostileWorld) map[string]hostileRow {
 	keyPath := w.file("keypath.json", `{"default":[{"type":"signedBy","keyType":"GPGKeys","keyPath":`+
 		quoted("/"+names)+`}]}`)
 	badType := w.file("type.json", `{"default":[{"type":`+quoted(names)+`}]}`)
-	garbage := w.file("garbage.json", hostile)
+	garbage := w.file("garbage.json", hostileText())
 	trust := w.file("trust.yaml", `{apiVersion: nodetrust.io/v1alpha1, kind: TrustConfig, metadata: {name: `+quoted(names)+
 		`}, spec: {pools: [`+quoted(tricks)+`], default: accept, `+
 		quoted(marker+"\x1b\u202e")+`: 1, registries: [{scope: `+quoted(names)+`, require: accept, because: `+
@@ -294,6 +297,7 @@ func hostileRows(w *hostileWorld) map[string]hostileRow {
 func TestOutside(t *testing.T) {
 	w := newHostileWorld(t)
 	rows := hostileRows(w)
+	hostile := hostileText()
 	root := newRoot()
 	root.InitDefaultHelpCmd()
 	root.InitDefaultCompletionCmd()
@@ -383,6 +387,19 @@ func (w *hostileWorld) harmless(t *testing.T, args []string, stdin string) (said
 		said = said || strings.Contains(text, marker)
 	}
 	return said
+}
+
+// TestOutside_command: looking for the command that may have been meant takes no table of the argument's size.
+func TestOutside_command(t *testing.T) {
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	if err := knownCommand(newRoot(), []string{hostileText()}); err == nil {
+		t.Error("the command is known")
+	}
+	runtime.ReadMemStats(&after)
+	if took := after.TotalAlloc - before.TotalAlloc; took > 128<<20 {
+		t.Errorf("%d MiB for an argument of 4", took>>20)
+	}
 }
 
 // TestOutside_completion has a cluster whose pools have names that a shell must not get.

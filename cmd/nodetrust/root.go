@@ -187,6 +187,10 @@ func wrongArgs(c *cobra.Command, args []string) error {
 	return fmt.Errorf("given %s, want: %s", given, c.UseLine())
 }
 
+// maxMisspelled is the longest argument, in bytes, that may be a command misspelled. cobra compares with tables of the
+// argument's length times the name's: 4 MiB are seconds and gigabytes.
+const maxMisspelled = 64
+
 // knownCommand says that there is no command args[0] below c, and which may have been meant.
 func knownCommand(c *cobra.Command, args []string) error {
 	if len(args) == 0 {
@@ -194,6 +198,9 @@ func knownCommand(c *cobra.Command, args []string) error {
 	}
 	_, below, _ := strings.Cut(c.CommandPath()+" ", c.Root().CommandPath()+" ")
 	err := fmt.Errorf("unknown command %q", below+args[0])
+	if len(args[0]) > maxMisspelled {
+		return err
+	}
 	c.SuggestionsMinimumDistance = 2
 	if names := c.SuggestionsFor(args[0]); len(names) > 0 {
 		return withHint(usageErr(err), "did you mean "+c.CommandPath()+" "+strings.Join(names, " or ")+"?")
