@@ -17,9 +17,8 @@ BUILD := $(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)'
 GOFUMPT := mvdan.cc/gofumpt@v0.12.0
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.9.0
-
-# Of the unit tests' output only what a reader wants: failures, skips with their reasons, and the packages' lines.
-BRIEF := $(GO) run ./hack/brief
+# Of the unit tests' output only what a reader wants: the packages' lines, failures, skips with their reasons, the sum.
+GOTESTSUM := $(GO) run gotest.tools/gotestsum@v1.13.0 --format pkgname-and-test-fails --format-hide-empty-pkg --
 
 export NODETRUST_REALDATA
 
@@ -47,11 +46,11 @@ build-pure: ## bin/nodetrust-pure, without cgo: answers unknown where only gpgme
 test: test-unit test-pure e2e $(if $(filter all,$(NODETRUST_E2E)),cluster) ## all tests; as root they include a real CRI-O and podman, with NODETRUST_E2E=all a real cluster
 
 test-unit: deps-test ## unit tests; the agent's with the race detector
-	CGO_ENABLED=1 $(GO) test -timeout 30m -race -json ./agent/... | $(BRIEF)
-	CGO_ENABLED=1 $(GO) test -timeout 30m -json -tags '$(TAGS)' $$($(GO) list ./... | grep -v /agent) | $(BRIEF)
+	CGO_ENABLED=1 $(GOTESTSUM) -timeout 30m -race ./agent/...
+	CGO_ENABLED=1 $(GOTESTSUM) -timeout 30m -tags '$(TAGS)' $$($(GO) list ./... | grep -v /agent)
 
 test-pure: build-pure ## the pure-Go build and what it answers
-	CGO_ENABLED=0 $(GO) test -timeout 30m -json -tags '$(PURE_TAGS)' ./internal/verify/... | $(BRIEF)
+	CGO_ENABLED=0 $(GOTESTSUM) -timeout 30m -tags '$(PURE_TAGS)' ./internal/verify/...
 
 e2e: deps-test ## the tests of the whole, with real runtimes (root; CRI-O is built once and cached)
 	cd e2e && $(GO) vet ./... && $(GO) test -v -count=1 -timeout 60m $(E2EFLAGS) . ./lab ./differential

@@ -77,10 +77,6 @@ var table = []row{
 		Subject: "what is linked into a program, read out of the program itself, as SPDX",
 	},
 	{
-		Package: "hack/brief",
-		Subject: "of the output of `go test -json` what a reader wants",
-	},
-	{
 		Package: "hack/outdated",
 		Subject: "`make outdated`: newer releases of Go and of the modules that security rests on",
 	},
