@@ -19,9 +19,9 @@ func TestTamper(t *testing.T) {
 	a := w.startAgent()
 	a.settle("Enforced")
 
-	deeds, err := tamper.Deeds(tamper.Host{Root: w.node.Root, Key: keyPath, Rebind: w.node.Rebind})
+	tamperings, err := tamper.Tamperings(tamper.Host{Root: w.node.Root, Key: keyPath, Rebind: w.node.Rebind})
 	must(t, err)
-	for _, d := range deeds {
+	for _, d := range tamperings {
 		t.Run(d.Name, func(t *testing.T) {
 			sub := a.as(t)
 			mark := a.mark()

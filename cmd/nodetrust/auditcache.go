@@ -75,7 +75,7 @@ type keptVerdicts struct {
 
 func (k *keptVerdicts) Get(ctx context.Context, name string) (verdict.Verdict, bool) {
 	v, ok := k.Cache.Get(name)
-	if !ok || !strings.Contains(name, "@") && !k.session.Points(ctx, name, v) {
+	if !ok || !strings.Contains(name, "@") && !k.session.StillCurrent(ctx, name, v) {
 		return verdict.Verdict{}, false
 	}
 	return v, true

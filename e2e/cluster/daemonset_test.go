@@ -43,10 +43,10 @@ func TestDaemonSet(t *testing.T) {
 	})
 
 	t.Run("tampering", func(t *testing.T) {
-		deeds, err := tamper.Deeds(tamper.Host{Root: one.Root, Key: KeyPath, Rebind: one.Rebind})
+		tamperings, err := tamper.Tamperings(tamper.Host{Root: one.Root, Key: KeyPath, Rebind: one.Rebind})
 		must(t, err)
 		quiet, before := on[two.Name].mark(), snapshot(t, two, "etc", "root")
-		for _, d := range deeds {
+		for _, d := range tamperings {
 			t.Run(d.Name, func(t *testing.T) { live(t, on[one.Name], one.Name, d) })
 		}
 		judges(t, one, c.Signed, true)
@@ -95,9 +95,9 @@ func TestDaemonSet(t *testing.T) {
 	})
 }
 
-// live does a deed on a node whose agent runs: it must be told on the Node, and healed unless it isn't the agent's to
-// heal.
-func live(t *testing.T, on *reports, node string, d tamper.Deed) {
+// live does a tampering on a node whose agent runs: it must be told on the Node, and healed unless it isn't the
+// agent's to heal.
+func live(t *testing.T, on *reports, node string, d tamper.Tampering) {
 	mark := on.mark()
 	must(t, d.Do())
 	undone := d.Undo == nil

@@ -22,8 +22,8 @@ type Host struct {
 	Rebind func() error
 }
 
-// Deed is one tampering.
-type Deed struct {
+// Tampering is one change to a host that the agent must see.
+type Tampering struct {
 	Name string
 	// Path and Kind are the difference as the agent names it.
 	Path, Kind string
@@ -43,8 +43,8 @@ const (
 	policy     = containers + "/policy.json"
 )
 
-// Deeds are all tamperings for a host whose files are as desired now, with one file in registries.d.
-func Deeds(h Host) ([]Deed, error) {
+// Tamperings are all tamperings for a host whose files are as desired now, with one file in registries.d.
+func Tamperings(h Host) ([]Tampering, error) {
 	at := func(path string) string { return filepath.Join(h.Root, path) }
 	found, err := filepath.Glob(at(containers + "/registries.d/*.yaml"))
 	if err != nil {
@@ -71,7 +71,7 @@ func Deeds(h Host) ([]Deed, error) {
 	}
 	loose := func(path string) error { return os.WriteFile(path, []byte(AcceptAnything), 0o644) }
 
-	deeds := []Deed{
+	tamperings := []Tampering{
 		{
 			Name: "policy.json overwritten in place", Path: policy, Kind: "content",
 			Do: func() error { return write(policy, AcceptAnything) },
@@ -150,8 +150,8 @@ func Deeds(h Host) ([]Deed, error) {
 			Undo: func() error { return os.WriteFile(at(h.Key), key, 0o644) },
 		},
 	}
-	for i := range deeds {
-		d := &deeds[i]
+	for i := range tamperings {
+		d := &tamperings[i]
 		d.root = h.Root
 		if d.Undo != nil {
 			continue
@@ -160,7 +160,7 @@ func Deeds(h Host) ([]Deed, error) {
 			return nil, err
 		}
 	}
-	return deeds, nil
+	return tamperings, nil
 }
 
 // exchange swaps what two names stand for, in one step: the agent would see, and heal, what lies between two steps.
@@ -168,8 +168,8 @@ func exchange(a, b string) error {
 	return unix.Renameat2(unix.AT_FDCWD, a, unix.AT_FDCWD, b, unix.RENAME_EXCHANGE)
 }
 
-// Healed says how the file that the agent must heal is not as it was before all deeds.
-func (d Deed) Healed() error { return Whole(filepath.Join(d.root, d.Path), d.want) }
+// Healed says how the file that the agent must heal is not as it was before all tamperings.
+func (d Tampering) Healed() error { return Whole(filepath.Join(d.root, d.Path), d.want) }
 
 // Whole says how a file is not what an agent writes with that content.
 func Whole(path string, want []byte) error {

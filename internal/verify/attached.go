@@ -38,11 +38,11 @@ func (e *evaluation) attachments(ctx context.Context) (a attached) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, attachedTimeout)
 	defer cancel()
-	if status, _, err := src.Beside(ctx, maxAttached, acceptAttached, "manifests", attachmentTag(e.v.Digest)); err == nil {
+	if status, _, err := src.Get(ctx, maxAttached, acceptAttached, "manifests", attachmentTag(e.v.Digest)); err == nil {
 		a.asked, a.cosign = true, status == http.StatusOK
 	}
 	for _, path := range [][]string{{"referrers", e.v.Digest}, {"manifests", strings.Replace(e.v.Digest, ":", "-", 1)}} {
-		status, body, err := src.Beside(ctx, maxAttached, acceptAttached, path...)
+		status, body, err := src.Get(ctx, maxAttached, acceptAttached, path...)
 		if err != nil || status != http.StatusOK {
 			continue
 		}

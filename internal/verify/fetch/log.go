@@ -18,7 +18,7 @@ type Kind int
 
 // A redirected request keeps its kind.
 const (
-	Other        Kind = iota // what Beside was asked for
+	Other        Kind = iota // what Get was asked for
 	Ping                     // whether there is a registry, and how it wants to be asked
 	Token                    // for the registry
 	Manifest                 // of the image: of its index, or of an instance

@@ -136,9 +136,9 @@ func (s *Source) readManifest(ctx context.Context, tagOrDigest string) ([]byte, 
 	return blob, contentType, nil
 }
 
-// Beside asks the registry for something of the repository, of at most limit bytes: status and body are what it
+// Get asks the registry for something of the repository, of at most limit bytes: status and body are what it
 // answers.
-func (s *Source) Beside(ctx context.Context, limit int, accept string, path ...string) (status int, body []byte,
+func (s *Source) Get(ctx context.Context, limit int, accept string, path ...string) (status int, body []byte,
 	err error,
 ) {
 	body, _, err = s.api(as(ctx, Other), strings.Join(path, "/"), limit, http.Header{"Accept": {accept}})
