@@ -22,10 +22,10 @@ import (
 	"github.com/nodetrust/nodetrust/internal/cluster"
 	"github.com/nodetrust/nodetrust/internal/cluster/mco"
 	"github.com/nodetrust/nodetrust/internal/desired"
+	"github.com/nodetrust/nodetrust/internal/hostfs"
 	"github.com/nodetrust/nodetrust/internal/lint"
 	"github.com/nodetrust/nodetrust/internal/trust"
 	"github.com/nodetrust/nodetrust/internal/verify"
-	"github.com/nodetrust/nodetrust/internal/verify/hostfs"
 )
 
 // maxPolicy bounds what may be a policy.json, or a single object of Kubernetes.

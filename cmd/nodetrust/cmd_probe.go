@@ -15,13 +15,13 @@ import (
 
 	"github.com/nodetrust/nodetrust/internal/bounded"
 	"github.com/nodetrust/nodetrust/internal/desired"
+	"github.com/nodetrust/nodetrust/internal/hostfs"
 	"github.com/nodetrust/nodetrust/internal/judge"
 	"github.com/nodetrust/nodetrust/internal/lint"
 	"github.com/nodetrust/nodetrust/internal/probe"
 	"github.com/nodetrust/nodetrust/internal/trust"
 	"github.com/nodetrust/nodetrust/internal/verdict"
 	"github.com/nodetrust/nodetrust/internal/verify"
-	"github.com/nodetrust/nodetrust/internal/verify/hostfs"
 )
 
 // verifyTimeout bounds the library's judgement of one canary.

@@ -40,13 +40,13 @@ var borders = []struct {
 		[]string{
 			"internal/trust", "internal/openpgp/key", "render", "internal/judge", "internal/verdict", "internal/desired",
 			"internal/strength", "internal/cluster/mco", "internal/audit", "internal/audit/cache",
-			"internal/audit/page", "internal/verify/hostfs", "internal/openpgp", "internal/verify/hostlimit",
+			"internal/audit/page", "internal/hostfs", "internal/openpgp", "internal/verify/hostlimit",
 		},
 		[]string{"go.podman.io/image", "google.golang.org/grpc"},
 	},
 	{
 		"files and packets are read without a network", cgoBuild,
-		[]string{"internal/verify/hostfs", "internal/openpgp"},
+		[]string{"internal/hostfs", "internal/openpgp"},
 		[]string{"net/http", "os/exec"},
 	},
 	{

@@ -54,10 +54,10 @@ var table = []row{
 		Imports: []string{
 			"internal/audit", "internal/audit/cache", "internal/audit/page", "internal/audit/sources",
 			"internal/bounded", "internal/cluster", "internal/cluster/mco", "internal/cluster/rollout",
-			"internal/cri", "internal/desired", "internal/judge", "internal/lint", "internal/lookaside",
-			"internal/openpgp", "internal/openpgp/key", "internal/outside", "internal/probe", "internal/ref",
-			"internal/release", "internal/strength", "internal/trust", "internal/verdict", "internal/verify",
-			"internal/verify/checksums", "internal/verify/detached", "internal/verify/hostfs",
+			"internal/cri", "internal/desired", "internal/hostfs", "internal/judge", "internal/lint",
+			"internal/lookaside", "internal/openpgp", "internal/openpgp/key", "internal/outside",
+			"internal/probe", "internal/ref", "internal/release", "internal/strength", "internal/trust",
+			"internal/verdict", "internal/verify", "internal/verify/checksums", "internal/verify/detached",
 			"internal/verify/mechanism", "internal/verify/registriesd", "render", "templates",
 		},
 		Modules: []string{
@@ -185,6 +185,10 @@ var table = []row{
 		},
 	},
 	{
+		Package: "internal/hostfs",
+		Subject: "files below the root directory of a host, links followed as there",
+	},
+	{
 		Package: "internal/judge",
 		Subject: "differences + canaries → state",
 		Pure:    true,
@@ -200,9 +204,9 @@ var table = []row{
 		Package: "internal/lint",
 		Subject: "findings about files, and whether a reader loads them",
 		Imports: []string{
-			"internal/bounded", "internal/cluster/mco", "internal/desired", "internal/openpgp/key",
-			"internal/outside", "internal/strength", "internal/trust", "internal/verify",
-			"internal/verify/hostfs", "internal/verify/registriesd",
+			"internal/bounded", "internal/cluster/mco", "internal/desired", "internal/hostfs",
+			"internal/openpgp/key", "internal/outside", "internal/strength", "internal/trust",
+			"internal/verify", "internal/verify/registriesd",
 		},
 		Modules: []string{
 			"github.com/BurntSushi/toml", "github.com/opencontainers/go-digest", "go.yaml.in/yaml/v3",
@@ -263,9 +267,8 @@ var table = []row{
 		Package: "internal/release",
 		Subject: "OpenShift releases: signature stores, and what a release image vouches for",
 		Imports: []string{
-			"internal/bounded", "internal/openpgp", "internal/ref", "internal/trust", "internal/verdict",
-			"internal/verify", "internal/verify/detached", "internal/verify/hostfs",
-			"internal/verify/registriesd",
+			"internal/bounded", "internal/hostfs", "internal/openpgp", "internal/ref", "internal/trust",
+			"internal/verdict", "internal/verify", "internal/verify/detached", "internal/verify/registriesd",
 		},
 		Modules: []string{
 			"github.com/opencontainers/go-digest", "go.yaml.in/yaml/v3",
@@ -299,10 +302,10 @@ var table = []row{
 		Package: "internal/verify",
 		Subject: "image + policy → verdict. With what is below it the only importer of the image library",
 		Imports: []string{
-			"internal/openpgp", "internal/openpgp/key", "internal/outside", "internal/trust",
-			"internal/verdict", "internal/verify/fetch", "internal/verify/hostfs",
-			"internal/verify/hostlimit", "internal/verify/mechanism", "internal/verify/registriesd",
-			"internal/verify/secondlook", "internal/verify/traffic",
+			"internal/hostfs", "internal/openpgp", "internal/openpgp/key", "internal/outside",
+			"internal/trust", "internal/verdict", "internal/verify/fetch", "internal/verify/hostlimit",
+			"internal/verify/mechanism", "internal/verify/registriesd", "internal/verify/secondlook",
+			"internal/verify/traffic",
 		},
 		Modules: []string{
 			"github.com/BurntSushi/toml", "github.com/docker/distribution",
@@ -331,16 +334,12 @@ var table = []row{
 		Package: "internal/verify/fetch",
 		Subject: "manifests and signatures of many images, read as the image library does",
 		Imports: []string{
-			"internal/openpgp", "internal/outside", "internal/verify/hostfs", "internal/verify/hostlimit",
+			"internal/hostfs", "internal/openpgp", "internal/outside", "internal/verify/hostlimit",
 			"internal/verify/registriesd", "internal/verify/traffic",
 		},
 		Modules: []string{
 			"github.com/docker/distribution", "github.com/opencontainers/go-digest", "go.podman.io/image/v5",
 		},
-	},
-	{
-		Package: "internal/verify/hostfs",
-		Subject: "files below the root directory of a host, links followed as there",
 	},
 	{
 		Package: "internal/verify/hostlimit",
@@ -364,7 +363,7 @@ var table = []row{
 		Package: "internal/verify/registriesd",
 		Subject: "what registries.d says, and whether the image library loads it",
 		Imports: []string{
-			"internal/verify/hostfs",
+			"internal/hostfs",
 		},
 		Modules: []string{
 			"go.podman.io/image/v5", "go.yaml.in/yaml/v3",

@@ -8,8 +8,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/nodetrust/nodetrust/internal/hostfs"
 	"github.com/nodetrust/nodetrust/internal/trust"
-	"github.com/nodetrust/nodetrust/internal/verify/hostfs"
 )
 
 // Where the programs of a host lie that read policies, and by which name the table of readers knows them; "" is none.

@@ -9,8 +9,8 @@ import (
 
 	"github.com/BurntSushi/toml"
 
+	"github.com/nodetrust/nodetrust/internal/hostfs"
 	"github.com/nodetrust/nodetrust/internal/trust"
-	"github.com/nodetrust/nodetrust/internal/verify/hostfs"
 )
 
 // Where CRI-O's configuration lies. All files of the directory are read, in the order of their names, and the last

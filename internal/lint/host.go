@@ -8,9 +8,9 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/nodetrust/nodetrust/internal/hostfs"
 	"github.com/nodetrust/nodetrust/internal/strength"
 	"github.com/nodetrust/nodetrust/internal/trust"
-	"github.com/nodetrust/nodetrust/internal/verify/hostfs"
 )
 
 // Where a root process of a host looks for what is its own. trust.Places says which places count for which reader.

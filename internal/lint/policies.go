@@ -8,8 +8,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/nodetrust/nodetrust/internal/hostfs"
 	"github.com/nodetrust/nodetrust/internal/trust"
-	"github.com/nodetrust/nodetrust/internal/verify/hostfs"
 )
 
 // Names of the policies of a host, in HostPolicy.Of. Those of namespaces are OfNamespace and the name, those of homes

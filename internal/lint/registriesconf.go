@@ -10,7 +10,7 @@ import (
 
 	"github.com/BurntSushi/toml"
 
-	"github.com/nodetrust/nodetrust/internal/verify/hostfs"
+	"github.com/nodetrust/nodetrust/internal/hostfs"
 )
 
 // Where registries.conf lies on a host, first found, and its drop-ins.

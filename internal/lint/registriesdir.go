@@ -9,7 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/nodetrust/nodetrust/internal/verify/hostfs"
+	"github.com/nodetrust/nodetrust/internal/hostfs"
 )
 
 // entry is what has the name of a registries.d file, and why it can't be read as one.

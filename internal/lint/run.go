@@ -16,8 +16,8 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/nodetrust/nodetrust/internal/bounded"
+	"github.com/nodetrust/nodetrust/internal/hostfs"
 	"github.com/nodetrust/nodetrust/internal/trust"
-	"github.com/nodetrust/nodetrust/internal/verify/hostfs"
 )
 
 // CurrentLibrary is the reader that is judged by really loading the files.

@@ -8,8 +8,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/nodetrust/nodetrust/internal/hostfs"
 	"github.com/nodetrust/nodetrust/internal/trust"
-	"github.com/nodetrust/nodetrust/internal/verify/hostfs"
 )
 
 // unitDirs hold systemd units and, below NAME.d, their drop-ins.

@@ -15,10 +15,10 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/nodetrust/nodetrust/internal/bounded"
+	"github.com/nodetrust/nodetrust/internal/hostfs"
 	"github.com/nodetrust/nodetrust/internal/openpgp"
 	"github.com/nodetrust/nodetrust/internal/verdict"
 	"github.com/nodetrust/nodetrust/internal/verify"
-	"github.com/nodetrust/nodetrust/internal/verify/hostfs"
 	"github.com/nodetrust/nodetrust/internal/verify/registriesd"
 )
 

@@ -17,8 +17,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/nodetrust/nodetrust/internal/hostfs"
 	"github.com/nodetrust/nodetrust/internal/openpgp/key"
-	"github.com/nodetrust/nodetrust/internal/verify/hostfs"
 	"github.com/nodetrust/nodetrust/internal/verify/mechanism"
 )
 

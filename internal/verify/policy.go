@@ -19,9 +19,9 @@ import (
 	"go.podman.io/image/v5/signature"
 	"go.podman.io/image/v5/types"
 
+	"github.com/nodetrust/nodetrust/internal/hostfs"
 	"github.com/nodetrust/nodetrust/internal/trust"
 	"github.com/nodetrust/nodetrust/internal/verdict"
-	"github.com/nodetrust/nodetrust/internal/verify/hostfs"
 	"github.com/nodetrust/nodetrust/internal/verify/mechanism"
 	"github.com/nodetrust/nodetrust/internal/verify/registriesd"
 )

@@ -21,7 +21,7 @@ import (
 	"go.podman.io/image/v5/pkg/tlsclientconfig"
 	"go.podman.io/image/v5/types"
 
-	"github.com/nodetrust/nodetrust/internal/verify/hostfs"
+	"github.com/nodetrust/nodetrust/internal/hostfs"
 	"github.com/nodetrust/nodetrust/internal/verify/hostlimit"
 	"github.com/nodetrust/nodetrust/internal/verify/registriesd"
 )

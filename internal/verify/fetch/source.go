@@ -19,8 +19,8 @@ import (
 	"go.podman.io/image/v5/manifest"
 	"go.podman.io/image/v5/types"
 
+	"github.com/nodetrust/nodetrust/internal/hostfs"
 	"github.com/nodetrust/nodetrust/internal/openpgp"
-	"github.com/nodetrust/nodetrust/internal/verify/hostfs"
 	"github.com/nodetrust/nodetrust/internal/verify/registriesd"
 )
 

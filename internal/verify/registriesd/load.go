@@ -12,7 +12,7 @@ import (
 	"go.podman.io/image/v5/docker"
 	"go.podman.io/image/v5/types"
 
-	"github.com/nodetrust/nodetrust/internal/verify/hostfs"
+	"github.com/nodetrust/nodetrust/internal/hostfs"
 )
 
 // LoadDirs asks the image library whether the registries.d directories load together. The first directory is of

@@ -12,7 +12,7 @@ import (
 	"go.podman.io/image/v5/types"
 	"go.yaml.in/yaml/v3"
 
-	"github.com/nodetrust/nodetrust/internal/verify/hostfs"
+	"github.com/nodetrust/nodetrust/internal/hostfs"
 )
 
 // DefaultLookaside is what the image library reads for root when no registries.d file names a lookaside.
