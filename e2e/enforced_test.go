@@ -36,8 +36,8 @@ func TestNotEnforced(t *testing.T) {
 		stop, start func()
 		reason      string
 	}{
-		{"dead lookaside", w.lookaside.Stop, func() { must(t, w.lookaside.Start()) }, "LookasideUnreachable"},
-		{"dead registry", w.registry.Stop, func() { must(t, w.registry.Start()) }, "RegistryUnreachable"},
+		{"dead lookaside", w.store.Lookaside.Stop, func() { must(t, w.store.Lookaside.Start()) }, "LookasideUnreachable"},
+		{"dead registry", w.store.Registry.Stop, func() { must(t, w.store.Registry.Start()) }, "RegistryUnreachable"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			a := a.as(t)

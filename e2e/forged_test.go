@@ -18,7 +18,7 @@ import (
 // signature's payload is the honest manifest; its layer is another image's, which the registry has.
 func (w *reasonWorld) forge(shape fixture.Shape, contentType, digest string) (body []byte) {
 	w.Helper()
-	must(w.T, w.unforged(func() error { _, err := w.registry.Push(w.repo(), "evil", "evil"); return err }))
+	must(w.T, w.unforged(func() error { _, err := w.store.Registry.Push(w.repo(), "evil", "evil"); return err }))
 	evil, err := fixture.Image("evil", "amd64")
 	must(w.T, err)
 	m, err := evil.Manifest()
@@ -33,10 +33,10 @@ func (w *reasonWorld) forge(shape fixture.Shape, contentType, digest string) (bo
 		Config: fixture.Blob{MediaType: string(m.Config.MediaType), Digest: m.Config.Digest.String(), Size: m.Config.Size},
 	})
 	must(w.T, err)
-	w.registry.Fault(func(rw http.ResponseWriter, r *http.Request) {
+	w.store.Registry.Fault(func(rw http.ResponseWriter, r *http.Request) {
 		at, ok := strings.CutPrefix(r.URL.Path, "/v2/"+w.repo()+"/manifests/")
 		if !ok || at != "v1" && at != digest {
-			w.registry.Serve(rw, r)
+			w.store.Registry.Serve(rw, r)
 			return
 		}
 		rw.Header()["Content-Type"] = nil
@@ -49,13 +49,13 @@ func (w *reasonWorld) forge(shape fixture.Shape, contentType, digest string) (bo
 }
 
 func (w *reasonWorld) unforged(f func() error) error {
-	w.registry.Fault(nil)
+	w.store.Registry.Fault(nil)
 	return f()
 }
 
 func (w *reasonWorld) get(path string) []byte {
 	w.Helper()
-	r, err := http.Get("http://" + w.registry.Host + path)
+	r, err := http.Get("http://" + w.store.Registry.Host + path)
 	must(w.T, err)
 	defer r.Body.Close()
 	b := make([]byte, 0, 4096)
@@ -88,11 +88,11 @@ func TestForged(t *testing.T) {
 			sub := *w
 			sub.T, sub.dir = t, filepath.Join(w.dir, fmt.Sprintf("forged%d", i))
 			must(t, os.MkdirAll(sub.dir, 0o755))
-			defer w.registry.Fault(nil)
+			defer w.store.Registry.Fault(nil)
 			ref, digest := sub.image()
 			sig, err := corp.Sign(digest, ref)
 			must(t, err)
-			must(t, sub.lookaside.Put(sub.repo(), digest, 1, sig))
+			must(t, sub.store.Lookaside.Put(sub.repo(), digest, 1, sig))
 			byDigest := strings.TrimSuffix(ref, ":v1") + "@" + digest
 			policy := sub.verify(ref, requirement(corp))
 			policy = policy[1 : len(policy)-1] // without command and image

@@ -107,7 +107,7 @@ func TestProvision(t *testing.T) {
 	// A new desired state is picked up without a restart.
 	mark := a.mark()
 	w.mountConfigMap(desired, w.render("configmap",
-		w.trustYAML("  - scope: "+w.registry.Host+"/closed\n    require: reject\n")))
+		w.trustYAML("  - scope: "+w.store.Registry.Host+"/closed\n    require: reject\n")))
 	next := a.await("Enforced with the new digest", mark,
 		func(n status) bool { return n.State == "Enforced" && n.Desired != s.Desired })
 	if next.Observed != next.Desired {

@@ -28,10 +28,9 @@ import (
 // reasonWorld is a registry and a lookaside, and the policies that judge what is in them.
 type reasonWorld struct {
 	*testing.T
-	registry  *fixture.Registry
-	lookaside *fixture.Lookaside
-	dir       string
-	keys      map[string]*fixture.Key
+	store *fixture.Store
+	dir   string
+	keys  map[string]*fixture.Key
 }
 
 // provoked is one way to a reason, through the built program.
@@ -89,8 +88,8 @@ func TestReasons(t *testing.T) {
 			sub := *w
 			sub.T, sub.dir = t, filepath.Join(w.dir, fmt.Sprint(i))
 			must(t, os.MkdirAll(sub.dir, 0o755))
-			defer w.registry.Fault(nil)
-			defer w.lookaside.Fault(nil)
+			defer w.store.Registry.Fault(nil)
+			defer w.store.Lookaside.Fault(nil)
 			args := c.prepare(&sub)
 			path := theLab.Programs.Nodetrust
 			if args[0] == pureGo {
@@ -173,12 +172,9 @@ func newReasonWorld(t *testing.T) *reasonWorld {
 	t.Helper()
 	w := &reasonWorld{T: t, dir: t.TempDir(), keys: map[string]*fixture.Key{"corp": corp, "stranger": stranger}}
 	var err error
-	w.registry, err = fixture.NewRegistry("127.0.0.1:0")
+	w.store, err = fixture.NewStore(filepath.Join(w.dir, "lookaside"))
 	must(t, err)
-	t.Cleanup(w.registry.Stop)
-	w.lookaside, err = fixture.NewLookaside("127.0.0.1:0", filepath.Join(w.dir, "lookaside"))
-	must(t, err)
-	t.Cleanup(w.lookaside.Stop)
+	t.Cleanup(w.store.Close)
 	w.keys["expired"], err = gpg.NewKey("expired", fixture.KeyOptions{FakedTime: "20200101T000000", Expire: "1y"})
 	must(t, err)
 	w.keys["revoked"], err = gpg.NewKey("revoked", fixture.KeyOptions{})
@@ -198,12 +194,12 @@ func (w *reasonWorld) write(name, content string) string {
 func (w *reasonWorld) image(signatures ...[]byte) (ref, digest string) {
 	w.Helper()
 	repo := w.repo()
-	digest, err := w.registry.Push(repo, "v1", repo)
+	digest, err := w.store.Registry.Push(repo, "v1", repo)
 	must(w.T, err)
 	for i, s := range signatures {
-		must(w.T, w.lookaside.Put(repo, digest, i+1, s))
+		must(w.T, w.store.Lookaside.Put(repo, digest, i+1, s))
 	}
-	return w.registry.Host + "/" + repo + ":v1", digest
+	return w.store.Registry.Host + "/" + repo + ":v1", digest
 }
 
 // repo is a repository of the case's own.
@@ -223,7 +219,7 @@ func (w *reasonWorld) signed(key *fixture.Key, digest, reference string, gpgArgs
 	}
 	b, err := key.SignBytes(fixture.Payload(d, reference), gpgArgs...)
 	must(w.T, err)
-	must(w.T, w.lookaside.Put(w.repo(), digest, 1, b))
+	must(w.T, w.store.Lookaside.Put(w.repo(), digest, 1, b))
 	return ref
 }
 
@@ -235,7 +231,7 @@ func requirement(k *fixture.Key) string {
 // given.
 func (w *reasonWorld) verify(ref, requirement string, registriesD ...string) []string {
 	w.Helper()
-	section := fmt.Sprintf("docker:\n  %s:\n    lookaside: %s\n", w.registry.Host, w.lookaside.URL())
+	section := fmt.Sprintf("docker:\n  %s:\n    lookaside: %s\n", w.store.Registry.Host, w.store.Lookaside.URL())
 	if len(registriesD) > 0 {
 		section = strings.Join(registriesD, "\n") + "\n"
 	}
@@ -249,7 +245,7 @@ func (w *reasonWorld) verify(ref, requirement string, registriesD ...string) []s
 
 func (w *reasonWorld) tag(tag string, img remote.Taggable) {
 	w.Helper()
-	ref, err := name.NewTag(w.registry.Host+"/"+w.repo()+":"+tag, name.Insecure)
+	ref, err := name.NewTag(w.store.Registry.Host+"/"+w.repo()+":"+tag, name.Insecure)
 	must(w.T, err)
 	must(w.T, remote.Put(ref, img))
 }
@@ -265,13 +261,13 @@ func answers(code int) http.HandlerFunc {
 
 // manifests answers requests for manifests with a status, and others as usual.
 func (w *reasonWorld) manifests(code int) {
-	w.registry.Fault(func(rw http.ResponseWriter, r *http.Request) {
+	w.store.Registry.Fault(func(rw http.ResponseWriter, r *http.Request) {
 		if strings.Contains(r.URL.Path, "/manifests/") {
 			rw.Header().Set("Retry-After", "0")
 			rw.WriteHeader(code)
 			return
 		}
-		w.registry.Serve(rw, r)
+		w.store.Registry.Serve(rw, r)
 	})
 }
 
@@ -288,12 +284,12 @@ func reasonCases() []provoked {
 			ref, d := w.image()
 			b, err := corp.Sign(d, ref)
 			must(w.T, err)
-			must(w.T, w.lookaside.Put(w.repo(), d, 1, []byte(strings.Replace(string(b), "atomic container",
+			must(w.T, w.store.Lookaside.Put(w.repo(), d, 1, []byte(strings.Replace(string(b), "atomic container",
 				"Atomic container", 1))))
 			return w.verify(ref, requirement(corp))
 		}, 3},
 		{"wrong identity", verdict.WrongIdentity, "", func(w *reasonWorld) []string {
-			return w.verify(w.signed(corp, "", w.registry.Host+"/team/else:v1"), requirement(corp))
+			return w.verify(w.signed(corp, "", w.store.Registry.Host+"/team/else:v1"), requirement(corp))
 		}, 3},
 		{"wrong digest", verdict.WrongDigest, "", func(w *reasonWorld) []string {
 			return w.verify(w.signed(corp, zero, ""),
@@ -333,7 +329,7 @@ func reasonCases() []provoked {
 			ref, d := w.image()
 			b, err := corp.Sign(d, ref)
 			must(w.T, err)
-			must(w.T, w.lookaside.Put(w.repo(), d, 1, b))
+			must(w.T, w.store.Lookaside.Put(w.repo(), d, 1, b))
 			w.forge(fixture.Schema1, "application/vnd.docker.distribution.manifest.v1+prettyjws", d)
 			return w.verify(ref, requirement(corp))
 		}, 3},
@@ -350,16 +346,16 @@ func reasonCases() []provoked {
 			return w.verify(w.signed(corp, "", ""), requirement(corp), "docker: {}")
 		}, 3},
 		{"misspelt key", verdict.NoSignature, verdict.WrongRegistriesKey, func(w *reasonWorld) []string {
-			return w.verify(w.signed(corp, "", ""), requirement(corp), "docker:", "  "+w.registry.Host+":",
-				"    lookasid: "+w.lookaside.URL())
+			return w.verify(w.signed(corp, "", ""), requirement(corp), "docker:", "  "+w.store.Registry.Host+":",
+				"    lookasid: "+w.store.Lookaside.URL())
 		}, 3},
 		{"only the index is signed", verdict.NoSignature, verdict.OnlyIndexSigned, func(w *reasonWorld) []string {
-			index, _, err := w.registry.PushIndex(w.repo(), "v1", w.repo(), "amd64", "arm64")
+			index, _, err := w.store.Registry.PushIndex(w.repo(), "v1", w.repo(), "amd64", "arm64")
 			must(w.T, err)
-			ref := w.registry.Host + "/" + w.repo() + ":v1"
+			ref := w.store.Registry.Host + "/" + w.repo() + ":v1"
 			b, err := corp.Sign(index, ref)
 			must(w.T, err)
-			must(w.T, w.lookaside.Put(w.repo(), index, 1, b))
+			must(w.T, w.store.Lookaside.Put(w.repo(), index, 1, b))
 			return w.verify(ref, requirement(corp))
 		}, 3},
 		{"attachments off", verdict.NoSignature, verdict.AttachmentsOff, func(w *reasonWorld) []string {
@@ -372,8 +368,8 @@ func reasonCases() []provoked {
 			w.tag(strings.Replace(d, ":", "-", 1), raw(
 				fmt.Sprintf(`{"schemaVersion":2,"mediaType":%q,"manifests":[{"mediaType":%q,"digest":%q,"size":2,"artifactType":"application/vnd.dev.sigstore.bundle.v0.3+json"}]}`,
 					types.OCIImageIndex, types.OCIManifestSchema1, d)))
-			return w.verify(ref, sigstore, "docker:", "  "+w.registry.Host+":", "    use-sigstore-attachments: true",
-				"    lookaside: "+w.lookaside.URL())
+			return w.verify(ref, sigstore, "docker:", "  "+w.store.Registry.Host+":", "    use-sigstore-attachments: true",
+				"    lookaside: "+w.store.Lookaside.URL())
 		}, 3},
 		{"another kind of signature", verdict.NoSignature, verdict.OtherKind, func(w *reasonWorld) []string {
 			ref, d := w.image()
@@ -386,20 +382,20 @@ func reasonCases() []provoked {
 		{"a mirror without signatures", verdict.NoSignature, verdict.MirrorUnsigned, func(w *reasonWorld) []string {
 			w.image()
 			conf := w.write("registries.conf", fmt.Sprintf(
-				"[[registry]]\nprefix = \"quay.example.com\"\nlocation = \"quay.example.com\"\n[[registry.mirror]]\nlocation = %q\ninsecure = true\n", w.registry.Host))
+				"[[registry]]\nprefix = \"quay.example.com\"\nlocation = \"quay.example.com\"\n[[registry.mirror]]\nlocation = %q\ninsecure = true\n", w.store.Registry.Host))
 			args := w.verify("quay.example.com/"+w.repo()+":v1", requirement(corp), "docker:", "  quay.example.com:",
-				"    lookaside: "+w.lookaside.URL())
+				"    lookaside: "+w.store.Lookaside.URL())
 			return append(args, "--registries-conf", conf)
 		}, 3},
 		{"a registry that serves signatures", verdict.NoSignature, verdict.RegistryServesNone, func(w *reasonWorld) []string {
 			ref := w.signed(corp, "", "")
-			w.registry.Fault(func(rw http.ResponseWriter, r *http.Request) {
+			w.store.Registry.Fault(func(rw http.ResponseWriter, r *http.Request) {
 				rw.Header().Set("X-Registry-Supports-Signatures", "1")
 				if strings.HasPrefix(r.URL.Path, "/extensions/") {
 					_, _ = rw.Write([]byte(`{"signatures":[]}`))
 					return
 				}
-				w.registry.Serve(rw, r)
+				w.store.Registry.Serve(rw, r)
 			})
 			return w.verify(ref, requirement(corp))
 		}, 3},
@@ -422,14 +418,14 @@ func reasonCases() []provoked {
 			return append([]string{"explain", "--offline"}, args[1:]...)
 		}, 4},
 		{"only the index has attachments", verdict.NoSignature, verdict.OnlyIndexSigned, func(w *reasonWorld) []string {
-			index, _, err := w.registry.PushIndex(w.repo(), "v1", w.repo(), "amd64", "arm64")
+			index, _, err := w.store.Registry.PushIndex(w.repo(), "v1", w.repo(), "amd64", "arm64")
 			must(w.T, err)
 			img, err := mutate.AppendLayers(empty.Image,
 				static.NewLayer([]byte("{}"), "application/vnd.dev.cosign.simplesigning.v1+json"))
 			must(w.T, err)
 			w.tag(strings.Replace(index, ":", "-", 1)+".sig", mutate.MediaType(img, types.OCIManifestSchema1))
-			return w.verify(w.registry.Host+"/"+w.repo()+":v1", sigstore, "docker:", "  "+w.registry.Host+":",
-				"    use-sigstore-attachments: true", "    lookaside: "+w.lookaside.URL())
+			return w.verify(w.store.Registry.Host+"/"+w.repo()+":v1", sigstore, "docker:", "  "+w.store.Registry.Host+":",
+				"    use-sigstore-attachments: true", "    lookaside: "+w.store.Lookaside.URL())
 		}, 3},
 		{"key file missing", verdict.KeyMissing, "", func(w *reasonWorld) []string {
 			ref, _ := w.image()
@@ -437,23 +433,23 @@ func reasonCases() []provoked {
 		}, 4},
 		{"lookaside 500", verdict.LookasideUnreachable, "", func(w *reasonWorld) []string {
 			args := w.verify(w.signed(corp, "", ""), requirement(corp))
-			w.lookaside.Fault(answers(500))
+			w.store.Lookaside.Fault(answers(500))
 			return args
 		}, 4},
 		{"lookaside not there", verdict.LookasideUnreachable, "", func(w *reasonWorld) []string {
-			return w.verify(w.signed(corp, "", ""), requirement(corp), "docker:", "  "+w.registry.Host+":",
+			return w.verify(w.signed(corp, "", ""), requirement(corp), "docker:", "  "+w.store.Registry.Host+":",
 				"    lookaside: http://127.0.0.1:1")
 		}, 4},
 		{"lookaside redirects to a file", verdict.LookasideUnreachable, "", func(w *reasonWorld) []string {
 			args := w.verify(w.signed(corp, "", ""), requirement(corp))
-			w.lookaside.Fault(func(rw http.ResponseWriter, r *http.Request) {
-				http.Redirect(rw, r, "file://"+w.lookaside.Dir+r.URL.Path, http.StatusFound)
+			w.store.Lookaside.Fault(func(rw http.ResponseWriter, r *http.Request) {
+				http.Redirect(rw, r, "file://"+w.store.Lookaside.Dir+r.URL.Path, http.StatusFound)
 			})
 			return args
 		}, 4},
 		{"lookaside 403", verdict.LookasideForbidden, "", func(w *reasonWorld) []string {
 			args := w.verify(w.signed(corp, "", ""), requirement(corp))
-			w.lookaside.Fault(answers(403))
+			w.store.Lookaside.Fault(answers(403))
 			return args
 		}, 4},
 		{"HTML with 200", verdict.LookasideNotSignature, "", func(w *reasonWorld) []string {
@@ -462,7 +458,7 @@ func reasonCases() []provoked {
 		}, 4},
 		{"signatures without end", verdict.LookasideNotSignature, "", func(w *reasonWorld) []string {
 			args := w.verify(w.signed(corp, "", ""), requirement(corp))
-			w.lookaside.Fault(func(rw http.ResponseWriter, _ *http.Request) { _, _ = rw.Write(make([]byte, 4<<20)) })
+			w.store.Lookaside.Fault(func(rw http.ResponseWriter, _ *http.Request) { _, _ = rw.Write(make([]byte, 4<<20)) })
 			return args
 		}, 4},
 		{"registry 500", verdict.RegistryUnreachable, "", func(w *reasonWorld) []string {
@@ -479,19 +475,19 @@ func reasonCases() []provoked {
 			return args
 		}, 4},
 		{"attachments refused", verdict.AttachmentsUnreadable, "", func(w *reasonWorld) []string {
-			args := w.verify(w.signed(corp, "", ""), requirement(corp), "docker:", "  "+w.registry.Host+":",
-				"    use-sigstore-attachments: true", "    lookaside: "+w.lookaside.URL())
-			w.registry.Fault(func(rw http.ResponseWriter, r *http.Request) {
+			args := w.verify(w.signed(corp, "", ""), requirement(corp), "docker:", "  "+w.store.Registry.Host+":",
+				"    use-sigstore-attachments: true", "    lookaside: "+w.store.Lookaside.URL())
+			w.store.Registry.Fault(func(rw http.ResponseWriter, r *http.Request) {
 				if strings.HasSuffix(r.URL.Path, ".sig") {
 					rw.WriteHeader(403)
 					return
 				}
-				w.registry.Serve(rw, r)
+				w.store.Registry.Serve(rw, r)
 			})
 			return args
 		}, 4},
 		{"image not there", verdict.ImageNotFound, "", func(w *reasonWorld) []string {
-			return w.verify(w.registry.Host+"/team/none:v1", requirement(corp))
+			return w.verify(w.store.Registry.Host+"/team/none:v1", requirement(corp))
 		}, 4},
 		{"401", verdict.Unauthorized, "", func(w *reasonWorld) []string {
 			args := w.verify(w.signed(corp, "", ""), requirement(corp))
@@ -505,17 +501,17 @@ func reasonCases() []provoked {
 		}, 4},
 		{"lookaside 429", verdict.RateLimited, "", func(w *reasonWorld) []string {
 			args := w.verify(w.signed(corp, "", ""), requirement(corp))
-			w.lookaside.Fault(answers(429))
+			w.store.Lookaside.Fault(answers(429))
 			return args
 		}, 4},
 		{"silent registry", verdict.Timeout, "", func(w *reasonWorld) []string {
 			args := w.verify(w.signed(corp, "", ""), requirement(corp))
-			w.registry.Fault(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
+			w.store.Registry.Fault(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
 			return append(args, "--timeout", "500ms")
 		}, 4},
 		{"dripping lookaside", verdict.Timeout, "", func(w *reasonWorld) []string {
 			args := w.verify(w.signed(corp, "", ""), requirement(corp))
-			w.lookaside.Fault(func(rw http.ResponseWriter, r *http.Request) {
+			w.store.Lookaside.Fault(func(rw http.ResponseWriter, r *http.Request) {
 				for tick := time.NewTicker(20 * time.Millisecond); r.Context().Err() == nil; <-tick.C {
 					_, _ = rw.Write([]byte{0x90})
 					rw.(http.Flusher).Flush()
@@ -525,13 +521,13 @@ func reasonCases() []provoked {
 		}, 4},
 		{"a manifest without its type", verdict.ManifestUnreadable, "", func(w *reasonWorld) []string {
 			args := w.verify(w.signed(corp, "", ""), requirement(corp))
-			w.registry.Fault(func(rw http.ResponseWriter, r *http.Request) {
+			w.store.Registry.Fault(func(rw http.ResponseWriter, r *http.Request) {
 				if !strings.Contains(r.URL.Path, "/manifests/") {
-					w.registry.Serve(rw, r)
+					w.store.Registry.Serve(rw, r)
 					return
 				}
 				answer := httptest.NewRecorder()
-				w.registry.Serve(answer, r)
+				w.store.Registry.Serve(answer, r)
 				rw.Header().Set("Content-Type", "text/plain")
 				_, _ = rw.Write(answer.Body.Bytes())
 			})
@@ -542,7 +538,7 @@ func reasonCases() []provoked {
 			ref, d := w.image()
 			b, err := corp.Sign(d, ref)
 			must(w.T, err)
-			must(w.T, w.lookaside.Put(w.repo(), d, 1, append(b, b...)))
+			must(w.T, w.store.Lookaside.Put(w.repo(), d, 1, append(b, b...)))
 			return append([]string{pureGo}, w.verify(ref, requirement(corp))...)
 		}, 4},
 		{
@@ -567,23 +563,24 @@ func reasonCases() []provoked {
 		{"a release vouches", verdict.TrustedByRelease, "", func(w *reasonWorld) []string {
 			// A payload image that nobody asks a signature of, and the signed release that names its digest.
 			_, d := w.image()
-			image := w.registry.Host + "/" + w.repo() + "@" + d
+			image := w.store.Registry.Host + "/" + w.repo() + "@" + d
 			release, err := fixture.ImageOf("amd64", nil,
 				fixture.File{Name: "release-manifests/image-references", Data: fmt.Appendf(nil,
 					`{"kind":"ImageStream","apiVersion":"image.openshift.io/v1","metadata":{"name":"4.99.1"},"spec":{"tags":[{"name":"etcd","from":{"kind":"DockerImage","name":%q}}]}}`, image)})
 			must(w.T, err)
 			const repo = "openshift-release-dev/ocp-release"
-			digest, err := w.registry.PushImage(repo, "4.99.1-x86_64", release)
+			digest, err := w.store.Registry.PushImage(repo, "4.99.1-x86_64", release)
 			must(w.T, err)
-			b, err := corp.Sign(digest, w.registry.Host+"/"+repo+":4.99.1-x86_64")
+			b, err := corp.Sign(digest, w.store.Registry.Host+"/"+repo+":4.99.1-x86_64")
 			must(w.T, err)
 			w.write("store/"+strings.Replace(digest, ":", "=", 1)+"/signature-1", string(b))
-			conf := w.write("registries.conf", fmt.Sprintf("[[registry]]\nlocation = %q\ninsecure = true\n", w.registry.Host))
+			conf := w.write("registries.conf", fmt.Sprintf("[[registry]]\nlocation = %q\ninsecure = true\n",
+				w.store.Registry.Host))
 			return []string{
 				"audit", "--policy", w.write("policy.json", `{"default":[{"type":"insecureAcceptAnything"}]}`), "--registries-conf",
 				conf, "--platform", "linux/amd64",
 				"--cache-dir", filepath.Join(w.dir, "cache"), "--images-from", w.write("images.txt", image+"\n"),
-				"--release", w.registry.Host + "/" + repo + "@" + digest, "--release-key",
+				"--release", w.store.Registry.Host + "/" + repo + "@" + digest, "--release-key",
 				w.write("release.asc", string(corp.Armored)), "--store", filepath.Join(w.dir, "store"),
 			}
 		}, 0},

@@ -65,15 +65,15 @@ func TestRollback(t *testing.T) {
 	t.Run("a registry outage is not on trial", func(t *testing.T) {
 		a := a.as(t)
 		mark := a.mark()
-		w.registry.Stop()
+		w.store.Registry.Stop()
 		w.desire(w.render("machineconfig", w.trustYAML(fmt.Sprintf("  - scope: %s/closed\n    require: reject\n",
-			w.registry.Host))))
+			w.store.Registry.Host))))
 		s := a.await("Unknown under the new set", mark, func(s status) bool {
 			return s.State == "Unknown" && s.Desired != first.Desired && s.Observed == s.Desired
 		})
 		a.never(mark, "RolledBack", "Blocked", "NotEnforced")
 		mark = a.mark()
-		must(t, w.registry.Start())
+		must(t, w.store.Registry.Start())
 		e := a.await("Enforced", mark, state("Enforced"))
 		if e.Desired != s.Desired || e.Observed != s.Desired {
 			t.Errorf("the set that was applied during the outage is not the one that stayed: %v", e)

@@ -28,15 +28,15 @@ func TestStored(t *testing.T) {
 		w.node.Path("trust.yaml")); r.code != 0 {
 		t.Fatalf("render: %v", r)
 	}
-	index, instances, err := w.registry.PushIndex("team/multi", "v1", "multi", "amd64", "arm64")
+	index, instances, err := w.store.Registry.PushIndex("team/multi", "v1", "multi", "amd64", "arm64")
 	must(t, err)
-	multi := w.registry.Host + "/team/multi:v1"
+	multi := w.store.Registry.Host + "/team/multi:v1"
 	for _, d := range instances {
 		sig, err := corp.Sign(d, multi)
 		must(t, err)
-		must(t, w.lookaside.Put("team/multi", d, 1, sig))
+		must(t, w.store.Lookaside.Put("team/multi", d, 1, sig))
 	}
-	multiByDigest := w.registry.Host + "/team/multi@" + index
+	multiByDigest := w.store.Registry.Host + "/team/multi@" + index
 	for _, image := range []string{w.signed, multi, multiByDigest} {
 		must(t, w.node.Pull(image, ""))
 	}
@@ -59,9 +59,12 @@ func TestStored(t *testing.T) {
 		{"signed", w.signed, "containers-storage:@", 0, ""},
 		{"multi-arch", multi, "containers-storage:@", 0, ""},
 		// What is stored is the instance, which doesn't prove that it is of this index.
-		{"multi-arch by digest", multiByDigest, "docker://" + w.registry.Host + "/team/multi@" + instances[0], 0, ""},
-		{"unsigned", w.unsigned, "docker://" + w.registry.Host + "/team/unsigned@sha256:", 3, verdict.NoSignature},
-		{"signed by a stranger", w.wrongKey, "docker://" + w.registry.Host + "/team/wrongkey@sha256:", 3, verdict.WrongKey},
+		{"multi-arch by digest", multiByDigest, "docker://" + w.store.Registry.Host + "/team/multi@" + instances[0], 0, ""},
+		{"unsigned", w.unsigned, "docker://" + w.store.Registry.Host + "/team/unsigned@sha256:", 3, verdict.NoSignature},
+		{
+			"signed by a stranger", w.wrongKey, "docker://" + w.store.Registry.Host + "/team/wrongkey@sha256:", 3,
+			verdict.WrongKey,
+		},
 		{"not there", w.canaryTag, "", 4, verdict.ImageNotFound},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -71,8 +74,8 @@ func TestStored(t *testing.T) {
 			}
 		})
 	}
-	w.registry.Stop()
-	w.lookaside.Stop()
+	w.store.Registry.Stop()
+	w.store.Lookaside.Stop()
 	for image, want := range map[string]int{w.signed: 0, multi: 0, w.unsigned: 4} {
 		if v, code := judge(image); code != want {
 			t.Errorf("%s, with nobody to ask: exit status %d, want %d: %+v", image, code, want, v)

@@ -20,11 +20,10 @@ const keyPath = "etc/pki/rpm-gpg/RPM-GPG-KEY-corp"
 
 // world is a registry with images of every kind, a lookaside, and a node.
 type world struct {
-	t         *testing.T
-	registry  *fixture.Registry
-	lookaside *fixture.Lookaside
-	node      *lab.Node
-	dir       string
+	t     *testing.T
+	store *fixture.Store
+	node  *lab.Node
+	dir   string
 
 	// References by tag. acceptCanary and refuseCanary are by digest; the latter is of a properly signed image, carved
 	// out.
@@ -39,12 +38,9 @@ func newWorld(t *testing.T) *world {
 	must(t, err)
 	must(t, os.Chmod(dir, 0o755))
 	w := &world{t: t, dir: dir}
-	w.registry, err = fixture.NewRegistry("127.0.0.1:0")
+	w.store, err = fixture.NewStore(filepath.Join(dir, "lookaside"))
 	must(t, err)
-	t.Cleanup(w.registry.Stop)
-	w.lookaside, err = fixture.NewLookaside("127.0.0.1:0", filepath.Join(dir, "lookaside"))
-	must(t, err)
-	t.Cleanup(w.lookaside.Stop)
+	t.Cleanup(w.store.Close)
 
 	w.signed, w.acceptCanary = w.push("signed", corp, "team/signed:v1")
 	w.unsigned, _ = w.push("unsigned", nil, "")
@@ -52,7 +48,7 @@ func newWorld(t *testing.T) *world {
 	w.wrongIdentity, _ = w.push("wrongidentity", corp, "team/signed:v1")
 	w.canaryTag, w.refuseCanary = w.push("canary", corp, "team/canary:v1")
 
-	w.node, err = theLab.NewNode(w.registry.Host)
+	w.node, err = theLab.NewNode(w.store.Registry.Host)
 	must(t, err)
 	t.Cleanup(func() {
 		if t.Failed() {
@@ -77,14 +73,12 @@ func (w *world) as(t *testing.T) *world {
 func (w *world) push(name string, key *fixture.Key, as string) (tag, digest string) {
 	w.t.Helper()
 	repo := "team/" + name
-	d, err := w.registry.Push(repo, "v1", name)
+	p, err := w.store.Push(repo, "v1", name, nil)
 	must(w.t, err)
 	if key != nil {
-		sig, err := key.Sign(d, w.registry.Host+"/"+as)
-		must(w.t, err)
-		must(w.t, w.lookaside.Put(repo, d, 1, sig))
+		must(w.t, w.store.Sign(key, repo, p.Digest, as))
 	}
-	return w.registry.Host + "/" + repo + ":v1", w.registry.Host + "/" + repo + "@" + d
+	return p.ByTag, p.ByDigest
 }
 
 // installKey puts corp's public key where the trust config says that the node has it.
@@ -121,7 +115,7 @@ spec:
     expect: accept
   - image: %s
     expect: refuse
-`, keyPath, corp.Fingerprint, w.registry.Host, w.lookaside.URL(), strings.Join(extra, ""), w.acceptCanary, w.refuseCanary)
+`, keyPath, corp.Fingerprint, w.store.Registry.Host, w.store.Lookaside.URL(), strings.Join(extra, ""), w.acceptCanary, w.refuseCanary)
 }
 
 // render runs `nodetrust render --to FORMAT` on a trust config and returns what it writes.

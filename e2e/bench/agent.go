@@ -15,6 +15,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/nodetrust/nodetrust/e2e/lab"
 )
 
 // logLine is what the bench reads of the agent's JSON log.
@@ -84,7 +86,7 @@ func (b *bench) agent(ctx context.Context, w *bytes.Buffer) error {
 	if err != nil {
 		return err
 	}
-	rss, err := rssOf(cmd.Process.Pid)
+	rss, err := lab.ResidentMemory(cmd.Process.Pid)
 	if err != nil {
 		return err
 	}
@@ -252,19 +254,4 @@ func cpuOf(pid int) (time.Duration, error) {
 		sum += time.Duration(ns)
 	}
 	return sum, nil
-}
-
-// rssOf is the resident memory of pid in bytes.
-func rssOf(pid int) (int64, error) {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	if err != nil {
-		return 0, err
-	}
-	for line := range strings.Lines(string(b)) {
-		if f := strings.Fields(line); len(f) == 3 && f[0] == "VmRSS:" {
-			kb, err := strconv.ParseInt(f[1], 10, 64)
-			return kb << 10, err
-		}
-	}
-	return 0, fmt.Errorf("no VmRSS of %d", pid)
 }

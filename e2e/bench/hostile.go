@@ -77,7 +77,7 @@ func (b *bench) flood(ctx context.Context, w *bytes.Buffer) error {
 	fmt.Fprintf(w, "### Many images of a hostile registry\n\n`nodetrust audit` of %d images. Of those that take more than a MiB one is judged at a time.\n\n| | memory | time | report |\n|---|---|---|---|\n", hostileImages)
 	var list strings.Builder
 	for i := range hostileImages {
-		fmt.Fprintf(&list, "%s/team/app%d:v1\n", h.registry.Host, i)
+		fmt.Fprintf(&list, "%s/team/app%d:v1\n", h.Registry.Host, i)
 	}
 	if err := os.WriteFile(h.path("many"), []byte(list.String()), 0o644); err != nil {
 		return err
@@ -103,11 +103,10 @@ func (b *bench) flood(ctx context.Context, w *bytes.Buffer) error {
 
 // hostileWorld is a registry and a lookaside of their own, whose answers are replaced.
 type hostileWorld struct {
-	bin, dir  string
-	registry  *fixture.Registry
-	lookaside *fixture.Lookaside
-	silent    net.Listener // accepts connections, and says nothing
-	digest    string
+	bin, dir string
+	*fixture.Store
+	silent net.Listener // accepts connections, and says nothing
+	digest string
 }
 
 type hostileFault struct {
@@ -131,17 +130,13 @@ type hostileUsage struct {
 func (h *hostileWorld) path(name string) string { return filepath.Join(h.dir, name) }
 
 func (h *hostileWorld) close() {
-	h.registry.Stop()
-	h.lookaside.Stop()
+	h.Store.Close()
 	_ = h.silent.Close()
 }
 
 func (b *bench) newHostileWorld() (h *hostileWorld, err error) {
 	h = &hostileWorld{bin: filepath.Join(b.bin, "nodetrust"), dir: filepath.Join(b.dir, "hostile")}
-	if h.registry, err = fixture.NewRegistry("127.0.0.1:0"); err != nil {
-		return nil, err
-	}
-	if h.lookaside, err = fixture.NewLookaside("127.0.0.1:0", h.path("lookaside")); err != nil {
+	if h.Store, err = fixture.NewStore(h.path("lookaside")); err != nil {
 		return nil, err
 	}
 	if h.silent, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
@@ -164,14 +159,14 @@ func (b *bench) newHostileWorld() (h *hostileWorld, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if h.digest, err = h.registry.Push("team/app", "v1", "hostile"); err != nil {
+	if h.digest, err = h.Registry.Push("team/app", "v1", "hostile"); err != nil {
 		return nil, err
 	}
-	sig, err := key.Sign(h.digest, h.registry.Host+"/team/app:v1")
+	sig, err := key.Sign(h.digest, h.Registry.Host+"/team/app:v1")
 	if err != nil {
 		return nil, err
 	}
-	if err := h.lookaside.Put("team/app", h.digest, 1, sig); err != nil {
+	if err := h.Lookaside.Put("team/app", h.digest, 1, sig); err != nil {
 		return nil, err
 	}
 	if err := h.putInStore(sig); err != nil {
@@ -191,14 +186,14 @@ func (b *bench) newHostileWorld() (h *hostileWorld, err error) {
 	return h, errors.Join(
 		os.MkdirAll(h.path("registries.d"), 0o755),
 		os.WriteFile(h.path("registries.d/h.yaml"),
-			fmt.Appendf(nil, "default-docker:\n  lookaside: %s\n  use-sigstore-attachments: true\n", h.lookaside.URL()), 0o644),
+			fmt.Appendf(nil, "default-docker:\n  lookaside: %s\n  use-sigstore-attachments: true\n", h.Lookaside.URL()), 0o644),
 		os.WriteFile(h.path("policy.json"), policy, 0o644),
 		os.WriteFile(h.path("key"), key.Binary, 0o644),
-		os.WriteFile(h.path("registries.conf"), []byte(fixture.Insecure(h.registry.Host)+"\n"+fixture.Insecure(silent)),
+		os.WriteFile(h.path("registries.conf"), []byte(fixture.Insecure(h.Registry.Host)+"\n"+fixture.Insecure(silent)),
 			0o644),
-		os.WriteFile(h.path("list"), []byte(h.registry.Host+"/team/app:v1\n"), 0o644),
+		os.WriteFile(h.path("list"), []byte(h.Registry.Host+"/team/app:v1\n"), 0o644),
 		os.WriteFile(h.path("list-silent"), []byte(silent+"/team/app:v1\n"), 0o644),
-		os.WriteFile(h.path("canaries"), []byte(canaries(h.registry.Host)), 0o644),
+		os.WriteFile(h.path("canaries"), []byte(canaries(h.Registry.Host)), 0o644),
 		os.WriteFile(h.path("canaries-silent"), []byte(canaries(silent)), 0o644),
 	)
 }
@@ -222,7 +217,7 @@ func (h *hostileWorld) commands() []hostileCommand {
 		{"explain", h.judging("explain", "HOST/team/app:v1", "-o", "json")},
 		{"audit", h.judging("audit", "--no-cache", "--images-from", h.path("list-AT"), "-o", "json")},
 		{"release verify", []string{
-			"release", "verify", "--key", h.path("key"), "--store", h.lookaside.URL(), "--registries-conf",
+			"release", "verify", "--key", h.path("key"), "--store", h.Lookaside.URL(), "--registries-conf",
 			h.path("registries.conf"),
 			"--timeout", hostileTimeout.String(), "-o", "json", "HOST/team/app:v1",
 		}},
@@ -232,14 +227,14 @@ func (h *hostileWorld) commands() []hostileCommand {
 
 // run runs a command against a fault. That it accepts is an error: nothing that is measured here may be.
 func (h *hostileWorld) run(ctx context.Context, f hostileFault, c hostileCommand) (u hostileUsage, err error) {
-	host, at := h.registry.Host, ""
+	host, at := h.Registry.Host, ""
 	if f.silent {
 		host, at = h.silent.Addr().String(), "-silent"
 	}
-	h.registry.Fault(f.registry)
-	h.lookaside.Fault(f.lookaside)
-	defer h.registry.Fault(nil)
-	defer h.lookaside.Fault(nil)
+	h.Registry.Fault(f.registry)
+	h.Lookaside.Fault(f.lookaside)
+	defer h.Registry.Fault(nil)
+	defer h.Lookaside.Fault(nil)
 	var argv []string
 	for _, a := range c.argv {
 		argv = append(argv, strings.NewReplacer("HOST", host, "-AT", at).Replace(a))
@@ -273,7 +268,7 @@ func (h *hostileWorld) faults() []hostileFault {
 				f(rw, r)
 				return
 			}
-			h.registry.Serve(rw, r)
+			h.Registry.Serve(rw, r)
 		}
 	}
 	token := func(f http.HandlerFunc) http.HandlerFunc {
@@ -282,7 +277,7 @@ func (h *hostileWorld) faults() []hostileFault {
 				f(rw, r)
 				return
 			}
-			rw.Header().Set("WWW-Authenticate", `Bearer realm="http://`+h.registry.Host+`/token",service="x"`)
+			rw.Header().Set("WWW-Authenticate", `Bearer realm="http://`+h.Registry.Host+`/token",service="x"`)
 			rw.WriteHeader(http.StatusUnauthorized)
 		}
 	}
@@ -423,7 +418,7 @@ func (h *hostileWorld) attachments(chunk []byte) http.HandlerFunc {
 		case strings.Contains(r.URL.Path, "/blobs/"):
 			endless(200, chunk, 0)(rw, r)
 		default:
-			h.registry.Serve(rw, r)
+			h.Registry.Serve(rw, r)
 		}
 	}
 }
@@ -435,6 +430,6 @@ func (h *hostileWorld) blobs(f http.HandlerFunc) http.HandlerFunc {
 			f(rw, r)
 			return
 		}
-		h.registry.Serve(rw, r)
+		h.Registry.Serve(rw, r)
 	}
 }

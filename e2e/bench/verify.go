@@ -24,7 +24,8 @@ func (b *bench) verifyParts(ctx context.Context, w *bytes.Buffer) error {
 		return err
 	}
 	if err := os.WriteFile(filepath.Join(registriesD, "bench.yaml"),
-		fmt.Appendf(nil, "docker:\n  %s:\n    lookaside: %s\n", b.registry.Host, b.lookaside.URL()), 0o644); err != nil {
+		fmt.Appendf(nil, "docker:\n  %s:\n    lookaside: %s\n", b.store.Registry.Host, b.store.Lookaside.URL()),
+		0o644); err != nil {
 		return err
 	}
 	signed := map[string]any{"type": "signedBy", "keyType": "GPGKeys", "keyData": key}

@@ -26,8 +26,7 @@ type bench struct {
 	repo, bin, dir string
 	butane         string
 	gpg            *fixture.GPG
-	registry       *fixture.Registry
-	lookaside      *fixture.Lookaside
+	store          *fixture.Store
 	signed         string           // repository@digest of a signed image
 	canary         string           // repository@digest of another signed image, to be refused
 	cluster        *cluster.Cluster // nil until a section wants it
@@ -64,39 +63,24 @@ func newBench(repo string, o options) (b *bench, err error) {
 	if err := os.WriteFile(filepath.Join(b.dir, "signer.asc"), key.Armored, 0o644); err != nil {
 		return nil, err
 	}
-	if b.registry, err = fixture.NewRegistry("127.0.0.1:0"); err != nil {
-		return nil, err
-	}
-	if b.lookaside, err = fixture.NewLookaside("127.0.0.1:0", filepath.Join(b.dir, "lookaside")); err != nil {
+	if b.store, err = fixture.NewStore(filepath.Join(b.dir, "lookaside")); err != nil {
 		return nil, err
 	}
 	for _, img := range []struct {
 		repo string
 		ref  *string
 	}{{"team/app", &b.signed}, {"team/canary", &b.canary}} {
-		digest, err := b.registry.Push(img.repo, "v1", img.repo)
+		p, err := b.store.Push(img.repo, "v1", img.repo, key)
 		if err != nil {
 			return nil, err
 		}
-		sig, err := key.Sign(digest, b.registry.Host+"/"+img.repo+":v1")
-		if err != nil {
-			return nil, err
-		}
-		if err := b.lookaside.Put(img.repo, digest, 1, sig); err != nil {
-			return nil, err
-		}
-		*img.ref = b.registry.Host + "/" + img.repo + "@" + digest
+		*img.ref = p.ByDigest
 	}
 	return b, b.writeConfigs()
 }
 
 func (b *bench) close() error {
-	if b.registry != nil {
-		b.registry.Stop()
-	}
-	if b.lookaside != nil {
-		b.lookaside.Stop()
-	}
+	b.store.Close()
 	if b.gpg != nil {
 		b.gpg.Close()
 	}
@@ -114,7 +98,7 @@ func (b *bench) writeConfigs() error {
 		return err
 	}
 	conf := fmt.Sprintf("unqualified-search-registries = []\n[[registry]]\nlocation = %q\ninsecure = true\n",
-		b.registry.Host)
+		b.store.Registry.Host)
 	if err := os.WriteFile(filepath.Join(root, "registries.conf"), []byte(conf), 0o644); err != nil {
 		return err
 	}
@@ -133,12 +117,12 @@ spec:
 	}
 	tail := fmt.Sprintf("  canaries:\n  - {image: %q, expect: accept}\n  - {image: %q, expect: refuse}\n",
 		b.signed, b.canary)
-	small := head + entry(b.registry.Host, b.lookaside.URL()) + tail
+	small := head + entry(b.store.Registry.Host, b.store.Lookaside.URL()) + tail
 	if err := os.WriteFile(filepath.Join(b.dir, "trust.yaml"), []byte(small), 0o644); err != nil {
 		return err
 	}
 	var wide strings.Builder
-	wide.WriteString(head + entry(b.registry.Host, b.lookaside.URL()))
+	wide.WriteString(head + entry(b.store.Registry.Host, b.store.Lookaside.URL()))
 	for i := range 48 { // with policy.json and the registry above: 50 files
 		wide.WriteString(entry(fmt.Sprintf("registry-%02d.example.com", i), "https://lookaside.example.com/"+fmt.Sprint(i)))
 	}

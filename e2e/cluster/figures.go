@@ -11,22 +11,9 @@ import (
 	"strconv"
 	"strings"
 	"time"
-)
 
-// residentMemory of a process, in bytes.
-func residentMemory(pid int) (int64, error) {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	if err != nil {
-		return 0, err
-	}
-	for line := range strings.Lines(string(b)) {
-		if f := strings.Fields(line); len(f) == 3 && f[0] == "VmRSS:" {
-			kb, err := strconv.ParseInt(f[1], 10, 64)
-			return kb << 10, err
-		}
-	}
-	return 0, fmt.Errorf("process %d has no VmRSS", pid)
-}
+	"github.com/nodetrust/nodetrust/e2e/lab"
+)
 
 // Metrics are samples of Prometheus' text format: values by name with labels, as they are written.
 type Metrics map[string]float64
@@ -100,7 +87,7 @@ func (n *Node) Daemons() (map[string]Usage, error) {
 	all := map[string]Usage{}
 	add := func(name string, pid int) error {
 		u := all[name]
-		rss, err := residentMemory(pid)
+		rss, err := lab.ResidentMemory(pid)
 		if err != nil {
 			return err
 		}
@@ -242,7 +229,7 @@ func (g *Container) Usage() (u ContainerUsage, err error) {
 	if err != nil {
 		return u, fmt.Errorf("the container has no process: %w", err)
 	}
-	u.Process, err = residentMemory(pid)
+	u.Process, err = lab.ResidentMemory(pid)
 	return u, err
 }
 

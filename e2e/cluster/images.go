@@ -17,8 +17,7 @@ import (
 // Images are a registry and a lookaside server in the cluster's network, with images that run, and a key that signed
 // some of them.
 type Images struct {
-	Registry  *fixture.Registry
-	Lookaside *fixture.Lookaside
+	*fixture.Store
 	// Corp signs what must be accepted.
 	Corp *fixture.Key
 
@@ -60,10 +59,7 @@ func (i *Images) serve(c *Cluster, program string) (err error) {
 		return err
 	}
 	err = c.plane.InNet(func() (err error) {
-		if i.Registry, err = fixture.NewRegistry(registryHost); err != nil {
-			return err
-		}
-		i.Lookaside, err = fixture.NewLookaside(lookasideHost, i.dir)
+		i.Store, err = fixture.NewStoreOn(registryHost, lookasideHost, i.dir)
 		return err
 	})
 	if err != nil {
@@ -80,12 +76,7 @@ func (i *Images) serve(c *Cluster, program string) (err error) {
 }
 
 func (i *Images) close() {
-	if i.Registry != nil {
-		i.Registry.Stop()
-	}
-	if i.Lookaside != nil {
-		i.Lookaside.Stop()
-	}
+	i.Store.Close()
 	if i.gpg != nil {
 		i.gpg.Close()
 	}
@@ -107,12 +98,8 @@ func (i *Images) Push(repo, tag string, key *fixture.Key) (byTag, byDigest strin
 
 // PushImage is Push of any image.
 func (i *Images) PushImage(repo, tag string, img v1.Image, key *fixture.Key) (byTag, byDigest string, err error) {
-	digest, err := i.Registry.PushImage(repo, tag, img)
-	if err != nil {
-		return "", "", fmt.Errorf("pushing %s: %w", repo, err)
-	}
-	byTag, byDigest = i.Registry.Host+"/"+repo+":"+tag, i.Registry.Host+"/"+repo+"@"+digest
-	return byTag, byDigest, i.Sign(key, repo, tag, digest)
+	p, err := i.Store.PushImage(repo, tag, img, key)
+	return p.ByTag, p.ByDigest, err
 }
 
 // PushLayout is Push of the one image in a directory with an OCI layout.
@@ -133,18 +120,6 @@ func (i *Images) PushLayout(repo, tag, dir string, key *fixture.Key) (byTag, byD
 		return "", "", fmt.Errorf("reading the image in %s: %w", dir, err)
 	}
 	return i.PushImage(repo, tag, img, key)
-}
-
-// Sign signs a stored image's digest as repo:tag, unless key is nil.
-func (i *Images) Sign(key *fixture.Key, repo, tag, digest string) error {
-	if key == nil {
-		return nil
-	}
-	sig, err := key.Sign(digest, i.Registry.Host+"/"+repo+":"+tag)
-	if err != nil {
-		return err
-	}
-	return i.Lookaside.Put(repo, digest, 1, sig)
 }
 
 // Trust is a trust config for the nodes: team/ is signed by Corp, open/ is not, everything else is rejected.

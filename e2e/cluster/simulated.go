@@ -281,7 +281,7 @@ func (f *Fleet) Stop() (map[string]Said, error) {
 }
 
 // Memory is the resident memory of all agents together, in bytes.
-func (f *Fleet) Memory() (int64, error) { return residentMemory(f.process.PID()) }
+func (f *Fleet) Memory() (int64, error) { return lab.ResidentMemory(f.process.PID()) }
 
 // Close removes the agents and all that was made for them.
 func (f *Fleet) Close() error {

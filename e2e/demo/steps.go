@@ -24,10 +24,9 @@ type demo struct {
 	dir, root        string
 	nodetrust, agent string
 
-	gpg       *fixture.GPG
-	key       *fixture.Key
-	registry  *fixture.Registry
-	lookaside *fixture.Lookaside
+	gpg   *fixture.GPG
+	key   *fixture.Key
+	store *fixture.Store
 
 	signed, unsigned               string // by tag
 	acceptCanary, canary, elsewise string // by digest; elsewise is the canary's image by tag
@@ -71,12 +70,7 @@ func (d *demo) close() error {
 	if d.running != nil {
 		_ = d.stop(context.Background())
 	}
-	if d.registry != nil {
-		d.registry.Stop()
-	}
-	if d.lookaside != nil {
-		d.lookaside.Stop()
-	}
+	d.store.Close()
 	if d.gpg != nil {
 		d.gpg.Close()
 	}
@@ -95,46 +89,31 @@ func (d *demo) serve(context.Context) (err error) {
 	if d.key, err = d.gpg.NewKey("corp", fixture.KeyOptions{}); err != nil {
 		return err
 	}
-	if d.registry, err = fixture.NewRegistry("127.0.0.1:0"); err != nil {
-		return err
-	}
-	if d.lookaside, err = fixture.NewLookaside("127.0.0.1:0", filepath.Join(d.dir, "lookaside")); err != nil {
+	if d.store, err = fixture.NewStore(filepath.Join(d.dir, "lookaside")); err != nil {
 		return err
 	}
 	d.say("key        %s (RSA-3072, made by gpg)", d.key.Fingerprint)
-	d.say("registry   %s", d.registry.Host)
-	d.say("lookaside  %s", d.lookaside.URL())
+	d.say("registry   %s", d.store.Registry.Host)
+	d.say("lookaside  %s", d.store.Lookaside.URL())
 	return nil
 }
 
 func (d *demo) push(context.Context) error {
 	for _, i := range []struct {
-		name        string
-		sign        bool
+		name, by    string
+		key         *fixture.Key
 		tag, digest *string
 	}{
-		{"app", true, &d.signed, &d.acceptCanary},
-		{"unsigned", false, &d.unsigned, new(string)},
-		{"canary", true, &d.elsewise, &d.canary},
+		{"app", "signed by corp", d.key, &d.signed, &d.acceptCanary},
+		{"unsigned", "not signed", nil, &d.unsigned, new(string)},
+		{"canary", "signed by corp", d.key, &d.elsewise, &d.canary},
 	} {
-		repo := "team/" + i.name
-		digest, err := d.registry.Push(repo, "v1", i.name)
+		p, err := d.store.Push("team/"+i.name, "v1", i.name, i.key)
 		if err != nil {
 			return err
 		}
-		*i.tag, *i.digest = d.registry.Host+"/"+repo+":v1", d.registry.Host+"/"+repo+"@"+digest
-		by := "not signed"
-		if i.sign {
-			sig, err := d.key.Sign(digest, *i.tag)
-			if err != nil {
-				return err
-			}
-			if err := d.lookaside.Put(repo, digest, 1, sig); err != nil {
-				return err
-			}
-			by = "signed by corp"
-		}
-		d.say("%-36s %s…  %s", *i.tag, digest[:19], by)
+		*i.tag, *i.digest = p.ByTag, p.ByDigest
+		d.say("%-36s %s…  %s", p.ByTag, p.Digest[:19], i.by)
 	}
 	return nil
 }
@@ -161,7 +140,7 @@ spec:
     expect: accept
   - image: %s
     expect: refuse
-`, d.key.Fingerprint, d.registry.Host, d.lookaside.URL(), d.acceptCanary, d.canary)
+`, d.key.Fingerprint, d.store.Registry.Host, d.store.Lookaside.URL(), d.acceptCanary, d.canary)
 	d.quote(config)
 	if err := errors.Join(
 		os.WriteFile(filepath.Join(d.dir, "trust.yaml"), []byte(config), 0o644),
@@ -207,7 +186,7 @@ func (d *demo) apply(ctx context.Context) error {
 		os.MkdirAll(filepath.Join(d.root, "root"), 0o700),
 		os.Mkdir(filepath.Dir(d.statusFile()), 0o755),
 		os.WriteFile(filepath.Join(d.root, "etc/containers/registries.conf"),
-			fmt.Appendf(nil, "[[registry]]\nlocation = %q\ninsecure = true\n", d.registry.Host), 0o644),
+			fmt.Appendf(nil, "[[registry]]\nlocation = %q\ninsecure = true\n", d.store.Registry.Host), 0o644),
 	); err != nil {
 		return err
 	}
@@ -260,8 +239,8 @@ func (d *demo) verify(ctx context.Context) error {
 		{d.unsigned, 3, "refuse", "NoSignature"},
 		{d.canary, 3, "refuse", "WrongKey"},
 		{d.elsewise, 0, "accept", ""},
-		{d.registry.Host + "/team/absent:v1", 4, "unknown", "ImageNotFound"},
-		{d.registry.Host + "/other/thing:v1", 3, "refuse", "RejectedByPolicy"}, // whatever it is
+		{d.store.Registry.Host + "/team/absent:v1", 4, "unknown", "ImageNotFound"},
+		{d.store.Registry.Host + "/other/thing:v1", 3, "refuse", "RejectedByPolicy"}, // whatever it is
 	} {
 		text, err := d.cli(ctx, i.code, "verify", "--root", d.root, "-o", "json", i.image)
 		if err != nil {
@@ -458,13 +437,13 @@ func (d *demo) showState(s status) {
 }
 
 func (d *demo) outage(ctx context.Context) error {
-	d.lookaside.Stop()
+	d.store.Lookaside.Stop()
 	s, err := d.await(ctx, "Unknown")
 	if err != nil {
 		return err
 	}
 	d.showState(s)
-	if err := d.lookaside.Start(); err != nil {
+	if err := d.store.Lookaside.Start(); err != nil {
 		return err
 	}
 	s, err = d.await(ctx, "Enforced")

@@ -122,7 +122,7 @@ func (m *maker) target() target {
 	})
 	img := m.w.images[kind][m.r.IntN(len(m.w.images[kind]))]
 	t := target{
-		kind: kind, host: m.w.registry.Host, repo: img.repo, tag: "v1", physical: img.physical, digest: img.judged,
+		kind: kind, host: m.w.Registry.Host, repo: img.repo, tag: "v1", physical: img.physical, digest: img.judged,
 		others: img.others,
 	}
 	how := choose(m.r, []weighted[string]{
@@ -375,7 +375,7 @@ func (m *maker) identity(t target) map[string]string {
 // registries writes registries.d and returns the path below the lookaside's tree, or "stored:", where the image's
 // signatures are looked up; "" if nowhere.
 func (m *maker) registries(t target) string {
-	url, mirrorURL := m.w.lookaside.URL(), m.w.lookaside.URL()+"/mirror"
+	url, mirrorURL := m.w.Lookaside.URL(), m.w.Lookaside.URL()+"/mirror"
 	host, repo, _ := strings.Cut(t.physical, "/")
 	base := "/"
 	if host == m.w.mirror.Host {
@@ -399,10 +399,10 @@ func (m *maker) registries(t target) string {
 	}
 	m.about("registries.d: %s", kind)
 	file := func(name, format string, args ...any) { m.c.Registries[name] = fmt.Sprintf(format, args...) }
-	both := fmt.Sprintf("docker:\n  %s:\n    lookaside: %s\n  %s:\n    lookaside: %s\n", m.w.registry.Host, url,
+	both := fmt.Sprintf("docker:\n  %s:\n    lookaside: %s\n  %s:\n    lookaside: %s\n", m.w.Registry.Host, url,
 		m.w.mirror.Host, mirrorURL)
 	if t.kind == "cosigned" && m.r.IntN(6) > 0 || m.r.IntN(10) == 0 {
-		both += fmt.Sprintf("  %s/signed:\n    use-sigstore-attachments: true\n  %s/team:\n    use-sigstore-attachments: true\n", m.w.registry.Host, m.w.registry.Host)
+		both += fmt.Sprintf("  %s/signed:\n    use-sigstore-attachments: true\n  %s/team:\n    use-sigstore-attachments: true\n", m.w.Registry.Host, m.w.Registry.Host)
 		m.about("attachments on")
 	}
 	switch kind {

@@ -17,13 +17,13 @@ import (
 
 // world is what all cases share: servers, images, keys, signatures, and a node.
 type world struct {
-	registry, mirror *fixture.Registry
-	lookaside        *fixture.Lookaside
-	node             *lab.Node
-	keys             map[string]*fixture.Key
-	cosign           map[string]*fixture.CosignKey
-	images           map[string][]pushed
-	made             map[[sha256.Size]byte][]byte // signatures that were made already
+	*fixture.Store
+	mirror *fixture.Registry
+	node   *lab.Node
+	keys   map[string]*fixture.Key
+	cosign map[string]*fixture.CosignKey
+	images map[string][]pushed
+	made   map[[sha256.Size]byte][]byte // signatures that were made already
 }
 
 // pushed is an image in the registry.
@@ -48,13 +48,10 @@ func newWorld(l *lab.Lab, gpg *fixture.GPG, dir string) (w *world, err error) {
 	if err := w.makeKeys(gpg); err != nil {
 		return w, err
 	}
-	if w.registry, err = fixture.NewRegistry("127.0.0.1:0"); err != nil {
+	if w.Store, err = fixture.NewStore(filepath.Join(dir, "lookaside")); err != nil {
 		return w, err
 	}
 	if w.mirror, err = fixture.NewRegistry("127.0.0.1:0"); err != nil {
-		return w, err
-	}
-	if w.lookaside, err = fixture.NewLookaside("127.0.0.1:0", filepath.Join(dir, "lookaside")); err != nil {
 		return w, err
 	}
 	if err := w.push(); err != nil {
@@ -77,7 +74,7 @@ insecure = true
 [[registry.mirror]]
 location = "%[2]s/copy"
 insecure = true
-`, w.registry.Host, w.mirror.Host)
+`, w.Registry.Host, w.mirror.Host)
 	if err := os.WriteFile(w.node.Path("etc/containers/registries.conf"), []byte(conf), 0o644); err != nil {
 		return w, err
 	}
@@ -85,14 +82,9 @@ insecure = true
 }
 
 func (w *world) close() error {
-	if w.registry != nil {
-		w.registry.Stop()
-	}
+	w.Store.Close()
 	if w.mirror != nil {
 		w.mirror.Stop()
-	}
-	if w.lookaside != nil {
-		w.lookaside.Stop()
 	}
 	if w.node != nil {
 		return w.node.Close()
@@ -177,11 +169,11 @@ func (w *world) push() error {
 		return err
 	}
 	for _, repo := range []string{"app", "team/app", "team/deep/er/app"} {
-		if err := push("single", w.registry, repo, w.registry.Host+"/"+repo, repo); err != nil {
+		if err := push("single", w.Registry, repo, w.Registry.Host+"/"+repo, repo); err != nil {
 			return err
 		}
 	}
-	if err := push("mirror lacks it", w.registry, "mirrored/origin", w.registry.Host+"/mirrored/origin",
+	if err := push("mirror lacks it", w.Registry, "mirrored/origin", w.Registry.Host+"/mirrored/origin",
 		"origin"); err != nil {
 		return err
 	}
@@ -190,12 +182,12 @@ func (w *world) push() error {
 	}
 	w.images["mirrored"][0].repo = "mirrored/app"
 	for _, repo := range []string{"list", "team/list"} {
-		index, instances, err := w.registry.PushIndex(repo, "v1", repo, "amd64", "arm64")
+		index, instances, err := w.Registry.PushIndex(repo, "v1", repo, "amd64", "arm64")
 		if err != nil {
 			return err
 		}
 		w.images["list"] = append(w.images["list"], pushed{
-			repo: repo, physical: w.registry.Host + "/" + repo, judged: instances[0], index: index,
+			repo: repo, physical: w.Registry.Host + "/" + repo, judged: instances[0], index: index,
 			others: []string{index, instances[1]},
 		})
 	}
@@ -208,11 +200,11 @@ func (w *world) push() error {
 		{"signed/both", "signed/both:v1", []*fixture.CosignKey{w.cosign["stranger"], w.cosign["corp"]}},
 		{"signed/renamed", "signed/app:v1", []*fixture.CosignKey{w.cosign["corp"]}},
 	} {
-		if err := push("cosigned", w.registry, c.repo, w.registry.Host+"/"+c.repo, c.repo); err != nil {
+		if err := push("cosigned", w.Registry, c.repo, w.Registry.Host+"/"+c.repo, c.repo); err != nil {
 			return err
 		}
 		images := w.images["cosigned"]
-		if err := w.registry.Attach(c.repo, images[len(images)-1].judged, w.registry.Host+"/"+c.as, c.by...); err != nil {
+		if err := w.Registry.Attach(c.repo, images[len(images)-1].judged, w.Registry.Host+"/"+c.as, c.by...); err != nil {
 			return err
 		}
 	}
@@ -290,7 +282,7 @@ func (w *world) set(c Case) error {
 		return os.WriteFile(path, b, 0o644)
 	}
 	for _, dir := range []string{
-		w.lookaside.Dir, w.node.Path("etc/containers/registries.d"),
+		w.Lookaside.Dir, w.node.Path("etc/containers/registries.d"),
 		w.node.Path("etc/pki/rpm-gpg"), w.node.Path("var/lib/containers/sigstore"),
 	} {
 		if err := empty(dir); err != nil {
@@ -301,7 +293,7 @@ func (w *world) set(c Case) error {
 		return err
 	}
 	for dir, files := range map[string]map[string][]byte{
-		w.lookaside.Dir: c.Signatures,
+		w.Lookaside.Dir: c.Signatures,
 		w.node.Path("var/lib/containers/sigstore"): c.Stored,
 		w.node.Path("etc/pki/rpm-gpg"):             c.Keys,
 		w.node.Path("etc/containers/registries.d"): bytesOf(c.Registries),
@@ -312,8 +304,8 @@ func (w *world) set(c Case) error {
 			}
 		}
 	}
-	w.lookaside.Fault(w.lookasideFault(c.Lookaside))
-	w.registry.Fault(registryFault(w.registry, c.Registry))
+	w.Lookaside.Fault(w.lookasideFault(c.Lookaside))
+	w.Registry.Fault(registryFault(w.Registry, c.Registry))
 	w.mirror.Fault(registryFault(w.mirror, c.Registry))
 	return nil
 }
@@ -358,7 +350,7 @@ func (w *world) lookasideFault(kind string) http.HandlerFunc {
 		return func(rw http.ResponseWriter, r *http.Request) {
 			if rest, ok := strings.CutPrefix(r.URL.Path, "/moved"); ok {
 				r.URL.Path = rest
-				w.lookaside.Serve(rw, r)
+				w.Lookaside.Serve(rw, r)
 				return
 			}
 			http.Redirect(rw, r, "/moved"+r.URL.Path, http.StatusFound)
