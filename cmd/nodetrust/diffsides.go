@@ -8,13 +8,13 @@ import (
 	"time"
 
 	"github.com/nodetrust/nodetrust/internal/lint"
-	"github.com/nodetrust/nodetrust/internal/strength"
+	"github.com/nodetrust/nodetrust/internal/policy/compare"
 )
 
 // diffSide is one of the two things that are compared: a policy, or all policies of a host.
 type diffSide struct {
 	found []lint.HostPolicy
-	read  strength.ReadKey
+	read  compare.ReadKey
 	// whole says that there are no other policies than these, but for what was left out.
 	whole    bool
 	leftOut  []string
@@ -23,7 +23,7 @@ type diffSide struct {
 
 type heldPolicy struct {
 	path   string
-	policy *strength.Policy
+	policy *compare.Policy
 }
 
 // parse reads the policies, with the keys as they are at a time. The one of root's processes must load; any other that
@@ -37,8 +37,8 @@ func (s *diffSide) parse(name string, at time.Time) error {
 		}
 		err := lint.LoadPolicy(p.Data, where)
 		if err == nil {
-			var parsed *strength.Policy
-			if parsed, err = strength.Parse(p.Data, s.read, at); err == nil {
+			var parsed *compare.Policy
+			if parsed, err = compare.Parse(p.Data, s.read, at); err == nil {
 				s.policies[p.Of] = heldPolicy{p.Path, parsed}
 				continue
 			}
@@ -69,7 +69,7 @@ func (s *diffSide) taken(of string) heldPolicy {
 // diffReport is a comparison of all policies of two sides. The Report is that of root's processes, but its Relation
 // is that of all.
 type diffReport struct {
-	strength.Report
+	compare.Report
 	Policies []policyReport `json:"policies,omitempty"`
 	// LeftOut names what was not compared, so that nothing is known of it.
 	LeftOut []string `json:"leftOut,omitempty"`
@@ -80,11 +80,11 @@ type policyReport struct {
 	Of string `json:"of"`
 	A  string `json:"a"`
 	B  string `json:"b"`
-	strength.Report
+	compare.Report
 }
 
 func compareSides(a, b *diffSide) diffReport {
-	r := diffReport{Report: strength.Compare(a.policies[lint.OfRoot].policy, b.policies[lint.OfRoot].policy)}
+	r := diffReport{Report: compare.Policies(a.policies[lint.OfRoot].policy, b.policies[lint.OfRoot].policy)}
 	for _, s := range []struct {
 		name string
 		side *diffSide
@@ -93,7 +93,7 @@ func compareSides(a, b *diffSide) diffReport {
 			r.LeftOut = append(r.LeftOut, s.name+": "+l)
 		}
 	}
-	all := []strength.Report{r.Report}
+	all := []compare.Report{r.Report}
 	for _, of := range ofBoth(a, b) {
 		own, has := a.policies[of]
 		if _, known := b.policies[of]; has && !known && !b.whole {
@@ -102,12 +102,12 @@ func compareSides(a, b *diffSide) diffReport {
 			continue
 		}
 		pa, pb := a.taken(of), b.taken(of)
-		p := policyReport{of, pa.path, pb.path, strength.Compare(pa.policy, pb.policy)}
+		p := policyReport{of, pa.path, pb.path, compare.Policies(pa.policy, pb.policy)}
 		r.Policies, all = append(r.Policies, p), append(all, p.Report)
 	}
-	r.Relation = strength.Overall(all...)
-	if len(r.LeftOut) > 0 && (r.Relation == strength.Equal || r.Relation == strength.Stronger) {
-		r.Relation = strength.Incomparable
+	r.Relation = compare.Overall(all...)
+	if len(r.LeftOut) > 0 && (r.Relation == compare.Equal || r.Relation == compare.Stronger) {
+		r.Relation = compare.Incomparable
 	}
 	return r
 }
@@ -123,10 +123,10 @@ func ofBoth(a, b *diffSide) []string {
 // exit is the exit status. Incomparable scopes are unknown, not weaker: B may accept there what A refuses, or it only
 // can't be told.
 func (r diffReport) exit() int {
-	unknown := len(r.LeftOut) > 0 || r.Has(strength.Incomparable)
-	weaker := r.Has(strength.Weaker)
+	unknown := len(r.LeftOut) > 0 || r.Has(compare.Incomparable)
+	weaker := r.Has(compare.Weaker)
 	for _, p := range r.Policies {
-		unknown, weaker = unknown || p.Has(strength.Incomparable), weaker || p.Has(strength.Weaker)
+		unknown, weaker = unknown || p.Has(compare.Incomparable), weaker || p.Has(compare.Weaker)
 	}
 	switch {
 	case weaker:
@@ -140,7 +140,7 @@ func (r diffReport) exit() int {
 func writeDiff(w io.Writer, r diffReport, all bool) error {
 	writeScopes(w, r.Scopes, all)
 	for _, p := range r.Policies {
-		if p.Relation == strength.Equal && !all {
+		if p.Relation == compare.Equal && !all {
 			continue
 		}
 		fmt.Fprintf(w, "policy of %s: a: %s, b: %s\n", p.Of, p.A, p.B)
@@ -149,16 +149,16 @@ func writeDiff(w io.Writer, r diffReport, all bool) error {
 	for _, l := range r.LeftOut {
 		fmt.Fprintf(w, "left out: %s\n", l)
 	}
-	_, err := fmt.Fprintf(w, "b is %s\n", map[strength.Relation]string{
-		strength.Equal: "equal to a", strength.Weaker: "weaker than a", strength.Stronger: "stronger than a",
-		strength.Incomparable: "not comparable with a",
+	_, err := fmt.Fprintf(w, "b is %s\n", map[compare.Relation]string{
+		compare.Equal: "equal to a", compare.Weaker: "weaker than a", compare.Stronger: "stronger than a",
+		compare.Incomparable: "not comparable with a",
 	}[r.Relation])
 	return err
 }
 
-func writeScopes(w io.Writer, scopes []strength.Scope, all bool) {
+func writeScopes(w io.Writer, scopes []compare.Scope, all bool) {
 	for _, s := range scopes {
-		if s.Relation == strength.Equal && !all {
+		if s.Relation == compare.Equal && !all {
 			continue
 		}
 		name := s.Transport + ": " + s.Scope

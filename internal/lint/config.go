@@ -15,6 +15,7 @@ import (
 
 	"github.com/nodetrust/nodetrust/internal/desired"
 	"github.com/nodetrust/nodetrust/internal/openpgp/key"
+	"github.com/nodetrust/nodetrust/internal/policy"
 	"github.com/nodetrust/nodetrust/internal/trust"
 )
 
@@ -46,7 +47,7 @@ func (r *runner) trustConfig(name string, data []byte) {
 			})
 		}
 		if r.Root != "" {
-			r.policyKeys(&policy{file: name, keys: []policyKey{{
+			r.policyKeys(&policyFacts{file: name, keys: []policyKey{{
 				path: k.Path, line: k.Line, at: jsonPath("key " + k.Name),
 				gpg: gpg,
 			}}}, hostSource(r.Root))
@@ -237,22 +238,22 @@ func (r *runner) trustMeaning(cfg *trust.Config) {
 		}
 		r.trustLookasides(cfg.File, at, reg)
 		for j, q := range reg.Requirements {
-			if _, _, some := covered(q.Identity.Prefix, reg.Scope); q.Identity.Type == trust.RemapIdentity && !some {
+			if _, _, some := covered(q.Identity.Prefix, reg.Scope); q.Identity.Type == policy.RemapIdentity && !some {
 				warn("remap-is-idle", q.Line, fmt.Sprintf(
 					"%s.require[%d].identity: no image of the scope %s begins with the prefix %s: signatures must name what is pulled",
 					at, j, reg.Scope, q.Identity.Prefix),
 					"a mirror of registries.conf is judged by the name that it stands for; one that is pulled by its own name needs an entry of its own")
 			}
 		}
-		if trust.UpperCaseHost(reg.Scope) {
+		if policy.UpperCaseHost(reg.Scope) {
 			warn("upper-case-host", reg.Line, at+".scope: "+upperCaseHost, upperCaseHostHint)
 		}
-		if isTagScope(reg.Scope) {
+		if policy.IsTag(reg.Scope) {
 			warn("tag-scope", reg.Line, at+".scope: a pull by digest never matches it, and node runtimes often pull by digest",
 				"name the repository, without the tag")
 		}
 		if reg.Rule == trust.RuleAccept && reg.Because == "" {
-			for _, p := range parents(reg.Scope) {
+			for _, p := range policy.Chain(policy.Docker, reg.Scope)[1:] {
 				if parent, ok := rules[p]; ok {
 					if parent.Rule == trust.RuleSigned {
 						warn("hole-below-signed", reg.Line, fmt.Sprintf(
@@ -423,7 +424,7 @@ func (r *runner) state(p, prefix string, state *desired.State) bool {
 		regs = r.registries(files)
 	}
 	found := regs != nil
-	var system *policy
+	var system *policyFacts
 	var systemFile file
 	var crio, conf []file
 	if f, ok := state.Files.Get(trust.PolicyPath); ok {

@@ -9,7 +9,8 @@ import (
 	"strings"
 
 	"github.com/nodetrust/nodetrust/internal/hostfs"
-	"github.com/nodetrust/nodetrust/internal/strength"
+	"github.com/nodetrust/nodetrust/internal/policy"
+	"github.com/nodetrust/nodetrust/internal/policy/compare"
 	"github.com/nodetrust/nodetrust/internal/trust"
 )
 
@@ -93,7 +94,7 @@ func (r *runner) hostView() {
 	crio := r.crioConf()
 	regs, unreadable := r.hostRegistries()
 	f, err := r.hostPolicy()
-	var system *policy
+	var system *policyFacts
 	switch {
 	case err != nil:
 		r.loadables = append(r.loadables, loadable{
@@ -115,7 +116,7 @@ func (r *runner) hostView() {
 
 // withoutSigstore warns of sigstore signatures on Debian 12, whose own podman and skopeo are built without what
 // judges them.
-func (r *runner) withoutSigstore(system *policy) {
+func (r *runner) withoutSigstore(system *policyFacts) {
 	release, err := hostfs.Root(r.Root).ReadFile("/etc/os-release", maxUnit)
 	if err != nil || system == nil {
 		return
@@ -221,7 +222,7 @@ func (r *runner) hostRegistries() (*registries, error) {
 }
 
 // namespaced lints the policies that CRI-O takes for single namespaces instead of the system's.
-func (r *runner) namespaced(system *policy, systemFile file, regs *registries, dir string) {
+func (r *runner) namespaced(system *policyFacts, systemFile file, regs *registries, dir string) {
 	entries, err := hostfs.Root(r.Root).ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return
@@ -258,18 +259,18 @@ func (r *runner) namespaced(system *policy, systemFile file, regs *registries, d
 
 // weaker finds scopes for which the namespaced policy accepts what the system's refuses. CRI-O takes for granted that
 // there are none.
-func (r *runner) weaker(system *policy, systemFile file, namespaced *policy, namespacedFile file, from source) {
+func (r *runner) weaker(system *policyFacts, systemFile file, namespaced *policyFacts, namespacedFile file, from source) {
 	read := func(path string) ([]byte, error) { return from.read(path, maxKeyFile) }
-	a, err := strength.Parse(systemFile.data, read, r.now)
+	a, err := compare.Parse(systemFile.data, read, r.now)
 	if err != nil {
 		return
 	}
-	b, err := strength.Parse(namespacedFile.data, read, r.now)
+	b, err := compare.Parse(namespacedFile.data, read, r.now)
 	if err != nil {
 		return
 	}
-	for _, s := range strength.Compare(a, b).Scopes {
-		if s.Relation != strength.Weaker && s.Relation != strength.Incomparable || s.Transport != "docker" &&
+	for _, s := range compare.Policies(a, b).Scopes {
+		if s.Relation != compare.Weaker && s.Relation != compare.Incomparable || s.Transport != policy.Docker &&
 			s.Transport != "" {
 			continue
 		}
@@ -287,16 +288,16 @@ func (r *runner) weaker(system *policy, systemFile file, namespaced *policy, nam
 }
 
 // words are those that go before "than".
-func words(r strength.Relation) string {
-	if r == strength.Weaker {
+func words(r compare.Relation) string {
+	if r == compare.Weaker {
 		return "weaker"
 	}
 	return "another one, and no stricter,"
 }
 
 // decides returns the scope of the docker transport that is used for what scope names.
-func (p *policy) decides(scope string) policyScope {
-	for _, name := range append([]string{scope}, parents(scope)...) {
+func (p *policyFacts) decides(scope string) policyScope {
+	for _, name := range policy.Chain(policy.Docker, scope) {
 		for _, s := range p.scopes {
 			if s.name == name {
 				return s

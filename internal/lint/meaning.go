@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/nodetrust/nodetrust/internal/policy"
 	"github.com/nodetrust/nodetrust/internal/trust"
 )
 
@@ -40,17 +41,17 @@ func (w *policyWalk) scopeMeaning(s policyScope, byName map[string]policyScope) 
 	if s.name == "" {
 		return
 	}
-	if err := trust.CheckScope(s.name); err != nil {
+	if err := policy.CheckScope(s.name); err != nil {
 		w.report(Error, "dead-scope", s.line, s.path, err.Error(), "")
 		return
 	}
-	if trust.UpperCaseHost(s.name) {
+	if policy.UpperCaseHost(s.name) {
 		w.report(Warning, "upper-case-host", s.line, s.path, upperCaseHost, upperCaseHostHint)
 	}
 	if official(s.name) {
 		w.report(Warning, "library-missing", s.line, s.path, libraryMissing, libraryHint(s.name))
 	}
-	if isTagScope(s.name) {
+	if policy.IsTag(s.name) {
 		w.report(Warning, "tag-scope", s.line, s.path,
 			"a pull by digest never matches it, and node runtimes often pull by digest", "name the repository, without the tag")
 	}
@@ -77,7 +78,7 @@ func (w *policyWalk) scopeMeaning(s policyScope, byName map[string]policyScope) 
 	if !s.accepts() {
 		return
 	}
-	for _, p := range parents(s.name) {
+	for _, p := range policy.Chain(policy.Docker, s.name)[1:] {
 		parent, ok := byName[p]
 		if !ok {
 			continue
@@ -90,6 +91,12 @@ func (w *policyWalk) scopeMeaning(s policyScope, byName map[string]policyScope) 
 		return
 	}
 }
+
+// What is said of a scope whose host is written with upper case.
+const (
+	upperCaseHost     = "is compared as written, while DNS ignores case: an image pulled by another spelling of the host has another scope"
+	upperCaseHostHint = "write the host in lower case, unless images are really pulled by this spelling"
+)
 
 const dockerHub = "docker.io/"
 

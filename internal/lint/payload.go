@@ -1,6 +1,10 @@
 package lint
 
-import "strings"
+import (
+	"strings"
+
+	"github.com/nodetrust/nodetrust/internal/policy"
+)
 
 // payloads are the repositories that hold the images of OpenShift itself. Only the release image is signed with GPG,
 // and the signature vouches for the others by digest: none of them has a signature of its own that a lookaside could
@@ -21,7 +25,7 @@ const (
 func payloadScopes(exists func(scope string) bool) map[string]bool {
 	out := map[string]bool{}
 	for _, p := range payloads() {
-		for _, scope := range append([]string{p}, parents(p)...) {
+		for _, scope := range policy.Chain(policy.Docker, p) {
 			if scope != "" && exists(scope) {
 				out[scope] = true
 				break

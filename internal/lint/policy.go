@@ -8,12 +8,13 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/nodetrust/nodetrust/internal/policy"
 	"github.com/nodetrust/nodetrust/internal/trust"
 	"github.com/nodetrust/nodetrust/internal/verify"
 )
 
-// policy is what the walk over a policy.json learned.
-type policy struct {
+// policyFacts are what the walk over a policy.json learned.
+type policyFacts struct {
 	file string
 	// scopes are those of the docker transport, "" among them, in the order of the file.
 	scopes []policyScope
@@ -74,19 +75,19 @@ type policyKey struct {
 // no complaint about is given to the library alone as well.
 type policyWalk struct {
 	*linter
-	policy
+	policyFacts
 }
 
 // policy lints the content of a policy.json. file is named in findings.
-func (l *linter) policy(data []byte, file string) *policy {
-	w := &policyWalk{linter: l, policy: policy{file: file, features: map[trust.Feature]int{}}}
+func (l *linter) policy(data []byte, file string) *policyFacts {
+	w := &policyWalk{linter: l, policyFacts: policyFacts{file: file, features: map[trust.Feature]int{}}}
 	w.defaults.line = 1
 	root, err := parseJSON(data)
 	if err != nil {
 		var e *jsonError
 		errors.As(err, &e)
 		w.fatal("bad-json", e.line, "", e.err.Error(), jsonHint(data))
-		return &w.policy
+		return &w.policyFacts
 	}
 	w.root(root)
 	if err := loadPolicy(data); err != nil && !w.broken {
@@ -95,7 +96,7 @@ func (l *linter) policy(data []byte, file string) *policy {
 	if !w.broken {
 		w.meaning()
 	}
-	return &w.policy
+	return &w.policyFacts
 }
 
 func jsonHint(data []byte) string {
@@ -180,16 +181,16 @@ func (w *policyWalk) root(n *jsonNode) {
 	}
 	for _, t := range transports.object {
 		at := jsonPath("transports").key(t.key)
-		if !slices.Contains(transportNames, t.key) {
+		if !slices.Contains(policy.Transports(), t.key) {
 			w.report(Error, "unknown-transport", t.line, at, "no reader knows this transport: what is below it is never used",
-				didYouMean(t.key, transportNames))
+				didYouMean(t.key, policy.Transports()))
 		}
 		if !w.object(t.value, at, nil) {
 			continue
 		}
 		for _, s := range t.value.object {
 			at := at.key(s.key)
-			if err := checkTransportScope(t.key, s.key); err != nil {
+			if err := policy.CheckTransportScope(t.key, s.key); err != nil {
 				w.fatal("bad-scope", s.line, at, err.Error(), "")
 			}
 			scope := policyScope{name: s.key, line: s.line, path: at}

@@ -20,7 +20,7 @@ import (
 	"github.com/nodetrust/nodetrust/internal/verify"
 )
 
-func lintPolicy(data string) (*policy, []Finding) {
+func lintPolicy(data string) (*policyFacts, []Finding) {
 	l := linter{now: time.Now()}
 	p := l.policy([]byte(data), "policy.json")
 	return p, l.sorted()

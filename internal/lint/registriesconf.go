@@ -11,6 +11,7 @@ import (
 	"github.com/BurntSushi/toml"
 
 	"github.com/nodetrust/nodetrust/internal/hostfs"
+	"github.com/nodetrust/nodetrust/internal/policy"
 )
 
 // Where registries.conf lies on a host, first found, and its drop-ins.
@@ -120,13 +121,13 @@ func covered(prefix, scope string) (rest string, all, some bool) {
 	if rest, ok := strings.CutPrefix(scope, prefix); ok && (rest == "" || strings.ContainsAny(rest[:1], "/:@")) {
 		return rest, true, true
 	}
-	return "", false, slices.Contains(parents(prefix), scope)
+	return "", false, slices.Contains(policy.Chain(policy.Docker, prefix)[1:], scope)
 }
 
 // mirrors finds signed scopes whose images come from elsewhere than their name says: from mirrors that no
 // registries.d file knows (signatures are looked for where an image really comes from), over connections that nobody
 // checks, or not at all. regs may be nil: then it is not known where signatures are looked for.
-func (r *runner) mirrors(p *policy, regs *registries, entries map[string]registryConf) {
+func (r *runner) mirrors(p *policyFacts, regs *registries, entries map[string]registryConf) {
 	for _, prefix := range sortedKeys(entries) {
 		e := entries[prefix]
 		for _, s := range p.scopes {
@@ -168,11 +169,11 @@ func (r *runner) mirrors(p *policy, regs *registries, entries map[string]registr
 
 // repeats reports whether a scope of one digest, as a refuse-canary has it, asks for the kinds of signatures that the
 // scope above it asks for: what there is to say of their places is said there.
-func (p *policy) repeats(s policyScope) bool {
+func (p *policyFacts) repeats(s policyScope) bool {
 	if !strings.Contains(s.name, "@") {
 		return false
 	}
-	above := p.decides(parents(s.name)[0])
+	above := p.decides(policy.Chain(policy.Docker, s.name)[1])
 	return above.name != "" && (!s.has("signedBy") || above.has("signedBy")) &&
 		(!s.has("sigstoreSigned") || above.has("sigstoreSigned"))
 }

@@ -12,7 +12,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
-	"github.com/nodetrust/nodetrust/internal/trust"
+	"github.com/nodetrust/nodetrust/internal/policy"
 	"github.com/nodetrust/nodetrust/internal/verify/registriesd"
 )
 
@@ -139,9 +139,9 @@ func (l *linter) registriesFile(r *registries, f file) {
 		e := content.Docker[scope]
 		e.file, e.line = f.path, w.line("docker", scope)
 		w.entry(e, "docker", scope)
-		if err := trust.CheckScope(scope); err != nil {
+		if err := policy.CheckScope(scope); err != nil {
 			add(Error, "dead-scope", e.line, fmt.Sprintf("docker[%q]: %v", scope, err), "")
-		} else if trust.UpperCaseHost(scope) {
+		} else if policy.UpperCaseHost(scope) {
 			add(Warning, "upper-case-host", e.line, fmt.Sprintf("docker[%q]: %s", scope, upperCaseHost), upperCaseHostHint)
 		}
 		if first, ok := r.scopes[scope]; ok {

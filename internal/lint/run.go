@@ -17,6 +17,7 @@ import (
 
 	"github.com/nodetrust/nodetrust/internal/bounded"
 	"github.com/nodetrust/nodetrust/internal/hostfs"
+	"github.com/nodetrust/nodetrust/internal/policy"
 	"github.com/nodetrust/nodetrust/internal/trust"
 )
 
@@ -88,7 +89,7 @@ type runner struct {
 // loadable is a set of files that readers are asked about.
 type loadable struct {
 	name       string
-	policy     *policy // nil if there is none
+	policy     *policyFacts // nil if there is none
 	policyFile file
 	registries *registries
 	// required is set when a missing policy.json keeps a reader from loading.
@@ -358,7 +359,7 @@ func (l *linter) unmasked(files []file) []file {
 	return out
 }
 
-func (r *runner) onePolicy(f file, regs *registries, from source, required bool) *policy {
+func (r *runner) onePolicy(f file, regs *registries, from source, required bool) *policyFacts {
 	p := r.policy(f.data, f.path)
 	r.policyKeys(p, from)
 	if regs != nil && !p.broken && !regs.broken {
@@ -372,7 +373,7 @@ func (r *runner) onePolicy(f file, regs *registries, from source, required bool)
 }
 
 // policyKeys lints the keys that a policy names. Key files are read once.
-func (r *runner) policyKeys(p *policy, from source) {
+func (r *runner) policyKeys(p *policyFacts, from source) {
 	type result struct {
 		data []byte
 		err  error
@@ -427,11 +428,11 @@ func (r *runner) keyData(k policyKey, data []byte, name, where string) {
 }
 
 // lookups checks that readers look for the signatures that the policy asks for.
-func (r *runner) lookups(p *policy, regs *registries) {
+func (r *runner) lookups(p *policyFacts, regs *registries) {
 	withURL := regs.above(func(e registryEntry) bool { return e.url() != "" })
 	withAttachments := regs.above(func(e registryEntry) bool { return e.Attachments != nil && *e.Attachments })
 	for _, s := range p.scopes {
-		if s.name == "" || !s.signed() || trust.CheckScope(s.name) != nil || p.repeats(s) {
+		if s.name == "" || !s.signed() || policy.CheckScope(s.name) != nil || p.repeats(s) {
 			continue
 		}
 		lookaside, attachments := regs.lookup(s.name)
@@ -455,7 +456,7 @@ func (r *runner) lookups(p *policy, regs *registries) {
 func (r *registries) lookup(scope string) (lookaside, attachments bool) {
 	var att *bool
 	entries := []registryEntry{}
-	for _, s := range append([]string{scope}, parents(scope)...) {
+	for _, s := range policy.Chain(policy.Docker, scope) {
 		if e, ok := r.scopes[s]; ok {
 			entries = append(entries, e)
 		}
@@ -477,7 +478,7 @@ func (r *registries) above(has func(registryEntry) bool) map[string]bool {
 	out := map[string]bool{}
 	for scope, e := range r.scopes {
 		if has(e) {
-			for _, p := range parents(scope) {
+			for _, p := range policy.Chain(policy.Docker, scope)[1:] {
 				out[p] = true
 			}
 		}

@@ -5,6 +5,7 @@ package trust
 
 import (
 	"github.com/nodetrust/nodetrust/internal/openpgp/key"
+	"github.com/nodetrust/nodetrust/internal/policy"
 	"github.com/nodetrust/nodetrust/internal/verdict"
 )
 
@@ -89,7 +90,7 @@ type Requirement struct {
 	// SignedBy are names of keys, any of which may have signed.
 	SignedBy []string
 	Sigstore *Sigstore
-	Identity Identity
+	Identity policy.Identity
 	Line     int
 }
 
@@ -107,24 +108,6 @@ type Fulcio struct{ CA, OIDCIssuer, SubjectEmail string }
 
 // PKI demands a certificate of one's own authority.
 type PKI struct{ Roots, Intermediates, SubjectEmail, SubjectHostname string }
-
-// Identity is a signedIdentity of policy.json; fields that its Type doesn't use are empty.
-type Identity struct {
-	Type                 string
-	Reference            string // exactReference
-	Repository           string // exactRepository
-	Prefix, SignedPrefix string // remapIdentity
-}
-
-// The types of Identity.
-const (
-	MatchRepoDigestOrExact = "matchRepoDigestOrExact"
-	MatchExact             = "matchExact"
-	MatchRepository        = "matchRepository"
-	ExactReference         = "exactReference"
-	ExactRepository        = "exactRepository"
-	RemapIdentity          = "remapIdentity"
-)
 
 // key returns the key of that name. Parse guarantees that names in requirements are known.
 func (c *Config) key(name string) Key {

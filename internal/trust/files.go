@@ -7,6 +7,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"github.com/nodetrust/nodetrust/internal/policy"
 	"github.com/nodetrust/nodetrust/templates"
 )
 
@@ -55,7 +56,7 @@ func (c *Config) locations() map[string]map[string]Location {
 		if l.Lookaside == "" && l.Attachments == nil {
 			return
 		}
-		host := scopeHost(scope)
+		host := policy.Host(scope)
 		if hosts[host] == nil {
 			hosts[host] = map[string]Location{}
 		}
@@ -136,7 +137,7 @@ func (c *Config) check(readers []Reader) error {
 }
 
 func (c *Config) checkFeatures(q Requirement, at string, use func(int, string, Feature)) {
-	if q.Identity.Type == RemapIdentity {
+	if q.Identity.Type == policy.RemapIdentity {
 		use(q.Line, at+".identity", FeatureRemapIdentity)
 	}
 	if len(c.paths(q.SignedBy)) > 1 {

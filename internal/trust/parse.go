@@ -5,12 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
 
 	"github.com/nodetrust/nodetrust/internal/bounded"
 	"github.com/nodetrust/nodetrust/internal/openpgp/key"
+	"github.com/nodetrust/nodetrust/internal/policy"
 	"github.com/nodetrust/nodetrust/internal/verdict"
 )
 
@@ -103,8 +105,10 @@ func (p *parser) name(out *string) func(*yaml.Node, string) {
 	}
 }
 
+const alphanumeric = "abcdefghijklmnopqrstuvwxyz0123456789"
+
 func validName(s string) bool {
-	return s != "" && len(s) <= 63 && only(s, "-") && s[0] != '-' && s[len(s)-1] != '-'
+	return s != "" && len(s) <= 63 && strings.Trim(s, alphanumeric+"-") == "" && s[0] != '-' && s[len(s)-1] != '-'
 }
 
 func (p *parser) pools(n *yaml.Node, at string) {
@@ -171,7 +175,7 @@ func (p *parser) key(n *yaml.Node, at string) {
 // keyName reads a name that stands only in the config itself.
 func (p *parser) keyName(n *yaml.Node, at string) string {
 	s, ok := p.text(n, at)
-	if ok && (len(s) > 63 || !only(strings.ToLower(s), "._-")) {
+	if ok && (len(s) > 63 || strings.Trim(strings.ToLower(s), alphanumeric+"._-") != "") {
 		p.addf(n.Line, at, "must consist of at most 63 letters, digits, '.', '_' and '-', not %q", s)
 		return ""
 	}
@@ -253,7 +257,7 @@ func (p *parser) registry(n *yaml.Node, at string) {
 	r := Registry{Line: n.Line}
 	insecure, attachments := false, false
 	p.mapping(n, at,
-		required("scope", func(n *yaml.Node, at string) { r.Scope = p.scope(n, at, CheckScope) }),
+		required("scope", func(n *yaml.Node, at string) { r.Scope = p.scope(n, at, policy.CheckScope) }),
 		required("require", func(n *yaml.Node, at string) { p.require(&r, n, at) }),
 		optional("lookaside", p.lookaside(&r.Location)),
 		optional("insecure", p.bool(&insecure)),
@@ -273,7 +277,7 @@ func (p *parser) mirror(r *Registry, n *yaml.Node, at string) {
 	m := Mirror{Line: n.Line}
 	insecure, attachments := false, false
 	p.mapping(n, at,
-		required("location", func(n *yaml.Node, at string) { m.Scope = p.scope(n, at, checkRepository) }),
+		required("location", func(n *yaml.Node, at string) { m.Scope = p.scope(n, at, policy.CheckRepository) }),
 		optional("lookaside", p.lookaside(&m.Location)),
 		optional("insecure", p.bool(&insecure)),
 		optional("attachments", func(n *yaml.Node, at string) {
@@ -313,7 +317,7 @@ func (p *parser) require(r *Registry, n *yaml.Node, at string) {
 }
 
 func (p *parser) requirement(r *Registry, n *yaml.Node, at string) {
-	q := Requirement{Line: n.Line, Identity: Identity{Type: MatchRepoDigestOrExact}}
+	q := Requirement{Line: n.Line, Identity: policy.Identity{Type: policy.MatchRepoDigestOrExact}}
 	var kinds []string
 	p.mapping(n, at,
 		optional("signedBy", func(n *yaml.Node, at string) {
@@ -370,25 +374,24 @@ func (p *parser) sigstore(n *yaml.Node, at string) *Sigstore {
 }
 
 // identity reads the name of an identity, or a mapping as in policy.json: {type: exactReference, dockerReference: …}.
-func (p *parser) identity(id *Identity, n *yaml.Node, at string) {
+func (p *parser) identity(id *policy.Identity, n *yaml.Node, at string) {
 	if n.Kind != yaml.MappingNode {
 		p.plainIdentity(id, n, at)
 		return
 	}
-	*id = Identity{}
-	p.mapping(n, at, required("type", p.string(&id.Type)),
-		optional("dockerReference", p.string(&id.Reference)), optional("dockerRepository", p.string(&id.Repository)),
-		optional("prefix", p.string(&id.Prefix)), optional("signedPrefix", p.string(&id.SignedPrefix)))
+	*id = policy.Identity{}
+	p.mapping(n, at, required(policy.FieldType, p.string(&id.Type)),
+		optional(policy.FieldDockerReference, p.string(&id.DockerReference)),
+		optional(policy.FieldDockerRepository, p.string(&id.DockerRepository)),
+		optional(policy.FieldPrefix, p.string(&id.Prefix)), optional(policy.FieldSignedPrefix, p.string(&id.SignedPrefix)))
 	fields := []struct{ name, value, of string }{
-		{"dockerReference", id.Reference, ExactReference},
-		{"dockerRepository", id.Repository, ExactRepository},
-		{"prefix", id.Prefix, RemapIdentity},
-		{"signedPrefix", id.SignedPrefix, RemapIdentity},
+		{policy.FieldDockerReference, id.DockerReference, policy.ExactReference},
+		{policy.FieldDockerRepository, id.DockerRepository, policy.ExactRepository},
+		{policy.FieldPrefix, id.Prefix, policy.RemapIdentity},
+		{policy.FieldSignedPrefix, id.SignedPrefix, policy.RemapIdentity},
 	}
-	switch id.Type {
-	case "", MatchRepoDigestOrExact, MatchExact, MatchRepository, ExactReference, ExactRepository, RemapIdentity:
-	default:
-		p.unknownIdentity(id.Type, n, at+".type")
+	if id.Type != "" && !slices.Contains(policy.IdentityTypes(), id.Type) {
+		p.unknownIdentity(id.Type, n, at+"."+policy.FieldType)
 		return
 	}
 	for _, f := range fields {
@@ -397,41 +400,39 @@ func (p *parser) identity(id *Identity, n *yaml.Node, at string) {
 			p.addf(n.Line, at+"."+f.name, "is missing: %s needs it", id.Type)
 		case id.Type != "" && id.Type != f.of && f.value != "":
 			p.addf(n.Line, at+"."+f.name, "is no field of %s", id.Type)
-		case id.Type == f.of && f.name == "dockerReference":
-			if _, tag, digest, err := splitReference(f.value); err != nil || CheckScope(f.value) != nil || tag == "" &&
-				digest == "" {
+		case id.Type == f.of && f.name == policy.FieldDockerReference:
+			if _, tag, digest, err := policy.SplitReference(f.value); err != nil ||
+				policy.CheckScope(f.value) != nil || tag == "" && digest == "" {
 				p.addf(n.Line, at+"."+f.name, "must be a full reference with a tag or a digest, not %q", f.value)
 			}
-		case id.Type == f.of && f.name == "dockerRepository":
-			if err := checkRepository(f.value); err != nil || !strings.Contains(f.value, "/") {
+		case id.Type == f.of && f.name == policy.FieldDockerRepository:
+			if err := policy.CheckRepository(f.value); err != nil || !strings.Contains(f.value, "/") {
 				p.addf(n.Line, at+"."+f.name, "must be a full repository without tag and digest, not %q", f.value)
 			}
 		case id.Type == f.of:
-			if err := checkRepository(f.value); err != nil {
+			if err := policy.CheckRepository(f.value); err != nil {
 				p.addf(n.Line, at+"."+f.name, "must be a host, or a host and a path, not %q", f.value)
 			}
 		}
 	}
 }
 
-func (p *parser) plainIdentity(id *Identity, n *yaml.Node, at string) {
+func (p *parser) plainIdentity(id *policy.Identity, n *yaml.Node, at string) {
 	s, ok := p.text(n, at)
 	if !ok {
 		return
 	}
-	switch id.Type = s; s {
-	case MatchRepoDigestOrExact, MatchExact, MatchRepository:
-	case ExactReference, ExactRepository, RemapIdentity:
-		p.addf(n.Line, at, "%s needs more: write it as in policy.json, for example {type: exactReference, dockerReference: registry.example.com/app:v1}", s)
-	default:
+	id.Type = s
+	switch {
+	case !slices.Contains(policy.IdentityTypes(), s):
 		p.unknownIdentity(s, n, at)
+	case len(policy.IdentityFields(s)) > 1:
+		p.addf(n.Line, at, "%s needs more: write it as in policy.json, for example {type: exactReference, dockerReference: registry.example.com/app:v1}", s)
 	}
 }
 
 func (p *parser) unknownIdentity(s string, n *yaml.Node, at string) {
-	p.addf(n.Line, at, "must be one of %s, not %q", strings.Join([]string{
-		MatchRepoDigestOrExact, MatchExact, MatchRepository, ExactReference, ExactRepository, RemapIdentity,
-	}, ", "), s)
+	p.addf(n.Line, at, "must be one of %s, not %q", strings.Join(policy.IdentityTypes(), ", "), s)
 }
 
 func (p *parser) canary(n *yaml.Node, at string) {
@@ -466,16 +467,16 @@ func checkCanaryImage(image string) error {
 	if !ok {
 		return fmt.Errorf("%q has no digest: a canary is repository@sha256:…, so that it never changes", image)
 	}
-	if !validDigest(digest) || !strings.HasPrefix(digest, "sha256:") {
+	if !policy.IsDigest(digest) || !strings.HasPrefix(digest, "sha256:") {
 		return fmt.Errorf("%q: %q is no digest (sha256: and 64 lower-case hex digits)", image, digest)
 	}
-	if _, tag, _, err := splitReference(rest); err == nil && tag != "" {
+	if _, tag, _, err := policy.SplitReference(rest); err == nil && tag != "" {
 		return fmt.Errorf("%q has both tag and digest: leave out :%s", image, tag)
 	}
 	if !strings.Contains(rest, "/") {
 		return fmt.Errorf("%q has no registry host", image)
 	}
-	if err := CheckScope(image); err != nil {
+	if err := policy.CheckScope(image); err != nil {
 		return fmt.Errorf("%q is not fully qualified: %w", image, err)
 	}
 	return nil

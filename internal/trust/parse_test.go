@@ -490,3 +490,11 @@ func TestParse_idleCanary(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestParse_wildcardParent: the wildcards above a wildcard count as they do above a host.
+func TestParse_wildcardParent(t *testing.T) {
+	const registries = "  keys: [{name: pem, file: cosign.pub}]\n  registries:\n  - {scope: '*.example.com', require: accept, attachments: true}\n  - {scope: '*.apps.example.com', require: [{sigstore: {keys: [pem]}}]}\n"
+	if _, err := Parse("t.yaml", []byte(config(registries)), testKeys(t).read); err != nil {
+		t.Error(err)
+	}
+}

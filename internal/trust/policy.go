@@ -5,67 +5,15 @@ import (
 	"fmt"
 
 	"github.com/nodetrust/nodetrust/internal/openpgp/key"
+	"github.com/nodetrust/nodetrust/internal/policy"
 	"github.com/nodetrust/nodetrust/templates"
 )
 
-// The grammar of policy.json as far as it is written. The structs are nodetrust's own because the image library, which
-// defines it, is not linked here; tests hold them against it.
-type (
-	policy struct {
-		Default    []requirement                       `json:"default"`
-		Transports map[string]map[string][]requirement `json:"transports"`
-	}
-
-	requirement struct {
-		Type string `json:"type"`
-
-		KeyType  string   `json:"keyType,omitempty"`
-		KeyPath  string   `json:"keyPath,omitempty"`
-		KeyPaths []string `json:"keyPaths,omitempty"`
-		KeyData  []byte   `json:"keyData,omitempty"`
-		KeyDatas [][]byte `json:"keyDatas,omitempty"`
-
-		Fulcio *fulcio `json:"fulcio,omitempty"`
-		PKI    *pki    `json:"pki,omitempty"`
-
-		RekorPublicKeyPath  string   `json:"rekorPublicKeyPath,omitempty"`
-		RekorPublicKeyPaths []string `json:"rekorPublicKeyPaths,omitempty"`
-		RekorPublicKeyData  []byte   `json:"rekorPublicKeyData,omitempty"`
-		RekorPublicKeyDatas [][]byte `json:"rekorPublicKeyDatas,omitempty"`
-
-		SignedIdentity *signedIdentity `json:"signedIdentity,omitempty"`
-	}
-
-	fulcio struct {
-		CAPath       string `json:"caPath,omitempty"`
-		CAData       []byte `json:"caData,omitempty"`
-		OIDCIssuer   string `json:"oidcIssuer"`
-		SubjectEmail string `json:"subjectEmail"`
-	}
-
-	pki struct {
-		CARootsPath         string `json:"caRootsPath,omitempty"`
-		CARootsData         []byte `json:"caRootsData,omitempty"`
-		CAIntermediatesPath string `json:"caIntermediatesPath,omitempty"`
-		CAIntermediatesData []byte `json:"caIntermediatesData,omitempty"`
-		SubjectEmail        string `json:"subjectEmail,omitempty"`
-		SubjectHostname     string `json:"subjectHostname,omitempty"`
-	}
-
-	signedIdentity struct {
-		Type             string `json:"type"`
-		DockerReference  string `json:"dockerReference,omitempty"`
-		DockerRepository string `json:"dockerRepository,omitempty"`
-		Prefix           string `json:"prefix,omitempty"`
-		SignedPrefix     string `json:"signedPrefix,omitempty"`
-	}
-)
-
-func plain(reject bool) []requirement {
+func plain(reject bool) []policy.Requirement {
 	if reject {
-		return []requirement{{Type: "reject"}}
+		return []policy.Requirement{{Type: policy.Reject}}
 	}
-	return []requirement{{Type: "insecureAcceptAnything"}}
+	return []policy.Requirement{{Type: policy.InsecureAcceptAnything}}
 }
 
 // policy returns policy.json.
@@ -75,24 +23,18 @@ func plain(reject bool) []requirement {
 // scanners read it), directories and archives: the default is about what registries send, and whoever can make root's
 // tools read a local file can as well edit the policy.
 func (c *Config) policy() ([]byte, error) {
-	docker := map[string][]requirement{}
-	for _, r := range c.Registries {
-		docker[r.Scope] = c.requirements(r)
-	}
-	if err := c.carve(docker); err != nil {
-		return nil, err
-	}
-	p := policy{
-		Default:    plain(c.Reject),
-		Transports: map[string]map[string][]requirement{"docker-daemon": {"": plain(false)}},
-	}
+	p := &policy.Document[policy.Requirement]{Default: plain(c.Reject)}
+	p.Set(policy.Place{Transport: policy.DockerDaemon}, plain(false))
 	if c.Reject {
-		for _, local := range []string{"containers-storage", "dir", "docker-archive", "oci", "oci-archive"} {
-			p.Transports[local] = map[string][]requirement{"": plain(false)}
+		for _, local := range []string{policy.ContainersStorage, "dir", "docker-archive", "oci", "oci-archive"} {
+			p.Set(policy.Place{Transport: local}, plain(false))
 		}
 	}
-	if len(docker) > 0 {
-		p.Transports["docker"] = docker
+	for _, r := range c.Registries {
+		p.Set(policy.Place{Transport: policy.Docker, Scope: r.Scope}, c.requirements(r))
+	}
+	if err := c.addCanaryScopes(p); err != nil {
+		return nil, err
 	}
 	b, err := json.MarshalIndent(p, "", "  ")
 	if err != nil {
@@ -101,8 +43,8 @@ func (c *Config) policy() ([]byte, error) {
 	return append(b, '\n'), nil
 }
 
-// carve gives each refuse-canary a scope of its own, which demands a signature by the key that never signs.
-func (c *Config) carve(docker map[string][]requirement) error {
+// addCanaryScopes gives each refuse-canary a scope of its own, which demands a signature by the key that never signs.
+func (c *Config) addCanaryScopes(p *policy.Document[policy.Requirement]) error {
 	refused := c.refused()
 	if len(refused) == 0 {
 		return nil
@@ -112,36 +54,32 @@ func (c *Config) carve(docker map[string][]requirement) error {
 		return fmt.Errorf("parsing the canary key: %w", err)
 	}
 	for _, canary := range refused {
-		docker[canary.Image] = []requirement{{
-			Type:           "signedBy",
-			KeyType:        "GPGKeys",
+		p.Set(policy.Place{Transport: policy.Docker, Scope: canary.Image}, []policy.Requirement{{
+			Type:           policy.SignedBy,
+			KeyType:        policy.GPGKeys,
 			KeyData:        f.Binary,
-			SignedIdentity: &signedIdentity{Type: MatchRepository},
-		}}
+			SignedIdentity: &policy.Identity{Type: policy.MatchRepository},
+		}})
 	}
 	return nil
 }
 
-func (c *Config) requirements(r Registry) []requirement {
+func (c *Config) requirements(r Registry) []policy.Requirement {
 	if r.Rule != RuleSigned {
 		return plain(r.Rule == RuleReject)
 	}
-	var out []requirement
+	var out []policy.Requirement
 	for _, q := range r.Requirements {
 		out = append(out, c.requirement(q))
 	}
 	return out
 }
 
-func (c *Config) requirement(q Requirement) requirement {
-	id := &signedIdentity{
-		q.Identity.Type, q.Identity.Reference, q.Identity.Repository, q.Identity.Prefix,
-		q.Identity.SignedPrefix,
-	}
+func (c *Config) requirement(q Requirement) policy.Requirement {
 	if s := q.Sigstore; s != nil {
-		return c.sigstoreSigned(s, id)
+		return c.sigstoreSigned(s, &q.Identity)
 	}
-	out := requirement{Type: "signedBy", KeyType: "GPGKeys", SignedIdentity: id}
+	out := policy.Requirement{Type: policy.SignedBy, KeyType: policy.GPGKeys, SignedIdentity: &q.Identity}
 	out.KeyPath, out.KeyPaths = oneOrMore(c.paths(q.SignedBy))
 	for _, name := range q.SignedBy {
 		out.KeyData = append(out.KeyData, inline(c.key(name))...)
@@ -149,18 +87,23 @@ func (c *Config) requirement(q Requirement) requirement {
 	return out
 }
 
-func (c *Config) sigstoreSigned(s *Sigstore, id *signedIdentity) requirement {
-	out := requirement{Type: "sigstoreSigned", SignedIdentity: id}
+func (c *Config) sigstoreSigned(s *Sigstore, id *policy.Identity) policy.Requirement {
+	out := policy.Requirement{Type: policy.SigstoreSigned, SignedIdentity: id}
 	out.KeyPath, out.KeyPaths = oneOrMore(c.paths(s.Keys))
 	out.KeyData, out.KeyDatas = oneOrMore(c.contents(s.Keys))
 	out.RekorPublicKeyPath, out.RekorPublicKeyPaths = oneOrMore(c.paths(s.Rekor))
 	out.RekorPublicKeyData, out.RekorPublicKeyDatas = oneOrMore(c.contents(s.Rekor))
 	if f := s.Fulcio; f != nil {
-		out.Fulcio = &fulcio{c.key(f.CA).Path, inline(c.key(f.CA)), f.OIDCIssuer, f.SubjectEmail}
+		out.Fulcio = &policy.Fulcio{
+			CAPath: c.key(f.CA).Path, CAData: inline(c.key(f.CA)), OIDCIssuer: f.OIDCIssuer, SubjectEmail: f.SubjectEmail,
+		}
 	}
 	if p := s.PKI; p != nil {
 		roots, more := c.key(p.Roots), c.key(p.Intermediates)
-		out.PKI = &pki{roots.Path, inline(roots), more.Path, inline(more), p.SubjectEmail, p.SubjectHostname}
+		out.PKI = &policy.PKI{
+			CARootsPath: roots.Path, CARootsData: inline(roots), CAIntermediatesPath: more.Path, CAIntermediatesData: inline(more),
+			SubjectEmail: p.SubjectEmail, SubjectHostname: p.SubjectHostname,
+		}
 	}
 	return out
 }

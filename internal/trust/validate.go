@@ -9,6 +9,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/nodetrust/nodetrust/internal/openpgp/key"
+	"github.com/nodetrust/nodetrust/internal/policy"
 	"github.com/nodetrust/nodetrust/internal/verdict"
 )
 
@@ -217,7 +218,7 @@ func (p *parser) checkAttachments(r Registry, byScope map[string]int, at string)
 	if sigstore < 0 {
 		return
 	}
-	for _, scope := range Chain(r.Scope) {
+	for _, scope := range policy.Chain(policy.Docker, r.Scope) {
 		if i, ok := byScope[scope]; ok && p.cfg.Registries[i].Attachments != nil {
 			if *p.cfg.Registries[i].Attachments {
 				return
@@ -258,7 +259,7 @@ func (p *parser) checkCanaries(byScope map[string]int) {
 // checkAcceptCanary: the canary must be accepted because of what the config says of it. An entry that accepts without a
 // signature will do: under default: reject, or below a signed scope, that it still does is worth a proof.
 func (p *parser) checkAcceptCanary(image string, byScope map[string]int, line int, at string) {
-	for _, scope := range Chain(image) {
+	for _, scope := range policy.Chain(policy.Docker, image) {
 		i, ok := byScope[scope]
 		if !ok {
 			continue

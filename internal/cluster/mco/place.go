@@ -12,7 +12,8 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/nodetrust/nodetrust/internal/desired"
-	"github.com/nodetrust/nodetrust/internal/strength"
+	"github.com/nodetrust/nodetrust/internal/policy"
+	"github.com/nodetrust/nodetrust/internal/policy/compare"
 	"github.com/nodetrust/nodetrust/internal/trust"
 )
 
@@ -187,7 +188,7 @@ type Merged struct {
 
 // Merge returns a policy.json that demands what the pool's does without us, and what ours does. MachineConfigs named
 // own are ours and left out.
-func (t Target) Merge(policy []byte, own ...string) (Merged, error) {
+func (t Target) Merge(ours []byte, own ...string) (Merged, error) {
 	files, err := t.Dump.Without(own...).PoolFiles(t.Pool, t.Minor)
 	if err != nil {
 		return Merged{}, err
@@ -199,11 +200,11 @@ func (t Target) Merge(policy []byte, own ...string) (Merged, error) {
 	if base.Err != nil {
 		return Merged{}, fmt.Errorf("reading %s of %s: %w", trust.PolicyPath, base.Owner.Name, base.Err)
 	}
-	out, err := strength.Meet(base.Data, policy)
+	out, err := policy.Merge(base.Data, ours)
 	if err != nil {
 		return Merged{}, fmt.Errorf("merging with %s of %s: %w", trust.PolicyPath, base.Owner.Name, err)
 	}
-	if err := atLeast(out, base.Data, policy); err != nil {
+	if err := atLeast(out, base.Data, ours); err != nil {
 		return Merged{}, err
 	}
 	return Merged{out, taken(base)}, nil
@@ -211,16 +212,16 @@ func (t Target) Merge(policy []byte, own ...string) (Merged, error) {
 
 // atLeast proves that merged demands all that each of the others does.
 func atLeast(merged []byte, others ...[]byte) error {
-	m, err := strength.Parse(merged, nil, time.Time{})
+	m, err := compare.Parse(merged, nil, time.Time{})
 	if err != nil {
 		return err
 	}
 	for _, data := range others {
-		p, err := strength.Parse(data, nil, time.Time{})
+		p, err := compare.Parse(data, nil, time.Time{})
 		if err != nil {
 			return err
 		}
-		if r := strength.Compare(p, m); r.Relation != strength.Equal && r.Relation != strength.Stronger {
+		if r := compare.Policies(p, m); r.Relation != compare.Equal && r.Relation != compare.Stronger {
 			return fmt.Errorf("merging: the result is %s than what was merged", r.Relation)
 		}
 	}

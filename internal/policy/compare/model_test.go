@@ -1,4 +1,4 @@
-package strength
+package compare
 
 import (
 	"encoding/base64"
@@ -6,6 +6,8 @@ import (
 	"math/rand/v2"
 	"strings"
 	"testing"
+
+	"github.com/nodetrust/nodetrust/internal/policy"
 )
 
 // The model: a few images, pulled by tag and by digest, and every signature that two keys could make for them. What a
@@ -45,7 +47,7 @@ func modelImages() (out []modelImage) {
 type modelAtom struct {
 	typ  string
 	keys []int
-	id   identity
+	id   policy.Identity
 }
 
 func (a modelAtom) satisfied(s modelSig, img modelImage) bool {
@@ -192,7 +194,7 @@ func randomPolicy(r *rand.Rand) modelPolicy {
 		"", "*.c", "*.b.c", "a.b.c", "x.b.c", "a.b.c/r", "a.b.c/r/x", "a.b.c/r:v1",
 		"a.b.c/r@" + modelDigest, "a.b.c/o",
 	}
-	ids := []identity{
+	ids := []policy.Identity{
 		{Type: "matchRepoDigestOrExact"},
 		{Type: "matchRepoDigestOrExact"},
 		{Type: "matchExact"},
@@ -261,7 +263,7 @@ func TestModel(t *testing.T) {
 		for scope := range mb {
 			union[scope] = nil
 		}
-		report := Compare(a, b)
+		report := Policies(a, b)
 		if len(report.Scopes) != len(union) {
 			t.Fatalf("%d scopes, want %d", len(report.Scopes), len(union))
 		}

@@ -1,4 +1,4 @@
-package trust
+package policy
 
 import (
 	"fmt"
@@ -12,11 +12,11 @@ func CheckScope(s string) error {
 	if domain, ok := strings.CutPrefix(s, "*."); ok {
 		return checkWildcard(domain)
 	}
-	rest, tag, digest, err := splitReference(s)
+	rest, tag, digest, err := SplitReference(s)
 	if err != nil {
 		return err
 	}
-	if digest != "" && !validDigest(digest) {
+	if digest != "" && !IsDigest(digest) {
 		return fmt.Errorf("never matches: %q is no digest (sha256:, sha384: or sha512: and lower-case hex digits)", digest)
 	}
 	if err := checkName(rest); err != nil {
@@ -59,16 +59,16 @@ func onlyParent(name string) bool {
 // UpperCaseHost reports whether the host of a scope is written with upper case. Hosts of scopes and images are
 // compared as written, while DNS ignores case: a pull by the other spelling gets the same image under another scope.
 func UpperCaseHost(scope string) bool {
-	host := scopeHost(scope)
+	host := Host(scope)
 	return strings.ToLower(host) != host
 }
 
-// checkRepository is CheckScope for what must be a repository or a prefix of one: no tag, no digest, no wildcard.
-func checkRepository(s string) error {
+// CheckRepository returns the same for what must be a repository or a prefix of one: no tag, no digest, no wildcard.
+func CheckRepository(s string) error {
 	if strings.HasPrefix(s, "*") {
 		return fmt.Errorf("can be no wildcard")
 	}
-	rest, tag, digest, err := splitReference(s)
+	rest, tag, digest, err := SplitReference(s)
 	if err != nil {
 		return err
 	}
@@ -78,8 +78,8 @@ func checkRepository(s string) error {
 	return checkName(rest)
 }
 
-// splitReference takes tag and digest off a reference. Only the tag is checked.
-func splitReference(s string) (rest, tag, digest string, err error) {
+// SplitReference takes tag and digest off a reference. Only the tag is checked.
+func SplitReference(s string) (rest, tag, digest string, err error) {
 	switch {
 	case strings.Contains(s, "://"):
 		return "", "", "", fmt.Errorf("never matches: it is a reference, not a URL (leave out %q)",
@@ -158,7 +158,7 @@ func checkHost(s string) error {
 		return nil
 	}
 	for label := range strings.SplitSeq(strings.ToLower(name), ".") {
-		if label == "" || label[0] == '-' || label[len(label)-1] == '-' || !only(label, "-") {
+		if label == "" || label[0] == '-' || label[len(label)-1] == '-' || strings.Trim(label, alphanumeric+"-") != "" {
 			return fmt.Errorf("never matches: %q is no host", s)
 		}
 	}
@@ -181,11 +181,12 @@ func checkComponent(s string) error {
 	return nil
 }
 
+const alphanumeric = "abcdefghijklmnopqrstuvwxyz0123456789"
+
 // validComponent: runs of lower-case letters and digits, with ".", "_", "__" or any number of "-" between them.
 func validComponent(s string) bool {
-	const alnum = "abcdefghijklmnopqrstuvwxyz0123456789"
 	for {
-		rest := strings.TrimLeft(s, alnum)
+		rest := strings.TrimLeft(s, alphanumeric)
 		if rest == s {
 			return false
 		}
@@ -201,64 +202,22 @@ func validComponent(s string) bool {
 	}
 }
 
-// only reports whether s consists of lower-case letters, digits and the characters of extra.
-func only(s, extra string) bool {
-	return !strings.ContainsFunc(s, func(r rune) bool {
-		return (r < 'a' || r > 'z') && (r < '0' || r > '9') && !strings.ContainsRune(extra, r)
-	})
-}
-
 func validTag(s string) bool {
-	return s != "" && len(s) <= 128 && s[0] != '.' && s[0] != '-' && isASCII(s) && only(strings.ToLower(s), "._-")
+	return s != "" && len(s) <= 128 && s[0] != '.' && s[0] != '-' && isASCII(s) &&
+		strings.Trim(strings.ToLower(s), alphanumeric+"._-") == ""
 }
 
-// validDigest reports whether s is a digest of an algorithm that the image library knows.
-func validDigest(s string) bool {
+// IsDigest reports whether s is a digest of an algorithm that the image library knows.
+func IsDigest(s string) bool {
 	algorithm, hex, _ := strings.Cut(s, ":")
 	digits, ok := map[string]int{"sha256": 64, "sha384": 96, "sha512": 128}[algorithm]
 	return ok && len(hex) == digits && strings.Trim(hex, "0123456789abcdef") == ""
 }
 
-// scopeHost is the host (with port) that a scope is about. A wildcard's is "*." and a domain.
-func scopeHost(s string) string {
+// Host returns the host (with port) that a scope is about. A wildcard's is "*." and a domain.
+func Host(s string) string {
 	host, _, _ := strings.Cut(s, "/")
 	return host
-}
-
-// Chain lists the scopes of the docker transport that policy.json and registries.d look up for an image, or would
-// look up if the scope were not there, the most specific first: itself, the repository, its parents, the host,
-// wildcards. The transport's own scope, "", comes after them all and is not in the list.
-func Chain(scope string) []string {
-	if scope == "" {
-		return nil
-	}
-	out := []string{scope}
-	name, pinned := Repository(scope)
-	if pinned {
-		out = append(out, name)
-	}
-	for i := strings.LastIndex(name, "/"); i >= 0; i = strings.LastIndex(name, "/") {
-		name = name[:i]
-		out = append(out, name)
-	}
-	host, _, _ := strings.Cut(strings.TrimPrefix(name, "*."), ":")
-	for {
-		_, parent, ok := strings.Cut(host, ".")
-		if !ok {
-			return out
-		}
-		out = append(out, "*."+parent)
-		host = parent
-	}
-}
-
-// Repository cuts tag and digest off a scope, and reports whether there were any.
-func Repository(scope string) (name string, pinned bool) {
-	name, _, pinned = strings.Cut(scope, "@")
-	if i := strings.LastIndex(name, ":"); i > strings.LastIndex(name, "/") && strings.Contains(name, "/") {
-		return name[:i], true
-	}
-	return name, pinned
 }
 
 // isASCII reports whether s has no other characters than those of ASCII.

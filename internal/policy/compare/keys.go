@@ -1,4 +1,4 @@
-package strength
+package compare
 
 import (
 	"bytes"
@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/nodetrust/nodetrust/internal/openpgp/key"
+	"github.com/nodetrust/nodetrust/internal/policy"
 )
 
 // source is a key file, or inline key data.
@@ -38,13 +39,13 @@ type keyID struct {
 }
 
 // set gathers keys each of which counts.
-func (k keys) set(paths []string, datas [][]byte) (s keySet) {
-	for _, p := range paths {
+func (k keys) set(named policy.KeySource) (s keySet) {
+	for _, p := range named.Files() {
 		if p != "" {
 			s.sources = append(s.sources, k.file(p))
 		}
 	}
-	for _, d := range datas {
+	for _, d := range named.Inline() {
 		if len(d) > 0 {
 			s.sources = append(s.sources, source{data: d, sum: sum(d)})
 		}

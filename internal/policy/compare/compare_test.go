@@ -1,4 +1,4 @@
-package strength
+package compare
 
 import (
 	"encoding/base64"
@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nodetrust/nodetrust/internal/policy"
 	"github.com/nodetrust/nodetrust/templates"
 )
 
@@ -113,7 +114,7 @@ func TestCompare(t *testing.T) {
 		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			r := Compare(policyOf(t, "a.b/c", "["+tt.a+"]", knows), policyOf(t, "a.b/c", "["+tt.b+"]", knows))
+			r := Policies(policyOf(t, "a.b/c", "["+tt.a+"]", knows), policyOf(t, "a.b/c", "["+tt.b+"]", knows))
 			got := r.Scopes[1]
 			if got.Relation != tt.want || !strings.Contains(got.Reason, tt.reason) || (tt.reason == "") != (got.Reason == "") {
 				t.Errorf("got %s, %q, want %s, %q", got.Relation, got.Reason, tt.want, tt.reason)
@@ -132,7 +133,7 @@ func TestCompare(t *testing.T) {
 func TestCompare_missing(t *testing.T) {
 	a := policyOf(t, "a.b", "["+byPath+"]", nil)
 	b := policyOf(t, "a.b/open", `[{"type":"insecureAcceptAnything"}]`, nil)
-	r := Compare(a, b)
+	r := Policies(a, b)
 	var got []string
 	for _, s := range r.Scopes {
 		got = append(got, s.Transport+" "+s.Scope+" "+string(s.Relation)+" | "+s.A+" | "+s.B)
@@ -153,7 +154,7 @@ func TestCompare_missing(t *testing.T) {
 func TestCompare_deadScope(t *testing.T) {
 	a := policyOf(t, "https://a.b/", "["+byPath+"]", nil)
 	b := policyOf(t, "a.b", "["+byPath+"]", nil)
-	for _, s := range Compare(a, b).Scopes {
+	for _, s := range Policies(a, b).Scopes {
 		if s.Scope == "https://a.b/" && (s.Relation != Equal || !strings.HasPrefix(s.Reason, "no image has this scope")) {
 			t.Errorf("got %+v", s)
 		}
@@ -170,29 +171,8 @@ func TestCompare_liveScope(t *testing.T) {
 		"Registry.example.com", "*.Example.com", "quay.io:0", "quay.io:99999/a", "registry-1.docker.io/a", "a_b.example",
 		"quay.io/a/b@sha384:" + strings.Repeat("0a", 48), "quay.io/a/b@sha512:" + strings.Repeat("0a", 64),
 	} {
-		if r := Compare(reject, policyOf(t, scope, `[{"type":"insecureAcceptAnything"}]`, nil)); r.Relation != Weaker {
+		if r := Policies(reject, policyOf(t, scope, `[{"type":"insecureAcceptAnything"}]`, nil)); r.Relation != Weaker {
 			t.Errorf("%s: %s", scope, r.Relation)
-		}
-	}
-}
-
-// TestChain: what is looked up for scopes that are no plain references.
-func TestChain(t *testing.T) {
-	for _, tt := range []struct{ transport, scope, want string }{
-		{"docker", "", ""},
-		{"docker", "h.x:5000/a/b:v1", "h.x:5000/a/b:v1 h.x:5000/a/b h.x:5000/a h.x:5000 *.x "},
-		{"docker", "*.b.c", "*.b.c *.c "},
-		{"docker", "localhost:5000", "localhost:5000 "},
-		{"dir", "/a/b", "/a/b /a "},
-		{"oci", "/a/b:v1", "/a/b:v1 /a/b /a "},
-		{
-			"containers-storage", "[overlay@/s]a.b/c:v1",
-			"[overlay@/s]a.b/c:v1 [overlay@/s]a.b/c [overlay@/s]a.b [overlay@/s] [/s] ",
-		},
-		{"docker-archive", "", ""},
-	} {
-		if got := strings.Join(chain(place{tt.transport, tt.scope}), " "); got != tt.want {
-			t.Errorf("%s %s: got %q, want %q", tt.transport, tt.scope, got, tt.want)
 		}
 	}
 }
@@ -206,9 +186,9 @@ func FuzzParse(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if r := Compare(p, p); r.Relation != Equal {
+		if r := Policies(p, p); r.Relation != Equal {
 			t.Errorf("a policy is %s than itself", r.Relation)
 		}
-		_, _ = Meet(data, data)
+		_, _ = policy.Merge(data, data)
 	})
 }

@@ -1,4 +1,4 @@
-package strength
+package compare
 
 import (
 	"bytes"
@@ -47,7 +47,7 @@ func TestCompare_keyForms(t *testing.T) {
 			return policyOf(t, "a.b", `[{"type":"signedBy","keyType":"GPGKeys","keyData":"`+
 				base64.StdEncoding.EncodeToString(keys)+`"}]`, nil)
 		}
-		if r := Compare(policy(tt.a), policy(tt.b)); r.Relation != tt.want {
+		if r := Policies(policy(tt.a), policy(tt.b)); r.Relation != tt.want {
 			t.Errorf("%s: %s, want %s", tt.name, r.Relation, tt.want)
 		}
 	}

@@ -1,4 +1,4 @@
-package strength
+package compare
 
 import (
 	"errors"
@@ -6,16 +6,18 @@ import (
 	"testing"
 
 	"go.podman.io/image/v5/signature"
+
+	"github.com/nodetrust/nodetrust/internal/policy"
 )
 
-// TestMeet merges random policies: the result demands what each does and no more, and the image library loads it.
-func TestMeet(t *testing.T) {
+// TestMerge merges random policies: the result demands what each does and no more, and the image library loads it.
+func TestMerge(t *testing.T) {
 	r := rand.New(rand.NewPCG(3, 4))
 	sigs, images := modelSigs(), modelImages()
 	for range 1500 {
 		ma, mb := randomPolicy(r), randomPolicy(r)
 		a, b := []byte(ma.json()), []byte(mb.json())
-		m, err := Meet(a, b)
+		m, err := policy.Merge(a, b)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -31,7 +33,7 @@ func TestMeet(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if rep := Compare(po, pm); rep.Relation != Equal && rep.Relation != Stronger {
+			if rep := Policies(po, pm); rep.Relation != Equal && rep.Relation != Stronger {
 				t.Fatalf("%s\nof %s\nand %s\nis %s", m, a, b, rep.Relation)
 			}
 		}
@@ -40,7 +42,7 @@ func TestMeet(t *testing.T) {
 			x, y := ma[ma.deciding(img)], mb[mb.deciding(img)]
 			both := append(append([]modelAtom{}, x...), y...)
 			var rm requirements
-			rm, _ = pm.at(place{"docker", img.ref})
+			rm, _ = pm.at(policy.Place{Transport: "docker", Scope: img.ref})
 			if got, want := !refuses(rm), len(minimal(both, img, sigs)) > 0; want && !got {
 				t.Fatalf("%s is refused by the merge of\n%s\n%s", img.ref, a, b)
 			}
@@ -57,13 +59,13 @@ func refuses(r requirements) bool {
 	return false
 }
 
-func TestMeet_bothKinds(t *testing.T) {
+func TestMerge_bothKinds(t *testing.T) {
 	gpg := `{"default":[{"type":"insecureAcceptAnything"}],"transports":{"docker":{"a.b/c":[{"type":"signedBy","keyType":"GPGKeys","keyPath":"/k"}]}}}`
 	sigstore := `{"default":[{"type":"insecureAcceptAnything"}],"transports":{"docker":{"a.b":[{"type":"sigstoreSigned","keyPath":"/k"}]}}}`
-	if _, err := Meet([]byte(gpg), []byte(sigstore)); !errors.Is(err, ErrBothKinds) {
+	if _, err := policy.Merge([]byte(gpg), []byte(sigstore)); !errors.Is(err, policy.ErrBothKinds) {
 		t.Errorf("got %v", err)
 	}
-	if _, err := Meet([]byte(gpg), []byte("{")); err == nil {
+	if _, err := policy.Merge([]byte(gpg), []byte("{")); err == nil {
 		t.Error("merged with nothing")
 	}
 }

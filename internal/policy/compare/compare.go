@@ -1,11 +1,11 @@
-package strength
+package compare
 
 import (
 	"fmt"
 	"slices"
 	"strings"
 
-	"github.com/nodetrust/nodetrust/internal/trust"
+	"github.com/nodetrust/nodetrust/internal/policy"
 )
 
 // Relation says how the second of two policies compares with the first.
@@ -45,24 +45,24 @@ func (r Report) Has(relation Relation) bool {
 	return slices.ContainsFunc(r.Scopes, func(s Scope) bool { return s.Relation == relation })
 }
 
-// Compare compares b with a, at the policies' default and at every scope that one of them names. So each image is
+// Policies compares b with a, at the policies' default and at every scope that one of them names. So each image is
 // decided as it is at one of the scopes of the result: the most specific one that covers it. Keys are compared as far
 // as their content is known, OpenPGP keys by fingerprint and state; where signatures are looked up is not.
-func Compare(a, b *Policy) Report {
+func Policies(a, b *Policy) Report {
 	var out Report
-	for _, at := range places(a, b) {
+	for _, at := range policy.AllPlaces(&a.Document, &b.Document) {
 		out.Scopes = append(out.Scopes, compareAt(a, b, at))
 	}
 	out.Relation = overall(out.Scopes)
 	return out
 }
 
-func compareAt(a, b *Policy, at place) Scope {
+func compareAt(a, b *Policy, at policy.Place) Scope {
 	ra, ofA := a.at(at)
 	rb, ofB := b.at(at)
-	s := Scope{Transport: at.transport, Scope: at.scope, A: describe(ra, ofA, at), B: describe(rb, ofB, at)}
-	if at.transport == "docker" && at.scope != "" {
-		if err := trust.CheckScope(at.scope); err != nil {
+	s := Scope{Transport: at.Transport, Scope: at.Scope, A: describe(ra, ofA, at), B: describe(rb, ofB, at)}
+	if at.Transport == policy.Docker && at.Scope != "" {
+		if err := policy.CheckScope(at.Scope); err != nil {
 			s.Relation, s.Reason = Equal, "no image has this scope: "+strings.TrimPrefix(err.Error(), "never matches: ")
 			return s
 		}
@@ -95,16 +95,16 @@ type gap struct {
 
 func (g gap) none() bool { return g.why == "" }
 
-func describe(r requirements, of, at place) string {
+func describe(r requirements, of, at policy.Place) string {
 	switch {
 	case of == at:
 		return r.String()
-	case of == place{}:
+	case of == policy.Place{}:
 		return r.String() + " (default)"
-	case of.scope == "":
-		return fmt.Sprintf("%s (all of %s)", r, of.transport)
+	case of.Scope == "":
+		return fmt.Sprintf("%s (all of %s)", r, of.Transport)
 	}
-	return fmt.Sprintf("%s (%s)", r, of.scope)
+	return fmt.Sprintf("%s (%s)", r, of.Scope)
 }
 
 // Overall is the relation that holds over several comparisons.
@@ -191,7 +191,7 @@ func (r requirement) implies(q requirement, a, b string) gap {
 			return gap{why: fmt.Sprintf("%s does not ask for the %s %s", b, f.name, f.q)}
 		}
 	}
-	if !r.identity.implies(q.identity) {
+	if !r.identity.Implies(q.identity) {
 		return gap{why: fmt.Sprintf("%s accepts identities that %s does not: %s, not %s", b, a, r.identity, q.identity)}
 	}
 	return gap{}

@@ -25,7 +25,7 @@ import (
 	"go.podman.io/image/v5/types"
 
 	"github.com/nodetrust/nodetrust/internal/fixture"
-	"github.com/nodetrust/nodetrust/internal/strength"
+	"github.com/nodetrust/nodetrust/internal/policy/compare"
 )
 
 // The judge is the image library, with gpg: IsRunningImageAllowed of an image of which only the reference and the
@@ -407,7 +407,7 @@ func TestStrength_library(t *testing.T) {
 	}
 	w := newDiffWorld(t)
 	r := rand.New(rand.NewPCG(uint64(number("NODETRUST_SEED", 1)), 7))
-	seen := map[strength.Relation]int{}
+	seen := map[compare.Relation]int{}
 	differ := 0
 	for range number("NODETRUST_PAIRS", 400) {
 		a := w.draw(r)
@@ -417,7 +417,7 @@ func TestStrength_library(t *testing.T) {
 		}
 		differ += w.compare(r, a, b, seen)
 	}
-	for _, rel := range []strength.Relation{strength.Equal, strength.Weaker, strength.Stronger, strength.Incomparable} {
+	for _, rel := range []compare.Relation{compare.Equal, compare.Weaker, compare.Stronger, compare.Incomparable} {
 		if seen[rel] < 20 {
 			t.Errorf("%s was seen %d times only", rel, seen[rel])
 		}
@@ -429,16 +429,16 @@ func TestStrength_library(t *testing.T) {
 }
 
 // compare holds one comparison against the library, and returns how many images it judges differently.
-func (w *diffWorld) compare(r *rand.Rand, a, b drawnPolicy, seen map[strength.Relation]int) (differ int) {
+func (w *diffWorld) compare(r *rand.Rand, a, b drawnPolicy, seen map[compare.Relation]int) (differ int) {
 	t := w.t
-	parse := func(p drawnPolicy) *strength.Policy {
-		out, err := strength.Parse([]byte(w.json(p)), os.ReadFile, time.Now())
+	parse := func(p drawnPolicy) *compare.Policy {
+		out, err := compare.Parse([]byte(w.json(p)), os.ReadFile, time.Now())
 		if err != nil {
 			t.Fatal(err)
 		}
 		return out
 	}
-	report := strength.Compare(parse(a), parse(b))
+	report := compare.Policies(parse(a), parse(b))
 	seen[report.Relation]++
 	union := maps.Clone(a)
 	maps.Copy(union, b)
@@ -457,10 +457,10 @@ func (w *diffWorld) compare(r *rand.Rand, a, b drawnPolicy, seen map[strength.Re
 		at := w.scope(report, w.deciding(union, ref))
 		for _, claim := range []struct {
 			of  string
-			rel strength.Relation
+			rel compare.Relation
 		}{{"the policies", report.Relation}, {"scope " + at.Scope, at.Relation}} {
 			for who, sigs := range only {
-				if claim.rel != strength.Equal && (claim.rel != strength.Stronger || who == "a") {
+				if claim.rel != compare.Equal && (claim.rel != compare.Stronger || who == "a") {
 					continue
 				}
 				if of := map[string]bool{
@@ -488,14 +488,14 @@ func (w *diffWorld) compare(r *rand.Rand, a, b drawnPolicy, seen map[strength.Re
 }
 
 // scope is the comparison at a scope of the docker transport, or at the default.
-func (w *diffWorld) scope(r strength.Report, name string) strength.Scope {
+func (w *diffWorld) scope(r compare.Report, name string) compare.Scope {
 	for _, s := range r.Scopes {
 		if name == "default" && s.Transport == "" || name != "default" && s.Transport == "docker" && s.Scope == name {
 			return s
 		}
 	}
 	w.t.Fatalf("no comparison at %q", name)
-	return strength.Scope{}
+	return compare.Scope{}
 }
 
 func asJSON(v any) string {
