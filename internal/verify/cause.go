@@ -11,6 +11,7 @@ import (
 	"go.podman.io/image/v5/docker/reference"
 	"go.podman.io/image/v5/types"
 
+	"github.com/nodetrust/nodetrust/internal/policy"
 	"github.com/nodetrust/nodetrust/internal/verdict"
 	"github.com/nodetrust/nodetrust/internal/verify/registriesd"
 )
@@ -134,7 +135,7 @@ func (n *noSignature) otherKind() (verdict.Cause, string, string) {
 	return verdict.NotSigned, n.nowhere() + n.others(), hint(verdict.NoSignature)
 }
 
-func (n *noSignature) wantsGPG() bool { return n.requirement.Type == "signedBy" }
+func (n *noSignature) wantsGPG() bool { return n.requirement.Type == policy.SignedBy }
 
 // nowhere says where no signature is.
 func (n *noSignature) nowhere() string {

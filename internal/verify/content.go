@@ -18,6 +18,7 @@ import (
 	"go.podman.io/image/v5/pkg/blobinfocache/none"
 	"go.podman.io/image/v5/types"
 
+	"github.com/nodetrust/nodetrust/internal/policy"
 	"github.com/nodetrust/nodetrust/internal/verdict"
 )
 
@@ -35,7 +36,12 @@ func (e *ContentError) Unwrap() error { return e.Err }
 // AcceptAll is a policy for reading images that are judged by something else than a policy.json: it accepts
 // everything and configures no lookaside.
 func AcceptAll(s Settings) (*Policy, error) {
-	return Rendered(File{Path: "(none)", Data: []byte(`{"default":[{"type":"insecureAcceptAnything"}]}`)}, nil, s)
+	accept := policy.Document[policy.Requirement]{Default: []policy.Requirement{{Type: policy.InsecureAcceptAnything}}}
+	data, err := json.Marshal(accept)
+	if err != nil {
+		return nil, err
+	}
+	return Rendered(File{Path: "(none)", Data: data}, nil, s)
 }
 
 // Content is an image as it was read from where a runtime would read it. Close it after use.

@@ -7,6 +7,7 @@ import (
 
 	"go.podman.io/image/v5/types"
 
+	"github.com/nodetrust/nodetrust/internal/policy"
 	"github.com/nodetrust/nodetrust/internal/verdict"
 )
 
@@ -70,7 +71,7 @@ func Explain(ctx context.Context, image string, p *Policy, o Options, offline bo
 		Asked: e.asked,
 	}
 	s.Local, s.Extension = e.target.local(), e.extension
-	_, _, s.Hides = p.doc.lookup(e.target.logical)
+	_, _, s.Hides = p.lookup(e.target.logical)
 	if !e.target.local() {
 		places := e.pullSources()
 		for _, place := range places {
@@ -97,24 +98,21 @@ func sameName(a, b types.ImageReference) bool {
 
 // detail puts a requirement into words.
 func (r *requirement) detail() Detail {
-	d := Detail{Problem: r.message}
-	if r.SignedIdentity.Type != "" {
-		d.Identity = r.identity()
-	}
+	d := Detail{Problem: r.message, Identity: r.Identity().String()}
 	for _, name := range r.keyNames() {
 		if kind := r.keys.Kinds[name]; kind != "" {
 			name += "  " + kind + ", in " + r.keySource()
 		}
 		d.Keys = append(d.Keys, name)
 	}
-	if r.Type == "sigstoreSigned" {
+	if r.Type == policy.SigstoreSigned {
 		d.Keys = append(d.Keys, r.sigstoreKeys()...)
 	}
 	return d
 }
 
 // sigstoreKeys names what a sigstore signature is verified with, where it is no key file.
-func (r requirementDoc) sigstoreKeys() (out []string) {
+func (r *requirement) sigstoreKeys() (out []string) {
 	if n := len(r.KeyDatas); n > 0 {
 		out = append(out, fmt.Sprintf("%d inline keys", n))
 	} else if len(r.KeyData) > 0 {
@@ -126,7 +124,7 @@ func (r requirementDoc) sigstoreKeys() (out []string) {
 	if p := r.PKI; p != nil {
 		out = append(out, "certificate for "+strings.Trim(p.SubjectEmail+" "+p.SubjectHostname, " "))
 	}
-	if r.rekor() {
+	if r.Rekor().Given() {
 		out = append(out, "logged in Rekor")
 	}
 	return out

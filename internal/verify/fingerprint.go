@@ -8,17 +8,15 @@ import (
 	"hash"
 	"io"
 	"io/fs"
-	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime/debug"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/nodetrust/nodetrust/internal/hostfs"
 	"github.com/nodetrust/nodetrust/internal/openpgp/key"
+	"github.com/nodetrust/nodetrust/internal/policy"
 	"github.com/nodetrust/nodetrust/internal/verify/mechanism"
 )
 
@@ -38,12 +36,10 @@ func (p *Policy) Fingerprint(o Options, now time.Time) (sum string, until time.T
 	if err := f.json("policy", p.doc); err != nil {
 		return "", time.Time{}, err
 	}
-	for _, raw := range p.doc.sections() {
-		var doc any
-		if err := json.Unmarshal(raw, &doc); err != nil {
-			return "", time.Time{}, err
+	for r := range p.doc.Requirements() {
+		for _, s := range r.KeySources() {
+			f.keys(s)
 		}
-		f.keys(doc)
 	}
 	for _, part := range []string{"registries.conf", "registries.conf.d", "merged.d", "certs.d"} {
 		if err := f.tree(part, filepath.Join(p.tmp, part)); err != nil {
@@ -124,41 +120,10 @@ func (f *hashing) options(o Options) error {
 	return nil
 }
 
-// sections are all requirements, in a fixed order.
-func (d policyDoc) sections() (out []json.RawMessage) {
-	out = append(out, d.Default...)
-	for _, transport := range slices.Sorted(maps.Keys(d.Transports)) {
-		for _, scope := range slices.Sorted(maps.Keys(d.Transports[transport])) {
-			out = append(out, d.Transports[transport][scope]...)
-		}
-	}
-	return out
-}
-
-// keys hashes the files that a requirement names, and notes when the keys expire.
-func (f *hashing) keys(doc any) {
-	switch v := doc.(type) {
-	case []any:
-		for _, e := range v {
-			f.keys(e)
-		}
-	case map[string]any:
-		for _, name := range slices.Sorted(maps.Keys(v)) {
-			switch {
-			case strings.HasSuffix(name, "Path"), strings.HasSuffix(name, "Paths"):
-				f.paths(v[name])
-			case strings.HasSuffix(name, "Data"), strings.HasSuffix(name, "Datas"):
-				f.inline(v[name])
-			default:
-				f.keys(v[name])
-			}
-		}
-	}
-}
-
-// paths is one path or a list of them.
-func (f *hashing) paths(v any) {
-	for _, path := range texts(v) {
+// keys hashes the files that a requirement names, and notes when the keys expire. Keys that stand in the policy are
+// hashed with it already.
+func (f *hashing) keys(s policy.KeySource) {
+	for _, path := range s.Files() {
 		data, err := f.policy.readKey(path)
 		if err != nil {
 			f.add("key", path, "error", err.Error())
@@ -167,29 +132,9 @@ func (f *hashing) paths(v any) {
 		f.add("key", path, string(data))
 		f.expiry(data)
 	}
-}
-
-// inline is part of the policy, which is hashed already.
-func (f *hashing) inline(v any) {
-	for _, s := range texts(v) {
-		var data []byte
-		if json.Unmarshal([]byte(`"`+s+`"`), &data) == nil {
-			f.expiry(data)
-		}
+	for _, data := range s.Inline() {
+		f.expiry(data)
 	}
-}
-
-func texts(v any) (out []string) {
-	list, ok := v.([]any)
-	if !ok {
-		list = []any{v}
-	}
-	for _, e := range list {
-		if s, ok := e.(string); ok {
-			out = append(out, s)
-		}
-	}
-	return out
 }
 
 func (f *hashing) expiry(data []byte) {

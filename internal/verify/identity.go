@@ -1,101 +1,62 @@
 package verify
 
 import (
-	"strings"
-
 	"go.podman.io/image/v5/docker/reference"
+
+	"github.com/nodetrust/nodetrust/internal/policy"
 )
 
-// matchesIdentity is true if the requirement's signedIdentity accepts a signature made for the reference signed, for an
-// image that is intended. The library keeps its matchers to itself; TestIdentityLikeTheLibrary and a fuzz test compare
-// with them. For types that are not known here it is false.
-func (r requirementDoc) matchesIdentity(intended reference.Named, signed string) bool {
-	id := r.SignedIdentity
-	s, err := reference.ParseNormalizedNamed(signed)
-	if err != nil {
-		return false
-	}
-	switch id.Type {
-	case "exactReference":
-		want, err := reference.ParseNormalizedNamed(id.DockerReference)
-		return err == nil && !reference.IsNameOnly(want) && !reference.IsNameOnly(s) && s.String() == want.String()
-	case "exactRepository":
-		want, err := reference.ParseNormalizedNamed(id.DockerRepository)
-		return err == nil && s.Name() == want.Name()
-	}
-	if intended == nil {
-		return false
-	}
-	switch id.Type {
-	case "matchExact":
-		return !reference.IsNameOnly(intended) && !reference.IsNameOnly(s) && s.String() == intended.String()
-	case "matchRepository":
-		return s.Name() == intended.Name()
-	case "matchRepoDigestOrExact":
-		return matchesRepoDigestOrExact(intended, s)
-	case "remapIdentity":
-		if name := intended.Name(); name == id.Prefix || strings.HasPrefix(name, id.Prefix+"/") {
-			if intended, err = reference.ParseNamed(strings.Replace(intended.String(), id.Prefix, id.SignedPrefix,
-				1)); err != nil {
-				return false
-			}
-		}
-		return matchesRepoDigestOrExact(intended, s)
-	}
-	return false
+// MatchesIdentity reports whether an identity accepts a signature made for the reference signed, for an image that is
+// intended. The library keeps its matchers to itself; TestIdentityLikeTheLibrary and a fuzz test compare with them.
+func MatchesIdentity(id policy.Identity, intended reference.Named, signed string) bool {
+	return id.Matches(takeApart(intended), signed, readReference)
 }
 
-// MatchesIdentity is true if a signedIdentity of a type that needs nothing else (matchExact, matchRepoDigestOrExact or
-// matchRepository) accepts a signature made for the reference signed, for an image that is intended.
-func MatchesIdentity(kind string, intended reference.Named, signed string) bool {
-	var r requirementDoc
-	r.SignedIdentity.Type = kind
-	return r.matchesIdentity(intended, signed)
+// readReference reads references as the library does.
+func readReference(s string) (policy.Reference, error) {
+	named, err := reference.ParseNormalizedNamed(s)
+	return takeApart(named), err
 }
 
-// matchesRepoDigestOrExact compares exactly by tag, and by repository where a digest is intended: that the digest is
-// the signed one was compared already.
-func matchesRepoDigestOrExact(intended, signed reference.Named) bool {
-	if reference.IsNameOnly(signed) {
-		return false
+func takeApart(named reference.Named) (r policy.Reference) {
+	if named == nil {
+		return r
 	}
-	if _, tagged := intended.(reference.NamedTagged); tagged {
-		return signed.String() == intended.String()
+	r.Name = named.Name()
+	if tagged, ok := named.(reference.NamedTagged); ok {
+		r.Tag = tagged.Tag()
 	}
-	if _, digested := intended.(reference.Canonical); digested {
-		return signed.Name() == intended.Name()
+	if digested, ok := named.(reference.Canonical); ok {
+		r.Digest = digested.Digest().String()
 	}
-	return false
+	return r
 }
 
 // wanted names what a signature must be made for, for an image that is intended; "" if nothing could be.
-func (r requirementDoc) wanted(intended reference.Named) string {
-	id := r.SignedIdentity
+func wanted(id policy.Identity, intended reference.Named) string {
+	const anyTag = " with any tag"
+	ref := takeApart(intended)
 	switch {
 	case id.DockerReference != "":
 		return id.DockerReference
 	case id.DockerRepository != "":
-		return id.DockerRepository + " with any tag"
+		return id.DockerRepository + anyTag
 	case intended == nil:
 		return ""
 	}
-	_, digested := intended.(reference.Canonical)
 	switch id.Type {
-	case "matchExact":
-		return intended.String()
-	case "matchRepository":
-		return intended.Name() + " with any tag"
-	case "remapIdentity":
-		if name := intended.Name(); name == id.Prefix || strings.HasPrefix(name, id.Prefix+"/") {
-			var err error
-			if intended, err = reference.ParseNamed(strings.Replace(intended.String(), id.Prefix, id.SignedPrefix,
-				1)); err != nil {
-				return ""
-			}
+	case policy.MatchExact:
+		return ref.String()
+	case policy.MatchRepository:
+		return ref.Name + anyTag
+	case policy.RemapIdentity:
+		var ok bool
+		if ref, ok = id.Remap(ref, readReference); !ok {
+			return ""
 		}
 	}
-	if digested {
-		return intended.Name() + " with any tag"
+	if ref.Digest != "" {
+		return ref.Name + anyTag
 	}
-	return intended.String()
+	return ref.String()
 }

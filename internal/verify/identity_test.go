@@ -14,6 +14,7 @@ import (
 	"go.podman.io/image/v5/signature"
 
 	"github.com/nodetrust/nodetrust/internal/fixture"
+	"github.com/nodetrust/nodetrust/internal/policy"
 	"github.com/nodetrust/nodetrust/internal/verify/fetch"
 )
 
@@ -74,14 +75,14 @@ func (o *oracle) like(t *testing.T, identity, intended, signed string) (match bo
 	if !ok {
 		return false
 	}
-	var r requirementDoc
+	var r policy.Requirement
 	check(t, json.Unmarshal([]byte(`{"signedIdentity":`+identity+`}`), &r))
 	ref, err := parseDocker(intended)
 	check(t, err)
-	if got := r.matchesIdentity(ref.DockerReference(), signed); got != want {
+	if got := MatchesIdentity(r.Identity(), ref.DockerReference(), signed); got != want {
 		t.Errorf("identity %s, image %s, signed as %s: %t, the library says %t", identity, intended, signed, got, want)
 	}
-	if got := r.identityForSecondLook().Accepts(ref.DockerReference().String(), signed); got != want {
+	if got := identityForSecondLook(r.Identity()).Accepts(ref.DockerReference().String(), signed); got != want {
 		t.Errorf("identity %s, image %s, signed as %s: the second look says %t, the library %t", identity, intended,
 			signed, got, want)
 	}

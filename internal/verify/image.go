@@ -24,6 +24,7 @@ import (
 
 	"github.com/nodetrust/nodetrust/internal/hostfs"
 	"github.com/nodetrust/nodetrust/internal/outside"
+	"github.com/nodetrust/nodetrust/internal/policy"
 	"github.com/nodetrust/nodetrust/internal/verdict"
 	"github.com/nodetrust/nodetrust/internal/verify/fetch"
 	"github.com/nodetrust/nodetrust/internal/verify/mechanism"
@@ -206,7 +207,7 @@ func newEvaluation(image string, p *Policy, o Options) (*evaluation, error) {
 	}
 	for _, r := range e.sec.requirements {
 		out := verdict.Requirement{
-			Type: r.Type, Keys: r.keyNames(), Identity: r.SignedIdentity.Type,
+			Type: r.Type, Keys: r.keyNames(), Identity: r.Identity().Type,
 			Answer: verdict.Unknown, Reason: verdict.RegistryUnreachable,
 		}
 		e.v.Requirements = append(e.v.Requirements, out)
@@ -441,9 +442,9 @@ func (e *evaluation) withoutSignatures() {
 	for i, r := range e.sec.requirements {
 		out := &e.v.Requirements[i]
 		switch {
-		case r.Type == "reject":
+		case r.Type == policy.Reject:
 			out.Answer, out.Reason = verdict.Refuse, verdict.RejectedByPolicy
-		case r.Type == "insecureAcceptAnything":
+		case r.Type == policy.InsecureAcceptAnything:
 			out.Answer, out.Reason = verdict.Accept, ""
 		case r.reason != "":
 			out.Answer, out.Reason = answerOf(r.reason), r.reason
@@ -573,7 +574,7 @@ func (e *evaluation) conclusion(out *verdict.Requirement, r *requirement, err er
 	switch {
 	case err == nil:
 		out.Answer, out.Reason = verdict.Accept, ""
-	case r.Type == "reject" && isRequirementError(err):
+	case r.Type == policy.Reject && isRequirementError(err):
 		out.Answer, out.Reason = verdict.Refuse, verdict.RejectedByPolicy
 	case len(own) == 0 && isRequirementError(err):
 		out.Answer, out.Reason = verdict.Refuse, verdict.NoSignature

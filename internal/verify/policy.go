@@ -2,7 +2,6 @@ package verify
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -20,6 +19,7 @@ import (
 	"go.podman.io/image/v5/types"
 
 	"github.com/nodetrust/nodetrust/internal/hostfs"
+	"github.com/nodetrust/nodetrust/internal/policy"
 	"github.com/nodetrust/nodetrust/internal/trust"
 	"github.com/nodetrust/nodetrust/internal/verdict"
 	"github.com/nodetrust/nodetrust/internal/verify/mechanism"
@@ -99,7 +99,7 @@ type Policy struct {
 	settings   Settings
 	host       hostfs.Root
 	library    *signature.Policy
-	doc        policyDoc
+	doc        *policy.Document[policy.Requirement]
 	registries registriesd.Config
 	// registriesFiles are what registries was made of, and registriesDirs where they were read, for explaining.
 	registriesFiles []registriesd.File
@@ -265,13 +265,13 @@ func (p *Policy) Close() error {
 	return p.untmp()
 }
 
-func (p *Policy) open(policy []byte, files []registriesd.File) (_ *Policy, err error) {
-	p.library, err = signature.NewPolicyFromBytes(policy)
+func (p *Policy) open(data []byte, files []registriesd.File) (_ *Policy, err error) {
+	p.library, err = signature.NewPolicyFromBytes(data)
 	if err != nil {
 		return nil, &InvalidError{verdict.PolicyInvalid, fmt.Errorf("invalid policy in %q: %w", p.File, err)}
 	}
 	// The library has accepted it, so it is strict JSON without duplicates.
-	if err := json.Unmarshal(policy, &p.doc); err != nil {
+	if p.doc, err = policy.Read(data); err != nil {
 		return nil, &InvalidError{verdict.PolicyInvalid, fmt.Errorf("invalid policy in %q: %w", p.File, err)}
 	}
 	p.sections, p.keyFiles = map[string]*section{}, map[string]keyFile{}
@@ -279,7 +279,7 @@ func (p *Policy) open(policy []byte, files []registriesd.File) (_ *Policy, err e
 	p.warm = make(chan struct{})
 	go func() {
 		defer close(p.warm)
-		if bytes.Contains(policy, []byte(`"signedBy"`)) {
+		if bytes.Contains(data, []byte(policy.SignedBy)) {
 			mechanism.WarmUp()
 		}
 	}()

@@ -24,6 +24,7 @@ import (
 
 	"github.com/nodetrust/nodetrust/internal/openpgp"
 	"github.com/nodetrust/nodetrust/internal/openpgp/key"
+	"github.com/nodetrust/nodetrust/internal/policy"
 	"github.com/nodetrust/nodetrust/internal/verdict"
 	"github.com/nodetrust/nodetrust/internal/verify/fetch"
 	"github.com/nodetrust/nodetrust/internal/verify/mechanism"
@@ -214,7 +215,7 @@ func (e *evaluation) attachmentsHint(err error) string {
 		return fmt.Sprintf("the tag %s must hold signatures only, at most %d of %d bytes each", attachmentTag(e.v.Digest),
 			e.maxSignatures, e.maxSize)
 	}
-	if slices.ContainsFunc(e.sec.requirements, func(r *requirement) bool { return r.Type == "sigstoreSigned" }) {
+	if slices.ContainsFunc(e.sec.requirements, func(r *requirement) bool { return r.Type == policy.SigstoreSigned }) {
 		return "give the right to read the tag " + attachmentTag(e.v.Digest) +
 			", which holds the signatures: runtimes read it before they pull, and the policy demands one"
 	}

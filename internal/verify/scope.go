@@ -1,7 +1,6 @@
 package verify
 
 import (
-	"encoding/base64"
 	"encoding/json"
 	"encoding/pem"
 	"errors"
@@ -15,25 +14,20 @@ import (
 
 	"github.com/nodetrust/nodetrust/internal/hostfs"
 	"github.com/nodetrust/nodetrust/internal/openpgp/key"
+	"github.com/nodetrust/nodetrust/internal/policy"
 	"github.com/nodetrust/nodetrust/internal/verdict"
 	"github.com/nodetrust/nodetrust/internal/verify/mechanism"
 	"github.com/nodetrust/nodetrust/internal/verify/registriesd"
 )
 
-// policyDoc is policy.json as far as looking up a scope needs it. The library's own types are opaque.
-type policyDoc struct {
-	Default    []json.RawMessage                       `json:"default"`
-	Transports map[string]map[string][]json.RawMessage `json:"transports"`
-}
-
 // lookup finds the section that the library uses alone for ref, and names the more general ones that it hides, in the
 // order in which they would be next.
-func (d policyDoc) lookup(ref types.ImageReference) (scope verdict.Scope, reqs []json.RawMessage,
+func (p *Policy) lookup(ref types.ImageReference) (scope verdict.Scope, reqs []policy.Requirement,
 	hidden []verdict.Scope,
 ) {
 	transport := ref.Transport().Name()
 	found := false
-	take := func(name, matched string, r []json.RawMessage) {
+	take := func(name, matched string, r []policy.Requirement) {
 		s := verdict.Scope{Transport: transport, Name: name, Matched: matched}
 		if found {
 			hidden = append(hidden, s)
@@ -41,14 +35,14 @@ func (d policyDoc) lookup(ref types.ImageReference) (scope verdict.Scope, reqs [
 		}
 		scope, reqs, found = s, r, true
 	}
-	if sections, ok := d.Transports[transport]; ok {
+	if sections, ok := p.doc.Transports[transport]; ok {
 		for i, name := range append(registriesd.Scopes(ref), "") {
 			if r, ok := sections[name]; ok {
 				take(name, matchKind(ref, i, name), r)
 			}
 		}
 	}
-	take("", "default", d.Default)
+	take("", "default", p.doc.Default)
 	return scope, reqs, hidden
 }
 
@@ -79,7 +73,7 @@ type section struct {
 // requirement is one entry of a section. Its keys have been read; library is the entry with the keys in it, nil if a
 // key is missing or unusable.
 type requirement struct {
-	requirementDoc
+	policy.Requirement
 	library signature.PolicyRequirement
 	keys    key.Index
 	// keyFiles are reported instead of fingerprints when the files couldn't be read.
@@ -94,48 +88,9 @@ type requirement struct {
 	message string
 }
 
-// requirementDoc is the part of a requirement's JSON that is reported.
-type requirementDoc struct {
-	Type     string   `json:"type"`
-	KeyType  string   `json:"keyType"`
-	KeyPath  string   `json:"keyPath"`
-	KeyPaths []string `json:"keyPaths"`
-	KeyData  []byte   `json:"keyData"`
-	KeyDatas [][]byte `json:"keyDatas"`
-	Fulcio   *struct {
-		OIDCIssuer   string `json:"oidcIssuer"`
-		SubjectEmail string `json:"subjectEmail"`
-	} `json:"fulcio"`
-	PKI *struct {
-		SubjectEmail    string `json:"subjectEmail"`
-		SubjectHostname string `json:"subjectHostname"`
-	} `json:"pki"`
-	RekorPublicKeyPath  string          `json:"rekorPublicKeyPath"`
-	RekorPublicKeyPaths []string        `json:"rekorPublicKeyPaths"`
-	RekorPublicKeyData  json.RawMessage `json:"rekorPublicKeyData"`
-	RekorPublicKeyDatas json.RawMessage `json:"rekorPublicKeyDatas"`
-	SignedIdentity      struct {
-		Type             string `json:"type"`
-		DockerReference  string `json:"dockerReference"`
-		DockerRepository string `json:"dockerRepository"`
-		Prefix           string `json:"prefix"`
-		SignedPrefix     string `json:"signedPrefix"`
-	} `json:"signedIdentity"`
-}
-
-// rekor is true if signatures must be in a transparency log.
-func (r requirementDoc) rekor() bool {
-	return r.RekorPublicKeyPath != "" || len(r.RekorPublicKeyPaths)+len(r.RekorPublicKeyData)+
-		len(r.RekorPublicKeyDatas) > 0
-}
-
-func (r requirementDoc) verifiesSignatures() bool {
-	return r.Type == "signedBy" || r.Type == "sigstoreSigned"
-}
-
 // section returns the section for ref, prepared once.
 func (p *Policy) section(ref types.ImageReference) (*section, error) {
-	scope, raws, hidden := p.doc.lookup(ref)
+	scope, reqs, hidden := p.lookup(ref)
 	key := scope.Transport + "\x00" + scope.Matched + "\x00" + scope.Name
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -144,8 +99,8 @@ func (p *Policy) section(ref types.ImageReference) (*section, error) {
 		return &section{scope: scope, hidden: hidden, requirements: s.requirements}, nil
 	}
 	s := &section{scope: scope, hidden: hidden}
-	for _, raw := range raws {
-		r, err := p.prepare(raw)
+	for _, req := range reqs {
+		r, err := p.prepare(req)
 		if err != nil {
 			return nil, err
 		}
@@ -156,59 +111,40 @@ func (p *Policy) section(ref types.ImageReference) (*section, error) {
 }
 
 // prepare reads the keys of a requirement and makes the library's form of it.
-func (p *Policy) prepare(raw json.RawMessage) (*requirement, error) {
-	r := &requirement{}
-	if err := json.Unmarshal(raw, &r.requirementDoc); err != nil {
-		return nil, err
-	}
-	if r.verifiesSignatures() && r.SignedIdentity.Type == "" {
-		r.SignedIdentity.Type = "matchRepoDigestOrExact"
-	}
+func (p *Policy) prepare(req policy.Requirement) (*requirement, error) {
+	r := &requirement{Requirement: req}
 	switch {
-	case r.Type == "signedBaseLayer":
+	case r.Type == policy.SignedBaseLayer:
 		r.reason, r.message = verdict.WeakOrUnsupported,
 			"requirements of type signedBaseLayer were never implemented and refuse every image"
 		return r, nil
-	case r.Type == "signedBy" && r.KeyType != "GPGKeys":
+	case r.Type == policy.SignedBy && r.KeyType != policy.GPGKeys:
 		r.reason, r.message = verdict.WeakOrUnsupported,
 			fmt.Sprintf("keyType %q was never implemented and refuses every image", r.KeyType)
 		return r, nil
 	}
-	var doc map[string]json.RawMessage
-	if err := json.Unmarshal(raw, &doc); err != nil {
-		return nil, err
-	}
-	blobs, err := p.inlineKeys(doc)
+	blobs, err := p.inlineKeys(&req)
 	var bad *keyError
 	switch {
 	case errors.As(err, &bad):
 		r.reason, r.message = bad.reason, bad.Error()
-		r.keyFiles = append([]string{}, r.KeyPaths...)
-		if r.KeyPath != "" {
-			r.keyFiles = []string{r.KeyPath}
-		}
+		r.keyFiles = r.Keys().Files()
 		return r, nil
 	case err != nil:
 		return nil, err
 	}
-	if r.Type == "signedBy" {
+	if r.Type == policy.SignedBy {
 		if len(r.KeyData) > 0 {
 			blobs = [][]byte{key.Public(r.KeyData)}
-			doc["keyData"] = quoteBase64(blobs[0])
+			req.KeyData = blobs[0]
 		}
 		if r.readKeys(blobs); r.reason != "" {
 			return r, nil
 		}
 	}
-	if r.Type == "sigstoreSigned" {
-		r.verifiers = append(append(r.verifiers, blobs...), r.KeyDatas...)
-		if len(r.KeyData) > 0 {
-			r.verifiers = append(r.verifiers, r.KeyData)
-		}
-		r.keyFiles = r.KeyPaths
-		if r.KeyPath != "" {
-			r.keyFiles = []string{r.KeyPath}
-		}
+	if r.Type == policy.SigstoreSigned {
+		r.verifiers = append(blobs, r.Keys().Inline()...)
+		r.keyFiles = r.Keys().Files()
 		for _, b := range blobs {
 			if block, _ := pem.Decode(b); block == nil {
 				r.reason, r.message = verdict.KeyUnreadable, "no PEM public key inside "+r.keySource()
@@ -216,7 +152,7 @@ func (p *Policy) prepare(raw json.RawMessage) (*requirement, error) {
 			}
 		}
 	}
-	b, err := json.Marshal(map[string]any{"default": []any{doc}})
+	b, err := json.Marshal(policy.Document[policy.Requirement]{Default: []policy.Requirement{req}})
 	if err != nil {
 		return nil, err
 	}
@@ -255,10 +191,10 @@ func (r *requirement) keySource() string {
 		return "key file " + r.KeyPath
 	case len(r.KeyPaths) > 0:
 		return "key files " + strings.Join(r.KeyPaths, ", ")
-	case r.Type == "signedBy" && len(r.KeyData) == 0:
+	case r.Type == policy.SignedBy && len(r.KeyData) == 0:
 		return "an empty list of key files"
 	}
-	return "keyData"
+	return policy.FieldKeyData
 }
 
 // keyError says that a key file can't be used: KeyMissing (not there, or this process may not read it) or
@@ -270,89 +206,40 @@ type keyError struct {
 
 func (e *keyError) Error() string { return e.err.Error() }
 
-// inlineKeys replaces every path in a requirement by what the file holds, and returns the contents of keyPath and
+// inlineKeys replaces every path in a requirement by what the file holds, and returns the contents of keyPath or
 // keyPaths. The library would open the paths as they are written, which is wrong for a host whose root is elsewhere.
-func (p *Policy) inlineKeys(doc map[string]json.RawMessage) ([][]byte, error) {
-	var keys [][]byte
-	for _, f := range []struct{ from, to string }{
-		{"keyPath", "keyData"},
-		{"rekorPublicKeyPath", "rekorPublicKeyData"},
-		{"caPath", "caData"},
-		{"caRootsPath", "caRootsData"},
-		{"caIntermediatesPath", "caIntermediatesData"},
-	} {
-		var path string
-		if err := unmarshalField(doc, f.from, &path); err != nil || path == "" {
-			if err != nil {
-				return nil, err
-			}
-			continue
-		}
-		data, err := p.readKey(path)
-		if err != nil {
-			return nil, err
-		}
-		delete(doc, f.from)
-		doc[f.to] = quoteBase64(data)
-		if f.from == "keyPath" {
-			keys = append(keys, data)
-		}
+func (p *Policy) inlineKeys(r *policy.Requirement) (keys [][]byte, err error) {
+	if r.Fulcio != nil { // which the policy's own requirement points to as well
+		own := *r.Fulcio
+		r.Fulcio = &own
 	}
-	for _, f := range []struct{ from, to string }{
-		{"keyPaths", "keyDatas"},
-		{"rekorPublicKeyPaths", "rekorPublicKeyDatas"},
-	} {
-		var paths []string
-		if err := unmarshalField(doc, f.from, &paths); err != nil {
-			return nil, err
-		}
-		if len(paths) == 0 {
-			continue
-		}
+	if r.PKI != nil {
+		own := *r.PKI
+		r.PKI = &own
+	}
+	for i, s := range r.KeySources() {
 		var contents [][]byte
-		for _, path := range paths {
+		for _, path := range s.Files() {
 			data, err := p.readKey(path)
 			if err != nil {
 				return nil, err
 			}
-			contents = append(contents, data)
+			contents = append(contents, append([]byte{}, data...))
 		}
-		to := f.to
-		var v any = contents
-		if string(doc["type"]) == `"signedBy"` { // it knows no keyDatas
-			to = f.from
-			copies, err := p.copyKeys(contents)
-			if err != nil {
+		switch {
+		case len(contents) == 0:
+		case *s.Path != "":
+			*s.Path, *s.Data = "", contents[0]
+		case r.Type == policy.SignedBy: // it knows no keyDatas
+			if *s.Paths, err = p.copyKeys(contents); err != nil {
 				return nil, err
 			}
-			v = copies
+		default:
+			*s.Paths, *s.Datas = nil, contents
 		}
-		b, err := json.Marshal(v)
-		if err != nil {
-			return nil, err
+		if i == 0 {
+			keys = contents
 		}
-		delete(doc, f.from)
-		doc[to] = b
-		if f.from == "keyPaths" {
-			keys = append(keys, contents...)
-		}
-	}
-	for _, nested := range []string{"fulcio", "pki"} {
-		var inner map[string]json.RawMessage
-		if err := unmarshalField(doc, nested, &inner); err != nil || inner == nil {
-			if err != nil {
-				return nil, err
-			}
-			continue
-		}
-		if _, err := p.inlineKeys(inner); err != nil {
-			return nil, err
-		}
-		b, err := json.Marshal(inner)
-		if err != nil {
-			return nil, err
-		}
-		doc[nested] = b
 	}
 	return keys, nil
 }
@@ -400,18 +287,6 @@ func (p *Policy) readKeyFile(path string) ([]byte, error) {
 		return nil, &keyError{verdict.KeyMissing, fmt.Errorf("key file %s cannot be read by this process: %w", name, err)}
 	}
 	return nil, &keyError{verdict.KeyUnreadable, fmt.Errorf("key file: %w", err)}
-}
-
-func unmarshalField(doc map[string]json.RawMessage, name string, v any) error {
-	raw, ok := doc[name]
-	if !ok {
-		return nil
-	}
-	return json.Unmarshal(raw, v)
-}
-
-func quoteBase64(b []byte) json.RawMessage {
-	return json.RawMessage(`"` + base64.StdEncoding.EncodeToString(b) + `"`)
 }
 
 // with returns a policy in which the section that the library uses for ref holds just these requirements. The library

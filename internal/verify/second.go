@@ -9,6 +9,7 @@ import (
 	"go.podman.io/image/v5/manifest"
 	"go.podman.io/image/v5/types"
 
+	"github.com/nodetrust/nodetrust/internal/policy"
 	"github.com/nodetrust/nodetrust/internal/verdict"
 	"github.com/nodetrust/nodetrust/internal/verify/secondlook"
 )
@@ -21,7 +22,7 @@ func (e *formError) Error() string { return e.found.Message }
 // demandsSignature reports whether a requirement of the scope wants a signature.
 func (e *evaluation) demandsSignature() bool {
 	for _, r := range e.sec.requirements {
-		if r.verifiesSignatures() {
+		if policy.VerifiesSignatures(r.Type) {
 			return true
 		}
 	}
@@ -100,7 +101,7 @@ func (e *evaluation) refuseForm(f *secondlook.Finding) {
 	}
 	e.withoutSignatures()
 	for i, r := range e.sec.requirements {
-		if r.verifiesSignatures() {
+		if policy.VerifiesSignatures(r.Type) {
 			e.v.Requirements[i].Answer, e.v.Requirements[i].Reason = verdict.Refuse, reason
 		}
 	}
@@ -142,7 +143,7 @@ func (e *evaluation) runtimeTakes(blob []byte, mime string) error {
 // takeBack replaces an accept, and that of the requirements that want a signature.
 func (e *evaluation) takeBack(a verdict.Answer, r verdict.Reason, message string) {
 	for i, q := range e.sec.requirements {
-		if q.verifiesSignatures() {
+		if policy.VerifiesSignatures(q.Type) {
 			e.v.Requirements[i].Answer, e.v.Requirements[i].Reason = a, r
 		}
 	}
@@ -157,7 +158,7 @@ func (e *evaluation) evidence(blob []byte, mime string, signatures []sig) second
 		im.Asked = named.String()
 	}
 	for i, r := range e.sec.requirements {
-		if r.verifiesSignatures() {
+		if policy.VerifiesSignatures(r.Type) {
 			im.Demands = append(im.Demands, r.demand(e.v.Requirements[i], sigsFor(r, signatures)))
 		}
 	}
@@ -167,7 +168,7 @@ func (e *evaluation) evidence(blob []byte, mime string, signatures []sig) second
 // demand is a requirement with the signatures that were accepted for it; own are those that out tells of, in the same
 // order.
 func (r *requirement) demand(out verdict.Requirement, own []sig) secondlook.Demand {
-	d := secondlook.Demand{Identity: r.identityForSecondLook(), Keys: r.keys.ByID, Verifiers: r.verifiers}
+	d := secondlook.Demand{Identity: identityForSecondLook(r.Identity()), Keys: r.keys.ByID, Verifiers: r.verifiers}
 	for j, s := range own {
 		if out.Signatures[j].Answer != verdict.Accept {
 			continue
@@ -185,8 +186,7 @@ func (r *requirement) demand(out verdict.Requirement, own []sig) secondlook.Dema
 	return d
 }
 
-func (r requirementDoc) identityForSecondLook() secondlook.Identity {
-	id := r.SignedIdentity
+func identityForSecondLook(id policy.Identity) secondlook.Identity {
 	return secondlook.Identity{
 		Type: id.Type, Reference: id.DockerReference, Repository: id.DockerRepository, Prefix: id.Prefix,
 		SignedPrefix: id.SignedPrefix,

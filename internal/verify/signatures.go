@@ -23,6 +23,7 @@ import (
 	"go.podman.io/image/v5/types"
 
 	"github.com/nodetrust/nodetrust/internal/openpgp"
+	"github.com/nodetrust/nodetrust/internal/policy"
 	"github.com/nodetrust/nodetrust/internal/verdict"
 	"github.com/nodetrust/nodetrust/internal/verify/fetch"
 	"github.com/nodetrust/nodetrust/internal/verify/mechanism"
@@ -217,7 +218,7 @@ func checkRegular(name string, limit int64) error {
 func sigsFor(r *requirement, all []sig) []sig {
 	var out []sig
 	for _, s := range all {
-		if r.Type == "signedBy" && s.simple != nil || r.Type == "sigstoreSigned" && s.sigstore != nil {
+		if r.Type == policy.SignedBy && s.simple != nil || r.Type == policy.SigstoreSigned && s.sigstore != nil {
 			out = append(out, s)
 		}
 	}
@@ -297,7 +298,7 @@ func (s sig) strange(err error, r *requirement) string {
 }
 
 // keysOnly is true of a sigstore requirement that names public keys, and asks neither for certificates nor for a log.
-func (r requirementDoc) keysOnly() bool { return r.Fulcio == nil && r.PKI == nil && !r.rekor() }
+func (r *requirement) keysOnly() bool { return r.Fulcio == nil && r.PKI == nil && !r.Rekor().Given() }
 
 // open makes an image with this manifest and just this signature.
 func (s sig) open(e *evaluation, blob []byte) (types.ImageSource, error) {
@@ -339,9 +340,9 @@ func (e *evaluation) concludeSignature(s *verdict.Signature, own sig, r *require
 			s.Message = "made by subkey " + own.claims.Signer
 		}
 	case reason == verdict.WrongIdentity:
-		s.Message = fmt.Sprintf("signed as %s, which %s does not accept for %s", orUnknown(s.Reference), r.identity(),
+		s.Message = fmt.Sprintf("signed as %s, which %s does not accept for %s", orUnknown(s.Reference), r.Identity(),
 			e.logicalName())
-		if want := r.wanted(e.target.logical.DockerReference()); want != "" && want != e.logicalName() {
+		if want := wanted(r.Identity(), e.target.logical.DockerReference()); want != "" && want != e.logicalName() {
 			s.Message += "; it accepts " + want
 		}
 	case reason == verdict.WrongDigest:
@@ -365,20 +366,6 @@ func bySubkey(own sig, r *requirement) bool {
 }
 
 func orUnknown(s string) string { return cmp.Or(s, "(not said)") }
-
-// identity says which identities a requirement accepts.
-func (r requirementDoc) identity() string {
-	id := r.SignedIdentity
-	for _, s := range []string{id.DockerReference, id.DockerRepository} {
-		if s != "" {
-			return id.Type + " " + s
-		}
-	}
-	if id.Prefix != "" {
-		return fmt.Sprintf("%s %s to %s", id.Type, id.Prefix, id.SignedPrefix)
-	}
-	return id.Type
-}
 
 // logicalName is the reference that identities are compared with.
 func (e *evaluation) logicalName() string {

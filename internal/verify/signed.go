@@ -9,6 +9,7 @@ import (
 	"go.podman.io/image/v5/types"
 
 	"github.com/nodetrust/nodetrust/internal/openpgp"
+	"github.com/nodetrust/nodetrust/internal/policy"
 	"github.com/nodetrust/nodetrust/internal/verdict"
 )
 
@@ -25,7 +26,7 @@ func (v onceVerified) Verify([]byte) ([]byte, string, error) { return v.content,
 // allowed with fewer processes where the requirement is one of simple signing: the mechanism's refusal is taken from a
 // keyring that is there already, and so is an accept. Everything else is for the library to say.
 func (e *evaluation) signed(ctx context.Context, un types.UnparsedImage, r *requirement, own sig, blob []byte) error {
-	if own.simple == nil || r.Type != "signedBy" {
+	if own.simple == nil || r.Type != policy.SignedBy {
 		return e.allowed(ctx, un, r)
 	}
 	ring := e.policy.keys.Get(r.ringData)
@@ -56,7 +57,7 @@ func (e *evaluation) signed(ctx context.Context, un types.UnparsedImage, r *requ
 }
 
 // accepts is true if the library accepts what was signed for this image: its own reading of the content, its comparison
-// of the digest, and its choice of the scope; only of identities it gives nothing to call (see matchesIdentity).
+// of the digest, and its choice of the scope; only of identities it gives nothing to call (see MatchesIdentity).
 func (e *evaluation) accepts(ctx context.Context, un types.UnparsedImage, r *requirement, sig, blob []byte,
 	mech onceVerified, ids []string,
 ) bool {
@@ -65,7 +66,7 @@ func (e *evaluation) accepts(ctx context.Context, un types.UnparsedImage, r *req
 	if err != nil {
 		return false
 	}
-	return r.matchesIdentity(un.Reference().DockerReference(), s.DockerReference) && e.scopeConfirmed(ctx, un)
+	return MatchesIdentity(r.Identity(), un.Reference().DockerReference(), s.DockerReference) && e.scopeConfirmed(ctx, un)
 }
 
 // scopeConfirmed is true if the library, too, uses the section of the policy that was looked up for the image.

@@ -14,6 +14,7 @@ import (
 
 	"github.com/nodetrust/nodetrust/internal/openpgp"
 	"github.com/nodetrust/nodetrust/internal/openpgp/key"
+	"github.com/nodetrust/nodetrust/internal/policy"
 	"github.com/nodetrust/nodetrust/internal/verdict"
 	"github.com/nodetrust/nodetrust/internal/verify"
 	"github.com/nodetrust/nodetrust/internal/verify/mechanism"
@@ -46,8 +47,7 @@ type Wanted struct {
 	Identity string
 }
 
-// defaultIdentity is that of a requirement without signedIdentity.
-const defaultIdentity = "matchRepoDigestOrExact"
+func (w Wanted) rule() string { return cmp.Or(w.Identity, policy.MatchRepoDigestOrExact) }
 
 // Verify judges one signature file: a simple signature made by one of the keys (each the content of a key file), for
 // what is wanted. Readers that have these keys, and an image of that manifest under that reference, give the same
@@ -138,9 +138,9 @@ func (d *Answer) compare(p openpgp.Payload, want reference.Named, w Wanted) {
 	case unusable != nil:
 		d.set(verdict.Refuse, verdict.WrongIdentity, "signed as %q, which is no reference: no identity accepts it",
 			d.Reference)
-	case want != nil && !verify.MatchesIdentity(cmp.Or(w.Identity, defaultIdentity), want, d.Reference):
+	case want != nil && !verify.MatchesIdentity(policy.Identity{Type: w.rule()}, want, d.Reference):
 		d.set(verdict.Refuse, verdict.WrongIdentity, "signed as %s, which %s does not accept for %s", d.Reference,
-			cmp.Or(w.Identity, defaultIdentity), want)
+			w.rule(), want)
 	case d.Signer == "":
 		d.set(verdict.Unknown, verdict.MechanismCannotTell, "well signed, but nobody knows by whom")
 	default:
@@ -172,7 +172,7 @@ func (w Wanted) checkDigests(want reference.Named) error {
 func (w Wanted) reference() (reference.Named, error) {
 	switch w.Identity {
 	case "":
-	case "matchExact", defaultIdentity, "matchRepository":
+	case policy.MatchExact, policy.MatchRepoDigestOrExact, policy.MatchRepository:
 		if w.Reference == "" {
 			return nil, fmt.Errorf("identity %s: needs a reference to compare with", w.Identity)
 		}
@@ -186,9 +186,9 @@ func (w Wanted) reference() (reference.Named, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reference %q: %w", w.Reference, err)
 	}
-	if rule := cmp.Or(w.Identity, defaultIdentity); rule != "matchRepository" && reference.IsNameOnly(named) {
+	if w.rule() != policy.MatchRepository && reference.IsNameOnly(named) {
 		return nil, fmt.Errorf("reference %q: %s needs a tag or a digest; matchRepository compares repositories alone",
-			w.Reference, rule)
+			w.Reference, w.rule())
 	}
 	if digested, ok := named.(reference.Digested); ok {
 		return reference.WithDigest(reference.TrimNamed(named), digested.Digest())
