@@ -2,7 +2,6 @@ package disk
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -15,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/nodetrust/nodetrust/internal/judge"
+	"github.com/nodetrust/nodetrust/internal/policy"
 	"github.com/nodetrust/nodetrust/internal/trust"
 )
 
@@ -412,12 +412,20 @@ func (c *Comparer) keyPaths(want trust.FileSet) []string {
 	if c.policy.data == &f.Data[0] {
 		return c.policy.keys
 	}
-	var policy any
-	if json.Unmarshal(f.Data, &policy) != nil {
+	doc, err := policy.Read(f.Data)
+	if err != nil {
 		return nil // that it does not load is found before it is ever written
 	}
 	set := map[string]bool{}
-	collectPaths(policy, set)
+	for r := range doc.Requirements() {
+		for _, source := range r.KeySources() {
+			for _, file := range source.Files() {
+				if path.IsAbs(file) {
+					set[path.Clean(file)] = true
+				}
+			}
+		}
+	}
 	var keys []string
 	for _, k := range slices.Sorted(maps.Keys(set)) {
 		if _, ours := want.Get(k); !ours {
@@ -426,39 +434,4 @@ func (c *Comparer) keyPaths(want trust.FileSet) []string {
 	}
 	c.policy.data, c.policy.keys = &f.Data[0], keys
 	return keys
-}
-
-// collectPaths gathers the values of all members of policy.json that name a file: keyPath, keyPaths, caPath, ….
-func collectPaths(v any, into map[string]bool) {
-	switch v := v.(type) {
-	case []any:
-		for _, e := range v {
-			collectPaths(e, into)
-		}
-	case map[string]any:
-		for name, e := range v {
-			if !strings.HasSuffix(name, "Path") && !strings.HasSuffix(name, "Paths") {
-				collectPaths(e, into)
-				continue
-			}
-			switch e := e.(type) {
-			case string:
-				addPath(e, into)
-			case []any:
-				for _, s := range e {
-					if s, ok := s.(string); ok {
-						addPath(s, into)
-					}
-				}
-			default:
-				collectPaths(e, into)
-			}
-		}
-	}
-}
-
-func addPath(p string, into map[string]bool) {
-	if path.IsAbs(p) {
-		into[path.Clean(p)] = true
-	}
 }

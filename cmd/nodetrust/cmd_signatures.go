@@ -16,6 +16,7 @@ import (
 
 	"github.com/nodetrust/nodetrust/internal/audit"
 	"github.com/nodetrust/nodetrust/internal/lookaside"
+	"github.com/nodetrust/nodetrust/internal/policy"
 	"github.com/nodetrust/nodetrust/internal/ref"
 	"github.com/nodetrust/nodetrust/internal/release"
 	"github.com/nodetrust/nodetrust/internal/trust"
@@ -270,16 +271,15 @@ func configMirrors(cfg *trust.Config, name string) (out []string) {
 	if cfg == nil {
 		return nil
 	}
-	best := -1
-	for _, r := range cfg.Registries {
-		rest, ok := strings.CutPrefix(name, r.Scope)
-		if !ok || rest != "" && rest[0] != '/' || len(r.Scope) <= best {
+	for _, scope := range policy.Names(name) {
+		i := slices.IndexFunc(cfg.Registries, func(r trust.Registry) bool { return r.Scope == scope })
+		if i < 0 {
 			continue
 		}
-		best, out = len(r.Scope), nil
-		for _, m := range r.Mirrors {
-			out = append(out, m.Scope+rest)
+		for _, m := range cfg.Registries[i].Mirrors {
+			out = append(out, m.Scope+strings.TrimPrefix(name, scope))
 		}
+		break
 	}
 	return out
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/nodetrust/nodetrust/internal/bounded"
+	"github.com/nodetrust/nodetrust/internal/policy"
 	"github.com/nodetrust/nodetrust/internal/verify"
 	"github.com/nodetrust/nodetrust/internal/verify/detached"
 )
@@ -45,7 +46,7 @@ said, not enforced by any runtime, and wrong as soon as a key is revoked.`,
 					return usagef("--expected-identity and --reference both name a reference")
 				}
 				if want.Reference = expected; want.Identity == "" {
-					want.Identity = "matchExact"
+					want.Identity = policy.MatchExact
 				}
 			}
 			blob, err := bounded.ReadFile(args[0], verify.MaxSignatureSize)
@@ -78,7 +79,7 @@ said, not enforced by any runtime, and wrong as soon as a key is revoked.`,
 	cmd.Flags().StringVar(&expected, "expected-identity", "", "image `REFERENCE` that must have been signed, exactly")
 	cmd.Flags().StringVar(&want.Identity, "identity", "",
 		"`RULE` that --reference is compared by: matchExact, matchRepoDigestOrExact (default) or matchRepository")
-	rules := []cobra.Completion{"matchExact", "matchRepoDigestOrExact", "matchRepository"}
+	rules := []cobra.Completion{policy.MatchExact, policy.MatchRepoDigestOrExact, policy.MatchRepository}
 	_ = cmd.RegisterFlagCompletionFunc("identity", cobra.FixedCompletions(rules, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
 }

@@ -3,6 +3,7 @@ package audit
 import (
 	"strings"
 
+	"github.com/nodetrust/nodetrust/internal/policy"
 	"github.com/nodetrust/nodetrust/internal/ref"
 	"github.com/nodetrust/nodetrust/internal/verdict"
 )
@@ -110,7 +111,7 @@ func unsigned(m *Image, need, are func(kind, of, text string) group) group {
 		return need("lookaside", where, "a lookaside for "+where)
 	}
 	switch {
-	case refusing(m).Type == "sigstoreSigned":
+	case refusing(m).Type == policy.SigstoreSigned:
 		return need("signature", where, "a sigstore signature for "+where)
 	case m.Lookaside == nil || m.Lookaside.File == "":
 		return need("lookaside", where, "a lookaside for "+where)

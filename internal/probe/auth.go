@@ -10,7 +10,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/nodetrust/nodetrust/internal/bounded"
-	"github.com/nodetrust/nodetrust/internal/ref"
+	"github.com/nodetrust/nodetrust/internal/policy"
 )
 
 // maxAuthfile bounds an auth file.
@@ -77,16 +77,10 @@ func normalizeScope(scope string) string {
 
 // forImage returns the login of the most specific scope of a reference, or nil.
 func (c credentials) forImage(reference string) *runtimeapi.AuthConfig {
-	scope := ref.Name(reference)
-	for scope != "" {
-		if a, ok := c[scope]; ok {
+	for _, name := range policy.Names(reference) {
+		if a, ok := c[name]; ok {
 			return a
 		}
-		i := strings.LastIndex(scope, "/")
-		if i < 0 {
-			break
-		}
-		scope = scope[:i]
 	}
 	return nil
 }

@@ -1,6 +1,10 @@
 package verdict
 
-import "fmt"
+import (
+	"fmt"
+
+	"github.com/nodetrust/nodetrust/internal/policy"
+)
 
 // SignHint is the next step for an image that is accepted without a signature.
 const SignHint = "sign the image, and demand the signature in policy.json"
@@ -11,7 +15,7 @@ func (v Verdict) SignedFor() bool {
 		return false
 	}
 	for _, r := range v.Requirements {
-		if r.Answer != Accept || r.Type != "signedBy" && r.Type != "sigstoreSigned" {
+		if r.Answer != Accept || !policy.VerifiesSignatures(r.Type) {
 			continue
 		}
 		for _, s := range r.Signatures {
