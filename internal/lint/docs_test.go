@@ -18,7 +18,7 @@ func TestCodesAreDocumented(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	code := regexp.MustCompile(`(?:Code: |at\.Message = |(?:add|warn|report|w\.add)\((?:Error|Warning|sev|dead), |fatal\(|bad\(|warn\(|requirementTypes, |identityTypes, )"([a-z0-9-]+)"`)
+	code := regexp.MustCompile(`(?:Code: |at\.Message = |(?:add|warn|report|w\.add)\((?:Error|Warning|sev|dead), |fatal\(|bad\(|warn\(|Types\(\), )"([a-z0-9-]+)"`)
 	used := map[string]bool{}
 	for _, f := range files {
 		if strings.HasSuffix(f, "_test.go") {

@@ -20,18 +20,18 @@ func (w *policyWalk) meaning() {
 	}
 	asked := payloadScopes(func(scope string) bool { _, ok := byName[scope]; return ok })
 	for _, s := range w.scopes {
-		if s.has("signedBy") && (asked[s.name] || belowPayload(s.name)) {
+		if s.has(policy.SignedBy) && (asked[s.name] || belowPayload(s.name)) {
 			w.report(Error, "release-payload", s.line, s.path, payloadAsked, payloadHint)
 		}
 	}
-	if w.defaults.has("reject") && byName[""].accepts() {
+	if w.defaults.has(policy.Reject) && byName[""].accepts() {
 		s := byName[""]
 		w.report(Warning, "default-reject-moot", s.line, s.path,
 			"accepts every image of every registry that has no scope: the default reject is never asked for registries",
 			`remove this scope, or say "insecureAcceptAnything" in default too if that is meant`)
 	}
 	if !slices.ContainsFunc(append(slices.Clone(w.scopes), w.defaults),
-		func(s policyScope) bool { return s.signed() || s.has("reject") }) {
+		func(s policyScope) bool { return s.signed() || s.has(policy.Reject) }) {
 		w.report(Warning, "accepts-everything", w.defaults.line, w.defaults.path,
 			"no registry needs a signature and none is rejected", "")
 	}
@@ -58,7 +58,7 @@ func (w *policyWalk) scopeMeaning(s policyScope, byName map[string]policyScope) 
 	if len(s.name) > 2 && s.name[:2] == "*." {
 		w.feature(trust.FeatureWildcard, s.line)
 	}
-	if s.has("signedBy") && s.has("sigstoreSigned") {
+	if s.has(policy.SignedBy) && s.has(policy.SigstoreSigned) {
 		w.report(Warning, "both-signatures", s.line, s.path,
 			"asks for a GPG signature and a sigstore signature: all entries of a list must hold", "")
 	}
@@ -67,11 +67,11 @@ func (w *policyWalk) scopeMeaning(s policyScope, byName map[string]policyScope) 
 			fmt.Sprintf("asks for %d signatures, by different keys: all entries of a list must hold", n),
 			"if any of the keys will do, name them in one entry: keyPaths, or keyData with the keys one after the other")
 	}
-	if s.has("insecureAcceptAnything") && !s.accepts() {
+	if s.has(policy.InsecureAcceptAnything) && !s.accepts() {
 		w.report(Warning, "accept-is-idle", s.line, s.path,
 			"insecureAcceptAnything has no effect beside other requirements: all entries of a list must hold", "")
 	}
-	if s.has("reject") && len(s.types) > 1 {
+	if s.has(policy.Reject) && len(s.types) > 1 {
 		w.report(Warning, "reject-wins", s.line, s.path,
 			"reject beside other requirements refuses everything: all entries of a list must hold", "")
 	}

@@ -41,7 +41,7 @@ type policyScope struct {
 // signers is how many signatures of one kind by different keys an image needs, if that is more than one.
 func (s policyScope) signers() int {
 	most := 0
-	for _, typ := range []string{"signedBy", "sigstoreSigned"} {
+	for _, typ := range []string{policy.SignedBy, policy.SigstoreSigned} {
 		different := map[string]bool{}
 		for i, t := range s.types {
 			if t == typ {
@@ -57,10 +57,11 @@ func (s policyScope) has(typ string) bool { return slices.Contains(s.types, typ)
 
 // accepts reports whether images of the scope need no signature at all.
 func (s policyScope) accepts() bool {
-	return len(s.types) > 0 && !slices.ContainsFunc(s.types, func(t string) bool { return t != "insecureAcceptAnything" })
+	return len(s.types) > 0 &&
+		!slices.ContainsFunc(s.types, func(t string) bool { return t != policy.InsecureAcceptAnything })
 }
 
-func (s policyScope) signed() bool { return s.has("signedBy") || s.has("sigstoreSigned") }
+func (s policyScope) signed() bool { return slices.ContainsFunc(s.types, policy.VerifiesSignatures) }
 
 // policyKey is one place where a requirement names keys: a path on the host, or the material itself.
 type policyKey struct {
@@ -165,22 +166,22 @@ func didYouMean(s string, known []string) string {
 }
 
 func (w *policyWalk) root(n *jsonNode) {
-	if !w.object(n, "", []string{"default", "transports"}) {
+	if !w.object(n, "", []string{policy.FieldDefault, policy.FieldTransports}) {
 		return
 	}
-	if d := n.get("default"); d == nil {
+	if d := n.get(policy.FieldDefault); d == nil {
 		w.fatal("missing-default", n.line, "", "there is no default",
 			`add "default": [{"type": "reject"}] or [{"type": "insecureAcceptAnything"}]`)
 	} else {
-		w.defaults = policyScope{line: d.line, path: "default"}
-		w.defaults.types, w.defaults.keys = w.requirements(d, "default")
+		w.defaults = policyScope{line: d.line, path: policy.FieldDefault}
+		w.defaults.types, w.defaults.keys = w.requirements(d, policy.FieldDefault)
 	}
-	transports := n.get("transports")
-	if transports == nil || !w.object(transports, "transports", nil) {
+	transports := n.get(policy.FieldTransports)
+	if transports == nil || !w.object(transports, policy.FieldTransports, nil) {
 		return
 	}
 	for _, t := range transports.object {
-		at := jsonPath("transports").key(t.key)
+		at := jsonPath(policy.FieldTransports).key(t.key)
 		if !slices.Contains(policy.Transports(), t.key) {
 			w.report(Error, "unknown-transport", t.line, at, "no reader knows this transport: what is below it is never used",
 				didYouMean(t.key, policy.Transports()))
@@ -195,7 +196,7 @@ func (w *policyWalk) root(n *jsonNode) {
 			}
 			scope := policyScope{name: s.key, line: s.line, path: at}
 			scope.types, scope.keys = w.requirements(s.value, at)
-			if t.key == "docker" {
+			if t.key == policy.Docker {
 				w.scopes = append(w.scopes, scope)
 			}
 		}
@@ -224,25 +225,12 @@ func (w *policyWalk) requirements(n *jsonNode, at jsonPath) (types, keys []strin
 func keysText(n *jsonNode) string {
 	var b strings.Builder
 	for _, m := range n.object {
-		if m.key != "type" && m.key != "signedIdentity" && m.key != "keyType" {
+		if m.key != policy.FieldType && m.key != policy.FieldSignedIdentity && m.key != policy.FieldKeyType {
 			fmt.Fprintf(&b, "%s:%s,", m.key, m.value.raw)
 		}
 	}
 	return b.String()
 }
-
-var requirementKeys = map[string][]string{
-	"insecureAcceptAnything": {"type"},
-	"reject":                 {"type"},
-	"signedBy":               {"type", "keyType", "keyPath", "keyPaths", "keyData", "signedIdentity"},
-	"signedBaseLayer":        {"type", "baseLayerIdentity"},
-	"sigstoreSigned": {
-		"type", "keyPath", "keyPaths", "keyData", "keyDatas", "fulcio", "pki", "rekorPublicKeyPath", "rekorPublicKeyPaths",
-		"rekorPublicKeyData", "rekorPublicKeyDatas", "signedIdentity",
-	},
-}
-
-var requirementTypes = []string{"insecureAcceptAnything", "reject", "signedBy", "sigstoreSigned", "signedBaseLayer"}
 
 // requirement returns the requirement's type, "" if it has none that is known.
 func (w *policyWalk) requirement(n *jsonNode, at jsonPath) string {
@@ -257,23 +245,23 @@ func (w *policyWalk) requirement(n *jsonNode, at jsonPath) string {
 		w.broken = before || err != nil
 	}()
 
-	typ := w.typed(n, at, requirementTypes, "unknown-requirement", requirementKeys)
+	typ := w.typed(n, at, policy.RequirementTypes(), "unknown-requirement", policy.RequirementFields)
 	if typ == "" {
 		return ""
 	}
 	switch typ {
-	case "signedBy":
+	case policy.SignedBy:
 		w.signedBy(n, at)
-	case "sigstoreSigned":
+	case policy.SigstoreSigned:
 		w.sigstoreSigned(n, at)
-	case "signedBaseLayer":
+	case policy.SignedBaseLayer:
 		w.report(Error, "signed-base-layer", n.line, at, "signedBaseLayer was never implemented: every image is refused", "")
-		if n.get("baseLayerIdentity") == nil {
-			w.fatal("missing-key", n.line, at, "baseLayerIdentity is missing", "")
+		if n.get(policy.FieldBaseLayerIdentity) == nil {
+			w.fatal("missing-key", n.line, at, policy.FieldBaseLayerIdentity+" is missing", "")
 		}
 	}
-	for _, key := range []string{"signedIdentity", "baseLayerIdentity"} {
-		if id := n.get(key); id != nil && slices.Contains(requirementKeys[typ], key) {
+	for _, key := range []string{policy.FieldSignedIdentity, policy.FieldBaseLayerIdentity} {
+		if id := n.get(key); id != nil && slices.Contains(policy.RequirementFields(typ), key) {
 			w.identity(id, at.key(key))
 		}
 	}
@@ -281,77 +269,73 @@ func (w *policyWalk) requirement(n *jsonNode, at jsonPath) string {
 }
 
 // typed checks an object whose "type" is one of types, and that it has only the keys of that type.
-func (w *policyWalk) typed(n *jsonNode, at jsonPath, types []string, code string, keys map[string][]string) string {
+func (w *policyWalk) typed(n *jsonNode, at jsonPath, types []string, code string,
+	keys func(typ string) []string,
+) string {
 	if n.kind != '{' {
 		w.fatal("wrong-type", n.line, at, "must be an object, is "+n.what(), "")
 		return ""
 	}
-	t := n.get("type")
+	t := n.get(policy.FieldType)
 	if t == nil {
 		w.fatal("missing-key", n.line, at, "type is missing", "")
 		return ""
 	}
 	typ, ok := t.text()
 	if !ok {
-		w.fatal("wrong-type", t.line, at.key("type"), "must be a string, is "+t.what(), "")
+		w.fatal("wrong-type", t.line, at.key(policy.FieldType), "must be a string, is "+t.what(), "")
 		return ""
 	}
 	if !slices.Contains(types, typ) {
-		w.fatal(code, t.line, at.key("type"), fmt.Sprintf("unknown type %q", typ), didYouMean(typ, types))
+		w.fatal(code, t.line, at.key(policy.FieldType), fmt.Sprintf("unknown type %q", typ), didYouMean(typ, types))
 		return ""
 	}
-	w.object(n, at, keys[typ])
+	w.object(n, at, keys(typ))
 	return typ
 }
 
 func (w *policyWalk) signedBy(n *jsonNode, at jsonPath) {
-	kt := n.get("keyType")
+	kt := n.get(policy.FieldKeyType)
 	keyType, isText := kt.text()
+	const hint = "in use is only " + `"` + policy.GPGKeys + `"`
 	switch {
 	case kt == nil:
-		w.fatal("missing-key", n.line, at, "keyType is missing", `in use is only "GPGKeys"`)
-	case !isText || !slices.Contains([]string{
-		"GPGKeys", "signedByGPGKeys", "X509Certificates",
-		"signedByX509CAs",
-	}, keyType):
-		w.fatal("bad-key-type", kt.line, at.key("keyType"), "is no keyType", `in use is only "GPGKeys"`)
-	case keyType != "GPGKeys":
-		w.report(Error, "unimplemented-key-type", kt.line, at.key("keyType"),
-			keyType+" was never implemented: every signature is refused", `use "GPGKeys"`)
+		w.fatal("missing-key", n.line, at, "keyType is missing", hint)
+	case !isText || !slices.Contains(policy.KeyTypes(), keyType):
+		w.fatal("bad-key-type", kt.line, at.key(policy.FieldKeyType), "is no keyType", hint)
+	case keyType != policy.GPGKeys:
+		w.report(Error, "unimplemented-key-type", kt.line, at.key(policy.FieldKeyType),
+			keyType+" was never implemented: every signature is refused", fmt.Sprintf("use %q", policy.GPGKeys))
 	}
-	w.oneOf(n, at, []string{"keyPath", "keyPaths", "keyData"}, true)
+	w.oneOf(n, at, policy.KeyFields(policy.SignedBy), true)
 	w.keyMaterial(n, at, true)
-	if n.get("keyPaths") != nil {
-		w.feature(trust.FeatureKeyPaths, n.get("keyPaths").line)
+	if paths := n.get(policy.FieldKeyPaths); paths != nil {
+		w.feature(trust.FeatureKeyPaths, paths.line)
 	}
 }
 
 func (w *policyWalk) sigstoreSigned(n *jsonNode, at jsonPath) {
 	w.feature(trust.FeatureSigstore, n.line)
-	w.oneOf(n, at, []string{"keyPath", "keyPaths", "keyData", "keyDatas", "fulcio", "pki"}, true)
-	rekor := []string{"rekorPublicKeyPath", "rekorPublicKeyPaths", "rekorPublicKeyData", "rekorPublicKeyDatas"}
-	hasRekor := w.oneOf(n, at, rekor, false)
-	if f := n.get("fulcio"); f != nil {
+	w.oneOf(n, at, policy.KeyFields(policy.SigstoreSigned), true)
+	hasRekor := w.oneOf(n, at, policy.RekorFields(), false)
+	if f := n.get(policy.FieldFulcio); f != nil {
 		w.feature(trust.FeatureFulcio, f.line)
-		w.object(f, at.key("fulcio"), []string{"caPath", "caData", "oidcIssuer", "subjectEmail"})
+		w.object(f, at.key(policy.FieldFulcio), policy.CertificateFields(policy.FieldFulcio))
 		if !hasRekor {
 			w.fatal("missing-key", f.line, at, "fulcio needs a Rekor public key", "")
 		}
-		w.keyMaterial(f, at.key("fulcio"), false)
+		w.keyMaterial(f, at.key(policy.FieldFulcio), false)
 	}
-	if p := n.get("pki"); p != nil {
+	if p := n.get(policy.FieldPKI); p != nil {
 		w.feature(trust.FeaturePKI, p.line)
-		w.object(p, at.key("pki"), []string{
-			"caRootsPath", "caRootsData", "caIntermediatesPath", "caIntermediatesData",
-			"subjectEmail", "subjectHostname",
-		})
+		w.object(p, at.key(policy.FieldPKI), policy.CertificateFields(policy.FieldPKI))
 		if hasRekor {
 			w.fatal("conflicting-keys", p.line, at, "pki can't be used with a Rekor public key", "")
 		}
-		w.keyMaterial(p, at.key("pki"), false)
+		w.keyMaterial(p, at.key(policy.FieldPKI), false)
 	}
-	for _, key := range []string{"keyPaths", "keyDatas", "rekorPublicKeyPaths", "rekorPublicKeyDatas"} {
-		if v := n.get(key); v != nil {
+	for _, key := range append(policy.KeyFields(policy.SigstoreSigned), policy.RekorFields()...) {
+		if v := n.get(key); v != nil && strings.HasSuffix(key, "s") { // a list
 			w.feature(trust.FeatureSigstoreKeys, v.line)
 		}
 	}
@@ -385,9 +369,8 @@ func (w *policyWalk) keyMaterial(n *jsonNode, at jsonPath, gpg bool) {
 		return
 	}
 	for _, m := range n.object {
-		lower := strings.ToLower(m.key)
-		isPath, isData := strings.Contains(lower, "path"), strings.Contains(lower, "data")
-		if !isPath && !isData {
+		isPath := policy.IsPath(m.key)
+		if !isPath && !policy.IsData(m.key) {
 			continue
 		}
 		values := []*jsonNode{m.value}
@@ -435,28 +418,17 @@ func (w *policyWalk) oneKey(v *jsonNode, at jsonPath, isPath, gpg bool) {
 	w.keys = append(w.keys, k)
 }
 
-var identityKeys = map[string][]string{
-	"matchExact":             {"type"},
-	"matchRepoDigestOrExact": {"type"},
-	"matchRepository":        {"type"},
-	"exactReference":         {"type", "dockerReference"},
-	"exactRepository":        {"type", "dockerRepository"},
-	"remapIdentity":          {"type", "prefix", "signedPrefix"},
-}
-
-var identityTypes = []string{
-	"matchRepoDigestOrExact", "matchExact", "matchRepository", "exactReference",
-	"exactRepository", "remapIdentity",
-}
-
 func (w *policyWalk) identity(n *jsonNode, at jsonPath) {
-	typ := w.typed(n, at, identityTypes, "unknown-identity", identityKeys)
-	for _, key := range identityKeys[typ] {
+	typ := w.typed(n, at, policy.IdentityTypes(), "unknown-identity", policy.IdentityFields)
+	if typ == "" {
+		return
+	}
+	for _, key := range policy.IdentityFields(typ) {
 		if n.get(key) == nil {
 			w.fatal("missing-key", n.line, at, key+" is missing", "")
 		}
 	}
-	if typ == "remapIdentity" {
+	if typ == policy.RemapIdentity {
 		w.feature(trust.FeatureRemapIdentity, n.line)
 	}
 }

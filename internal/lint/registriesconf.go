@@ -174,8 +174,8 @@ func (p *policyFacts) repeats(s policyScope) bool {
 		return false
 	}
 	above := p.decides(policy.Chain(policy.Docker, s.name)[1])
-	return above.name != "" && (!s.has("signedBy") || above.has("signedBy")) &&
-		(!s.has("sigstoreSigned") || above.has("sigstoreSigned"))
+	return above.name != "" && (!s.has(policy.SignedBy) || above.has(policy.SignedBy)) &&
+		(!s.has(policy.SigstoreSigned) || above.has(policy.SigstoreSigned))
 }
 
 func (r *runner) mirror(s policyScope, location, rest string, regs *registries,
@@ -190,10 +190,10 @@ func (r *runner) mirror(s policyScope, location, rest string, regs *registries,
 		return fmt.Sprintf("mirror %s of the signed scope %q: no registries.d file %s for it: what is pulled from it is refused", physical, s.name, what)
 	}
 	const hint = "signatures are looked for at the mirror, never at the registry that it mirrors"
-	if s.has("signedBy") && !lookaside && !regs.above(func(e registryEntry) bool { return e.url() != "" })[physical] {
+	if s.has(policy.SignedBy) && !lookaside && !regs.above(func(e registryEntry) bool { return e.url() != "" })[physical] {
 		warn("mirror-no-lookaside", location, lacks("names a lookaside"), hint)
 	}
-	if s.has("sigstoreSigned") && !attachments &&
+	if s.has(policy.SigstoreSigned) && !attachments &&
 		!regs.above(func(e registryEntry) bool { return e.Attachments != nil && *e.Attachments })[physical] {
 		warn("mirror-no-attachments", location, lacks("has use-sigstore-attachments: true"), hint)
 	}

@@ -243,7 +243,7 @@ func detectJSON(name string, data []byte) kind {
 		return kindTrust
 	case k != "" || n.get("ignition") != nil:
 		return kindDesired
-	case n.get("docker") != nil && n.get("default") == nil, n.get("default-docker") != nil:
+	case n.get("docker") != nil && n.get(policy.FieldDefault) == nil, n.get("default-docker") != nil:
 		return kindRegistries
 	}
 	return kindPolicy
@@ -436,13 +436,13 @@ func (r *runner) lookups(p *policyFacts, regs *registries) {
 			continue
 		}
 		lookaside, attachments := regs.lookup(s.name)
-		if s.has("signedBy") && !lookaside && !withURL[s.name] {
+		if s.has(policy.SignedBy) && !lookaside && !withURL[s.name] {
 			r.add(Finding{
 				Severity: Warning, Code: "no-lookaside", File: p.file, Line: s.line,
 				Message: fmt.Sprintf("%s: no registries.d file names a lookaside for it: signatures are looked for in /var/lib/containers/sigstore only", s.path),
 			})
 		}
-		if s.has("sigstoreSigned") && !attachments && !withAttachments[s.name] {
+		if s.has(policy.SigstoreSigned) && !attachments && !withAttachments[s.name] {
 			r.add(Finding{
 				Severity: Error, Code: "no-attachments", File: p.file, Line: s.line,
 				Message: fmt.Sprintf("%s: registries.d has no use-sigstore-attachments: true for it: every image is refused",

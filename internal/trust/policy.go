@@ -101,7 +101,8 @@ func (c *Config) sigstoreSigned(s *Sigstore, id *policy.Identity) policy.Require
 	if p := s.PKI; p != nil {
 		roots, more := c.key(p.Roots), c.key(p.Intermediates)
 		out.PKI = &policy.PKI{
-			CARootsPath: roots.Path, CARootsData: inline(roots), CAIntermediatesPath: more.Path, CAIntermediatesData: inline(more),
+			CARootsPath: roots.Path, CARootsData: inline(roots),
+			CAIntermediatesPath: more.Path, CAIntermediatesData: inline(more),
 			SubjectEmail: p.SubjectEmail, SubjectHostname: p.SubjectHostname,
 		}
 	}
