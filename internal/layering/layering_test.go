@@ -30,7 +30,7 @@ var borders = []struct {
 		"the core knows no cluster", cgoBuild,
 		[]string{
 			"internal/trust", "internal/openpgp/key", "render", "internal/verify", "internal/judge", "internal/verdict",
-			"internal/desired", "internal/lint", "internal/strength", "internal/cluster/mco", "internal/audit",
+			"internal/desired", "internal/lint", "internal/policy/compare", "internal/cluster/mco", "internal/audit",
 			"internal/audit/cache", "internal/audit/page", "internal/release", "internal/lookaside",
 		},
 		[]string{"k8s.io/client-go"},
@@ -39,7 +39,7 @@ var borders = []struct {
 		"what judges no image needs no image library", cgoBuild,
 		[]string{
 			"internal/trust", "internal/openpgp/key", "render", "internal/judge", "internal/verdict", "internal/desired",
-			"internal/strength", "internal/cluster/mco", "internal/audit", "internal/audit/cache",
+			"internal/policy/compare", "internal/cluster/mco", "internal/audit", "internal/audit/cache",
 			"internal/audit/page", "internal/hostfs", "internal/openpgp", "internal/verify/hostlimit",
 		},
 		[]string{"go.podman.io/image", "google.golang.org/grpc"},

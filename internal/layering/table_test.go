@@ -248,6 +248,22 @@ var table = []row{
 		Pure:    true,
 	},
 	{
+		Package: "internal/policy",
+		Subject: "policy.json: its grammar, the scopes that are looked up, identities, and two policies merged",
+		Pure:    true,
+		Imports: []string{
+			"internal/ref",
+		},
+	},
+	{
+		Package: "internal/policy/compare",
+		Subject: "what policies demand, compared",
+		Pure:    true,
+		Imports: []string{
+			"internal/openpgp/key", "internal/policy",
+		},
+	},
+	{
 		Package: "internal/probe",
 		Subject: "canaries through the node's runtime and through `verify`",
 		Imports: []string{
@@ -272,14 +288,6 @@ var table = []row{
 		},
 		Modules: []string{
 			"github.com/opencontainers/go-digest", "go.yaml.in/yaml/v3",
-		},
-	},
-	{
-		Package: "internal/strength",
-		Subject: "what policies demand: compared, and merged",
-		Pure:    true,
-		Imports: []string{
-			"internal/openpgp/key", "internal/trust",
 		},
 	},
 	{

@@ -28,7 +28,7 @@ func (w *policyWalk) meaning() {
 		s := byName[""]
 		w.report(Warning, "default-reject-moot", s.line, s.path,
 			"accepts every image of every registry that has no scope: the default reject is never asked for registries",
-			`remove this scope, or say "insecureAcceptAnything" in default too if that is meant`)
+			fmt.Sprintf("remove this scope, or say %q in default too if that is meant", policy.InsecureAcceptAnything))
 	}
 	if !slices.ContainsFunc(append(slices.Clone(w.scopes), w.defaults),
 		func(s policyScope) bool { return s.signed() || s.has(policy.Reject) }) {

@@ -171,7 +171,7 @@ func (w *policyWalk) root(n *jsonNode) {
 	}
 	if d := n.get(policy.FieldDefault); d == nil {
 		w.fatal("missing-default", n.line, "", "there is no default",
-			`add "default": [{"type": "reject"}] or [{"type": "insecureAcceptAnything"}]`)
+			fmt.Sprintf(`add "default": [{"type": "reject"}] or [{"type": %q}]`, policy.InsecureAcceptAnything))
 	} else {
 		w.defaults = policyScope{line: d.line, path: policy.FieldDefault}
 		w.defaults.types, w.defaults.keys = w.requirements(d, policy.FieldDefault)

@@ -1,6 +1,10 @@
 package policy
 
-import "strings"
+import (
+	"strings"
+
+	"github.com/nodetrust/nodetrust/internal/ref"
+)
 
 // Identity is a signedIdentity: for which reference a signature must have been made. Members that the type doesn't
 // have are empty.
@@ -107,11 +111,11 @@ func matchesRepoDigestOrExact(intended, signed Reference) bool {
 // Remap returns the reference that a remapIdentity compares signatures with in place of an image's own: with
 // {"prefix": "mirror.example", "signedPrefix": "quay.io/corp"} it is quay.io/corp/app:v1 for mirror.example/app:v1. It
 // is false if that is no reference.
-func (i Identity) Remap(ref Reference, read ReadReference) (Reference, bool) {
-	if !below(i.Prefix, ref.Name) {
-		return ref, true
+func (i Identity) Remap(from Reference, read ReadReference) (Reference, bool) {
+	if !below(i.Prefix, from.Name) {
+		return from, true
 	}
-	text := strings.Replace(ref.String(), i.Prefix, i.SignedPrefix, 1)
+	text := strings.Replace(from.String(), i.Prefix, i.SignedPrefix, 1)
 	out, err := read(text)
 	return out, err == nil && out.String() == text // else it was short for another one
 }
@@ -188,7 +192,7 @@ func (i Identity) remapped(name string, pinned bool) Identity {
 // wildcardCovers reports whether name is a wildcard that covers the host of a prefix.
 func wildcardCovers(name, prefix string) bool {
 	domain, ok := strings.CutPrefix(name, "*")
-	host, _, _ := strings.Cut(Host(prefix), ":")
+	host, _, _ := strings.Cut(ref.Host(prefix), ":")
 	return ok && strings.HasSuffix(host, domain)
 }
 

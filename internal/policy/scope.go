@@ -3,6 +3,8 @@ package policy
 import (
 	"fmt"
 	"strings"
+
+	"github.com/nodetrust/nodetrust/internal/ref"
 )
 
 // CheckScope returns why no image has a scope of the docker transport, in policy.json or registries.d, or nil. A
@@ -59,7 +61,7 @@ func onlyParent(name string) bool {
 // UpperCaseHost reports whether the host of a scope is written with upper case. Hosts of scopes and images are
 // compared as written, while DNS ignores case: a pull by the other spelling gets the same image under another scope.
 func UpperCaseHost(scope string) bool {
-	host := Host(scope)
+	host := ref.Host(scope)
 	return strings.ToLower(host) != host
 }
 
@@ -212,12 +214,6 @@ func IsDigest(s string) bool {
 	algorithm, hex, _ := strings.Cut(s, ":")
 	digits, ok := map[string]int{"sha256": 64, "sha384": 96, "sha512": 128}[algorithm]
 	return ok && len(hex) == digits && strings.Trim(hex, "0123456789abcdef") == ""
-}
-
-// Host returns the host (with port) that a scope is about. A wildcard's is "*." and a domain.
-func Host(s string) string {
-	host, _, _ := strings.Cut(s, "/")
-	return host
 }
 
 // isASCII reports whether s has no other characters than those of ASCII.

@@ -8,6 +8,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/nodetrust/nodetrust/internal/policy"
+	"github.com/nodetrust/nodetrust/internal/ref"
 	"github.com/nodetrust/nodetrust/templates"
 )
 
@@ -56,7 +57,7 @@ func (c *Config) locations() map[string]map[string]Location {
 		if l.Lookaside == "" && l.Attachments == nil {
 			return
 		}
-		host := policy.Host(scope)
+		host := ref.Host(scope)
 		if hosts[host] == nil {
 			hosts[host] = map[string]Location{}
 		}
