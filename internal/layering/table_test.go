@@ -25,7 +25,7 @@ var table = []row{
 		Package: "agent/disk",
 		Subject: "compare and replace files below an `*os.Root`",
 		Imports: []string{
-			"internal/judge", "internal/trust",
+			"internal/judge", "internal/policy", "internal/trust",
 		},
 		Modules: []string{
 			"github.com/google/renameio/v2", "go.yaml.in/yaml/v3", "golang.org/x/sys",
@@ -56,9 +56,10 @@ var table = []row{
 			"internal/bounded", "internal/cluster", "internal/cluster/mco", "internal/cluster/rollout",
 			"internal/cri", "internal/desired", "internal/hostfs", "internal/judge", "internal/lint",
 			"internal/lookaside", "internal/openpgp", "internal/openpgp/key", "internal/outside",
-			"internal/probe", "internal/ref", "internal/release", "internal/strength", "internal/trust",
-			"internal/verdict", "internal/verify", "internal/verify/checksums", "internal/verify/detached",
-			"internal/verify/mechanism", "internal/verify/registriesd", "render", "templates",
+			"internal/policy", "internal/policy/compare", "internal/probe", "internal/ref",
+			"internal/release", "internal/trust", "internal/verdict", "internal/verify",
+			"internal/verify/checksums", "internal/verify/detached", "internal/verify/mechanism",
+			"internal/verify/registriesd", "render", "templates",
 		},
 		Modules: []string{
 			"github.com/google/renameio/v2", "github.com/spf13/cobra", "github.com/spf13/pflag",
@@ -96,7 +97,7 @@ var table = []row{
 		Subject: "images in use, each judged once; what they need; the report",
 		Pure:    true,
 		Imports: []string{
-			"internal/outside", "internal/ref", "internal/verdict",
+			"internal/outside", "internal/policy", "internal/ref", "internal/verdict",
 		},
 	},
 	{
@@ -145,7 +146,8 @@ var table = []row{
 		Subject: "what the Machine Config Operator makes of a pool's MachineConfigs, from a dump",
 		Pure:    true,
 		Imports: []string{
-			"internal/bounded", "internal/desired", "internal/strength", "internal/trust",
+			"internal/bounded", "internal/desired", "internal/policy", "internal/policy/compare",
+			"internal/trust",
 		},
 		Modules: []string{
 			"go.yaml.in/yaml/v3",
@@ -205,11 +207,11 @@ var table = []row{
 		Subject: "findings about files, and whether a reader loads them",
 		Imports: []string{
 			"internal/bounded", "internal/cluster/mco", "internal/desired", "internal/hostfs",
-			"internal/openpgp/key", "internal/outside", "internal/strength", "internal/trust",
-			"internal/verify", "internal/verify/registriesd",
+			"internal/openpgp/key", "internal/outside", "internal/policy", "internal/policy/compare",
+			"internal/trust", "internal/verify", "internal/verify/registriesd",
 		},
 		Modules: []string{
-			"github.com/BurntSushi/toml", "github.com/opencontainers/go-digest", "go.yaml.in/yaml/v3",
+			"github.com/BurntSushi/toml", "go.yaml.in/yaml/v3",
 		},
 	},
 	{
@@ -267,7 +269,7 @@ var table = []row{
 		Package: "internal/probe",
 		Subject: "canaries through the node's runtime and through `verify`",
 		Imports: []string{
-			"internal/bounded", "internal/cri", "internal/judge", "internal/outside", "internal/ref",
+			"internal/bounded", "internal/cri", "internal/judge", "internal/outside", "internal/policy",
 			"internal/trust", "internal/verdict",
 		},
 		Modules: []string{
@@ -295,7 +297,8 @@ var table = []row{
 		Subject: "the trust config: schema, parsing, validation, readers, file set, digest",
 		Pure:    true,
 		Imports: []string{
-			"internal/bounded", "internal/openpgp/key", "internal/verdict", "templates",
+			"internal/bounded", "internal/openpgp/key", "internal/policy", "internal/ref",
+			"internal/verdict", "templates",
 		},
 		Modules: []string{
 			"go.yaml.in/yaml/v3",
@@ -305,15 +308,18 @@ var table = []row{
 		Package: "internal/verdict",
 		Subject: "the answers, as data",
 		Pure:    true,
+		Imports: []string{
+			"internal/policy",
+		},
 	},
 	{
 		Package: "internal/verify",
 		Subject: "image + policy → verdict. With what is below it the only importer of the image library",
 		Imports: []string{
 			"internal/hostfs", "internal/openpgp", "internal/openpgp/key", "internal/outside",
-			"internal/trust", "internal/verdict", "internal/verify/fetch", "internal/verify/hostlimit",
-			"internal/verify/mechanism", "internal/verify/registriesd", "internal/verify/secondlook",
-			"internal/verify/traffic",
+			"internal/policy", "internal/trust", "internal/verdict", "internal/verify/fetch",
+			"internal/verify/hostlimit", "internal/verify/mechanism", "internal/verify/registriesd",
+			"internal/verify/secondlook", "internal/verify/traffic",
 		},
 		Modules: []string{
 			"github.com/BurntSushi/toml", "github.com/docker/distribution",
@@ -331,8 +337,8 @@ var table = []row{
 		Package: "internal/verify/detached",
 		Subject: "one signature file, judged without an image",
 		Imports: []string{
-			"internal/openpgp", "internal/openpgp/key", "internal/verdict", "internal/verify",
-			"internal/verify/mechanism",
+			"internal/openpgp", "internal/openpgp/key", "internal/policy", "internal/verdict",
+			"internal/verify", "internal/verify/mechanism",
 		},
 		Modules: []string{
 			"github.com/opencontainers/go-digest", "go.podman.io/image/v5",
