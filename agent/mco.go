@@ -1,8 +1,6 @@
 package agent
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -13,6 +11,7 @@ import (
 	"github.com/nodetrust/nodetrust/internal/bounded"
 	"github.com/nodetrust/nodetrust/internal/desired"
 	"github.com/nodetrust/nodetrust/internal/judge"
+	"github.com/nodetrust/nodetrust/internal/trust"
 )
 
 const (
@@ -91,8 +90,7 @@ func readCurrentConfig(root *os.Root) (map[string]string, error) {
 		if err != nil {
 			continue
 		}
-		sum := sha256.Sum256(b)
-		out[file.Path] = "sha256:" + hex.EncodeToString(sum[:])
+		out[file.Path] = trust.ContentDigest(b)
 	}
 	return out, nil
 }

@@ -2,8 +2,6 @@ package disk
 
 import (
 	"bytes"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"os"
@@ -111,15 +109,15 @@ func compareFile(w trust.File, got found, dirLabel string) []judge.Difference {
 	}
 	switch {
 	case got.missing(), errors.Is(got.err, unix.ENOTDIR):
-		return []judge.Difference{diff(judge.Missing, digest(w.Data), "")}
+		return []judge.Difference{diff(judge.Missing, trust.ContentDigest(w.Data), "")}
 	case got.kind != "" && got.kind != "file":
 		return []judge.Difference{diff(judge.Type, "file", got.kind)}
 	case got.err != nil:
-		return []judge.Difference{diff(judge.Unreadable, digest(w.Data), cause(got.err))}
+		return []judge.Difference{diff(judge.Unreadable, trust.ContentDigest(w.Data), cause(got.err))}
 	}
 	var ds []judge.Difference
 	if !bytes.Equal(got.data, w.Data) {
-		ds = append(ds, diff(judge.Content, digest(w.Data), digest(got.data)))
+		ds = append(ds, diff(judge.Content, trust.ContentDigest(w.Data), trust.ContentDigest(got.data)))
 	}
 	if got.mode != w.Mode {
 		ds = append(ds, diff(judge.Mode, fmt.Sprintf("%04o", w.Mode), fmt.Sprintf("%04o", got.mode)))
@@ -166,9 +164,4 @@ func Found(root *os.Root, want trust.FileSet) trust.FileSet {
 		}
 	}
 	return out
-}
-
-func digest(b []byte) string {
-	sum := sha256.Sum256(b)
-	return "sha256:" + hex.EncodeToString(sum[:])
 }

@@ -106,6 +106,9 @@ var table = []row{
 		Imports: []string{
 			"internal/verdict",
 		},
+		Modules: []string{
+			"github.com/google/renameio/v2",
+		},
 	},
 	{
 		Package: "internal/audit/page",

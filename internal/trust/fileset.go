@@ -51,6 +51,12 @@ func (s FileSet) Digest() string {
 	return "sha256:" + hex.EncodeToString(h.Sum(nil))
 }
 
+// ContentDigest returns "sha256:" and 64 hex digits over the bytes of one file.
+func ContentDigest(b []byte) string {
+	sum := sha256.Sum256(b)
+	return "sha256:" + hex.EncodeToString(sum[:])
+}
+
 // Get returns the file at path.
 func (s FileSet) Get(path string) (File, bool) {
 	for _, f := range s {

@@ -8,8 +8,8 @@ import (
 	"github.com/nodetrust/nodetrust/internal/verify/fetch"
 )
 
-// StillCurrent reports whether an image's reference still leads to the manifest that a verdict is about, at the price of
-// one request. False also says that it could not be told.
+// StillCurrent reports whether an image's reference still leads to the manifest that a verdict is about, at the price
+// of one request. False also says that it could not be told.
 func (s *Session) StillCurrent(ctx context.Context, image string, v verdict.Verdict) bool {
 	d, err := s.digest(ctx, image)
 	return err == nil && d != "" && (d == v.Index || v.Index == "" && d == v.Digest)

@@ -21,6 +21,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/google/renameio/v2"
+
 	"github.com/nodetrust/nodetrust/internal/verdict"
 )
 
@@ -45,10 +47,7 @@ const (
 	maxEntry   = 1 << 20  // bytes of one verdict
 )
 
-const (
-	suffix = ".verdicts"
-	temp   = ".new-"
-)
+const suffix = ".verdicts"
 
 // Options of a cache.
 type Options struct {
@@ -303,21 +302,15 @@ func (c *Cache) rewrite() error {
 			}
 		}
 	}
-	name := temp + c.name
-	_ = c.root.Remove(name)
-	f, err := c.root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	f, err := renameio.NewPendingFile(c.name, renameio.WithRoot(c.root), renameio.WithStaticPermissions(0o600))
 	if err != nil {
 		return err
 	}
-	_, err = f.Write(b.Bytes())
-	err = errors.Join(err, f.Sync(), f.Close())
-	if err == nil {
-		err = c.root.Rename(name, c.name)
+	defer func() { _ = f.Cleanup() }()
+	if _, err := f.Write(b.Bytes()); err != nil {
+		return err
 	}
-	if err != nil {
-		_ = c.root.Remove(name)
-	}
-	return err
+	return f.CloseAtomicallyReplace()
 }
 
 // sweep removes the files that were not used for longest, and what a killed audit left half-written.
@@ -337,10 +330,11 @@ func (c *Cache) sweep() error {
 		if err != nil || !st.Mode().IsRegular() {
 			continue
 		}
+		hidden := strings.HasPrefix(e.Name(), ".") // as renameio names what is not whole yet
 		switch {
-		case strings.HasPrefix(e.Name(), temp) && c.o.Now().Sub(st.ModTime()) > time.Hour:
+		case hidden && strings.Contains(e.Name(), suffix) && c.o.Now().Sub(st.ModTime()) > time.Hour:
 			_ = c.root.Remove(e.Name())
-		case strings.HasSuffix(e.Name(), suffix) && !strings.HasPrefix(e.Name(), temp):
+		case !hidden && strings.HasSuffix(e.Name(), suffix):
 			files = append(files, st)
 		}
 	}

@@ -2,8 +2,6 @@ package mco
 
 import (
 	"bytes"
-	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
 	"maps"
 	"path"
@@ -25,8 +23,7 @@ type Taken struct {
 }
 
 func taken(o Owned) Taken {
-	sum := sha256.Sum256(o.Data)
-	return Taken{o.Path, o.Owner.Name, "sha256:" + hex.EncodeToString(sum[:])}
+	return Taken{o.Path, o.Owner.Name, trust.ContentDigest(o.Data)}
 }
 
 // lookup is the content of a registries.d file: Docker by scope, all else as it is written.
