@@ -8,6 +8,7 @@ import (
 // TestNotEnforced: files that are right prove nothing; the canaries tell a runtime that reads another policy, and a
 // network that tells nothing.
 func TestNotEnforced(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.installKey()
 	must(t, w.node.StartCRIO(""))

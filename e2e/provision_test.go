@@ -14,6 +14,7 @@ const forgedSchema1 = "forged-schema1"
 
 // TestProvision: the agent takes a host from nothing to enforcing, and says Enforced only then.
 func TestProvision(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	must(t, w.node.StartCRIO(""))
 	desired := filepath.Join(w.dir, "configmap")

@@ -14,6 +14,7 @@ import (
 
 // TestRollback: a new desired state that breaks the node is taken back; one that came at a bad moment is not.
 func TestRollback(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.installKey()
 	w.write("etc/pki/rpm-gpg/RPM-GPG-KEY-stranger", stranger.Armored)

@@ -13,6 +13,7 @@ import (
 // TestStored: what CRI-O has stored is judged there, with nobody asked, if it was stored with signatures; else by its
 // digest in the registry; and the answer says which.
 func TestStored(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.installKey()
 	w.write("etc/containers/policy.json", []byte(acceptAnything))

@@ -12,6 +12,7 @@ const acceptAnything = tamper.AcceptAnything
 
 // TestTamper: whatever is done to the files is seen and healed, or named where the agent may not heal it.
 func TestTamper(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.installKey()
 	must(t, w.node.StartCRIO(""))
