@@ -21,7 +21,7 @@ GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.9.0
 GOTESTSUM := $(GO) run gotest.tools/gotestsum@v1.13.0 --format pkgname-and-test-fails --format-hide-empty-pkg --
 
 # The packages whose tests link an OpenPGP mechanism: all others are the same without cgo.
-PURE_PACKAGES := ./internal/verify $(addprefix ./internal/verify/,checksums detached mechanism mutation)
+PURE_PACKAGES := ./internal/openpgp ./internal/verify $(addprefix ./internal/verify/,checksums detached mechanism mutation)
 
 export NODETRUST_REALDATA
 
