@@ -73,6 +73,7 @@ func (w *reasonWorld) get(path string) []byte {
 // worth is seen by a runtime's tool of before it was known: where Debian's skopeo 1.9.3 is installed, it pulls the
 // attacker's layer.
 func TestForged(t *testing.T) {
+	t.Parallel()
 	w := newReasonWorld(t)
 	for i, f := range []struct {
 		shape       fixture.Shape

@@ -49,6 +49,7 @@ const pureGo = "(pure Go)"
 // TestReasons provokes every reason and every cause through the built program, and compares the sets with those of
 // docs/reasons.md.
 func TestReasons(t *testing.T) {
+	t.Parallel()
 	w := newReasonWorld(t)
 	cases := reasonCases()
 	reasons, causes := documented(t)
