@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/nodetrust/nodetrust/internal/fixture"
 )
 
 var update = flag.Bool("update", false, "write the table, docs/architecture.md and docs/dependencies.md anew from the tree")
@@ -43,7 +45,7 @@ func TestTable(t *testing.T) {
 	}
 	t.Run("architecture", func(t *testing.T) {
 		const header = "| package | subject | imports of ours |"
-		check(t, "docs/architecture.md", header, func([]string) []string {
+		fixture.Page(t, *update, filepath.Join(root, "docs/architecture.md"), "", header, func([]string) []string {
 			lines := []string{header, "|---|---|---|"}
 			for _, r := range rows {
 				subject := r.Subject
@@ -57,7 +59,7 @@ func TestTable(t *testing.T) {
 	})
 	t.Run("dependencies", func(t *testing.T) {
 		const header = "| module | what for, and why this one | in | licence | MB |"
-		check(t, "docs/dependencies.md", header, func(old []string) []string {
+		fixture.Page(t, *update, filepath.Join(root, "docs/dependencies.md"), "", header, func(old []string) []string {
 			return dependencies(t, old, rows, testModules)
 		})
 	})
@@ -213,40 +215,6 @@ func names(packages []string) string {
 		short[i] = "`" + strings.TrimPrefix(p, "internal/") + "`"
 	}
 	return strings.Join(short, ", ")
-}
-
-// check holds the Markdown table below header to what made returns for it, or writes the page anew.
-func check(t *testing.T, page, header string, made func(old []string) []string) {
-	t.Helper()
-	text, err := os.ReadFile(filepath.Join(root, page))
-	if err != nil {
-		t.Fatal(err)
-	}
-	lines := strings.Split(string(text), "\n")
-	start := slices.Index(lines, header)
-	if start < 0 {
-		t.Fatalf("%s has no table %s", page, header)
-	}
-	end := start
-	for end < len(lines) && strings.HasPrefix(lines[end], "|") {
-		end++
-	}
-	want := made(lines[start:end])
-	if *update {
-		write(t, page, []byte(strings.Join(slices.Concat(lines[:start], want, lines[end:]), "\n")))
-		return
-	}
-	for _, line := range want {
-		if !slices.Contains(lines[start:end], line) {
-			t.Errorf("%s lacks, or says otherwise:\n%s", page, line)
-		}
-	}
-	if !t.Failed() && !slices.Equal(lines[start:end], want) {
-		t.Errorf("the table of %s has lines too many, or in another order", page)
-	}
-	if t.Failed() {
-		t.Log("go test ./internal/layering -update writes it anew")
-	}
 }
 
 func write(t *testing.T, file string, data []byte) {
