@@ -248,24 +248,15 @@ func replaceFile(path string, b []byte) error {
 
 func writeRelease(w io.Writer, r release.Result) error {
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	why := r.Message
-	if r.Reason != "" {
-		why = fmt.Sprintf("%s: %s", r.Reason, r.Message)
-	}
-	fmt.Fprintf(w, "%s %s\n  %s\n", r.Answer, r.Release, why)
-	if r.Hint != "" {
-		fmt.Fprintf(w, "  hint: %s\n", r.Hint)
+	if err := writeOutcome(w, r.Release, r.Outcome); err != nil {
+		return err
 	}
 	fmt.Fprintf(tw, "  digest:\t%s\n", r.Digest)
 	if r.Version != "" {
 		fmt.Fprintf(tw, "  version:\t%q\n", r.Version)
 	}
 	for _, v := range r.Verifiers {
-		what := v.Message
-		if v.Reason != "" {
-			what = fmt.Sprintf("%s: %s", v.Reason, v.Message)
-		}
-		fmt.Fprintf(tw, "  key:\t%s: %s, %s\n", v.Key, v.Answer, what)
+		fmt.Fprintf(tw, "  key:\t%s: %s, %s\n", v.Key, v.Answer, v.Why())
 		if v.Source != "" {
 			fmt.Fprintf(tw, "  signature:\t%s\n", v.Source)
 		}

@@ -138,13 +138,14 @@ func verdictExit(a verdict.Answer) int {
 }
 
 func writeVerdict(w io.Writer, v verdict.Verdict) error {
-	why := v.Message
-	if v.Reason != "" {
-		why = fmt.Sprintf("%s: %s", v.Reason, v.Message)
-	}
-	_, err := fmt.Fprintf(w, "%s %s\n  %s\n", v.Answer, v.Image, why)
-	if err == nil && v.Hint != "" {
-		_, err = fmt.Fprintf(w, "  hint: %s\n", v.Hint)
+	return writeOutcome(w, v.Image, v.Outcome)
+}
+
+// writeOutcome writes the answer on what, why it was given and the next step.
+func writeOutcome(w io.Writer, what string, o verdict.Outcome) error {
+	_, err := fmt.Fprintf(w, "%s %s\n  %s\n", o.Answer, what, o.Why())
+	if err == nil && o.Hint != "" {
+		_, err = fmt.Fprintf(w, "  hint: %s\n", o.Hint)
 	}
 	return err
 }

@@ -76,7 +76,7 @@ out, and one must be there. SHA-256, SHA-384 and SHA-512 count; a list with name
 				return usageErr(fmt.Errorf("%s: %w", args[0], err))
 			}
 			if err := write(out, cmd.OutOrStdout(), c,
-				func(w io.Writer, c checksums.Answer) error { return writeChecksums(w, args[0], c) }); err != nil {
+				func(w io.Writer, c checksums.Result) error { return writeChecksums(w, args[0], c) }); err != nil {
 				return err
 			}
 			return silent(verdictExit(c.Answer))
@@ -112,12 +112,11 @@ func signedFile(signature string) string {
 	return signature[:len(signature)-len(ext)]
 }
 
-func writeChecksums(w io.Writer, file string, c checksums.Answer) error {
-	why := c.Message
-	if c.Reason != "" {
-		why = fmt.Sprintf("%s: %s", c.Reason, c.Message)
+func writeChecksums(w io.Writer, file string, c checksums.Result) error {
+	if err := writeOutcome(w, file, c.Outcome); err != nil {
+		return err
 	}
-	if _, err := fmt.Fprintf(w, "%s %s\n  %s\n  signer:    %s\n", c.Answer, file, why, c.Signer); err != nil {
+	if _, err := fmt.Fprintf(w, "  signer:    %s\n", c.Signer); err != nil {
 		return err
 	}
 	for _, f := range c.Files {

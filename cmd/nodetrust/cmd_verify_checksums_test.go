@@ -92,7 +92,7 @@ func TestVerifyChecksums_exit(t *testing.T) {
 			args := append([]string{"verify-checksums"}, tt.args...)
 			var stdout, stderr bytes.Buffer
 			code := run(t.Context(), append(args, "-o", "json"), strings.NewReader(""), &stdout, &stderr)
-			var c checksums.Answer
+			var c checksums.Result
 			if err := json.Unmarshal(stdout.Bytes(), &c); err != nil {
 				t.Fatalf("%v: %s %s", err, &stdout, &stderr)
 			}

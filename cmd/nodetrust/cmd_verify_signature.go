@@ -62,7 +62,7 @@ said, not enforced by any runtime, and wrong as soon as a key is revoked.`,
 				return usageErr(err)
 			}
 			err = write(out, cmd.OutOrStdout(), d, func(w io.Writer,
-				d detached.Answer,
+				d detached.Result,
 			) error {
 				return writeDetached(w, args[0], d)
 			})
@@ -84,12 +84,8 @@ said, not enforced by any runtime, and wrong as soon as a key is revoked.`,
 	return cmd
 }
 
-func writeDetached(w io.Writer, file string, d detached.Answer) error {
-	why := d.Message
-	if d.Reason != "" {
-		why = fmt.Sprintf("%s: %s", d.Reason, d.Message)
-	}
-	_, err := fmt.Fprintf(w, "%s %s\n  %s\n", d.Answer, file, why)
+func writeDetached(w io.Writer, file string, d detached.Result) error {
+	err := writeOutcome(w, file, d.Outcome)
 	for _, f := range []struct{ name, value string }{
 		{"signer", d.Signer},
 		{"digest", d.Digest},

@@ -194,7 +194,7 @@ func (r *Report) finish() {
 		s.Reasons = append(s.Reasons, q)
 	}
 	slices.SortFunc(s.Reasons, func(a, b Reason) int {
-		return cmp.Or(cmp.Compare(rank(a.Answer), rank(b.Answer)), b.Images-a.Images, cmp.Compare(a.Reason, b.Reason))
+		return cmp.Or(b.Answer.Compare(a.Answer), b.Images-a.Images, cmp.Compare(a.Reason, b.Reason))
 	})
 	for _, reg := range registries {
 		s.Registries = append(s.Registries, *reg)
@@ -220,11 +220,6 @@ func (r *Report) Answer() verdict.Answer {
 	return verdict.Accept
 }
 
-// rank orders answers, the worst first.
-func rank(a verdict.Answer) int {
-	return slices.Index([]verdict.Answer{verdict.Refuse, verdict.Unknown, verdict.Accept}, a)
-}
-
 func worstFirst(a, b Image) int {
 	critical := func(m Image) int {
 		if m.Role != "" && m.Answer != verdict.Accept {
@@ -233,7 +228,7 @@ func worstFirst(a, b Image) int {
 		return 1
 	}
 	return cmp.Or(
-		cmp.Compare(rank(a.Answer), rank(b.Answer)),
+		b.Answer.Compare(a.Answer),
 		cmp.Compare(critical(a), critical(b)),
 		cmp.Compare(a.Role.rank(), b.Role.rank()),
 		strings.Compare(a.name, b.name),
@@ -248,7 +243,7 @@ func worstFix(a, b Fix) int {
 		return 1
 	}
 	return cmp.Or(
-		cmp.Compare(rank(a.Answer), rank(b.Answer)),
+		b.Answer.Compare(a.Answer),
 		cmp.Compare(critical(a), critical(b)),
 		b.Images-a.Images, b.Uses-a.Uses, strings.Compare(a.ID, b.ID),
 	)

@@ -111,15 +111,8 @@ func Collect(ctx context.Context, t *Tree, o Options) (Result, Releases, error) 
 		return Result{}, nil, err
 	}
 	r := Result{Answer: verdict.Accept, Images: out}
-	for _, i := range out {
-		switch i.Answer {
-		case verdict.Refuse:
-			r.Answer = verdict.Refuse
-		case verdict.Unknown:
-			if r.Answer == verdict.Accept {
-				r.Answer = verdict.Unknown
-			}
-		}
+	if i := verdict.Worst(out, func(i Image) verdict.Answer { return i.Answer }); i >= 0 {
+		r.Answer = out[i].Answer
 	}
 	return r, c.releases, nil
 }
@@ -292,7 +285,7 @@ func (c *collector) prove(ctx context.Context, out *Image, r record, paths []str
 		if err != nil {
 			return err
 		}
-		if n == 0 || worse(one.Answer, out.Answer) {
+		if n == 0 || one.Answer.Compare(out.Answer) > 0 {
 			one.Verdict.Image = out.Image
 			out.Verdict, out.Signatures, out.Instances = one.Verdict, one.Signatures, one.Instances
 			if one.Answer != verdict.Accept && len(paths) > 1 {
@@ -301,11 +294,6 @@ func (c *collector) prove(ctx context.Context, out *Image, r record, paths []str
 		}
 	}
 	return nil
-}
-
-func worse(a, b verdict.Answer) bool {
-	rank := []verdict.Answer{verdict.Accept, verdict.Unknown, verdict.Refuse}
-	return slices.Index(rank, a) > slices.Index(rank, b)
 }
 
 // judge makes a directory image of the manifests and the tree's signatures, and has it judged as the image: each
@@ -328,7 +316,7 @@ func (c *collector) judge(ctx context.Context, r record, path string) (out Image
 		if err != nil {
 			return out, err
 		}
-		if n == 0 || worse(v.Answer, out.Answer) {
+		if n == 0 || v.Answer.Compare(out.Answer) > 0 {
 			out.Verdict = v
 		}
 		if d.named() {

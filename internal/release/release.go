@@ -267,7 +267,7 @@ func (v *Verifier) judge(ctx context.Context, b Blob, k Key, want detached.Wante
 	}
 	d, err := detached.Verify(ctx, b.Data, [][]byte{k.Data}, want)
 	if err != nil { // of what is wanted, which was checked
-		d = detached.Answer{Outcome: verdict.Outcome{
+		d = detached.Result{Outcome: verdict.Outcome{
 			Answer: verdict.Unknown, Reason: verdict.MechanismCannotTell,
 			Message: err.Error(),
 		}}
@@ -281,7 +281,6 @@ func (v *Verifier) judge(ctx context.Context, b Blob, k Key, want detached.Wante
 // conclude makes the release's answer of the keys': all must accept. Where one doesn't, a source that could not be
 // read may have what is missing.
 func (r *Result) conclude(missed []error) {
-	var first *Verifier
 	for i := range r.Verifiers {
 		v := &r.Verifiers[i]
 		if v.Answer == verdict.Refuse && len(missed) > 0 {
@@ -293,11 +292,9 @@ func (r *Result) conclude(missed []error) {
 			v.Answer, v.Reason, v.Message = verdict.Unknown, reason,
 				fmt.Sprintf("%s; not all stores could be read: %v", v.Message, missed[0])
 		}
-		if v.Answer != verdict.Accept && (first == nil || first.Answer == verdict.Unknown && v.Answer == verdict.Refuse) {
-			first = v
-		}
 	}
-	if first == nil {
+	i := verdict.Worst(r.Verifiers, func(v Verifier) verdict.Answer { return v.Answer })
+	if i < 0 || r.Verifiers[i].Answer == verdict.Accept {
 		var by []string
 		for _, v := range r.Verifiers {
 			if !slices.Contains(by, v.Signer) {
@@ -307,6 +304,7 @@ func (r *Result) conclude(missed []error) {
 		r.Answer, r.Message = verdict.Accept, "signed by "+strings.Join(by, " and ")
 		return
 	}
+	first := r.Verifiers[i]
 	r.Answer, r.Reason, r.Message = first.Answer, first.Reason, first.Message
 	if len(r.Verifiers) > 1 {
 		r.Message = fmt.Sprintf("%s: %s; every key must have signed", first.Key, first.Message)

@@ -6,9 +6,6 @@ import (
 	"github.com/nodetrust/nodetrust/internal/policy"
 )
 
-// SignHint is the next step for an image that is accepted without a signature.
-const SignHint = "sign the image, and demand the signature in policy.json"
-
 // SignedFor is true if a signature stands behind an accept: a requirement that demands one accepted one of this image.
 func (v Verdict) SignedFor() bool {
 	if v.Answer != Accept {
@@ -33,7 +30,7 @@ func (v Verdict) RequireSigned() Verdict {
 	if v.Answer != Accept || v.SignedFor() {
 		return v
 	}
-	v.Answer, v.Reason, v.Hint = Refuse, NotSignedFor, SignHint
+	v.Answer, v.Reason, v.Hint = Refuse, NotSignedFor, NotSignedFor.Hint()
 	v.Message = fmt.Sprintf("%s accepts without a signature", v.Scope)
 	return v
 }

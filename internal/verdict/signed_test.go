@@ -60,7 +60,8 @@ func TestVerdict_RequireSigned(t *testing.T) {
 			}
 			want := v
 			if tc.want != "" {
-				want.Answer, want.Reason, want.Message, want.Hint = Refuse, NotSignedFor, tc.want, SignHint
+				want.Answer, want.Reason, want.Message, want.Hint = Refuse, NotSignedFor, tc.want,
+					"sign the image, and demand the signature in policy.json"
 			}
 			if got := v.RequireSigned(); !reflect.DeepEqual(got, want) {
 				t.Errorf("got %+v, want %+v", got, want)

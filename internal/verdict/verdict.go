@@ -2,7 +2,11 @@
 // It is pure data: it links neither the image library nor any client.
 package verdict
 
-import "time"
+import (
+	"fmt"
+	"slices"
+	"time"
+)
 
 // Answer is one of three: accept, refuse, unknown. Unknown means "could not tell" and is neither of the others.
 type Answer string
@@ -13,6 +17,24 @@ const (
 	Refuse  Answer = "refuse"
 	Unknown Answer = "unknown"
 )
+
+// Compare orders answers, the best first: accept, unknown, refuse.
+func (a Answer) Compare(b Answer) int {
+	order := []Answer{Accept, Unknown, Refuse}
+	return slices.Index(order, a) - slices.Index(order, b)
+}
+
+// Worst returns the index of the first whose answer is the worst of all, -1 if there are none: where all must accept,
+// it decides.
+func Worst[T any](all []T, answer func(T) Answer) int {
+	worst := -1
+	for i, one := range all {
+		if worst < 0 || answer(one).Compare(answer(all[worst])) > 0 {
+			worst = i
+		}
+	}
+	return worst
+}
 
 // Reason says why an answer was given. The set is closed: Reasons. An accept has the empty reason, unless it rests on
 // something else than the image's own signature: TrustedByRelease.
@@ -70,18 +92,6 @@ const (
 // it, but a verified OpenShift release names its digest.
 const TrustedByRelease Reason = "TrustedByRelease"
 
-// Reasons is the closed set, in the order in which docs/reasons.md describes it.
-func Reasons() []Reason {
-	return []Reason{
-		TrustedByRelease,
-		NoSignature, WrongKey, WrongIdentity, WrongDigest, KeyExpired, SignatureExpired, KeyRevoked, KeyUnreadable,
-		WeakOrUnsupported, RejectedByPolicy, ManifestForged, NotSignedFor,
-		KeyMissing, MechanismCannotTell, LookasideUnreachable, LookasideForbidden, LookasideNotSignature, RegistryUnreachable,
-		RegistryRefused, AttachmentsUnreadable, ManifestUnreadable, Disagreement, NotAsked, ImageNotFound, Unauthorized,
-		RateLimited, PolicyInvalid, RegistriesDInvalid, Timeout, FileMissing, RuntimeFailed,
-	}
-}
-
 // Cause says why there is no signature, as far as that can be told: it splits the reason NoSignature. The set is
 // closed: Causes. The first that holds, in that order, is reported.
 type Cause string
@@ -113,14 +123,6 @@ const (
 	NotSigned Cause = "NotSigned"
 )
 
-// Causes is the closed set, in order.
-func Causes() []Cause {
-	return []Cause{
-		NotInLayout, OnlyIndexSigned, RegistryServesNone, WrongRegistriesKey, AttachmentsOff, BundleFormat, MirrorUnsigned,
-		NoLookaside, OtherKind, NotSigned,
-	}
-}
-
 // Outcome is an answer, and why it was given.
 type Outcome struct {
 	Answer Answer `json:"verdict"`
@@ -131,6 +133,14 @@ type Outcome struct {
 	Message string `json:"message"`
 	// Hint is the next step for an admin, when there is one.
 	Hint string `json:"hint,omitempty"`
+}
+
+// Why is the reason and the message in one line.
+func (o Outcome) Why() string {
+	if o.Reason == "" {
+		return o.Message
+	}
+	return fmt.Sprintf("%s: %s", o.Reason, o.Message)
 }
 
 // Verdict is the outcome for one image under one policy.

@@ -1,6 +1,7 @@
 package verify
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net"
@@ -33,6 +34,11 @@ func (e *evaluation) explainNoSignature(ctx context.Context, src types.ImageSour
 		e.explaining = len(e.log.Requests())
 	}
 	e.v.Cause, e.v.Message, e.v.Hint = n.explain(ctx, src)
+	host := ""
+	if ref := n.physical.DockerReference(); ref != nil {
+		host = reference.Domain(ref)
+	}
+	e.v.Hint = cmp.Or(e.v.Hint, e.v.Cause.Hint(host), hint(verdict.NoSignature))
 }
 
 // noSignature is a requirement that no signature was found for.
@@ -44,14 +50,13 @@ type noSignature struct {
 	attached    attached
 }
 
+// explain returns the hint where it is another than the cause's.
 func (n *noSignature) explain(ctx context.Context, src types.ImageSource) (c verdict.Cause, message, hint string) {
 	if n.target.layout != "" {
-		return verdict.NotInLayout, "an OCI layout holds no signatures that runtimes read, so no requirement to be signed can hold",
-			"judge the image in its registry, or a dir: copy, which keeps signatures"
+		return verdict.NotInLayout, "an OCI layout holds no signatures that runtimes read, so no requirement to be signed can hold", ""
 	}
 	if n.v.Index != "" {
 		if count, err := n.indexSigned(ctx, src); err == nil && count > 0 {
-			hint := "sign every instance of the image index too (skopeo and podman: copy --all with --sign-by)"
 			if !n.wantsGPG() {
 				hint = "sign every instance of the image index too (cosign sign --recursive)"
 			}
@@ -64,8 +69,7 @@ func (n *noSignature) explain(ctx context.Context, src types.ImageSource) (c ver
 	}
 	n.attached = n.attachments(ctx)
 	if n.extension && n.wantsGPG() {
-		return verdict.RegistryServesNone, "the registry serves signatures itself (X-Registry-Supports-Signatures) and has none for the image; " + n.v.Lookaside.URL + " is not asked then",
-			"the registry must not send X-Registry-Supports-Signatures: 1 unless it keeps the signatures"
+		return verdict.RegistryServesNone, "the registry serves signatures itself (X-Registry-Supports-Signatures) and has none for the image; " + n.v.Lookaside.URL + " is not asked then", ""
 	}
 	_, file, attachments := n.policy.registries.Lookup(n.physical)
 	configured := attachments
@@ -74,8 +78,7 @@ func (n *noSignature) explain(ctx context.Context, src types.ImageSource) (c ver
 	}
 	if !configured {
 		if s := n.unread(); s != "" {
-			return verdict.WrongRegistriesKey, n.nowhere() + ": " + s,
-				"nodetrust lint names all such keys; the ones that are read are lookaside (sigstore for readers before 5.22) and use-sigstore-attachments"
+			return verdict.WrongRegistriesKey, n.nowhere() + ": " + s, ""
 		}
 	}
 	host := registryOf(n.physical)
@@ -89,13 +92,10 @@ func (n *noSignature) explain(ctx context.Context, src types.ImageSource) (c ver
 				what = ""
 			}
 			return verdict.AttachmentsOff, fmt.Sprintf(
-					"sigstore signatures were not looked for: registries.d doesn't set use-sigstore-attachments for %s%s%s",
-					host, what,
-					n.others()),
-				fmt.Sprintf("add to registries.d: docker: {%s: {use-sigstore-attachments: true}}", host)
+				"sigstore signatures were not looked for: registries.d doesn't set use-sigstore-attachments for %s%s%s",
+				host, what, n.others()), ""
 		case n.attached.bundle:
-			return verdict.BundleFormat, fmt.Sprintf("the image is signed in the sigstore bundle format, which the image library (5.42) and the runtimes do not read; they read the tag %s only", n.attachmentTag()),
-				"sign with cosign sign --new-bundle-format=false --use-signing-config=false, which makes the tag"
+			return verdict.BundleFormat, fmt.Sprintf("the image is signed in the sigstore bundle format, which the image library (5.42) and the runtimes do not read; they read the tag %s only", n.attachmentTag()), ""
 		}
 	}
 	if n.mirrored() {
@@ -106,12 +106,10 @@ func (n *noSignature) explain(ctx context.Context, src types.ImageSource) (c ver
 			at = fmt.Sprintf("it has no tag %s", n.attachmentTag())
 		}
 		return verdict.MirrorUnsigned, fmt.Sprintf(
-				"mirror %s served the manifest, so signatures are looked for there, not at %s, and %s%s",
-				n.physical.DockerReference().Name(), registryOf(n.target.logical), at, n.others()),
-			"mirror the signatures too, and give the mirror its own lookaside in registries.d (its scope is the mirror's name)"
+			"mirror %s served the manifest, so signatures are looked for there, not at %s, and %s%s",
+			n.physical.DockerReference().Name(), registryOf(n.target.logical), at, n.others()), ""
 	}
 	if n.wantsGPG() && !configured {
-		hint := fmt.Sprintf("add to a .yaml file of registries.d: docker: {%s: {lookaside: URL of the signatures}}", host)
 		if s := n.nearScope(); s != "" {
 			hint = fmt.Sprintf("registries.d names %s; scopes there are compared with their port: this one is %s", s, host)
 		}
@@ -126,13 +124,12 @@ func (n *noSignature) otherKind() (verdict.Cause, string, string) {
 	stored := slices.ContainsFunc(n.all, func(s sig) bool { return s.sigstore != nil })
 	switch {
 	case n.wantsGPG() && (stored || n.attached.cosign || n.attached.bundle):
-		return verdict.OtherKind, n.nowhere() + ": it is signed, but with sigstore, and the policy asks for a GPG signature (signedBy)",
-			"ask for sigstoreSigned with the signer's key, or have the image signed with GPG too"
+		return verdict.OtherKind, n.nowhere() + ": it is signed, but with sigstore, and the policy asks for a GPG signature (signedBy)", ""
 	case !n.wantsGPG() && simple:
 		return verdict.OtherKind, n.nowhere() + ": it is signed, but with GPG, and the policy asks for a sigstore signature (sigstoreSigned)",
 			"ask for signedBy with the signer's key, or have the image signed with cosign too"
 	}
-	return verdict.NotSigned, n.nowhere() + n.others(), hint(verdict.NoSignature)
+	return verdict.NotSigned, n.nowhere() + n.others(), ""
 }
 
 func (n *noSignature) wantsGPG() bool { return n.requirement.Type == policy.SignedBy }

@@ -680,16 +680,8 @@ func isRequirementError(err error) bool {
 // conclude makes the image's verdict of its requirements': all must accept, one that refuses decides, else one that
 // can't be told.
 func (e *evaluation) conclude() {
-	decided := -1
-	for i, q := range e.v.Requirements {
-		switch {
-		case q.Answer == verdict.Refuse && (decided < 0 || e.v.Requirements[decided].Answer != verdict.Refuse):
-			decided = i
-		case q.Answer == verdict.Unknown && decided < 0:
-			decided = i
-		}
-	}
-	if decided < 0 {
+	decided := verdict.Worst(e.v.Requirements, func(q verdict.Requirement) verdict.Answer { return q.Answer })
+	if decided < 0 || e.v.Requirements[decided].Answer == verdict.Accept {
 		e.set(verdict.Accept, "", e.accepted())
 		if slices.ContainsFunc(e.v.Requirements, onlySubkeys) {
 			e.v.Hint = "have the primary key sign: it was a subkey that did, and image libraries before 5.37 (CRI-O up to 1.34, podman up to 5.6) refuse that"

@@ -269,71 +269,14 @@ var nearest = []verdict.Reason{
 	verdict.WrongDigest, verdict.WrongIdentity,
 }
 
-// hints are the next steps, by reason.
+// hint is the next step.
 func hint(r verdict.Reason) string {
-	switch r {
-	case verdict.NoSignature:
-		return "check that the lookaside URL is the signer's and that this image was signed; runtimes check the instance of a multi-arch image, not its index"
-	case verdict.WrongKey:
-		return "compare the signer's fingerprint with the keys of the scope; another signer may need a scope of its own"
-	case verdict.WrongIdentity:
-		return "pull by the signed reference or by digest, or say matchRepository, exactReference or remapIdentity in signedIdentity"
-	case verdict.WrongDigest:
-		return "the signature belongs to another manifest: the lookaside holds a misplaced file, or the image was changed after signing"
-	case verdict.KeyExpired:
-		return "get the signer's extended or new public key"
-	case verdict.SignatureExpired:
-		return "the image must be signed again"
-	case verdict.KeyRevoked:
-		return "the signer's key must no longer be trusted; the image must be signed with another key"
-	case verdict.KeyUnreadable:
-		return "replace the key file by an exported OpenPGP public key"
-	case verdict.KeyMissing:
-		return "install the key file on the host, or give the key inline"
-	case verdict.WeakOrUnsupported:
-		return "the image must be signed again, in a form and with an algorithm that runtimes take"
-	case verdict.RejectedByPolicy:
-		return "a more specific scope of policy.json can make an exception: the first one of the image's reference, its repository, the parents of that and its host is used alone"
-	case verdict.MechanismCannotTell:
-		switch {
-		case mechanism.Missing() != "":
-			return "install gpg, or put it into $PATH: nodetrust judges signatures with it, and so do runtimes"
-		case mechanism.Name == "gpgme":
-			return "see whether gpg works here: gpg --version"
-		}
-		return "judge with a build of nodetrust that has gpgme (see nodetrust version)"
-	case verdict.LookasideUnreachable:
-		return "check the lookaside URL, its TLS and the way to it: runtimes need it for every pull of this scope"
-	case verdict.LookasideForbidden:
-		return "the lookaside must answer 404 where no signature is; 403 stops the pull"
-	case verdict.LookasideNotSignature:
-		return "the lookaside must serve the binary signature files, not a web page, and at most 128 of 64 KiB each"
-	case verdict.RegistryUnreachable:
-		return "check the registry's name, TLS and the way to it; mirrors come from registries.conf"
-	case verdict.RegistryRefused:
-		return "the registry is up and says no: ask who runs it, its words are in the message"
-	case verdict.AttachmentsUnreadable:
-		return "say use-sigstore-attachments: false for the scope in registries.d, or give the right to read the signature's tag: runtimes read it before they pull"
-	case verdict.ManifestForged:
-		return "push the image again as OCI or Docker schema 2 and sign that; a manifest of schema 1 that nobody of yours made is a forgery"
-	case verdict.ManifestUnreadable:
-		return "push the image again; a mirror must send each manifest's own Content-Type"
-	case verdict.Disagreement:
-		return "don't pull the image, and report this with the output of nodetrust explain -o json"
-	case verdict.NotSignedFor:
-		return verdict.SignHint
-	case verdict.NotAsked:
-		return "without --offline they are asked"
-	case verdict.ImageNotFound:
-		return "check the reference and the platform"
-	case verdict.Unauthorized:
-		return "give credentials with --authfile"
-	case verdict.RateLimited:
-		return "try again later, or log in with --authfile"
-	case verdict.Timeout:
-		return "try again with a longer --timeout"
-	case verdict.PolicyInvalid, verdict.RegistriesDInvalid:
-		return "see nodetrust lint; as it is, a runtime can pull nothing"
+	switch {
+	case r != verdict.MechanismCannotTell:
+	case mechanism.Missing() != "":
+		return "install gpg, or put it into $PATH: nodetrust judges signatures with it, and so do runtimes"
+	case mechanism.Name == "gpgme":
+		return "see whether gpg works here: gpg --version"
 	}
-	return ""
+	return r.Hint()
 }

@@ -17,7 +17,6 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strings"
 
 	"github.com/nodetrust/nodetrust/internal/bounded"
@@ -45,9 +44,9 @@ type List struct {
 	Progress func(name string, done, total int64)
 }
 
-// Answer is that on a signed list of checksums and on the files that it names. Accept means: one of the keys
+// Result is the answer on a signed list of checksums and on the files that it names. Accept means: one of the keys
 // signed the list, and every file in Files has the signed content.
-type Answer struct {
+type Result struct {
 	verdict.Outcome
 	// Signer is a full fingerprint, or a 16-digit key ID where only that is known: a claim, unless Files are there.
 	Signer string `json:"signer"`
@@ -72,8 +71,8 @@ type File struct {
 // is not a forgery, and must not be taken for a complete one either. A list with names that point out of the
 // directory is refused as a whole, whoever signed it. An error means that the input is too large or no signature at
 // all.
-func Verify(ctx context.Context, f List) (Answer, error) {
-	c := Answer{Files: []File{}}
+func Verify(ctx context.Context, f List) (Result, error) {
+	c := Result{Files: []File{}}
 	if len(f.Signature) > MaxSize || len(f.Text) > MaxSize {
 		return c, fmt.Errorf("signature or list are larger than %d bytes", MaxSize)
 	}
@@ -99,12 +98,12 @@ func Verify(ctx context.Context, f List) (Answer, error) {
 	return c, nil
 }
 
-func (c *Answer) set(a verdict.Answer, r verdict.Reason, format string, args ...any) {
+func (c *Result) set(a verdict.Answer, r verdict.Reason, format string, args ...any) {
 	c.Answer, c.Reason, c.Message = a, r, fmt.Sprintf(format, args...)
 }
 
 // signature judges one signed message and returns what was signed.
-func (c *Answer) signature(ctx context.Context, message []byte, files [][]byte, textMode bool) []byte {
+func (c *Result) signature(ctx context.Context, message []byte, files [][]byte, textMode bool) []byte {
 	claims := openpgp.ReadClaims(message)
 	keys, err := mechanism.Keys(files)
 	primary, known := keys.ByID[claims.Signer]
@@ -147,7 +146,7 @@ func (c *Answer) signature(ctx context.Context, message []byte, files [][]byte, 
 }
 
 // check reads the files of a list that was accepted.
-func (c *Answer) check(ctx context.Context, f List, list []File) {
+func (c *Result) check(ctx context.Context, f List, list []File) {
 	var total, done int64
 	for _, file := range list {
 		if st, err := f.Dir.Stat(file.Name); err == nil && st.Mode().IsRegular() {
@@ -162,7 +161,7 @@ func (c *Answer) check(ctx context.Context, f List, list []File) {
 		c.set(verdict.Unknown, verdict.FileMissing, "none of the %d files in the list is there", len(list))
 		return
 	}
-	var refused, unknown int
+	count := map[verdict.Answer]int{}
 	for i := range c.Files {
 		file := &c.Files[i]
 		read := func(n int) {
@@ -172,24 +171,16 @@ func (c *Answer) check(ctx context.Context, f List, list []File) {
 			}
 		}
 		file.check(ctx, f.Dir, read)
-		switch file.Answer {
-		case verdict.Refuse:
-			refused++
-		case verdict.Unknown:
-			unknown++
-		}
+		count[file.Answer]++
 	}
-	first := func(a verdict.Answer) File {
-		return c.Files[slices.IndexFunc(c.Files, func(f File) bool { return f.Answer == a })]
-	}
-	switch {
-	case refused > 0:
-		c.set(verdict.Refuse, verdict.WrongDigest, "%d of %d files are not what was signed, first %s", refused, len(c.Files),
-			first(verdict.Refuse).Name)
-	case unknown > 0:
-		w := first(verdict.Unknown)
-		c.set(verdict.Unknown, w.Reason, "%d of %d files could not be checked, first %s: %s", unknown, len(c.Files),
-			w.Name, w.Message)
+	first := c.Files[verdict.Worst(c.Files, func(f File) verdict.Answer { return f.Answer })]
+	switch first.Answer {
+	case verdict.Refuse:
+		c.set(verdict.Refuse, verdict.WrongDigest, "%d of %d files are not what was signed, first %s",
+			count[verdict.Refuse], len(c.Files), first.Name)
+	case verdict.Unknown:
+		c.set(verdict.Unknown, first.Reason, "%d of %d files could not be checked, first %s: %s",
+			count[verdict.Unknown], len(c.Files), first.Name, first.Message)
 	default:
 		c.set(verdict.Accept, "", "%d files are as signed by %s", len(c.Files), c.Signer)
 	}

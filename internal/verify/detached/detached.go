@@ -20,8 +20,8 @@ import (
 	"github.com/nodetrust/nodetrust/internal/verify/mechanism"
 )
 
-// Answer is that on one signature file.
-type Answer struct {
+// Result is the answer on one signature file.
+type Result struct {
 	verdict.Outcome
 	// Signer is a full fingerprint, or a 16-digit key ID where only that is known.
 	Signer string `json:"signer"`
@@ -53,25 +53,25 @@ func (w Wanted) rule() string { return cmp.Or(w.Identity, policy.MatchRepoDigest
 // what is wanted. Readers that have these keys, and an image of that manifest under that reference, give the same
 // answer. An error means that what is wanted can't be used. Nothing is said of the image, and nothing of a key that
 // isn't given.
-func Verify(ctx context.Context, blob []byte, keys [][]byte, w Wanted) (Answer, error) {
+func Verify(ctx context.Context, blob []byte, keys [][]byte, w Wanted) (Result, error) {
 	want, err := w.reference()
 	if err != nil {
-		return Answer{}, err
+		return Result{}, err
 	}
 	if err := w.checkDigests(want); err != nil {
-		return Answer{}, err
+		return Result{}, err
 	}
-	var d Answer
+	var d Result
 	d.judge(ctx, blob, keys, func(p openpgp.Payload) { d.compare(p, want, w) })
 	return d, nil
 }
 
-func (d *Answer) set(a verdict.Answer, reason verdict.Reason, format string, args ...any) {
+func (d *Result) set(a verdict.Answer, reason verdict.Reason, format string, args ...any) {
 	d.Answer, d.Reason, d.Message = a, reason, fmt.Sprintf(format, args...)
 }
 
 // judge calls proven with the content of a signature that one of the keys made; in all other cases it answers itself.
-func (d *Answer) judge(ctx context.Context, blob []byte, keys [][]byte, proven func(openpgp.Payload)) {
+func (d *Result) judge(ctx context.Context, blob []byte, keys [][]byte, proven func(openpgp.Payload)) {
 	known, err := mechanism.Keys(keys)
 	if err != nil {
 		d.set(verdict.Unknown, verdict.MechanismCannotTell, "what the key files hold can't be told: %s", mechanism.Text(err))
@@ -109,7 +109,7 @@ func (d *Answer) judge(ctx context.Context, blob []byte, keys [][]byte, proven f
 }
 
 // refused says why the mechanism didn't accept a signature.
-func (d *Answer) refused(err error, message []byte, c openpgp.Claims, known key.Index) {
+func (d *Result) refused(err error, message []byte, c openpgp.Claims, known key.Index) {
 	if errors.Is(err, context.Canceled) {
 		d.set(verdict.Unknown, verdict.Timeout, "interrupted")
 		return
@@ -125,7 +125,7 @@ func (d *Answer) refused(err error, message []byte, c openpgp.Claims, known key.
 }
 
 // compare answers on a signature that is good.
-func (d *Answer) compare(p openpgp.Payload, want reference.Named, w Wanted) {
+func (d *Result) compare(p openpgp.Payload, want reference.Named, w Wanted) {
 	_, unusable := reference.ParseNormalizedNamed(d.Reference)
 	digested, byDigest := want.(reference.Digested)
 	switch {

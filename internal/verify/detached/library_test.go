@@ -100,7 +100,7 @@ func (b *bench) library(file []byte, keys []byte, name, identity string) bool {
 var fullFingerprint = regexp.MustCompile(`^([0-9A-F]{40}|[0-9A-F]{64})$`)
 
 // like fails unless Verify accepts what the library accepts, and names the signer of all that it accepts.
-func (b *bench) like(file, keys []byte, name, identity string) Answer {
+func (b *bench) like(file, keys []byte, name, identity string) Result {
 	b.T.Helper()
 	d, err := Verify(b.T.Context(), file, [][]byte{keys}, Wanted{Digest: b.digest, Reference: name, Identity: identity})
 	check(b.T, err)
