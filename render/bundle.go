@@ -3,14 +3,12 @@ package render
 import (
 	"bytes"
 	"fmt"
-	"maps"
 	"path"
 	"slices"
 	"strings"
 	"text/template"
 
-	"go.yaml.in/yaml/v3"
-
+	"github.com/nodetrust/nodetrust/internal/registriesd"
 	"github.com/nodetrust/nodetrust/internal/trust"
 	"github.com/nodetrust/nodetrust/templates"
 )
@@ -43,7 +41,6 @@ func Bundle(in Input) ([]byte, error) {
 		data.Directories = data.Directories || !r.Places().Merges
 	}
 	data.Readers = strings.Join(names, ", ")
-	scopes := map[string]bool{}
 	for _, f := range in.Files {
 		if err := bundled(f); err != nil {
 			return nil, fmt.Errorf("file %s: %w", f.Path, err)
@@ -56,9 +53,11 @@ func Bundle(in Input) ([]byte, error) {
 			rights(f.Mode),
 		})
 		if path.Dir(f.Path) == trust.RegistriesDir {
-			if err := addScopes(scopes, f.Data); err != nil {
-				return nil, fmt.Errorf("file %s: %w", f.Path, err)
+			c, err := registriesd.Parse(registriesd.File{Path: f.Path, Data: f.Data})
+			if err != nil {
+				return nil, fmt.Errorf("file %s: parsing: %w", f.Path, err)
 			}
+			data.Scopes = append(data.Scopes, c.Scopes()...)
 		}
 	}
 	slices.SortStableFunc(data.Files, func(a, b bundleFile) int {
@@ -70,7 +69,8 @@ func Bundle(in Input) ([]byte, error) {
 		}
 		return -1
 	})
-	data.Scopes = slices.Sorted(maps.Keys(scopes))
+	slices.Sort(data.Scopes)
+	data.Scopes = slices.Compact(data.Scopes)
 	t, err := template.New("bundle").Funcs(template.FuncMap{"quote": quote}).Parse(templates.Bundle)
 	if err != nil {
 		return nil, fmt.Errorf("parsing the bundle's template: %w", err)
@@ -94,19 +94,6 @@ func bundled(f trust.File) error {
 		return fmt.Errorf("a bundle can hold only text")
 	case f.UID != 0 || f.GID != 0:
 		return fmt.Errorf("a bundle can hold only files of root")
-	}
-	return nil
-}
-
-func addScopes(scopes map[string]bool, data []byte) error {
-	var content struct {
-		Docker map[string]yaml.Node `yaml:"docker"`
-	}
-	if err := yaml.Unmarshal(data, &content); err != nil {
-		return fmt.Errorf("parsing: %w", err)
-	}
-	for s := range content.Docker {
-		scopes[s] = true
 	}
 	return nil
 }

@@ -10,11 +10,11 @@ import (
 	"slices"
 	"strings"
 
-	"go.yaml.in/yaml/v3"
 	"golang.org/x/sys/unix"
 
 	"github.com/nodetrust/nodetrust/internal/judge"
 	"github.com/nodetrust/nodetrust/internal/policy"
+	"github.com/nodetrust/nodetrust/internal/registriesd"
 	"github.com/nodetrust/nodetrust/internal/trust"
 )
 
@@ -260,7 +260,7 @@ func (c *Comparer) parseWanted(w trust.File) registries {
 		if c.wanted == nil || len(c.wanted) > maxEntries {
 			c.wanted = map[*byte]registries{}
 		}
-		r = parseRegistries(w.Data)
+		r = parseRegistries(registriesd.File{Path: w.Path, Data: w.Data})
 		c.wanted[key] = r
 	}
 	return r
@@ -291,7 +291,7 @@ func (c *Comparer) parseFound(root *os.Root, d *folder, p string, memory map[str
 	}
 	old, ok := c.parsed[p]
 	if !ok || !bytes.Equal(old.data, got.data) {
-		old = parsedFile{data: got.data, registries: parseRegistries(got.data)}
+		old = parsedFile{data: got.data, registries: parseRegistries(registriesd.File{Path: p, Data: got.data})}
 	}
 	memory[p] = old
 	return old.registries
@@ -305,27 +305,17 @@ func nulled(root *os.Root, p string) bool {
 }
 
 // parseRegistries reads a file as loosely as the runtimes do: unknown keys are no error to them.
-func parseRegistries(data []byte) registries {
-	type namespace struct {
-		Lookaside        string `yaml:"lookaside"`
-		LookasideStaging string `yaml:"lookaside-staging"`
-		Sigstore         string `yaml:"sigstore"`
-		SigstoreStaging  string `yaml:"sigstore-staging"`
-		Attachments      *bool  `yaml:"use-sigstore-attachments"`
-	}
-	var file struct {
-		Default *namespace           `yaml:"default-docker"`
-		Docker  map[string]namespace `yaml:"docker"`
-	}
-	if err := yaml.Unmarshal(data, &file); err != nil {
+func parseRegistries(f registriesd.File) registries {
+	c, err := registriesd.Parse(f)
+	if err != nil {
 		// Of the parser's text only the place: the rest may quote the file.
 		return registries{invalid: place(err)}
 	}
 	var r registries
-	if file.Default != nil {
-		r.scopes = append(r.scopes, "default-docker")
+	if c.Default != nil {
+		r.scopes = append(r.scopes, registriesd.DefaultSection)
 	}
-	for _, s := range slices.Sorted(maps.Keys(file.Docker)) {
+	for _, s := range c.Scopes() {
 		r.scopes = append(r.scopes, fmt.Sprintf("scope %q", s))
 	}
 	return r

@@ -14,9 +14,10 @@ import (
 	"github.com/nodetrust/nodetrust/internal/cluster"
 	"github.com/nodetrust/nodetrust/internal/cluster/mco"
 	"github.com/nodetrust/nodetrust/internal/outside"
+	"github.com/nodetrust/nodetrust/internal/registriesd"
 	"github.com/nodetrust/nodetrust/internal/trust"
 	"github.com/nodetrust/nodetrust/internal/verify"
-	"github.com/nodetrust/nodetrust/internal/verify/registriesd"
+	"github.com/nodetrust/nodetrust/internal/verify/library"
 	"github.com/nodetrust/nodetrust/render"
 )
 
@@ -289,7 +290,7 @@ func loads(files map[string]mco.Owned) error {
 			all = append(all, registriesd.File{Path: p, Data: f.Data})
 		}
 	}
-	if err := registriesd.Load(all); err != nil {
+	if err := library.Load(all); err != nil {
 		return fmt.Errorf("the registries.d files of the pool don't load together: %w", err)
 	}
 	return nil

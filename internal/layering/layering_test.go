@@ -40,7 +40,8 @@ var borders = []struct {
 		[]string{
 			"internal/trust", "internal/openpgp/key", "render", "internal/judge", "internal/verdict", "internal/desired",
 			"internal/policy/compare", "internal/cluster/mco", "internal/audit", "internal/audit/cache",
-			"internal/audit/page", "internal/hostfs", "internal/openpgp", "internal/verify/hostlimit",
+			"internal/audit/page", "internal/hostfs", "internal/openpgp", "internal/registriesd",
+			"internal/verify/hostlimit",
 		},
 		[]string{"go.podman.io/image", "google.golang.org/grpc"},
 	},

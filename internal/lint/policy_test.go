@@ -298,7 +298,7 @@ func mutateTree(rng *rand.Rand, s string) string {
 		}
 		switch v := v.(type) {
 		case map[string]any:
-			for _, k := range sortedKeys(v) {
+			for _, k := range slices.Sorted(maps.Keys(v)) {
 				if *left > 0 {
 					v[k] = visit(v[k], left)
 				}

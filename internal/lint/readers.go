@@ -151,11 +151,11 @@ func (r *runner) silent() {
 }
 
 func (r *runner) silentLookasides(regs *registries, reader string) {
-	for _, scope := range sortedKeys(regs.scopes) {
-		e := regs.scopes[scope]
+	for _, scope := range regs.Scopes() {
+		e := regs.Docker[scope]
 		if e.Lookaside != "" && e.SigStore == "" {
 			r.add(Finding{
-				Severity: Error, Code: "reader-ignores", File: e.file, Line: e.line,
+				Severity: Error, Code: "reader-ignores", File: e.File, Line: regs.lineOf(e.File, scope),
 				Message: fmt.Sprintf("docker[%q]: %s ignores lookaside: and looks for signatures in /var/lib/containers/sigstore",
 					scope, reader), Hint: "write sigstore: with the same URL beside it",
 			})

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"path"
 	"slices"
 	"strings"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/nodetrust/nodetrust/internal/hostfs"
 	"github.com/nodetrust/nodetrust/internal/policy"
+	"github.com/nodetrust/nodetrust/internal/registriesd"
 )
 
 // Where registries.conf lies on a host, first found, and its drop-ins.
@@ -128,7 +130,7 @@ func covered(prefix, scope string) (rest string, all, some bool) {
 // registries.d file knows (signatures are looked for where an image really comes from), over connections that nobody
 // checks, or not at all. regs may be nil: then it is not known where signatures are looked for.
 func (r *runner) mirrors(p *policyFacts, regs *registries, entries map[string]registryConf) {
-	for _, prefix := range sortedKeys(entries) {
+	for _, prefix := range slices.Sorted(maps.Keys(entries)) {
 		e := entries[prefix]
 		for _, s := range p.scopes {
 			if s.name == "" || !s.signed() || p.repeats(s) {
@@ -190,11 +192,11 @@ func (r *runner) mirror(s policyScope, location, rest string, regs *registries,
 		return fmt.Sprintf("mirror %s of the signed scope %q: no registries.d file %s for it: what is pulled from it is refused", physical, s.name, what)
 	}
 	const hint = "signatures are looked for at the mirror, never at the registry that it mirrors"
-	if s.has(policy.SignedBy) && !lookaside && !regs.above(func(e registryEntry) bool { return e.url() != "" })[physical] {
+	if s.has(policy.SignedBy) && !lookaside && !regs.above(func(e registriesd.Entry) bool { return e.URL() != "" })[physical] {
 		warn("mirror-no-lookaside", location, lacks("names a lookaside"), hint)
 	}
 	if s.has(policy.SigstoreSigned) && !attachments &&
-		!regs.above(func(e registryEntry) bool { return e.Attachments != nil && *e.Attachments })[physical] {
+		!regs.above(registriesd.Entry.HasAttachments)[physical] {
 		warn("mirror-no-attachments", location, lacks("has use-sigstore-attachments: true"), hint)
 	}
 }

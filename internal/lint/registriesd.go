@@ -1,7 +1,6 @@
 package lint
 
 import (
-	"errors"
 	"fmt"
 	"net/url"
 	"path"
@@ -13,7 +12,8 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/nodetrust/nodetrust/internal/policy"
-	"github.com/nodetrust/nodetrust/internal/verify/registriesd"
+	"github.com/nodetrust/nodetrust/internal/registriesd"
+	"github.com/nodetrust/nodetrust/internal/verify/library"
 )
 
 // file is a file to lint: its name for findings and its content.
@@ -22,41 +22,25 @@ type file struct {
 	data []byte
 }
 
-// registries is what registries.d files say together.
+// registries is what registries.d files say together, and where their keys stand.
 type registries struct {
+	registriesd.Config
 	files  []file
-	scopes map[string]registryEntry
-	def    *registryEntry
+	lines  map[string]map[registriesd.Key]int // by file and key, whose own line is 0
 	broken bool
 }
 
-// registryEntry has the fields of the library's; staging is for signing.
-type registryEntry struct {
-	Lookaside        string `yaml:"lookaside"`
-	LookasideStaging string `yaml:"lookaside-staging"`
-	SigStore         string `yaml:"sigstore"`
-	SigStoreStaging  string `yaml:"sigstore-staging"`
-	Attachments      *bool  `yaml:"use-sigstore-attachments"`
-
-	file string
-	line int
+// lineOf is the line of a scope in the file that has it; 0 if it isn't written as such.
+func (r *registries) lineOf(file, scope string) int {
+	return r.lines[file][registriesd.Key{Name: scope, OfDocker: true}]
 }
-
-func (e registryEntry) url() string {
-	if e.Lookaside != "" {
-		return e.Lookaside
-	}
-	return e.SigStore
-}
-
-var (
-	registriesKeys = []string{"default-docker", "docker"}
-	entryKeys      = []string{"lookaside", "lookaside-staging", "sigstore", "sigstore-staging", "use-sigstore-attachments"}
-)
 
 // registries lints effective registries.d files: no two have the same base name, and masked ones are left out.
 func (l *linter) registries(files []file) *registries {
-	r := &registries{files: files, scopes: map[string]registryEntry{}}
+	r := &registries{
+		Config: registriesd.Config{Docker: map[string]registriesd.Entry{}}, files: files,
+		lines: map[string]map[registriesd.Key]int{},
+	}
 	for _, f := range files {
 		l.registriesFile(r, f)
 	}
@@ -77,7 +61,7 @@ func loadRegistries(files []file) error {
 	for i, f := range files {
 		in[i] = registriesd.File{Path: f.path, Data: f.data}
 	}
-	return registriesd.Load(in)
+	return library.Load(in)
 }
 
 var yamlLine = regexp.MustCompile(`line (\d+): `)
@@ -104,12 +88,8 @@ func (l *linter) registriesFile(r *registries, f file) {
 		add(Error, "bad-yaml", line, strings.TrimPrefix(err.Error(), "parsing "+path.Base(f.path)+": "), hint)
 		return
 	}
-	var doc yaml.Node
-	var content struct {
-		DefaultDocker *registryEntry           `yaml:"default-docker"`
-		Docker        map[string]registryEntry `yaml:"docker"`
-	}
-	if err := errors.Join(yaml.Unmarshal(f.data, &doc), yaml.Unmarshal(f.data, &content)); err != nil {
+	content, err := registriesd.Parse(registriesd.File{Path: f.path, Data: f.data})
+	if err != nil {
 		// The library took it: nothing to fear but not being able to say more.
 		add(Warning, "bad-yaml", 1, err.Error(), "")
 		return
@@ -117,40 +97,46 @@ func (l *linter) registriesFile(r *registries, f file) {
 	if more := yamlDocuments(f.data); more > 0 {
 		add(Error, "several-documents", more, "only the first YAML document is read", "make it a file of its own")
 	}
-	if len(doc.Content) == 0 {
-		return
+	lines := map[registriesd.Key]int{}
+	r.lines[f.path] = lines
+	for _, k := range registriesd.Keys(f.data) {
+		line := k.Line
+		if !k.Known() {
+			add(Error, "unknown-key", line, fmt.Sprintf(
+				"%q is no key that registries.d knows here: readers drop it without a word", k.Name), didYouMeanKey(k))
+		}
+		k.Line = 0
+		lines[k] = line
 	}
-	w := registriesWalk{add: add}
-	w.root(doc.Content[0])
-
-	if d := content.DefaultDocker; d != nil {
-		d.file, d.line = f.path, w.line("default-docker")
-		w.entry(*d, "default-docker")
-		if r.def != nil {
+	check := entryCheck{add: add, lines: lines}
+	if d := content.Default; d != nil {
+		line := lines[registriesd.Key{Name: registriesd.DefaultSection}]
+		check.entry(*d, registriesd.Key{Scope: registriesd.DefaultSection})
+		if first := r.Default; first != nil {
 			r.broken = true
-			add(Error, "duplicate-default-docker", d.line,
-				fmt.Sprintf("default-docker is in %s too (line %d)", r.def.file, r.def.line),
+			add(Error, "duplicate-default-docker", line, fmt.Sprintf("default-docker is in %s too (line %d)", first.File,
+				r.lines[first.File][registriesd.Key{Name: registriesd.DefaultSection}]),
 				"every pull of every image fails: keep one")
 		} else {
-			r.def = d
+			r.Default = d
 		}
 	}
-	for _, scope := range sortedKeys(content.Docker) {
-		e := content.Docker[scope]
-		e.file, e.line = f.path, w.line("docker", scope)
-		w.entry(e, "docker", scope)
+	for _, scope := range content.Scopes() {
+		e, line := content.Docker[scope], r.lineOf(f.path, scope)
+		check.entry(e, registriesd.Key{Scope: scope, OfDocker: true})
 		if err := policy.CheckScope(scope); err != nil {
-			add(Error, "dead-scope", e.line, fmt.Sprintf("docker[%q]: %v", scope, err), "")
+			add(Error, "dead-scope", line, fmt.Sprintf("docker[%q]: %v", scope, err), "")
 		} else if policy.UpperCaseHost(scope) {
-			add(Warning, "upper-case-host", e.line, fmt.Sprintf("docker[%q]: %s", scope, upperCaseHost), upperCaseHostHint)
+			add(Warning, "upper-case-host", line, fmt.Sprintf("docker[%q]: %s", scope, upperCaseHost),
+				upperCaseHostHint)
 		}
-		if first, ok := r.scopes[scope]; ok {
+		if first, ok := r.Docker[scope]; ok {
 			r.broken = true
-			add(Error, "duplicate-scope", e.line, fmt.Sprintf("docker[%q] is in %s too (line %d)", scope, first.file,
-				first.line), "every pull of every image fails: keep one")
+			add(Error, "duplicate-scope", line, fmt.Sprintf("docker[%q] is in %s too (line %d)", scope, first.File,
+				r.lineOf(first.File, scope)), "every pull of every image fails: keep one")
 			continue
 		}
-		r.scopes[scope] = e
+		r.Docker[scope] = e
 	}
 }
 
@@ -168,86 +154,32 @@ func yamlDocuments(data []byte) int {
 	return max(second.Line, 1)
 }
 
-func sortedKeys[V any](m map[string]V) []string {
-	out := make([]string, 0, len(m))
-	for k := range m {
-		out = append(out, k)
+func didYouMeanKey(k registriesd.Key) string {
+	known := registriesd.TopKeys()
+	if k.Scope != "" {
+		known = registriesd.EntryKeys()
 	}
-	slices.Sort(out)
-	return out
-}
-
-// registriesWalk checks the keys of one file, and remembers where they stand.
-type registriesWalk struct {
-	add   func(sev Severity, code string, line int, msg, hint string)
-	lines map[string]int
-}
-
-func (w *registriesWalk) line(keys ...string) int { return w.lines[strings.Join(keys, "\x00")] }
-
-func (w *registriesWalk) root(n *yaml.Node) {
-	w.lines = map[string]int{}
-	w.mapping(n, func(key *yaml.Node, value *yaml.Node) {
-		w.lines[key.Value] = key.Line
-		switch key.Value {
-		case "default-docker":
-			w.fields(value, "default-docker")
-		case "docker":
-			w.mapping(value, func(scope, entry *yaml.Node) {
-				w.lines["docker\x00"+scope.Value] = scope.Line
-				w.fields(entry, "docker", scope.Value)
-			})
-		default:
-			w.unknown(key, registriesKeys)
-		}
-	})
-}
-
-func (w *registriesWalk) fields(n *yaml.Node, at ...string) {
-	w.mapping(n, func(key, _ *yaml.Node) {
-		w.lines[strings.Join(append(slices.Clone(at), key.Value), "\x00")] = key.Line
-		if !slices.Contains(entryKeys, key.Value) {
-			w.unknown(key, entryKeys)
-		}
-	})
-}
-
-func (w *registriesWalk) unknown(key *yaml.Node, known []string) {
-	hint := didYouMeanKey(key.Value, known)
-	w.add(Error, "unknown-key", key.Line, fmt.Sprintf(
-		"%q is no key that registries.d knows here: readers drop it without a word", key.Value), hint)
-}
-
-func didYouMeanKey(s string, known []string) string {
 	switch {
-	case nearest(s, known) != "":
-		return fmt.Sprintf("did you mean %q?", nearest(s, known))
-	case slices.Contains(entryKeys, s) || slices.Contains(registriesKeys, s):
+	case nearest(k.Name, known) != "":
+		return fmt.Sprintf("did you mean %q?", nearest(k.Name, known))
+	case slices.Contains(registriesd.EntryKeys(), k.Name) || slices.Contains(registriesd.TopKeys(), k.Name):
 		return "check the indentation"
 	}
 	return ""
 }
 
-// mapping calls f for the pairs of a mapping, following one alias; merge keys are looked into.
-func (w *registriesWalk) mapping(n *yaml.Node, f func(key, value *yaml.Node)) {
-	if n.Kind == yaml.AliasNode {
-		n = n.Alias
-	}
-	if n.Kind != yaml.MappingNode {
-		return
-	}
-	for i := 0; i+1 < len(n.Content); i += 2 {
-		key, value := n.Content[i], n.Content[i+1]
-		if key.Tag == "!!merge" {
-			continue // what it merges in is checked where it is written
-		}
-		f(key, value)
-	}
+// entryCheck checks the values of the sections of one file.
+type entryCheck struct {
+	add   func(sev Severity, code string, line int, msg, hint string)
+	lines map[registriesd.Key]int // by key, whose own line is 0
 }
 
-// entry checks the values of one section.
-func (w *registriesWalk) entry(e registryEntry, at ...string) {
-	name := at[len(at)-1]
+// entry checks the section whose keys are like key.
+func (c entryCheck) entry(e registriesd.Entry, key registriesd.Key) {
+	line := func(name string) int {
+		key.Name = name
+		return c.lines[key]
+	}
 	for _, u := range []struct{ key, value string }{
 		{"lookaside", e.Lookaside},
 		{"lookaside-staging", e.LookasideStaging},
@@ -255,17 +187,17 @@ func (w *registriesWalk) entry(e registryEntry, at ...string) {
 		{"sigstore-staging", e.SigStoreStaging},
 	} {
 		if u.value != "" {
-			w.url(u.value, w.line(append(slices.Clone(at), u.key)...), fmt.Sprintf("%s: %s", name, u.key))
+			c.url(u.value, line(u.key), fmt.Sprintf("%s: %s", key.Scope, u.key))
 		}
 	}
 	if e.Lookaside != "" && e.SigStore != "" && e.Lookaside != e.SigStore {
-		w.add(Warning, "lookaside-differs", w.line(append(slices.Clone(at), "sigstore")...),
-			name+": lookaside and sigstore are two names of the same setting and differ: old readers use sigstore, others lookaside", "write the same URL in both")
+		c.add(Warning, "lookaside-differs", line("sigstore"),
+			key.Scope+": lookaside and sigstore are two names of the same setting and differ: old readers use sigstore, others lookaside", "write the same URL in both")
 	}
 }
 
-func (w *registriesWalk) url(s string, line int, at string) {
-	bad := func(code, msg, hint string) { w.add(Error, code, line, at+": "+msg, hint) }
+func (c entryCheck) url(s string, line int, at string) {
+	bad := func(code, msg, hint string) { c.add(Error, code, line, at+": "+msg, hint) }
 	if strings.TrimSpace(s) != s {
 		bad("bad-url", "has blanks around it", "")
 		return
@@ -290,13 +222,13 @@ func (w *registriesWalk) url(s string, line int, at string) {
 		return
 	}
 	if u.User != nil {
-		w.add(Warning, "credentials-in-url", line, at+": holds credentials", "every process on the node can read this file")
+		c.add(Warning, "credentials-in-url", line, at+": holds credentials", "every process on the node can read this file")
 	}
 	if u.RawQuery != "" || u.Fragment != "" {
-		w.add(Warning, "bad-url", line, at+": a query or fragment is kept in front of nothing: paths are appended to the path", "")
+		c.add(Warning, "bad-url", line, at+": a query or fragment is kept in front of nothing: paths are appended to the path", "")
 	}
 	if u.Scheme == "http" {
-		w.add(Warning, "insecure-lookaside", line, at+
+		c.add(Warning, "insecure-lookaside", line, at+
 			": http can be changed on its way: an attacker may hide signatures, or offer old ones", "use https")
 	}
 }

@@ -10,7 +10,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/nodetrust/nodetrust/internal/verify/registriesd"
+	"github.com/nodetrust/nodetrust/internal/hostfs"
+	"github.com/nodetrust/nodetrust/internal/verify/library"
 )
 
 func TestRegistries(t *testing.T) {
@@ -91,7 +92,10 @@ func registriesAgree(t *testing.T, files []file, r *registries, l *linter) {
 			t.Fatal(err)
 		}
 	}
-	err := registriesd.LoadDirs(dir)
+	onDisk, err := hostfs.ThisMachine.RegistriesD([]string{dir})
+	if err == nil {
+		err = library.Load(onDisk)
+	}
 	if (err != nil) != r.broken {
 		t.Fatalf("broken is %v, the library says %v\n%q\n%v", r.broken, err, files, l.findings)
 	}

@@ -11,9 +11,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nodetrust/nodetrust/internal/registriesd"
 	"github.com/nodetrust/nodetrust/internal/trust"
 	"github.com/nodetrust/nodetrust/internal/verify"
-	"github.com/nodetrust/nodetrust/internal/verify/registriesd"
+	"github.com/nodetrust/nodetrust/internal/verify/library"
 	"github.com/nodetrust/nodetrust/templates"
 )
 
@@ -111,7 +112,7 @@ func TestRenderedAgreesWithLibrary(t *testing.T) {
 			}
 			registries = append(registries, registriesd.File{Path: f.Path, Data: f.Data})
 		}
-		if err := registriesd.Load(registries); err != nil {
+		if err := library.Load(registries); err != nil {
 			t.Fatalf("%v\n%s", err, text)
 		}
 		root := write(t, filepath.Join(dir, fmt.Sprint(rendered)), out)

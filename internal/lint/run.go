@@ -18,6 +18,7 @@ import (
 	"github.com/nodetrust/nodetrust/internal/bounded"
 	"github.com/nodetrust/nodetrust/internal/hostfs"
 	"github.com/nodetrust/nodetrust/internal/policy"
+	"github.com/nodetrust/nodetrust/internal/registriesd"
 	"github.com/nodetrust/nodetrust/internal/trust"
 )
 
@@ -287,7 +288,7 @@ func detectYAML(data []byte) kind {
 			return kindTrust
 		case key == "kind", key == "ignition":
 			return kindDesired
-		case slices.Contains(registriesKeys, key):
+		case slices.Contains(registriesd.TopKeys(), key):
 			return kindRegistries
 		}
 	}
@@ -429,8 +430,8 @@ func (r *runner) keyData(k policyKey, data []byte, name, where string) {
 
 // lookups checks that readers look for the signatures that the policy asks for.
 func (r *runner) lookups(p *policyFacts, regs *registries) {
-	withURL := regs.above(func(e registryEntry) bool { return e.url() != "" })
-	withAttachments := regs.above(func(e registryEntry) bool { return e.Attachments != nil && *e.Attachments })
+	withURL := regs.above(func(e registriesd.Entry) bool { return e.URL() != "" })
+	withAttachments := regs.above(registriesd.Entry.HasAttachments)
 	for _, s := range p.scopes {
 		if s.name == "" || !s.signed() || policy.CheckScope(s.name) != nil || p.repeats(s) {
 			continue
@@ -454,29 +455,14 @@ func (r *runner) lookups(p *policyFacts, regs *registries) {
 
 // lookup reports whether an image of exactly this scope has a lookaside and attachments.
 func (r *registries) lookup(scope string) (lookaside, attachments bool) {
-	var att *bool
-	entries := []registryEntry{}
-	for _, s := range policy.Chain(policy.Docker, scope) {
-		if e, ok := r.scopes[s]; ok {
-			entries = append(entries, e)
-		}
-	}
-	if r.def != nil {
-		entries = append(entries, *r.def)
-	}
-	for _, e := range entries {
-		lookaside = lookaside || e.url() != ""
-		if att == nil {
-			att = e.Attachments
-		}
-	}
-	return lookaside, att != nil && *att
+	_, file, attachments := r.Lookup(policy.Chain(policy.Docker, scope))
+	return file != "", attachments
 }
 
 // above lists the scopes above sections that have what is asked for: a part of such a scope's images is served.
-func (r *registries) above(has func(registryEntry) bool) map[string]bool {
+func (r *registries) above(has func(registriesd.Entry) bool) map[string]bool {
 	out := map[string]bool{}
-	for scope, e := range r.scopes {
+	for scope, e := range r.Docker {
 		if has(e) {
 			for _, p := range policy.Chain(policy.Docker, scope)[1:] {
 				out[p] = true

@@ -17,9 +17,9 @@ import (
 	"github.com/nodetrust/nodetrust/internal/bounded"
 	"github.com/nodetrust/nodetrust/internal/hostfs"
 	"github.com/nodetrust/nodetrust/internal/openpgp"
+	"github.com/nodetrust/nodetrust/internal/registriesd"
 	"github.com/nodetrust/nodetrust/internal/verdict"
 	"github.com/nodetrust/nodetrust/internal/verify"
-	"github.com/nodetrust/nodetrust/internal/verify/registriesd"
 )
 
 // DefaultStores are those that the Cluster Version Operator of a release of Red Hat asks, in its order.

@@ -1,14 +1,12 @@
 package trust
 
 import (
-	"bytes"
 	"fmt"
 	"strings"
 
-	"go.yaml.in/yaml/v3"
-
 	"github.com/nodetrust/nodetrust/internal/policy"
 	"github.com/nodetrust/nodetrust/internal/ref"
+	"github.com/nodetrust/nodetrust/internal/registriesd"
 	"github.com/nodetrust/nodetrust/templates"
 )
 
@@ -72,13 +70,6 @@ func (c *Config) locations() map[string]map[string]Location {
 	return hosts
 }
 
-// section is a section of registries.d.
-type section struct {
-	Lookaside   string `yaml:"lookaside,omitempty"`
-	Sigstore    string `yaml:"sigstore,omitempty"`
-	Attachments *bool  `yaml:"use-sigstore-attachments,omitempty"`
-}
-
 // registriesD writes a registries.d file. For readers that don't know lookaside yet its old name, sigstore, stands
 // beside it.
 func registriesD(source string, scopes map[string]Location, readers []Reader) ([]byte, error) {
@@ -86,22 +77,16 @@ func registriesD(source string, scopes map[string]Location, readers []Reader) ([
 	for _, r := range readers {
 		old = old || !r.Supports(FeatureLookaside)
 	}
-	docker := make(map[string]section, len(scopes))
+	docker := make(map[string]registriesd.Entry, len(scopes))
 	for scope, l := range scopes {
-		s := section{Lookaside: l.Lookaside, Attachments: l.Attachments}
+		e := registriesd.Entry{Lookaside: l.Lookaside, Attachments: l.Attachments}
 		if old {
-			s.Sigstore = l.Lookaside
+			e.SigStore = l.Lookaside
 		}
-		docker[scope] = s
+		docker[scope] = e
 	}
-	var b bytes.Buffer
-	fmt.Fprintln(&b, templates.Comment(source))
-	enc := yaml.NewEncoder(&b)
-	enc.SetIndent(2)
-	if err := enc.Encode(map[string]map[string]section{"docker": docker}); err != nil {
-		return nil, err
-	}
-	return b.Bytes(), enc.Close()
+	b, err := registriesd.Config{Docker: docker}.YAML()
+	return append([]byte(templates.Comment(source)+"\n"), b...), err
 }
 
 // check compares what the config uses with what each reader supports.

@@ -13,8 +13,9 @@ import (
 	"go.podman.io/image/v5/types"
 
 	"github.com/nodetrust/nodetrust/internal/policy"
+	"github.com/nodetrust/nodetrust/internal/registriesd"
 	"github.com/nodetrust/nodetrust/internal/verdict"
-	"github.com/nodetrust/nodetrust/internal/verify/registriesd"
+	"github.com/nodetrust/nodetrust/internal/verify/library"
 )
 
 // explainNoSignature says why there is no signature where one was looked for, as far as that can be told: the verdict
@@ -71,7 +72,7 @@ func (n *noSignature) explain(ctx context.Context, src types.ImageSource) (c ver
 	if n.extension && n.wantsGPG() {
 		return verdict.RegistryServesNone, "the registry serves signatures itself (X-Registry-Supports-Signatures) and has none for the image; " + n.v.Lookaside.URL + " is not asked then", ""
 	}
-	_, file, attachments := n.policy.registries.Lookup(n.physical)
+	_, file, attachments := n.policy.registries.Lookup(library.Scopes(n.physical))
 	configured := attachments
 	if n.wantsGPG() {
 		configured = file != ""
@@ -187,7 +188,7 @@ func (n *noSignature) nearScope() string {
 	}
 	var near []string
 	for scope := range n.policy.registries.Docker {
-		for _, s := range registriesd.Scopes(n.physical) {
+		for _, s := range library.Scopes(n.physical) {
 			if without(s) == without(scope) {
 				near = append(near, scope)
 			}
@@ -204,9 +205,18 @@ func (n *noSignature) nearScope() string {
 // none.
 func (n *noSignature) unread() string {
 	for _, f := range n.policy.registriesFiles {
-		for _, k := range registriesd.UnreadKeys(f.Data) {
+		keys := registriesd.Keys(f.Data)
+		for _, k := range keys {
+			why := ""
+			switch {
+			case !k.Known():
+			case !k.ForSigning() || slices.ContainsFunc(keys, k.ReadInstead):
+				continue
+			default:
+				why = " when signatures are looked up: it is for signing only"
+			}
 			if n.meant(k) {
-				return fmt.Sprintf("%s:%d has the key %q, which nothing reads%s", f.Path, k.Line, k.Key, k.Why)
+				return fmt.Sprintf("%s:%d has the key %q, which nothing reads%s", f.Path, k.Line, k.Name, why)
 			}
 		}
 	}
@@ -228,7 +238,8 @@ func (n *noSignature) unread() string {
 			if err != nil {
 				continue
 			}
-			if _, file, attachments := one.Lookup(n.physical); n.wantsGPG() && file != "" || !n.wantsGPG() && attachments {
+			_, file, attachments := one.Lookup(library.Scopes(n.physical))
+			if n.wantsGPG() && file != "" || !n.wantsGPG() && attachments {
 				return path + " is meant for it, but only files whose name ends in .yaml are read"
 			}
 		}
@@ -237,9 +248,9 @@ func (n *noSignature) unread() string {
 }
 
 // meant is true if the key stands where it would count for the image, and may be meant for this kind of signature.
-func (n *noSignature) meant(k registriesd.UnreadKey) bool {
-	if strings.Contains(strings.ToLower(k.Key), "attach") == n.wantsGPG() && k.Scope != "" {
+func (n *noSignature) meant(k registriesd.Key) bool {
+	if strings.Contains(strings.ToLower(k.Name), "attach") == n.wantsGPG() && k.Scope != "" {
 		return false
 	}
-	return k.Scope == "" || k.Scope == "default-docker" || slices.Contains(registriesd.Scopes(n.physical), k.Scope)
+	return k.Scope == "" || k.Scope == registriesd.DefaultSection || slices.Contains(library.Scopes(n.physical), k.Scope)
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/nodetrust/nodetrust/internal/policy"
 	"github.com/nodetrust/nodetrust/internal/verdict"
+	"github.com/nodetrust/nodetrust/internal/verify/library"
 )
 
 // Story is a verdict with all that led to it.
@@ -84,7 +85,7 @@ func Explain(ctx context.Context, image string, p *Policy, o Options, offline bo
 		if e.physical != nil && !sameName(e.physical, e.target.logical) {
 			s.From, physical = e.physical.DockerReference().Name(), e.physical
 		}
-		_, _, s.Attachments = p.registries.Lookup(physical)
+		_, _, s.Attachments = p.registries.Lookup(library.Scopes(physical))
 	}
 	for _, r := range e.sec.requirements {
 		s.Details = append(s.Details, r.detail())

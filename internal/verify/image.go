@@ -25,10 +25,11 @@ import (
 	"github.com/nodetrust/nodetrust/internal/hostfs"
 	"github.com/nodetrust/nodetrust/internal/outside"
 	"github.com/nodetrust/nodetrust/internal/policy"
+	"github.com/nodetrust/nodetrust/internal/registriesd"
 	"github.com/nodetrust/nodetrust/internal/verdict"
 	"github.com/nodetrust/nodetrust/internal/verify/fetch"
+	"github.com/nodetrust/nodetrust/internal/verify/library"
 	"github.com/nodetrust/nodetrust/internal/verify/mechanism"
-	"github.com/nodetrust/nodetrust/internal/verify/registriesd"
 	"github.com/nodetrust/nodetrust/internal/verify/traffic"
 )
 
@@ -279,7 +280,7 @@ func (e *evaluation) options(o Options) error {
 
 // lookaside is where signatures of ref are looked up, as the host sees it.
 func (e *evaluation) lookaside(ref types.ImageReference) *verdict.Lookaside {
-	at, file := e.policy.registries.Lookaside(ref)
+	at, file := library.Lookaside(e.policy.registries, ref)
 	return &verdict.Lookaside{URL: at, File: file}
 }
 
@@ -423,7 +424,7 @@ func (e *evaluation) source(ctx context.Context) (src types.ImageSource, physica
 	before := traffic.Throttled(e.hosts(pulled))
 	src, err := e.target.content.NewImageSource(ctx, &e.sys)
 	if err != nil {
-		err = e.orTooMuch(e.policy.registries.Discreet(err))
+		err = e.orTooMuch(e.policy.registries.Redact(err))
 		reason, text := e.manifestReason(err)
 		if reason == verdict.Timeout && traffic.Throttled(e.hosts(pulled)) > before {
 			reason = verdict.RateLimited

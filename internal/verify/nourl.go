@@ -6,8 +6,9 @@ import (
 
 	"go.podman.io/image/v5/types"
 
+	"github.com/nodetrust/nodetrust/internal/registriesd"
 	"github.com/nodetrust/nodetrust/internal/verdict"
-	"github.com/nodetrust/nodetrust/internal/verify/registriesd"
+	"github.com/nodetrust/nodetrust/internal/verify/library"
 )
 
 // usableLookaside is false if registries.d gives the image a lookaside that is no URL, wherever the image is read:
@@ -23,7 +24,7 @@ func (e *evaluation) usableLookaside() bool {
 	}
 	var bad error
 	for _, ref := range places {
-		base, file, _ := e.policy.registries.Lookup(ref)
+		base, file, _ := e.policy.registries.Lookup(library.Scopes(ref))
 		if _, err := url.Parse(base); err == nil {
 			return true
 		}

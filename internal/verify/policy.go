@@ -20,10 +20,11 @@ import (
 
 	"github.com/nodetrust/nodetrust/internal/hostfs"
 	"github.com/nodetrust/nodetrust/internal/policy"
+	"github.com/nodetrust/nodetrust/internal/registriesd"
 	"github.com/nodetrust/nodetrust/internal/trust"
 	"github.com/nodetrust/nodetrust/internal/verdict"
+	"github.com/nodetrust/nodetrust/internal/verify/library"
 	"github.com/nodetrust/nodetrust/internal/verify/mechanism"
-	"github.com/nodetrust/nodetrust/internal/verify/registriesd"
 )
 
 // Where a root process of a host finds its configuration, as paths of that host.
@@ -171,7 +172,7 @@ func (p *Policy) hostRegistriesD() ([]registriesd.File, error) {
 	}
 	if _, err := p.host.ReadDir(userRegistriesD); err == nil {
 		for _, dir := range dirs {
-			if files, err := registriesd.Read(p.host, []string{dir}); err == nil {
+			if files, err := p.host.RegistriesD([]string{dir}); err == nil {
 				for _, f := range files {
 					p.Masked = append(p.Masked, Masked{f.Path, userRegistriesD})
 				}
@@ -180,7 +181,7 @@ func (p *Policy) hostRegistriesD() ([]registriesd.File, error) {
 		dirs = []string{userRegistriesD}
 	}
 	p.registriesDirs, p.registriesHost = dirs, p.host
-	files, err := registriesd.Read(p.host, dirs)
+	files, err := p.host.RegistriesD(dirs)
 	if err != nil {
 		return nil, &InvalidError{verdict.RegistriesDInvalid, err}
 	}
@@ -230,7 +231,7 @@ func Files(policyFile string, registriesDirs []string, s Settings) (*Policy, err
 			return nil, &InvalidError{verdict.RegistriesDInvalid, fmt.Errorf("reading registries.d: %s is no directory", dir)}
 		}
 	}
-	files, err := registriesd.Read(hostfs.ThisMachine, registriesDirs)
+	files, err := hostfs.ThisMachine.RegistriesD(registriesDirs)
 	if err != nil {
 		return nil, &InvalidError{verdict.RegistriesDInvalid, err}
 	}
@@ -302,7 +303,7 @@ func (p *Policy) open(data []byte, files []registriesd.File) (_ *Policy, err err
 			return nil, err
 		}
 	}
-	if err := registriesd.LoadIn(filepath.Join(p.tmp, "registries.d"), files); err != nil {
+	if err := library.LoadIn(filepath.Join(p.tmp, "registries.d"), files); err != nil {
 		return nil, &InvalidError{verdict.RegistriesDInvalid, err}
 	}
 	if p.registries, err = registriesd.Merge(files); err != nil {
@@ -312,7 +313,7 @@ func (p *Policy) open(data []byte, files []registriesd.File) (_ *Policy, err err
 	for _, f := range files {
 		p.RegistriesD = append(p.RegistriesD, f.Path)
 	}
-	merged, err := p.registries.Below(p.host).Marshal()
+	merged, err := below(p.host, p.registries).YAML()
 	if err != nil {
 		return nil, err
 	}
@@ -336,12 +337,37 @@ func (p *Policy) open(data []byte, files []registriesd.File) (_ *Policy, err err
 	}
 	if _, err := sysregistriesv2.TryUpdatingCache(&p.sys); err != nil {
 		err = fmt.Errorf("loading registries.conf: %w", err)
-		return nil, &InvalidError{verdict.RegistriesDInvalid, registriesd.Reworded(err,
+		return nil, &InvalidError{verdict.RegistriesDInvalid, registriesd.Replace(err,
 			p.sys.SystemRegistriesConfDirPath, registriesConfD,
 			p.sys.SystemRegistriesConfPath, p.RegistriesConf,
 		)}
 	}
 	return p, p.linkCerts()
+}
+
+// below returns a copy for the library in which the host's file: lookasides, the built-in default among them, are
+// where they lie on this machine. The default is spelled out always, because the library would take another one for
+// users that are not root, and nodes pull as root.
+func below(host hostfs.Root, c registriesd.Config) registriesd.Config {
+	move := func(e registriesd.Entry) registriesd.Entry {
+		return registriesd.Entry{
+			Lookaside: host.URL(e.Lookaside), SigStore: host.URL(e.SigStore), Attachments: e.Attachments,
+		}
+	}
+	out := registriesd.Config{Docker: make(map[string]registriesd.Entry, len(c.Docker))}
+	for scope, e := range c.Docker {
+		out.Docker[scope] = move(e)
+	}
+	var def registriesd.Entry
+	if c.Default != nil {
+		def = *c.Default
+	}
+	if def.URL() == "" {
+		def.Lookaside = registriesd.DefaultLookaside
+	}
+	def = move(def)
+	out.Default = &def
+	return out
 }
 
 // copyRegistriesConf makes the library's registries.conf: the one that was asked for, or the host's with its drop-ins.

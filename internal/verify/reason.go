@@ -186,7 +186,7 @@ func answered(r *fetch.Request) string {
 func (e *evaluation) unreadable(err error, urls []*url.URL) (verdict.Reason, error) {
 	reason := lookasideReason(err)
 	if reason == verdict.Timeout || reason == verdict.RateLimited || !e.askedAttachments(err, urls) {
-		return reason, e.policy.registries.Discreet(err)
+		return reason, e.policy.registries.Redact(err)
 	}
 	if r := e.refused(urls); r != nil {
 		err = &refusedError{r, err}

@@ -16,8 +16,8 @@ import (
 	"github.com/nodetrust/nodetrust/internal/openpgp/key"
 	"github.com/nodetrust/nodetrust/internal/policy"
 	"github.com/nodetrust/nodetrust/internal/verdict"
+	"github.com/nodetrust/nodetrust/internal/verify/library"
 	"github.com/nodetrust/nodetrust/internal/verify/mechanism"
-	"github.com/nodetrust/nodetrust/internal/verify/registriesd"
 )
 
 // lookup finds the section that the library uses alone for ref, and names the more general ones that it hides, in the
@@ -36,7 +36,7 @@ func (p *Policy) lookup(ref types.ImageReference) (scope verdict.Scope, reqs []p
 		scope, reqs, found = s, r, true
 	}
 	if sections, ok := p.doc.Transports[transport]; ok {
-		for i, name := range append(registriesd.Scopes(ref), "") {
+		for i, name := range append(library.Scopes(ref), "") {
 			if r, ok := sections[name]; ok {
 				take(name, matchKind(ref, i, name), r)
 			}

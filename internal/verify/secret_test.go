@@ -8,8 +8,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/nodetrust/nodetrust/internal/hostfs"
 	"github.com/nodetrust/nodetrust/internal/verdict"
-	"github.com/nodetrust/nodetrust/internal/verify/registriesd"
+	"github.com/nodetrust/nodetrust/internal/verify/library"
 )
 
 // TestImage_lookasidePassword has a password in the lookaside's URL: it is used, and in nothing that is said.
@@ -82,7 +83,9 @@ func TestImage_badLookasidePassword(t *testing.T) {
 		check(t, os.Mkdir(dir, 0o700))
 		check(t, os.WriteFile(filepath.Join(dir, "default.yaml"),
 			[]byte("default-docker: {lookaside: "+quote(lookaside)+"}\n"), 0o600))
-		if err := registriesd.LoadDirs(dir); err != nil && strings.Contains(err.Error(), "hun") {
+		files, err := hostfs.ThisMachine.RegistriesD([]string{dir})
+		check(t, err)
+		if err := library.Load(files); err != nil && strings.Contains(err.Error(), "hun") {
 			t.Errorf("%s: loading it says %v", lookaside, err)
 		}
 	}

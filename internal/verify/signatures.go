@@ -27,7 +27,6 @@ import (
 	"github.com/nodetrust/nodetrust/internal/verdict"
 	"github.com/nodetrust/nodetrust/internal/verify/fetch"
 	"github.com/nodetrust/nodetrust/internal/verify/mechanism"
-	"github.com/nodetrust/nodetrust/internal/verify/registriesd"
 	"github.com/nodetrust/nodetrust/internal/verify/traffic"
 )
 
@@ -191,7 +190,7 @@ func (e *evaluation) checkSignatureFiles() error {
 
 // lookasideFile is where this machine has the i-th signature of a lookaside that is a directory.
 func (e *evaluation) lookasideFile(i int) string {
-	s := registriesd.OnThisMachine(e.policy.host,
+	s := e.policy.host.URL(
 		fmt.Sprintf("%s@%s/signature-%d", e.v.Lookaside.URL, strings.Replace(e.v.Digest, ":", "=", 1), i+1))
 	if u, err := url.Parse(s); err == nil {
 		return u.Path

@@ -9,11 +9,10 @@ import (
 	"strings"
 	"time"
 
-	"go.yaml.in/yaml/v3"
-
 	"github.com/nodetrust/nodetrust/internal/desired"
 	"github.com/nodetrust/nodetrust/internal/policy"
 	"github.com/nodetrust/nodetrust/internal/policy/compare"
+	"github.com/nodetrust/nodetrust/internal/registriesd"
 	"github.com/nodetrust/nodetrust/internal/trust"
 )
 
@@ -115,19 +114,17 @@ func scopeConflicts(ours Config, files map[string]Owned) (out []Conflict) {
 
 // registryScopes lists the scopes of a registries.d file, none of any other file.
 func registryScopes(f File) ([]string, error) {
-	if path.Dir(f.Path) != trust.RegistriesDir || !strings.HasSuffix(f.Path, ".yaml") {
+	if !registriesd.Is(f.Path, trust.RegistriesDir) {
 		return nil, nil
 	}
 	if f.Err != nil {
 		return nil, f.Err
 	}
-	var content struct {
-		Docker map[string]any `yaml:"docker"`
-	}
-	if err := yaml.Unmarshal(f.Data, &content); err != nil {
+	c, err := registriesd.Parse(registriesd.File{Path: f.Path, Data: f.Data})
+	if err != nil {
 		return nil, fmt.Errorf("parsing: %w", err)
 	}
-	return slices.Sorted(maps.Keys(content.Docker)), nil
+	return c.Scopes(), nil
 }
 
 // Namespaces are those whose pods CRI-O pulls for by a policy of their own, so that the pool's policy.json does not

@@ -2,16 +2,17 @@ package mco
 
 import (
 	"bytes"
+	"cmp"
+	"errors"
 	"fmt"
 	"maps"
-	"path"
 	"reflect"
 	"slices"
 	"strings"
 
-	"go.yaml.in/yaml/v3"
-
+	"github.com/nodetrust/nodetrust/internal/registriesd"
 	"github.com/nodetrust/nodetrust/internal/trust"
+	"go.yaml.in/yaml/v3"
 )
 
 // Taken is a file of another MachineConfig whose content was merged into ours.
@@ -26,35 +27,6 @@ func taken(o Owned) Taken {
 	return Taken{o.Path, o.Owner.Name, trust.ContentDigest(o.Data)}
 }
 
-// lookup is the content of a registries.d file: Docker by scope, all else as it is written.
-type lookup struct {
-	Docker map[string]section `yaml:"docker,omitempty"`
-	Rest   map[string]any     `yaml:",inline"`
-}
-
-// section says where signatures of a scope are looked up. Fields that no reader knows are kept.
-type section map[string]any
-
-// url is where readers take signatures from.
-func (s section) url() string {
-	for _, key := range []string{"lookaside", "sigstore"} {
-		if u, _ := s[key].(string); u != "" {
-			return u
-		}
-	}
-	return ""
-}
-
-const attachments = "use-sigstore-attachments"
-
-func parseLookup(data []byte) (lookup, error) {
-	var l lookup
-	if err := yaml.Unmarshal(data, &l); err != nil {
-		return l, fmt.Errorf("parsing: %w", err)
-	}
-	return l, nil
-}
-
 // MergeRegistries merges the registries.d files of ours with those of the pool: a scope that both have comes to stand
 // in our file alone, with what both say of it, and the other file is ours too, without that scope. So no scope is in
 // two files, and nothing that the pool looks up is lost. Files without a scope of ours stay what they are.
@@ -66,9 +38,9 @@ func (t Target) MergeRegistries(ours trust.FileSet, own ...string) (trust.FileSe
 	if err != nil {
 		return nil, nil, err
 	}
-	m := registriesMerge{of: map[string]string{}, content: map[string]lookup{}}
+	m := registriesMerge{of: map[string]string{}, content: map[string]registriesd.Config{}}
 	for _, f := range ours.Sorted() {
-		if !isRegistries(f.Path) {
+		if !registriesd.Is(f.Path, trust.RegistriesDir) {
 			continue
 		}
 		if err := m.add(f.Path, f.Data); err != nil {
@@ -76,7 +48,7 @@ func (t Target) MergeRegistries(ours trust.FileSet, own ...string) (trust.FileSe
 		}
 	}
 	for _, p := range slices.Sorted(maps.Keys(pool)) {
-		if !isRegistries(p) {
+		if !registriesd.Is(p, trust.RegistriesDir) {
 			continue
 		}
 		if f, same := ours.Get(p); same && bytes.Equal(f.Data, pool[p].Data) {
@@ -105,25 +77,21 @@ func (t Target) MergeRegistries(ours trust.FileSet, own ...string) (trust.FileSe
 	return out.Sorted(), m.taken, nil
 }
 
-func isRegistries(p string) bool {
-	return path.Dir(p) == trust.RegistriesDir && strings.HasSuffix(p, ".yaml")
-}
-
 // registriesMerge is the result as far as it is made.
 type registriesMerge struct {
-	of      map[string]string // by scope: the file of ours that has it
-	content map[string]lookup // by path
-	changed []string          // paths that are not as they were rendered
+	of      map[string]string             // by scope: the file of ours that has it
+	content map[string]registriesd.Config // by path
+	changed []string                      // paths that are not as they were rendered
 	taken   []Taken
 }
 
 func (m *registriesMerge) add(p string, data []byte) error {
-	l, err := parseLookup(data)
+	c, err := registriesd.Parse(registriesd.File{Path: p, Data: data})
 	if err != nil {
-		return fmt.Errorf("%s: %w", p, err)
+		return fmt.Errorf("%s: parsing: %w", p, err)
 	}
-	m.content[p] = l
-	for s := range l.Docker {
+	m.content[p] = c
+	for s := range c.Docker {
 		m.of[s] = p
 	}
 	return nil
@@ -134,9 +102,9 @@ func (m *registriesMerge) join(o Owned) error {
 	if o.Err != nil {
 		return o.Err
 	}
-	theirs, err := parseLookup(o.Data)
+	theirs, err := registriesd.Parse(registriesd.File{Path: o.Path, Data: o.Data})
 	if err != nil {
-		return err
+		return fmt.Errorf("parsing: %w", err)
 	}
 	mine, same := m.content[o.Path]
 	shared := false
@@ -162,17 +130,23 @@ func (m *registriesMerge) join(o Owned) error {
 	}
 	m.taken = append(m.taken, taken(o))
 	m.change(o.Path)
-	for k, v := range mine.Rest {
-		if theirs.Rest == nil {
-			theirs.Rest = map[string]any{}
-		}
-		if _, ok := theirs.Rest[k]; ok {
+	for k, v := range mine.Unknown {
+		if _, ok := theirs.Unknown[k]; ok {
 			return fmt.Errorf("both have %s", k)
 		}
-		theirs.Rest[k] = v
+		if theirs.Unknown == nil {
+			theirs.Unknown = map[string]yaml.Node{}
+		}
+		theirs.Unknown[k] = v
+	}
+	if theirs.Default != nil && mine.Default != nil {
+		return fmt.Errorf("both have %s", registriesd.DefaultSection)
+	}
+	if theirs.Default == nil {
+		theirs.Default = mine.Default
 	}
 	if theirs.Docker == nil {
-		theirs.Docker = map[string]section{}
+		theirs.Docker = map[string]registriesd.Entry{}
 	}
 	maps.Copy(theirs.Docker, mine.Docker)
 	m.content[o.Path] = theirs
@@ -180,14 +154,13 @@ func (m *registriesMerge) join(o Owned) error {
 }
 
 // overruled: a scope of ours below one of theirs that switches attachments off would take their signatures away.
-func (m *registriesMerge) overruled(scope string, theirs section) error {
-	if on, _ := theirs[attachments].(bool); !on {
+func (m *registriesMerge) overruled(scope string, theirs registriesd.Entry) error {
+	if !theirs.HasAttachments() {
 		return nil
 	}
 	for _, s := range slices.Sorted(maps.Keys(m.of)) {
-		v, ok := m.content[m.of[s]].Docker[s][attachments].(bool)
-		if ok && !v && below(s, scope) {
-			return fmt.Errorf("%s is true for %s, and false for %s in ours: sigstore signatures that are asked for would not be found", attachments, scope, s)
+		if e := m.content[m.of[s]].Docker[s]; e.Attachments != nil && !*e.Attachments && below(s, scope) {
+			return fmt.Errorf("use-sigstore-attachments is true for %s, and false for %s in ours: sigstore signatures that are asked for would not be found", scope, s)
 		}
 	}
 	return nil
@@ -210,35 +183,55 @@ func (m *registriesMerge) change(p string) {
 	}
 }
 
-// unite is what both sections say. It is an error if they contradict each other.
-func unite(theirs, ours section) (section, error) {
-	if a, b := theirs.url(), ours.url(); a != "" && b != "" && a != b {
-		return nil, fmt.Errorf("signatures are looked up at %s, ours at %s", a, b)
+// unite is what both sections say. It is an error if they contradict each other. Keys that no reader knows are
+// kept.
+func unite(theirs, ours registriesd.Entry) (registriesd.Entry, error) {
+	if a, b := theirs.URL(), ours.URL(); a != "" && b != "" && a != b {
+		return ours, fmt.Errorf("signatures are looked up at %s, ours at %s", a, b)
 	}
-	out := maps.Clone(ours)
-	if out == nil {
-		out = section{}
-	}
-	for k, v := range theirs {
-		if was, ok := out[k]; ok && !reflect.DeepEqual(was, v) {
-			return nil, fmt.Errorf("%s is %v, ours %v", k, v, was)
+	out := ours
+	for _, f := range []struct {
+		key    string
+		theirs string
+		out    *string
+	}{
+		{"lookaside", theirs.Lookaside, &out.Lookaside},
+		{"lookaside-staging", theirs.LookasideStaging, &out.LookasideStaging},
+		{"sigstore", theirs.SigStore, &out.SigStore},
+		{"sigstore-staging", theirs.SigStoreStaging, &out.SigStoreStaging},
+	} {
+		if f.theirs != "" && *f.out != "" && f.theirs != *f.out {
+			return ours, fmt.Errorf("%s is %v, ours %v", f.key, f.theirs, *f.out)
 		}
-		out[k] = v
+		*f.out = cmp.Or(*f.out, f.theirs)
+	}
+	if a, b := theirs.Attachments, ours.Attachments; a != nil && b != nil && *a != *b {
+		return ours, fmt.Errorf("use-sigstore-attachments is %v, ours %v", *a, *b)
+	}
+	out.Attachments = cmp.Or(ours.Attachments, theirs.Attachments)
+	out.Unknown = maps.Clone(theirs.Unknown)
+	for k, v := range ours.Unknown {
+		var a, b any
+		if was, ok := theirs.Unknown[k]; ok {
+			if err := errors.Join(was.Decode(&a), v.Decode(&b)); err != nil {
+				return ours, err
+			}
+			if !reflect.DeepEqual(a, b) {
+				return ours, fmt.Errorf("%s is %v, ours %v", k, a, b)
+			}
+		}
+		if out.Unknown == nil {
+			out.Unknown = map[string]yaml.Node{}
+		}
+		out.Unknown[k] = v
 	}
 	return out, nil
 }
 
 func (m *registriesMerge) file(p string) ([]byte, error) {
-	l := m.content[p]
-	var b bytes.Buffer
-	fmt.Fprintln(&b, "# Merged by nodetrust: what the cluster has, and what the trust config adds.")
-	if len(l.Docker) == 0 && len(l.Rest) == 0 {
-		return b.Bytes(), nil
-	}
-	enc := yaml.NewEncoder(&b)
-	enc.SetIndent(2)
-	if err := enc.Encode(l); err != nil {
+	b, err := m.content[p].YAML()
+	if err != nil {
 		return nil, fmt.Errorf("writing %s: %w", p, err)
 	}
-	return b.Bytes(), enc.Close()
+	return append([]byte("# Merged by nodetrust: what the cluster has, and what the trust config adds.\n"), b...), nil
 }

@@ -6,6 +6,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"github.com/nodetrust/nodetrust/internal/registriesd"
 	"github.com/nodetrust/nodetrust/internal/trust"
 )
 
@@ -275,7 +276,7 @@ func FuzzMergeRegistries(f *testing.F) {
 	f.Add("docker: {quay.io: {use-sigstore-attachments: true, x: [1]}}",
 		"docker: {quay.io: {x: {a: b}}, '*.io': {use-sigstore-attachments: false}}")
 	f.Fuzz(func(t *testing.T, theirs, ours string) {
-		mine, err := parseLookup([]byte(ours))
+		mine, err := registriesd.Parse(registriesd.File{Data: []byte(ours)})
 		if err != nil {
 			return
 		}
@@ -287,9 +288,9 @@ func FuzzMergeRegistries(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		result := map[string]section{}
+		result := map[string]registriesd.Entry{}
 		count := func(data []byte) {
-			l, err := parseLookup(data)
+			l, err := registriesd.Parse(registriesd.File{Data: data})
 			if err != nil {
 				t.Fatalf("the result can't be read: %v", err)
 			}
@@ -301,7 +302,7 @@ func FuzzMergeRegistries(f *testing.F) {
 			}
 		}
 		for _, f := range files {
-			if isRegistries(f.Path) {
+			if registriesd.Is(f.Path, trust.RegistriesDir) {
 				count(f.Data)
 			}
 		}
@@ -309,18 +310,32 @@ func FuzzMergeRegistries(f *testing.F) {
 		if _, taken := files.Get(sigstoreFile); ok && !taken {
 			count(base.Data)
 		}
-		before, err := parseLookup([]byte(theirs))
+		before, err := registriesd.Parse(registriesd.File{Data: []byte(theirs)})
 		if err != nil {
 			t.Fatal("merged with what can't be read")
 		}
-		for _, was := range []map[string]section{before.Docker, mine.Docker} {
+		for _, was := range []map[string]registriesd.Entry{before.Docker, mine.Docker} {
 			for s, v := range was {
-				for k := range v {
-					if _, ok := result[s][k]; !ok {
+				for k := range said(t, v) {
+					if _, ok := said(t, result[s])[k]; !ok {
 						t.Fatalf("%s of %s is lost", k, s)
 					}
 				}
 			}
 		}
 	})
+}
+
+// said is what a section says, by key. An empty URL says nothing.
+func said(t *testing.T, e registriesd.Entry) (out map[string]any) {
+	t.Helper()
+	b, err := registriesd.Config{Docker: map[string]registriesd.Entry{"": e}}.YAML()
+	if err != nil {
+		t.Skip("an unknown key has no value")
+	}
+	var c struct{ Docker map[string]map[string]any }
+	if err := yaml.Unmarshal(b, &c); err != nil {
+		t.Fatal(err)
+	}
+	return c.Docker[""]
 }

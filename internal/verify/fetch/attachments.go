@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/nodetrust/nodetrust/internal/verify/library"
 	"github.com/opencontainers/go-digest"
 	"go.podman.io/image/v5/directory"
 	"go.podman.io/image/v5/image"
@@ -77,7 +78,7 @@ func (s *Source) attachments(ctx context.Context, d digest.Digest) ([]Attachment
 	if known, ok := s.attached[d]; ok {
 		return known, nil
 	}
-	if _, _, on := s.image.Registries.Lookup(s.physical); !on {
+	if _, _, on := s.image.Registries.Lookup(library.Scopes(s.physical)); !on {
 		return nil, nil
 	}
 	var out []Attachment
@@ -137,7 +138,7 @@ func (s *Source) CountSimple(ctx context.Context, d digest.Digest) (int, error) 
 // CountAttached is how many sigstore signatures a manifest has, as far as runtimes would look for any. They aren't
 // read.
 func (s *Source) CountAttached(ctx context.Context, d digest.Digest) (int, error) {
-	if _, _, on := s.image.Registries.Lookup(s.physical); !on {
+	if _, _, on := s.image.Registries.Lookup(library.Scopes(s.physical)); !on {
 		return 0, nil
 	}
 	blob, _, err := s.readManifest(as(ctx, AttachedList), strings.Replace(d.String(), ":", "-", 1)+".sig")

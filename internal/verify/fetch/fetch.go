@@ -22,8 +22,9 @@ import (
 	"go.podman.io/image/v5/types"
 
 	"github.com/nodetrust/nodetrust/internal/hostfs"
+	"github.com/nodetrust/nodetrust/internal/registriesd"
 	"github.com/nodetrust/nodetrust/internal/verify/hostlimit"
-	"github.com/nodetrust/nodetrust/internal/verify/registriesd"
+	"github.com/nodetrust/nodetrust/internal/verify/library"
 )
 
 // irregularError says that an image can't be read in the simple way that a fetcher knows. It decides nothing: the
@@ -143,7 +144,7 @@ func (f *Fetcher) openAt(ctx context.Context, im Image, s sysregistriesv2.PullSo
 	if err != nil || found != nil && found.Blocked {
 		return nil, irregular("registries.conf blocks the mirror")
 	}
-	base, _, _ := im.Registries.Lookup(physical)
+	base, _, _ := im.Registries.Lookup(library.Scopes(physical))
 	if _, err := url.Parse(base); err != nil {
 		return nil, irregular("lookaside: %w", err)
 	}

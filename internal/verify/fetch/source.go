@@ -21,7 +21,7 @@ import (
 
 	"github.com/nodetrust/nodetrust/internal/hostfs"
 	"github.com/nodetrust/nodetrust/internal/openpgp"
-	"github.com/nodetrust/nodetrust/internal/verify/registriesd"
+	"github.com/nodetrust/nodetrust/internal/verify/library"
 )
 
 // Source is an image as a fetcher reads it, for one evaluation. Close it after use.
@@ -215,7 +215,7 @@ func (s *Source) signatures(ctx context.Context, instance *digest.Digest) ([][]b
 // simple returns the signatures at the lookaside. It is asked with the TLS settings of the registry that the image is
 // from, so only an image of a registry with the same settings may have the answer.
 func (s *Source) simple(ctx context.Context, d digest.Digest) ([][]byte, error) {
-	at, _ := s.image.Registries.Lookaside(s.physical)
+	at, _ := library.Lookaside(s.image.Registries, s.physical)
 	return s.fetcher.lists.Do(ctx, s.registry.identity+" "+at+"@"+d.String(),
 		func() ([][]byte, error) { return s.lookaside(ctx, at, d) })
 }
@@ -234,7 +234,7 @@ func (s *Source) digest(instance *digest.Digest) (digest.Digest, error) {
 
 // lookaside reads all signatures of a manifest, to the one that isn't there.
 func (s *Source) lookaside(ctx context.Context, at string, d digest.Digest) ([][]byte, error) {
-	base, err := url.Parse(registriesd.OnThisMachine(s.image.Host, at))
+	base, err := url.Parse(s.image.Host.URL(at))
 	if err != nil {
 		return nil, irregular("lookaside: %w", err)
 	}

@@ -1,10 +1,12 @@
-package registriesd
+package library
 
 import (
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/nodetrust/nodetrust/internal/hostfs"
 )
 
 func check(t *testing.T, err error) {
@@ -14,7 +16,15 @@ func check(t *testing.T, err error) {
 	}
 }
 
-func TestLoadDirs(t *testing.T) {
+func loadDirs(dirs ...string) error {
+	files, err := hostfs.ThisMachine.RegistriesD(dirs)
+	if err != nil {
+		return err
+	}
+	return Load(files)
+}
+
+func TestLoad(t *testing.T) {
 	dir := t.TempDir()
 	write := func(name, content string) {
 		t.Helper()
@@ -25,34 +35,23 @@ func TestLoadDirs(t *testing.T) {
 	a, b := filepath.Join(dir, "a"), filepath.Join(dir, "b")
 	write("a/one.yaml", "docker: {h/x: {lookaside: https://one}}\n")
 	write("b/two.yaml", "docker: {h/x: {lookaside: https://two}}\n")
-	if err := LoadDirs(a); err != nil {
+	if err := loadDirs(a); err != nil {
 		t.Error(err)
 	}
-	if err := LoadDirs(a, filepath.Join(dir, "none")); err != nil {
+	if err := loadDirs(a, filepath.Join(dir, "none")); err != nil {
 		t.Error(err)
 	}
 	want := `"docker" namespace "h/x" defined both in "` + a + `/one.yaml" and "` + b + `/two.yaml"`
-	if err := LoadDirs(a, b); err == nil || !strings.Contains(err.Error(), want) {
+	if err := loadDirs(a, b); err == nil || !strings.Contains(err.Error(), want) {
 		t.Errorf("got %v, want %s", err, want)
 	}
 	// A file hides the one of the same name in a later directory.
 	write("a/two.yaml", "default-docker: {lookaside: https://default}\n")
-	if err := LoadDirs(a, b); err != nil {
+	if err := loadDirs(a, b); err != nil {
 		t.Error(err)
 	}
 	write("b/broken.yaml", "docker: [\n")
-	if err := LoadDirs(a, b); err == nil || !strings.Contains(err.Error(), b+"/broken.yaml") {
+	if err := loadDirs(a, b); err == nil || !strings.Contains(err.Error(), b+"/broken.yaml") {
 		t.Errorf("got %v, want the name of the broken file", err)
-	}
-}
-
-func TestWithoutPassword(t *testing.T) {
-	for _, fine := range []string{
-		"https://sigs.example/a@b", "https://user@sigs.example/x", "file:///a:b@c",
-		"https://sigs.example:1/x",
-	} {
-		if got := WithoutPassword(fine); got != fine {
-			t.Errorf("%s is shown as %s", fine, got)
-		}
 	}
 }
