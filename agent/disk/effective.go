@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/nodetrust/nodetrust/internal/hostfs"
 	"github.com/nodetrust/nodetrust/internal/judge"
 	"github.com/nodetrust/nodetrust/internal/policy"
 	"github.com/nodetrust/nodetrust/internal/registriesd"
@@ -151,7 +152,7 @@ func list(root *os.Root, dir string) ([]string, error) {
 
 // homes returns root's home directories, of which at most eight are looked into.
 func homes(root *os.Root) []string {
-	out := trust.RootHomes(string(readFollowing(root, "/etc/passwd").data))
+	out := hostfs.Homes(string(readFollowing(root, "/etc/passwd").data))
 	return out[:min(len(out), 8)]
 }
 

@@ -31,13 +31,14 @@ type view struct {
 // views groups the readers. A reader's own policy counts, so hosts that are the same for all have one view.
 func (r *runner) views() []*view {
 	var out []*view
+	home := hostfs.Root(r.Root).Homes()[0]
 	for i, reader := range r.readers {
 		j := slices.IndexFunc(out, func(v *view) bool {
 			return v.places.Since == reader.Places().Since && v.skipsDangling == reader.SkipsDangling()
 		})
 		if j < 0 {
 			j = len(out)
-			out = append(out, &view{places: reader.Places(), skipsDangling: reader.SkipsDangling()})
+			out = append(out, &view{places: reader.Places().Of(home), skipsDangling: reader.SkipsDangling()})
 		}
 		out[j].readers = append(out[j].readers, r.Readers[i])
 	}
@@ -160,6 +161,17 @@ func (r *runner) hostPolicy() (file, error) {
 			})
 		}
 	}
+	for _, home := range hostfs.Root(r.Root).Homes()[1:] {
+		p := path.Join(home, ".config/containers/policy.json")
+		if _, err := hostfs.Root(r.Root).ReadFile(p, MaxPolicy); errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		r.add(Finding{
+			Severity: Error, Code: "masked-policy", File: p,
+			Message: "is read instead of " + trust.PolicyPath + " by every process of root that is started with HOME=" + home,
+			Hint:    "remove it",
+		})
+	}
 	if len(found) == 0 {
 		err := fmt.Errorf("no policy.json found at any of %s", strings.Join(paths, ", "))
 		r.add(Finding{
@@ -204,13 +216,13 @@ func (r *runner) hostRegistries() (*registries, error) {
 			}
 			failed = errors.Join(failed, err)
 		}
-		if dir == userDir {
+		if path.Base(path.Dir(path.Dir(dir))) == ".config" {
 			does := "is read before /etc/containers/registries.d: readers before containers-image 5.40, CRI-O up to 1.35 among them, read nothing else"
 			if !r.view.places.Merges {
 				does = "is read instead of /etc/containers/registries.d"
 			}
 			r.add(Finding{
-				Severity: Warning, Code: "masked-registries-d", File: userDir,
+				Severity: Warning, Code: "masked-registries-d", File: dir,
 				Message: fmt.Sprintf("%s (%d files)", does, len(files)), Hint: "remove it",
 			})
 		}

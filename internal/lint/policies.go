@@ -19,7 +19,7 @@ const (
 	OfSystem    = "system"     // what others take where root has a policy of its own
 	OfCRIO      = "CRI-O"      // what CRI-O takes instead
 	OfNamespace = "namespace " // what CRI-O takes for the pods of one namespace
-	OfHome      = "home "      // what root's processes take whose home is another than /root
+	OfHome      = "home "      // what root's processes take that are started with another $HOME than root's
 )
 
 // maxHomes bounds the homes of root that are looked into.
@@ -73,7 +73,9 @@ func NamesPolicies(p string) bool {
 
 func policiesIn(files fileTree) (*HostPolicies, error) {
 	out := &HostPolicies{}
-	for _, p := range trust.SearchPaths()[len(trust.SearchPaths())-1].Policy {
+	homes := out.homes(files)
+	newest := trust.SearchPaths()[len(trust.SearchPaths())-1]
+	for _, p := range newest.Of(homes[0]).Policy {
 		data, err := files.ReadFile(p, MaxPolicy)
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
@@ -94,28 +96,28 @@ func policiesIn(files fileTree) (*HostPolicies, error) {
 	if len(out.Policies) == 0 {
 		return nil, &fs.PathError{Op: "read", Path: trust.PolicyPath, Err: fs.ErrNotExist}
 	}
-	out.homes(files)
+	for _, home := range homes[1:] {
+		p := path.Join(home, ".config/containers/policy.json")
+		if _, err := files.ReadFile(p, MaxPolicy); !errors.Is(err, fs.ErrNotExist) {
+			out.add(files, OfHome+home, p)
+		}
+	}
 	out.crio(files)
 	return out, nil
 }
 
-// homes adds the policies in other homes of root's processes than /root.
-func (h *HostPolicies) homes(files fileTree) {
+// homes are those that root's processes may have.
+func (h *HostPolicies) homes(files fileTree) []string {
 	passwd, err := files.ReadFile("/etc/passwd", MaxPolicy)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		h.LeftOut = append(h.LeftOut, err.Error())
 	}
-	homes := trust.RootHomes(string(passwd))
+	homes := hostfs.Homes(string(passwd))
 	if len(homes) > maxHomes {
 		h.LeftOut = append(h.LeftOut, fmt.Sprintf("/etc/passwd names more than %d homes of root", maxHomes))
 		homes = homes[:maxHomes]
 	}
-	for _, home := range homes[1:] {
-		p := path.Join(home, ".config/containers/policy.json")
-		if _, err := files.ReadFile(p, MaxPolicy); !errors.Is(err, fs.ErrNotExist) {
-			h.add(files, OfHome+home, p)
-		}
-	}
+	return homes
 }
 
 // crio adds what the configuration of CRI-O names.

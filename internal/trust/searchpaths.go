@@ -2,7 +2,6 @@ package trust
 
 import (
 	"path"
-	"slices"
 	"strings"
 )
 
@@ -78,18 +77,17 @@ func (r Reader) LookasideKey() string {
 	return "sigstore"
 }
 
-// RootHomes returns the home directories of root's processes, by the content of /etc/passwd: /root, and others that
-// it names for root or uid 0, each once, in order. Which of them a process has is known to whoever starts it.
-func RootHomes(passwd string) []string {
-	out := []string{"/root"}
-	for line := range strings.SplitSeq(passwd, "\n") {
-		f := strings.Split(line, ":")
-		if len(f) < 6 || (f[0] != "root" && f[2] != "0") || !path.IsAbs(f[5]) {
-			continue
+// Of returns the places of a process whose home is another than /root.
+func (p Places) Of(home string) Places {
+	move := func(paths []string) (out []string) {
+		for _, q := range paths {
+			if rest, ok := strings.CutPrefix(q, "/root/"); ok {
+				q = path.Join(home, rest)
+			}
+			out = append(out, q)
 		}
-		if h := path.Clean(f[5]); h != "/" && !slices.Contains(out, h) {
-			out = append(out, h)
-		}
+		return out
 	}
-	return out
+	p.Policy, p.Registries = move(p.Policy), move(p.Registries)
+	return p
 }

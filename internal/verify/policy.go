@@ -30,10 +30,10 @@ import (
 // Where a root process of a host finds its configuration, as paths of that host.
 const (
 	etcPolicy       = "/etc/containers/policy.json"
-	userPolicy      = "/root/.config/containers/policy.json"
+	homePolicy      = ".config/containers/policy.json" // below root's home, as homeRegistriesD
 	vendorPolicy    = "/usr/share/containers/policy.json"
 	etcRegistriesD  = "/etc/containers/registries.d"
-	userRegistriesD = "/root/.config/containers/registries.d"
+	homeRegistriesD = ".config/containers/registries.d"
 	registriesConf  = "/etc/containers/registries.conf"
 	registriesConfD = "/etc/containers/registries.conf.d"
 )
@@ -99,6 +99,7 @@ type Policy struct {
 
 	settings   Settings
 	host       hostfs.Root
+	home       string // root's on the host
 	library    *signature.Policy
 	doc        *policy.Document[policy.Requirement]
 	registries registriesd.Config
@@ -136,6 +137,9 @@ func Host(s Settings) (*Policy, error) {
 	host := hostfs.Root(s.Root)
 	p := &Policy{settings: s, host: host}
 	var data []byte
+	homes := host.Homes()
+	p.home = homes[0]
+	userPolicy := filepath.Join(p.home, homePolicy)
 	for _, path := range []string{userPolicy, etcPolicy, vendorPolicy} {
 		b, err := host.ReadFile(path, maxConfigFile)
 		switch {
@@ -156,6 +160,12 @@ func Host(s Settings) (*Policy, error) {
 			fmt.Errorf("no policy.json found at any of %s, %s, %s", userPolicy, etcPolicy, vendorPolicy),
 		}
 	}
+	for _, home := range homes[1:] {
+		path := filepath.Join(home, homePolicy)
+		if _, err := host.ReadFile(path, maxConfigFile); !errors.Is(err, fs.ErrNotExist) {
+			p.Notes = append(p.Notes, fmt.Sprintf("a process that is started with HOME=%s reads %s instead", home, path))
+		}
+	}
 	files, err := p.hostRegistriesD()
 	if err != nil {
 		return nil, err
@@ -166,6 +176,10 @@ func Host(s Settings) (*Policy, error) {
 
 // hostRegistriesD reads the host's effective registries.d files.
 func (p *Policy) hostRegistriesD() ([]registriesd.File, error) {
+	if p.home == "" {
+		p.home = p.host.Homes()[0]
+	}
+	userRegistriesD := filepath.Join(p.home, homeRegistriesD)
 	dirs := []string{
 		"/etc/containers/registries.rootful.d", etcRegistriesD,
 		"/usr/share/containers/registries.rootful.d", "/usr/share/containers/registries.d",
@@ -202,6 +216,7 @@ func (p *Policy) noteRegistriesD(files []registriesd.File) {
 			}
 		}
 	}
+	userRegistriesD := filepath.Join(p.home, homeRegistriesD)
 	const older, newer = "runtimes with an image library before 5.40 (CRI-O up to 1.35, podman up to 5)",
 		"those from 5.40 on (podman 6)"
 	if p.registriesDirs[0] == userRegistriesD {

@@ -120,6 +120,12 @@ func TestHost(t *testing.T) {
 	}
 }
 
+// Where root's home is /root.
+const (
+	userPolicy      = "/root/" + homePolicy
+	userRegistriesD = "/root/" + homeRegistriesD
+)
+
 // TestLookup compares our lookup of the scope with the library's verdicts: every section but one rejects, and the
 // library accepts exactly when that one is the section we found.
 func TestLookup(t *testing.T) {
