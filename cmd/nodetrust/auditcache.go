@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/nodetrust/nodetrust/internal/audit/cache"
+	"github.com/nodetrust/nodetrust/internal/cli"
 	"github.com/nodetrust/nodetrust/internal/verdict"
 	"github.com/nodetrust/nodetrust/internal/verify"
 )
@@ -35,9 +36,9 @@ func (f *cacheFlags) add(cmd *cobra.Command) {
 func (f *cacheFlags) check() error {
 	switch {
 	case f.off && f.dir != "":
-		return usagef("--no-cache and --cache-dir contradict each other")
+		return cli.Usagef("--no-cache and --cache-dir contradict each other")
 	case f.age <= 0 || f.age > cache.MaxAge:
-		return usagef("--cache-age %s: must be above 0 and at most 24h", f.age)
+		return cli.Usagef("--cache-age %s: must be above 0 and at most 24h", f.age)
 	}
 	if f.off || f.dir != "" {
 		return nil
@@ -63,7 +64,7 @@ func (f *cacheFlags) open(s *verify.Session, p *verify.Policy, o verify.Options,
 			return &keptVerdicts{c, s}
 		}
 	}
-	say(notes, "warning", fmt.Errorf("judging without the cache of verdicts: %w", err))
+	cli.Say(notes, cli.Warning, "%v", fmt.Errorf("judging without the cache of verdicts: %w", err))
 	return nil
 }
 

@@ -6,6 +6,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/nodetrust/nodetrust/internal/audit"
+	"github.com/nodetrust/nodetrust/internal/cli"
 	"github.com/nodetrust/nodetrust/internal/outside"
 	"github.com/nodetrust/nodetrust/internal/release"
 	"github.com/nodetrust/nodetrust/internal/verdict"
@@ -32,9 +33,9 @@ func (f *auditReleases) add(cmd *cobra.Command) {
 func (f *auditReleases) check() error {
 	switch {
 	case len(f.names) > 0 && len(f.release.keys) == 0:
-		return usagef("--release needs --release-key")
+		return cli.Usagef("--release needs --release-key")
 	case len(f.names) == 0 && (len(f.release.keys) > 0 || len(f.release.stores) > 0 || len(f.release.signaturesFrom) > 0):
-		return usagef("--release-key, --store and --signatures-from go with --release")
+		return cli.Usagef("--release-key, --store and --signatures-from go with --release")
 	}
 	return nil
 }
@@ -61,7 +62,7 @@ func (f *auditReleases) verify(cmd *cobra.Command, o *auditOptions) (vouched fun
 	}
 	p, err := verify.AcceptAll(verify.Settings{RegistriesConf: o.policy.registriesConf, HostRegistries: true})
 	if err != nil {
-		return nil, nil, usageErr(err)
+		return nil, nil, cli.Usage(err)
 	}
 	defer p.Close()
 	if err := p.Enclose(); err != nil {
@@ -73,10 +74,10 @@ func (f *auditReleases) verify(cmd *cobra.Command, o *auditOptions) (vouched fun
 	for _, name := range f.names {
 		r, err := release.Verify(cmd.Context(), name, release.Options{Keys: keys, Sources: stores, Policy: p, Image: image})
 		if err != nil {
-			return nil, nil, usageErr(fmt.Errorf("--release %s: %w", name, err))
+			return nil, nil, cli.Usage(fmt.Errorf("--release %s: %w", name, err))
 		}
 		if r.Answer != verdict.Accept {
-			fmt.Fprintf(cmd.ErrOrStderr(), "nodetrust: warning: release %s vouches for nothing: %s (%s): %s\n",
+			cli.Say(cmd.ErrOrStderr(), cli.Warning, "release %s vouches for nothing: %s (%s): %s",
 				outside.Name(r.Release), r.Answer, r.Reason, outside.Text(r.Message))
 		}
 		results = append(results, r)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/nodetrust/nodetrust/internal/audit"
 	listing "github.com/nodetrust/nodetrust/internal/audit/sources"
+	"github.com/nodetrust/nodetrust/internal/cli"
 	"github.com/nodetrust/nodetrust/internal/cluster"
 	"github.com/nodetrust/nodetrust/internal/cri"
 	"github.com/nodetrust/nodetrust/internal/outside"
@@ -109,11 +110,11 @@ func (f *sourceFlags) collect(cmd *cobra.Command, root string) (*audit.Inventory
 	inventory, err := audit.Collect(cmd.Context(), verify.Canonical, list...)
 	switch {
 	case err != nil && f.onlyFiles() && cmd.Context().Err() == nil:
-		return nil, usageErr(err)
+		return nil, cli.Usage(err)
 	case err != nil && inventory.Len() == 0:
 		return nil, sourceErr(err)
 	case inventory.Len() == 0 && f.onlyFiles():
-		return nil, usagef("--images-from %s: holds no image", strings.Join(f.from, ", "))
+		return nil, cli.Usagef("--images-from %s: holds no image", strings.Join(f.from, ", "))
 	}
 	warn(cmd, err)
 	return inventory, nil
@@ -144,12 +145,12 @@ func (f *sourceFlags) open(cmd *cobra.Command, root string) (list []audit.Named,
 		}
 		if err != nil {
 			closeAll()
-			err = usageErr(fmt.Errorf("--images-from %s: %w", from, err))
+			err = cli.Usage(fmt.Errorf("--images-from %s: %w", from, err))
 			switch {
 			case from == listing.Cluster:
-				err = withHint(err, kubeconfigHint)
+				err = cli.WithHint(err, kubeconfigHint)
 			case isFile(from):
-				err = withHint(err, "what is none of cluster, cri, static-pods, podman and catalog:DIR is a file of references; - is stdin")
+				err = cli.WithHint(err, "what is none of cluster, cri, static-pods, podman and catalog:DIR is a file of references; - is stdin")
 			}
 			return nil, nil, err
 		}
@@ -184,7 +185,7 @@ func (f *sourceFlags) collectDefault(cmd *cobra.Command, root string) (*audit.In
 	ctx, notes := cmd.Context(), cmd.ErrOrStderr()
 	configured, inventory, err := f.collectOne(ctx, listing.Cluster, root)
 	if err == nil || inventory.Len() > 0 {
-		fmt.Fprintln(notes, "nodetrust: note: images of the cluster; others with --images-from")
+		cli.Say(notes, cli.Note, "images of the cluster; others with --images-from")
 		warn(cmd, err)
 		return inventory, nil
 	}
@@ -192,7 +193,7 @@ func (f *sourceFlags) collectDefault(cmd *cobra.Command, root string) (*audit.In
 		return nil, sourceErr(err)
 	}
 	unanswered := err
-	fmt.Fprintf(notes, "nodetrust: note: no cluster: %s\n", outside.Text(err.Error()))
+	cli.Say(notes, cli.Note, "no cluster: %s", outside.Text(err.Error()))
 	source := ""
 	if _, err := os.Stat(cri.SocketPath(f.criSocket)); err == nil {
 		source = listing.CRI
@@ -200,10 +201,10 @@ func (f *sourceFlags) collectDefault(cmd *cobra.Command, root string) (*audit.In
 		source = listing.Podman
 	}
 	if source == "" {
-		return nil, withHint(usagef("no cluster, no %s and no podman here: nothing says which images are in use",
+		return nil, cli.WithHint(cli.Usagef("no cluster, no %s and no podman here: nothing says which images are in use",
 			cri.SocketPath(f.criSocket)), "name them with --images-from")
 	}
-	fmt.Fprintf(notes, "nodetrust: note: images of %s on this host; others with --images-from\n", source)
+	cli.Say(notes, cli.Note, "images of %s on this host; others with --images-from", source)
 	_, inventory, err = f.collectOne(ctx, source, root)
 	if err != nil && inventory.Len() == 0 {
 		return nil, err
@@ -228,16 +229,16 @@ func (f *sourceFlags) collectOne(ctx context.Context, name, root string) (opened
 // warn tells of sources that failed beside others.
 func warn(cmd *cobra.Command, err error) {
 	if err != nil {
-		say(cmd.ErrOrStderr(), "warning", err)
+		cli.Say(cmd.ErrOrStderr(), cli.Warning, "%v", err)
 	}
 }
 
 func sourceErr(err error) error {
 	if cluster.IsForbidden(err) {
-		return withHint(err, "listing pods of all namespaces and nodes takes the right to: name another user with --kubeconfig or --context")
+		return cli.WithHint(err, "listing pods of all namespaces and nodes takes the right to: name another user with --kubeconfig or --context")
 	}
 	if errors.Is(err, context.Canceled) {
-		return &exitError{code: exitUnknown, err: errors.New("interrupted before any image was listed")}
+		return &cli.ExitError{Code: cli.ExitUnknown, Err: errors.New("interrupted before any image was listed")}
 	}
 	return err
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/nodetrust/nodetrust/internal/audit"
+	"github.com/nodetrust/nodetrust/internal/cli"
 )
 
 // TestAuditProgress: how far, how fast, and how long still, which what came from the cache says nothing of.
@@ -49,34 +50,37 @@ func TestAuditProgress(t *testing.T) {
 // TestBar: progress is shown on a terminal, within its width, and taken away at the end; elsewhere there is none.
 func TestBar(t *testing.T) {
 	program, screen := terminal(t)
-	images := newAuditBar(program)
-	images.next = time.Time{}
-	images.show(audit.Progress{Done: 1000, Total: 2000, Refuse: 1000, Unknown: 1000})
-	images.clear()
+	synctest.Test(t, func(*testing.T) { // no time goes by but what is slept
+		images := cli.NewBar(program)
+		time.Sleep(time.Second)
+		showProgress(images, audit.Progress{Done: 1000, Total: 2000, Refuse: 1000, Unknown: 1000})
+		images.Clear()
+	})
 	got := until(t, screen, "\r\x1b[K")
 	if line, rest, _ := strings.Cut(strings.TrimPrefix(got, "\r"), "\x1b[K"); !strings.HasPrefix(line,
 		"[############            ] 1000 of 2000 images, ") || len([]rune(line)) > 79 || rest != "\r\x1b[K" {
 		t.Errorf("audit: %q", got)
 	}
-	synctest.Test(t, func(*testing.T) { // no time goes by but what is slept
-		files := newBar(program)
-		files.show("oc.tar.gz", 1<<20, 4<<20) // not yet: what is done at once needs none
+	synctest.Test(t, func(*testing.T) {
+		files := cli.NewBar(program)
+		showBytes(files, 1<<20, 4<<20) // not yet: what is done at once needs none
 		time.Sleep(time.Second)
-		files.show("oc.tar.gz", 3<<20, 4<<20)
-		files.show("oc.tar.gz", 4<<20, 4<<20) // not so often
-		files.clear()
+		showBytes(files, 3<<20, 4<<20)
+		showBytes(files, 4<<20, 4<<20) // not so often
+		files.Clear()
 	})
 	if got := until(t, screen, "\r\x1b[K"); got != "\r[######################        ]  75 % of 4 MiB\x1b[K\r\x1b[K" {
 		t.Errorf("files: %q", got)
 	}
 
 	var b bytes.Buffer
-	images, files := newAuditBar(&b), newBar(&b)
-	images.next, files.next = time.Time{}, time.Time{}
-	images.show(audit.Progress{Done: 1, Total: 2})
-	files.show("x", 1, 2)
-	images.clear()
-	files.clear()
+	synctest.Test(t, func(*testing.T) {
+		bar := cli.NewBar(&b)
+		time.Sleep(time.Second)
+		showProgress(bar, audit.Progress{Done: 1, Total: 2})
+		showBytes(bar, 1, 2)
+		bar.Clear()
+	})
 	if b.Len() > 0 {
 		t.Errorf("no terminal: %q", &b)
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/nodetrust/nodetrust/internal/audit"
 	"github.com/nodetrust/nodetrust/internal/audit/page"
+	"github.com/nodetrust/nodetrust/internal/cli"
 	"github.com/nodetrust/nodetrust/internal/openpgp/key"
 	"github.com/nodetrust/nodetrust/internal/outside"
 	"github.com/nodetrust/nodetrust/internal/trust"
@@ -21,7 +22,7 @@ import (
 
 type auditOptions struct {
 	source  sourceFlags
-	out     auditFormat
+	out     cli.Format
 	policy  policyFlags
 	image   imageFlags
 	cache   cacheFlags
@@ -69,7 +70,7 @@ unknown, or the audit was interrupted, and nothing refused.`,
 	}
 	fl := cmd.Flags()
 	o.source.add(cmd)
-	o.out.add(cmd)
+	o.out.Add(cmd, "html")
 	o.policy.add(cmd)
 	o.image.add(cmd)
 	o.cache.add(cmd)
@@ -83,12 +84,12 @@ unknown, or the audit was interrupted, and nothing refused.`,
 func (o *auditOptions) run(cmd *cobra.Command) error {
 	switch {
 	case o.image.as != "":
-		return usagef("--as goes with one image; an audit judges images as what they are")
+		return cli.Usagef("--as goes with one image; an audit judges images as what they are")
 	case o.perHost < 1 || o.perHost > 256:
-		return usagef("--per-host %d: must be 1 to 256", o.perHost)
+		return cli.Usagef("--per-host %d: must be 1 to 256", o.perHost)
 	}
 	if err := errors.Join(o.release.check(), o.cache.check()); err != nil {
-		return usageErr(err)
+		return cli.Usage(err)
 	}
 	// Before the policy: opening that changes the environment.
 	inventory, err := o.source.collect(cmd, o.policy.root)
@@ -99,10 +100,10 @@ func (o *auditOptions) run(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	if err := o.out.report(cmd.OutOrStdout(), r); err != nil {
+	if err := o.write(cmd.OutOrStdout(), r); err != nil {
 		return err
 	}
-	return silent(verdictExit(r.Answer()))
+	return cli.Exit(verdictExit(r.Answer()))
 }
 
 // judge opens the policy and judges all images. A policy that doesn't load is the verdict on each of them.
@@ -115,14 +116,15 @@ func (o *auditOptions) judge(cmd *cobra.Command, inventory *audit.Inventory) (r 
 	if err != nil {
 		return nil, err
 	}
-	bar := newAuditBar(cmd.ErrOrStderr())
+	bar := cli.NewBar(cmd.ErrOrStderr())
 	// The session lets twice as many images in as requests: while some are with gpg, others ask.
 	run := audit.Options{
 		PerHost: 2 * o.perHost, Total: 16 * o.perHost, CanaryKey: canary, Vouched: vouched,
-		RequireSigned: o.requireSigned, Progress: bar.show,
+		RequireSigned: o.requireSigned,
+		Progress:      func(p audit.Progress) { showProgress(bar, p) },
 	}
 	defer func() {
-		bar.clear()
+		bar.Clear()
 		if err == nil {
 			r.Summary.Policy, r.Summary.Desired, r.Summary.Mechanism = o.policyName(), desiredDigest(o.policy.files),
 				mechanism.Name
@@ -135,13 +137,13 @@ func (o *auditOptions) judge(cmd *cobra.Command, inventory *audit.Inventory) (r 
 		return audit.Run(cmd.Context(), inventory, invalidPolicy{bad}, run), nil
 	}
 	if err != nil {
-		return nil, usageErr(err)
+		return nil, cli.Usage(err)
 	}
 	defer p.Close()
 	limitMemory(max(1, inventory.Len()))
 	opts := o.image.options()
 	if err := verify.CheckOptions(opts); err != nil {
-		return nil, usageErr(err)
+		return nil, cli.Usage(err)
 	}
 	s := verify.NewSession(p, opts, verify.SessionOptions{PerHost: o.perHost})
 	defer s.Close()
@@ -149,7 +151,7 @@ func (o *auditOptions) judge(cmd *cobra.Command, inventory *audit.Inventory) (r 
 		run.Cache = kept
 		defer func() {
 			if err := kept.Close(cmd.Context().Err() == nil); err != nil {
-				say(cmd.ErrOrStderr(), "warning", fmt.Errorf("keeping verdicts: %w", err))
+				cli.Say(cmd.ErrOrStderr(), cli.Warning, "%v", fmt.Errorf("keeping verdicts: %w", err))
 			}
 		}()
 	}
@@ -172,37 +174,12 @@ func (p invalidPolicy) Image(_ context.Context, image string) (verdict.Verdict, 
 	return verify.Invalid(image, p.err), nil
 }
 
-// auditFormat is -o of audit: that of other commands, and html.
-type auditFormat struct {
-	outputFlag
-	html bool
-}
-
-func (f *auditFormat) add(cmd *cobra.Command) {
-	f.outputFlag = "text"
-	cmd.Flags().VarP(f, "output", "o", "output format: text, json, yaml or html")
-	_ = cmd.RegisterFlagCompletionFunc("output",
-		cobra.FixedCompletions([]cobra.Completion{"text", "json", "yaml", "html"}, cobra.ShellCompDirectiveNoFileComp))
-}
-
-func (f *auditFormat) Set(s string) error {
-	f.html = s == "html"
-	if f.html {
-		f.outputFlag = "html"
-		return nil
-	}
-	if f.outputFlag.Set(s) != nil {
-		return errors.New("must be text, json, yaml or html")
-	}
-	return nil
-}
-
-func (f *auditFormat) report(w io.Writer, r *audit.Report) error {
-	if f.html {
+func (o *auditOptions) write(w io.Writer, r *audit.Report) error {
+	if o.out == "html" {
 		return page.Write(w, outside.Clean(r))
 	}
-	s := newScreen(w)
-	return write(f.outputFlag, s.w, r, func(to io.Writer, r *audit.Report) error { return writeAudit(to, s, r) })
+	s := cli.NewScreen(w)
+	return cli.Write(o.out, s.W, r, func(to io.Writer, r *audit.Report) error { return writeAudit(to, s, r) })
 }
 
 // policyName is what was judged by, as the user named it.

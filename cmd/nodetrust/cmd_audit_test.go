@@ -15,6 +15,7 @@ import (
 	"testing"
 
 	"github.com/nodetrust/nodetrust/internal/audit"
+	"github.com/nodetrust/nodetrust/internal/cli"
 	"github.com/nodetrust/nodetrust/internal/fixture"
 	"github.com/nodetrust/nodetrust/internal/verdict"
 )
@@ -168,7 +169,7 @@ func TestAudit(t *testing.T) {
 		"",
 	}, "\r\n")
 	code, r, images, stderr := w.audit(list, "--platform", "linux/amd64")
-	if code != exitRefused || stderr != "" {
+	if code != cli.ExitRefused || stderr != "" {
 		t.Errorf("exit status %d, stderr %s", code, stderr)
 	}
 	for image, want := range map[string]struct {
@@ -239,18 +240,18 @@ func TestAudit_exit(t *testing.T) {
 	w := newAuditWorld(t)
 	w.push("team/app", "v1", w.corp)
 	good := w.registry.Host + "/team/app:v1\n"
-	if code, _, _, stderr := w.audit(good); code != exitOK || stderr != "" {
+	if code, _, _, stderr := w.audit(good); code != cli.ExitOK || stderr != "" {
 		t.Errorf("accepted: exit status %d: %s", code, stderr)
 	}
-	if code, _, _, _ := w.audit(good + "127.0.0.1:1/dead/app:v1"); code != exitUnknown {
+	if code, _, _, _ := w.audit(good + "127.0.0.1:1/dead/app:v1"); code != cli.ExitUnknown {
 		t.Errorf("unknown: exit status %d", code)
 	}
-	if code, _, _, _ := w.audit(good + "127.0.0.1:2/a:v1\n" + w.canary); code != exitRefused {
+	if code, _, _, _ := w.audit(good + "127.0.0.1:2/a:v1\n" + w.canary); code != cli.ExitRefused {
 		t.Errorf("refused and unknown: exit status %d", code)
 	}
 	broken := w.write("broken.json", "{")
 	w.args = []string{"audit", "--policy", broken, "--images-from", "-"}
-	if code, r, images, _ := w.audit(good); code != exitUnknown || r.Summary.Unknown != 1 ||
+	if code, r, images, _ := w.audit(good); code != cli.ExitUnknown || r.Summary.Unknown != 1 ||
 		images[strings.TrimSpace(good)].Reason != verdict.PolicyInvalid {
 		t.Errorf("a policy that doesn't load: exit status %d: %+v", code, r)
 	}
@@ -277,7 +278,7 @@ func TestAudit_once(t *testing.T) {
 			byDigest, i, host)
 	}
 	w.manifests()
-	if code, r, _, _ := w.audit(list); code != exitRefused || r.Summary.Images != 4 || r.Summary.Cached != 0 {
+	if code, r, _, _ := w.audit(list); code != cli.ExitRefused || r.Summary.Images != 4 || r.Summary.Cached != 0 {
 		t.Fatalf("exit status %d: %+v", code, r.Summary)
 	}
 	if n := w.manifests(); n > 5 {
@@ -285,7 +286,7 @@ func TestAudit_once(t *testing.T) {
 	}
 	w.lookaside.Requests()
 	code, r, images, _ := w.audit(list)
-	if code != exitRefused || r.Summary.Cached != 3 || !images[byDigest].Cached || !images[host+"/team/app:v1"].Cached ||
+	if code != cli.ExitRefused || r.Summary.Cached != 3 || !images[byDigest].Cached || !images[host+"/team/app:v1"].Cached ||
 		images[host+"/team/app:unsigned"].Cached {
 		t.Errorf("second audit: exit status %d: %+v", code, r.Summary)
 	}
@@ -296,20 +297,20 @@ func TestAudit_once(t *testing.T) {
 	// What was missing is there now: no refusal outlives its cause.
 	unsigned := images[host+"/team/app:unsigned"].Digest
 	w.sign("team/app", unsigned, host+"/team/app:unsigned", w.corp)
-	if code, _, _, _ := w.audit(list); code != exitOK {
+	if code, _, _, _ := w.audit(list); code != cli.ExitOK {
 		t.Errorf("after signing: exit status %d", code)
 	}
 	// A tag is moved to an image that nobody signed.
 	_, err = w.registry.Push("team/app", "v1", "evil")
 	w.must(err)
 	code, _, images, _ = w.audit(list + host + "/team/app:v1 digest=" + signed)
-	if m := images[host+"/team/app:v1"]; code != exitRefused || m.Answer != verdict.Refuse ||
+	if m := images[host+"/team/app:v1"]; code != cli.ExitRefused || m.Answer != verdict.Refuse ||
 		!slices.Equal(m.InUse, []string{signed}) {
 		t.Errorf("after the tag was moved: exit status %d: %+v", code, m)
 	}
 	// Another key: nothing of what was kept counts.
 	w.write("corp.asc", string(w.other.Armored))
-	if code, r, images, _ := w.audit(byDigest); code != exitRefused || r.Summary.Cached != 0 ||
+	if code, r, images, _ := w.audit(byDigest); code != cli.ExitRefused || r.Summary.Cached != 0 ||
 		images[byDigest].Reason != verdict.WrongKey {
 		t.Errorf("after another key: exit status %d: %+v", code, r)
 	}
@@ -337,7 +338,7 @@ func TestAudit_limited(t *testing.T) {
 		}
 		w.registry.Serve(rw, r)
 	})
-	if code, r, _, _ := w.audit(w.registry.Host + "/team/app:v1"); code != exitOK || refused != 1 {
+	if code, r, _, _ := w.audit(w.registry.Host + "/team/app:v1"); code != cli.ExitOK || refused != 1 {
 		t.Errorf("exit status %d after %d answers 429: %+v", code, refused, r)
 	}
 }
@@ -374,7 +375,7 @@ func TestAudit_interrupted(t *testing.T) {
 		s.Accept+s.Refuse+s.Unknown != n+1 {
 		t.Errorf("interrupted: %+v", s)
 	}
-	if want := map[bool]int{true: exitRefused, false: exitUnknown}[s.Refuse > 0]; code != want {
+	if want := map[bool]int{true: cli.ExitRefused, false: cli.ExitUnknown}[s.Refuse > 0]; code != want {
 		t.Errorf("interrupted: exit status %d with %d refused", code, s.Refuse)
 	}
 	judged := s.Accept + s.Refuse
@@ -392,7 +393,7 @@ func TestAudit_interrupted(t *testing.T) {
 	w.registry.Fault(nil)
 	w.registry.Requests()
 	code, r, _, _ = w.audit(list)
-	if code != exitRefused || !r.Summary.Complete || r.Summary.Cached != judged || r.Summary.Accept != n ||
+	if code != cli.ExitRefused || !r.Summary.Complete || r.Summary.Cached != judged || r.Summary.Accept != n ||
 		r.Summary.Refuse != 1 {
 		t.Errorf("after %d judged: exit status %d: %+v", judged, code, r.Summary)
 	}
@@ -427,7 +428,7 @@ func TestAudit_release(t *testing.T) {
 
 	code, r, images, stderr := w.audit(list, vouch...)
 	m := images[image]
-	if code != exitRefused || m.Answer != verdict.Refuse || m.Role != audit.Release || m.VouchedBy != release ||
+	if code != cli.ExitRefused || m.Answer != verdict.Refuse || m.Role != audit.Release || m.VouchedBy != release ||
 		!strings.Contains(m.Hint, "--to-policy") || stderr != "" {
 		t.Errorf("refused: exit status %d, %+v\n%s", code, m, stderr)
 	}
@@ -439,13 +440,13 @@ func TestAudit_release(t *testing.T) {
 	accept := w.write("accept.json", `{"default":[{"type":"insecureAcceptAnything"}]}`)
 	w.args = []string{"audit", "--policy", accept, "--tls-verify=false", "--no-cache", "--images-from", "-"}
 	code, r, images, _ = w.audit(list, vouch...)
-	if code != exitOK || images[image].Reason != verdict.TrustedByRelease || images[w.canary].Reason != "" ||
+	if code != cli.ExitOK || images[image].Reason != verdict.TrustedByRelease || images[w.canary].Reason != "" ||
 		r.Summary.Signed != 1 || r.Summary.Unsigned != 1 {
 		t.Errorf("accepted: exit status %d, %s and %s", code, images[image].Reason, images[w.canary].Reason)
 	}
 	// Who requires signatures is content with the release's: it was signed, and names the image by its digest.
 	code, r, images, _ = w.audit(list, append(vouch, "--require-signed")...)
-	if code != exitRefused || images[image].Reason != verdict.TrustedByRelease ||
+	if code != cli.ExitRefused || images[image].Reason != verdict.TrustedByRelease ||
 		images[w.canary].Reason != verdict.NotSignedFor ||
 		r.Summary.Signed != 1 || r.Summary.Unsigned != 0 || r.Summary.Refuse != 1 || !r.Summary.RequireSigned ||
 		images[w.canary].Requirements[0].Answer != verdict.Accept || images[w.canary].Fix == "" {
@@ -454,12 +455,12 @@ func TestAudit_release(t *testing.T) {
 	}
 	w.write("corp.asc", string(w.other.Armored))
 	code, r, images, stderr = w.audit(list, vouch...)
-	if code != exitOK || images[image].Reason != "" || r.Summary.Releases[0].Answer != verdict.Refuse ||
+	if code != cli.ExitOK || images[image].Reason != "" || r.Summary.Releases[0].Answer != verdict.Refuse ||
 		!strings.Contains(stderr, "vouches for nothing") {
 		t.Errorf("not verified: exit status %d, %+v\n%s", code, r.Summary.Releases, stderr)
 	}
 	if code := run(t.Context(), append(w.args, vouch[2:4]...), strings.NewReader(list), io.Discard,
-		io.Discard); code != exitUsage {
+		io.Discard); code != cli.ExitUsage {
 		t.Errorf("without a key: exit status %d", code)
 	}
 }
@@ -476,7 +477,7 @@ func TestAudit_default(t *testing.T) {
 	}
 	args := []string{"audit", "--policy", policy, "--cri-socket", filepath.Join(dir, "no.sock"), "-o", "json"}
 	var out, errs bytes.Buffer
-	if code := run(t.Context(), args, strings.NewReader(""), &out, &errs); code != exitUsage || out.Len() > 0 {
+	if code := run(t.Context(), args, strings.NewReader(""), &out, &errs); code != cli.ExitUsage || out.Len() > 0 {
 		t.Errorf("exit status %d: %s", code, &out)
 	}
 	for _, want := range []string{"note: no cluster: ", "error: no cluster, no ", "hint: name them with --images-from"} {
@@ -489,7 +490,7 @@ func TestAudit_default(t *testing.T) {
 		t.Fatal(err)
 	}
 	errs.Reset()
-	if code := run(t.Context(), args, strings.NewReader(""), &out, &errs); code != exitFailed ||
+	if code := run(t.Context(), args, strings.NewReader(""), &out, &errs); code != cli.ExitFailed ||
 		!strings.Contains(errs.String(), "note: images of podman on this host") {
 		t.Errorf("with a podman that fails: exit status %d\n%s", code, &errs)
 	}
@@ -504,12 +505,12 @@ func TestAudit_default(t *testing.T) {
 		t.Fatal(err)
 	}
 	out.Reset()
-	if code := run(t.Context(), args, strings.NewReader(""), &out, &errs); code != exitUnknown ||
+	if code := run(t.Context(), args, strings.NewReader(""), &out, &errs); code != cli.ExitUnknown ||
 		!strings.Contains(out.String(), "the cluster of the kubeconfig didn't answer") {
 		t.Errorf("with a silent cluster: exit status %d\n%s%s", code, &out, &errs)
 	}
 	if code := run(t.Context(), append(args, "--kubeconfig", kubeconfig), strings.NewReader(""), &out,
-		&errs); code != exitFailed {
+		&errs); code != cli.ExitFailed {
 		t.Errorf("with a silent cluster that was asked for: exit status %d\n%s", code, &errs)
 	}
 }

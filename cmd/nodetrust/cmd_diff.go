@@ -19,6 +19,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/nodetrust/nodetrust/internal/bounded"
+	"github.com/nodetrust/nodetrust/internal/cli"
 	"github.com/nodetrust/nodetrust/internal/cluster"
 	"github.com/nodetrust/nodetrust/internal/cluster/mco"
 	"github.com/nodetrust/nodetrust/internal/desired"
@@ -42,7 +43,7 @@ type diffOptions struct {
 }
 
 func newDiffCommand() *cobra.Command {
-	var out outputFlag
+	var out cli.Format
 	var o diffOptions
 	var at string
 	cmd := &cobra.Command{
@@ -72,7 +73,7 @@ compared: 2.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			verify.Isolate()
 			if !slices.Contains(args, live) && o.live != (cluster.Config{}) {
-				return usagef("--kubeconfig and --context go with live")
+				return cli.Usagef("--kubeconfig and --context go with live")
 			}
 			o.notes = cmd.ErrOrStderr()
 			var err error
@@ -88,14 +89,14 @@ compared: 2.`,
 				return err
 			}
 			r := compareSides(a, b)
-			if err := write(out, cmd.OutOrStdout(), r,
+			if err := cli.Write(out, cmd.OutOrStdout(), r,
 				func(w io.Writer, r diffReport) error { return writeDiff(w, r, o.all) }); err != nil {
 				return err
 			}
-			return silent(r.exit())
+			return cli.Exit(r.exit())
 		},
 	}
-	out.add(cmd)
+	out.Add(cmd)
 	cmd.Flags().StringVar(&o.pool, "pool", "", "`POOL` of a cluster, or of several MachineConfigs in one file")
 	cmd.Flags().StringVar(&o.minor, "openshift", "",
 		"`VERSION` of the cluster, for example 4.18, if the dump has no ClusterVersion")
@@ -117,7 +118,7 @@ func atTime(s string) (time.Time, error) {
 			return t, nil
 		}
 	}
-	return time.Time{}, usagef("--at %s: must be a time such as 2026-11-29T22:00:00Z, or a date", s)
+	return time.Time{}, cli.Usagef("--at %s: must be a time such as 2026-11-29T22:00:00Z, or a date", s)
 }
 
 // load reads the policies of whatever form. Errors are bad input, but for those of reaching a live cluster, and of
@@ -125,14 +126,14 @@ func atTime(s string) (time.Time, error) {
 func (o diffOptions) load(ctx context.Context, name string) (*diffSide, error) {
 	s, err := o.side(ctx, name)
 	if err != nil {
-		var e *exitError
+		var e *cli.ExitError
 		switch {
 		case errors.As(err, &e):
 			return nil, err
 		case errors.Is(err, fs.ErrPermission):
-			return nil, &exitError{code: exitUnknown, err: fmt.Errorf("reading %s: %w", name, err), hint: "run as root"}
+			return nil, &cli.ExitError{Code: cli.ExitUnknown, Err: fmt.Errorf("reading %s: %w", name, err), Hint: "run as root"}
 		}
-		return nil, usageErr(fmt.Errorf("reading %s: %w", name, err))
+		return nil, cli.Usage(fmt.Errorf("reading %s: %w", name, err))
 	}
 	return s, s.parse(name, o.at)
 }
@@ -141,7 +142,7 @@ func (o diffOptions) load(ctx context.Context, name string) (*diffSide, error) {
 func (o diffOptions) side(ctx context.Context, name string) (*diffSide, error) {
 	if name == live {
 		if o.pool == "" {
-			return nil, usagef("live needs --pool")
+			return nil, cli.Usagef("live needs --pool")
 		}
 		d, err := readCluster(ctx, live, o.live, o.notes)
 		if err != nil {
@@ -175,7 +176,7 @@ func (o diffOptions) side(ctx context.Context, name string) (*diffSide, error) {
 		}
 		files, err := cfg.Files(nil)
 		if err != nil {
-			return nil, usageErr(err)
+			return nil, cli.Usage(err)
 		}
 		return fromFiles(files)
 	case kind == "policy":
@@ -281,7 +282,7 @@ func (o diffOptions) dumped(data []byte) (*diffSide, error) {
 		return fromConfigs(mco.Merge(d.Configs))
 	}
 	if o.pool == "" {
-		return nil, withHint(usagef("it holds several MachineConfigs"), "say with --pool which pool's policy is meant")
+		return nil, cli.WithHint(cli.Usagef("it holds several MachineConfigs"), "say with --pool which pool's policy is meant")
 	}
 	return o.ofPool(d)
 }
@@ -292,13 +293,13 @@ func (o diffOptions) ofPool(d *mco.Dump) (*diffSide, error) {
 	if o.minor != "" {
 		r, err := trust.LookupReader("openshift-" + o.minor)
 		if err != nil {
-			return nil, usagef("--openshift %s: must be a version such as 4.18", o.minor)
+			return nil, cli.Usagef("--openshift %s: must be a version such as 4.18", o.minor)
 		}
 		minor = r.OpenShift
 	}
 	files, err := d.PoolFiles(o.pool, minor)
 	if errors.Is(err, mco.ErrVersion) {
-		return nil, withHint(usageErr(err), "say --openshift 4.N")
+		return nil, cli.WithHint(cli.Usage(err), "say --openshift 4.N")
 	}
 	if err != nil {
 		return nil, err

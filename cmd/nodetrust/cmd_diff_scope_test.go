@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/nodetrust/nodetrust/internal/cli"
 	"github.com/nodetrust/nodetrust/internal/fixture"
 )
 
@@ -42,9 +43,9 @@ func TestScopes_agree(t *testing.T) {
 			code := run(t.Context(), args, strings.NewReader(""), &out, &errs)
 			return code, out.String() + errs.String()
 		}
-		diff, decides := exitOK, "the policy's default"
+		diff, decides := cli.ExitOK, "the policy's default"
 		if tt.alive {
-			diff, decides = exitRefused, tt.scope+" ("
+			diff, decides = cli.ExitRefused, tt.scope+" ("
 		}
 		if code, out := does("diff", reject, policy); code != diff {
 			t.Errorf("%s: diff: exit status %d\n%s", tt.scope, code, out)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/nodetrust/nodetrust/internal/cli"
 	"github.com/nodetrust/nodetrust/internal/verdict"
 	"github.com/nodetrust/nodetrust/internal/verify"
 )
@@ -36,7 +38,7 @@ JSON is that of verify, with more fields; the exit status is the same.`,
 				if config := judging.policy.config; config != "" {
 					s.Files.Notes = append(s.Files.Notes, "these are what "+config+" renders to, not files of a host")
 				}
-				return judged{s.Verdict, func(w io.Writer) error { return write(judging.out, w, s, writeStory) }}, err
+				return judged{s.Verdict, func(w io.Writer) error { return cli.Write(judging.out, w, s, writeStory) }}, err
 			})
 		},
 	}
@@ -81,7 +83,7 @@ func writeStory(w io.Writer, s verify.Story) error {
 	case s.Local:
 		line("lookaside     not asked: signatures are beside the image, on this machine")
 	case l != nil:
-		line("lookaside     %s (%s)", l.URL, orDefault(l.File, "built-in default: registries.d names none"))
+		line("lookaside     %s (%s)", l.URL, cmp.Or(l.File, "built-in default: registries.d names none"))
 		if s.Extension {
 			line("  not asked   the registry serves signatures itself: it sends X-Registry-Supports-Signatures: 1")
 		}
@@ -180,13 +182,6 @@ func writeRequirement(line func(string, ...any), number string, r verdict.Requir
 			line("    expires   %s", s.Expires.Format(time.RFC3339))
 		}
 	}
-}
-
-func orDefault(s, otherwise string) string {
-	if s == "" {
-		return otherwise
-	}
-	return s
 }
 
 func because(r verdict.Reason) string {

@@ -8,11 +8,13 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/nodetrust/nodetrust/templates"
+
+	"github.com/nodetrust/nodetrust/internal/cli"
 )
 
 func newInitCommand() *cobra.Command {
 	var preset string
-	var out outputFlag
+	var out cli.Format
 	cmd := &cobra.Command{
 		Use:   "init --preset redhat",
 		Short: "Print a starter trust.yaml",
@@ -26,12 +28,12 @@ Canaries are there as a commented example. JSON has no comments, and is a trust.
 			case "redhat":
 				return writePreset(cmd.OutOrStdout(), out, templates.Redhat)
 			case "":
-				return usagef("--preset is missing: known is redhat")
+				return cli.Usagef("--preset is missing: known is redhat")
 			}
-			return usagef("unknown preset %q: known is redhat", preset)
+			return cli.Usagef("unknown preset %q: known is redhat", preset)
 		},
 	}
-	out.add(cmd)
+	out.Add(cmd)
 	cmd.Flags().StringVar(&preset, "preset", "", "which trust config: redhat")
 	_ = cmd.RegisterFlagCompletionFunc("preset",
 		cobra.FixedCompletions([]cobra.Completion{"redhat"}, cobra.ShellCompDirectiveNoFileComp))
@@ -39,13 +41,13 @@ Canaries are there as a commented example. JSON has no comments, and is a trust.
 }
 
 // writePreset writes a preset as it is, or without its comments as JSON.
-func writePreset(w io.Writer, out outputFlag, preset []byte) error {
+func writePreset(w io.Writer, out cli.Format, preset []byte) error {
 	if out != "json" {
-		return exactly(w, preset)
+		return cli.WriteFile(w, preset)
 	}
 	var v any
 	if err := yaml.Unmarshal(preset, &v); err != nil {
 		return fmt.Errorf("reading the preset: %w", err)
 	}
-	return write(out, w, v, nil)
+	return cli.Write(out, w, v, nil)
 }

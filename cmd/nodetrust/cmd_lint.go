@@ -8,12 +8,13 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/nodetrust/nodetrust/internal/cli"
 	"github.com/nodetrust/nodetrust/internal/lint"
 	"github.com/nodetrust/nodetrust/internal/verify"
 )
 
 func newLintCommand() *cobra.Command {
-	var out outputFlag
+	var out cli.Format
 	o := lint.Options{}
 	cmd := &cobra.Command{
 		Use:   "lint PATH… | --root DIR",
@@ -36,20 +37,20 @@ namespaced policies and key files. With paths, --root is where key files are loo
 			var input *lint.InputError
 			switch {
 			case errors.As(err, &input):
-				return usageErr(err)
+				return cli.Usage(err)
 			case err != nil:
 				return err
 			}
-			if err := write(out, cmd.OutOrStdout(), report, writeLint); err != nil {
+			if err := cli.Write(out, cmd.OutOrStdout(), report, writeLint); err != nil {
 				return err
 			}
 			if !report.Clean() {
-				return silent(exitRefused)
+				return cli.Exit(cli.ExitRefused)
 			}
 			return nil
 		},
 	}
-	out.add(cmd)
+	out.Add(cmd)
 	cmd.Flags().StringVar(&o.Root, "root", "", "root `DIR` of a host")
 	cmd.Flags().StringArrayVar(&o.Readers, "reader", nil,
 		"`NAME` of a reader to ask, see nodetrust readers (repeatable; default the current library)")

@@ -8,12 +8,13 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"text/tabwriter"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/nodetrust/nodetrust/internal/bounded"
+	"github.com/nodetrust/nodetrust/internal/cli"
 	"github.com/nodetrust/nodetrust/internal/desired"
 	"github.com/nodetrust/nodetrust/internal/hostfs"
 	"github.com/nodetrust/nodetrust/internal/judge"
@@ -28,7 +29,7 @@ import (
 const verifyTimeout = 30 * time.Second
 
 type probeFlags struct {
-	out      outputFlag
+	out      cli.Format
 	policy   policyFlags
 	canaries string
 	desired  string
@@ -58,7 +59,7 @@ if it is installed and this is no container. Images that were not there before a
 		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd) },
 	}
 	fl := cmd.Flags()
-	f.out.add(cmd)
+	f.out.Add(cmd)
 	f.policy.add(cmd)
 	fl.Lookup("config").Usage = "trust.yaml `FILE` with the canaries; judge by what it renders to, unless --policy or --root is given"
 	fl.StringVar(&f.desired, "desired", "", "`PATH` with the canaries: a MachineConfig, or a directory with desired.ign and canaries.json")
@@ -86,10 +87,10 @@ func (f *probeFlags) run(cmd *cobra.Command) error {
 	switch f.opts.Runtime {
 	case probe.Auto, probe.CRI, probe.Podman, probe.Verify:
 	default:
-		return usagef("--runtime must be auto, cri, podman or verify")
+		return cli.Usagef("--runtime must be auto, cri, podman or verify")
 	}
 	if f.timeout <= 0 {
-		return usagef("--timeout %s: must be more than 0", f.timeout)
+		return cli.Usagef("--timeout %s: must be more than 0", f.timeout)
 	}
 	ctx, cancel := context.WithTimeout(cmd.Context(), f.timeout)
 	defer cancel()
@@ -105,7 +106,7 @@ func (f *probeFlags) run(cmd *cobra.Command) error {
 		return f.finish(stdout, judgeNone(cmp.Or(f.desired, f.policy.config)))
 	}
 	if err := probe.CheckCanaries(canaries); err != nil {
-		return usageErr(err)
+		return cli.Usage(err)
 	}
 	f.opts.Environ = os.Environ()
 	reach := f.reach.options()
@@ -136,12 +137,13 @@ func (f *probeFlags) finish(w io.Writer, res judge.Probe) error {
 	if f.announce {
 		err = json.NewEncoder(w).Encode(res)
 	} else {
-		err = write(f.out, w, res, writeProbe)
+		s := cli.NewScreen(w)
+		err = cli.Write(f.out, s.W, res, func(to io.Writer, r judge.Probe) error { return writeProbe(to, s, r) })
 	}
 	if err != nil {
 		return err
 	}
-	return silent(stateExit(res.State))
+	return cli.Exit(stateExit(res.State))
 }
 
 // judgeNone is the result where file is well and names no canaries: nothing can be proven with it.
@@ -174,11 +176,11 @@ func judgeProbe(runtime string, results []judge.Canary, runtimes []judge.Runtime
 func stateExit(s judge.State) int {
 	switch s {
 	case judge.Enforced:
-		return exitOK
+		return cli.ExitOK
 	case judge.NotEnforced, judge.Blocked:
-		return exitRefused
+		return cli.ExitRefused
 	}
-	return exitUnknown
+	return cli.ExitUnknown
 }
 
 // readCanaries takes the canaries of --canaries, --desired or --config, in this order.
@@ -193,13 +195,13 @@ func (f *probeFlags) readCanaries(cmd *cobra.Command) ([]trust.Canary, error) {
 	case f.canaries != "":
 		b, err := bounded.ReadFile(f.canaries, trust.MaxConfig)
 		if err != nil {
-			return nil, usageErr(fmt.Errorf("reading canaries: %w", err))
+			return nil, cli.Usage(fmt.Errorf("reading canaries: %w", err))
 		}
 		return parseCanaries(b)
 	case f.desired != "":
 		s, err := desired.Load(f.desired)
 		if err != nil {
-			return nil, usageErr(err)
+			return nil, cli.Usage(err)
 		}
 		return s.Canaries, nil
 	case f.policy.config != "":
@@ -209,13 +211,13 @@ func (f *probeFlags) readCanaries(cmd *cobra.Command) ([]trust.Canary, error) {
 		}
 		return cfg.Canaries, nil
 	}
-	return nil, withHint(usagef("no canaries given"), "use --config, --desired or --canaries")
+	return nil, cli.WithHint(cli.Usagef("no canaries given"), "use --config, --desired or --canaries")
 }
 
 func parseCanaries(b []byte) ([]trust.Canary, error) {
 	out, err := trust.ParseCanaries(b)
 	if err != nil {
-		return nil, usageErr(err)
+		return nil, cli.Usage(err)
 	}
 	return out, nil
 }
@@ -241,13 +243,13 @@ func (f *probeFlags) openPolicy() (*secondOpinion, error) {
 	o := &secondOpinion{root: flags.root, onHost: flags.policy == "" && flags.config == "", options: f.reach.options()}
 	o.options.AuthFile, o.options.Timeout = f.opts.Authfile, verifyTimeout
 	if err := verify.CheckOptions(o.options); err != nil {
-		return nil, usageErr(err)
+		return nil, cli.Usage(err)
 	}
 	p, err := flags.source()
 	switch {
 	case errors.As(err, &o.invalid):
 	case err != nil:
-		return nil, usageErr(err)
+		return nil, cli.Usage(err)
 	}
 	o.Policy = p
 	return o, nil
@@ -294,7 +296,7 @@ func (o *secondOpinion) keys() []judge.Key {
 	return out
 }
 
-func writeProbe(w io.Writer, r judge.Probe) error {
+func writeProbe(w io.Writer, s *cli.Screen, r judge.Probe) error {
 	fmt.Fprintf(w, "%s", r.State)
 	if r.Reason != "" {
 		fmt.Fprintf(w, " (%s)", r.Reason)
@@ -307,20 +309,19 @@ func writeProbe(w io.Writer, r judge.Probe) error {
 		return nil
 	}
 	fmt.Fprint(w, "\n")
-	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(tw, "\tRUNTIME\tEXPECT\tVERDICT\tREASON\tIMAGE")
+	var mark, runtime, expect, answer, reason, image []string
 	for _, c := range r.Canaries {
-		mark, runtime, reason := "no", c.Runtime, string(c.Reason)
-		if c.OK {
-			mark = "ok"
-		}
-		if c.Namespace != "" {
-			runtime += "/" + c.Namespace
-		}
-		if reason == "" {
-			reason = "-"
-		}
-		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\t%s\n", mark, runtime, c.Expect, c.Answer, reason, c.Image)
+		mark = append(mark, map[bool]string{true: "ok", false: "no"}[c.OK])
+		runtime = append(runtime, strings.TrimSuffix(c.Runtime+"/"+c.Namespace, "/"))
+		expect, answer = append(expect, string(c.Expect)), append(answer, string(c.Answer))
+		reason, image = append(reason, cli.Dash(string(c.Reason))), append(image, c.Image)
 	}
-	return tw.Flush()
+	return s.Table(w, []cli.Column{
+		{Cells: mark},
+		{Head: "RUNTIME", Cells: runtime},
+		{Head: "EXPECT", Cells: expect},
+		{Head: "VERDICT", Cells: answer},
+		{Head: "REASON", Cells: reason},
+		{Head: "IMAGE", Cells: image},
+	})
 }

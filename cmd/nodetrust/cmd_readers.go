@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/nodetrust/nodetrust/internal/cli"
 	"github.com/nodetrust/nodetrust/internal/trust"
 )
 
@@ -38,7 +39,7 @@ type readerRow struct {
 }
 
 func newReadersCommand() *cobra.Command {
-	var out outputFlag
+	var out cli.Format
 	var advisories bool
 	cmd := &cobra.Command{
 		Use:   "readers [--advisories]",
@@ -52,14 +53,14 @@ docs/advisories.md says what to do.`,
 		Example: "  nodetrust readers\n  nodetrust readers -o json\n  nodetrust readers --advisories",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			s := newScreen(cmd.OutOrStdout())
+			s := cli.NewScreen(cmd.OutOrStdout())
 			if advisories {
-				return write(out, s.w, advisoriesTable(), writeAdvisories)
+				return cli.Write(out, s.W, advisoriesTable(), writeAdvisories)
 			}
-			return write(out, s.w, readersTable(), func(w io.Writer, v readersOutput) error { return writeReaders(w, s, v) })
+			return cli.Write(out, s.W, readersTable(), func(w io.Writer, v readersOutput) error { return writeReaders(w, s, v) })
 		},
 	}
-	out.add(cmd)
+	out.Add(cmd)
 	cmd.Flags().BoolVar(&advisories, "advisories", false, "print the known holes of the readers' verifiers")
 	return cmd
 }
@@ -95,38 +96,38 @@ func readersTable() readersOutput {
 }
 
 // writeReaders writes what fits the screen, where that is a terminal, to w.
-func writeReaders(w io.Writer, s *screen, v readersOutput) error {
-	feature, since, older := column{head: "FEATURE"}, column{head: "SINCE LIBRARY"},
-		column{head: "OLDER READERS", cut: true, least: 20}
+func writeReaders(w io.Writer, s *cli.Screen, v readersOutput) error {
+	feature, since, older := cli.Column{Head: "FEATURE"}, cli.Column{Head: "SINCE LIBRARY"},
+		cli.Column{Head: "OLDER READERS", Cut: true, Least: 20}
 	for _, f := range v.Features {
-		feature.cells = append(feature.cells, string(f.Feature))
-		since.cells = append(since.cells, f.Library)
-		older.cells = append(older.cells, f.Older)
+		feature.Cells = append(feature.Cells, string(f.Feature))
+		since.Cells = append(since.Cells, f.Library)
+		older.Cells = append(older.Cells, f.Older)
 	}
-	if err := s.table(w, []column{feature, since, older}); err != nil {
+	if err := s.Table(w, []cli.Column{feature, since, older}); err != nil {
 		return err
 	}
 	fmt.Fprintln(w)
-	name, library := column{head: "READER"}, column{head: "LIBRARY"}
-	ignition, butane, key := column{head: "IGNITION", drop: 4}, column{head: "BUTANE", drop: 3},
-		column{head: "KEY", drop: 5}
-	lack, note, source := column{head: "LACKS"}, column{head: "NOTE", drop: 2, cut: true, least: 12},
-		column{head: "SOURCE", drop: 1, cut: true, least: 20}
+	name, library := cli.Column{Head: "READER"}, cli.Column{Head: "LIBRARY"}
+	ignition, butane, key := cli.Column{Head: "IGNITION", Drop: 4}, cli.Column{Head: "BUTANE", Drop: 3},
+		cli.Column{Head: "KEY", Drop: 5}
+	lack, note, source := cli.Column{Head: "LACKS"}, cli.Column{Head: "NOTE", Drop: 2, Cut: true, Least: 12},
+		cli.Column{Head: "SOURCE", Drop: 1, Cut: true, Least: 20}
 	for _, r := range v.Readers {
 		n := r.Name
 		if r.Default {
 			n += " *"
 		}
-		name.cells = append(name.cells, n)
-		library.cells = append(library.cells, r.Library)
-		ignition.cells = append(ignition.cells, dash(r.Ignition))
-		butane.cells = append(butane.cells, dash(r.Butane))
-		key.cells = append(key.cells, r.Key)
-		lack.cells = append(lack.cells, dash(lacks(r.Lacks)))
-		note.cells = append(note.cells, dash(r.Note))
-		source.cells = append(source.cells, r.Source)
+		name.Cells = append(name.Cells, n)
+		library.Cells = append(library.Cells, r.Library)
+		ignition.Cells = append(ignition.Cells, cli.Dash(r.Ignition))
+		butane.Cells = append(butane.Cells, cli.Dash(r.Butane))
+		key.Cells = append(key.Cells, r.Key)
+		lack.Cells = append(lack.Cells, cli.Dash(lacks(r.Lacks)))
+		note.Cells = append(note.Cells, cli.Dash(r.Note))
+		source.Cells = append(source.Cells, r.Source)
 	}
-	if err := s.table(w, []column{name, library, ignition, butane, key, lack, note, source}); err != nil {
+	if err := s.Table(w, []cli.Column{name, library, ignition, butane, key, lack, note, source}); err != nil {
 		return err
 	}
 	for _, p := range v.Places {
@@ -149,13 +150,6 @@ func lacks(f []trust.Feature) string {
 		return string(f[0])
 	}
 	return fmt.Sprintf("%s and later", f[0])
-}
-
-func dash(s string) string {
-	if s == "" {
-		return "-"
-	}
-	return s
 }
 
 // completeReaders completes --reader of a command with the rows of the table.

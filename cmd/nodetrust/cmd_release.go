@@ -6,12 +6,13 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
-	"text/tabwriter"
+	"strconv"
 
 	"github.com/google/renameio/v2"
 	"github.com/spf13/cobra"
 
 	"github.com/nodetrust/nodetrust/internal/bounded"
+	"github.com/nodetrust/nodetrust/internal/cli"
 	"github.com/nodetrust/nodetrust/internal/cluster"
 	"github.com/nodetrust/nodetrust/internal/release"
 	"github.com/nodetrust/nodetrust/internal/trust"
@@ -70,7 +71,7 @@ func (f *releaseFlags) open(ctx context.Context, defaults []string) ([]release.S
 	for _, location := range stores {
 		s, err := release.OpenStore(location)
 		if err != nil {
-			return nil, usageErr(fmt.Errorf("--store: %w", err))
+			return nil, cli.Usage(fmt.Errorf("--store: %w", err))
 		}
 		out = append(out, s)
 	}
@@ -81,21 +82,21 @@ func (f *releaseFlags) configMaps(ctx context.Context, from string) (*release.Co
 	if from != "live" {
 		b, err := bounded.ReadFile(from, maxConfigMaps)
 		if err != nil {
-			return nil, usageErr(fmt.Errorf("reading --signatures-from: %w", err))
+			return nil, cli.Usage(fmt.Errorf("reading --signatures-from: %w", err))
 		}
 		maps, err := release.ParseConfigMaps(from, b)
 		if err != nil {
-			return nil, usageErr(err)
+			return nil, cli.Usage(err)
 		}
 		return maps, nil
 	}
-	client, err := cluster.New(f.cluster)
+	client, err := openCluster(f.cluster)
 	if err != nil {
-		return nil, withHint(usageErr(err), kubeconfigHint)
+		return nil, err
 	}
 	list, err := client.ConfigMaps(ctx, release.ConfigMapNamespace, release.ConfigMapLabel)
 	if err != nil {
-		return nil, withHint(err, "the API server is "+client.Server())
+		return nil, cli.WithHint(err, "the API server is "+client.Server())
 	}
 	var maps []release.ConfigMap
 	for _, m := range list {
@@ -111,7 +112,7 @@ func readVerifiers(paths []string) (keys []release.Key, err error) {
 	for _, path := range paths {
 		b, err := bounded.ReadFile(path, trust.MaxKeyFile)
 		if err != nil {
-			return nil, usageErr(fmt.Errorf("reading --key: %w", err))
+			return nil, cli.Usage(fmt.Errorf("reading --key: %w", err))
 		}
 		keys = append(keys, release.Key{Name: path, Data: b})
 	}
@@ -119,7 +120,7 @@ func readVerifiers(paths []string) (keys []release.Key, err error) {
 }
 
 type releaseVerify struct {
-	out            outputFlag
+	out            cli.Format
 	image          imageFlags
 	release        releaseFlags
 	registriesConf string
@@ -150,7 +151,7 @@ RELEASE is REFERENCE, dir:PATH or oci:PATH. A release in a mirror of another nam
 		RunE: func(cmd *cobra.Command, args []string) error { return r.run(cmd, args[0]) },
 	}
 	fl := cmd.Flags()
-	r.out.add(cmd)
+	r.out.Add(cmd)
 	r.image.add(cmd)
 	fl.Lookup("as").Usage = "`REFERENCE` that must have been signed (default that of RELEASE; of dir: and oci: quay.io/openshift-release-dev/ocp-release)"
 	fl.Lookup("timeout").Usage = "deadline of the whole"
@@ -175,9 +176,9 @@ func (r *releaseVerify) run(cmd *cobra.Command, name string) error {
 	limitMemory(0)
 	switch {
 	case len(r.release.keys) == 0:
-		return usagef("--key is missing")
+		return cli.Usagef("--key is missing")
 	case r.noPayload && r.toPolicy != "":
-		return usagef("--to-policy needs the payload, which --no-payload leaves out")
+		return cli.Usagef("--to-policy needs the payload, which --no-payload leaves out")
 	}
 	keys, err := readVerifiers(r.release.keys)
 	if err != nil {
@@ -193,7 +194,7 @@ func (r *releaseVerify) run(cmd *cobra.Command, name string) error {
 	}
 	p, err := verify.AcceptAll(verify.Settings{RegistriesConf: conf, HostRegistries: true})
 	if err != nil {
-		return usageErr(err)
+		return cli.Usage(err)
 	}
 	defer p.Close()
 	if err := p.Enclose(); err != nil {
@@ -203,17 +204,19 @@ func (r *releaseVerify) run(cmd *cobra.Command, name string) error {
 		As: r.image.as, Keys: keys, Sources: sources, Policy: p, Image: r.image.options(), SignatureOnly: r.noPayload,
 	})
 	if err != nil {
-		return usageErr(err)
+		return cli.Usage(err)
 	}
 	if r.toPolicy != "" && result.Answer == verdict.Accept {
 		if err := r.writePolicy(result); err != nil {
 			return err
 		}
 	}
-	if err := write(r.out, cmd.OutOrStdout(), result, writeRelease); err != nil {
+	s := cli.NewScreen(cmd.OutOrStdout())
+	if err := cli.Write(r.out, s.W, result,
+		func(w io.Writer, result release.Result) error { return writeRelease(w, s, result) }); err != nil {
 		return err
 	}
-	return silent(verdictExit(result.Answer))
+	return cli.Exit(verdictExit(result.Answer))
 }
 
 // writePolicy writes the file of --to-policy, whole or not at all.
@@ -246,33 +249,35 @@ func replaceFile(path string, b []byte) error {
 	return f.CloseAtomicallyReplace()
 }
 
-func writeRelease(w io.Writer, r release.Result) error {
-	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+func writeRelease(w io.Writer, s *cli.Screen, r release.Result) error {
 	if err := writeOutcome(w, r.Release, r.Outcome); err != nil {
 		return err
 	}
-	fmt.Fprintf(tw, "  digest:\t%s\n", r.Digest)
+	var name, value cli.Column
+	row := func(of, format string, args ...any) {
+		name.Cells, value.Cells = append(name.Cells, "  "+of+":"), append(value.Cells, fmt.Sprintf(format, args...))
+	}
+	row("digest", "%s", r.Digest)
 	if r.Version != "" {
-		fmt.Fprintf(tw, "  version:\t%q\n", r.Version)
+		row("version", "%q", r.Version)
 	}
 	for _, v := range r.Verifiers {
-		fmt.Fprintf(tw, "  key:\t%s: %s, %s\n", v.Key, v.Answer, v.Why())
+		row("key", "%s: %s, %s", v.Key, v.Answer, v.Why())
 		if v.Source != "" {
-			fmt.Fprintf(tw, "  signature:\t%s\n", v.Source)
+			row("signature", "%s", v.Source)
 		}
 	}
 	for _, p := range r.Problems {
-		fmt.Fprintf(tw, "  problem:\t%s\n", p)
+		row("problem", "%s", p)
 	}
-	err := tw.Flush()
+	err := s.Table(w, []cli.Column{name, value})
 	if len(r.Images) == 0 {
 		return err
 	}
 	fmt.Fprintln(w)
-	tw = tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(tw, "NAME\tIMAGE")
+	name, value = cli.Column{Head: "NAME"}, cli.Column{Head: "IMAGE"}
 	for _, i := range r.Images {
-		fmt.Fprintf(tw, "%q\t%s\n", i.Name, i.Image)
+		name.Cells, value.Cells = append(name.Cells, strconv.Quote(i.Name)), append(value.Cells, i.Image)
 	}
-	return errors.Join(err, tw.Flush())
+	return errors.Join(err, s.Table(w, []cli.Column{name, value}))
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/nodetrust/nodetrust/internal/bounded"
+	"github.com/nodetrust/nodetrust/internal/cli"
 	"github.com/nodetrust/nodetrust/internal/cluster"
 	"github.com/nodetrust/nodetrust/internal/cluster/mco"
 	"github.com/nodetrust/nodetrust/internal/outside"
@@ -152,33 +153,33 @@ func runRender(cmd *cobra.Command, o renderOptions, file string) error {
 		}
 		b.Write(f.data)
 	}
-	return exactly(cmd.OutOrStdout(), b.Bytes())
+	return cli.WriteFile(cmd.OutOrStdout(), b.Bytes())
 }
 
 func (o renderOptions) check() error {
 	switch o.to {
 	case "files":
 		if o.output == "-" {
-			return usagef("--to files writes a tree: it needs -o DIR")
+			return cli.Usagef("--to files writes a tree: it needs -o DIR")
 		}
 	case "butane", "machineconfig", "ignition", "configmap", "bundle", "nodedisruptionpolicy":
 	case "":
-		return usagef("--to is missing: %s", renderFormats)
+		return cli.Usagef("--to is missing: %s", renderFormats)
 	default:
-		return usagef("unknown format %q: use %s", o.to, renderFormats)
+		return cli.Usagef("unknown format %q: use %s", o.to, renderFormats)
 	}
 	switch {
 	case o.cluster != live && o.live != (cluster.Config{}):
-		return usagef("--kubeconfig and --context go with --cluster live")
+		return cli.Usagef("--kubeconfig and --context go with --cluster live")
 	case o.cluster != "" && o.to != "machineconfig":
-		return usagef("--cluster goes with --to machineconfig")
+		return cli.Usagef("--cluster goes with --to machineconfig")
 	case o.noReboot && o.to != "machineconfig":
-		return usagef("--no-reboot goes with --to machineconfig")
+		return cli.Usagef("--no-reboot goes with --to machineconfig")
 	case o.merge && o.cluster == "":
-		return usagef("--merge goes with --cluster")
+		return cli.Usagef("--merge goes with --cluster")
 	}
 	if o.output == "" {
-		return usagef("-o is empty: name a directory, or - for stdout")
+		return cli.Usagef("-o is empty: name a directory, or - for stdout")
 	}
 	return nil
 }
@@ -193,13 +194,13 @@ func (o renderOptions) checkDir() error {
 	case errors.Is(err, fs.ErrNotExist):
 		switch filepath.Ext(o.output) {
 		case ".yaml", ".yml", ".json", ".bu", ".ign":
-			return usagef("-o %s: names a directory to write to; for one file use > %s", o.output, o.output)
+			return cli.Usagef("-o %s: names a directory to write to; for one file use > %s", o.output, o.output)
 		}
 		return nil
 	case err != nil:
-		return usageErr(fmt.Errorf("-o: %w", err))
+		return cli.Usage(fmt.Errorf("-o: %w", err))
 	case !info.IsDir():
-		return usagef("-o %s: is no directory", o.output)
+		return cli.Usagef("-o %s: is no directory", o.output)
 	}
 	return nil
 }
@@ -207,12 +208,12 @@ func (o renderOptions) checkDir() error {
 func (o renderOptions) pools(cfg *trust.Config) ([]string, error) {
 	switch {
 	case o.pool != "" && !slices.Contains(cfg.Pools, o.pool):
-		return nil, usagef("--pool %s: is not in spec.pools of %s (%s)", o.pool, cfg.File, strings.Join(cfg.Pools, ", "))
+		return nil, cli.Usagef("--pool %s: is not in spec.pools of %s (%s)", o.pool, cfg.File, strings.Join(cfg.Pools, ", "))
 	case o.pool != "":
 		return []string{o.pool}, nil
 	case len(cfg.Pools) == 0 && o.to != "files" && o.to != "ignition" && o.to != "bundle" &&
 		o.to != "nodedisruptionpolicy":
-		return nil, usagef("%s: spec.pools: is empty, but a %s is for a pool", cfg.File, o.to)
+		return nil, cli.Usagef("%s: spec.pools: is empty, but a %s is for a pool", cfg.File, o.to)
 	}
 	return cfg.Pools, nil
 }
@@ -229,7 +230,7 @@ func (o renderOptions) render(cfg *trust.Config, readers []trust.Reader, pools [
 ) ([]output, error) {
 	in, err := render.New(cfg, readers, "")
 	if err != nil {
-		return nil, usageErr(err)
+		return nil, cli.Usage(err)
 	}
 	var out []output
 	if o.to == "files" {
@@ -245,7 +246,7 @@ func (o renderOptions) render(cfg *trust.Config, readers []trust.Reader, pools [
 	case "nodedisruptionpolicy":
 		b, err := render.NodeDisruptionPolicy(in)
 		if err != nil {
-			return nil, usageErr(err)
+			return nil, cli.Usage(err)
 		}
 		return []output{{"machineconfiguration-cluster.yaml", b}}, nil
 	case "machineconfig":
@@ -303,13 +304,13 @@ func (o renderOptions) reboots(in render.Input, minor int, notes io.Writer) erro
 		problems = append(problems, fmt.Errorf("openshift-4.%d: nodes reboot for %s", v, strings.Join(files, ", ")))
 	}
 	if o.noReboot && len(problems) > 0 {
-		return &exitError{
-			code: exitRefused, err: errors.Join(problems...),
-			hint: "OpenShift 4.16 and later don't; name the version with --reader openshift-4.N",
+		return &cli.ExitError{
+			Code: cli.ExitRefused, Err: errors.Join(problems...),
+			Hint: "OpenShift 4.16 and later don't; name the version with --reader openshift-4.N",
 		}
 	}
 	for _, p := range problems {
-		fmt.Fprintf(notes, "nodetrust: note: %s\n", outside.Name(fmt.Sprint(p)))
+		cli.Say(notes, cli.Note, "%s", outside.Name(fmt.Sprint(p)))
 	}
 	return nil
 }
@@ -379,7 +380,7 @@ func lookupReaders(names []string) ([]trust.Reader, error) {
 	for _, name := range names {
 		r, err := trust.LookupReader(name)
 		if err != nil {
-			return nil, usageErr(fmt.Errorf("--reader: %w", err))
+			return nil, cli.Usage(fmt.Errorf("--reader: %w", err))
 		}
 		readers = append(readers, r)
 	}
@@ -401,10 +402,10 @@ func loadTrust(file string, stdin io.Reader) (*trust.Config, error) {
 		return nil, fmt.Errorf("reading the trust config: %w", err)
 	}
 	if large := (*bounded.TooLargeError)(nil); errors.As(err, &large) {
-		return nil, usageErr(fmt.Errorf("%s: %w", file, large))
+		return nil, cli.Usage(fmt.Errorf("%s: %w", file, large))
 	}
 	if err != nil {
-		return nil, usageErr(fmt.Errorf("reading the trust config: %w", err))
+		return nil, cli.Usage(fmt.Errorf("reading the trust config: %w", err))
 	}
 	cfg, err := trust.Parse(file, data, func(path string) ([]byte, error) {
 		if !filepath.IsAbs(path) {
@@ -413,7 +414,7 @@ func loadTrust(file string, stdin io.Reader) (*trust.Config, error) {
 		return bounded.ReadFile(path, trust.MaxKeyFile)
 	})
 	if err != nil {
-		return nil, usageErr(err)
+		return nil, cli.Usage(err)
 	}
 	return cfg, nil
 }

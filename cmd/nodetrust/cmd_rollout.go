@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/nodetrust/nodetrust/internal/cli"
 	"github.com/nodetrust/nodetrust/internal/cluster"
 	"github.com/nodetrust/nodetrust/internal/cluster/rollout"
 	"github.com/nodetrust/nodetrust/internal/desired"
@@ -26,7 +27,7 @@ type rolloutOptions struct {
 	wait                          bool
 	timeout                       time.Duration
 	cluster                       cluster.Config
-	out                           outputFlag
+	out                           cli.Format
 }
 
 func newRolloutCommand() *cobra.Command {
@@ -77,7 +78,7 @@ Status 3 if a pool is Shadowed, Degraded, NotEnforced or Outdated, 4 if one is n
 	f.StringVar(&o.cluster.Context, "context", "", "context of the kubeconfig")
 	completeContext(cmd, &o.cluster)
 	completePool(cmd, &o.cluster, &o.agents)
-	o.out.add(cmd)
+	o.out.Add(cmd)
 	_ = cmd.RegisterFlagCompletionFunc("agents",
 		cobra.FixedCompletions([]cobra.Completion{cluster.AgentsPods, cluster.AgentsElsewhere},
 			cobra.ShellCompDirectiveNoFileComp))
@@ -89,13 +90,13 @@ func runRolloutStatus(cmd *cobra.Command, o rolloutOptions) error {
 	if err != nil {
 		return err
 	}
-	client, err := cluster.New(o.cluster)
+	client, err := openCluster(o.cluster)
 	if err != nil {
-		return withHint(usageErr(err), kubeconfigHint)
+		return err
 	}
 	w := &rolloutWait{
 		read: func(ctx context.Context) (rolloutReport, error) { return readRollout(ctx, client, ask) },
-		out:  o.out, screen: newScreen(cmd.OutOrStdout()), stderr: cmd.ErrOrStderr(), byConfig: o.config != "",
+		out:  o.out, screen: cli.NewScreen(cmd.OutOrStdout()), stderr: cmd.ErrOrStderr(), byConfig: o.config != "",
 	}
 	if o.wait {
 		ctx, cancel := context.WithTimeout(cmd.Context(), o.timeout)
@@ -114,21 +115,21 @@ func (o rolloutOptions) ask() (cluster.Rollouts, error) {
 	ask := cluster.Rollouts{Pool: o.pool, Agents: o.agents}
 	switch {
 	case o.agents != cluster.AgentsPods && o.agents != cluster.AgentsElsewhere:
-		return ask, usagef("--agents %q: must be pods or elsewhere", o.agents)
+		return ask, cli.Usagef("--agents %q: must be pods or elsewhere", o.agents)
 	case o.config != "" && o.desired != "":
-		return ask, usagef("--config and --desired exclude each other")
+		return ask, cli.Usagef("--config and --desired exclude each other")
 	case len(o.readers) > 0 && o.config == "":
-		return ask, usagef("--reader goes with --config")
+		return ask, cli.Usagef("--reader goes with --config")
 	case o.timeout <= 0:
-		return ask, usagef("--timeout %s: must be more than 0", o.timeout)
+		return ask, cli.Usagef("--timeout %s: must be more than 0", o.timeout)
 	case o.desired != "":
 		state, err := desired.Load(o.desired)
 		if err != nil {
-			return ask, usageErr(err)
+			return ask, cli.Usage(err)
 		}
 		pool := cmp.Or(o.pool, state.Pool)
 		if state.Name == "" || pool == "" {
-			return ask, usagef("--desired %s: is no MachineConfig of a pool", o.desired)
+			return ask, cli.Usagef("--desired %s: is no MachineConfig of a pool", o.desired)
 		}
 		ask.Wanted = []cluster.Wanted{{Pool: pool, Name: state.Name, Files: state.Files}}
 	case o.config != "":
@@ -158,7 +159,7 @@ func (o rolloutOptions) wanted() (out []cluster.Wanted, err error) {
 	for _, pool := range pools {
 		in, err := render.New(cfg, readers, pool)
 		if err != nil {
-			return nil, usageErr(err)
+			return nil, cli.Usage(err)
 		}
 		out = append(out, cluster.Wanted{Pool: pool, Name: in.MachineConfigName(), Files: in.Files})
 	}
@@ -175,13 +176,13 @@ func readRollout(ctx context.Context, client *cluster.Client, ask cluster.Rollou
 	snapshots, err := client.RolloutSnapshots(ctx, ask, time.Now())
 	switch {
 	case errors.Is(err, cluster.ErrNoPools):
-		return r, withHint(err, "without the Machine Config Operator, nodetrust status tells of the nodes")
+		return r, cli.WithHint(err, "without the Machine Config Operator, nodetrust status tells of the nodes")
 	case errors.Is(err, cluster.ErrPool):
 		return r, err
 	case cluster.IsForbidden(err):
-		return r, withHint(err, "this command reads MachineConfigs, MachineConfigPools and nodes: ask for the right, or name another user with --kubeconfig or --context")
+		return r, cli.WithHint(err, "this command reads MachineConfigs, MachineConfigPools and nodes: ask for the right, or name another user with --kubeconfig or --context")
 	case err != nil:
-		return r, withHint(err, "the API server is "+client.Server())
+		return r, cli.WithHint(err, "the API server is "+client.Server())
 	}
 	for _, s := range snapshots {
 		r.Pools = append(r.Pools, rollout.Judge(s))
@@ -193,12 +194,12 @@ func readRollout(ctx context.Context, client *cluster.Client, ask cluster.Rollou
 func (r rolloutReport) exit() int {
 	switch {
 	case r.bad():
-		return exitRefused
+		return cli.ExitRefused
 	case len(r.Pools) == 0 || slices.ContainsFunc(r.Pools,
 		func(v rollout.Verdict) bool { return v.State != rollout.RolledOut }):
-		return exitUnknown
+		return cli.ExitUnknown
 	}
-	return exitOK
+	return cli.ExitOK
 }
 
 func (r rolloutReport) bad() bool {
@@ -216,8 +217,8 @@ const (
 // rolloutWait looks at a rollout, once or until it has come to an end.
 type rolloutWait struct {
 	read   func(context.Context) (rolloutReport, error)
-	out    outputFlag
-	screen *screen
+	out    cli.Format
+	screen *cli.Screen
 	stderr io.Writer
 	// byConfig is whether what is looked for was rendered of a trust config, without a cluster.
 	byConfig bool
@@ -225,9 +226,9 @@ type rolloutWait struct {
 
 // wait ends with the last report that could be read. On a terminal it shows each in place of the one before.
 func (w *rolloutWait) wait(ctx context.Context) error {
-	live := w.screen.tty && w.out == "text"
+	live := w.screen.TTY && w.out == "text"
 	if live {
-		defer w.screen.leave()
+		defer w.screen.Leave()
 	}
 	var last rolloutReport
 	var have bool
@@ -244,7 +245,7 @@ func (w *rolloutWait) wait(ctx context.Context) error {
 			return err
 		case err != nil:
 			if err.Error() != warned {
-				say(w.stderr, "warning", err)
+				cli.Say(w.stderr, cli.Warning, "%v", err)
 			}
 			warned = err.Error()
 		default:
@@ -254,7 +255,7 @@ func (w *rolloutWait) wait(ctx context.Context) error {
 			} else if badSince.IsZero() {
 				badSince = time.Now()
 			}
-			if r.exit() == exitOK || r.bad() && time.Since(badSince) >= badFor {
+			if r.exit() == cli.ExitOK || r.bad() && time.Since(badSince) >= badFor {
 				return w.finish(r)
 			}
 			if live {
@@ -277,52 +278,41 @@ func (w *rolloutWait) cut(ctx context.Context, last rolloutReport, have bool) er
 	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		why = errors.New("not rolled out within --timeout")
 	}
-	code := exitUnknown
+	code := cli.ExitUnknown
 	if have {
 		code = last.exit()
-		if err := w.finish(last); code == exitOK || exitOf(err) != code {
+		if err := w.finish(last); code == cli.ExitOK || cli.ExitOf(err) != code {
 			return err
 		}
 	}
-	return &exitError{code: code, err: why}
-}
-
-// exitOf is the exit status that err ends a command with.
-func exitOf(err error) int {
-	var e *exitError
-	switch {
-	case err == nil:
-		return exitOK
-	case errors.As(err, &e):
-		return e.code
-	}
-	return exitFailed
+	return &cli.ExitError{Code: code, Err: why}
 }
 
 func (w *rolloutWait) draw(r rolloutReport) error {
 	var b bytes.Buffer
-	if err := w.screen.rollout(&b, r); err != nil {
+	if err := writeRollout(&b, w.screen, r); err != nil {
 		return err
 	}
-	return w.screen.draw(b.Bytes(), true)
+	return w.screen.Draw(b.Bytes(), true)
 }
 
 // finish writes the report and ends with its exit status.
 func (w *rolloutWait) finish(r rolloutReport) error {
 	var err error
-	if w.screen.drawn {
+	if w.screen.Drawn {
 		err = w.draw(r)
 	} else {
-		err = write(w.out, w.screen.w, r, w.screen.rollout)
+		err = cli.Write(w.out, w.screen.W, r,
+			func(to io.Writer, r rolloutReport) error { return writeRollout(to, w.screen, r) })
 	}
 	if err != nil {
 		return err
 	}
 	if w.byConfig && slices.ContainsFunc(r.Pools,
 		func(v rollout.Verdict) bool { return v.Reason == rollout.ReasonNotApplied }) {
-		fmt.Fprintln(w.stderr, "nodetrust: hint: a MachineConfig that render --merge made has another name: give it with --desired")
+		cli.Say(w.stderr, cli.Hint, "a MachineConfig that render --merge made has another name: give it with --desired")
 	}
-	return silent(r.exit())
+	return cli.Exit(r.exit())
 }
 
 // mostMessage bounds a message, of which the Machine Config Operator may have written a part.
@@ -331,17 +321,17 @@ const mostMessage = 500
 // mostNodes is how many nodes of a pool are shown.
 const mostNodes = 20
 
-// rollout writes one line per pool, and below it the nodes that are not where they should be.
-func (s *screen) rollout(w io.Writer, r rolloutReport) error {
+// writeRollout writes one line per pool, and below it the nodes that are not where they should be.
+func writeRollout(w io.Writer, s *cli.Screen, r rolloutReport) error {
 	if len(r.Pools) == 0 {
 		_, err := fmt.Fprintln(w, "no pool has a MachineConfig of nodetrust among its sources; name one with --config or --desired")
 		return err
 	}
 	var b strings.Builder
 	for _, v := range r.Pools {
-		fmt.Fprintf(&b, "pool %s: %s: %s\n", v.Pool, s.paintRollout(v), shorten(v.Message, mostMessage))
+		fmt.Fprintf(&b, "pool %s: %s: %s\n", v.Pool, rolloutState(s, v), cli.Shorten(v.Message, mostMessage))
 		if v.State != rollout.Outdated && len(v.Outdated) > 0 {
-			fmt.Fprintf(&b, "  outdated: %s\n", shorten(strings.Join(v.Outdated, "; "), mostMessage))
+			fmt.Fprintf(&b, "  outdated: %s\n", cli.Shorten(strings.Join(v.Outdated, "; "), mostMessage))
 		}
 		if v.State == rollout.RolledOut || v.MachineConfig == "" {
 			continue
@@ -355,7 +345,7 @@ func (s *screen) rollout(w io.Writer, r rolloutReport) error {
 			if shown++; shown > mostNodes {
 				continue
 			}
-			fmt.Fprintf(&b, "  %s: %s at %s; agent: %s\n", n.Name, orDash(n.Daemon), orDash(n.Current),
+			fmt.Fprintf(&b, "  %s: %s at %s; agent: %s\n", n.Name, cli.Dash(n.Daemon), cli.Dash(n.Current),
 				agentCell(n.Agent, v.Digest))
 		}
 		if shown > mostNodes {
@@ -367,7 +357,7 @@ func (s *screen) rollout(w io.Writer, r rolloutReport) error {
 }
 
 func agentCell(a rollout.Agent, digest string) string {
-	text := orDash(string(a.State))
+	text := cli.Dash(string(a.State))
 	if a.Reason != "" {
 		text += " (" + a.Reason + ")"
 	}
@@ -377,8 +367,8 @@ func agentCell(a rollout.Agent, digest string) string {
 	return text
 }
 
-// paintRollout is the state with whom it is about.
-func (s *screen) paintRollout(v rollout.Verdict) string {
+// rolloutState is the state with whom it is about.
+func rolloutState(s *cli.Screen, v rollout.Verdict) string {
 	text := string(v.State)
 	switch {
 	case v.State == rollout.Shadowed:
@@ -389,13 +379,12 @@ func (s *screen) paintRollout(v rollout.Verdict) string {
 			text += fmt.Sprintf(" and %d more", len(v.On)-mostNodes)
 		}
 	}
+	colour := cli.Yellow
 	switch {
-	case !s.color:
-		return text
 	case v.State == rollout.RolledOut:
-		return green + text + plain
+		colour = cli.Green
 	case v.State.Bad():
-		return red + text + plain
+		colour = cli.Red
 	}
-	return yellow + text + plain
+	return s.Paint(colour, text)
 }

@@ -19,6 +19,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"github.com/nodetrust/nodetrust/internal/cli"
 	"github.com/nodetrust/nodetrust/internal/cluster/rollout"
 	"github.com/nodetrust/nodetrust/internal/fixture"
 )
@@ -597,7 +598,7 @@ func TestRolloutWait(t *testing.T) {
 					}
 					var out, errs bytes.Buffer
 					zero := func() int { return 0 }
-					w := &rolloutWait{out: "text", stderr: &errs, screen: &screen{w: &out, tty: tty, width: zero, height: zero}}
+					w := &rolloutWait{out: "text", stderr: &errs, screen: &cli.Screen{W: &out, TTY: tty, Width: zero, Height: zero}}
 					n := 0
 					w.read = func(context.Context) (rolloutReport, error) {
 						s := c.reads[min(n, len(c.reads)-1)]
@@ -608,7 +609,7 @@ func TestRolloutWait(t *testing.T) {
 						return report(s), nil
 					}
 					start := time.Now()
-					code := exitOf(w.wait(ctx))
+					code := cli.ExitOf(w.wait(ctx))
 					if code != c.code || time.Since(start) != c.after {
 						t.Errorf("exit status %d after %s, want %d after %s; %s", code, time.Since(start), c.code, c.after, out.String())
 					}

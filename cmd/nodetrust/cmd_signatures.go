@@ -15,6 +15,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/nodetrust/nodetrust/internal/audit"
+	"github.com/nodetrust/nodetrust/internal/cli"
 	"github.com/nodetrust/nodetrust/internal/lookaside"
 	"github.com/nodetrust/nodetrust/internal/policy"
 	"github.com/nodetrust/nodetrust/internal/ref"
@@ -35,7 +36,7 @@ func newSignaturesCommand() *cobra.Command {
 }
 
 type signaturesBundle struct {
-	out          outputFlag
+	out          cli.Format
 	policy       policyFlags
 	image        imageFlags
 	sources      sourceFlags
@@ -85,7 +86,7 @@ Status 3 if an image would be refused with what is in DIR, 4 if that can't be to
 		RunE: func(cmd *cobra.Command, args []string) error { return b.run(cmd, args) },
 	}
 	fl := cmd.Flags()
-	b.out.add(cmd)
+	b.out.Add(cmd)
 	b.policy.add(cmd)
 	b.image.addServers(cmd)
 	b.image.addJudging(cmd)
@@ -126,14 +127,14 @@ func (b *signaturesBundle) run(cmd *cobra.Command, args []string) error {
 	}
 	p, err := b.policy.source()
 	if err != nil {
-		return usageErr(err)
+		return cli.Usage(err)
 	}
 	defer p.Close()
 	for _, p := range append([]string{""}, b.platforms...) {
 		o := b.image.options()
 		o.Platform = p
 		if err := verify.CheckOptions(o); err != nil {
-			return usageErr(err)
+			return cli.Usage(err)
 		}
 	}
 	places, closePlaces, err := b.places()
@@ -146,45 +147,45 @@ func (b *signaturesBundle) run(cmd *cobra.Command, args []string) error {
 		return err
 	}
 	defer tree.Close()
-	bar := newAuditBar(cmd.ErrOrStderr())
+	bar := cli.NewBar(cmd.ErrOrStderr())
 	result, found, err := lookaside.Collect(cmd.Context(), tree, lookaside.Options{
 		Images: images, Policy: p, Image: b.image.options(), Platforms: b.platforms, Places: places, Releases: releases,
 		IsRelease: b.isRelease, Refresh: b.refresh,
-		Progress: func(done, total int) { bar.show(audit.Progress{Done: done, Total: total}) },
+		Progress: func(done, total int) { showProgress(bar, audit.Progress{Done: done, Total: total}) },
 	})
-	bar.clear()
+	bar.Clear()
 	if errors.Is(err, context.Canceled) {
 		err = errors.New("interrupted")
 	}
 	if err != nil {
-		return withHint(err, "the same command goes on with what is in "+b.to)
+		return cli.WithHint(err, "the same command goes on with what is in "+b.to)
 	}
 	if err := b.writeConfigMaps(found); err != nil {
 		return err
 	}
 	url := lookaside.URL(b.target)
 	out := bundled{Result: result, Lookaside: url, Registries: result.Registries(url)}
-	if err := write(b.out, cmd.OutOrStdout(), out,
+	if err := cli.Write(b.out, cmd.OutOrStdout(), out,
 		func(w io.Writer, out bundled) error { return writeBundle(w, b.to, out) }); err != nil {
 		return err
 	}
-	return silent(verdictExit(result.Answer))
+	return cli.Exit(verdictExit(result.Answer))
 }
 
 func (b *signaturesBundle) check(args []string) error {
 	switch {
 	case b.to == "":
-		return usagef("--to is missing")
+		return cli.Usagef("--to is missing")
 	case len(args) == 0 && len(b.sources.from) == 0:
-		return usagef("no image is named: give IMAGE or --images-from")
+		return cli.Usagef("no image is named: give IMAGE or --images-from")
 	case b.image.as != "":
-		return usagef("--as goes with one image; a bundle is of images as what they are")
+		return cli.Usagef("--as goes with one image; a bundle is of images as what they are")
 	case b.target == "":
 		var err error
 		b.target, err = filepath.Abs(b.to)
 		return err
 	case !filepath.IsAbs(b.target):
-		return usagef("--target %s: must be an absolute path", b.target)
+		return cli.Usagef("--target %s: must be an absolute path", b.target)
 	}
 	return nil
 }
@@ -196,7 +197,7 @@ func (b *signaturesBundle) images(cmd *cobra.Command, args []string) ([]string, 
 	for _, a := range args {
 		name, err := verify.Canonical(strings.TrimPrefix(a, "docker://"))
 		if err != nil {
-			return nil, usageErr(fmt.Errorf("image %q: %w", a, err))
+			return nil, cli.Usage(fmt.Errorf("image %q: %w", a, err))
 		}
 		seen[name] = true
 	}
@@ -220,7 +221,7 @@ func (b *signaturesBundle) images(cmd *cobra.Command, args []string) ([]string, 
 		}
 	}
 	if len(seen) == 0 {
-		return nil, usagef("there is no image")
+		return nil, cli.Usagef("there is no image")
 	}
 	if b.config != nil {
 		for _, c := range b.config.Canaries {
@@ -243,10 +244,10 @@ func (b *signaturesBundle) places() (places func(string) ([]string, error), clos
 	var nodes *verify.Policy
 	if b.mirrors != "" {
 		if _, err := os.Stat(b.mirrors); err != nil {
-			return nil, nil, usageErr(fmt.Errorf("reading --mirrors: %w", err))
+			return nil, nil, cli.Usage(fmt.Errorf("reading --mirrors: %w", err))
 		}
 		if nodes, err = verify.AcceptAll(verify.Settings{RegistriesConf: b.mirrors}); err != nil {
-			return nil, nil, usageErr(fmt.Errorf("--mirrors: %w", err))
+			return nil, nil, cli.Usage(fmt.Errorf("--mirrors: %w", err))
 		}
 		closeAll = func() { nodes.Close() }
 	}

@@ -16,6 +16,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/nodetrust/nodetrust/internal/cli"
 	"github.com/nodetrust/nodetrust/internal/cluster"
 )
 
@@ -474,8 +475,8 @@ func TestStatusFitsTerminals(t *testing.T) {
 	st := cluster.Status{Nodes: []cluster.Node{n, old}, Pools: []cluster.Pool{{Pool: "worker"}}}
 	for _, width := range []int{40, 60, 80, 100, 132, 200} {
 		var b bytes.Buffer
-		s := &screen{tty: true, width: func() int { return width }, height: func() int { return 0 }}
-		if err := s.status(&b, st, time.Now()); err != nil {
+		s := &cli.Screen{TTY: true, Width: func() int { return width }, Height: func() int { return 0 }}
+		if err := writeStatus(&b, s, st, time.Now()); err != nil {
 			t.Fatal(err)
 		}
 		head, _, _ := strings.Cut(b.String(), "\n\n")
@@ -497,39 +498,16 @@ func TestStatusFitsTerminals(t *testing.T) {
 }
 
 func TestStatusColour(t *testing.T) {
-	s := &screen{color: true}
+	s := &cli.Screen{Color: true}
 	for state, want := range map[string]string{
 		"Enforced": "\x1b[32m", "Unknown (stale)": "\x1b[33m",
 		"Drifted": "\x1b[31m",
 	} {
-		if got := s.paint(state); !strings.HasPrefix(got, want) || !strings.HasSuffix(got, "\x1b[0m") {
+		if got := paintState(s, state); !strings.HasPrefix(got, want) || !strings.HasSuffix(got, "\x1b[0m") {
 			t.Errorf("%s: %q", state, got)
 		}
 	}
-	if newScreen(&bytes.Buffer{}).color {
+	if cli.NewScreen(&bytes.Buffer{}).Color {
 		t.Error("colour where there is no terminal")
-	}
-}
-
-func TestFit(t *testing.T) {
-	picture := []byte("NODE\n1\n2\n3\n4\n5\n\npool p: 5\n")
-	got := string(fit(picture, 80, 7))
-	if strings.Count(got, "\n") > 6 || !strings.Contains(got, "more\n\npool p: 5\n") ||
-		!strings.HasPrefix(got, "NODE\n1\n") {
-		t.Errorf("%q", got)
-	}
-	if got := fit(picture, 80, 20); !bytes.Equal(got, picture) {
-		t.Errorf("what fits is changed: %q", got)
-	}
-	// A line that is too long for the terminal takes two of its lines, colours none.
-	long := []byte("NODE\n1\n2\n3\n4\n5\n\npool p: 1 of 5 enforced (1 \x1b[32mEnforced\x1b[0m, 4 \x1b[31mDrifted\x1b[0m)\n")
-	if got := fit(long, 47, 9); !bytes.Equal(got, long) {
-		t.Errorf("what fits is changed: %q", got)
-	}
-	if got, want := string(fit(long, 46, 9)), "NODE\n1\n2\n3\n… 2 more\n\npool p:"; !strings.HasPrefix(got, want) {
-		t.Errorf("%q, want %q…", got, want)
-	}
-	if got := fit([]byte("12345678\n1234\nlast\n"), 4, 4); string(got) != "12345678\n1234\n" {
-		t.Errorf("without a table: %q", got)
 	}
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/nodetrust/nodetrust/internal/cli"
 	"github.com/nodetrust/nodetrust/internal/verdict"
 	"github.com/nodetrust/nodetrust/internal/verify"
 )
@@ -37,7 +38,7 @@ signatures that runtimes read: where the policy wants one, the answer is refuse,
 			return judging.run(cmd, args[0], func(ctx context.Context, p *verify.Policy, o verify.Options) (judged, error) {
 				v, err := verify.Image(ctx, args[0], p, o)
 				v = judging.demanded(v)
-				return judged{v, func(w io.Writer) error { return write(judging.out, w, v, writeVerdict) }}, err
+				return judged{v, func(w io.Writer) error { return cli.Write(judging.out, w, v, writeVerdict) }}, err
 			})
 		},
 	}
@@ -47,7 +48,7 @@ signatures that runtimes read: where the policy wants one, the answer is refuse,
 
 // judgingCommand is what verify and explain share: flags, and the way from an IMAGE to a verdict and an exit status.
 type judgingCommand struct {
-	out    outputFlag
+	out    cli.Format
 	policy policyFlags
 	image  imageFlags
 	// requireSigned refuses what no signature stands behind.
@@ -55,7 +56,7 @@ type judgingCommand struct {
 }
 
 func (c *judgingCommand) add(cmd *cobra.Command) {
-	c.out.add(cmd)
+	c.out.Add(cmd)
 	c.policy.add(cmd)
 	c.image.add(cmd)
 	addRequireSigned(cmd, &c.requireSigned)
@@ -86,10 +87,10 @@ func (c *judgingCommand) run(
 ) error {
 	o := c.image.options()
 	if err := verify.CheckImage(ref, ""); err != nil {
-		return usageErr(err)
+		return cli.Usage(err)
 	}
 	if err := verify.CheckImage(ref, o.As); err != nil {
-		return usageErr(fmt.Errorf("--as %s: %w", o.As, err))
+		return cli.Usage(fmt.Errorf("--as %s: %w", o.As, err))
 	}
 	p, err := c.policy.source()
 	if err != nil {
@@ -98,7 +99,7 @@ func (c *judgingCommand) run(
 	defer p.Close()
 	j, err := judge(cmd.Context(), p, o)
 	if err != nil {
-		return usageErr(err)
+		return cli.Usage(err)
 	}
 	// What registries.d says of this image may be invalid where the rest is not.
 	bad := j.verdict.Reason == verdict.RegistriesDInvalid || j.verdict.Reason == verdict.PolicyInvalid
@@ -108,33 +109,33 @@ func (c *judgingCommand) run(
 		}
 	}
 	if bad {
-		return withHint(usageErr(errors.New(j.verdict.Message)), j.verdict.Hint)
+		return cli.WithHint(cli.Usage(errors.New(j.verdict.Message)), j.verdict.Hint)
 	}
-	return silent(verdictExit(j.verdict.Answer))
+	return cli.Exit(verdictExit(j.verdict.Answer))
 }
 
 // writeInvalid writes the verdict on a policy that doesn't load and ends with exit status 2; so does any other error.
-func writeInvalid(cmd *cobra.Command, out *outputFlag, image string, err error) error {
+func writeInvalid(cmd *cobra.Command, out *cli.Format, image string, err error) error {
 	v, ok := invalid(image, err)
 	if !ok {
-		return usageErr(err)
+		return cli.Usage(err)
 	}
 	if *out != "text" {
-		if err := write(*out, cmd.OutOrStdout(), v, writeVerdict); err != nil {
+		if err := cli.Write(*out, cmd.OutOrStdout(), v, writeVerdict); err != nil {
 			return err
 		}
 	}
-	return withHint(usageErr(err), v.Hint)
+	return cli.WithHint(cli.Usage(err), v.Hint)
 }
 
 func verdictExit(a verdict.Answer) int {
 	switch a {
 	case verdict.Accept:
-		return exitOK
+		return cli.ExitOK
 	case verdict.Refuse:
-		return exitRefused
+		return cli.ExitRefused
 	}
-	return exitUnknown
+	return cli.ExitUnknown
 }
 
 func writeVerdict(w io.Writer, v verdict.Verdict) error {

@@ -11,15 +11,15 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/nodetrust/nodetrust/internal/bounded"
+	"github.com/nodetrust/nodetrust/internal/cli"
 	"github.com/nodetrust/nodetrust/internal/openpgp"
-	"github.com/nodetrust/nodetrust/internal/outside"
 	"github.com/nodetrust/nodetrust/internal/trust"
 	"github.com/nodetrust/nodetrust/internal/verify"
 	"github.com/nodetrust/nodetrust/internal/verify/checksums"
 )
 
 func newVerifyChecksumsCommand() *cobra.Command {
-	var out outputFlag
+	var out cli.Format
 	var keys []string
 	var dir, list string
 	var ignoreMissing bool
@@ -40,11 +40,11 @@ out, and one must be there. SHA-256, SHA-384 and SHA-512 count; a list with name
 			verify.Isolate()
 			f := checksums.List{IgnoreMissing: ignoreMissing}
 			if len(keys) == 0 {
-				return usagef("--key is missing")
+				return cli.Usagef("--key is missing")
 			}
 			var err error
 			if f.Signature, err = bounded.ReadFile(args[0], checksums.MaxSize); err != nil {
-				return usageErr(fmt.Errorf("reading signature: %w", err))
+				return cli.Usage(fmt.Errorf("reading signature: %w", err))
 			}
 			if f.Keys, err = readKeys(keys); err != nil {
 				return err
@@ -52,37 +52,37 @@ out, and one must be there. SHA-256, SHA-384 and SHA-512 count; a list with name
 			if openpgp.IsDetached(f.Signature) {
 				if list == "" {
 					if list = signedFile(args[0]); list == "" {
-						return usagef("%s is a detached signature, and its name ends in neither .sig, .gpg nor .asc: name the list with --list", args[0])
+						return cli.Usagef("%s is a detached signature, and its name ends in neither .sig, .gpg nor .asc: name the list with --list", args[0])
 					}
 				}
 				if f.Text, err = bounded.ReadFile(list, checksums.MaxSize); err != nil {
-					return usageErr(fmt.Errorf("reading the signed list: %w", err))
+					return cli.Usage(fmt.Errorf("reading the signed list: %w", err))
 				}
 			} else if list != "" {
-				return usagef("--list goes with a detached signature; %s holds the list itself", args[0])
+				return cli.Usagef("--list goes with a detached signature; %s holds the list itself", args[0])
 			}
 			if dir == "" {
 				dir = filepath.Dir(args[0])
 			}
 			if f.Dir, err = os.OpenRoot(dir); err != nil {
-				return usageErr(fmt.Errorf("reading --dir: %w", err))
+				return cli.Usage(fmt.Errorf("reading --dir: %w", err))
 			}
 			defer f.Dir.Close()
-			bar := newBar(cmd.ErrOrStderr())
-			f.Progress = bar.show
+			bar := cli.NewBar(cmd.ErrOrStderr())
+			f.Progress = func(_ string, done, total int64) { showBytes(bar, done, total) }
 			c, err := checksums.Verify(cmd.Context(), f)
-			bar.clear()
+			bar.Clear()
 			if err != nil {
-				return usageErr(fmt.Errorf("%s: %w", args[0], err))
+				return cli.Usage(fmt.Errorf("%s: %w", args[0], err))
 			}
-			if err := write(out, cmd.OutOrStdout(), c,
+			if err := cli.Write(out, cmd.OutOrStdout(), c,
 				func(w io.Writer, c checksums.Result) error { return writeChecksums(w, args[0], c) }); err != nil {
 				return err
 			}
-			return silent(verdictExit(c.Answer))
+			return cli.Exit(verdictExit(c.Answer))
 		},
 	}
-	out.add(cmd)
+	out.Add(cmd)
 	fl := cmd.Flags()
 	fl.StringArrayVar(&keys, "key", nil, "public key `FILE`, one of which must have signed (repeatable)")
 	fl.StringVar(&dir, "dir", "", "`DIR` with the files (default that of SIGNATURE)")
@@ -96,7 +96,7 @@ func readKeys(paths []string) (files [][]byte, err error) {
 	for _, path := range paths {
 		b, err := bounded.ReadFile(path, trust.MaxKeyFile)
 		if err != nil {
-			return nil, usageErr(fmt.Errorf("reading key: %w", err))
+			return nil, cli.Usage(fmt.Errorf("reading key: %w", err))
 		}
 		files = append(files, b)
 	}
@@ -127,32 +127,11 @@ func writeChecksums(w io.Writer, file string, c checksums.Result) error {
 	return nil
 }
 
-// bar shows progress on a terminal, and nothing anywhere else.
-type bar struct {
-	w    io.Writer // nil: no terminal
-	next time.Time
-}
-
-func newBar(w io.Writer) *bar {
-	if f, ok := terminalOf(w); ok {
-		return &bar{w: outside.NewWriter(f, barControls...), next: time.Now().Add(200 * time.Millisecond)}
-	}
-	return &bar{}
-}
-
-func (b *bar) show(_ string, done, total int64) {
-	if b.w == nil || total == 0 || time.Now().Before(b.next) {
-		return
-	}
-	b.next = time.Now().Add(100 * time.Millisecond)
-	const width = 30
-	full := int(done * width / total)
-	fmt.Fprintf(b.w, "\r[%-*s] %3d %% of %d MiB"+clearLine, width, "##############################"[:full],
-		done*100/total, total>>20)
-}
-
-func (b *bar) clear() {
-	if b.w != nil {
-		fmt.Fprint(b.w, "\r"+clearLine)
+// showBytes shows how much of a file was read.
+func showBytes(bar *cli.Bar, done, total int64) {
+	if total > 0 {
+		bar.Show(func(time.Duration) string {
+			return fmt.Sprintf("%s %3d %% of %d MiB", cli.Meter(30, done, total), done*100/total, total>>20)
+		})
 	}
 }

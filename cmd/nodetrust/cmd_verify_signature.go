@@ -8,13 +8,14 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/nodetrust/nodetrust/internal/bounded"
+	"github.com/nodetrust/nodetrust/internal/cli"
 	"github.com/nodetrust/nodetrust/internal/policy"
 	"github.com/nodetrust/nodetrust/internal/verify"
 	"github.com/nodetrust/nodetrust/internal/verify/detached"
 )
 
 func newVerifySignatureCommand() *cobra.Command {
-	var out outputFlag
+	var out cli.Format
 	var keys []string
 	var want detached.Wanted
 	var expected string
@@ -39,11 +40,11 @@ said, not enforced by any runtime, and wrong as soon as a key is revoked.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			verify.Isolate()
 			if len(keys) == 0 {
-				return usagef("--key is missing")
+				return cli.Usagef("--key is missing")
 			}
 			if expected != "" {
 				if want.Reference != "" {
-					return usagef("--expected-identity and --reference both name a reference")
+					return cli.Usagef("--expected-identity and --reference both name a reference")
 				}
 				if want.Reference = expected; want.Identity == "" {
 					want.Identity = policy.MatchExact
@@ -51,7 +52,7 @@ said, not enforced by any runtime, and wrong as soon as a key is revoked.`,
 			}
 			blob, err := bounded.ReadFile(args[0], verify.MaxSignatureSize)
 			if err != nil {
-				return usageErr(fmt.Errorf("reading signature: %w", err))
+				return cli.Usage(fmt.Errorf("reading signature: %w", err))
 			}
 			files, err := readKeys(keys)
 			if err != nil {
@@ -59,9 +60,9 @@ said, not enforced by any runtime, and wrong as soon as a key is revoked.`,
 			}
 			d, err := detached.Verify(cmd.Context(), blob, files, want)
 			if err != nil {
-				return usageErr(err)
+				return cli.Usage(err)
 			}
-			err = write(out, cmd.OutOrStdout(), d, func(w io.Writer,
+			err = cli.Write(out, cmd.OutOrStdout(), d, func(w io.Writer,
 				d detached.Result,
 			) error {
 				return writeDetached(w, args[0], d)
@@ -69,10 +70,10 @@ said, not enforced by any runtime, and wrong as soon as a key is revoked.`,
 			if err != nil {
 				return err
 			}
-			return silent(verdictExit(d.Answer))
+			return cli.Exit(verdictExit(d.Answer))
 		},
 	}
-	out.add(cmd)
+	out.Add(cmd)
 	cmd.Flags().StringArrayVar(&keys, "key", nil, "public key `FILE`, one of which must have signed (repeatable)")
 	cmd.Flags().StringVar(&want.Digest, "digest", "", "manifest `DIGEST` that must have been signed")
 	cmd.Flags().StringVar(&want.Reference, "reference", "", "image `REFERENCE` that must have been signed")

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/nodetrust/nodetrust/internal/cli"
 	"github.com/nodetrust/nodetrust/internal/fixture"
 	"github.com/nodetrust/nodetrust/internal/verdict"
 )
@@ -150,7 +151,7 @@ func TestVerify_noTemporaryDirectory(t *testing.T) {
 		if args[0] != "audit" {
 			args = append(args, "127.0.0.1:1/app:v1")
 		}
-		if code := run(t.Context(), args, strings.NewReader("127.0.0.1:1/app:v1\n"), &out, &errs); code != exitFailed {
+		if code := run(t.Context(), args, strings.NewReader("127.0.0.1:1/app:v1\n"), &out, &errs); code != cli.ExitFailed {
 			t.Errorf("%v: exit status %d, %s", args, code, errs.String())
 		}
 		if !strings.Contains(errs.String(), "making a temporary directory") || out.Len() > 0 {

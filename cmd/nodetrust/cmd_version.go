@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/nodetrust/nodetrust/internal/cli"
 	"github.com/nodetrust/nodetrust/internal/verify/mechanism"
 )
 
@@ -23,7 +24,7 @@ type versionInfo struct {
 }
 
 func newVersionCommand() *cobra.Command {
-	var out outputFlag
+	var out cli.Format
 	cmd := &cobra.Command{
 		Use:   "version",
 		Short: "Print version, OpenPGP mechanism and image library version",
@@ -39,14 +40,14 @@ build, which cannot judge OpenPGP v3 packets and answers unknown for them) and t
 				Go:        runtime.Version(),
 				Platform:  runtime.GOOS + "/" + runtime.GOARCH,
 			}
-			return write(out, cmd.OutOrStdout(), v, func(w io.Writer, v versionInfo) error {
+			return cli.Write(out, cmd.OutOrStdout(), v, func(w io.Writer, v versionInfo) error {
 				_, err := fmt.Fprintf(w, "nodetrust %s\nmechanism: %s\nlibrary:   %s\ngo:        %s %s\n", v.Version, v.Mechanism,
 					v.Library, v.Go, v.Platform)
 				return err
 			})
 		},
 	}
-	out.add(cmd)
+	out.Add(cmd)
 	return cmd
 }
 

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/nodetrust/nodetrust/internal/cli"
 	"github.com/nodetrust/nodetrust/internal/lint"
 	"github.com/nodetrust/nodetrust/internal/policy/compare"
 )
@@ -45,7 +46,7 @@ func (s *diffSide) parse(name string, at time.Time) error {
 			err = fmt.Errorf("reading %s: %w", where, err)
 		}
 		if p.Of == lint.OfRoot {
-			return usageErr(err)
+			return cli.Usage(err)
 		}
 		s.leftOut = append(s.leftOut, fmt.Sprintf("the policy of %s doesn't load: %v", p.Of, err))
 	}
@@ -130,11 +131,11 @@ func (r diffReport) exit() int {
 	}
 	switch {
 	case weaker:
-		return exitRefused
+		return cli.ExitRefused
 	case unknown:
-		return exitUnknown
+		return cli.ExitUnknown
 	}
-	return exitOK
+	return cli.ExitOK
 }
 
 func writeDiff(w io.Writer, r diffReport, all bool) error {

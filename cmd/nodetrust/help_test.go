@@ -7,16 +7,9 @@ import (
 	"unicode/utf8"
 
 	"github.com/spf13/cobra"
-)
 
-func TestFill(t *testing.T) {
-	const text = "One two three\nfour five.\n\n  files          a tree below a directory\n  short\n\nVery-long-word-that-fits-nowhere x"
-	const want = "One two three four\nfive.\n\n  files          a\n                 tree\n                 below\n                 a\n                 directory\n  short\n\n" +
-		"Very-long-word-that-fits-nowhere\nx"
-	if got := fill(text, 20); got != want {
-		t.Errorf("got\n%s\nwant\n%s", got, want)
-	}
-}
+	"github.com/nodetrust/nodetrust/internal/cli"
+)
 
 // TestHelpFits: on a terminal of 80 columns no line of any help is longer, but for examples, usage lines and what has
 // no space to break it at.
@@ -42,6 +35,6 @@ func TestHelpFits(t *testing.T) {
 		}
 	}
 	root := newRoot()
-	fitHelp(root, width)
+	cli.FitHelp(root, width)
 	check(root)
 }

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nodetrust/nodetrust/internal/cli"
 	"github.com/nodetrust/nodetrust/internal/fixture"
 )
 
@@ -68,7 +69,7 @@ func TestVerify_interrupted(t *testing.T) {
 		if d := time.Since(start); d > time.Minute {
 			t.Errorf("after %v: ended %s after the signal", after, d)
 		}
-		if code := cmd.ProcessState.ExitCode(); code != exitUnknown && (after < 0 || code != exitOK) {
+		if code := cmd.ProcessState.ExitCode(); code != cli.ExitUnknown && (after < 0 || code != cli.ExitOK) {
 			t.Errorf("after %v: exit status %d", after, code)
 		}
 		if left := fixture.LeftIn(tmp); len(left) > 0 {

@@ -7,6 +7,8 @@ import (
 	"os/signal"
 	"syscall"
 	"time"
+
+	"github.com/nodetrust/nodetrust/internal/cli"
 )
 
 // lastWords is how long an interrupted command may take to end in order. Some things can't be interrupted: opening a
@@ -18,7 +20,7 @@ func main() {
 	defer stop() // never: a signal that comes after the work is done must not change the exit status
 	context.AfterFunc(ctx, func() {
 		time.Sleep(lastWords)
-		os.Exit(exitFailed)
+		os.Exit(cli.ExitFailed)
 	})
 	os.Exit(run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
 }

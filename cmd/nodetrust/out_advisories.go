@@ -5,6 +5,7 @@ import (
 	"io"
 	"strings"
 
+	"github.com/nodetrust/nodetrust/internal/cli"
 	"github.com/nodetrust/nodetrust/internal/trust"
 )
 
@@ -48,7 +49,7 @@ func writeAdvisories(w io.Writer, v advisoriesOutput) error {
 		if a.Build != "" {
 			readers = "of programs with the build tag " + a.Build + "; no row is known to be one"
 		}
-		fmt.Fprintf(&b, "  readers:   %s\n", dash(readers))
+		fmt.Fprintf(&b, "  readers:   %s\n", cli.Dash(readers))
 	}
 	_, err := io.WriteString(w, b.String())
 	return err

@@ -8,6 +8,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/nodetrust/nodetrust/internal/audit"
+	"github.com/nodetrust/nodetrust/internal/cli"
 	"github.com/nodetrust/nodetrust/internal/verdict"
 )
 
@@ -18,13 +19,13 @@ const perGroup = 10
 // only.
 type auditText struct {
 	b      strings.Builder
-	screen *screen
+	screen *cli.Screen
 	width  int // 0: no limit
 }
 
 // writeAudit writes what fits the screen, where that is a terminal, to w.
-func writeAudit(w io.Writer, s *screen, r *audit.Report) error {
-	t := &auditText{screen: s, width: s.width()}
+func writeAudit(w io.Writer, s *cli.Screen, r *audit.Report) error {
+	t := &auditText{screen: s, width: s.Width()}
 	t.summary(r.Summary)
 	t.lockout(r.Summary.Lockout)
 	byFix := map[string][]audit.Image{}
@@ -48,7 +49,7 @@ func writeAudit(w io.Writer, s *screen, r *audit.Report) error {
 func (t *auditText) line(format string, args ...any) {
 	s := fmt.Sprintf(format, args...)
 	if t.width > 0 {
-		s = shorten(s, t.width)
+		s = cli.Shorten(s, t.width)
 	}
 	t.b.WriteString(s + "\n")
 }
@@ -59,17 +60,15 @@ func (t *auditText) wrapped(indent, text string) {
 		t.line("%s%s", indent, text)
 		return
 	}
-	for _, line := range wrap(indent, indent, text, t.width) {
+	for _, line := range cli.Wrap(indent, indent, text, t.width) {
 		t.line("%s", line)
 	}
 }
 
 func (t *auditText) paint(a verdict.Answer, s string) string {
-	if !t.screen.color {
-		return s
-	}
-	color := map[verdict.Answer]string{verdict.Accept: green, verdict.Refuse: red, verdict.Unknown: yellow}[a]
-	return color + s + plain
+	return t.screen.Paint(map[verdict.Answer]cli.Colour{
+		verdict.Accept: cli.Green, verdict.Refuse: cli.Red, verdict.Unknown: cli.Yellow,
+	}[a], s)
 }
 
 func (t *auditText) summary(s audit.Summary) {
@@ -194,7 +193,7 @@ func (t *auditText) group(f audit.Fix, list []audit.Image) {
 		widest = min(widest, t.width*3/5)
 	}
 	for i, m := range list[:shown] {
-		t.line("  %-*s  %s", widest, shorten(names[i], widest), usedBy(m))
+		t.line("  %-*s  %s", widest, cli.Shorten(names[i], widest), usedBy(m))
 	}
 	if n := len(list) - shown; n > 0 {
 		t.line("  and %d more: -o html, -o json, or a pipe, have all of them", n)

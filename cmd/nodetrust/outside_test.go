@@ -18,6 +18,7 @@ import (
 	"github.com/spf13/cobra"
 	"go.yaml.in/yaml/v3"
 
+	"github.com/nodetrust/nodetrust/internal/cli"
 	"github.com/nodetrust/nodetrust/internal/fixture"
 	"github.com/nodetrust/nodetrust/internal/outside"
 )
@@ -356,7 +357,7 @@ func (w *hostileWorld) harmless(t *testing.T, args []string, stdin string) (said
 	var stdout, stderr bytes.Buffer
 	code := run(t.Context(), args, strings.NewReader(stdin), &stdout, &stderr)
 	command := fmt.Sprintf("%.300q", args)
-	if code < 0 || code > exitUnknown {
+	if code < 0 || code > cli.ExitUnknown {
 		t.Errorf("%s: exit status %d", command, code)
 	}
 	for name, b := range map[string][]byte{"stdout": stdout.Bytes(), "stderr": stderr.Bytes()} {

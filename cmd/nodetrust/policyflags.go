@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/nodetrust/nodetrust/internal/cli"
 	"github.com/nodetrust/nodetrust/internal/trust"
 	"github.com/nodetrust/nodetrust/internal/verdict"
 	"github.com/nodetrust/nodetrust/internal/verify"
@@ -46,22 +47,22 @@ func (f *policyFlags) add(cmd *cobra.Command) {
 func (f *policyFlags) check() error {
 	switch {
 	case f.policy != "" && f.config != "":
-		return usagef("--policy and --config both name a policy")
+		return cli.Usagef("--policy and --config both name a policy")
 	case len(f.registriesD) > 0 && f.policy == "":
-		return usagef("--registries-d goes with --policy")
+		return cli.Usagef("--registries-d goes with --policy")
 	case len(f.keys) > 0 && f.config == "":
-		return usagef("--key goes with --config")
+		return cli.Usagef("--key goes with --config")
 	}
 	if f.root != "" {
 		if st, err := os.Stat(f.root); err != nil {
-			return usageErr(fmt.Errorf("reading --root: %w", err))
+			return cli.Usage(fmt.Errorf("reading --root: %w", err))
 		} else if !st.IsDir() {
-			return usagef("--root: %s is no directory", f.root)
+			return cli.Usagef("--root: %s is no directory", f.root)
 		}
 	}
 	if f.registriesConf != "" {
 		if _, err := os.Stat(f.registriesConf); err != nil {
-			return usageErr(fmt.Errorf("reading --registries-conf: %w", err))
+			return cli.Usage(fmt.Errorf("reading --registries-conf: %w", err))
 		}
 	}
 	return nil
@@ -74,7 +75,7 @@ func (f *policyFlags) source() (*verify.Policy, error) {
 	limitMemory(0)
 	p, err := f.open()
 	if errors.Is(err, verify.ErrNoTemp) {
-		return nil, &exitError{code: exitFailed, err: err}
+		return nil, &cli.ExitError{Code: cli.ExitFailed, Err: err}
 	}
 	if err != nil {
 		return nil, err
@@ -126,7 +127,7 @@ func (f *policyFlags) rendered(s verify.Settings) (*verify.Policy, error) {
 	for _, kv := range f.keys {
 		name, file, ok := strings.Cut(kv, "=")
 		if !ok || name == "" || file == "" {
-			return nil, usagef("--key %q: must be NAME=FILE", kv)
+			return nil, cli.Usagef("--key %q: must be NAME=FILE", kv)
 		}
 		path := ""
 		for _, k := range cfg.Keys {
@@ -136,16 +137,16 @@ func (f *policyFlags) rendered(s verify.Settings) (*verify.Policy, error) {
 			}
 		}
 		if path == "" {
-			return nil, usagef("--key %s: %s has no key of this name with a path", name, f.config)
+			return nil, cli.Usagef("--key %s: %s has no key of this name with a path", name, f.config)
 		}
 		if _, err := os.Stat(file); err != nil {
-			return nil, usageErr(fmt.Errorf("reading --key %s: %w", name, err))
+			return nil, cli.Usage(fmt.Errorf("reading --key %s: %w", name, err))
 		}
 		s.Keys[path] = file
 	}
 	files, err := cfg.Files(nil)
 	if err != nil {
-		return nil, usageErr(err)
+		return nil, cli.Usage(err)
 	}
 	f.files = files
 	return verify.RenderedFiles(files, s)
@@ -205,10 +206,10 @@ func (f *imageFlags) addJudging(cmd *cobra.Command) {
 	fl.StringVar(&f.as, "as", "", "judge dir:, oci: or containers-storage: content as this `REFERENCE`")
 	fl.StringVar(&f.authfile, "authfile", "", "containers-auth.json `FILE` with logins for registries (none are used without it)")
 	f.timeout, f.maxSignatures, f.maxSignatureSize = 30*time.Second, verify.MaxSignatures, verify.MaxSignatureSize
-	fl.Var(&deadlineFlag{&f.timeout}, "timeout", "deadline of one image")
-	fl.Var(&limitFlag{&f.maxSignatures, verify.MaxSignatures}, "max-signatures",
+	fl.Var(cli.Deadline(&f.timeout), "timeout", "deadline of one image")
+	fl.Var(cli.Limit(&f.maxSignatures, verify.MaxSignatures), "max-signatures",
 		"with more signatures than `N` (at most 128) the answer is unknown")
-	fl.Var(&limitFlag{&f.maxSignatureSize, verify.LibrarySignatureSize}, "max-signature-size",
+	fl.Var(cli.Limit(&f.maxSignatureSize, verify.LibrarySignatureSize), "max-signature-size",
 		"with a signature of more than `N` bytes (at most 4194304) the answer is unknown")
 }
 

@@ -9,6 +9,7 @@ import (
 
 	"github.com/nodetrust/nodetrust/internal/audit"
 	"github.com/nodetrust/nodetrust/internal/bounded"
+	"github.com/nodetrust/nodetrust/internal/cli"
 	"github.com/nodetrust/nodetrust/internal/outside"
 	"github.com/nodetrust/nodetrust/internal/trust"
 	"github.com/nodetrust/nodetrust/internal/verdict"
@@ -22,16 +23,16 @@ const maxAudit = 256 << 20
 func warnOfAudit(notes io.Writer, file string, cfg *trust.Config, readers []trust.Reader) error {
 	r, err := readAudit(file)
 	if err != nil {
-		return usageErr(fmt.Errorf("--audit %s: %w", file, err))
+		return cli.Usage(fmt.Errorf("--audit %s: %w", file, err))
 	}
 	warn := func(format string, args ...any) {
-		fmt.Fprintf(notes, "nodetrust: warning: "+format+"\n", args...)
+		cli.Say(notes, cli.Warning, ""+format+"", args...)
 	}
 	s := r.Summary
 	same, err := auditedBy(s.Desired, cfg, readers)
 	switch {
 	case err != nil:
-		return usageErr(err)
+		return cli.Usage(err)
 	case s.Desired == "":
 		warn("%s is an audit by policy %s, not by a trust config: it may say nothing of %s", file,
 			outside.Text(s.Policy), cfg.File)

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/nodetrust/nodetrust/internal/bounded"
+	"github.com/nodetrust/nodetrust/internal/cli"
 	"github.com/nodetrust/nodetrust/internal/cluster"
 	"github.com/nodetrust/nodetrust/internal/cluster/mco"
 	"github.com/nodetrust/nodetrust/internal/outside"
@@ -35,21 +36,21 @@ func readCluster(ctx context.Context, name string, config cluster.Config, notes 
 	if name != live {
 		return readDump(name)
 	}
-	client, err := cluster.New(config)
+	client, err := openCluster(config)
 	if err != nil {
-		return nil, withHint(usageErr(err), kubeconfigHint)
+		return nil, err
 	}
 	d, unread, err := client.Dump(ctx)
 	switch {
 	case errors.Is(err, cluster.ErrNoPools):
-		return nil, withHint(err, "without the Machine Config Operator there is nothing to merge with: render without --cluster, or --to configmap")
+		return nil, cli.WithHint(err, "without the Machine Config Operator there is nothing to merge with: render without --cluster, or --to configmap")
 	case cluster.IsForbidden(err):
-		return nil, withHint(err, "this needs the right to list MachineConfigs and MachineConfigPools: ask for it, or use a file made by "+dumpCommand)
+		return nil, cli.WithHint(err, "this needs the right to list MachineConfigs and MachineConfigPools: ask for it, or use a file made by "+dumpCommand)
 	case err != nil:
-		return nil, withHint(fmt.Errorf("reading the cluster: %w", err), "the API server is "+client.Server())
+		return nil, cli.WithHint(fmt.Errorf("reading the cluster: %w", err), "the API server is "+client.Server())
 	}
 	for _, kind := range unread {
-		fmt.Fprintf(notes, "nodetrust: note: %s objects may not be read by this user: what they ask for is known as far as the Machine Config Operator has written it\n", kind)
+		cli.Say(notes, cli.Note, "%s objects may not be read by this user: what they ask for is known as far as the Machine Config Operator has written it", kind)
 	}
 	return d, nil
 }
@@ -66,12 +67,12 @@ func readDump(file string) (*mco.Dump, error) {
 	large := (*bounded.TooLargeError)(nil)
 	switch {
 	case errors.As(err, &large):
-		return nil, withHint(usageErr(fmt.Errorf("reading the cluster dump: %s: %w", file, large)),
+		return nil, cli.WithHint(cli.Usage(fmt.Errorf("reading the cluster dump: %s: %w", file, large)),
 			"--cluster live reads a page at a time")
 	case unread:
-		return nil, usageErr(fmt.Errorf("reading the cluster dump: %w", err))
+		return nil, cli.Usage(fmt.Errorf("reading the cluster dump: %w", err))
 	case err != nil:
-		return nil, withHint(usageErr(fmt.Errorf("reading the cluster dump: %s: %w", file, err)), "make it by "+dumpCommand)
+		return nil, cli.WithHint(cli.Usage(fmt.Errorf("reading the cluster dump: %s: %w", file, err)), "make it by "+dumpCommand)
 	}
 	return d, nil
 }
@@ -83,7 +84,7 @@ func clusterReaders(d *mco.Dump) ([]trust.Reader, error) {
 	}
 	r, err := trust.LookupReader(fmt.Sprintf("openshift-4.%d", d.Minor))
 	if err != nil {
-		return nil, usageErr(fmt.Errorf("the cluster dump: %w", err))
+		return nil, cli.Usage(fmt.Errorf("the cluster dump: %w", err))
 	}
 	return append([]trust.Reader{r}, trust.DefaultReaders()[1:]...), nil
 }
@@ -96,13 +97,13 @@ func checkIgnition(d *mco.Dump, readers []trust.Reader) error {
 	}
 	takes, err := trust.LookupReader(fmt.Sprintf("openshift-4.%d", d.Minor))
 	if err != nil {
-		return usageErr(fmt.Errorf("the cluster dump: %w", err))
+		return cli.Usage(fmt.Errorf("the cluster dump: %w", err))
 	}
 	made := render.IgnitionReader(readers)
 	if made.Ignition() <= takes.Ignition() {
 		return nil
 	}
-	return withHint(usagef("the cluster is OpenShift 4.%d and takes Ignition configs up to %s; for %s it would be %s",
+	return cli.WithHint(cli.Usagef("the cluster is OpenShift 4.%d and takes Ignition configs up to %s; for %s it would be %s",
 		d.Minor, takes.Ignition(), made.Name, made.Ignition()),
 		"leave --reader away, or add --reader "+takes.Name)
 }
@@ -131,7 +132,7 @@ func minorOf(d *mco.Dump, readers []trust.Reader, asked bool) int {
 func (c *clusterDump) place(in render.Input, minor int, notes io.Writer) (render.Input, error) {
 	t := mco.Target{Dump: c.Dump, Pool: in.Pool, Minor: minor}
 	note := func(format string, args ...any) {
-		fmt.Fprintf(notes, "nodetrust: note: pool %s: %s\n", in.Pool, outside.Name(fmt.Sprintf(format, args...)))
+		cli.Say(notes, cli.Note, "pool %s: %s", in.Pool, outside.Name(fmt.Sprintf(format, args...)))
 	}
 	earlier := t.Earlier(in.MachineConfigName(), in.Config.Name)
 	awaited, err := t.Awaited()
@@ -196,10 +197,10 @@ func (c *clusterDump) size(in render.Input, document []byte, minor int, notes io
 	}
 	warn, err := t.CheckSize(ours.Configs[0])
 	if err != nil {
-		return &exitError{code: exitRefused, err: fmt.Errorf("pool %s: %w", in.Pool, err)}
+		return &cli.ExitError{Code: cli.ExitRefused, Err: fmt.Errorf("pool %s: %w", in.Pool, err)}
 	}
 	if warn != "" {
-		fmt.Fprintf(notes, "nodetrust: note: pool %s: %s\n", in.Pool, outside.Name(warn))
+		cli.Say(notes, cli.Note, "pool %s: %s", in.Pool, outside.Name(warn))
 	}
 	return nil
 }
@@ -298,9 +299,9 @@ func loads(files map[string]mco.Owned) error {
 
 // placeErr: what the dump holds stands in the way.
 func placeErr(err error) error {
-	e := &exitError{code: exitRefused, err: err}
+	e := &cli.ExitError{Code: cli.ExitRefused, Err: err}
 	if errors.Is(err, mco.ErrVersion) {
-		e.code, e.hint = exitUsage, "name the cluster's version, for example --reader openshift-4.18"
+		e.Code, e.Hint = cli.ExitUsage, "name the cluster's version, for example --reader openshift-4.18"
 	}
 	return e
 }
@@ -319,5 +320,5 @@ func refused(in render.Input, conflicts []mco.Conflict, merge bool) error {
 	case merge:
 		hint = "delete or rename the other MachineConfig"
 	}
-	return &exitError{code: exitRefused, err: errors.Join(all...), hint: hint}
+	return &cli.ExitError{Code: cli.ExitRefused, Err: errors.Join(all...), Hint: hint}
 }

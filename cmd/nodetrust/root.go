@@ -11,42 +11,15 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/nodetrust/nodetrust/internal/outside"
+	"github.com/nodetrust/nodetrust/internal/cli"
 )
-
-// usageTemplate is cobra's, with the exit status and the examples last.
-const usageTemplate = `Usage:{{if .Runnable}}
-  {{.UseLine}}{{end}}{{if .HasAvailableSubCommands}}
-  {{.CommandPath}} [command]
-
-Commands:{{range .Commands}}{{if (or .IsAvailableCommand (eq .Name "help"))}}
-  {{rpad .Name .NamePadding }} {{.Short}}{{end}}{{end}}{{end}}{{if .HasAvailableLocalFlags}}
-
-Flags:
-{{.LocalFlags.FlagUsages | trimTrailingWhitespaces}}{{end}}{{if .HasAvailableInheritedFlags}}
-
-Global flags:
-{{.InheritedFlags.FlagUsages | trimTrailingWhitespaces}}{{end}}
-
-EXIT STATUS
-  0  ok, or accepted
-  1  the operation failed
-  2  bad usage or invalid input
-  3  refused, drifted, or findings of severity error
-  4  could not tell (unknown is never 0 and never 3){{if .HasExample}}
-
-EXAMPLES
-{{.Example}}{{end}}{{if .HasAvailableSubCommands}}
-
-"{{.CommandPath}} COMMAND --help" says more about a command.{{end}}
-`
 
 // run is the whole program but for the process: it returns the exit status.
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
-	out, notes := border(stdout, args), border(stderr, nil)
+	out, notes := cli.NewWriter(stdout, args), cli.NewWriter(stderr, nil)
 	code := execute(ctx, args, stdin, out, notes)
-	if err := errors.Join(out.Flush(), notes.Flush()); err != nil && code == exitOK {
-		return exitFailed
+	if err := errors.Join(out.Flush(), notes.Flush()); err != nil && code == cli.ExitOK {
+		return cli.ExitFailed
 	}
 	return code
 }
@@ -55,36 +28,34 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 func execute(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	root := newRoot()
 	root.SetArgs(args)
-	root.SetIn(stdinReader{ctx, stdin})
+	root.SetIn(cli.Interruptible(ctx, stdin))
 	root.SetOut(stdout)
 	root.SetErr(stderr)
 	root.InitDefaultHelpCmd()
 	root.InitDefaultCompletionCmd()
 	checkArgs(root)
-	if width := newScreen(stdout).width(); width > 0 {
-		fitHelp(root, width)
-	}
+	cli.FitHelp(root, cli.NewScreen(stdout).Width())
 	cmd, err := root.ExecuteContextC(ctx)
 	if err == nil {
-		return exitOK
+		return cli.ExitOK
 	}
-	code, hint := exitFailed, ""
-	var e *exitError
+	code, hint := cli.ExitFailed, ""
+	var e *cli.ExitError
 	switch {
 	case errors.As(err, &e):
-		code, hint, err = e.code, e.hint, e.err
+		code, hint, err = e.Code, e.Hint, e.Err
 	case isUsage(err):
-		code = exitUsage
+		code = cli.ExitUsage
 		hint = "see " + cmd.CommandPath() + " --help"
 	}
 	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
 		err, hint = errors.New("interrupted"), "" // what was under way then is no news
 	}
 	if err != nil {
-		say(stderr, "error", err)
+		cli.Say(stderr, cli.Error, "%v", err)
 	}
 	if hint != "" {
-		fmt.Fprintf(stderr, "nodetrust: hint: %s\n", outside.Name(hint))
+		cli.Say(stderr, cli.Hint, "%s", hint)
 	}
 	return code
 }
@@ -140,7 +111,7 @@ says beforehand which images a node would refuse, and why, and proves on a node 
 		newStatusCommand(),
 		newRolloutCommand(),
 	)
-	root.SetUsageTemplate(usageTemplate)
+	root.SetUsageTemplate(cli.UsageTemplate)
 	return root
 }
 
@@ -168,7 +139,7 @@ func checkArgs(c *cobra.Command) {
 	}
 	c.Args = func(c *cobra.Command, args []string) error {
 		err := check(c, args)
-		if e := (*exitError)(nil); err == nil || errors.As(err, &e) {
+		if e := (*cli.ExitError)(nil); err == nil || errors.As(err, &e) {
 			return err
 		}
 		if !c.HasSubCommands() && c.Name() != "help" {
@@ -203,7 +174,7 @@ func knownCommand(c *cobra.Command, args []string) error {
 	}
 	c.SuggestionsMinimumDistance = 2
 	if names := c.SuggestionsFor(args[0]); len(names) > 0 {
-		return withHint(usageErr(err), "did you mean "+c.CommandPath()+" "+strings.Join(names, " or ")+"?")
+		return cli.WithHint(cli.Usage(err), "did you mean "+c.CommandPath()+" "+strings.Join(names, " or ")+"?")
 	}
 	return err
 }

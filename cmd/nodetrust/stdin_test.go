@@ -10,6 +10,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/nodetrust/nodetrust/internal/cli"
 )
 
 // TestStdin_interrupted sends SIGINT to commands that wait for their input, which never comes.
@@ -22,9 +24,9 @@ func TestStdin_interrupted(t *testing.T) {
 		args string
 		want int
 	}{
-		{"audit --no-cache --policy " + policy + " --images-from -", exitUnknown},
-		{"render --to butane -", exitFailed},
-		{"probe --runtime verify --canaries - --policy " + policy, exitFailed},
+		{"audit --no-cache --policy " + policy + " --images-from -", cli.ExitUnknown},
+		{"render --to butane -", cli.ExitFailed},
+		{"probe --runtime verify --canaries - --policy " + policy, cli.ExitFailed},
 	} {
 		cmd := exec.Command(os.Args[0])
 		cmd.Args = append([]string{"nodetrust"}, strings.Fields(tt.args)...)

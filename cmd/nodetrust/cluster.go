@@ -6,8 +6,21 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/nodetrust/nodetrust/internal/cli"
 	"github.com/nodetrust/nodetrust/internal/cluster"
 )
+
+// kubeconfigHint goes with a cluster that isn't named.
+const kubeconfigHint = "name a cluster with --kubeconfig, $KUBECONFIG or --context"
+
+// openCluster returns a client of the cluster that is named.
+func openCluster(config cluster.Config) (*cluster.Client, error) {
+	client, err := cluster.New(config)
+	if err != nil {
+		return nil, cli.WithHint(cli.Usage(err), kubeconfigHint)
+	}
+	return client, nil
+}
 
 // completionTime is how long who presses Tab waits for an API server.
 const completionTime = 3 * time.Second

@@ -1,9 +1,8 @@
-package main
+package cli
 
 import (
 	"bytes"
 	"encoding/json"
-	"fmt"
 	"io"
 
 	"github.com/spf13/cobra"
@@ -12,32 +11,20 @@ import (
 	"github.com/nodetrust/nodetrust/internal/outside"
 )
 
-// outputFlag is -o of every command but render.
-type outputFlag string
+// Format is the value of -o: text, json or yaml, and more of some commands.
+type Format string
 
-func (o *outputFlag) add(cmd *cobra.Command) {
-	*o = "text"
-	cmd.Flags().VarP(o, "output", "o", "output format: text, json or yaml")
-	_ = cmd.RegisterFlagCompletionFunc("output",
-		cobra.FixedCompletions([]cobra.Completion{"text", "json", "yaml"}, cobra.ShellCompDirectiveNoFileComp))
+// Add adds -o.
+func (f *Format) Add(cmd *cobra.Command, more ...string) {
+	*f = "text"
+	formats := append([]string{"text", "json", "yaml"}, more...)
+	Choice(cmd, (*string)(f), "output", "o", "format", "output format: "+either(formats), formats...)
 }
 
-func (o *outputFlag) String() string { return string(*o) }
-func (o *outputFlag) Type() string   { return "format" }
-
-func (o *outputFlag) Set(s string) error {
-	switch s {
-	case "text", "json", "yaml":
-		*o = outputFlag(s)
-		return nil
-	}
-	return fmt.Errorf("must be text, json or yaml")
-}
-
-// write writes v as JSON or YAML (with the JSON field names), or what text makes of it; w gets all of it at once.
+// Write writes v as JSON or YAML (with the JSON field names), or what text makes of it; w gets all of it at once.
 // Strings in v, for text as well, are printable and bounded, whoever they came from. An error of w is returned: a
 // result that nobody got must not end as one that somebody did.
-func write[T any](o outputFlag, w io.Writer, v T, text func(io.Writer, T) error) error {
+func Write[T any](o Format, w io.Writer, v T, text func(io.Writer, T) error) error {
 	v = outside.Clean(v)
 	var b bytes.Buffer
 	var err error

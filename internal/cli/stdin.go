@@ -1,18 +1,20 @@
-package main
+package cli
 
 import (
 	"context"
 	"io"
 )
 
-// stdinReader reads stdin for as long as ctx lives: a command that waits for input ends when it is interrupted. What
-// was asked for then stays with the goroutine that waits.
-type stdinReader struct {
+// Interruptible returns a reader of r for as long as ctx lives: a command that waits for input ends when it is
+// interrupted. What was asked for then stays with the goroutine that waits.
+func Interruptible(ctx context.Context, r io.Reader) io.Reader { return interruptible{ctx, r} }
+
+type interruptible struct {
 	ctx context.Context
 	r   io.Reader
 }
 
-func (s stdinReader) Read(p []byte) (int, error) {
+func (s interruptible) Read(p []byte) (int, error) {
 	type result struct {
 		n   int
 		err error
