@@ -24,10 +24,7 @@ func (f *auditReleases) add(cmd *cobra.Command) {
 	fl.StringArrayVar(&f.names, "release", nil, "OpenShift `RELEASE` that vouches for its payload if release verify accepts it (repeatable)")
 	fl.StringArrayVar(&f.release.keys, "release-key", nil,
 		"public key `FILE` that must have signed the releases; of several every one must (repeatable)")
-	fl.StringArrayVar(&f.release.stores, "store", nil,
-		"with --release: signature store at this http, https or file `URL`, or path (repeatable; default Red Hat's)")
-	fl.StringArrayVar(&f.release.signaturesFrom, "signatures-from", nil,
-		"with --release: `FILE` with ConfigMaps that have signatures of releases, or live (repeatable)")
+	addSignatureStores(cmd, &f.release)
 }
 
 func (f *auditReleases) check() error {

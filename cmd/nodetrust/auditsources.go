@@ -44,10 +44,8 @@ func (f *sourceFlags) add(cmd *cobra.Command) {
 	fl := cmd.Flags()
 	fl.StringArrayVar(&f.from, "images-from", nil,
 		"`SOURCE` of images: cluster, cri, static-pods, podman, catalog:DIR, FILE or - (repeatable)")
-	fl.StringVar(&f.cluster.Kubeconfig, "kubeconfig", "", "with cluster: kubeconfig `FILE` (default: as kubectl)")
-	fl.StringVar(&f.cluster.Context, "context", "", "with cluster: context of the kubeconfig")
-	completeContext(cmd, &f.cluster)
-	fl.StringVar(&f.criSocket, "cri-socket", cri.DefaultSocket, "with cri: socket of the runtime")
+	addCluster(cmd, &f.cluster)
+	addCRISocket(cmd, &f.criSocket)
 	fl.StringVar(&f.node, "node-name", "", "with cri, static-pods and podman: what this host is called (default its host name)")
 	_ = cmd.RegisterFlagCompletionFunc("images-from",
 		func(_ *cobra.Command, _ []string, prefix string) ([]cobra.Completion, cobra.ShellCompDirective) {

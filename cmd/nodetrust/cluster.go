@@ -25,14 +25,6 @@ func openCluster(config cluster.Config) (*cluster.Client, error) {
 // completionTime is how long who presses Tab waits for an API server.
 const completionTime = 3 * time.Second
 
-// completeContext completes --context with those of the kubeconfig.
-func completeContext(cmd *cobra.Command, config *cluster.Config) {
-	_ = cmd.RegisterFlagCompletionFunc("context",
-		func(*cobra.Command, []string, string) ([]cobra.Completion, cobra.ShellCompDirective) {
-			return cluster.Contexts(config.Kubeconfig), cobra.ShellCompDirectiveNoFileComp
-		})
-}
-
 // completePool completes --pool with the pools that the cluster's nodes are in.
 func completePool(cmd *cobra.Command, config *cluster.Config, agents *string) {
 	_ = cmd.RegisterFlagCompletionFunc("pool", func(cmd *cobra.Command, _ []string, _ string) (pools []cobra.Completion,

@@ -97,14 +97,12 @@ compared: 2.`,
 		},
 	}
 	out.Add(cmd)
-	cmd.Flags().StringVar(&o.pool, "pool", "", "`POOL` of a cluster, or of several MachineConfigs in one file")
+	addPool(cmd, &o.pool)
 	cmd.Flags().StringVar(&o.minor, "openshift", "",
 		"`VERSION` of the cluster, for example 4.18, if the dump has no ClusterVersion")
 	cmd.Flags().StringVar(&at, "at", "", "compare keys as they are at a `TIME`, RFC 3339 or a date (default now)")
 	cmd.Flags().BoolVar(&o.all, "all", false, "with text output: equal scopes too")
-	cmd.Flags().StringVar(&o.live.Kubeconfig, "kubeconfig", "", "for live: kubeconfig file (default: as kubectl)")
-	cmd.Flags().StringVar(&o.live.Context, "context", "", "for live: context of the kubeconfig")
-	completeContext(cmd, &o.live)
+	addCluster(cmd, &o.live)
 	return cmd
 }
 

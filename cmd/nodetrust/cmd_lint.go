@@ -52,9 +52,7 @@ namespaced policies and key files. With paths, --root is where key files are loo
 	}
 	out.Add(cmd)
 	cmd.Flags().StringVar(&o.Root, "root", "", "root `DIR` of a host")
-	cmd.Flags().StringArrayVar(&o.Readers, "reader", nil,
-		"`NAME` of a reader to ask, see nodetrust readers (repeatable; default the current library)")
-	completeReaders(cmd)
+	addReaders(cmd, &o.Readers)
 	return cmd
 }
 

@@ -52,7 +52,10 @@ says so in its reason and message (see nodetrust readers --advisories): no canar
 
 Runtimes: cri (PullImage on --cri-socket; also once in the context of each namespaced policy of CRI-O), podman (with a
 store of its own, the node's is not touched), verify (the library alone). auto takes cri if the socket is there, and podman
-if it is installed and this is no container. Images that were not there before are removed again.`,
+if it is installed and this is no container. Images that were not there before are removed again.
+
+The canaries are those of --canaries, --desired or --config; what judges is what --config renders to, unless --policy or --root is
+given. --cert-dir, --tls-verify and --platform are for podman and verify.`,
 		Example: `  nodetrust probe --config trust.yaml
   nodetrust probe --canaries canaries.json --runtime podman -o json`,
 		Args: cobra.NoArgs,
@@ -61,18 +64,13 @@ if it is installed and this is no container. Images that were not there before a
 	fl := cmd.Flags()
 	f.out.Add(cmd)
 	f.policy.add(cmd)
-	fl.Lookup("config").Usage = "trust.yaml `FILE` with the canaries; judge by what it renders to, unless --policy or --root is given"
-	fl.StringVar(&f.desired, "desired", "", "`PATH` with the canaries: a MachineConfig, or a directory with desired.ign and canaries.json")
+	addDesired(cmd, &f.desired)
 	fl.StringVar(&f.canaries, "canaries", "", "JSON `FILE` with a list of {\"image\",\"expect\"}, - for stdin")
 	fl.StringVar(&f.opts.Runtime, "runtime", probe.Auto, "auto, cri, podman or verify")
-	fl.StringVar(&f.opts.CRISocket, "cri-socket", probe.DefaultCRISocket, "socket of the CRI runtime")
-	fl.StringVar(&f.opts.Authfile, "authfile", "", "containers-auth.json `FILE` with logins for registries")
+	addCRISocket(cmd, &f.opts.CRISocket)
+	addAuthfile(cmd, &f.opts.Authfile)
 	f.reach.add(cmd)
-	for _, name := range []string{"cert-dir", "tls-verify", "platform"} {
-		fl.Lookup(name).Usage = "for podman and verify: " + fl.Lookup(name).Usage
-	}
-	fl.DurationVar(&f.timeout, "timeout", 100*time.Second,
-		"deadline of the whole round; canaries that are not through by then are unknown")
+	addDeadline(cmd, &f.timeout, 100*time.Second, "the whole round; canaries that are not through by then are unknown")
 	fl.BoolVar(&f.announce, "announce", false, "first write the line {\"absent\":[…]}: the images that the round may leave behind if it is killed; results are compact JSON")
 	fl.StringArrayVar(&f.opts.Owned, "owned", nil,
 		"`IMAGE` that an earlier round left behind: counts as absent (repeatable)")
@@ -88,9 +86,6 @@ func (f *probeFlags) run(cmd *cobra.Command) error {
 	case probe.Auto, probe.CRI, probe.Podman, probe.Verify:
 	default:
 		return cli.Usagef("--runtime must be auto, cri, podman or verify")
-	}
-	if f.timeout <= 0 {
-		return cli.Usagef("--timeout %s: must be more than 0", f.timeout)
 	}
 	ctx, cancel := context.WithTimeout(cmd.Context(), f.timeout)
 	defer cancel()

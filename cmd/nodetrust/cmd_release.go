@@ -44,16 +44,6 @@ type releaseFlags struct {
 	cluster        cluster.Config
 }
 
-func (f *releaseFlags) addSources(cmd *cobra.Command) {
-	fl := cmd.Flags()
-	fl.StringArrayVar(&f.stores, "store", nil, "signature store at this http, https or file `URL`, or path (repeatable; default Red Hat's, unless --signatures-from is given)")
-	fl.StringArrayVar(&f.signaturesFrom, "signatures-from", nil,
-		"`FILE` with ConfigMaps that have signatures of releases, or live: those of the cluster (repeatable)")
-	fl.StringVar(&f.cluster.Kubeconfig, "kubeconfig", "", "with live sources: kubeconfig file (default: as kubectl)")
-	fl.StringVar(&f.cluster.Context, "context", "", "with live sources: context of the kubeconfig")
-	completeContext(cmd, &f.cluster)
-}
-
 // open makes the sources: ConfigMaps first, because they are at hand. Without any given they are defaults.
 func (f *releaseFlags) open(ctx context.Context, defaults []string) ([]release.Source, error) {
 	var out []release.Source
@@ -160,11 +150,10 @@ RELEASE is REFERENCE, dir:PATH or oci:PATH. A release in a mirror of another nam
 	for _, name := range []string{"max-signatures", "max-signature-size"} {
 		_ = fl.MarkHidden(name)
 	}
-	fl.StringArrayVar(&r.release.keys, "key", nil,
-		"public key `FILE` that must have signed; of several every one must (repeatable)")
-	r.release.addSources(cmd)
-	fl.StringVar(&r.registriesConf, "registries-conf", "",
-		"registries.conf `FILE` (default $CONTAINERS_REGISTRIES_CONF, else this host's)")
+	addKeys(cmd, &r.release.keys, "every one of which")
+	addSignatureStores(cmd, &r.release)
+	addCluster(cmd, &r.release.cluster)
+	addRegistriesConf(cmd, &r.registriesConf)
 	fl.BoolVar(&r.noPayload, "no-payload", false,
 		"judge the signatures only: a release that is named by digest is not read")
 	fl.StringVar(&r.toPolicy, "to-policy", "", "write scopes for the digests of the release to `FILE`: *.json is a policy.json, any other a trust.yaml")

@@ -69,18 +69,13 @@ stdin; key files are then relative to the current directory.`,
 		},
 	}
 	cmd.Flags().StringVar(&o.to, "to", "", "format: "+renderFormats)
-	cmd.Flags().StringVar(&o.pool, "pool", "", "render this pool only")
-	cmd.Flags().StringArrayVar(&o.readers, "reader", nil,
-		"who will read the files, for example openshift-4.18 or rhel7 (repeatable)")
-	completeReaders(cmd)
+	addPool(cmd, &o.pool)
+	addReaders(cmd, &o.readers)
 	cmd.Flags().StringVar(&o.cluster, "cluster", "",
 		"with --to machineconfig: live, or a `FILE` made by oc get mc,mcp,clusterversion -o yaml (or json, or gzip of them); refuse what would have no effect there")
 	cmd.Flags().BoolVar(&o.merge, "merge", false,
 		"with --cluster: keep what the cluster's own policy.json demands, and sort last")
-	cmd.Flags().StringVar(&o.live.Kubeconfig, "kubeconfig", "",
-		"with --cluster live: kubeconfig file (default: as kubectl)")
-	cmd.Flags().StringVar(&o.live.Context, "context", "", "with --cluster live: context of the kubeconfig")
-	completeContext(cmd, &o.live)
+	addCluster(cmd, &o.live)
 	cmd.Flags().BoolVar(&o.noReboot, "no-reboot", false,
 		"with --to machineconfig: refuse files whose change reboots nodes")
 	cmd.Flags().StringVar(&o.audit, "audit", "",

@@ -65,23 +65,13 @@ Status 3 if a pool is Shadowed, Degraded, NotEnforced or Outdated, 4 if one is n
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return runRolloutStatus(cmd, o) },
 	}
-	f := cmd.Flags()
-	f.StringVar(&o.pool, "pool", "", "look at this pool only")
-	f.StringVar(&o.config, "config", "", "trust config whose MachineConfigs are looked for")
-	f.StringArrayVar(&o.readers, "reader", nil, "with --config: who reads the files, as for render (repeatable)")
-	completeReaders(cmd)
-	f.StringVar(&o.desired, "desired", "", "rendered MachineConfig that is looked for")
-	f.StringVar(&o.agents, "agents", cluster.AgentsPods, "where the agents run: pods or elsewhere")
-	f.BoolVar(&o.wait, "wait", false, "wait until all pools are rolled out or one is bad")
-	f.DurationVar(&o.timeout, "timeout", time.Hour, "with --wait: how long at most")
-	f.StringVar(&o.cluster.Kubeconfig, "kubeconfig", "", "kubeconfig file (default: as kubectl)")
-	f.StringVar(&o.cluster.Context, "context", "", "context of the kubeconfig")
-	completeContext(cmd, &o.cluster)
-	completePool(cmd, &o.cluster, &o.agents)
+	addNodes(cmd, &o.cluster, &o.pool, &o.agents)
+	addConfig(cmd, &o.config)
+	addReaders(cmd, &o.readers)
+	addDesired(cmd, &o.desired)
+	cmd.Flags().BoolVar(&o.wait, "wait", false, "wait until all pools are rolled out or one is bad")
+	addDeadline(cmd, &o.timeout, time.Hour, "--wait")
 	o.out.Add(cmd)
-	_ = cmd.RegisterFlagCompletionFunc("agents",
-		cobra.FixedCompletions([]cobra.Completion{cluster.AgentsPods, cluster.AgentsElsewhere},
-			cobra.ShellCompDirectiveNoFileComp))
 	return cmd
 }
 
@@ -113,15 +103,14 @@ func runRolloutStatus(cmd *cobra.Command, o rolloutOptions) error {
 // ask makes the question out of the flags.
 func (o rolloutOptions) ask() (cluster.Rollouts, error) {
 	ask := cluster.Rollouts{Pool: o.pool, Agents: o.agents}
+	if err := checkAgents(o.agents); err != nil {
+		return ask, err
+	}
 	switch {
-	case o.agents != cluster.AgentsPods && o.agents != cluster.AgentsElsewhere:
-		return ask, cli.Usagef("--agents %q: must be pods or elsewhere", o.agents)
 	case o.config != "" && o.desired != "":
 		return ask, cli.Usagef("--config and --desired exclude each other")
 	case len(o.readers) > 0 && o.config == "":
 		return ask, cli.Usagef("--reader goes with --config")
-	case o.timeout <= 0:
-		return ask, cli.Usagef("--timeout %s: must be more than 0", o.timeout)
 	case o.desired != "":
 		state, err := desired.Load(o.desired)
 		if err != nil {

@@ -94,10 +94,7 @@ Status 3 if an image would be refused with what is in DIR, 4 if that can't be to
 		"`OS/ARCH[/VARIANT]` for which a multi-arch image must be accepted (repeatable; default all of them)")
 	_ = fl.MarkHidden("as")
 	b.sources.add(cmd)
-	fl.StringArrayVar(&b.release.stores, "store", nil,
-		"release signature store at this http, https or file `URL`, or path (repeatable; default Red Hat's, unless --signatures-from is given)")
-	fl.StringArrayVar(&b.release.signaturesFrom, "signatures-from", nil,
-		"`FILE` with ConfigMaps that have signatures of releases, or live: those of the cluster (repeatable)")
+	addSignatureStores(cmd, &b.release)
 	fl.StringVar(&b.to, "to", "", "`DIR` to write to")
 	fl.StringVar(&b.target, "target", "", "absolute `PATH` at which DIR will be on the nodes (default DIR)")
 	fl.StringVar(&b.mirrors, "mirrors", "", "registries.conf `FILE` of the nodes: signatures are laid out for its mirrors too")

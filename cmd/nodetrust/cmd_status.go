@@ -44,24 +44,15 @@ Status 3 if a node's state is bad, 4 if some are only Unknown.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return runStatus(cmd, o) },
 	}
-	f := cmd.Flags()
-	f.StringVar(&o.pool, "pool", "", "show the nodes of this pool only")
-	f.StringVar(&o.agents, "agents", cluster.AgentsPods, "where the agents run: pods or elsewhere")
-	f.BoolVarP(&o.watch, "watch", "w", false, "show changes until interrupted")
-	f.StringVar(&o.cluster.Kubeconfig, "kubeconfig", "", "kubeconfig file (default: as kubectl)")
-	f.StringVar(&o.cluster.Context, "context", "", "context of the kubeconfig")
-	completeContext(cmd, &o.cluster)
-	completePool(cmd, &o.cluster, &o.agents)
+	addNodes(cmd, &o.cluster, &o.pool, &o.agents)
+	cmd.Flags().BoolVarP(&o.watch, "watch", "w", false, "show changes until interrupted")
 	o.out.Add(cmd)
-	_ = cmd.RegisterFlagCompletionFunc("agents",
-		cobra.FixedCompletions([]cobra.Completion{cluster.AgentsPods, cluster.AgentsElsewhere},
-			cobra.ShellCompDirectiveNoFileComp))
 	return cmd
 }
 
 func runStatus(cmd *cobra.Command, o statusOptions) error {
-	if o.agents != cluster.AgentsPods && o.agents != cluster.AgentsElsewhere {
-		return cli.Usagef("--agents %q: must be pods or elsewhere", o.agents)
+	if err := checkAgents(o.agents); err != nil {
+		return err
 	}
 	client, err := openCluster(o.cluster)
 	if err != nil {

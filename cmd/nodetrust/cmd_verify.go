@@ -62,11 +62,6 @@ func (c *judgingCommand) add(cmd *cobra.Command) {
 	addRequireSigned(cmd, &c.requireSigned)
 }
 
-// addRequireSigned adds the flag of verify, explain and audit.
-func addRequireSigned(cmd *cobra.Command, to *bool) {
-	cmd.Flags().BoolVar(to, "require-signed", false, "refuse what the policy accepts without a signature (NotSignedFor)")
-}
-
 // demanded is the verdict with --require-signed, if that was given.
 func (c *judgingCommand) demanded(v verdict.Verdict) verdict.Verdict {
 	if c.requireSigned {

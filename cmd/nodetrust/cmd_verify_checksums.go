@@ -84,7 +84,7 @@ out, and one must be there. SHA-256, SHA-384 and SHA-512 count; a list with name
 	}
 	out.Add(cmd)
 	fl := cmd.Flags()
-	fl.StringArrayVar(&keys, "key", nil, "public key `FILE`, one of which must have signed (repeatable)")
+	addKeys(cmd, &keys, "one of which")
 	fl.StringVar(&dir, "dir", "", "`DIR` with the files (default that of SIGNATURE)")
 	fl.StringVar(&list, "list", "", "the list `FILE` of a detached signature (default SIGNATURE without .sig, .gpg or .asc)")
 	fl.BoolVar(&ignoreMissing, "ignore-missing", false, "leave out files that are not there")

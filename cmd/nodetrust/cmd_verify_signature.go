@@ -74,14 +74,14 @@ said, not enforced by any runtime, and wrong as soon as a key is revoked.`,
 		},
 	}
 	out.Add(cmd)
-	cmd.Flags().StringArrayVar(&keys, "key", nil, "public key `FILE`, one of which must have signed (repeatable)")
+	addKeys(cmd, &keys, "one of which")
 	cmd.Flags().StringVar(&want.Digest, "digest", "", "manifest `DIGEST` that must have been signed")
 	cmd.Flags().StringVar(&want.Reference, "reference", "", "image `REFERENCE` that must have been signed")
 	cmd.Flags().StringVar(&expected, "expected-identity", "", "image `REFERENCE` that must have been signed, exactly")
 	cmd.Flags().StringVar(&want.Identity, "identity", "",
 		"`RULE` that --reference is compared by: matchExact, matchRepoDigestOrExact (default) or matchRepository")
 	rules := []cobra.Completion{policy.MatchExact, policy.MatchRepoDigestOrExact, policy.MatchRepository}
-	_ = cmd.RegisterFlagCompletionFunc("identity", cobra.FixedCompletions(rules, cobra.ShellCompDirectiveNoFileComp))
+	cli.Complete(cmd, "identity", rules...)
 	return cmd
 }
 

@@ -37,10 +37,9 @@ func (f *policyFlags) add(cmd *cobra.Command) {
 	fl.StringArrayVar(&f.registriesD, "registries-d", nil,
 		"registries.d `DIR` that goes with --policy (repeatable, the first wins)")
 	fl.StringVar(&f.root, "root", "", "judge by the host below `DIR`; with --policy or --config: where keys and other files of the host are read (default \"/\")")
-	fl.StringVar(&f.config, "config", "", "judge by what this trust.yaml `FILE` renders to")
+	addConfig(cmd, &f.config)
 	fl.StringArrayVar(&f.keys, "key", nil, "with --config: read the key `NAME=FILE` there instead of its path on the host (repeatable)")
-	fl.StringVar(&f.registriesConf, "registries-conf", "",
-		"registries.conf `FILE` (default $CONTAINERS_REGISTRIES_CONF, else below the root)")
+	addRegistriesConf(cmd, &f.registriesConf)
 }
 
 // check reports flags that contradict each other.
@@ -204,9 +203,9 @@ func (f *imageFlags) add(cmd *cobra.Command) {
 func (f *imageFlags) addJudging(cmd *cobra.Command) {
 	fl := cmd.Flags()
 	fl.StringVar(&f.as, "as", "", "judge dir:, oci: or containers-storage: content as this `REFERENCE`")
-	fl.StringVar(&f.authfile, "authfile", "", "containers-auth.json `FILE` with logins for registries (none are used without it)")
-	f.timeout, f.maxSignatures, f.maxSignatureSize = 30*time.Second, verify.MaxSignatures, verify.MaxSignatureSize
-	fl.Var(cli.Deadline(&f.timeout), "timeout", "deadline of one image")
+	addAuthfile(cmd, &f.authfile)
+	f.maxSignatures, f.maxSignatureSize = verify.MaxSignatures, verify.MaxSignatureSize
+	addDeadline(cmd, &f.timeout, 30*time.Second, "one image")
 	fl.Var(cli.Limit(&f.maxSignatures, verify.MaxSignatures), "max-signatures",
 		"with more signatures than `N` (at most 128) the answer is unknown")
 	fl.Var(cli.Limit(&f.maxSignatureSize, verify.LibrarySignatureSize), "max-signature-size",
