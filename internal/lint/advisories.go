@@ -54,7 +54,7 @@ func (r *runner) holes(of []trust.Advisory, file, who, more string) {
 			strings.Join(append([]string{a.Fixed}, a.Backports...), ", ")))
 	}
 	r.add(Finding{
-		Severity: Warning, Code: "reader-advisory", File: file,
+		Code: "reader-advisory", File: file,
 		Message: fmt.Sprintf("%s, whose verifier has known holes: %s", who, strings.Join(names, ", ")),
 		Hint:    "nodetrust readers --advisories tells what they let through" + more,
 	})

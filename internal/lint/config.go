@@ -40,7 +40,7 @@ func (r *runner) trustConfig(name string, data []byte) {
 		gpg := len(k.Fingerprints) > 0 || usedByGPG(cfg, k.Name)
 		if gpg && len(k.Fingerprints) == 0 {
 			r.add(Finding{
-				Severity: Warning, Code: "key-not-pinned", File: name, Line: k.Line,
+				Code: "key-not-pinned", File: name, Line: k.Line,
 				Message: fmt.Sprintf("key %s: has a path and no fingerprints: whatever an update of the OS puts there is trusted",
 					k.Name),
 				Hint: "write fingerprints: with what gpg --show-keys says of " + k.Path,
@@ -92,9 +92,9 @@ func (r *runner) trustScopes(cfg *trust.Config, l loadable) {
 		if !ok {
 			continue // a canary's
 		}
-		warn := func(code, msg, hint string) {
+		warn := func(code Code, msg, hint string) {
 			r.add(Finding{
-				Severity: Warning, Code: code, File: cfg.File, Line: cfg.Registries[i].Line,
+				Code: code, File: cfg.File, Line: cfg.Registries[i].Line,
 				Message: fmt.Sprintf("spec.registries[%d]: %s", i, msg), Hint: hint,
 			})
 		}
@@ -121,7 +121,7 @@ func (r *runner) shipped(file string, k trust.Key) {
 			written = append(written, one.Data...)
 			continue
 		}
-		code := "key-v3"
+		code := Code("key-v3")
 		if one.Version == 6 {
 			code = "key-v6"
 		}
@@ -154,9 +154,9 @@ func (r *runner) pinned(file string, k trust.Key) {
 	if err != nil {
 		return
 	}
-	add := func(sev Severity, code, msg, hint string) {
+	add := func(code Code, msg, hint string) {
 		r.add(Finding{
-			Severity: sev, Code: code, File: file, Line: k.Line,
+			Code: code, File: file, Line: k.Line,
 			Message: fmt.Sprintf("key %s: %s %s", k.Name, k.Path, msg), Hint: hint,
 		})
 	}
@@ -164,14 +164,14 @@ func (r *runner) pinned(file string, k trust.Key) {
 	for _, have := range f.Keys {
 		found = append(found, have.Fingerprint)
 		if !slices.Contains(k.Fingerprints, have.Fingerprint) {
-			add(Warning, "key-not-pinned", "holds the key "+have.Fingerprint+
+			add("key-not-pinned", "holds the key "+have.Fingerprint+
 				" too, which is not among the fingerprints: readers trust it all the same",
 				"pin it as well, or ship the one key with file:")
 		}
 	}
 	for _, want := range k.Fingerprints {
 		if !slices.Contains(found, want) {
-			add(Error, "key-pin-missing", "lacks "+want, "images signed with it are refused on this host")
+			add("key-pin-missing", "lacks "+want, "images signed with it are refused on this host")
 		}
 	}
 }
@@ -200,7 +200,7 @@ func registriesOf(files trust.FileSet) []file {
 func (r *runner) problems(name string, err error) {
 	var ps trust.Problems
 	if !errors.As(err, &ps) {
-		r.add(Finding{Severity: Error, Code: "trust-config", File: name, Message: err.Error()})
+		r.add(Finding{Code: "trust-config", File: name, Message: err.Error()})
 		return
 	}
 	for _, p := range ps {
@@ -208,14 +208,14 @@ func (r *runner) problems(name string, err error) {
 		if p.Path != "" {
 			msg = p.Path + ": " + msg
 		}
-		r.add(Finding{Severity: Error, Code: "trust-config", File: p.File, Line: p.Line, Message: msg})
+		r.add(Finding{Code: "trust-config", File: p.File, Line: p.Line, Message: msg})
 	}
 }
 
 // trustMeaning finds what is valid and yet likely not meant.
 func (r *runner) trustMeaning(cfg *trust.Config) {
-	warn := func(code string, line int, msg, hint string) {
-		r.add(Finding{Severity: Warning, Code: code, File: cfg.File, Line: line, Message: msg, Hint: hint})
+	warn := func(code Code, line int, msg, hint string) {
+		r.add(Finding{Code: code, File: cfg.File, Line: line, Message: msg, Hint: hint})
 	}
 	rules := map[string]trust.Registry{}
 	for _, reg := range cfg.Registries {
@@ -227,13 +227,13 @@ func (r *runner) trustMeaning(cfg *trust.Config) {
 		for _, l := range append([]trust.Location{reg.Location}, locations(reg.Mirrors)...) {
 			if strings.HasPrefix(l.Lookaside, "http:") {
 				warn("insecure-lookaside", reg.Line, at+": "+l.Lookaside+
-					": http can be changed on its way: an attacker may hide signatures, or offer old ones", "use https")
+					": http can be changed on its way: an attacker may hide signatures, or offer old ones", "")
 			}
 		}
 		if byGPG(reg) && (asked[reg.Scope] || belowPayload(reg.Scope)) {
 			r.add(Finding{
-				Severity: Error, Code: "release-payload", File: cfg.File, Line: reg.Line,
-				Message: at + ".scope: " + payloadAsked, Hint: payloadHint,
+				Code: "release-payload", File: cfg.File, Line: reg.Line,
+				Message: at + ".scope: " + payloadAsked,
 			})
 		}
 		r.trustLookasides(cfg.File, at, reg)
@@ -246,11 +246,11 @@ func (r *runner) trustMeaning(cfg *trust.Config) {
 			}
 		}
 		if policy.UpperCaseHost(reg.Scope) {
-			warn("upper-case-host", reg.Line, at+".scope: "+upperCaseHost, upperCaseHostHint)
+			warn("upper-case-host", reg.Line, at+".scope: "+upperCaseHost, "")
 		}
 		if policy.IsTag(reg.Scope) {
 			warn("tag-scope", reg.Line, at+".scope: a pull by digest never matches it, and node runtimes often pull by digest",
-				"name the repository, without the tag")
+				"")
 		}
 		if reg.Rule == trust.RuleAccept && reg.Because == "" {
 			for _, p := range policy.Chain(policy.Docker, reg.Scope)[1:] {
@@ -292,16 +292,14 @@ func (r *runner) trustLookasides(file, at string, reg trust.Registry) {
 	for i, m := range reg.Mirrors {
 		if cosigned && m.Attachments != nil && !*m.Attachments {
 			r.add(Finding{
-				Severity: Warning, Code: "mirror-no-attachments", File: file, Line: m.Line,
+				Code: "mirror-no-attachments", File: file, Line: m.Line,
 				Message: fmt.Sprintf("%s.mirrors[%d]: has no attachments, and sigstore signatures are asked for: what is pulled from %s is refused", at, i, m.Scope),
-				Hint:    "signatures are looked for at the mirror, never at the registry that it mirrors",
 			})
 		}
 		if byGPG(reg) && m.Lookaside == "" {
 			r.add(Finding{
-				Severity: Warning, Code: "mirror-no-lookaside", File: file, Line: m.Line,
+				Code: "mirror-no-lookaside", File: file, Line: m.Line,
 				Message: fmt.Sprintf("%s.mirrors[%d]: has no lookaside, and GPG signatures are asked for: what is pulled from %s is refused", at, i, m.Scope),
-				Hint:    "signatures are looked for at the mirror, never at the registry that it mirrors",
 			})
 		}
 	}
@@ -397,7 +395,7 @@ func documents(data []byte) ([][]byte, error) {
 
 func (r *runner) desiredState(p, prefix string, state *desired.State, err error) {
 	if err != nil {
-		r.add(Finding{Severity: Error, Code: "bad-desired", File: p, Message: prefix + err.Error()})
+		r.add(Finding{Code: "bad-desired", File: p, Message: prefix + err.Error()})
 		r.loadables = append(r.loadables, loadable{name: p, problem: problemText(err)})
 		return
 	}
@@ -408,7 +406,7 @@ func (r *runner) desiredState(p, prefix string, state *desired.State, err error)
 
 func (r *runner) nothing(p, prefix string) {
 	r.add(Finding{
-		Severity: Warning, Code: "nothing-to-judge", File: p,
+		Code: "nothing-to-judge", File: p,
 		Message: prefix + "has no policy.json and no registries.d files",
 	})
 }
@@ -466,14 +464,14 @@ func (r *runner) state(p, prefix string, state *desired.State) bool {
 func (r *runner) maskedBy(f file, registriesD bool) {
 	if registriesD {
 		r.add(Finding{
-			Severity: Warning, Code: "masked-registries-d", File: f.path,
+			Code: "masked-registries-d", File: f.path,
 			Message: "readers before containers-image 5.40, CRI-O up to 1.35 among them, read its directory instead of " +
 				trust.RegistriesDir, Hint: "write it there",
 		})
 		return
 	}
 	r.add(Finding{
-		Severity: Error, Code: "masked-policy", File: f.path,
+		Code: "masked-policy", File: f.path,
 		Message: "is read instead of " + trust.PolicyPath + " by every process of root, CRI-O included",
 		Hint:    "write it there",
 	})

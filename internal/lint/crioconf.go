@@ -68,7 +68,7 @@ func crioFiles(from fileTree) (files []file, bad []unread) {
 
 func (r *runner) crioUnreadable(p string, err error) {
 	r.add(Finding{
-		Severity: Warning, Code: "crio-conf", File: p,
+		Code: "crio-conf", File: p,
 		Message: fmt.Sprintf("which policy it makes CRI-O read can't be told: %v", err),
 	})
 }
@@ -112,10 +112,9 @@ func (r *runner) crio(files []file) crioPolicy {
 	}
 	if v := system.value; v != "" && path.Clean(v) != trust.PolicyPath {
 		r.add(Finding{
-			Severity: Error, Code: "crio-policy", File: system.file.path, Line: lineOf(string(system.file.data), v),
+			Code: "crio-policy", File: system.file.path, Line: lineOf(string(system.file.data), v),
 			Message: fmt.Sprintf("signature_policy is %s: CRI-O reads that and not %s, Podman goes on reading the latter", v,
 				trust.PolicyPath),
-			Hint: "remove it, or lint the file it names",
 		})
 	}
 	out := crioPolicy{namespacedDir}
@@ -124,7 +123,7 @@ func (r *runner) crio(files []file) crioPolicy {
 			out.Policies = path.Clean(v)
 		}
 		r.add(Finding{
-			Severity: Warning, Code: "crio-policies", File: namespaced.file.path, Line: lineOf(string(namespaced.file.data), v),
+			Code: "crio-policies", File: namespaced.file.path, Line: lineOf(string(namespaced.file.data), v),
 			Message: fmt.Sprintf("signature_policy_dir is %s: policies of namespaces are read there, which no agent watches", v),
 			Hint:    "leave it at " + namespacedDir,
 		})

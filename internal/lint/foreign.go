@@ -38,7 +38,7 @@ func isDump(data []byte) bool {
 func (r *runner) dump(p string, data []byte) {
 	d, err := mco.ParseDump(data)
 	if err != nil {
-		r.add(Finding{Severity: Error, Code: "bad-desired", File: p, Message: err.Error()})
+		r.add(Finding{Code: "bad-desired", File: p, Message: err.Error()})
 		r.loadables = append(r.loadables, loadable{name: p, problem: problemText(err)})
 		return
 	}
@@ -52,7 +52,7 @@ func (r *runner) dump(p string, data []byte) {
 		for _, f := range c.Files {
 			if f.Err != nil {
 				found = true
-				r.add(Finding{Severity: Error, Code: "bad-desired", File: c.Name + ": " + f.Path, Message: f.Err.Error()})
+				r.add(Finding{Code: "bad-desired", File: c.Name + ": " + f.Path, Message: f.Err.Error()})
 				r.loadables = append(r.loadables, loadable{name: p, problem: fmt.Sprintf("%s: %s: %v", c.Name, f.Path, f.Err)})
 				continue
 			}

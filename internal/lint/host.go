@@ -131,7 +131,7 @@ func (r *runner) withoutSigstore(system *policyFacts) {
 	}
 	if line, used := system.features[trust.FeatureSigstore]; used && debian && twelve {
 		r.add(Finding{
-			Severity: Warning, Code: "sigstore-disabled", File: system.file, Line: line,
+			Code: "sigstore-disabled", File: system.file, Line: line,
 			Message: "asks for sigstore signatures: Debian 12's own podman and skopeo are built without them and refuse every image of the scope",
 			Hint:    "CRI-O judges them, as does a podman that is not Debian's",
 		})
@@ -149,14 +149,14 @@ func (r *runner) hostPolicy() (file, error) {
 		case errors.Is(err, fs.ErrNotExist):
 		case len(found) == 0:
 			r.add(Finding{
-				Severity: Error, Code: "unreadable", File: p, Message: err.Error(),
+				Code: "unreadable", File: p, Message: err.Error(),
 				Hint: "every pull on the node fails",
 			})
 			return file{}, err
 		}
 		if p == trust.PolicyPath && len(found) == 2 {
 			r.add(Finding{
-				Severity: Error, Code: "masked-policy", File: found[0].path,
+				Code: "masked-policy", File: found[0].path,
 				Message: "is read instead of " + found[1].path + " by every process of root, CRI-O included", Hint: "remove it",
 			})
 		}
@@ -167,7 +167,7 @@ func (r *runner) hostPolicy() (file, error) {
 			continue
 		}
 		r.add(Finding{
-			Severity: Error, Code: "masked-policy", File: p,
+			Code: "masked-policy", File: p,
 			Message: "is read instead of " + trust.PolicyPath + " by every process of root that is started with HOME=" + home,
 			Hint:    "remove it",
 		})
@@ -175,7 +175,7 @@ func (r *runner) hostPolicy() (file, error) {
 	if len(found) == 0 {
 		err := fmt.Errorf("no policy.json found at any of %s", strings.Join(paths, ", "))
 		r.add(Finding{
-			Severity: Error, Code: "missing-policy", File: trust.PolicyPath, Message: err.Error(),
+			Code: "missing-policy", File: trust.PolicyPath, Message: err.Error(),
 			Hint: "every pull on the node fails",
 		})
 		return file{}, err
@@ -196,7 +196,7 @@ func (r *runner) hostRegistries() (*registries, error) {
 			err = fmt.Errorf("holds more than %d files", maxFiles)
 		}
 		if err != nil {
-			r.add(Finding{Severity: Error, Code: "unreadable", File: dir, Message: err.Error()})
+			r.add(Finding{Code: "unreadable", File: dir, Message: err.Error()})
 			failed = errors.Join(failed, fmt.Errorf("reading %s: %w", dir, err))
 			if !r.view.places.Merges {
 				break
@@ -222,7 +222,7 @@ func (r *runner) hostRegistries() (*registries, error) {
 				does = "is read instead of /etc/containers/registries.d"
 			}
 			r.add(Finding{
-				Severity: Warning, Code: "masked-registries-d", File: dir,
+				Code: "masked-registries-d", File: dir,
 				Message: fmt.Sprintf("%s (%d files)", does, len(files)), Hint: "remove it",
 			})
 		}
@@ -240,7 +240,7 @@ func (r *runner) namespaced(system *policyFacts, systemFile file, regs *registri
 		return
 	}
 	if err != nil {
-		r.add(Finding{Severity: Error, Code: "unreadable", File: dir, Message: err.Error()})
+		r.add(Finding{Code: "unreadable", File: dir, Message: err.Error()})
 		return
 	}
 	for i, e := range entries {
@@ -251,11 +251,11 @@ func (r *runner) namespaced(system *policyFacts, systemFile file, regs *registri
 		}
 		data, err := hostfs.Root(r.Root).ReadFile(p, MaxPolicy)
 		if err != nil {
-			r.add(Finding{Severity: Error, Code: "unreadable", File: p, Message: err.Error()})
+			r.add(Finding{Code: "unreadable", File: p, Message: err.Error()})
 			continue
 		}
 		r.add(Finding{
-			Severity: Warning, Code: "namespaced-policy", File: p,
+			Code: "namespaced-policy", File: p,
 			Message: fmt.Sprintf("CRI-O uses it alone, instead of the system's policy, for pods in namespace %q", ns),
 		})
 		pol := r.policy(data, p)
@@ -293,7 +293,7 @@ func (r *runner) weaker(system *policyFacts, systemFile file, namespaced *policy
 			name = fmt.Sprintf("scope %q", s.Scope)
 		}
 		r.add(Finding{
-			Severity: Warning, Code: "namespaced-weaker", File: namespaced.file, Line: namespaced.decides(s.Scope).line,
+			Code: "namespaced-weaker", File: namespaced.file, Line: namespaced.decides(s.Scope).line,
 			Message: fmt.Sprintf("%s: b, this policy, is %s than a, %s (line %d): %s", name, words(s.Relation), system.file,
 				system.decides(s.Scope).line, s.Reason),
 			Hint: "write it as strict as the system's policy, or remove the file",

@@ -15,7 +15,7 @@ const soon = 30 * 24 * time.Hour
 
 // key lints key material. where is put before messages; file and line name the place of the finding.
 func (l *linter) key(data []byte, file string, line int, where string) *key.File {
-	add := func(sev Severity, code, msg, hint string) {
+	add := func(sev Severity, code Code, msg, hint string) {
 		if where != "" {
 			msg = where + ": " + msg
 		}
@@ -25,27 +25,27 @@ func (l *linter) key(data []byte, file string, line int, where string) *key.File
 	const needless = "a node needs the public key only: gpg --export"
 	switch {
 	case errors.Is(err, key.ErrSecret):
-		add(Error, "key-secret", err.Error(), needless)
+		add("", "key-secret", err.Error(), needless)
 		return nil
 	case err == nil && f.Secret: // readers take the public halves
-		add(Error, "key-secret", key.ErrSecret.Error()+": who can read the file can sign", needless)
+		add("", "key-secret", key.ErrSecret.Error()+": who can read the file can sign", needless)
 	case errors.Is(err, key.ErrNoKey):
-		add(Error, "key-unreadable", err.Error(), "every image that needs this key is refused")
+		add("", "key-unreadable", err.Error(), "every image that needs this key is refused")
 		return nil
 	case err != nil:
-		add(Error, "key-unreadable", err.Error(), "")
+		add("", "key-unreadable", err.Error(), "")
 		return nil
 	}
 	if f.Kind == key.OpenPGP && f.Blocks > 1 {
-		add(Warning, "key-several-blocks", fmt.Sprintf("has %d armor blocks: readers without gpgme take the first one only",
+		add("", "key-several-blocks", fmt.Sprintf("has %d armor blocks: readers without gpgme take the first one only",
 			f.Blocks), "write the keys into one block: gpg --export --armor")
 	}
 	if f.Packed {
-		add(Warning, "key-packed", "is compressed: GnuPG unpacks it, readers without gpgme find no key",
+		add("", "key-packed", "is compressed: GnuPG unpacks it, readers without gpgme find no key",
 			"write it anew: gpg --export")
 	}
 	if f.Preamble {
-		add(Warning, "key-preamble", "there is text before the key", "readers skip it so far")
+		add("", "key-preamble", "there is text before the key", "readers skip it so far")
 	}
 	l.v6(f, add)
 	usable, strong := 0, 0
@@ -99,7 +99,7 @@ func PolicyKeys(data []byte, root string) []key.Key {
 }
 
 // oneKey checks a key. A dead key beside usable ones is only a warning, and so is a breakable one beside strong ones.
-func (l *linter) oneKey(k key.Key, usable, strong bool, add func(sev Severity, code, msg, hint string)) {
+func (l *linter) oneKey(k key.Key, usable, strong bool, add func(sev Severity, code Code, msg, hint string)) {
 	dead := Error
 	if usable {
 		dead = Warning
@@ -112,16 +112,16 @@ func (l *linter) oneKey(k key.Key, usable, strong bool, add func(sev Severity, c
 		add(dead, "key-expired", fmt.Sprintf("%s expired on %s", name, k.Expires.UTC().Format(time.DateOnly)),
 			"signatures made with it before may be refused as well")
 	case !k.Expires.IsZero() && k.Expires.Sub(l.now) < soon:
-		add(Warning, "key-expires-soon", fmt.Sprintf("%s expires on %s", name, k.Expires.UTC().Format(time.DateOnly)), "")
+		add("", "key-expires-soon", fmt.Sprintf("%s expires on %s", name, k.Expires.UTC().Format(time.DateOnly)), "")
 	}
 	if k.WeakHash != "" {
-		add(Warning, "key-sha1", fmt.Sprintf("%s vouches for itself with %s: readers with a strict policy, Sequoia for one, may not take it", name, k.WeakHash), "ask its owner for the key with a newer self-signature")
+		add("", "key-sha1", fmt.Sprintf("%s vouches for itself with %s: readers with a strict policy, Sequoia for one, may not take it", name, k.WeakHash), "ask its owner for the key with a newer self-signature")
 	}
 	if k.Version == 3 {
-		add(Warning, "key-v3", name+" is an OpenPGP v3 key, which readers ignore", "")
+		add("", "key-v3", name+" is an OpenPGP v3 key, which readers ignore", "")
 	}
 	if postQuantum(k) {
-		add(Warning, "key-pqc", fmt.Sprintf("%s is a post-quantum key (%s): neither GnuPG 2.2 nor the image library can verify with it", name, k.Algorithm), "images need a signature by another key as well")
+		add("", "key-pqc", fmt.Sprintf("%s is a post-quantum key (%s): neither GnuPG 2.2 nor the image library can verify with it", name, k.Algorithm), "images need a signature by another key as well")
 	}
 	if rsa := k.Algorithm == "RSA" || k.Algorithm == "DSA"; rsa && k.Bits < 3072 && k.Bits > 0 {
 		sev := Warning
@@ -135,7 +135,7 @@ func (l *linter) oneKey(k key.Key, usable, strong bool, add func(sev Severity, c
 // v6 warns of OpenPGP v6 keys, as Red Hat's post-quantum release key is one. GnuPG 2.2, which gpgme readers use,
 // gives up on a file at the first of them: it forgets the key before it, and all that follow are not read. That is so
 // for one binary ring and for several armor blocks alike.
-func (l *linter) v6(f *key.File, add func(sev Severity, code, msg, hint string)) {
+func (l *linter) v6(f *key.File, add func(sev Severity, code Code, msg, hint string)) {
 	first := slices.IndexFunc(f.Keys, func(k key.Key) bool { return k.Version == 6 })
 	if first < 0 {
 		return

@@ -38,7 +38,7 @@ const (
 // Finding is one thing that is wrong. Codes are stable and listed in docs/lint.md.
 type Finding struct {
 	Severity Severity `json:"severity"`
-	Code     string   `json:"code"`
+	Code     Code     `json:"code"`
 	File     string   `json:"file"`
 	// Line counts from 1; 0 if the finding is the whole file's.
 	Line    int    `json:"line"`
@@ -74,7 +74,13 @@ type linter struct {
 	now      time.Time
 }
 
+// add takes severity and hint from the table of codes where f has none of its own.
 func (l *linter) add(f Finding) {
+	for _, c := range codes {
+		if c.code == f.Code {
+			f.Severity, f.Hint = cmp.Or(f.Severity, c.severity), cmp.Or(f.Hint, c.hint)
+		}
+	}
 	if len(l.findings) >= maxFindings {
 		l.dropped++
 		return

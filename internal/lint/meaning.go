@@ -21,18 +21,18 @@ func (w *policyWalk) meaning() {
 	asked := payloadScopes(func(scope string) bool { _, ok := byName[scope]; return ok })
 	for _, s := range w.scopes {
 		if s.has(policy.SignedBy) && (asked[s.name] || belowPayload(s.name)) {
-			w.report(Error, "release-payload", s.line, s.path, payloadAsked, payloadHint)
+			w.report("release-payload", s.line, s.path, payloadAsked, "")
 		}
 	}
 	if w.defaults.has(policy.Reject) && byName[""].accepts() {
 		s := byName[""]
-		w.report(Warning, "default-reject-moot", s.line, s.path,
+		w.report("default-reject-moot", s.line, s.path,
 			"accepts every image of every registry that has no scope: the default reject is never asked for registries",
 			fmt.Sprintf("remove this scope, or say %q in default too if that is meant", policy.InsecureAcceptAnything))
 	}
 	if !slices.ContainsFunc(append(slices.Clone(w.scopes), w.defaults),
 		func(s policyScope) bool { return s.signed() || s.has(policy.Reject) }) {
-		w.report(Warning, "accepts-everything", w.defaults.line, w.defaults.path,
+		w.report("accepts-everything", w.defaults.line, w.defaults.path,
 			"no registry needs a signature and none is rejected", "")
 	}
 }
@@ -42,37 +42,37 @@ func (w *policyWalk) scopeMeaning(s policyScope, byName map[string]policyScope) 
 		return
 	}
 	if err := policy.CheckScope(s.name); err != nil {
-		w.report(Error, "dead-scope", s.line, s.path, err.Error(), "")
+		w.report("dead-scope", s.line, s.path, err.Error(), "")
 		return
 	}
 	if policy.UpperCaseHost(s.name) {
-		w.report(Warning, "upper-case-host", s.line, s.path, upperCaseHost, upperCaseHostHint)
+		w.report("upper-case-host", s.line, s.path, upperCaseHost, "")
 	}
 	if official(s.name) {
-		w.report(Warning, "library-missing", s.line, s.path, libraryMissing, libraryHint(s.name))
+		w.report("library-missing", s.line, s.path, libraryMissing, libraryHint(s.name))
 	}
 	if policy.IsTag(s.name) {
-		w.report(Warning, "tag-scope", s.line, s.path,
-			"a pull by digest never matches it, and node runtimes often pull by digest", "name the repository, without the tag")
+		w.report("tag-scope", s.line, s.path,
+			"a pull by digest never matches it, and node runtimes often pull by digest", "")
 	}
 	if len(s.name) > 2 && s.name[:2] == "*." {
 		w.feature(trust.FeatureWildcard, s.line)
 	}
 	if s.has(policy.SignedBy) && s.has(policy.SigstoreSigned) {
-		w.report(Warning, "both-signatures", s.line, s.path,
+		w.report("both-signatures", s.line, s.path,
 			"asks for a GPG signature and a sigstore signature: all entries of a list must hold", "")
 	}
 	if n := s.signers(); n > 1 {
-		w.report(Warning, "all-must-sign", s.line, s.path,
+		w.report("all-must-sign", s.line, s.path,
 			fmt.Sprintf("asks for %d signatures, by different keys: all entries of a list must hold", n),
 			"if any of the keys will do, name them in one entry: keyPaths, or keyData with the keys one after the other")
 	}
 	if s.has(policy.InsecureAcceptAnything) && !s.accepts() {
-		w.report(Warning, "accept-is-idle", s.line, s.path,
+		w.report("accept-is-idle", s.line, s.path,
 			"insecureAcceptAnything has no effect beside other requirements: all entries of a list must hold", "")
 	}
 	if s.has(policy.Reject) && len(s.types) > 1 {
-		w.report(Warning, "reject-wins", s.line, s.path,
+		w.report("reject-wins", s.line, s.path,
 			"reject beside other requirements refuses everything: all entries of a list must hold", "")
 	}
 	if !s.accepts() {
@@ -84,7 +84,7 @@ func (w *policyWalk) scopeMeaning(s policyScope, byName map[string]policyScope) 
 			continue
 		}
 		if parent.signed() {
-			w.report(Warning, "hole-below-signed", s.line, s.path,
+			w.report("hole-below-signed", s.line, s.path,
 				fmt.Sprintf("accepts images without signature below the signed scope %q (line %d)", parent.name, parent.line),
 				"the most specific scope is used alone; trust.yaml can say why with because:")
 		}
@@ -94,8 +94,7 @@ func (w *policyWalk) scopeMeaning(s policyScope, byName map[string]policyScope) 
 
 // What is said of a scope whose host is written with upper case.
 const (
-	upperCaseHost     = "is compared as written, while DNS ignores case: an image pulled by another spelling of the host has another scope"
-	upperCaseHostHint = "write the host in lower case, unless images are really pulled by this spelling"
+	upperCaseHost = "is compared as written, while DNS ignores case: an image pulled by another spelling of the host has another scope"
 )
 
 const dockerHub = "docker.io/"

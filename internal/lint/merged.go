@@ -14,7 +14,7 @@ func (r *runner) merged(d *mco.Dump) {
 			continue
 		}
 		f := Finding{
-			Severity: Error, Code: "merged-outdated", File: c.Name,
+			Code: "merged-outdated", File: c.Name,
 			Hint: "render it again with --cluster and --merge, and apply it",
 		}
 		why, err := mco.Target{Dump: d, Pool: c.Role(), Minor: d.Minor}.Outdated(c)

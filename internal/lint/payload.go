@@ -16,7 +16,6 @@ func payloads() []string {
 // payloadAsked is said of a scope that asks for GPG signatures of OpenShift's own images.
 const (
 	payloadAsked = "asks for GPG signatures of OpenShift's own images, which have none: a node with this can pull no part of OpenShift and breaks at its next update"
-	payloadHint  = "only the release image has a GPG signature; leave quay.io/openshift-release-dev out, or give ocp-v4.0-art-dev a scope of its own that accepts or is sigstoreSigned"
 )
 
 // payloadScopes returns those of the scopes that decide about OpenShift's own images and name them: quay.io, a part

@@ -121,17 +121,17 @@ func loadPolicy(data []byte) error {
 	return errors.New(strings.TrimPrefix(err.Error(), `invalid policy in "": `))
 }
 
-func (w *policyWalk) report(sev Severity, code string, line int, at jsonPath, msg, hint string) {
+func (w *policyWalk) report(code Code, line int, at jsonPath, msg, hint string) {
 	if at != "" {
 		msg = string(at) + ": " + msg
 	}
-	w.add(Finding{Severity: sev, Code: code, File: w.file, Line: line, Message: msg, Hint: hint})
+	w.add(Finding{Code: code, File: w.file, Line: line, Message: msg, Hint: hint})
 }
 
 // fatal is a finding that keeps the library from loading the file.
-func (w *policyWalk) fatal(code string, line int, at jsonPath, msg, hint string) {
+func (w *policyWalk) fatal(code Code, line int, at jsonPath, msg, hint string) {
 	w.broken = true
-	w.report(Error, code, line, at, msg, hint)
+	w.report(code, line, at, msg, hint)
 }
 
 // object checks that n is an object without duplicate keys and with none but the known ones, and reports whether its
@@ -183,7 +183,7 @@ func (w *policyWalk) root(n *jsonNode) {
 	for _, t := range transports.object {
 		at := jsonPath(policy.FieldTransports).key(t.key)
 		if !slices.Contains(policy.Transports(), t.key) {
-			w.report(Error, "unknown-transport", t.line, at, "no reader knows this transport: what is below it is never used",
+			w.report("unknown-transport", t.line, at, "no reader knows this transport: what is below it is never used",
 				didYouMean(t.key, policy.Transports()))
 		}
 		if !w.object(t.value, at, nil) {
@@ -255,7 +255,7 @@ func (w *policyWalk) requirement(n *jsonNode, at jsonPath) string {
 	case policy.SigstoreSigned:
 		w.sigstoreSigned(n, at)
 	case policy.SignedBaseLayer:
-		w.report(Error, "signed-base-layer", n.line, at, "signedBaseLayer was never implemented: every image is refused", "")
+		w.report("signed-base-layer", n.line, at, "signedBaseLayer was never implemented: every image is refused", "")
 		if n.get(policy.FieldBaseLayerIdentity) == nil {
 			w.fatal("missing-key", n.line, at, policy.FieldBaseLayerIdentity+" is missing", "")
 		}
@@ -269,7 +269,7 @@ func (w *policyWalk) requirement(n *jsonNode, at jsonPath) string {
 }
 
 // typed checks an object whose "type" is one of types, and that it has only the keys of that type.
-func (w *policyWalk) typed(n *jsonNode, at jsonPath, types []string, code string,
+func (w *policyWalk) typed(n *jsonNode, at jsonPath, types []string, code Code,
 	keys func(typ string) []string,
 ) string {
 	if n.kind != '{' {
@@ -304,7 +304,7 @@ func (w *policyWalk) signedBy(n *jsonNode, at jsonPath) {
 	case !isText || !slices.Contains(policy.KeyTypes(), keyType):
 		w.fatal("bad-key-type", kt.line, at.key(policy.FieldKeyType), "is no keyType", hint)
 	case keyType != policy.GPGKeys:
-		w.report(Error, "unimplemented-key-type", kt.line, at.key(policy.FieldKeyType),
+		w.report("unimplemented-key-type", kt.line, at.key(policy.FieldKeyType),
 			keyType+" was never implemented: every signature is refused", fmt.Sprintf("use %q", policy.GPGKeys))
 	}
 	w.oneOf(n, at, policy.KeyFields(policy.SignedBy), true)
@@ -377,7 +377,7 @@ func (w *policyWalk) keyMaterial(n *jsonNode, at jsonPath, gpg bool) {
 		if m.value.kind == '[' {
 			values = m.value.array
 			if len(values) == 0 && gpg {
-				w.report(Error, "empty-key-paths", m.line, at.key(m.key), "names no key: every image is refused", "")
+				w.report("empty-key-paths", m.line, at.key(m.key), "names no key: every image is refused", "")
 			}
 		}
 		for i, v := range values {
@@ -400,7 +400,7 @@ func (w *policyWalk) oneKey(v *jsonNode, at jsonPath, isPath, gpg bool) {
 	k := policyKey{line: v.line, at: at, gpg: gpg}
 	if isPath {
 		if !filepath.IsAbs(s) {
-			w.report(Error, "relative-key-path", v.line, at,
+			w.report("relative-key-path", v.line, at,
 				fmt.Sprintf("%q is looked up in the working directory of whoever pulls", s), "use an absolute path")
 			return
 		}

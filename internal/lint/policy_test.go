@@ -148,7 +148,7 @@ func TestPolicy(t *testing.T) {
 			if got := places(fs); got != strings.TrimSuffix(tt.want, ", 4 hole") {
 				t.Errorf("got %s, want %s\n%v", got, tt.want, fs)
 			}
-			if p.broken != slices.ContainsFunc(fs, func(f Finding) bool { return slices.Contains(breaking, f.Code) }) {
+			if p.broken != slices.ContainsFunc(fs, func(f Finding) bool { return slices.Contains(breaking, string(f.Code)) }) {
 				t.Errorf("broken is %v: %v", p.broken, fs)
 			}
 			agrees(t, []byte(tt.in))
@@ -484,7 +484,7 @@ func TestCorpus(t *testing.T) {
 			}
 			var codes []string
 			for _, f := range r.Findings {
-				codes = append(codes, f.Code)
+				codes = append(codes, string(f.Code))
 			}
 			slices.Sort(codes)
 			delete(unused, e.File)

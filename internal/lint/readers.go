@@ -138,7 +138,7 @@ func (r *runner) silent() {
 			if l.policy != nil && !reader.Supports(trust.FeatureWildcard) {
 				if line, used := l.policy.features[trust.FeatureWildcard]; used {
 					r.add(Finding{
-						Severity: Error, Code: "reader-ignores", File: l.name, Line: line,
+						Code: "reader-ignores", File: l.name, Line: line,
 						Message: fmt.Sprintf("%s loads wildcard scopes and never matches them", r.Readers[i]),
 					})
 				}
@@ -155,7 +155,7 @@ func (r *runner) silentLookasides(regs *registries, reader string) {
 		e := regs.Docker[scope]
 		if e.Lookaside != "" && e.SigStore == "" {
 			r.add(Finding{
-				Severity: Error, Code: "reader-ignores", File: e.File, Line: regs.lineOf(e.File, scope),
+				Code: "reader-ignores", File: e.File, Line: regs.lineOf(e.File, scope),
 				Message: fmt.Sprintf("docker[%q]: %s ignores lookaside: and looks for signatures in /var/lib/containers/sigstore",
 					scope, reader), Hint: "write sigstore: with the same URL beside it",
 			})

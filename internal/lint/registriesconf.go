@@ -81,7 +81,7 @@ func (r *runner) registriesConf() map[string]registryConf {
 
 func (r *runner) registriesUnreadable(p string, err error) {
 	r.add(Finding{
-		Severity: Warning, Code: "registries-conf", File: p,
+		Code: "registries-conf", File: p,
 		Message: fmt.Sprintf("which mirrors it names can't be told: %v", err),
 	})
 }
@@ -140,23 +140,22 @@ func (r *runner) mirrors(p *policyFacts, regs *registries, entries map[string]re
 			if !some {
 				continue
 			}
-			warn := func(code, location, msg, hint string) {
+			warn := func(code Code, location, msg string) {
 				r.add(Finding{
-					Severity: Warning, Code: code, File: e.file, Line: lineOf(e.data, location), Message: msg,
-					Hint: hint,
+					Code: code, File: e.file, Line: lineOf(e.data, location), Message: msg,
 				})
 			}
 			if e.Blocked {
 				if all {
 					warn("registry-blocked", prefix, fmt.Sprintf(
-						"%s is blocked: nothing is pulled from there, and the signed scope %q has no effect", prefix, s.name), "")
+						"%s is blocked: nothing is pulled from there, and the signed scope %q has no effect", prefix, s.name))
 				}
 				continue
 			}
 			for _, place := range append([]registryEndpoint{{e.Location, e.Insecure}}, e.Mirror...) {
 				if place.Insecure {
 					warn("registry-insecure", place.Location,
-						fmt.Sprintf("%s is insecure and holds images of the signed scope %q: neither it nor a lookaside is checked by TLS, so signatures can be hidden on the way", place.Location, s.name), "")
+						fmt.Sprintf("%s is insecure and holds images of the signed scope %q: neither it nor a lookaside is checked by TLS, so signatures can be hidden on the way", place.Location, s.name))
 				}
 			}
 			if regs == nil {
@@ -181,7 +180,7 @@ func (p *policyFacts) repeats(s policyScope) bool {
 }
 
 func (r *runner) mirror(s policyScope, location, rest string, regs *registries,
-	warn func(code, location, msg, hint string),
+	warn func(code Code, location, msg string),
 ) {
 	if location == "" {
 		return
@@ -191,13 +190,12 @@ func (r *runner) mirror(s policyScope, location, rest string, regs *registries,
 	lacks := func(what string) string {
 		return fmt.Sprintf("mirror %s of the signed scope %q: no registries.d file %s for it: what is pulled from it is refused", physical, s.name, what)
 	}
-	const hint = "signatures are looked for at the mirror, never at the registry that it mirrors"
 	if s.has(policy.SignedBy) && !lookaside && !regs.above(func(e registriesd.Entry) bool { return e.URL() != "" })[physical] {
-		warn("mirror-no-lookaside", location, lacks("names a lookaside"), hint)
+		warn("mirror-no-lookaside", location, lacks("names a lookaside"))
 	}
 	if s.has(policy.SigstoreSigned) && !attachments &&
 		!regs.above(registriesd.Entry.HasAttachments)[physical] {
-		warn("mirror-no-attachments", location, lacks("has use-sigstore-attachments: true"), hint)
+		warn("mirror-no-attachments", location, lacks("has use-sigstore-attachments: true"))
 	}
 }
 

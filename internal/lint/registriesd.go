@@ -50,7 +50,7 @@ func (l *linter) registries(files []file) *registries {
 		if len(files) == 1 {
 			name = files[0].path
 		}
-		l.add(Finding{Severity: Error, Code: "registries-d-rejected", File: name, Message: err.Error()})
+		l.add(Finding{Code: "registries-d-rejected", File: name, Message: err.Error()})
 	}
 	return r
 }
@@ -67,12 +67,12 @@ func loadRegistries(files []file) error {
 var yamlLine = regexp.MustCompile(`line (\d+): `)
 
 func (l *linter) registriesFile(r *registries, f file) {
-	add := func(sev Severity, code string, line int, msg, hint string) {
+	add := func(sev Severity, code Code, line int, msg, hint string) {
 		l.add(Finding{Severity: sev, Code: code, File: f.path, Line: line, Message: msg, Hint: hint})
 	}
 	if len(f.data) > maxRegistries {
 		r.broken = true
-		add(Error, "too-large", 0, fmt.Sprintf("is larger than %d bytes", maxRegistries), "")
+		add("", "too-large", 0, fmt.Sprintf("is larger than %d bytes", maxRegistries), "")
 		return
 	}
 	if err := loadRegistries([]file{{path: path.Base(f.path), data: f.data}}); err != nil {
@@ -85,7 +85,7 @@ func (l *linter) registriesFile(r *registries, f file) {
 		if strings.Contains(string(f.data), "\t") {
 			hint = "YAML is not indented with tabs; " + hint
 		}
-		add(Error, "bad-yaml", line, strings.TrimPrefix(err.Error(), "parsing "+path.Base(f.path)+": "), hint)
+		add("", "bad-yaml", line, strings.TrimPrefix(err.Error(), "parsing "+path.Base(f.path)+": "), hint)
 		return
 	}
 	content, err := registriesd.Parse(registriesd.File{Path: f.path, Data: f.data})
@@ -95,14 +95,14 @@ func (l *linter) registriesFile(r *registries, f file) {
 		return
 	}
 	if more := yamlDocuments(f.data); more > 0 {
-		add(Error, "several-documents", more, "only the first YAML document is read", "make it a file of its own")
+		add("", "several-documents", more, "only the first YAML document is read", "make it a file of its own")
 	}
 	lines := map[registriesd.Key]int{}
 	r.lines[f.path] = lines
 	for _, k := range registriesd.Keys(f.data) {
 		line := k.Line
 		if !k.Known() {
-			add(Error, "unknown-key", line, fmt.Sprintf(
+			add("", "unknown-key", line, fmt.Sprintf(
 				"%q is no key that registries.d knows here: readers drop it without a word", k.Name), didYouMeanKey(k))
 		}
 		k.Line = 0
@@ -114,7 +114,7 @@ func (l *linter) registriesFile(r *registries, f file) {
 		check.entry(*d, registriesd.Key{Scope: registriesd.DefaultSection})
 		if first := r.Default; first != nil {
 			r.broken = true
-			add(Error, "duplicate-default-docker", line, fmt.Sprintf("default-docker is in %s too (line %d)", first.File,
+			add("", "duplicate-default-docker", line, fmt.Sprintf("default-docker is in %s too (line %d)", first.File,
 				r.lines[first.File][registriesd.Key{Name: registriesd.DefaultSection}]),
 				"every pull of every image fails: keep one")
 		} else {
@@ -125,14 +125,13 @@ func (l *linter) registriesFile(r *registries, f file) {
 		e, line := content.Docker[scope], r.lineOf(f.path, scope)
 		check.entry(e, registriesd.Key{Scope: scope, OfDocker: true})
 		if err := policy.CheckScope(scope); err != nil {
-			add(Error, "dead-scope", line, fmt.Sprintf("docker[%q]: %v", scope, err), "")
+			add("", "dead-scope", line, fmt.Sprintf("docker[%q]: %v", scope, err), "")
 		} else if policy.UpperCaseHost(scope) {
-			add(Warning, "upper-case-host", line, fmt.Sprintf("docker[%q]: %s", scope, upperCaseHost),
-				upperCaseHostHint)
+			add("", "upper-case-host", line, fmt.Sprintf("docker[%q]: %s", scope, upperCaseHost), "")
 		}
 		if first, ok := r.Docker[scope]; ok {
 			r.broken = true
-			add(Error, "duplicate-scope", line, fmt.Sprintf("docker[%q] is in %s too (line %d)", scope, first.File,
+			add("", "duplicate-scope", line, fmt.Sprintf("docker[%q] is in %s too (line %d)", scope, first.File,
 				r.lineOf(first.File, scope)), "every pull of every image fails: keep one")
 			continue
 		}
@@ -170,7 +169,7 @@ func didYouMeanKey(k registriesd.Key) string {
 
 // entryCheck checks the values of the sections of one file.
 type entryCheck struct {
-	add   func(sev Severity, code string, line int, msg, hint string)
+	add   func(sev Severity, code Code, line int, msg, hint string)
 	lines map[registriesd.Key]int // by key, whose own line is 0
 }
 
@@ -191,13 +190,13 @@ func (c entryCheck) entry(e registriesd.Entry, key registriesd.Key) {
 		}
 	}
 	if e.Lookaside != "" && e.SigStore != "" && e.Lookaside != e.SigStore {
-		c.add(Warning, "lookaside-differs", line("sigstore"),
+		c.add("", "lookaside-differs", line("sigstore"),
 			key.Scope+": lookaside and sigstore are two names of the same setting and differ: old readers use sigstore, others lookaside", "write the same URL in both")
 	}
 }
 
 func (c entryCheck) url(s string, line int, at string) {
-	bad := func(code, msg, hint string) { c.add(Error, code, line, at+": "+msg, hint) }
+	bad := func(code Code, msg, hint string) { c.add("", code, line, at+": "+msg, hint) }
 	if strings.TrimSpace(s) != s {
 		bad("bad-url", "has blanks around it", "")
 		return
@@ -222,13 +221,13 @@ func (c entryCheck) url(s string, line int, at string) {
 		return
 	}
 	if u.User != nil {
-		c.add(Warning, "credentials-in-url", line, at+": holds credentials", "every process on the node can read this file")
+		c.add("", "credentials-in-url", line, at+": holds credentials", "every process on the node can read this file")
 	}
 	if u.RawQuery != "" || u.Fragment != "" {
 		c.add(Warning, "bad-url", line, at+": a query or fragment is kept in front of nothing: paths are appended to the path", "")
 	}
 	if u.Scheme == "http" {
-		c.add(Warning, "insecure-lookaside", line, at+
-			": http can be changed on its way: an attacker may hide signatures, or offer old ones", "use https")
+		c.add("", "insecure-lookaside", line, at+
+			": http can be changed on its way: an attacker may hide signatures, or offer old ones", "")
 	}
 }

@@ -62,7 +62,7 @@ func (v *view) unread(e entry) (*Finding, error) {
 		return nil, nil
 	case errors.Is(e.err, errDirectory):
 		return &Finding{
-				Severity: Error, Code: "unreadable", File: e.path,
+				Code: "unreadable", File: e.path,
 				Message: "is a directory: readers before containers-image 5.40 fail at it", Hint: hint,
 			},
 			fmt.Errorf("reading %s: %w", e.path, e.err)
@@ -73,7 +73,7 @@ func (v *view) unread(e entry) (*Finding, error) {
 		}, nil
 	case errors.Is(e.err, fs.ErrNotExist):
 		return &Finding{
-				Severity: Error, Code: "dangling-link", File: e.path,
+				Code: "dangling-link", File: e.path,
 				Message: "is a link to nothing: readers before containers-image 5.34 fail at it", Hint: hint,
 			},
 			fmt.Errorf("reading %s: it is a link to nothing", e.path)
@@ -83,7 +83,7 @@ func (v *view) unread(e entry) (*Finding, error) {
 		cause = pathErr.Err // the path is said anyway
 	}
 	return &Finding{
-		Severity: Error, Code: "unreadable", File: e.path, Message: fmt.Sprintf("can't be read: %v", cause),
+		Code: "unreadable", File: e.path, Message: fmt.Sprintf("can't be read: %v", cause),
 		Hint: hint,
 	}, fmt.Errorf("reading %s: %w", e.path, cause)
 }
@@ -94,7 +94,7 @@ func (l *linter) ignored(p string) {
 		return
 	}
 	l.add(Finding{
-		Severity: Error, Code: "ignored-file", File: p,
+		Code: "ignored-file", File: p,
 		Message: "only names that end in .yaml are read: this file has no effect", Hint: "rename it",
 	})
 }

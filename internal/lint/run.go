@@ -347,7 +347,7 @@ func (l *linter) unmasked(files []file) []file {
 		if by, ok := first[base]; ok {
 			if !bytes.Equal(by.data, f.data) {
 				l.add(Finding{
-					Severity: Warning, Code: "masked-file", File: f.path,
+					Code: "masked-file", File: f.path,
 					Message: "is not read: " + by.path + " has the same name and is read instead",
 				})
 			}
@@ -390,7 +390,7 @@ func (r *runner) policyKeys(p *policyFacts, from source) {
 			res.data, res.err = from.read(k.path, maxKeyFile)
 			files[k.path] = res
 		}
-		at := Finding{Severity: Error, File: p.file, Line: k.line}
+		at := Finding{File: p.file, Line: k.line}
 		switch {
 		case errors.Is(res.err, errUnknowable):
 		case errors.Is(res.err, fs.ErrNotExist):
@@ -421,7 +421,7 @@ func (r *runner) keyData(k policyKey, data []byte, name, where string) {
 			want = "a PEM public key or certificate"
 		}
 		r.add(Finding{
-			Severity: Error, Code: "wrong-kind-of-key", File: name, Line: line,
+			Code: "wrong-kind-of-key", File: name, Line: line,
 			Message: strings.TrimPrefix(where+": ", ": ") + fmt.Sprintf("holds a key of kind %s, the policy needs %s",
 				f.Kind, want),
 		})
@@ -439,13 +439,13 @@ func (r *runner) lookups(p *policyFacts, regs *registries) {
 		lookaside, attachments := regs.lookup(s.name)
 		if s.has(policy.SignedBy) && !lookaside && !withURL[s.name] {
 			r.add(Finding{
-				Severity: Warning, Code: "no-lookaside", File: p.file, Line: s.line,
+				Code: "no-lookaside", File: p.file, Line: s.line,
 				Message: fmt.Sprintf("%s: no registries.d file names a lookaside for it: signatures are looked for in /var/lib/containers/sigstore only", s.path),
 			})
 		}
 		if s.has(policy.SigstoreSigned) && !attachments && !withAttachments[s.name] {
 			r.add(Finding{
-				Severity: Error, Code: "no-attachments", File: p.file, Line: s.line,
+				Code: "no-attachments", File: p.file, Line: s.line,
 				Message: fmt.Sprintf("%s: registries.d has no use-sigstore-attachments: true for it: every image is refused",
 					s.path),
 			})

@@ -69,7 +69,7 @@ func (r *runner) environment() {
 func (r *runner) skipped(p string, err error) {
 	if !errors.Is(err, fs.ErrNotExist) {
 		r.add(Finding{
-			Severity: Warning, Code: "unit-unreadable", File: p,
+			Code: "unit-unreadable", File: p,
 			Message: fmt.Sprintf("whether it makes the runtime read another policy.json can't be told: %v", err),
 		})
 	}
@@ -137,10 +137,9 @@ func (r *runner) flags(file string, line int, text string) {
 		}
 		if name == "signature-policy" || name == "signature-policy-dir" {
 			r.add(Finding{
-				Severity: Error, Code: "policy-environment", File: file, Line: line,
+				Code: "policy-environment", File: file, Line: line,
 				Message: "starts CRI-O with --" + name + ": it does not read " + trust.PolicyPath + " and " + namespacedDir +
 					" but what is named there",
-				Hint: "remove it, or lint the file it names",
 			})
 		}
 	}
@@ -154,8 +153,7 @@ func (r *runner) assignment(file string, line int, text string, runtime bool) {
 		return
 	}
 	r.add(Finding{
-		Severity: Error, Code: "policy-environment", File: file, Line: line,
+		Code: "policy-environment", File: file, Line: line,
 		Message: "sets " + name + ": who runs with it does not read " + trust.PolicyPath + " but what it points to",
-		Hint:    "remove it, or lint the file it names",
 	})
 }

@@ -1,0 +1,154 @@
+package lint
+
+// Code is the stable name of a kind of finding. No other than those of the table can be added.
+type Code string
+
+// page is the part of docs/lint.md that explains a code.
+type page string
+
+const (
+	pagePolicy     page = "### policy.json"
+	pageRegistries page = "### registries.d"
+	pageKeys       page = "### Keys"
+	pageHosts      page = "### Hosts and other files"
+)
+
+// codeRow is what the findings of a code have in common.
+type codeRow struct {
+	code     Code
+	severity Severity
+	// milder is set where the finding may be a warning as well.
+	milder bool
+	page   page
+	// means is the explanation for the page.
+	means string
+	// hint is the next step, for findings that come without one of their own.
+	hint string
+}
+
+// codes are all kinds of findings, in the order of docs/lint.md, whose tables are made from it.
+var codes = []codeRow{
+	{"bad-json", Error, false, pagePolicy, "no JSON: also an empty file, comments, a byte order mark, text after the end. Doesn't load", ""},
+	{"wrong-type", Error, false, pagePolicy, "an object, list or string stands where another kind of value belongs. Doesn't load", ""},
+	{"missing-default", Error, false, pagePolicy, "there is no `default`. Doesn't load", ""},
+	{"unknown-key", Error, false, pagePolicy, "policy.json: doesn't load. registries.d: readers drop the key without a word", ""},
+	{"duplicate-key", Error, false, pagePolicy, "the same key or scope twice in one object. Doesn't load", ""},
+	{"missing-key", Error, false, pagePolicy, "a requirement or identity lacks a member that it needs. Doesn't load", ""},
+	{"empty-requirements", Error, false, pagePolicy, "a scope with an empty list. Doesn't load", ""},
+	{"unknown-requirement", Error, false, pagePolicy, "a type of requirement that no reader knows. Doesn't load", ""},
+	{"unknown-identity", Error, false, pagePolicy, "a type of signedIdentity that no reader knows. Doesn't load", ""},
+	{"several-key-sources", Error, false, pagePolicy, "two of `keyPath`, `keyPaths`, `keyData`, … in one requirement", ""},
+	{"conflicting-keys", Error, false, pagePolicy, "members that exclude each other. Doesn't load", ""},
+	{"bad-key-type", Error, false, pagePolicy, "a `keyType` that no reader knows. Doesn't load", ""},
+	{"bad-requirement", Error, false, pagePolicy, "the library rejects the requirement for another reason, which is quoted. Doesn't load", ""},
+	{"bad-scope", Error, false, pagePolicy, "a scope that the transport doesn't allow, for example a relative path for `dir`. Doesn't load", ""},
+	{"policy-rejected", Error, false, pagePolicy, "the library rejects the file for another reason, which is quoted. Doesn't load", ""},
+	{"unknown-transport", Error, false, pagePolicy, "a transport that no reader knows: what is below it is never used", ""},
+	{"dead-scope", Error, false, pagePolicy, "a scope that no image has, by the grammar of the image library: a URL, `example.com/*`, a short name. Never matches. Also in registries.d", ""},
+	{
+		"upper-case-host", Warning, false, pagePolicy,
+		"a scope's host has upper case: it is compared as written, while DNS ignores case, so an image pulled by another spelling has another scope. Also in registries.d and trust.yaml",
+		"write the host in lower case, unless images are really pulled by this spelling",
+	},
+	{"unimplemented-key-type", Error, false, pagePolicy, "X.509 key types parse and were never implemented: every signature is refused", ""},
+	{"signed-base-layer", Error, false, pagePolicy, "parses and was never implemented: every image is refused", ""},
+	{"empty-key-paths", Error, false, pagePolicy, "`keyPaths: []` parses: every image is refused", ""},
+	{"relative-key-path", Error, false, pagePolicy, "looked up in the working directory of whoever pulls", ""},
+	{"library-missing", Warning, false, pagePolicy, "`docker.io/nginx` is a namespace; the image is `docker.io/library/nginx`. Also in trust.yaml", ""},
+	{
+		"release-payload", Error, false, pagePolicy,
+		"GPG signatures are asked for OpenShift's own images (`quay.io`, `quay.io/openshift-release-dev`, …`/ocp-v4.0-art-dev`), which have none: nodes break at the next update. Also in trust.yaml",
+		"only the release image has a GPG signature; leave quay.io/openshift-release-dev out, or give ocp-v4.0-art-dev a scope of its own that accepts or is sigstoreSigned",
+	},
+	{"no-attachments", Error, false, pagePolicy, "`sigstoreSigned`, and registries.d has no `use-sigstore-attachments: true` for the scope: every image is refused", ""},
+	{"no-lookaside", Warning, false, pagePolicy, "`signedBy`, and no registries.d file names a lookaside for the scope. Also in trust.yaml", ""},
+	{"hole-below-signed", Warning, false, pagePolicy, "images are accepted without signature below a signed scope: the most specific scope is used alone. In trust.yaml, `because:` says that it is meant", ""},
+	{
+		"tag-scope", Warning, false, pagePolicy,
+		"a scope with a tag never matches a pull by digest",
+		"name the repository, without the tag",
+	},
+	{"default-reject-moot", Warning, false, pagePolicy, "the default rejects, and the scope `\"\"` of `docker` accepts every image of every registry", ""},
+	{"accepts-everything", Warning, false, pagePolicy, "no registry needs a signature and none is rejected. In trust.yaml refuse-canaries don't count: they are no images in use", ""},
+	{"both-signatures", Warning, false, pagePolicy, "asks for a GPG and a sigstore signature: all entries of a list must hold", ""},
+	{"all-must-sign", Warning, false, pagePolicy, "two entries of one kind with different keys: an image needs a signature by each of them. Any one of several keys is `keyPaths`, or one `keyData`", ""},
+	{"remap-is-idle", Warning, false, pagePolicy, "trust.yaml: the prefix of a `remapIdentity` has nothing to do with the entry's scope, so that nothing is remapped", ""},
+	{"accept-is-idle", Warning, false, pagePolicy, "`insecureAcceptAnything` beside other requirements has no effect", ""},
+	{"reject-wins", Warning, false, pagePolicy, "`reject` beside other requirements refuses everything", ""},
+	{"bad-yaml", Error, true, pageRegistries, "the library can't parse the file: every pull on the node fails", ""},
+	{"duplicate-scope", Error, false, pageRegistries, "a scope in two files: every pull on the node fails", ""},
+	{"duplicate-default-docker", Error, false, pageRegistries, "`default-docker` in two files: every pull on the node fails", ""},
+	{"registries-d-rejected", Error, false, pageRegistries, "the library rejects the files for another reason, which is quoted", ""},
+	{"ignored-file", Error, false, pageRegistries, "a name that ends in `.yml`: never read", ""},
+	{"several-documents", Error, false, pageRegistries, "only the first YAML document of a file is read", ""},
+	{"bad-url", Error, true, pageRegistries, "no scheme, a scheme that readers don't have, blanks: loads, and fails when it is fetched. A query or fragment is a warning", ""},
+	{
+		"insecure-lookaside", Warning, false, pageRegistries,
+		"plain http: signatures can't be forged on the way, but hidden, or replaced by old ones",
+		"use https",
+	},
+	{"credentials-in-url", Warning, false, pageRegistries, "every process on the node can read them", ""},
+	{"lookaside-differs", Warning, false, pageRegistries, "`lookaside` and `sigstore` are two names of one setting and differ: old readers take the second", ""},
+	{"masked-file", Warning, false, pageRegistries, "a directory of higher priority has a file of the same name, which is read instead", ""},
+	{"key-missing", Error, false, pageKeys, "the policy names a file that isn't there: pulls fail as soon as an image has a signature", ""},
+	{"key-unreadable", Error, false, pageKeys, "the file holds no public key, or is damaged", ""},
+	{"key-secret", Error, false, pageKeys, "private key material has no place on a node: readers import the public half and accept, and who can read the file can sign", ""},
+	{"wrong-kind-of-key", Error, false, pageKeys, "a PEM key where OpenPGP is needed, or the other way round", ""},
+	{"key-expired", Error, true, pageKeys, "a warning if the file has other keys that are good", ""},
+	{"key-revoked", Error, true, pageKeys, "a warning if the file has other keys that are good", ""},
+	{"key-expires-soon", Warning, false, pageKeys, "within 30 days", ""},
+	{"key-weak", Error, true, pageKeys, "RSA or DSA below 3072 bits; below 2048 an error if the file has no better key", ""},
+	{"key-sha1", Warning, false, pageKeys, "the key vouches for itself with SHA-1 or MD5 only: strict readers may not take it. Red Hat's release key of RHEL 7 to 9 does", ""},
+	{"key-not-pinned", Warning, false, pageKeys, "trust.yaml: a `path` key without `fingerprints`, or (with `--root`) a file with more keys than are pinned: what the OS puts there is trusted", ""},
+	{"key-pin-missing", Error, false, pageKeys, "with `--root`: the host's file lacks a key that trust.yaml pins", ""},
+	{"key-v6", Error, true, pageKeys, "an OpenPGP v6 key: GnuPG 2.2 drops it, the key before it, and all that follow. An error if nothing is left. A key that trust.yaml ships has it left out", ""},
+	{"key-pqc", Warning, false, pageKeys, "a post-quantum key: nothing that reads policies today verifies with it", ""},
+	{"key-v3", Warning, false, pageKeys, "an OpenPGP v3 key, which readers ignore", ""},
+	{"key-packed", Warning, false, pageKeys, "the keys are in a compressed packet: readers without gpgme find none", ""},
+	{"key-several-blocks", Warning, false, pageKeys, "readers without gpgme take the first armor block only", ""},
+	{"key-preamble", Warning, false, pageKeys, "text before the key, which readers skip so far", ""},
+	{"missing-policy", Error, false, pageHosts, "there is no policy.json at any of the places: every pull fails", ""},
+	{"masked-policy", Error, false, pageHosts, "root's own `~/.config/containers/policy.json` is read instead of the one in /etc, by CRI-O too", ""},
+	{"masked-registries-d", Warning, false, pageHosts, "root's own registries.d replaces the others for readers before containers-image 5.40, all CRI-O up to 1.35 among them; later ones merge the directories", ""},
+	{
+		"policy-environment", Error, false, pageHosts,
+		"a unit, a drop-in or an environment file sets `CONTAINERS_POLICY_JSON` (of a runtime's unit also `HOME`, `XDG_CONFIG_HOME` and CRI-O's own variables and flags): another policy.json is read. Also in units of MachineConfigs",
+		"remove it, or lint the file it names",
+	},
+	{"unit-unreadable", Warning, false, pageHosts, "whether a unit does so can't be told", ""},
+	{
+		"crio-policy", Error, false, pageHosts,
+		"`signature_policy` of CRI-O's configuration names another file: CRI-O and Podman follow different policies",
+		"remove it, or lint the file it names",
+	},
+	{"crio-policies", Warning, false, pageHosts, "`signature_policy_dir` names another directory for the policies of namespaces", ""},
+	{"crio-conf", Warning, false, pageHosts, "a file of CRI-O's configuration that can't be read: what it says of policies is not known", ""},
+	{
+		"mirror-no-lookaside", Warning, false, pageHosts,
+		"a mirror of a scope with GPG signatures, from registries.conf of the host or from trust.yaml, for which no lookaside is named: signatures are looked for at the mirror",
+		"signatures are looked for at the mirror, never at the registry that it mirrors",
+	},
+	{
+		"mirror-no-attachments", Warning, false, pageHosts,
+		"the same for sigstore signatures and `use-sigstore-attachments`",
+		"signatures are looked for at the mirror, never at the registry that it mirrors",
+	},
+	{"registries-conf", Warning, false, pageHosts, "a registries.conf that can't be read: its mirrors are not known", ""},
+	{"registry-insecure", Warning, false, pageHosts, "a signed scope comes from a place that registries.conf calls insecure: signatures can be hidden on their way, also those of a lookaside", ""},
+	{"registry-blocked", Warning, false, pageHosts, "registries.conf blocks what a signed scope is about: the scope has no effect", ""},
+	{"sigstore-disabled", Warning, false, pageHosts, "a host with Debian 12, and a policy that asks for sigstore signatures: its own podman and skopeo refuse every such image", ""},
+	{"namespaced-policy", Warning, false, pageHosts, "`/etc/crio/policies/NAMESPACE.json` is used alone for that namespace", ""},
+	{"namespaced-weaker", Warning, false, pageHosts, "it accepts images of some scope that the system's policy refuses", ""},
+	{"dangling-link", Error, true, pageHosts, "a link to nothing in registries.d: readers skip it, those before containers-image 5.34 fail at every pull", ""},
+	{"unreadable", Error, false, pageHosts, "a file or directory that decides can't be read. In registries.d also a pipe or a link to a directory with the name of a file, and, for readers before containers-image 5.40, a directory", ""},
+	{"trust-config", Error, false, pageHosts, "trust.yaml is not valid; the message names the field", ""},
+	{"canary-proves-nothing", Warning, false, pageHosts, "with `default: accept`, an accept-canary that no entry covers: every node accepts it, enforcing or not", ""},
+	{"canary-side-missing", Warning, false, pageHosts, "trust.yaml has no accept-canary or no refuse-canary: nodes will say `Unknown`/`NoCanary`", ""},
+	{"bad-desired", Error, false, pageHosts, "a MachineConfig, Ignition config or desired directory that can't be read as one", ""},
+	{"merged-outdated", Error, true, pageHosts, "a list of MachineConfigs has one that `render --merge` made, and what was merged into it has changed since: what the Machine Config Operator demands now reaches no node", ""},
+	{"nothing-to-judge", Warning, false, pageHosts, "it has no policy.json and no registries.d files", ""},
+	{"reader-advisory", Warning, false, pageHosts, "the verifier of a reader that `--reader` names has a [known hole](advisories.md): it accepts what it must not, whatever the policy. With `--root` alone also that of a `crio`, `podman`, `skopeo` or `buildah` in the host's `/usr/bin` and `/usr/local/bin`, by the library that is built into the program, or else by the version of its Debian package", ""},
+	{"reader-ignores", Error, false, pageHosts, "a reader loads this and never uses it: a wildcard scope, or `lookaside:` without `sigstore:` beside it", ""},
+	{"too-large", Error, false, pageHosts, "a registries.d file of more than 1 MiB is not looked at", ""},
+	{"too-many-findings", Error, false, pageHosts, "more than 1000 findings: the rest is only counted", ""},
+}
