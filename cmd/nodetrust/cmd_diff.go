@@ -1,9 +1,7 @@
 package main
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -18,19 +16,16 @@ import (
 	"github.com/spf13/cobra"
 	"go.yaml.in/yaml/v3"
 
-	"github.com/nodetrust/nodetrust/internal/bounded"
 	"github.com/nodetrust/nodetrust/internal/cli"
 	"github.com/nodetrust/nodetrust/internal/cluster"
 	"github.com/nodetrust/nodetrust/internal/cluster/mco"
 	"github.com/nodetrust/nodetrust/internal/desired"
 	"github.com/nodetrust/nodetrust/internal/hostfs"
 	"github.com/nodetrust/nodetrust/internal/lint"
+	"github.com/nodetrust/nodetrust/internal/source"
 	"github.com/nodetrust/nodetrust/internal/trust"
 	"github.com/nodetrust/nodetrust/internal/verify"
 )
-
-// maxPolicy bounds what may be a policy.json, or a single object of Kubernetes.
-const maxPolicy = 4 << 20
 
 type diffOptions struct {
 	at    time.Time // when keys are looked at
@@ -38,6 +33,7 @@ type diffOptions struct {
 	minor string
 	all   bool
 	live  cluster.Config
+	stdin io.Reader
 	// notes takes what is to be said of a live cluster.
 	notes io.Writer
 }
@@ -56,7 +52,7 @@ are the files below a host's root, those that come with a config, and for a poli
 compared by fingerprint and by what GnuPG makes of them at a time, now or --at: a key that is revoked or has expired in A and is
 usable in B makes B weaker. What can't be told of a key is never equal, unless it is the same bytes.
 
-A and B may be a trust.yaml, a policy.json, a MachineConfig or Ignition config, a directory with desired.ign, the root
+A and B may be a trust.yaml, a policy.json, a MachineConfig, an Ignition config or a rendered ConfigMap, a directory with desired.ign, the root
 directory of a host, a cluster dump with --pool, made by oc get mc,mcp,clusterversion -o yaml, or, with --pool as well, live:
 the cluster that the kubeconfig names. Of a host, or a pool, all policies are compared that its runtimes may take: that of root's
 home and the system's, that of CRI-O's signature_policy, those of single namespaces. Where one side has no such policy, what its
@@ -75,7 +71,7 @@ compared: 2.`,
 			if !slices.Contains(args, live) && o.live != (cluster.Config{}) {
 				return cli.Usagef("--kubeconfig and --context go with live")
 			}
-			o.notes = cmd.ErrOrStderr()
+			o.notes, o.stdin = cmd.ErrOrStderr(), cmd.InOrStdin()
 			var err error
 			if o.at, err = atTime(at); err != nil {
 				return err
@@ -148,11 +144,7 @@ func (o diffOptions) side(ctx context.Context, name string) (*diffSide, error) {
 		}
 		return o.ofPool(d)
 	}
-	info, err := os.Stat(name)
-	if err != nil {
-		return nil, err
-	}
-	if info.IsDir() {
+	if info, err := os.Stat(name); err == nil && info.IsDir() {
 		if _, err := os.Stat(filepath.Join(name, desired.IgnitionFile)); err == nil {
 			s, err := desired.Load(name)
 			if err != nil {
@@ -162,37 +154,47 @@ func (o diffOptions) side(ctx context.Context, name string) (*diffSide, error) {
 		}
 		return hostSide(name)
 	}
-	data, err := bounded.ReadFile(name, mco.MaxDump)
+	in, err := source.Read(name, o.stdin)
 	if err != nil {
 		return nil, err
 	}
-	switch kind := kindOf(data); {
-	case kind == trust.ObjectKind:
-		cfg, err := loadTrust(name, nil)
+	switch in.Kind {
+	case source.Trust:
+		cfg, err := source.ParseTrust(name, in.Data)
 		if err != nil {
-			return nil, err
+			return nil, cli.Usage(err)
 		}
 		files, err := cfg.Files(nil)
 		if err != nil {
 			return nil, cli.Usage(err)
 		}
 		return fromFiles(files)
-	case kind == "policy":
-		return &diffSide{found: []lint.HostPolicy{{Path: name, Data: data}}, read: ofThisMachine}, nil
-	case kind == machineConfigKind:
-		s, err := lint.ReadDesired(data)
+	case source.Policy:
+		return &diffSide{found: []lint.HostPolicy{{Path: name, Data: in.Data}}, read: ofThisMachine}, nil
+	case source.Desired:
+		docs, err := source.Documents(in.Data)
 		if err != nil {
 			return nil, err
 		}
-		return fromFiles(s.Files)
-	case kind == "ignition":
-		s, err := desired.Extract(data, func(string) bool { return true })
+		var top struct {
+			Kind     string
+			Ignition any
+		}
+		var s *desired.State
+		switch err = yaml.Unmarshal(docs[0], &top); {
+		case err == nil && len(docs) == 1 && top.Kind == "MachineConfig":
+			s, err = lint.ReadDesired(docs[0])
+		case err == nil && len(docs) == 1 && top.Ignition != nil:
+			s, err = desired.Extract(docs[0], func(string) bool { return true })
+		default:
+			return o.dumped(in.Data)
+		}
 		if err != nil {
 			return nil, err
 		}
 		return fromFiles(s.Files)
 	}
-	return o.dumped(data)
+	return o.dumped(in.Data)
 }
 
 // ofThisMachine reads a key file that a policy.json names, where verify reads it too.
@@ -201,39 +203,6 @@ func ofThisMachine(path string) ([]byte, error) {
 		return nil, fs.ErrNotExist
 	}
 	return hostfs.ThisMachine.ReadFile(path, trust.MaxKeyFile)
-}
-
-const machineConfigKind = "MachineConfig"
-
-// kindOf is the kind of a Kubernetes object, policy, ignition, or empty for several MachineConfigs and everything else.
-func kindOf(data []byte) string {
-	if bytes.HasPrefix(data, []byte{0x1f, 0x8b}) || len(data) > maxPolicy {
-		return ""
-	}
-	var top struct {
-		Kind     string `json:"kind" yaml:"kind"`
-		Default  any    `json:"default" yaml:"default"`
-		Ignition any    `json:"ignition" yaml:"ignition"`
-	}
-	var dec interface{ Decode(any) error } = yaml.NewDecoder(bytes.NewReader(data))
-	inJSON := bytes.HasPrefix(bytes.TrimSpace(data), []byte("{"))
-	if inJSON {
-		dec = json.NewDecoder(bytes.NewReader(data))
-	}
-	err := dec.Decode(&top)
-	switch {
-	case err != nil && inJSON:
-		return "policy" // the image library says what is wrong with it
-	case err != nil:
-		return ""
-	case top.Kind == machineConfigKind && !errors.Is(dec.Decode(new(any)), io.EOF):
-		return ""
-	case top.Kind == "" && top.Default != nil:
-		return "policy"
-	case top.Ignition != nil:
-		return "ignition"
-	}
-	return top.Kind
 }
 
 func fromFiles(files trust.FileSet) (*diffSide, error) {

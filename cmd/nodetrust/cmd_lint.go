@@ -32,7 +32,7 @@ namespaced policies and key files. With paths, --root is where key files are loo
   nodetrust lint --root /host --reader openshift-4.16 -o json`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			verify.Isolate()
-			o.Now = time.Now()
+			o.Now, o.Stdin = time.Now(), cmd.InOrStdin()
 			report, err := lint.Run(args, o)
 			var input *lint.InputError
 			switch {

@@ -15,11 +15,11 @@ import (
 
 	"github.com/nodetrust/nodetrust/internal/bounded"
 	"github.com/nodetrust/nodetrust/internal/cli"
-	"github.com/nodetrust/nodetrust/internal/desired"
 	"github.com/nodetrust/nodetrust/internal/hostfs"
 	"github.com/nodetrust/nodetrust/internal/judge"
 	"github.com/nodetrust/nodetrust/internal/lint"
 	"github.com/nodetrust/nodetrust/internal/probe"
+	"github.com/nodetrust/nodetrust/internal/source"
 	"github.com/nodetrust/nodetrust/internal/trust"
 	"github.com/nodetrust/nodetrust/internal/verdict"
 	"github.com/nodetrust/nodetrust/internal/verify"
@@ -194,7 +194,7 @@ func (f *probeFlags) readCanaries(cmd *cobra.Command) ([]trust.Canary, error) {
 		}
 		return parseCanaries(b)
 	case f.desired != "":
-		s, err := desired.Load(f.desired)
+		s, err := source.ReadDesired(f.desired)
 		if err != nil {
 			return nil, cli.Usage(err)
 		}

@@ -16,11 +16,11 @@ import (
 	"github.com/google/renameio/v2"
 	"github.com/spf13/cobra"
 
-	"github.com/nodetrust/nodetrust/internal/bounded"
 	"github.com/nodetrust/nodetrust/internal/cli"
 	"github.com/nodetrust/nodetrust/internal/cluster"
 	"github.com/nodetrust/nodetrust/internal/cluster/mco"
 	"github.com/nodetrust/nodetrust/internal/outside"
+	"github.com/nodetrust/nodetrust/internal/source"
 	"github.com/nodetrust/nodetrust/internal/trust"
 	"github.com/nodetrust/nodetrust/render"
 )
@@ -385,31 +385,9 @@ func lookupReaders(names []string) ([]trust.Reader, error) {
 // loadTrust reads a trust config and the key files that it names; - is stdin, if there is one. Whatever is wrong with
 // it is bad input.
 func loadTrust(file string, stdin io.Reader) (*trust.Config, error) {
-	var data []byte
-	var err error
-	dir := filepath.Dir(file)
-	if file == "-" && stdin != nil {
-		data, err = bounded.Read(stdin, trust.MaxConfig)
-	} else {
-		data, err = bounded.ReadFile(file, trust.MaxConfig)
-	}
-	if errors.Is(err, context.Canceled) {
-		return nil, fmt.Errorf("reading the trust config: %w", err)
-	}
-	if large := (*bounded.TooLargeError)(nil); errors.As(err, &large) {
-		return nil, cli.Usage(fmt.Errorf("%s: %w", file, large))
-	}
-	if err != nil {
-		return nil, cli.Usage(fmt.Errorf("reading the trust config: %w", err))
-	}
-	cfg, err := trust.Parse(file, data, func(path string) ([]byte, error) {
-		if !filepath.IsAbs(path) {
-			path = filepath.Join(dir, path)
-		}
-		return bounded.ReadFile(path, trust.MaxKeyFile)
-	})
-	if err != nil {
+	cfg, err := source.ReadTrust(file, stdin)
+	if err != nil && !errors.Is(err, context.Canceled) {
 		return nil, cli.Usage(err)
 	}
-	return cfg, nil
+	return cfg, err
 }

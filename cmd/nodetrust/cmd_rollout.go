@@ -16,8 +16,8 @@ import (
 	"github.com/nodetrust/nodetrust/internal/cli"
 	"github.com/nodetrust/nodetrust/internal/cluster"
 	"github.com/nodetrust/nodetrust/internal/cluster/rollout"
-	"github.com/nodetrust/nodetrust/internal/desired"
 	"github.com/nodetrust/nodetrust/internal/judge"
+	"github.com/nodetrust/nodetrust/internal/source"
 	"github.com/nodetrust/nodetrust/render"
 )
 
@@ -112,7 +112,7 @@ func (o rolloutOptions) ask() (cluster.Rollouts, error) {
 	case len(o.readers) > 0 && o.config == "":
 		return ask, cli.Usagef("--reader goes with --config")
 	case o.desired != "":
-		state, err := desired.Load(o.desired)
+		state, err := source.ReadDesired(o.desired)
 		if err != nil {
 			return ask, cli.Usage(err)
 		}

@@ -1,32 +1,22 @@
 package lint
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
-	"io"
-	"os"
 	"path"
-	"path/filepath"
 	"slices"
 	"strings"
-
-	"go.yaml.in/yaml/v3"
 
 	"github.com/nodetrust/nodetrust/internal/desired"
 	"github.com/nodetrust/nodetrust/internal/openpgp/key"
 	"github.com/nodetrust/nodetrust/internal/policy"
+	"github.com/nodetrust/nodetrust/internal/source"
 	"github.com/nodetrust/nodetrust/internal/trust"
 )
 
 // trustConfig lints a trust.yaml. Its key files are read relative to it.
 func (r *runner) trustConfig(name string, data []byte) {
-	cfg, err := trust.Parse(name, data, func(p string) ([]byte, error) {
-		if !filepath.IsAbs(p) {
-			p = filepath.Join(filepath.Dir(name), p)
-		}
-		return readFile(p, maxKeyFile)
-	})
+	cfg, err := source.ParseTrust(name, data)
 	if err != nil {
 		r.problems(name, err)
 		r.loadables = append(r.loadables, loadable{name: name, problem: problemText(err)})
@@ -315,28 +305,11 @@ func locations(mirrors []trust.Mirror) []trust.Location {
 
 // desired lints the files of a MachineConfig, an Ignition config, a ConfigMap or the directory that it is mounted as.
 // A file may hold several as YAML documents; their names then stand before the files in findings.
-func (r *runner) desired(p string) error {
-	info, err := os.Stat(p)
-	if err != nil {
-		return &InputError{err}
-	}
-	if info.IsDir() {
-		state, err := desired.Load(p)
-		r.desiredState(p, "", state, err)
-		return nil
-	}
-	data, err := readFile(p, maxInput)
-	if err != nil {
-		return err
-	}
-	if isDump(data) {
-		r.dump(p, data)
-		return nil
-	}
-	docs, err := documents(data)
+func (r *runner) desired(p string, data []byte) {
+	docs, err := source.Documents(data)
 	if err != nil {
 		r.desiredState(p, "", nil, err)
-		return nil
+		return
 	}
 	for i, doc := range docs {
 		state, err := ReadDesired(doc)
@@ -352,45 +325,6 @@ func (r *runner) desired(p string) error {
 			r.desiredState(p, prefix, state, err)
 		}
 	}
-	return nil
-}
-
-// documents cuts YAML into its documents, and takes the Ignition config out of those that are a rendered ConfigMap.
-func documents(data []byte) ([][]byte, error) {
-	if bytes.HasPrefix(bytes.TrimSpace(data), []byte("{")) {
-		return [][]byte{data}, nil
-	}
-	dec := yaml.NewDecoder(bytes.NewReader(data))
-	var out [][]byte
-	configMap := false
-	for {
-		var n yaml.Node
-		err := dec.Decode(&n)
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if err != nil {
-			return nil, err
-		}
-		var object struct {
-			Kind string
-			Data map[string]string
-		}
-		if n.Decode(&object) == nil && object.Kind == "ConfigMap" && object.Data[desired.IgnitionFile] != "" {
-			configMap = true
-			out = append(out, []byte(object.Data[desired.IgnitionFile]))
-			continue
-		}
-		doc, err := yaml.Marshal(&n)
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, doc)
-	}
-	if len(out) < 2 && !configMap {
-		return [][]byte{data}, nil // as it is written
-	}
-	return out, nil
 }
 
 func (r *runner) desiredState(p, prefix string, state *desired.State, err error) {

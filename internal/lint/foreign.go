@@ -2,7 +2,6 @@ package lint
 
 import (
 	"bytes"
-	"encoding/json"
 	"fmt"
 	"path"
 	"strings"
@@ -13,25 +12,6 @@ import (
 	"github.com/nodetrust/nodetrust/internal/desired"
 	"github.com/nodetrust/nodetrust/internal/trust"
 )
-
-// isDump reports whether data is a list of objects, as `oc get mc -o yaml` writes it, maybe compressed.
-func isDump(data []byte) bool {
-	if bytes.HasPrefix(data, []byte{0x1f, 0x8b}) {
-		return true
-	}
-	// The kind of a list stands in a line of its own before or behind the items, those of the items are indented.
-	if !bytes.HasPrefix(bytes.TrimSpace(data), []byte("{")) {
-		for line := range bytes.Lines(data) {
-			if kind, ok := bytes.CutPrefix(line, []byte("kind:")); ok &&
-				bytes.HasSuffix(bytes.Trim(kind, " \r\n\"'"), []byte("List")) {
-				return true
-			}
-		}
-		return false
-	}
-	var o struct{ Kind string }
-	return json.Unmarshal(data, &o) == nil && len(o.Kind) >= 4 && o.Kind[len(o.Kind)-4:] == "List"
-}
 
 // dump lints the MachineConfigs of a list: those that people and the MCO wrote, not those that the MCO rendered of
 // them.

@@ -272,7 +272,7 @@ func (r *runner) namespaced(system *policyFacts, systemFile file, regs *registri
 // weaker finds scopes for which the namespaced policy accepts what the system's refuses. CRI-O takes for granted that
 // there are none.
 func (r *runner) weaker(system *policyFacts, systemFile file, namespaced *policyFacts, namespacedFile file,
-	from source,
+	from keyFiles,
 ) {
 	read := func(path string) ([]byte, error) { return from.read(path, maxKeyFile) }
 	a, err := compare.Parse(systemFile.data, read, r.now)

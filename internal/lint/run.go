@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path"
@@ -12,13 +13,11 @@ import (
 	"strings"
 	"time"
 
-	"github.com/BurntSushi/toml"
-	"go.yaml.in/yaml/v3"
-
-	"github.com/nodetrust/nodetrust/internal/bounded"
+	"github.com/nodetrust/nodetrust/internal/desired"
 	"github.com/nodetrust/nodetrust/internal/hostfs"
 	"github.com/nodetrust/nodetrust/internal/policy"
 	"github.com/nodetrust/nodetrust/internal/registriesd"
+	"github.com/nodetrust/nodetrust/internal/source"
 	"github.com/nodetrust/nodetrust/internal/trust"
 )
 
@@ -31,6 +30,8 @@ type Options struct {
 	Root string
 	// Readers are asked whether they load the files; none is the current library.
 	Readers []string
+	// Stdin is read for a path "-", if it isn't nil.
+	Stdin io.Reader
 	// Now decides which keys have expired.
 	Now time.Time
 }
@@ -102,8 +103,8 @@ type loadable struct {
 	problem string
 }
 
-// source is where the files that a policy names are read: a host, or the files of a MachineConfig.
-type source interface {
+// keyFiles is where the files that a policy names are read: a host, or the files of a MachineConfig.
+type keyFiles interface {
 	// read returns an error that is fs.ErrNotExist if there surely is no such file, and errUnknowable if that can't be
 	// told.
 	read(path string, limit int64) ([]byte, error)
@@ -134,55 +135,35 @@ func (s filesSource) read(p string, limit int64) ([]byte, error) {
 	return s.host.read(p, limit)
 }
 
-// Kinds of input, told by content.
-type kind int
-
-const (
-	kindUnknown kind = iota
-	kindPolicy
-	kindRegistries
-	kindKey
-	kindTrust
-	kindDesired
-	kindRegistriesConf
-	kindCRIO
-)
-
 func (r *runner) path(p string) error {
 	fi, err := os.Stat(p)
+	switch {
+	case p == "-" && r.Stdin != nil:
+	case err != nil:
+		return &InputError{err}
+	case fi.IsDir():
+		return r.directory(p)
+	}
+	in, err := source.Read(p, r.Stdin)
 	if err != nil {
 		return &InputError{err}
 	}
-	if fi.IsDir() {
-		return r.directory(p)
-	}
-	if !fi.Mode().IsRegular() {
-		return inputErrorf("%s is no regular file", p)
-	}
-	data, err := readFile(p, maxInput)
-	if err != nil {
-		return err
-	}
-	if len(data) > MaxPolicy && isDump(data) || bytes.HasPrefix(data, []byte{0x1f, 0x8b}) {
-		return r.desired(p)
-	}
-	if len(data) > MaxPolicy {
-		return inputErrorf("%s: is larger than %d bytes", p, MaxPolicy)
-	}
-	switch detect(p, data) {
-	case kindPolicy:
+	switch data := in.Data; in.Kind {
+	case source.Policy:
 		r.policies = append(r.policies, file{p, data})
-	case kindRegistries:
+	case source.Registries:
 		r.registryFiles = append(r.registryFiles, file{p, data})
-	case kindKey:
+	case source.Key:
 		r.key(data, p, 0, "")
-	case kindTrust:
+	case source.Trust:
 		r.trustConfig(p, data)
-	case kindDesired:
-		return r.desired(p)
-	case kindRegistriesConf:
+	case source.Desired:
+		r.desired(p, data)
+	case source.Dump:
+		r.dump(p, data)
+	case source.RegistriesConf:
 		r.confFiles = append(r.confFiles, file{p, data})
-	case kindCRIO:
+	case source.CRIO:
 		r.crioFiles = append(r.crioFiles, file{p, data})
 	default:
 		return inputErrorf("%s: is no trust.yaml, policy.json, registries.d file, registries.conf, crio.conf, key file, MachineConfig or Ignition config", p)
@@ -190,114 +171,11 @@ func (r *runner) path(p string) error {
 	return nil
 }
 
-func readFile(p string, limit int64) ([]byte, error) {
-	b, err := bounded.ReadFile(p, limit)
-	if err != nil {
-		return nil, &InputError{err}
-	}
-	return b, nil
-}
-
-// detect tells what a file is by its content; its name decides only where the content says nothing.
-func detect(name string, data []byte) kind {
-	trimmed := bytes.TrimSpace(bytes.TrimPrefix(data, []byte("\xef\xbb\xbf")))
-	ext := strings.ToLower(filepath.Ext(name))
-	switch {
-	case len(data) > 0 && data[0]&0x80 != 0 && data[0] != 0xef, bytes.Contains(data, []byte("-----BEGIN ")) &&
-		!bytes.HasPrefix(trimmed, []byte("{")) && ext != ".yaml" && ext != ".yml":
-		return kindKey
-	case bytes.HasPrefix(trimmed, []byte("{")):
-		return detectJSON(name, trimmed)
-	case ext == ".json":
-		return kindPolicy
-	case ext == ".conf":
-		return detectTOML(name, data)
-	}
-	if k := detectYAML(trimmed); k != kindUnknown {
-		return k
-	}
-	if base := filepath.Base(name); base == "trust.yaml" || base == "trust.yml" {
-		return kindTrust
-	}
-	switch ext {
-	case ".yaml", ".yml":
-		return kindRegistries
-	case ".asc", ".gpg", ".pub", ".key", ".pem":
-		return kindKey
-	}
-	if strings.HasPrefix(filepath.Base(name), "RPM-GPG-KEY") {
-		return kindKey
-	}
-	return kindUnknown
-}
-
-func detectJSON(name string, data []byte) kind {
-	n, err := parseJSON(data)
-	if err != nil {
-		if k := detectYAML(data); k != kindUnknown {
-			return k
-		}
-		return kindPolicy
-	}
-	switch k, _ := n.get("kind").text(); {
-	case k == trust.ObjectKind:
-		return kindTrust
-	case k != "" || n.get("ignition") != nil:
-		return kindDesired
-	case n.get("docker") != nil && n.get(policy.FieldDefault) == nil, n.get("default-docker") != nil:
-		return kindRegistries
-	}
-	return kindPolicy
-}
-
-// detectTOML tells the configuration of CRI-O from registries.conf, by names where they are broken.
-func detectTOML(name string, data []byte) kind {
-	var conf map[string]any
-	err := toml.Unmarshal(data, &conf)
-	base := filepath.Base(name)
-	switch {
-	case err == nil && conf["crio"] != nil, err != nil && strings.HasPrefix(base, "crio"):
-		return kindCRIO
-	case err == nil && (conf["registry"] != nil || conf["unqualified-search-registries"] != nil ||
-		conf["short-name-mode"] != nil || conf["aliases"] != nil),
-		strings.HasPrefix(base, "registries"):
-		return kindRegistriesConf
-	}
-	return kindUnknown
-}
-
-func detectYAML(data []byte) kind {
-	if len(data) > MaxPolicy {
-		return kindUnknown
-	}
-	var n yaml.Node
-	if yaml.Unmarshal(data, &n) != nil || len(n.Content) == 0 || n.Content[0].Kind != yaml.MappingNode {
-		// Broken YAML: what it was meant to be shows in the text.
-		switch {
-		case bytes.Contains(data, []byte("nodetrust.io/")):
-			return kindTrust
-		case bytes.Contains(data, []byte("kind: MachineConfig")):
-			return kindDesired
-		}
-		return kindUnknown
-	}
-	for i := 0; i+1 < len(n.Content[0].Content); i += 2 {
-		key, value := n.Content[0].Content[i].Value, n.Content[0].Content[i+1].Value
-		switch {
-		case key == "kind" && value == trust.ObjectKind, key == "apiVersion" && strings.HasPrefix(value, "nodetrust.io/"):
-			return kindTrust
-		case key == "kind", key == "ignition":
-			return kindDesired
-		case slices.Contains(registriesd.TopKeys(), key):
-			return kindRegistries
-		}
-	}
-	return kindUnknown
-}
-
 func (r *runner) directory(dir string) error {
 	if _, err := os.Stat(filepath.Join(dir, "desired.ign")); err == nil {
-		return r.desired(dir)
+		state, err := desired.Load(dir)
+		r.desiredState(dir, "", state, err)
+		return nil
 	}
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -360,7 +238,7 @@ func (l *linter) unmasked(files []file) []file {
 	return out
 }
 
-func (r *runner) onePolicy(f file, regs *registries, from source, required bool) *policyFacts {
+func (r *runner) onePolicy(f file, regs *registries, from keyFiles, required bool) *policyFacts {
 	p := r.policy(f.data, f.path)
 	r.policyKeys(p, from)
 	if regs != nil && !p.broken && !regs.broken {
@@ -374,7 +252,7 @@ func (r *runner) onePolicy(f file, regs *registries, from source, required bool)
 }
 
 // policyKeys lints the keys that a policy names. Key files are read once.
-func (r *runner) policyKeys(p *policyFacts, from source) {
+func (r *runner) policyKeys(p *policyFacts, from keyFiles) {
 	type result struct {
 		data []byte
 		err  error

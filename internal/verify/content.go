@@ -148,13 +148,13 @@ func (c *Content) Layer(ctx context.Context, n int, packed, unpacked int64) (io.
 		return nil, &ContentError{registryReason(err), fmt.Errorf("reading layer %s: %w", info.Digest, c.e.discreet(err))}
 	}
 	l := &layer{want: info.Digest, verifier: info.Digest.Verifier(), body: body}
-	l.stored = &bounded{r: io.TeeReader(body, l.verifier), left: packed, what: "layer " + info.Digest.String()}
+	l.stored = &limited{r: io.TeeReader(body, l.verifier), left: packed, what: "layer " + info.Digest.String()}
 	stream, err := gunzip(l.stored)
 	if err != nil {
 		body.Close()
 		return nil, &ContentError{contentReason(err), fmt.Errorf("unpacking layer %s: %w", info.Digest, err)}
 	}
-	l.unpacked = &bounded{r: stream, left: unpacked, what: "unpacked layer " + info.Digest.String()}
+	l.unpacked = &limited{r: stream, left: unpacked, what: "unpacked layer " + info.Digest.String()}
 	return l, nil
 }
 
@@ -199,14 +199,14 @@ func (l *layer) Read(p []byte) (int, error) {
 
 func (l *layer) Close() error { return l.body.Close() }
 
-// bounded is an error when r has more than left bytes.
-type bounded struct {
+// limited is an error when r has more than left bytes.
+type limited struct {
 	r    io.Reader
 	left int64
 	what string
 }
 
-func (b *bounded) Read(p []byte) (int, error) {
+func (b *limited) Read(p []byte) (int, error) {
 	if b.left < 0 {
 		return 0, fmt.Errorf("%s is larger than is read", b.what)
 	}

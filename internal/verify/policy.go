@@ -18,6 +18,7 @@ import (
 	"go.podman.io/image/v5/signature"
 	"go.podman.io/image/v5/types"
 
+	"github.com/nodetrust/nodetrust/internal/bounded"
 	"github.com/nodetrust/nodetrust/internal/hostfs"
 	"github.com/nodetrust/nodetrust/internal/policy"
 	"github.com/nodetrust/nodetrust/internal/registriesd"
@@ -235,7 +236,7 @@ func (p *Policy) noteRegistriesD(files []registriesd.File) {
 // Files opens the policy.json at policyFile and the registries.d directories, the first of the highest priority, all of
 // them on this machine. Without directories no lookaside is configured.
 func Files(policyFile string, registriesDirs []string, s Settings) (*Policy, error) {
-	data, err := hostfs.ThisMachine.ReadFile(policyFile, maxConfigFile)
+	data, err := bounded.ReadFile(policyFile, maxConfigFile)
 	if err != nil {
 		return nil, &InvalidError{verdict.PolicyInvalid, fmt.Errorf("reading policy: %w", err)}
 	}
@@ -390,7 +391,7 @@ func (p *Policy) copyRegistriesConf() error {
 	to := filepath.Join(p.tmp, "registries.conf")
 	switch {
 	case p.settings.RegistriesConf != "":
-		data, err := hostfs.ThisMachine.ReadFile(p.settings.RegistriesConf, maxConfigFile)
+		data, err := bounded.ReadFile(p.settings.RegistriesConf, maxConfigFile)
 		if err != nil {
 			return fmt.Errorf("reading registries.conf: %w", err)
 		}
@@ -482,7 +483,7 @@ func (p *Policy) linkCerts() error {
 
 // FileOnHost opens a policy.json of this machine that judges for the host below Root: with the host's registries.d.
 func FileOnHost(policyFile string, s Settings) (*Policy, error) {
-	data, err := hostfs.ThisMachine.ReadFile(policyFile, maxConfigFile)
+	data, err := bounded.ReadFile(policyFile, maxConfigFile)
 	if err != nil {
 		return nil, &InvalidError{verdict.PolicyInvalid, fmt.Errorf("reading policy: %w", err)}
 	}
