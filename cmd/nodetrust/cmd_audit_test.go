@@ -286,7 +286,8 @@ func TestAudit_once(t *testing.T) {
 	}
 	w.lookaside.Requests()
 	code, r, images, _ := w.audit(list)
-	if code != cli.ExitRefused || r.Summary.Cached != 3 || !images[byDigest].Cached || !images[host+"/team/app:v1"].Cached ||
+	if code != cli.ExitRefused || r.Summary.Cached != 3 || !images[byDigest].Cached ||
+		!images[host+"/team/app:v1"].Cached ||
 		images[host+"/team/app:unsigned"].Cached {
 		t.Errorf("second audit: exit status %d: %+v", code, r.Summary)
 	}

@@ -249,7 +249,8 @@ func (o diffOptions) dumped(data []byte) (*diffSide, error) {
 		return fromConfigs(mco.Merge(d.Configs))
 	}
 	if o.pool == "" {
-		return nil, cli.WithHint(cli.Usagef("it holds several MachineConfigs"), "say with --pool which pool's policy is meant")
+		return nil, cli.WithHint(cli.Usagef("it holds several MachineConfigs"),
+			"say with --pool which pool's policy is meant")
 	}
 	return o.ofPool(d)
 }

@@ -61,7 +61,8 @@ func poolLine(s *cli.Screen, p cluster.Pool) string {
 			parts = append(parts, fmt.Sprintf("%d %s", n, paintState(s, string(st))))
 		}
 	}
-	line := fmt.Sprintf("pool %s: %d of %d enforced (%s)", cli.Dash(p.Pool), p.Enforced, p.Nodes, strings.Join(parts, ", "))
+	line := fmt.Sprintf("pool %s: %d of %d enforced (%s)", cli.Dash(p.Pool), p.Enforced, p.Nodes,
+		strings.Join(parts, ", "))
 	if p.Stale > 0 {
 		line += fmt.Sprintf("; %d stale", p.Stale)
 	}

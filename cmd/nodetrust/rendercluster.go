@@ -72,7 +72,8 @@ func readDump(file string) (*mco.Dump, error) {
 	case unread:
 		return nil, cli.Usage(fmt.Errorf("reading the cluster dump: %w", err))
 	case err != nil:
-		return nil, cli.WithHint(cli.Usage(fmt.Errorf("reading the cluster dump: %s: %w", file, err)), "make it by "+dumpCommand)
+		return nil, cli.WithHint(cli.Usage(fmt.Errorf("reading the cluster dump: %s: %w", file, err)),
+			"make it by "+dumpCommand)
 	}
 	return d, nil
 }

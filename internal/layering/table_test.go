@@ -25,10 +25,10 @@ var table = []row{
 		Package: "agent/disk",
 		Subject: "compare and replace files below an `*os.Root`",
 		Imports: []string{
-			"internal/judge", "internal/policy", "internal/trust",
+			"internal/hostfs", "internal/judge", "internal/policy", "internal/registriesd", "internal/trust",
 		},
 		Modules: []string{
-			"github.com/google/renameio/v2", "go.yaml.in/yaml/v3", "golang.org/x/sys",
+			"github.com/google/renameio/v2", "golang.org/x/sys",
 		},
 	},
 	{
@@ -53,17 +53,18 @@ var table = []row{
 		Subject: "the CLI, one file a command",
 		Imports: []string{
 			"internal/audit", "internal/audit/cache", "internal/audit/page", "internal/audit/sources",
-			"internal/bounded", "internal/cluster", "internal/cluster/mco", "internal/cluster/rollout",
-			"internal/cri", "internal/desired", "internal/hostfs", "internal/judge", "internal/lint",
-			"internal/lookaside", "internal/openpgp", "internal/openpgp/key", "internal/outside",
-			"internal/policy", "internal/policy/compare", "internal/probe", "internal/ref",
-			"internal/release", "internal/trust", "internal/verdict", "internal/verify",
-			"internal/verify/checksums", "internal/verify/detached", "internal/verify/mechanism",
-			"internal/verify/registriesd", "render", "templates",
+			"internal/bounded", "internal/cli", "internal/cluster", "internal/cluster/mco",
+			"internal/cluster/rollout", "internal/cri", "internal/desired", "internal/hostfs",
+			"internal/judge", "internal/lint", "internal/lookaside", "internal/openpgp",
+			"internal/openpgp/key", "internal/outside", "internal/policy", "internal/policy/compare",
+			"internal/probe", "internal/ref", "internal/registriesd", "internal/release", "internal/source",
+			"internal/trust", "internal/verdict", "internal/verify", "internal/verify/checksums",
+			"internal/verify/detached", "internal/verify/library", "internal/verify/mechanism", "render",
+			"templates",
 		},
 		Modules: []string{
 			"github.com/google/renameio/v2", "github.com/spf13/cobra", "github.com/spf13/pflag",
-			"go.yaml.in/yaml/v3", "golang.org/x/term",
+			"go.yaml.in/yaml/v3",
 		},
 	},
 	{
@@ -134,6 +135,16 @@ var table = []row{
 		Subject: "files and streams read whole, up to a limit",
 	},
 	{
+		Package: "internal/cli",
+		Subject: "what a terminal shows: tables, progress, colours, messages, exit statuses",
+		Imports: []string{
+			"internal/outside",
+		},
+		Modules: []string{
+			"github.com/spf13/cobra", "github.com/spf13/pflag", "go.yaml.in/yaml/v3", "golang.org/x/term",
+		},
+	},
+	{
 		Package: "internal/cluster",
 		Subject: "what the CLI reads from a cluster: agents' reports, whether agents are alive, rollouts",
 		Imports: []string{
@@ -150,7 +161,7 @@ var table = []row{
 		Pure:    true,
 		Imports: []string{
 			"internal/bounded", "internal/desired", "internal/policy", "internal/policy/compare",
-			"internal/trust",
+			"internal/registriesd", "internal/trust",
 		},
 		Modules: []string{
 			"go.yaml.in/yaml/v3",
@@ -192,6 +203,9 @@ var table = []row{
 	{
 		Package: "internal/hostfs",
 		Subject: "files below the root directory of a host, links followed as there",
+		Imports: []string{
+			"internal/registriesd",
+		},
 	},
 	{
 		Package: "internal/judge",
@@ -209,9 +223,9 @@ var table = []row{
 		Package: "internal/lint",
 		Subject: "findings about files, and whether a reader loads them",
 		Imports: []string{
-			"internal/bounded", "internal/cluster/mco", "internal/desired", "internal/hostfs",
-			"internal/openpgp/key", "internal/outside", "internal/policy", "internal/policy/compare",
-			"internal/trust", "internal/verify", "internal/verify/registriesd",
+			"internal/cluster/mco", "internal/desired", "internal/hostfs", "internal/openpgp/key",
+			"internal/outside", "internal/policy", "internal/policy/compare", "internal/registriesd",
+			"internal/source", "internal/trust", "internal/verify", "internal/verify/library",
 		},
 		Modules: []string{
 			"github.com/BurntSushi/toml", "go.yaml.in/yaml/v3",
@@ -285,14 +299,34 @@ var table = []row{
 		Pure:    true,
 	},
 	{
+		Package: "internal/registriesd",
+		Subject: "the grammar of registries.d: parsed, merged, looked up",
+		Pure:    true,
+		Modules: []string{
+			"go.yaml.in/yaml/v3",
+		},
+	},
+	{
 		Package: "internal/release",
 		Subject: "OpenShift releases: signature stores, and what a release image vouches for",
 		Imports: []string{
-			"internal/bounded", "internal/hostfs", "internal/openpgp", "internal/ref", "internal/trust",
-			"internal/verdict", "internal/verify", "internal/verify/detached", "internal/verify/registriesd",
+			"internal/bounded", "internal/hostfs", "internal/openpgp", "internal/ref",
+			"internal/registriesd", "internal/trust", "internal/verdict", "internal/verify",
+			"internal/verify/detached",
 		},
 		Modules: []string{
 			"github.com/opencontainers/go-digest", "go.yaml.in/yaml/v3",
+		},
+	},
+	{
+		Package: "internal/source",
+		Subject: "what a user names on the command line: told apart and read, a pipe or a file",
+		Imports: []string{
+			"internal/bounded", "internal/cluster/mco", "internal/desired", "internal/policy",
+			"internal/registriesd", "internal/trust",
+		},
+		Modules: []string{
+			"github.com/BurntSushi/toml", "go.yaml.in/yaml/v3",
 		},
 	},
 	{
@@ -301,7 +335,7 @@ var table = []row{
 		Pure:    true,
 		Imports: []string{
 			"internal/bounded", "internal/openpgp/key", "internal/policy", "internal/ref",
-			"internal/verdict", "templates",
+			"internal/registriesd", "internal/verdict", "templates",
 		},
 		Modules: []string{
 			"go.yaml.in/yaml/v3",
@@ -319,10 +353,11 @@ var table = []row{
 		Package: "internal/verify",
 		Subject: "image + policy → verdict. With what is below it the only importer of the image library",
 		Imports: []string{
-			"internal/hostfs", "internal/openpgp", "internal/openpgp/key", "internal/outside",
-			"internal/policy", "internal/trust", "internal/verdict", "internal/verify/fetch",
-			"internal/verify/hostlimit", "internal/verify/mechanism", "internal/verify/registriesd",
-			"internal/verify/secondlook", "internal/verify/traffic",
+			"internal/bounded", "internal/hostfs", "internal/openpgp", "internal/openpgp/key",
+			"internal/outside", "internal/policy", "internal/registriesd", "internal/trust",
+			"internal/verdict", "internal/verify/fetch", "internal/verify/hostlimit",
+			"internal/verify/library", "internal/verify/mechanism", "internal/verify/secondlook",
+			"internal/verify/traffic",
 		},
 		Modules: []string{
 			"github.com/BurntSushi/toml", "github.com/docker/distribution",
@@ -351,8 +386,8 @@ var table = []row{
 		Package: "internal/verify/fetch",
 		Subject: "manifests and signatures of many images, read as the image library does",
 		Imports: []string{
-			"internal/hostfs", "internal/openpgp", "internal/outside", "internal/verify/hostlimit",
-			"internal/verify/registriesd", "internal/verify/traffic",
+			"internal/hostfs", "internal/openpgp", "internal/outside", "internal/registriesd",
+			"internal/verify/hostlimit", "internal/verify/library", "internal/verify/traffic",
 		},
 		Modules: []string{
 			"github.com/docker/distribution", "github.com/opencontainers/go-digest", "go.podman.io/image/v5",
@@ -361,6 +396,16 @@ var table = []row{
 	{
 		Package: "internal/verify/hostlimit",
 		Subject: "requests to HTTP hosts: bounded, with pauses where a host asks for one, nothing twice",
+	},
+	{
+		Package: "internal/verify/library",
+		Subject: "registries.d as the image library loads it",
+		Imports: []string{
+			"internal/registriesd",
+		},
+		Modules: []string{
+			"go.podman.io/image/v5",
+		},
 	},
 	{
 		Package: "internal/verify/mechanism",
@@ -375,16 +420,6 @@ var table = []row{
 	{
 		Package: "internal/verify/mutation",
 		Subject: "tests alone: mutants of honest images before the image library, `verify` and `audit`",
-	},
-	{
-		Package: "internal/verify/registriesd",
-		Subject: "what registries.d says, and whether the image library loads it",
-		Imports: []string{
-			"internal/hostfs",
-		},
-		Modules: []string{
-			"go.podman.io/image/v5", "go.yaml.in/yaml/v3",
-		},
 	},
 	{
 		Package: "internal/verify/secondlook",
@@ -403,7 +438,7 @@ var table = []row{
 		Subject: "file set → Butane, MachineConfig, Ignition, ConfigMap, host bundle",
 		Pure:    true,
 		Imports: []string{
-			"internal/desired", "internal/trust", "templates",
+			"internal/desired", "internal/registriesd", "internal/trust", "templates",
 		},
 		Modules: []string{
 			"github.com/coreos/butane", "go.yaml.in/yaml/v3",

@@ -190,7 +190,8 @@ func (r *runner) mirror(s policyScope, location, rest string, regs *registries,
 	lacks := func(what string) string {
 		return fmt.Sprintf("mirror %s of the signed scope %q: no registries.d file %s for it: what is pulled from it is refused", physical, s.name, what)
 	}
-	if s.has(policy.SignedBy) && !lookaside && !regs.above(func(e registriesd.Entry) bool { return e.URL() != "" })[physical] {
+	if s.has(policy.SignedBy) && !lookaside && !regs.above(
+		func(e registriesd.Entry) bool { return e.URL() != "" })[physical] {
 		warn("mirror-no-lookaside", location, lacks("names a lookaside"))
 	}
 	if s.has(policy.SigstoreSigned) && !attachments &&
