@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -32,8 +31,8 @@ func (f *cacheFlags) add(cmd *cobra.Command) {
 		"how long an accept holds, at most 24h; a refusal is only used to go on after an interruption")
 }
 
-// check completes the directory. It belongs before the policy is opened: that changes the environment.
-func (f *cacheFlags) check() error {
+// check completes the directory: below caches, unless it was named.
+func (f *cacheFlags) check(caches string) error {
 	switch {
 	case f.off && f.dir != "":
 		return cli.Usagef("--no-cache and --cache-dir contradict each other")
@@ -43,25 +42,21 @@ func (f *cacheFlags) check() error {
 	if f.off || f.dir != "" {
 		return nil
 	}
-	dir, err := os.UserCacheDir()
-	if err != nil {
-		f.off = true // no home, no cache
-		return nil
-	}
-	f.dir = filepath.Join(dir, "nodetrust", "audit")
+	f.off = caches == "" // no home, no cache
+	f.dir = filepath.Join(caches, "nodetrust", "audit")
 	return nil
 }
 
 // open opens the cache for what judges. Without one it says why, and the audit goes on without.
-func (f *cacheFlags) open(s *verify.Session, p *verify.Policy, o verify.Options, notes io.Writer) *keptVerdicts {
+func (f *cacheFlags) open(j *verify.Judge, notes io.Writer) *keptVerdicts {
 	if f.off {
 		return nil
 	}
-	key, until, err := p.Fingerprint(o, time.Now())
+	key, until, err := j.Fingerprint(time.Now())
 	if err == nil {
 		var c *cache.Cache
 		if c, err = cache.Open(f.dir, key, cache.Options{Age: f.age, Until: until}); err == nil {
-			return &keptVerdicts{c, s}
+			return &keptVerdicts{c, j}
 		}
 	}
 	cli.Say(notes, cli.Warning, "%v", fmt.Errorf("judging without the cache of verdicts: %w", err))
@@ -71,12 +66,16 @@ func (f *cacheFlags) open(s *verify.Session, p *verify.Policy, o verify.Options,
 // keptVerdicts is the cache as an audit uses it: a tag may have been moved since.
 type keptVerdicts struct {
 	*cache.Cache
-	session *verify.Session
+	judge *verify.Judge
 }
 
 func (k *keptVerdicts) Get(ctx context.Context, name string) (verdict.Verdict, bool) {
 	v, ok := k.Cache.Get(name)
-	if !ok || !strings.Contains(name, "@") && !k.session.StillCurrent(ctx, name, v) {
+	if !ok || strings.Contains(name, "@") {
+		return v, ok
+	}
+	image, err := verify.ParseImage(name)
+	if err != nil || !k.judge.StillCurrent(ctx, image, v) {
 		return verdict.Verdict{}, false
 	}
 	return v, true

@@ -44,10 +44,6 @@ func (f *auditReleases) verify(cmd *cobra.Command, o *auditOptions) (vouched fun
 	if len(f.names) == 0 {
 		return nil, nil, nil
 	}
-	// Opening a policy clears the variable, and the candidate policy needs it too.
-	if fromEnv := verify.Isolate(); o.policy.registriesConf == "" {
-		o.policy.registriesConf = fromEnv
-	}
 	keys, err := readVerifiers(f.release.keys)
 	if err != nil {
 		return nil, nil, err
@@ -57,19 +53,21 @@ func (f *auditReleases) verify(cmd *cobra.Command, o *auditOptions) (vouched fun
 	if err != nil {
 		return nil, nil, err
 	}
-	p, err := verify.AcceptAll(verify.Settings{RegistriesConf: o.policy.registriesConf, HostRegistries: true})
+	p, err := verify.Open(verify.Source{AcceptAll: true, RegistriesConf: o.policy.registriesConf}, o.policy.env)
 	if err != nil {
 		return nil, nil, cli.Usage(err)
 	}
 	defer p.Close()
-	if err := p.Enclose(); err != nil {
-		return nil, nil, err
-	}
 	image := o.image.options()
 	image.Timeout = 0 // one image's; a release has hundreds of MiB
+	j, err := p.Judge(image)
+	if err != nil {
+		return nil, nil, cli.Usage(err)
+	}
+	defer j.Close()
 	var results []release.Result
 	for _, name := range f.names {
-		r, err := release.Verify(cmd.Context(), name, release.Options{Keys: keys, Sources: stores, Policy: p, Image: image})
+		r, err := release.Verify(cmd.Context(), name, release.Options{Keys: keys, Sources: stores, Judge: j})
 		if err != nil {
 			return nil, nil, cli.Usage(fmt.Errorf("--release %s: %w", name, err))
 		}

@@ -38,6 +38,7 @@ type sourceFlags struct {
 	cluster   cluster.Config
 	criSocket string
 	node      string
+	environ   []string // for podman
 }
 
 func (f *sourceFlags) add(cmd *cobra.Command) {
@@ -90,9 +91,9 @@ func (f *sourceFlags) onlyFiles() bool {
 	return len(f.from) > 0
 }
 
-// options of sources. They hold the environment as it is now: opening a policy changes it.
+// options of sources.
 func (f *sourceFlags) options(root string) listing.Options {
-	return listing.Options{Cluster: f.cluster, Root: root, CRISocket: f.criSocket, Environ: os.Environ(), Node: f.node}
+	return listing.Options{Cluster: f.cluster, Root: root, CRISocket: f.criSocket, Environ: f.environ, Node: f.node}
 }
 
 // collect lists the images of all sources. The inventory is never nil; an error means that the audit can't go on.

@@ -32,8 +32,8 @@ type auditOptions struct {
 	requireSigned bool
 }
 
-func newAuditCommand() *cobra.Command {
-	var o auditOptions
+func newAuditCommand(env verify.Env) *cobra.Command {
+	o := auditOptions{policy: policyFlags{env: env}, source: sourceFlags{environ: env.Environ}}
 	cmd := &cobra.Command{
 		Use:   "audit",
 		Short: "Say which images in use a policy would refuse",
@@ -88,10 +88,9 @@ func (o *auditOptions) run(cmd *cobra.Command) error {
 	case o.perHost < 1 || o.perHost > 256:
 		return cli.Usagef("--per-host %d: must be 1 to 256", o.perHost)
 	}
-	if err := errors.Join(o.release.check(), o.cache.check()); err != nil {
+	if err := errors.Join(o.release.check(), o.cache.check(o.policy.env.CacheDir)); err != nil {
 		return cli.Usage(err)
 	}
-	// Before the policy: opening that changes the environment.
 	inventory, err := o.source.collect(cmd, o.policy.root)
 	if err != nil {
 		return err
@@ -117,7 +116,7 @@ func (o *auditOptions) judge(cmd *cobra.Command, inventory *audit.Inventory) (r 
 		return nil, err
 	}
 	bar := cli.NewBar(cmd.ErrOrStderr())
-	// The session lets twice as many images in as requests: while some are with gpg, others ask.
+	// The judge lets twice as many images in as requests: while some are with gpg, others ask.
 	run := audit.Options{
 		PerHost: 2 * o.perHost, Total: 16 * o.perHost, CanaryKey: canary, Vouched: vouched,
 		RequireSigned: o.requireSigned,
@@ -142,12 +141,13 @@ func (o *auditOptions) judge(cmd *cobra.Command, inventory *audit.Inventory) (r 
 	defer p.Close()
 	limitMemory(max(1, inventory.Len()))
 	opts := o.image.options()
-	if err := verify.CheckOptions(opts); err != nil {
+	opts.PerHost = o.perHost
+	j, err := p.Judge(opts)
+	if err != nil {
 		return nil, cli.Usage(err)
 	}
-	s := verify.NewSession(p, opts, verify.SessionOptions{PerHost: o.perHost})
-	defer s.Close()
-	if kept := o.cache.open(s, p, opts, cmd.ErrOrStderr()); kept != nil {
+	defer j.Close()
+	if kept := o.cache.open(j, cmd.ErrOrStderr()); kept != nil {
 		run.Cache = kept
 		defer func() {
 			if err := kept.Close(cmd.Context().Err() == nil); err != nil {
@@ -155,7 +155,7 @@ func (o *auditOptions) judge(cmd *cobra.Command, inventory *audit.Inventory) (r 
 			}
 		}()
 	}
-	return audit.Run(cmd.Context(), inventory, s, run), nil
+	return audit.Run(cmd.Context(), inventory, byName{j}, run), nil
 }
 
 // canaryKey is the fingerprint of the key that refuse-canaries are carved out with.
@@ -165,6 +165,17 @@ func canaryKey() (string, error) {
 		return "", fmt.Errorf("parsing the canary key: %w", err)
 	}
 	return f.Keys[0].Fingerprint, nil
+}
+
+// byName judges images by their names.
+type byName struct{ *verify.Judge }
+
+func (j byName) Image(ctx context.Context, name string) (verdict.Verdict, error) {
+	image, err := verify.ParseImage(name)
+	if err != nil {
+		return verdict.Verdict{}, err
+	}
+	return j.Verdict(ctx, image)
 }
 
 // invalidPolicy judges by a policy that doesn't load.

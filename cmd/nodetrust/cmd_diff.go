@@ -24,7 +24,6 @@ import (
 	"github.com/nodetrust/nodetrust/internal/lint"
 	"github.com/nodetrust/nodetrust/internal/source"
 	"github.com/nodetrust/nodetrust/internal/trust"
-	"github.com/nodetrust/nodetrust/internal/verify"
 )
 
 type diffOptions struct {
@@ -67,7 +66,6 @@ compared: 2.`,
   nodetrust diff --pool worker live trust.yaml`,
 		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			verify.Isolate()
 			if !slices.Contains(args, live) && o.live != (cluster.Config{}) {
 				return cli.Usagef("--kubeconfig and --context go with live")
 			}

@@ -15,9 +15,8 @@ import (
 	"github.com/nodetrust/nodetrust/internal/verify"
 )
 
-func newExplainCommand() *cobra.Command {
-	var judging judgingCommand
-	var offline bool
+func newExplainCommand(env verify.Env) *cobra.Command {
+	judging := judgingCommand{policy: policyFlags{env: env}}
 	cmd := &cobra.Command{
 		Use:   "explain IMAGE",
 		Short: "Tell the whole story of a verdict",
@@ -32,8 +31,8 @@ JSON is that of verify, with more fields; the exit status is the same.`,
 		Example: "  nodetrust explain registry.redhat.io/ubi9/ubi:latest\n  nodetrust explain --offline --config trust.yaml quay.io/corp/app:v1",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return judging.run(cmd, args[0], func(ctx context.Context, p *verify.Policy, o verify.Options) (judged, error) {
-				s, err := verify.Explain(ctx, args[0], p, o, offline)
+			return judging.run(cmd, args[0], func(ctx context.Context, j *verify.Judge, image verify.Image) (judged, error) {
+				s, err := j.Explain(ctx, image)
 				s.Verdict = judging.demanded(s.Verdict)
 				if config := judging.policy.config; config != "" {
 					s.Files.Notes = append(s.Files.Notes, "these are what "+config+" renders to, not files of a host")
@@ -43,7 +42,7 @@ JSON is that of verify, with more fields; the exit status is the same.`,
 		},
 	}
 	judging.add(cmd)
-	cmd.Flags().BoolVar(&offline, "offline", false, "ask neither registry nor lookaside")
+	cmd.Flags().BoolVar(&judging.offline, "offline", false, "ask neither registry nor lookaside")
 	return cmd
 }
 

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"strings"
 	"time"
 
@@ -40,8 +39,8 @@ type probeFlags struct {
 	reach    reachFlags
 }
 
-func newProbeCommand() *cobra.Command {
-	var f probeFlags
+func newProbeCommand(env verify.Env) *cobra.Command {
+	f := probeFlags{policy: policyFlags{env: env}}
 	cmd := &cobra.Command{
 		Use:   "probe",
 		Short: "Run the canaries now, on this node",
@@ -103,7 +102,7 @@ func (f *probeFlags) run(cmd *cobra.Command) error {
 	if err := probe.CheckCanaries(canaries); err != nil {
 		return cli.Usage(err)
 	}
-	f.opts.Environ = os.Environ()
+	f.opts.Environ = f.policy.env.Environ
 	reach := f.reach.options()
 	f.opts.CertDir, f.opts.TLSVerify, f.opts.Platform = reach.CertDir, reach.TLSVerify, reach.Platform
 	judgement, err := f.openPolicy()
@@ -223,7 +222,7 @@ type secondOpinion struct {
 	invalid *verify.InvalidError
 	root    string
 	onHost  bool
-	options verify.Options
+	judge   *verify.Judge // nil if the policy is invalid
 }
 
 // openPolicy opens the policy that verify judges by: --policy, else the host below --root, else what --config renders
@@ -235,23 +234,30 @@ func (f *probeFlags) openPolicy() (*secondOpinion, error) {
 	}
 	// The agent's child may not look into root's home; the agent itself does.
 	flags.hiddenHome = f.announce
-	o := &secondOpinion{root: flags.root, onHost: flags.policy == "" && flags.config == "", options: f.reach.options()}
-	o.options.AuthFile, o.options.Timeout = f.opts.Authfile, verifyTimeout
-	if err := verify.CheckOptions(o.options); err != nil {
+	o := &secondOpinion{root: flags.root, onHost: flags.policy == "" && flags.config == ""}
+	options := f.reach.options()
+	options.AuthFile, options.Timeout = f.opts.Authfile, verifyTimeout
+	if err := options.Check(); err != nil {
 		return nil, cli.Usage(err)
 	}
 	p, err := flags.source()
 	switch {
 	case errors.As(err, &o.invalid):
+		return o, nil
 	case err != nil:
 		return nil, cli.Usage(err)
 	}
 	o.Policy = p
+	if o.judge, err = p.Judge(options); err != nil {
+		p.Close()
+		return nil, cli.Usage(err)
+	}
 	return o, nil
 }
 
 func (o *secondOpinion) Close() {
 	if o.Policy != nil {
+		o.judge.Close()
 		_ = o.Policy.Close()
 	}
 }
@@ -260,7 +266,11 @@ func (o *secondOpinion) verdict(ctx context.Context, image string) verdict.Verdi
 	if o.invalid != nil {
 		return verify.Invalid(image, o.invalid)
 	}
-	v, err := verify.Image(ctx, image, o.Policy, o.options)
+	i, err := verify.ParseImage(image)
+	var v verdict.Verdict
+	if err == nil {
+		v, err = o.judge.Verdict(ctx, i)
+	}
 	if err != nil {
 		return verdict.Verdict{Image: image, Outcome: verdict.Outcome{
 			Answer: verdict.Unknown, Reason: verdict.RuntimeFailed,

@@ -26,13 +26,13 @@ const maxConfigMaps = 16 << 20
 // releaseTimeout is the default deadline of a release: its image has some hundred MiB, of which some are read.
 const releaseTimeout = "5m"
 
-func newReleaseCommand() *cobra.Command {
+func newReleaseCommand(env verify.Env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "release",
 		Short:   "Judge OpenShift releases",
 		Example: `  nodetrust release verify --key RPM-GPG-KEY-redhat-release quay.io/openshift-release-dev/ocp-release@sha256:…`,
 	}
-	cmd.AddCommand(newReleaseVerifyCommand())
+	cmd.AddCommand(newReleaseVerifyCommand(env))
 	return cmd
 }
 
@@ -116,10 +116,11 @@ type releaseVerify struct {
 	registriesConf string
 	noPayload      bool
 	toPolicy       string
+	env            verify.Env
 }
 
-func newReleaseVerifyCommand() *cobra.Command {
-	var r releaseVerify
+func newReleaseVerifyCommand(env verify.Env) *cobra.Command {
+	r := releaseVerify{env: env}
 	cmd := &cobra.Command{
 		Use:   "verify --key FILE RELEASE",
 		Short: "Judge a release by its signatures, and list what it vouches for",
@@ -161,7 +162,6 @@ RELEASE is REFERENCE, dir:PATH or oci:PATH. A release in a mirror of another nam
 }
 
 func (r *releaseVerify) run(cmd *cobra.Command, name string) error {
-	fromEnv := verify.Isolate()
 	limitMemory(0)
 	switch {
 	case len(r.release.keys) == 0:
@@ -177,20 +177,19 @@ func (r *releaseVerify) run(cmd *cobra.Command, name string) error {
 	if err != nil {
 		return err
 	}
-	conf := r.registriesConf
-	if conf == "" {
-		conf = fromEnv
-	}
-	p, err := verify.AcceptAll(verify.Settings{RegistriesConf: conf, HostRegistries: true})
+	p, err := verify.Open(verify.Source{AcceptAll: true, RegistriesConf: r.registriesConf}, r.env)
 	if err != nil {
 		return cli.Usage(err)
 	}
 	defer p.Close()
-	if err := p.Enclose(); err != nil {
-		return err
+	o := r.image.options()
+	j, err := p.Judge(o)
+	if err != nil {
+		return cli.Usage(err)
 	}
+	defer j.Close()
 	result, err := release.Verify(cmd.Context(), name, release.Options{
-		As: r.image.as, Keys: keys, Sources: sources, Policy: p, Image: r.image.options(), SignatureOnly: r.noPayload,
+		As: r.image.as, Keys: keys, Sources: sources, Judge: j, Timeout: o.Timeout, SignatureOnly: r.noPayload,
 	})
 	if err != nil {
 		return cli.Usage(err)

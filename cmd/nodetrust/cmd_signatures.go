@@ -25,13 +25,13 @@ import (
 	"github.com/nodetrust/nodetrust/internal/verify"
 )
 
-func newSignaturesCommand() *cobra.Command {
+func newSignaturesCommand(env verify.Env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "signatures",
 		Short:   "Collect signatures for sites without a network",
 		Example: `  nodetrust signatures bundle --config trust.yaml --images-from images.txt --to bundle`,
 	}
-	cmd.AddCommand(newSignaturesBundleCommand())
+	cmd.AddCommand(newSignaturesBundleCommand(env))
 	return cmd
 }
 
@@ -58,8 +58,8 @@ type bundled struct {
 	Registries []lookaside.Registry `json:"registries"`
 }
 
-func newSignaturesBundleCommand() *cobra.Command {
-	var b signaturesBundle
+func newSignaturesBundleCommand(env verify.Env) *cobra.Command {
+	b := signaturesBundle{policy: policyFlags{env: env}, sources: sourceFlags{environ: env.Environ}}
 	cmd := &cobra.Command{
 		Use:   "bundle --to DIR [IMAGE…]",
 		Short: "Collect signatures of images for nodes to use as a lookaside",
@@ -130,7 +130,7 @@ func (b *signaturesBundle) run(cmd *cobra.Command, args []string) error {
 	for _, p := range append([]string{""}, b.platforms...) {
 		o := b.image.options()
 		o.Platform = p
-		if err := verify.CheckOptions(o); err != nil {
+		if err := o.Check(); err != nil {
 			return cli.Usage(err)
 		}
 	}
@@ -243,7 +243,7 @@ func (b *signaturesBundle) places() (places func(string) ([]string, error), clos
 		if _, err := os.Stat(b.mirrors); err != nil {
 			return nil, nil, cli.Usage(fmt.Errorf("reading --mirrors: %w", err))
 		}
-		if nodes, err = verify.AcceptAll(verify.Settings{RegistriesConf: b.mirrors}); err != nil {
+		if nodes, err = verify.Open(verify.Source{AcceptAll: true, RegistriesConf: b.mirrors}, verify.Env{}); err != nil {
 			return nil, nil, cli.Usage(fmt.Errorf("--mirrors: %w", err))
 		}
 		closeAll = func() { nodes.Close() }
@@ -252,7 +252,11 @@ func (b *signaturesBundle) places() (places func(string) ([]string, error), clos
 		name := ref.Name(image)
 		mirrors := configMirrors(b.config, name)
 		if nodes != nil {
-			more, err := nodes.Places(image)
+			i, err := verify.ParseImage(image)
+			if err != nil {
+				return nil, err
+			}
+			more, err := nodes.Places(i)
 			if err != nil {
 				return nil, err
 			}

@@ -13,8 +13,8 @@ import (
 	"github.com/nodetrust/nodetrust/internal/verify"
 )
 
-func newVerifyCommand() *cobra.Command {
-	var judging judgingCommand
+func newVerifyCommand(env verify.Env) *cobra.Command {
+	judging := judgingCommand{policy: policyFlags{env: env}}
 	cmd := &cobra.Command{
 		Use:   "verify IMAGE",
 		Short: "Say whether a policy accepts an image, and why",
@@ -35,8 +35,8 @@ signatures that runtimes read: where the policy wants one, the answer is refuse,
   nodetrust verify --config trust.yaml --key redhat-release=RPM-GPG-KEY-redhat-release dir:bundle --as registry.redhat.io/team/app:1`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return judging.run(cmd, args[0], func(ctx context.Context, p *verify.Policy, o verify.Options) (judged, error) {
-				v, err := verify.Image(ctx, args[0], p, o)
+			return judging.run(cmd, args[0], func(ctx context.Context, j *verify.Judge, image verify.Image) (judged, error) {
+				v, err := j.Verdict(ctx, image)
 				v = judging.demanded(v)
 				return judged{v, func(w io.Writer) error { return cli.Write(judging.out, w, v, writeVerdict) }}, err
 			})
@@ -51,6 +51,8 @@ type judgingCommand struct {
 	out    cli.Format
 	policy policyFlags
 	image  imageFlags
+	// offline asks neither registry nor lookaside.
+	offline bool
 	// requireSigned refuses what no signature stands behind.
 	requireSigned bool
 }
@@ -78,21 +80,25 @@ type judged struct {
 
 // run judges an image and writes what came of it.
 func (c *judgingCommand) run(
-	cmd *cobra.Command, ref string, judge func(context.Context, *verify.Policy, verify.Options) (judged, error),
+	cmd *cobra.Command, ref string, judge func(context.Context, *verify.Judge, verify.Image) (judged, error),
 ) error {
-	o := c.image.options()
-	if err := verify.CheckImage(ref, ""); err != nil {
-		return cli.Usage(err)
-	}
-	if err := verify.CheckImage(ref, o.As); err != nil {
-		return cli.Usage(fmt.Errorf("--as %s: %w", o.As, err))
+	image, err := c.image.image(ref)
+	if err != nil {
+		return err
 	}
 	p, err := c.policy.source()
 	if err != nil {
 		return writeInvalid(cmd, &c.out, ref, err)
 	}
 	defer p.Close()
-	j, err := judge(cmd.Context(), p, o)
+	o := c.image.options()
+	o.Offline = c.offline
+	by, err := p.Judge(o)
+	if err != nil {
+		return cli.Usage(err)
+	}
+	defer by.Close()
+	j, err := judge(cmd.Context(), by, image)
 	if err != nil {
 		return cli.Usage(err)
 	}

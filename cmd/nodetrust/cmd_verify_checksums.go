@@ -14,7 +14,6 @@ import (
 	"github.com/nodetrust/nodetrust/internal/cli"
 	"github.com/nodetrust/nodetrust/internal/openpgp"
 	"github.com/nodetrust/nodetrust/internal/trust"
-	"github.com/nodetrust/nodetrust/internal/verify"
 	"github.com/nodetrust/nodetrust/internal/verify/checksums"
 )
 
@@ -37,7 +36,6 @@ out, and one must be there. SHA-256, SHA-384 and SHA-512 count; a list with name
 			"  nodetrust verify-checksums --key corp.asc --dir downloads --ignore-missing sha256sum.txt.sig",
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			verify.Isolate()
 			f := checksums.List{IgnoreMissing: ignoreMissing}
 			if len(keys) == 0 {
 				return cli.Usagef("--key is missing")

@@ -38,7 +38,6 @@ said, not enforced by any runtime, and wrong as soon as a key is revoked.`,
 			"  nodetrust verify-signature --key corp.asc --digest sha256:… --reference quay.io/corp/app:v1 signature-1",
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			verify.Isolate()
 			if len(keys) == 0 {
 				return cli.Usagef("--key is missing")
 			}

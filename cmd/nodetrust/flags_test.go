@@ -5,6 +5,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"github.com/nodetrust/nodetrust/internal/verify"
 )
 
 // TestFlags: flags of one name have one type, and one text and default, but for those that mean another thing.
@@ -45,7 +47,7 @@ func TestFlags(t *testing.T) {
 			walk(sub)
 		}
 	}
-	walk(newRoot())
+	walk(newRoot(verify.Env{}))
 	for name, why := range differ {
 		if !seen[name] {
 			t.Errorf("--%s is the same everywhere, although: %s", name, why)

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/nodetrust/nodetrust/internal/cli"
+	"github.com/nodetrust/nodetrust/internal/verify"
 )
 
 // TestHelpFits: on a terminal of 80 columns no line of any help is longer, but for examples, usage lines and what has
@@ -34,7 +35,7 @@ func TestHelpFits(t *testing.T) {
 			check(sub)
 		}
 	}
-	root := newRoot()
+	root := newRoot(verify.Env{})
 	cli.FitHelp(root, width)
 	check(root)
 }

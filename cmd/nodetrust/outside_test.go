@@ -21,6 +21,7 @@ import (
 	"github.com/nodetrust/nodetrust/internal/cli"
 	"github.com/nodetrust/nodetrust/internal/fixture"
 	"github.com/nodetrust/nodetrust/internal/outside"
+	"github.com/nodetrust/nodetrust/internal/verify"
 )
 
 const (
@@ -299,7 +300,7 @@ func TestOutside(t *testing.T) {
 	w := newHostileWorld(t)
 	rows := hostileRows(w)
 	hostile := hostileText()
-	root := newRoot()
+	root := newRoot(verify.Env{})
 	root.InitDefaultHelpCmd()
 	root.InitDefaultCompletionCmd()
 	for _, c := range leaves(root) {
@@ -394,7 +395,7 @@ func (w *hostileWorld) harmless(t *testing.T, args []string, stdin string) (said
 func TestOutside_command(t *testing.T) {
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
-	if err := knownCommand(newRoot(), []string{hostileText()}); err == nil {
+	if err := knownCommand(newRoot(verify.Env{}), []string{hostileText()}); err == nil {
 		t.Error("the command is known")
 	}
 	runtime.ReadMemStats(&after)

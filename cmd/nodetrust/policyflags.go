@@ -26,7 +26,8 @@ type policyFlags struct {
 	config         string
 	keys           []string
 	registriesConf string
-	hiddenHome     bool // see verify.Settings
+	hiddenHome     bool // see verify.Source
+	env            verify.Env
 
 	files trust.FileSet // with --config: what it renders to, once the policy is open
 }
@@ -74,20 +75,12 @@ func (f *policyFlags) source() (*verify.Policy, error) {
 	limitMemory(0)
 	p, err := f.open()
 	if errors.Is(err, verify.ErrNoTemp) {
-		return nil, &cli.ExitError{Code: cli.ExitFailed, Err: err}
+		err = &cli.ExitError{Code: cli.ExitFailed, Err: err}
 	}
-	if err != nil {
-		return nil, err
-	}
-	if err := p.Enclose(); err != nil {
-		p.Close()
-		return nil, err
-	}
-	return p, nil
+	return p, err
 }
 
 func (f *policyFlags) open() (*verify.Policy, error) {
-	fromEnv := verify.Isolate()
 	if err := f.check(); err != nil {
 		return nil, err
 	}
@@ -98,35 +91,29 @@ func (f *policyFlags) open() (*verify.Policy, error) {
 			return nil, err
 		}
 	}
-	s := verify.Settings{
-		Root: root, RegistriesConf: f.registriesConf, HostRegistries: root != "",
+	s := verify.Source{
+		Root: root, Policy: f.policy, RegistriesD: f.registriesD, RegistriesConf: f.registriesConf,
 		HiddenHome: f.hiddenHome,
 	}
-	if s.RegistriesConf == "" {
-		s.RegistriesConf = fromEnv
+	if f.config != "" {
+		if err := f.render(&s); err != nil {
+			return nil, err
+		}
 	}
-	switch {
-	case f.config != "":
-		return f.rendered(s)
-	case f.policy == "":
-		return verify.Host(s)
-	case len(f.registriesD) == 0 && root != "":
-		return verify.FileOnHost(f.policy, s)
-	}
-	return verify.Files(f.policy, f.registriesD, s)
+	return verify.Open(s, f.env)
 }
 
-// rendered opens what a trust.yaml renders to, for the current image library.
-func (f *policyFlags) rendered(s verify.Settings) (*verify.Policy, error) {
+// render adds what a trust.yaml renders to, for the current image library.
+func (f *policyFlags) render(s *verify.Source) error {
 	cfg, err := loadTrust(f.config, nil)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	s.Keys = map[string]string{}
 	for _, kv := range f.keys {
 		name, file, ok := strings.Cut(kv, "=")
 		if !ok || name == "" || file == "" {
-			return nil, cli.Usagef("--key %q: must be NAME=FILE", kv)
+			return cli.Usagef("--key %q: must be NAME=FILE", kv)
 		}
 		path := ""
 		for _, k := range cfg.Keys {
@@ -136,19 +123,19 @@ func (f *policyFlags) rendered(s verify.Settings) (*verify.Policy, error) {
 			}
 		}
 		if path == "" {
-			return nil, cli.Usagef("--key %s: %s has no key of this name with a path", name, f.config)
+			return cli.Usagef("--key %s: %s has no key of this name with a path", name, f.config)
 		}
 		if _, err := os.Stat(file); err != nil {
-			return nil, cli.Usage(fmt.Errorf("reading --key %s: %w", name, err))
+			return cli.Usage(fmt.Errorf("reading --key %s: %w", name, err))
 		}
 		s.Keys[path] = file
 	}
 	files, err := cfg.Files(nil)
 	if err != nil {
-		return nil, cli.Usage(err)
+		return cli.Usage(err)
 	}
-	f.files = files
-	return verify.RenderedFiles(files, s)
+	f.files, s.Files = files, files
+	return nil
 }
 
 // reachFlags say how registries and lookasides are reached, and which instance of an image is meant.
@@ -214,9 +201,20 @@ func (f *imageFlags) addJudging(cmd *cobra.Command) {
 
 func (f *imageFlags) options() verify.Options {
 	o := f.reachFlags.options()
-	o.As, o.AuthFile, o.Timeout, o.MaxSignatures, o.MaxSignatureSize = f.as, f.authfile, f.timeout, f.maxSignatures,
-		f.maxSignatureSize
+	o.AuthFile, o.Timeout, o.MaxSignatures, o.MaxSignatureSize = f.authfile, f.timeout, f.maxSignatures, f.maxSignatureSize
 	return o
+}
+
+// image reads an IMAGE argument.
+func (f *imageFlags) image(arg string) (verify.Image, error) {
+	image, err := verify.ParseImage(arg)
+	if err != nil {
+		return image, cli.Usage(err)
+	}
+	if image, err = image.As(f.as); err != nil {
+		return image, cli.Usage(fmt.Errorf("--as %s: %w", f.as, err))
+	}
+	return image, nil
 }
 
 // invalid is the verdict on image under a policy that doesn't load, if err says so.

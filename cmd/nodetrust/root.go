@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/nodetrust/nodetrust/internal/cli"
+	"github.com/nodetrust/nodetrust/internal/verify"
 )
 
 // run is the whole program but for the process: it returns the exit status.
@@ -26,7 +27,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 
 // execute is run behind the border.
 func execute(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
-	root := newRoot()
+	root := newRoot(verify.TakeEnv())
 	root.SetArgs(args)
 	root.SetIn(cli.Interruptible(ctx, stdin))
 	root.SetOut(stdout)
@@ -76,7 +77,7 @@ func programName() string {
 	return "nodetrust"
 }
 
-func newRoot() *cobra.Command {
+func newRoot(env verify.Env) *cobra.Command {
 	root := &cobra.Command{
 		Use:   "nodetrust",
 		Short: "Turn image signature enforcement on for every node, and prove that it is on",
@@ -99,15 +100,15 @@ says beforehand which images a node would refuse, and why, and proves on a node 
 		newDiffCommand(),
 		newReadersCommand(),
 		newVersionCommand(),
-		newProbeCommand(),
+		newProbeCommand(env),
 		newLintCommand(),
-		newVerifyCommand(),
-		newExplainCommand(),
-		newAuditCommand(),
+		newVerifyCommand(env),
+		newExplainCommand(env),
+		newAuditCommand(env),
 		newVerifySignatureCommand(),
 		newVerifyChecksumsCommand(),
-		newReleaseCommand(),
-		newSignaturesCommand(),
+		newReleaseCommand(env),
+		newSignaturesCommand(env),
 		newStatusCommand(),
 		newRolloutCommand(),
 	)

@@ -80,6 +80,9 @@ func Collect(ctx context.Context, t *Tree, o Options) (Result, Releases, error) 
 		return Result{}, nil, fmt.Errorf("cleaning the lookaside: %w", err)
 	}
 	c := &collector{tree: t, o: o, locks: map[string]*sync.Mutex{}, releases: Releases{}}
+	if err := c.open(); err != nil {
+		return Result{}, nil, err
+	}
 	out := make([]Image, len(o.Images))
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -118,8 +121,9 @@ func Collect(ctx context.Context, t *Tree, o Options) (Result, Releases, error) 
 }
 
 type collector struct {
-	tree *Tree
-	o    Options
+	tree   *Tree
+	o      Options
+	judges map[string]*verify.Judge // by platform; "" is that of Options.Image, which also reads
 
 	mu       sync.Mutex
 	done     int
@@ -211,9 +215,14 @@ func (c *collector) add(ctx context.Context, out *Image, r record) error {
 
 // read reads manifests and signatures.
 func (c *collector) read(ctx context.Context, name string) (record, error) {
-	o := c.o.Image
-	o.Instance = verify.AnyInstance
-	content, err := verify.OpenContent(ctx, name, c.o.Policy, o)
+	image, err := verify.ParseImage(name)
+	if err != nil {
+		return record{}, err
+	}
+	if image, err = image.WithInstance(verify.AnyInstance); err != nil {
+		return record{}, err
+	}
+	content, err := c.judges[""].Open(ctx, image)
 	if err != nil {
 		return record{}, err
 	}
@@ -355,6 +364,24 @@ func (c *collector) layOut(dir string, r record, path string) (count int, err er
 	return count, err
 }
 
+// open makes the judges. Options.Image.Timeout is for reading and judging an image together, so they have none.
+func (c *collector) open() error {
+	c.judges = map[string]*verify.Judge{}
+	for _, platform := range append([]string{""}, c.o.Platforms...) {
+		o := c.o.Image
+		o.Timeout = 0
+		if platform != "" {
+			o.Platform = platform
+		}
+		j, err := c.o.Policy.Judge(o)
+		if err != nil {
+			return err
+		}
+		c.judges[platform] = j
+	}
+	return nil
+}
+
 // demand is what must be accepted of an image: the platform's instance, that of a digest, or the image if both are
 // empty.
 type demand struct{ platform, instance string }
@@ -390,12 +417,21 @@ func (c *collector) demanded(r record) (out []demand, err error) {
 }
 
 func (c *collector) judgeInstance(ctx context.Context, r record, dir, path string, d demand) (verdict.Verdict, error) {
-	o := c.o.Image
-	o.As, o.Timeout, o.Instance = r.Image, 0, d.instance
-	if d.instance == "" && d.platform != "" {
-		o.Platform = d.platform
+	j := c.judges[""]
+	if d.instance == "" {
+		j = c.judges[d.platform]
 	}
-	v, err := verify.Image(ctx, "dir:"+dir, c.o.Policy, o)
+	image, err := verify.ParseImage("dir:" + dir)
+	if err != nil {
+		return verdict.Verdict{}, err
+	}
+	if image, err = image.As(r.Image); err != nil {
+		return verdict.Verdict{}, err
+	}
+	if image, err = image.WithInstance(d.instance); err != nil {
+		return verdict.Verdict{}, err
+	}
+	v, err := j.Verdict(ctx, image)
 	v.Lookaside = nil
 	for i := range v.Requirements {
 		for j := range v.Requirements[i].Signatures {

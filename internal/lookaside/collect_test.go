@@ -18,12 +18,13 @@ import (
 	"github.com/nodetrust/nodetrust/internal/fixture"
 	"github.com/nodetrust/nodetrust/internal/ref"
 	"github.com/nodetrust/nodetrust/internal/release"
+	"github.com/nodetrust/nodetrust/internal/trust"
 	"github.com/nodetrust/nodetrust/internal/verdict"
 	"github.com/nodetrust/nodetrust/internal/verify"
 )
 
 func TestMain(m *testing.M) {
-	verify.Isolate()
+	verify.TakeEnv()
 	os.Exit(m.Run())
 }
 
@@ -32,6 +33,19 @@ func check(t *testing.T, err error) {
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+// judge is the verdict on an image.
+func judge(t *testing.T, p *verify.Policy, image string, o verify.Options) verdict.Verdict {
+	t.Helper()
+	j, err := p.Judge(o)
+	check(t, err)
+	defer j.Close()
+	i, err := verify.ParseImage(image)
+	check(t, err)
+	v, err := j.Verdict(t.Context(), i)
+	check(t, err)
+	return v
 }
 
 // world is a registry with signed images, a mirror of it, and the lookaside of the registry.
@@ -61,9 +75,9 @@ func newWorld(t *testing.T) *world {
 func (w *world) open(lookaside, registriesConf string) *verify.Policy {
 	w.t.Helper()
 	policy, registries := w.files(lookaside)
-	p, err := verify.Rendered(verify.File{Path: "policy.json", Data: policy},
-		[]verify.File{{Path: "all.yaml", Data: registries}},
-		verify.Settings{RegistriesConf: registriesConf})
+	p, err := verify.Open(verify.Source{Files: trust.FileSet{
+		{Path: trust.PolicyPath, Data: policy}, {Path: "/etc/containers/registries.d/all.yaml", Data: registries},
+	}, RegistriesConf: registriesConf}, verify.Env{})
 	check(w.t, err)
 	w.t.Cleanup(func() { check(w.t, p.Close()) })
 	return p
@@ -190,16 +204,14 @@ func TestCollect(t *testing.T) {
 	alone := w.open(URL(w.dir), w.insecure(w.registry.Host))
 	mirrored := w.open(URL(w.dir), w.mirrored())
 	for _, image := range images {
-		v, err := verify.Image(t.Context(), image, alone, verify.Options{Platform: "linux/amd64"})
-		check(t, err)
+		v := judge(t, alone, image, verify.Options{Platform: "linux/amd64"})
 		if v.Answer != verdict.Accept {
 			t.Errorf("%s: %s", image, v.Message)
 		}
 	}
 	w.registry.Requests()
 	for _, image := range images[:2] {
-		v, err := verify.Image(t.Context(), image, mirrored, verify.Options{Platform: "linux/amd64"})
-		check(t, err)
+		v := judge(t, mirrored, image, verify.Options{Platform: "linux/amd64"})
 		if v.Answer != verdict.Accept || !strings.Contains(v.Lookaside.URL, "/rh/team/") {
 			t.Errorf("%s through the mirror: %s %+v", image, v.Message, v.Lookaside)
 		}

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/nodetrust/nodetrust/internal/ref"
 	"github.com/nodetrust/nodetrust/internal/verdict"
@@ -38,9 +39,10 @@ type Options struct {
 	Keys []Key
 	// Sources are asked in their order until all keys are satisfied.
 	Sources []Source
-	// Policy is what the release image is read through; verify.AcceptAll makes one. It judges nothing.
-	Policy *verify.Policy
-	Image  verify.Options
+	// Judge reads the release image, under a policy that accepts everything (verify.Source.AcceptAll). Timeout bounds the
+	// whole; 0 leaves it to the context.
+	Judge   *verify.Judge
+	Timeout time.Duration
 	// SignatureOnly leaves the release image unread where its digest is known without: then nothing is said of the
 	// payload.
 	SignatureOnly bool
@@ -90,20 +92,24 @@ func (r *Result) Vouches(digest string) string {
 // end soon after it is left alone.
 func Verify(ctx context.Context, release string, o Options) (Result, error) {
 	r := Result{Release: strings.TrimPrefix(release, "docker://"), Verifiers: []Verifier{}}
+	image, err := verify.ParseImage(r.Release)
+	if err != nil {
+		return r, err
+	}
 	want, err := o.wanted(r.Release)
 	if err != nil {
 		return r, err
 	}
-	if o.Image.Timeout > 0 {
+	if o.Timeout > 0 {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, o.Image.Timeout)
+		ctx, cancel = context.WithTimeout(ctx, o.Timeout)
 		defer cancel()
 	}
 	done := make(chan struct{})
 	judged := r
 	go func() {
 		defer close(done)
-		judged, err = judged.verify(ctx, release, want, o)
+		judged, err = judged.verify(ctx, image, want, o)
 	}()
 	if !verify.Within(ctx, done) {
 		late := &verify.ContentError{Reason: verdict.Timeout, Err: ctx.Err()}
@@ -113,16 +119,14 @@ func Verify(ctx context.Context, release string, o Options) (Result, error) {
 }
 
 // verify is Verify, whatever time it takes.
-func (r Result) verify(ctx context.Context, release string, want detached.Wanted, o Options) (Result, error) {
+func (r Result) verify(ctx context.Context, image verify.Image, want detached.Wanted, o Options) (Result, error) {
 	if !local(r.Release) {
 		r.Digest = ref.Digest(r.Release)
 	}
 	var content *verify.Content
 	var unread error
 	if !o.SignatureOnly || r.Digest == "" {
-		image := o.Image
-		image.As = ""
-		content, unread = verify.OpenContent(ctx, release, o.Policy, image)
+		content, unread = o.Judge.Open(ctx, image)
 		var known *verify.ContentError
 		if unread != nil && !errors.As(unread, &known) {
 			return r, unread
@@ -180,14 +184,11 @@ func local(release string) bool {
 
 // wanted is what the signatures must be for.
 func (o Options) wanted(release string) (detached.Wanted, error) {
-	if err := verify.CheckImage(release, ""); err != nil {
-		return detached.Wanted{}, err
-	}
 	switch {
 	case len(o.Keys) == 0:
 		return detached.Wanted{}, errors.New("no key is given")
 	case o.As != "":
-		if err := verify.CheckImage(o.As, ""); err != nil || local(o.As) {
+		if _, err := verify.ParseImage(o.As); err != nil || local(o.As) {
 			return detached.Wanted{}, fmt.Errorf("reference %q: is no docker reference", o.As)
 		}
 		return detached.Wanted{Reference: o.As}, nil

@@ -30,7 +30,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	verify.Isolate()
+	verify.TakeEnv()
 	os.Exit(m.Run())
 }
 
@@ -41,6 +41,19 @@ func check(t *testing.T, err error) {
 	}
 }
 
+// judge is the verdict on an image.
+func judge(t *testing.T, p *verify.Policy, image string, o verify.Options) verdict.Verdict {
+	t.Helper()
+	j, err := p.Judge(o)
+	check(t, err)
+	defer j.Close()
+	i, err := verify.ParseImage(image)
+	check(t, err)
+	v, err := j.Verdict(t.Context(), i)
+	check(t, err)
+	return v
+}
+
 // world is a registry with a release of two images, and a store with its signature.
 type world struct {
 	t               *testing.T
@@ -49,6 +62,7 @@ type world struct {
 	registry        *fixture.Registry
 	store           *fixture.Lookaside
 	policy          *verify.Policy
+	judge           *verify.Judge
 	etcd, console   string
 	release, digest string
 }
@@ -61,9 +75,11 @@ func newWorld(t *testing.T) *world {
 	w := &world{t: t, gpg: p.GPG(), registry: p.Registry(), store: p.Lookaside(t.TempDir())}
 	w.key, w.other = p.Key(w.gpg, "release", fixture.KeyOptions{}), p.Key(w.gpg, "other", fixture.KeyOptions{})
 	var err error
-	w.policy, err = verify.AcceptAll(verify.Settings{RegistriesConf: w.registriesConf()})
+	w.policy, err = verify.Open(verify.Source{AcceptAll: true, RegistriesConf: w.registriesConf()}, verify.Env{})
 	check(t, err)
 	t.Cleanup(func() { check(t, w.policy.Close()) })
+	w.judge, err = w.policy.Judge(verify.Options{Platform: "linux/amd64"})
+	check(t, err)
 
 	push := func(name string) string {
 		const repo = "openshift-release-dev/ocp-v4.0-art-dev"
@@ -154,8 +170,7 @@ func (w *world) options(keys ...Key) Options {
 	s, err := OpenStore(w.store.URL() + "/release")
 	check(w.t, err)
 	return Options{
-		Keys: keys, Sources: []Source{s}, Policy: w.policy,
-		Image: verify.Options{Platform: "linux/amd64", Timeout: time.Minute},
+		Keys: keys, Sources: []Source{s}, Judge: w.judge, Timeout: time.Minute,
 	}
 }
 
@@ -339,7 +354,7 @@ func TestVerify_storeFaults(t *testing.T) {
 		})
 		defer w.store.Fault(nil)
 		o := o
-		o.Image.Timeout = time.Second
+		o.Timeout = time.Second
 		w.want(o, verdict.Unknown, verdict.Timeout, "")
 	})
 	w.store.Fault(good)
@@ -535,7 +550,9 @@ func TestVerify_registryFaults(t *testing.T) {
 func TestLayer_bounds(t *testing.T) {
 	w := newWorld(t)
 	w.push(w.layer(file("zeros", make([]byte, 1<<20))))
-	c, err := verify.OpenContent(t.Context(), w.release, w.policy, verify.Options{Platform: "linux/amd64"})
+	image, err := verify.ParseImage(w.release)
+	check(t, err)
+	c, err := w.judge.Open(t.Context(), image)
 	check(t, err)
 	defer c.Close()
 	for _, test := range []struct {
@@ -570,8 +587,9 @@ func TestTrustConfig(t *testing.T) {
 	}
 	data, err := r.Policy()
 	check(t, err)
-	p, err := verify.Rendered(verify.File{Path: "policy.json", Data: data}, nil,
-		verify.Settings{RegistriesConf: w.registriesConf()})
+	p, err := verify.Open(verify.Source{
+		Files: trust.FileSet{{Path: trust.PolicyPath, Data: data}}, RegistriesConf: w.registriesConf(),
+	}, verify.Env{})
 	check(t, err)
 	defer p.Close()
 	stranger, err := w.registry.Push("openshift-release-dev/ocp-v4.0-art-dev", "stranger", "stranger")
@@ -581,8 +599,7 @@ func TestTrustConfig(t *testing.T) {
 		w.registry.Host + "/openshift-release-dev/ocp-v4.0-art-dev@" + stranger: verdict.Refuse,
 		w.registry.Host + "/openshift-release-dev/ocp-v4.0-art-dev:etcd":        verdict.Refuse,
 	} {
-		v, err := verify.Image(t.Context(), image, p, verify.Options{Platform: "linux/amd64"})
-		check(t, err)
+		v := judge(t, p, image, verify.Options{Platform: "linux/amd64"})
 		if v.Answer != want {
 			t.Errorf("%s: %s %s, want %s", image, v.Answer, v.Message, want)
 		}

@@ -1,7 +1,6 @@
 package trust_test
 
 import (
-	"context"
 	"fmt"
 	"os"
 	"os/exec"
@@ -51,7 +50,7 @@ func must[T any](t *testing.T) func(T, error) T {
 }
 
 func newWorld(t *testing.T) *world {
-	verify.Isolate()
+	verify.TakeEnv()
 	w := &world{
 		T: t, dir: t.TempDir(), gpg: map[string]*fixture.Key{}, cosign: map[string]*fixture.CosignKey{},
 		digests: map[string]string{},
@@ -121,35 +120,25 @@ func (w *world) config(spec string) string {
 // open renders a config, and has verify take it as a node would that pulls from mirrors too.
 func (w *world) open(t *testing.T, config string) *verify.Policy {
 	t.Helper()
-	policy, registries, s := w.render(t, config, "containers-image-5.42.1")
-	p := must[*verify.Policy](t)(verify.Rendered(policy, registries, s))
+	p := must[*verify.Policy](t)(verify.Open(w.render(t, config, "containers-image-5.42.1"), verify.Env{}))
 	t.Cleanup(func() { p.Close() })
 	return p
 }
 
-// render returns the files, and settings with the keys that they name by path and with a registries.conf.
-func (w *world) render(t *testing.T, config, reader string) (policy verify.File, registries []verify.File,
-	s verify.Settings,
-) {
+// render returns the files, with the keys that they name by path and with a registries.conf.
+func (w *world) render(t *testing.T, config, reader string) verify.Source {
 	t.Helper()
 	c := must[*trust.Config](t)(trust.Parse("trust.yaml", []byte(config),
 		func(p string) ([]byte, error) { return os.ReadFile(filepath.Join(w.dir, p)) }))
 	files := must[trust.FileSet](t)(c.Files([]trust.Reader{must[trust.Reader](t)(trust.LookupReader(reader))}))
-	for _, f := range files {
-		if f.Path == trust.PolicyPath {
-			policy = verify.File{Path: f.Path, Data: f.Data}
-		} else {
-			registries = append(registries, verify.File{Path: f.Path, Data: f.Data})
-		}
-	}
-	s = verify.Settings{Keys: map[string]string{}, RegistriesConf: w.write("registries.conf",
+	s := verify.Source{Files: files, Keys: map[string]string{}, RegistriesConf: w.write("registries.conf",
 		"[[registry]]\nlocation = \"logical.example.com/team\"\n[[registry.mirror]]\nlocation = \""+w.registry.Host+
 			"/copy\"\ninsecure = true\n")}
 	for _, name := range []string{"a", "b"} {
 		s.Keys["/keys/gpg-"+name] = filepath.Join(w.dir, "gpg-"+name+".asc")
 		s.Keys["/keys/cosign-"+name] = filepath.Join(w.dir, "cosign-"+name+".pub")
 	}
-	return policy, registries, s
+	return s
 }
 
 // verifiedRow is a trust config, and the images of a world that it accepts; it refuses the others.
@@ -250,11 +239,9 @@ func TestVerified(t *testing.T) {
 					continue // a digest is another question where identities are asked for: see the rows that name it
 				}
 				insecure := false
-				v, err := verify.Image(context.Background(), reference, p,
-					verify.Options{TLSVerify: &insecure, Platform: "linux/amd64", Timeout: time.Minute})
-				if err != nil {
-					t.Fatal(err)
-				}
+				j := must[*verify.Judge](t)(p.Judge(
+					verify.Options{TLSVerify: &insecure, Platform: "linux/amd64", Timeout: time.Minute}))
+				v := must[verdict.Verdict](t)(j.Verdict(t.Context(), must[verify.Image](t)(verify.ParseImage(reference))))
 				if want := tt.want(name); v.Answer != want {
 					t.Errorf("%s: got %s/%s, want %s: %s", name, v.Answer, v.Reason, want, v.Message)
 				}
@@ -279,8 +266,16 @@ func TestVerified_skopeo(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			spec := strings.ReplaceAll(strings.ReplaceAll(tt.spec, "    attachments: true\n", ""),
 				"    attachments: false\n", "")
-			policy, registries, s := w.render(t, w.config(spec), "skopeo-1.9")
-			text := string(policy.Data)
+			s := w.render(t, w.config(spec), "skopeo-1.9")
+			text := ""
+			var registries trust.FileSet
+			for _, f := range s.Files {
+				if f.Path == trust.PolicyPath {
+					text = string(f.Data)
+				} else {
+					registries = append(registries, f)
+				}
+			}
 			for path, file := range s.Keys {
 				text = strings.ReplaceAll(text, `"`+path+`"`, `"`+file+`"`)
 			}

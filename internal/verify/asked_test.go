@@ -83,7 +83,7 @@ func TestExplain_asked(t *testing.T) {
 		} {
 			dir := fmt.Sprintf("asked%d%d.d", i, j)
 			w.write(dir+"/lab.yaml", fmt.Sprintf("docker:\n  %s:\n    lookaside: %s\n", w.registry.Host, at))
-			p, err := Files(w.write(dir+".json", `{"default":[`+requirement+`]}`), []string{w.path(dir)}, Settings{})
+			p, err := openFiles(w.write(dir+".json", `{"default":[`+requirement+`]}`), []string{w.path(dir)}, Source{})
 			check(t, err)
 			t.Cleanup(func() { p.Close() })
 			policies = append(policies, p)
@@ -125,7 +125,7 @@ func TestExplain_asked(t *testing.T) {
 		w.lookaside.Fault(spoil(w.lookaside.Server))
 		other.Fault(spoil(other.Server))
 		image := w.ref(images[random.IntN(len(images))])
-		s, err := Explain(t.Context(), image, policies[random.IntN(len(policies))], testOptions(), false)
+		s, err := explained(t.Context(), image, policies[random.IntN(len(policies))], testOptions())
 		check(t, err)
 		var got []string
 		library := false
@@ -184,8 +184,8 @@ func TestImage_requests(t *testing.T) {
 	w.attach("team/list", instances[0], payload, annotations)
 	w.write("attached.d/lab.yaml", fmt.Sprintf("docker:\n  %s:\n    lookaside: %s\n    use-sigstore-attachments: true\n",
 		w.registry.Host, w.lookaside.URL()))
-	p, err := Files(w.write("policy.json", `{"default":[`+signedBy(w.key)+`,`+cosign.requirement(t)+`]}`),
-		[]string{w.path("attached.d")}, Settings{})
+	p, err := openFiles(w.write("policy.json", `{"default":[`+signedBy(w.key)+`,`+cosign.requirement(t)+`]}`),
+		[]string{w.path("attached.d")}, Source{})
 	check(t, err)
 	t.Cleanup(func() { p.Close() })
 	made := func() []string {
@@ -200,7 +200,7 @@ func TestImage_requests(t *testing.T) {
 		e, err := newEvaluation(image, p, testOptions())
 		check(t, err)
 		e.judge(t.Context())
-		w.want(e.finish(t.Context(), testOptions()), "accept", "")
+		w.want(e.finish(t.Context()), "accept", "")
 		if want := made(); !slices.Equal(got, want) {
 			t.Errorf("%s: made %q, the library %q", image, got, want)
 		}

@@ -53,7 +53,7 @@ func TestImage_endless(t *testing.T) {
 				w.wantLittle(&sent, func() verdict.Verdict { return w.judge(p, image) })
 				w.wantLittle(&sent, func() verdict.Verdict {
 					insecure := false
-					s := NewSession(p, Options{TLSVerify: &insecure, Timeout: time.Minute}, SessionOptions{})
+					s := newSession(w.T, p, Options{TLSVerify: &insecure, Timeout: time.Minute}, DefaultPerHost)
 					defer s.Close()
 					v, err := s.Image(t.Context(), image)
 					check(t, err)
@@ -120,7 +120,7 @@ func TestExplain_longTexts(t *testing.T) {
 func (w *world) wantShort(p *Policy, image string) {
 	w.Helper()
 	insecure := false
-	s, err := Explain(w.Context(), image, p, Options{TLSVerify: &insecure, Timeout: time.Minute}, false)
+	s, err := explained(w.Context(), image, p, Options{TLSVerify: &insecure, Timeout: time.Minute})
 	check(w.T, err)
 	b, err := json.Marshal(s)
 	check(w.T, err)

@@ -20,6 +20,3 @@ func Canonical(image string) (string, error) {
 	}
 	return ref.DockerReference().String(), nil
 }
-
-// CheckOptions reports whether Image would take these options.
-func CheckOptions(o Options) error { return (&evaluation{}).options(o) }

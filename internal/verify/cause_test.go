@@ -154,8 +154,8 @@ func TestImage_cause(t *testing.T) {
 			w.T = t
 			dir := t.TempDir()
 			check(t, os.WriteFile(dir+"/lab.yaml", []byte(tt.registriesD), 0o644))
-			p, err := Files(w.write("policy.json", `{"default":[`+tt.requirement+`]}`), []string{dir},
-				Settings{RegistriesConf: conf})
+			p, err := openFiles(w.write("policy.json", `{"default":[`+tt.requirement+`]}`), []string{dir},
+				Source{RegistriesConf: conf})
 			check(t, err)
 			defer p.Close()
 			v := w.judge(p, tt.image)
@@ -169,7 +169,7 @@ func TestImage_cause(t *testing.T) {
 		w.T = t
 		dir := t.TempDir()
 		check(t, os.WriteFile(dir+"/lab.yml", []byte(section(lookaside)), 0o644))
-		p, err := Files(w.write("policy.json", `{"default":[`+gpg+`]}`), []string{dir}, Settings{})
+		p, err := openFiles(w.write("policy.json", `{"default":[`+gpg+`]}`), []string{dir}, Source{})
 		check(t, err)
 		defer p.Close()
 		v := w.judge(p, image("team/gpg"))

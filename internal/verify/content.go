@@ -18,7 +18,6 @@ import (
 	"go.podman.io/image/v5/pkg/blobinfocache/none"
 	"go.podman.io/image/v5/types"
 
-	"github.com/nodetrust/nodetrust/internal/policy"
 	"github.com/nodetrust/nodetrust/internal/verdict"
 )
 
@@ -32,17 +31,6 @@ type ContentError struct {
 
 func (e *ContentError) Error() string { return e.Err.Error() }
 func (e *ContentError) Unwrap() error { return e.Err }
-
-// AcceptAll is a policy for reading images that are judged by something else than a policy.json: it accepts
-// everything and configures no lookaside.
-func AcceptAll(s Settings) (*Policy, error) {
-	accept := policy.Document[policy.Requirement]{Default: []policy.Requirement{{Type: policy.InsecureAcceptAnything}}}
-	data, err := json.Marshal(accept)
-	if err != nil {
-		return nil, err
-	}
-	return Rendered(File{Path: "(none)", Data: data}, nil, s)
-}
 
 // Content is an image as it was read from where a runtime would read it. Close it after use.
 type Content struct {
@@ -58,11 +46,11 @@ type Content struct {
 	layers []manifest.LayerInfo
 }
 
-// OpenContent reads the manifest of an image, and of what it is an index of, that of the platform's instance; both
-// have the digests that name them. An error of type *ContentError means that the image could not be read, any other
-// that the argument or an option can't be used. Options.Timeout is the caller's business: it is not applied.
-func OpenContent(ctx context.Context, name string, p *Policy, o Options) (*Content, error) {
-	e, err := newEvaluation(name, p, o)
+// Open reads the manifest of an image, and of what it is an index of, that of the platform's instance; both have the
+// digests that name them. An error of type *ContentError means that the image could not be read, any other that it
+// can't be by that name. Options.Timeout is the caller's business: it is not applied.
+func (j *Judge) Open(ctx context.Context, image Image) (*Content, error) {
+	e, err := j.evaluation(image)
 	if err != nil {
 		return nil, err
 	}
@@ -346,17 +334,13 @@ func (c *Content) signed(ctx context.Context, un *image.UnparsedImage, d string,
 
 // Places are the repositories, host and path, from which a runtime pulls the image, as registries.conf has it:
 // mirrors first, the image's own last. Each is where signatures are looked up if that place serves the manifest.
-func (p *Policy) Places(name string) ([]string, error) {
-	e, err := newEvaluation(name, p, Options{})
-	if err != nil {
-		return nil, err
-	}
-	named := e.target.logical.DockerReference()
+func (p *Policy) Places(image Image) ([]string, error) {
+	named := image.logical.DockerReference()
 	if named == nil {
-		return nil, fmt.Errorf("image %q: is no docker reference", name)
+		return nil, fmt.Errorf("image %q: is no docker reference", image.name)
 	}
 	var out []string
-	for _, ref := range e.pullSources() {
+	for _, ref := range pullSources(&p.sys, image.content) {
 		out = append(out, ref.DockerReference().Name())
 	}
 	if len(out) == 0 {

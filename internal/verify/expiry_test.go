@@ -69,8 +69,8 @@ func TestExpires(t *testing.T) {
 			base64.StdEncoding.EncodeToString(certPEM(root.cert.Raw))), certified, from.Add(10 * time.Minute)},
 	} {
 		w.attach(repo, d, payload, tt.annotations)
-		p, err := Files(w.write("policy.json", `{"default":[{"type":"sigstoreSigned",`+tt.source+`}]}`),
-			[]string{w.path("attached")}, Settings{})
+		p, err := openFiles(w.write("policy.json", `{"default":[{"type":"sigstoreSigned",`+tt.source+`}]}`),
+			[]string{w.path("attached")}, Source{})
 		check(t, err)
 		if got := expires(p); !got.Equal(tt.want) {
 			t.Errorf("sigstore, %s: expires %s, want %s", tt.name, got, tt.want)
@@ -89,7 +89,7 @@ func TestFingerprint_keys(t *testing.T) {
 	file := w.write("key.gpg", string(w.key.Binary))
 	p := w.policy(keyPath(file))
 	sum := func(p *Policy) string {
-		s, _, err := p.Fingerprint(Options{}, time.Now())
+		s, _, err := fingerprint(p, Options{}, time.Now())
 		check(t, err)
 		return s
 	}
@@ -116,7 +116,7 @@ func TestFingerprint_damaged(t *testing.T) {
 			data = append(data, 0x98, 0xff, 4, 0)
 		}
 		p := w.policy(keyPath(w.write(name+".gpg", string(data))))
-		if _, until, err := p.Fingerprint(Options{}, now); err != nil || until.Equal(now) != want {
+		if _, until, err := fingerprint(p, Options{}, now); err != nil || until.Equal(now) != want {
 			t.Errorf("%s: until %s, now %s (%v)", name, until, now, err)
 		}
 	}

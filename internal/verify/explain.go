@@ -57,13 +57,14 @@ type Detail struct {
 	Problem string `json:"problem,omitempty"`
 }
 
-// Explain judges as Image does, and tells the story. With offline it judges as Offline.
-func Explain(ctx context.Context, image string, p *Policy, o Options, offline bool) (Story, error) {
-	e, err := newEvaluation(image, p, o)
+// Explain judges an image for itself, and tells the story.
+func (j *Judge) Explain(ctx context.Context, image Image) (Story, error) {
+	e, err := j.evaluation(image)
 	if err != nil {
 		return Story{}, err
 	}
-	v := e.answer(ctx, o, offline)
+	p := j.policy
+	v := j.judge(ctx, e)
 	s := Story{
 		Verdict: v,
 		Platform: strings.TrimSuffix(fmt.Sprintf("%s/%s/%s", e.sys.OSChoice, e.sys.ArchitectureChoice,

@@ -14,7 +14,6 @@ import (
 	"runtime/debug"
 	"time"
 
-	"github.com/nodetrust/nodetrust/internal/hostfs"
 	"github.com/nodetrust/nodetrust/internal/openpgp/key"
 	"github.com/nodetrust/nodetrust/internal/policy"
 	"github.com/nodetrust/nodetrust/internal/verify/mechanism"
@@ -27,10 +26,11 @@ import (
 //
 // Until is when the first of the keys expires, now if that can't be told of one, and zero if none will. From then on
 // verdicts differ.
-func (p *Policy) Fingerprint(o Options, now time.Time) (sum string, until time.Time, err error) {
+func (j *Judge) Fingerprint(now time.Time) (sum string, until time.Time, err error) {
+	p := j.policy
 	f := &hashing{h: sha256.New(), policy: p, now: now}
 	f.program()
-	if err := f.options(o); err != nil {
+	if err := f.settings(&j.settings); err != nil {
 		return "", time.Time{}, err
 	}
 	if err := f.json("policy", p.doc); err != nil {
@@ -99,23 +99,15 @@ func (f *hashing) file(what, path string) {
 	}
 }
 
-func (f *hashing) options(o Options) error {
-	e := &evaluation{}
-	if err := e.options(o); err != nil {
-		return err
+func (f *hashing) settings(s *settings) error {
+	f.add("platform", s.sys.OSChoice, s.sys.ArchitectureChoice, s.sys.VariantChoice)
+	f.add("limits", fmt.Sprint(s.maxSignatures), fmt.Sprint(s.maxSize))
+	f.add("tls", fmt.Sprint(s.sys.DockerInsecureSkipTLSVerify))
+	if s.authFile != nil {
+		f.add("authfile", string(s.authFile))
 	}
-	f.add("platform", e.sys.OSChoice, e.sys.ArchitectureChoice, e.sys.VariantChoice)
-	f.add("limits", fmt.Sprint(e.maxSignatures), fmt.Sprint(e.maxSize))
-	f.add("tls", fmt.Sprint(e.sys.DockerInsecureSkipTLSVerify))
-	if o.AuthFile != "" {
-		b, err := hostfs.ThisMachine.ReadFile(o.AuthFile, maxConfigFile)
-		if err != nil {
-			return err
-		}
-		f.add("authfile", string(b))
-	}
-	if o.CertDir != "" {
-		return f.tree("cert-dir", o.CertDir)
+	if s.certDir != "" {
+		return f.tree("cert-dir", s.certDir)
 	}
 	return nil
 }

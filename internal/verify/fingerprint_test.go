@@ -43,12 +43,12 @@ func TestFingerprint(t *testing.T) {
 	now := time.Now()
 	fingerprint := func() (string, time.Time) {
 		t.Helper()
-		p, err := Host(Settings{Root: root})
+		p, err := Open(Source{Root: root}, Env{})
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer p.Close()
-		sum, until, err := p.Fingerprint(o, now)
+		sum, until, err := fingerprint(p, o, now)
 		if err != nil {
 			t.Fatal(err)
 		}

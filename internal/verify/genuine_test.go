@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/nodetrust/nodetrust/internal/trust"
 	"github.com/nodetrust/nodetrust/internal/verdict"
 )
 
@@ -29,7 +30,7 @@ func TestGenuine(t *testing.T) {
 		t.Helper()
 		text := `{"default":[{"type":"reject"}],"transports":{"docker":{"registry.redhat.io":[` +
 			keyPath(filepath.Join(dir, "keys", key)) + `]}}}`
-		p, err := Rendered(File{Path: "/policy.json", Data: []byte(text)}, nil, Settings{})
+		p, err := Open(Source{Files: trust.FileSet{{Path: trust.PolicyPath, Data: []byte(text)}}}, Env{})
 		check(t, err)
 		t.Cleanup(func() { p.Close() })
 		return p
@@ -45,7 +46,7 @@ func TestGenuine(t *testing.T) {
 		{"other key", name + ":0.0.1", other, verdict.Refuse, verdict.WrongKey},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			v, err := Image(t.Context(), "dir:"+bundle, policy(tt.key), Options{As: tt.as})
+			v, err := judgeImage(t.Context(), "dir:"+bundle, tt.as, policy(tt.key), Options{})
 			check(t, err)
 			if pure {
 				tt.answer, tt.reason = verdict.Unknown, verdict.MechanismCannotTell
@@ -71,13 +72,13 @@ func TestGenuine(t *testing.T) {
 	if !pure {
 		// Red Hat's post-quantum key: gpg 2.2 reads nothing of a file that holds it alone; beside others it does no harm.
 		const pqc = "FCD355B305707A62DA143AB6E422397E50FE8467A2A95343D246D6276AFEDF8F (ML-DSA-87+Ed448, post-quantum, OpenPGP v6)"
-		v, err := Image(t.Context(), "dir:"+bundle, policy("RPM-GPG-KEY-redhat9-PQC-release"), Options{As: name + ":0.0.1"})
+		v, err := judgeImage(t.Context(), "dir:"+bundle, name+":0.0.1", policy("RPM-GPG-KEY-redhat9-PQC-release"), Options{})
 		check(t, err)
 		if v.Reason != verdict.KeyUnreadable || !strings.Contains(v.Message, pqc) || !strings.Contains(v.Hint, "version 4") {
 			t.Errorf("post-quantum key: %+v", v)
 		}
-		if v, err = Image(t.Context(), "dir:"+bundle, policy("RPM-GPG-KEY-redhat10-release"),
-			Options{As: name + ":0.0.1"}); err != nil || v.Answer != verdict.Accept {
+		if v, err = judgeImage(t.Context(), "dir:"+bundle, name+":0.0.1",
+			policy("RPM-GPG-KEY-redhat10-release"), Options{}); err != nil || v.Answer != verdict.Accept {
 			t.Errorf("post-quantum key beside others: %+v %v", v, err)
 		}
 	}

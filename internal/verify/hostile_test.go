@@ -316,7 +316,7 @@ func TestImage_hostileRegistry(t *testing.T) {
 		check(t, remote.Write(tag, img))
 		w.write("attached/lab.yaml", "docker:\n  "+w.registry.Host+":\n    lookaside: "+w.lookaside.URL()+
 			"\n    use-sigstore-attachments: true\n")
-		p, err := Files(w.path("policy.json"), []string{w.path("attached")}, Settings{})
+		p, err := openFiles(w.path("policy.json"), []string{w.path("attached")}, Source{})
 		check(t, err)
 		defer p.Close()
 		var v verdict.Verdict

@@ -72,7 +72,7 @@ func TestImage_identities(t *testing.T) {
 			} {
 				w.write("attached/lab.yaml", "docker:\n  "+host+":\n    use-sigstore-attachments: true\n    lookaside: "+
 					w.lookaside.URL()+"\n")
-				p, err := Files(w.write("policy.json", `{"default":[`+requirement+`]}`), []string{w.path("attached")}, Settings{})
+				p, err := openFiles(w.write("policy.json", `{"default":[`+requirement+`]}`), []string{w.path("attached")}, Source{})
 				check(t, err)
 				defer p.Close()
 				for image, reason := range map[string]verdict.Reason{repo + ":v1": tt.tag, repo + "@" + d: tt.digest} {

@@ -5,10 +5,8 @@ package verify
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
 	"runtime"
 	"slices"
 	"strings"
@@ -22,7 +20,6 @@ import (
 	"go.podman.io/image/v5/signature"
 	"go.podman.io/image/v5/types"
 
-	"github.com/nodetrust/nodetrust/internal/hostfs"
 	"github.com/nodetrust/nodetrust/internal/outside"
 	"github.com/nodetrust/nodetrust/internal/policy"
 	"github.com/nodetrust/nodetrust/internal/registriesd"
@@ -43,60 +40,11 @@ const (
 	LibrarySignatureSize = 4 << 20
 )
 
-// settledTimeout bounds how long an image is read whose answer is known already.
-const settledTimeout = 5 * time.Second
-
-// AnyInstance is for Options.Instance.
-const AnyInstance = "any"
-
-// Options say how an image is reached.
-type Options struct {
-	// As is the docker reference that a dir: or oci: image is judged as.
-	As string
-	// AuthFile holds registry credentials; none are used without it.
-	AuthFile string
-	// CertDir holds *.crt, *.cert and *.key for registry and lookaside, instead of the host's certs.d.
-	CertDir string
-	// TLSVerify false accepts any certificate, and plain HTTP. Nil leaves it to registries.conf.
-	TLSVerify *bool
-	// Platform is os/arch or os/arch/variant: of a multi-arch image the instance that a runtime there takes is judged.
-	// Empty is this program's.
-	Platform string
-	// Instance is the digest of the instance of a multi-arch image that is judged, whatever its platform. AnyInstance is
-	// the platform's if there is one, else the first: for a caller that reads all of them.
-	Instance string
-	// Timeout bounds the whole; 0 leaves it to the context.
-	Timeout time.Duration
-	// MaxSignatures and MaxSignatureSize (in bytes) replace the limits of the same name; 0 leaves them. They may not be
-	// above the library's own, 128 and 4 MiB.
-	MaxSignatures, MaxSignatureSize int
-}
-
-// Isolate keeps the image library from reading this user's configuration instead of what it is given, and silences its
-// log. It changes the process's environment, so it belongs at the start of a program; $CONTAINERS_REGISTRIES_CONF is
-// returned before it is cleared.
-func Isolate() (registriesConf string) {
-	traffic.QuietLog()
-	mechanism.SkipGPGConf()
-	registriesConf = os.Getenv("CONTAINERS_REGISTRIES_CONF")
-	for _, kv := range os.Environ() {
-		name, _, _ := strings.Cut(kv, "=")
-		switch {
-		case strings.HasPrefix(name, "CONTAINERS_"), strings.HasPrefix(name, "XDG_"), name == "REGISTRY_AUTH_FILE",
-			name == "DOCKER_CONFIG":
-			os.Unsetenv(name)
-		}
-	}
-	// With a folder given the library asks neither $HOME nor the user database, which may not know this user.
-	os.Setenv("XDG_CONFIG_HOME", "/nonexistent")
-	return registriesConf
-}
-
 // evaluation is one image under one policy.
 type evaluation struct {
+	settings
 	policy *Policy
-	target target
-	sys    types.SystemContext
+	target Image
 	v      verdict.Verdict
 	sec    *section
 	// extension is true when the registry serves signatures itself, so that the lookaside is not asked.
@@ -112,51 +60,12 @@ type evaluation struct {
 	refusal         *fetch.Request
 	// explaining is how many of the fetcher's requests had been made when the verdict was there; 0: it isn't explained.
 	explaining int
-	// maxSignatures and maxSize are the limits that hold.
-	maxSignatures, maxSize int
-	// wantedInstance is Options.Instance.
-	wantedInstance string
 	// settled is true if the policy refuses the image whatever it is: reading the image can't change the answer.
 	settled bool
 	// secrets are the logins that were used.
 	secrets outside.Secrets
 	// index holds the bytes of the image index that the instance was chosen from; nil if there is none.
 	index []byte
-}
-
-// Image judges one image. An error means that the IMAGE argument or an option can't be used; whatever goes wrong later
-// is in the verdict.
-func Image(ctx context.Context, image string, p *Policy, o Options) (verdict.Verdict, error) {
-	e, err := newEvaluation(image, p, o)
-	if err != nil {
-		return verdict.Verdict{}, err
-	}
-	return e.answer(ctx, o, false), nil
-}
-
-// Offline says what the policy asks of an image without asking registry or lookaside. The answer is refuse where no
-// signature could help, else unknown, unless the image is local (dir: or oci:), which is judged as Image does.
-func Offline(ctx context.Context, image string, p *Policy, o Options) (verdict.Verdict, error) {
-	e, err := newEvaluation(image, p, o)
-	if err != nil {
-		return verdict.Verdict{}, err
-	}
-	return e.answer(ctx, o, true), nil
-}
-
-// answer is the verdict. An image that isn't on this machine is not looked at offline.
-func (e *evaluation) answer(ctx context.Context, o Options, offline bool) verdict.Verdict {
-	if offline && !e.target.local() {
-		e.unasked()
-		return e.finish(ctx, o)
-	}
-	if o.Timeout > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, o.Timeout)
-		defer cancel()
-	}
-	e.read(ctx)
-	return e.finish(ctx, o)
 }
 
 // unasked is the verdict while neither registry nor lookaside are asked.
@@ -189,16 +98,15 @@ func (e *evaluation) settle() {
 	}
 }
 
-func newEvaluation(image string, p *Policy, o Options) (*evaluation, error) {
-	t, judged, err := p.target(image, o.As)
+// evaluation of an image. An error says that the image can't be judged by that name.
+func (j *Judge) evaluation(image Image) (*evaluation, error) {
+	t, judged, err := j.policy.find(image)
 	if err != nil {
 		return nil, err
 	}
-	e := &evaluation{policy: p, target: t, sys: p.sys, secrets: outside.NewSecrets()}
-	if err := e.options(o); err != nil {
-		return nil, err
-	}
-	if e.sec, err = p.section(t.logical); err != nil {
+	e := &evaluation{settings: j.settings, policy: j.policy, target: t, secrets: outside.NewSecrets()}
+	e.secrets.Add(j.logins...)
+	if e.sec, err = j.policy.section(t.logical); err != nil {
 		return nil, err
 	}
 	scope := e.sec.scope
@@ -215,67 +123,6 @@ func newEvaluation(image string, p *Policy, o Options) (*evaluation, error) {
 	}
 	e.settle()
 	return e, nil
-}
-
-// target reads an IMAGE argument; judged names what is judged in its place, if that is something else.
-func (p *Policy) target(image, as string) (t target, judged string, err error) {
-	if name, ok := strings.CutPrefix(image, storagePrefix); ok {
-		return p.stored(name, as)
-	}
-	t, err = parseTarget(image, as)
-	return t, "", err
-}
-
-func (e *evaluation) options(o Options) error {
-	platform := strings.Split(o.Platform, "/")
-	switch {
-	case o.Platform == "":
-		platform = []string{"linux", runtime.GOARCH}
-	case len(platform) < 2 || len(platform) > 3 || slices.Contains(platform, ""):
-		return fmt.Errorf("platform %q: must be os/arch or os/arch/variant, for example linux/arm64", o.Platform)
-	}
-	e.sys.OSChoice, e.sys.ArchitectureChoice = platform[0], platform[1]
-	if len(platform) == 3 {
-		e.sys.VariantChoice = platform[2]
-	}
-	if o.Instance != "" && o.Instance != AnyInstance {
-		if _, err := digest.Parse(o.Instance); err != nil {
-			return fmt.Errorf("instance %q: %w", o.Instance, err)
-		}
-	}
-	e.wantedInstance = o.Instance
-	switch {
-	case o.Timeout < 0:
-		return fmt.Errorf("timeout of %s: must not be negative", o.Timeout)
-	case o.MaxSignatures < 0 || o.MaxSignatures > MaxSignatures:
-		return fmt.Errorf("limit of %d signatures: must be 1 to %d", o.MaxSignatures, MaxSignatures)
-	case o.MaxSignatureSize < 0 || o.MaxSignatureSize > LibrarySignatureSize:
-		return fmt.Errorf("limit of %d bytes for a signature: must be 1 to %d", o.MaxSignatureSize, LibrarySignatureSize)
-	}
-	e.maxSignatures, e.maxSize = cmp.Or(o.MaxSignatures, MaxSignatures), cmp.Or(o.MaxSignatureSize, MaxSignatureSize)
-	if o.AuthFile != "" {
-		b, err := hostfs.ThisMachine.ReadFile(o.AuthFile, maxConfigFile)
-		if err != nil {
-			return fmt.Errorf("reading credentials: %w", err)
-		}
-		if !json.Valid(b) {
-			return fmt.Errorf("reading credentials: %s is no JSON", o.AuthFile)
-		}
-		e.secrets.Add(logins(b)...)
-		e.sys.AuthFilePath = o.AuthFile
-	} else {
-		e.sys.DockerAuthConfig = &types.DockerAuthConfig{}
-	}
-	if o.CertDir != "" {
-		if _, err := os.Stat(o.CertDir); err != nil {
-			return fmt.Errorf("reading certificates: %w", err)
-		}
-		e.sys.DockerCertPath = o.CertDir
-	}
-	if o.TLSVerify != nil {
-		e.sys.DockerInsecureSkipTLSVerify = types.NewOptionalBool(!*o.TLSVerify)
-	}
-	return nil
 }
 
 // lookaside is where signatures of ref are looked up, as the host sees it.
@@ -307,12 +154,12 @@ func (e *evaluation) stop(r verdict.Reason, format string, args ...any) {
 	}
 }
 
-func (e *evaluation) finish(ctx context.Context, o Options) verdict.Verdict {
+func (e *evaluation) finish(ctx context.Context) verdict.Verdict {
 	if e.v.Reason == verdict.Timeout {
 		e.v.Message = "interrupted"
 		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-			e.v.Message = fmt.Sprintf("no answer within the timeout of %s", o.Timeout)
-			if o.Timeout == 0 {
+			e.v.Message = fmt.Sprintf("no answer within the timeout of %s", e.timeout)
+			if e.timeout == 0 {
 				e.v.Message = "no answer within the timeout"
 			}
 		}
@@ -522,7 +369,7 @@ func (e *evaluation) instance(ctx context.Context, src types.ImageSource) (*imag
 func (e *evaluation) choose(list manifest.List) (digest.Digest, error) {
 	all := list.Instances()
 	chosen, err := list.ChooseInstance(&e.sys)
-	switch wanted := digest.Digest(e.wantedInstance); {
+	switch wanted := e.target.instance; {
 	case wanted == "":
 	case wanted == AnyInstance:
 		if err != nil && len(all) > 0 {

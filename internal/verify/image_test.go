@@ -152,7 +152,7 @@ func TestImage_limits(t *testing.T) {
 	check(t, w.lookaside.Put("team/app", d, 2, large))
 	w.want(w.judge(p, image), verdict.Unknown, verdict.LookasideNotSignature)
 	w.want(w.judgeWith(p, image, Options{MaxSignatureSize: 4 << 20}), verdict.Accept, "")
-	files := w.open(w.path("policy.json"), "file://"+w.lookaside.Dir, Settings{})
+	files := w.open(w.path("policy.json"), "file://"+w.lookaside.Dir, Source{})
 	w.want(w.judge(files, image), verdict.Unknown, verdict.LookasideNotSignature)
 	w.want(w.judgeWith(files, image, Options{MaxSignatureSize: 4 << 20}), verdict.Accept, "")
 	w.want(w.judgeWith(files, image, Options{MaxSignatureSize: 4 << 20, MaxSignatures: 1}), verdict.Unknown,
@@ -163,7 +163,7 @@ func TestImage_limits(t *testing.T) {
 		{MaxSignatureSize: -1},
 		{MaxSignatureSize: 4<<20 + 1},
 	} {
-		if _, err := Image(t.Context(), image, p, o); err == nil {
+		if _, err := judgeImage(t.Context(), image, "", p, o); err == nil {
 			t.Errorf("%+v: no error", o)
 		}
 	}
@@ -181,7 +181,7 @@ func TestImage_interrupted(t *testing.T) {
 	for delay := time.Duration(0); delay < 100*time.Millisecond; delay += 7 * time.Millisecond {
 		ctx, cancel := context.WithTimeout(t.Context(), delay)
 		start := time.Now()
-		v, err := Image(ctx, w.ref("team/app:v1"), p, Options{TLSVerify: &insecure})
+		v, err := judgeImage(ctx, w.ref("team/app:v1"), "", p, Options{TLSVerify: &insecure})
 		cancel()
 		check(t, err)
 		if v.Answer == verdict.Accept || v.Answer == verdict.Unknown && v.Reason != verdict.Timeout {
@@ -199,7 +199,7 @@ func TestImage_interruptedHint(t *testing.T) {
 	p := w.policy(signedBy(w.key))
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	v, err := Image(ctx, w.ref("team/app:v1"), p, Options{})
+	v, err := judgeImage(ctx, w.ref("team/app:v1"), "", p, Options{})
 	check(t, err)
 	if v.Answer != verdict.Unknown || v.Reason != verdict.Timeout || v.Message != "interrupted" ||
 		v.Hint != "run it again" {
@@ -208,7 +208,7 @@ func TestImage_interruptedHint(t *testing.T) {
 }
 
 // In an enclosed process the verdicts are the same, and keyrings are told to do without a gpg-agent.
-func TestEnclose(t *testing.T) {
+func TestUsePrivateTempDir(t *testing.T) {
 	if pure {
 		t.Skip("gpg is not used in a pure-Go build")
 	}
@@ -218,7 +218,7 @@ func TestEnclose(t *testing.T) {
 	w.sign(w.key, "team/app", d, w.ref("team/else:v1"), 2)
 	p := w.policy(signedBy(w.key))
 	before := os.TempDir()
-	check(t, p.Enclose())
+	check(t, p.usePrivateTempDir())
 	w.want(w.judge(p, w.ref("team/app:v1")), verdict.Accept, "")
 	w.want(w.judge(p, w.ref("team/app:v2@"+d)), verdict.Accept, "")
 	w.want(w.judge(p, w.ref("team/app:v1")), verdict.Accept, "")

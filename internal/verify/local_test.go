@@ -84,23 +84,23 @@ func TestImage_oci(t *testing.T) {
 	w.want(w.judgeWith(p, "oci:"+multi, Options{Platform: "linux/s390x"}), verdict.Unknown, verdict.ImageNotFound)
 
 	// As a docker reference: its scope counts, and neither registry nor lookaside are asked.
-	w.want(w.judgeWith(p, "oci:"+one, Options{As: "quay.io/free/app:v1"}), verdict.Accept, "")
-	v = w.judgeWith(p, "oci:"+one, Options{As: "quay.io/corp/app:v1"})
+	w.want(w.judgeAs(p, "oci:"+one, "quay.io/free/app:v1"), verdict.Accept, "")
+	v = w.judgeAs(p, "oci:"+one, "quay.io/corp/app:v1")
 	w.want(v, verdict.Refuse, verdict.NoSignature)
 	if v.Scope.Name != "quay.io/corp" {
 		t.Errorf("scope %+v", v.Scope)
 	}
-	w.want(w.judgeWith(p, "oci:"+one, Options{As: "quay.io/else/app:v1"}), verdict.Refuse, verdict.RejectedByPolicy)
-	v = w.judgeWith(p, "oci:"+multi, Options{As: "quay.io/free/app@" + instances[1]})
+	w.want(w.judgeAs(p, "oci:"+one, "quay.io/else/app:v1"), verdict.Refuse, verdict.RejectedByPolicy)
+	v = w.judgeAs(p, "oci:"+multi, "quay.io/free/app@"+instances[1])
 	w.want(v, verdict.Accept, "")
 	if v.Digest != instances[1] {
 		t.Errorf("judged %s, want %s", v.Digest, instances[1])
 	}
-	w.want(w.judgeWith(p, "oci:"+one, Options{As: "quay.io/free/app@" + index}), verdict.Unknown, verdict.ImageNotFound)
+	w.want(w.judgeAs(p, "oci:"+one, "quay.io/free/app@"+index), verdict.Unknown, verdict.ImageNotFound)
 	if len(w.lookaside.Requests())+len(w.registry.Requests()) > 0 {
 		t.Error("registry or lookaside were asked")
 	}
-	if v, err := Offline(t.Context(), "oci:"+one, p, Options{}); err != nil || v.Answer != verdict.Accept {
+	if v, err := judgeImage(t.Context(), "oci:"+one, "", p, Options{Offline: true}); err != nil || v.Answer != verdict.Accept {
 		t.Errorf("offline: %+v %v", v, err)
 	}
 }

@@ -17,11 +17,15 @@ import (
 // location itself. Policy goes by the name asked for, but lookaside and attachments by the place that served the
 // manifest.
 func (e *evaluation) pullSources() []types.ImageReference {
-	named := e.target.content.DockerReference()
+	return pullSources(&e.sys, e.target.content)
+}
+
+func pullSources(sys *types.SystemContext, image types.ImageReference) []types.ImageReference {
+	named := image.DockerReference()
 	if named == nil {
 		return nil
 	}
-	registry, err := sysregistriesv2.FindRegistry(&e.sys, named.Name())
+	registry, err := sysregistriesv2.FindRegistry(sys, named.Name())
 	if err != nil || registry == nil {
 		return nil
 	}

@@ -14,10 +14,10 @@ import (
 // TestImage_withoutGPG: where gpg can't be found, message and hint say so. The child is this test program.
 func TestImage_withoutGPG(t *testing.T) {
 	if image := os.Getenv("NODETRUST_TEST_WITHOUT_GPG"); image != "" {
-		p, err := Files(os.Getenv("NODETRUST_TEST_POLICY"), nil, Settings{})
+		p, err := openFiles(os.Getenv("NODETRUST_TEST_POLICY"), nil, Source{})
 		check(t, err)
 		defer p.Close()
-		v, err := Image(t.Context(), image, p, Options{As: "quay.io/corp/app:v1"})
+		v, err := judgeImage(t.Context(), image, "quay.io/corp/app:v1", p, Options{})
 		check(t, err)
 		check(t, json.NewEncoder(os.Stdout).Encode(v))
 		return

@@ -2,6 +2,7 @@ package verify
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -53,20 +54,35 @@ func (e *InvalidError) Unwrap() error { return e.Err }
 // ErrNoTemp says that a policy can't be opened for want of a temporary directory; it is not the policy's fault.
 var ErrNoTemp = errors.New("making a temporary directory")
 
-// Settings change where a Policy finds what it names. The zero value reads this machine.
-type Settings struct {
+// Source says where a policy is: of Policy, Files and AcceptAll at most one is given. The zero value is the policy that a
+// root process of this machine works under.
+type Source struct {
 	// Root is the root directory of the host whose policy is judged: key files, file: lookasides and certs.d are read
 	// below it. Empty or "/" is this machine.
 	Root string
-	// RegistriesConf is a registries.conf of this machine that replaces the host's.
+	// Policy is a policy.json of this machine that replaces the host's. RegistriesD are the registries.d directories of
+	// this machine that go with it, the first of the highest priority. Without any, those of the host below Root are
+	// read; without Root no lookaside is configured.
+	Policy      string
+	RegistriesD []string
+	// Files are policy.json and registries.d of a file set, which may be on no host yet.
+	Files trust.FileSet
+	// AcceptAll is a policy for reading images that are judged by something else than a policy.json: it accepts
+	// everything and configures no lookaside.
+	AcceptAll bool
+	// RegistriesConf is a registries.conf of this machine that replaces the host's. Without it, the host's is read
+	// (with registries.conf.d) but for Policy and Files without Root.
 	RegistriesConf string
 	// Keys maps paths of key files, as written in policy.json, to files of this machine that are read instead.
 	Keys map[string]string
-	// HostRegistries makes Files and Rendered read registries.conf (and registries.conf.d) below Root. Host always does.
-	HostRegistries bool
-	// HiddenHome makes Host go on where root's home may not be looked into, as if nothing were there: for a caller that
-	// learns from somebody else whether a file there masks the host's. Else that is PolicyInvalid.
+	// HiddenHome goes on where root's home may not be looked into, as if nothing were there: for a caller that learns
+	// from somebody else whether a file there masks the host's. Else that is PolicyInvalid.
 	HiddenHome bool
+}
+
+// hostRegistries is true if registries.conf and certs.d of the host count.
+func (s Source) hostRegistries() bool {
+	return s.Root != "" || s.AcceptAll || s.Policy == "" && s.Files == nil
 }
 
 // maxConfigFile bounds policy.json, registries.conf and a key file, in bytes.
@@ -76,12 +92,6 @@ const maxConfigFile = 4 << 20
 type Masked struct {
 	Path string `json:"path"`
 	By   string `json:"by"`
-}
-
-// File is a file of a policy: its path as the host sees it, and what it holds.
-type File struct {
-	Path string
-	Data []byte
 }
 
 // Policy is a policy.json that the image library accepts, with the registries.d files, registries.conf and keys that
@@ -98,7 +108,7 @@ type Policy struct {
 	RegistriesD    []string
 	RegistriesConf string
 
-	settings   Settings
+	source     Source
 	host       hostfs.Root
 	home       string // root's on the host
 	library    *signature.Policy
@@ -111,10 +121,10 @@ type Policy struct {
 	tmp             string // holds the copies that the library reads; untmp removes it
 	untmp           func() error
 	sys             types.SystemContext
-	keyrings        string // set by Enclose
+	keyrings        string // where the library makes its gpg keyrings, if the process has a directory for them
 	keys            *mechanism.Keyrings
 	warm            chan struct{} // closed when gpgme has found its engines
-	unenclose       func()
+	restoreTempDir  func()
 	late            atomic.Bool // something goes on that was not waited for
 
 	mu       sync.Mutex
@@ -130,19 +140,70 @@ type keyFile struct {
 	err  error
 }
 
-// Host opens the policy that a root process of the host below root works under: ~root's policy.json if there is one,
-// which masks /etc/containers/policy.json, which masks the vendor's. Likewise ~root's registries.d replaces the others
-// as a whole, as it does for readers before image library 5.40, which all CRI-O up to 1.35 are; without it the
-// directories below /etc and /usr/share are merged, a file hiding that of the same base name in a later one.
-func Host(s Settings) (*Policy, error) {
-	host := hostfs.Root(s.Root)
-	p := &Policy{settings: s, host: host}
-	var data []byte
-	homes := host.Homes()
+// Open reads a policy with all that belongs to it. An *InvalidError says that it doesn't load; ErrNoTemp that there is
+// no room for it here. With an Env of TakeEnv it clears variables of the process that would change what the image
+// library reads, and gives the process a temporary directory of its own until Close: of such policies only one may be
+// open at a time.
+func Open(s Source, env Env) (*Policy, error) {
+	isolate()
+	if s.RegistriesConf == "" {
+		s.RegistriesConf = env.RegistriesConf
+	}
+	p := &Policy{source: s, host: hostfs.Root(s.Root)}
+	data, err := p.readPolicy()
+	if err != nil {
+		return nil, &InvalidError{verdict.PolicyInvalid, err}
+	}
+	files, err := p.readRegistriesD()
+	if err != nil {
+		return nil, &InvalidError{verdict.RegistriesDInvalid, err}
+	}
+	if err := p.open(data, files); err != nil {
+		return nil, err
+	}
+	if env.taken {
+		if err := p.usePrivateTempDir(); err != nil {
+			p.Close()
+			return nil, err
+		}
+	}
+	return p, nil
+}
+
+// readPolicy reads policy.json.
+func (p *Policy) readPolicy() ([]byte, error) {
+	switch {
+	case p.source.AcceptAll:
+		p.File = "(none)"
+		accept := policy.Document[policy.Requirement]{Default: []policy.Requirement{{Type: policy.InsecureAcceptAnything}}}
+		return json.Marshal(accept)
+	case p.source.Files != nil:
+		for _, f := range p.source.Files {
+			if f.Path == etcPolicy {
+				p.File = f.Path
+				return f.Data, nil
+			}
+		}
+		return nil, fmt.Errorf("the files hold no %s", etcPolicy)
+	case p.source.Policy != "":
+		p.File = p.source.Policy
+		data, err := bounded.ReadFile(p.File, maxConfigFile)
+		if err != nil {
+			return nil, fmt.Errorf("reading policy: %w", err)
+		}
+		return data, nil
+	}
+	return p.readHostPolicy()
+}
+
+// readHostPolicy reads ~root's policy.json if there is one, which masks /etc/containers/policy.json, which masks the
+// vendor's.
+func (p *Policy) readHostPolicy() (data []byte, err error) {
+	homes := p.host.Homes()
 	p.home = homes[0]
 	userPolicy := filepath.Join(p.home, homePolicy)
 	for _, path := range []string{userPolicy, etcPolicy, vendorPolicy} {
-		b, err := host.ReadFile(path, maxConfigFile)
+		b, err := p.host.ReadFile(path, maxConfigFile)
 		switch {
 		case p.File != "":
 			if err == nil {
@@ -150,32 +211,52 @@ func Host(s Settings) (*Policy, error) {
 			}
 		case err == nil:
 			p.File, data = path, b
-		case path == userPolicy && s.HiddenHome && errors.Is(err, fs.ErrPermission):
+		case path == userPolicy && p.source.HiddenHome && errors.Is(err, fs.ErrPermission):
 		case !errors.Is(err, fs.ErrNotExist):
-			return nil, &InvalidError{verdict.PolicyInvalid, fmt.Errorf("reading policy: %w", err)}
+			return nil, fmt.Errorf("reading policy: %w", err)
 		}
 	}
 	if p.File == "" {
-		return nil, &InvalidError{
-			verdict.PolicyInvalid,
-			fmt.Errorf("no policy.json found at any of %s, %s, %s", userPolicy, etcPolicy, vendorPolicy),
-		}
+		return nil, fmt.Errorf("no policy.json found at any of %s, %s, %s", userPolicy, etcPolicy, vendorPolicy)
 	}
 	for _, home := range homes[1:] {
 		path := filepath.Join(home, homePolicy)
-		if _, err := host.ReadFile(path, maxConfigFile); !errors.Is(err, fs.ErrNotExist) {
+		if _, err := p.host.ReadFile(path, maxConfigFile); !errors.Is(err, fs.ErrNotExist) {
 			p.Notes = append(p.Notes, fmt.Sprintf("a process that is started with HOME=%s reads %s instead", home, path))
 		}
 	}
-	files, err := p.hostRegistriesD()
-	if err != nil {
-		return nil, err
-	}
-	p.settings.HostRegistries = true
-	return p.open(data, files)
+	return data, nil
 }
 
-// hostRegistriesD reads the host's effective registries.d files.
+// readRegistriesD reads the registries.d files that go with the policy.
+func (p *Policy) readRegistriesD() (files []registriesd.File, err error) {
+	switch {
+	case p.source.AcceptAll:
+		return nil, nil
+	case p.source.Files != nil:
+		for _, f := range p.source.Files {
+			if filepath.Dir(f.Path) == etcRegistriesD && filepath.Ext(f.Path) == ".yaml" {
+				files = append(files, registriesd.File{Path: f.Path, Data: f.Data})
+			}
+		}
+		return files, nil
+	case p.source.hostRegistries() && len(p.source.RegistriesD) == 0:
+		return p.hostRegistriesD()
+	}
+	for _, dir := range p.source.RegistriesD {
+		if st, err := os.Stat(dir); err != nil {
+			return nil, fmt.Errorf("reading registries.d: %w", err)
+		} else if !st.IsDir() {
+			return nil, fmt.Errorf("reading registries.d: %s is no directory", dir)
+		}
+	}
+	p.registriesDirs = p.source.RegistriesD
+	return hostfs.ThisMachine.RegistriesD(p.source.RegistriesD)
+}
+
+// hostRegistriesD reads the host's effective registries.d files. ~root's registries.d replaces the others as a whole, as
+// it does for readers before image library 5.40, which all CRI-O up to 1.35 are; without it the directories below /etc
+// and /usr/share are merged, a file hiding that of the same base name in a later one.
 func (p *Policy) hostRegistriesD() ([]registriesd.File, error) {
 	if p.home == "" {
 		p.home = p.host.Homes()[0]
@@ -198,7 +279,7 @@ func (p *Policy) hostRegistriesD() ([]registriesd.File, error) {
 	p.registriesDirs, p.registriesHost = dirs, p.host
 	files, err := p.host.RegistriesD(dirs)
 	if err != nil {
-		return nil, &InvalidError{verdict.RegistriesDInvalid, err}
+		return nil, err
 	}
 	p.noteRegistriesD(files)
 	return files, nil
@@ -233,39 +314,6 @@ func (p *Policy) noteRegistriesD(files []registriesd.File) {
 	}
 }
 
-// Files opens the policy.json at policyFile and the registries.d directories, the first of the highest priority, all of
-// them on this machine. Without directories no lookaside is configured.
-func Files(policyFile string, registriesDirs []string, s Settings) (*Policy, error) {
-	data, err := bounded.ReadFile(policyFile, maxConfigFile)
-	if err != nil {
-		return nil, &InvalidError{verdict.PolicyInvalid, fmt.Errorf("reading policy: %w", err)}
-	}
-	for _, dir := range registriesDirs {
-		if st, err := os.Stat(dir); err != nil {
-			return nil, &InvalidError{verdict.RegistriesDInvalid, fmt.Errorf("reading registries.d: %w", err)}
-		} else if !st.IsDir() {
-			return nil, &InvalidError{verdict.RegistriesDInvalid, fmt.Errorf("reading registries.d: %s is no directory", dir)}
-		}
-	}
-	files, err := hostfs.ThisMachine.RegistriesD(registriesDirs)
-	if err != nil {
-		return nil, &InvalidError{verdict.RegistriesDInvalid, err}
-	}
-	p := &Policy{File: policyFile, settings: s, host: hostfs.Root(s.Root), registriesDirs: registriesDirs}
-	return p.open(data, files)
-}
-
-// Rendered opens files that are on no host yet: policy.json and the registries.d files. Paths of key files are read
-// below Root or as Keys says.
-func Rendered(policy File, registries []File, s Settings) (*Policy, error) {
-	files := make([]registriesd.File, len(registries))
-	for i, f := range registries {
-		files[i] = registriesd.File(f)
-	}
-	p := &Policy{File: policy.Path, settings: s, host: hostfs.Root(s.Root)}
-	return p.open(policy.Data, files)
-}
-
 // Close removes the temporary copies. What is under way with them may take a moment to end, and is left alone then.
 func (p *Policy) Close() error {
 	select {
@@ -276,20 +324,20 @@ func (p *Policy) Close() error {
 	if ended := p.keys.Close(); !ended || p.late.Load() {
 		mechanism.EndStragglers(p.keyrings)
 	}
-	if p.unenclose != nil {
-		p.unenclose()
+	if p.restoreTempDir != nil {
+		p.restoreTempDir()
 	}
 	return p.untmp()
 }
 
-func (p *Policy) open(data []byte, files []registriesd.File) (_ *Policy, err error) {
+func (p *Policy) open(data []byte, files []registriesd.File) (err error) {
 	p.library, err = signature.NewPolicyFromBytes(data)
 	if err != nil {
-		return nil, &InvalidError{verdict.PolicyInvalid, fmt.Errorf("invalid policy in %q: %w", p.File, err)}
+		return &InvalidError{verdict.PolicyInvalid, fmt.Errorf("invalid policy in %q: %w", p.File, err)}
 	}
 	// The library has accepted it, so it is strict JSON without duplicates.
 	if p.doc, err = policy.Read(data); err != nil {
-		return nil, &InvalidError{verdict.PolicyInvalid, fmt.Errorf("invalid policy in %q: %w", p.File, err)}
+		return &InvalidError{verdict.PolicyInvalid, fmt.Errorf("invalid policy in %q: %w", p.File, err)}
 	}
 	p.sections, p.keyFiles = map[string]*section{}, map[string]keyFile{}
 	p.keys = mechanism.NewKeyrings(func() (stop func()) { return mechanism.WithoutAgents(p.keyrings) })
@@ -307,7 +355,7 @@ func (p *Policy) open(data []byte, files []registriesd.File) (_ *Policy, err err
 	}()
 
 	if p.tmp, p.untmp, err = scratch(); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrNoTemp, err)
+		return fmt.Errorf("%w: %w", ErrNoTemp, err)
 	}
 	defer func() {
 		if err != nil {
@@ -316,14 +364,14 @@ func (p *Policy) open(data []byte, files []registriesd.File) (_ *Policy, err err
 	}()
 	for _, dir := range []string{"registries.d", "merged.d", "registries.conf.d", "certs.d"} {
 		if err := os.Mkdir(filepath.Join(p.tmp, dir), 0o700); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	if err := library.LoadIn(filepath.Join(p.tmp, "registries.d"), files); err != nil {
-		return nil, &InvalidError{verdict.RegistriesDInvalid, err}
+		return &InvalidError{verdict.RegistriesDInvalid, err}
 	}
 	if p.registries, err = registriesd.Merge(files); err != nil {
-		return nil, &InvalidError{verdict.RegistriesDInvalid, err}
+		return &InvalidError{verdict.RegistriesDInvalid, err}
 	}
 	p.registriesFiles = files
 	for _, f := range files {
@@ -331,16 +379,16 @@ func (p *Policy) open(data []byte, files []registriesd.File) (_ *Policy, err err
 	}
 	merged, err := below(p.host, p.registries).YAML()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if err := os.WriteFile(filepath.Join(p.tmp, "merged.d", "merged.yaml"), merged, 0o600); err != nil {
-		return nil, err
+		return err
 	}
 	if err := p.copyRegistriesConf(); err != nil {
-		return nil, &InvalidError{verdict.RegistriesDInvalid, err}
+		return &InvalidError{verdict.RegistriesDInvalid, err}
 	}
 	if err := os.WriteFile(filepath.Join(p.tmp, "auth.json"), []byte("{}"), 0o600); err != nil {
-		return nil, err
+		return err
 	}
 	p.sys = types.SystemContext{
 		SignaturePolicyPath:         "/dev/null", // never read: policies are passed as values
@@ -353,12 +401,12 @@ func (p *Policy) open(data []byte, files []registriesd.File) (_ *Policy, err err
 	}
 	if _, err := sysregistriesv2.TryUpdatingCache(&p.sys); err != nil {
 		err = fmt.Errorf("loading registries.conf: %w", err)
-		return nil, &InvalidError{verdict.RegistriesDInvalid, registriesd.Replace(err,
+		return &InvalidError{verdict.RegistriesDInvalid, registriesd.Replace(err,
 			p.sys.SystemRegistriesConfDirPath, registriesConfD,
 			p.sys.SystemRegistriesConfPath, p.RegistriesConf,
 		)}
 	}
-	return p, p.linkCerts()
+	return p.linkCerts()
 }
 
 // below returns a copy for the library in which the host's file: lookasides, the built-in default among them, are
@@ -390,14 +438,14 @@ func below(host hostfs.Root, c registriesd.Config) registriesd.Config {
 func (p *Policy) copyRegistriesConf() error {
 	to := filepath.Join(p.tmp, "registries.conf")
 	switch {
-	case p.settings.RegistriesConf != "":
-		data, err := bounded.ReadFile(p.settings.RegistriesConf, maxConfigFile)
+	case p.source.RegistriesConf != "":
+		data, err := bounded.ReadFile(p.source.RegistriesConf, maxConfigFile)
 		if err != nil {
 			return fmt.Errorf("reading registries.conf: %w", err)
 		}
-		p.RegistriesConf = p.settings.RegistriesConf
+		p.RegistriesConf = p.source.RegistriesConf
 		return writeRegistriesConf(to, data)
-	case !p.settings.HostRegistries:
+	case !p.source.hostRegistries():
 		return os.WriteFile(to, nil, 0o600)
 	}
 	data, err := p.host.ReadFile(registriesConf, maxConfigFile)
@@ -457,7 +505,7 @@ func writeRegistriesConf(to string, data []byte) error {
 
 // linkCerts makes one certs.d directory out of the host's two, the first one that has a directory for a registry.
 func (p *Policy) linkCerts() error {
-	if !p.settings.HostRegistries && p.host.IsThisMachine() {
+	if !p.source.hostRegistries() && p.host.IsThisMachine() {
 		return nil
 	}
 	for _, dir := range []string{"/etc/containers/certs.d", "/etc/docker/certs.d"} {
@@ -479,39 +527,6 @@ func (p *Policy) linkCerts() error {
 		}
 	}
 	return nil
-}
-
-// FileOnHost opens a policy.json of this machine that judges for the host below Root: with the host's registries.d.
-func FileOnHost(policyFile string, s Settings) (*Policy, error) {
-	data, err := bounded.ReadFile(policyFile, maxConfigFile)
-	if err != nil {
-		return nil, &InvalidError{verdict.PolicyInvalid, fmt.Errorf("reading policy: %w", err)}
-	}
-	p := &Policy{File: policyFile, settings: s, host: hostfs.Root(s.Root)}
-	files, err := p.hostRegistriesD()
-	if err != nil {
-		return nil, err
-	}
-	p.settings.HostRegistries = true
-	return p.open(data, files)
-}
-
-// RenderedFiles opens the policy.json and the registries.d files of a file set, which may be on no host yet.
-func RenderedFiles(files trust.FileSet, s Settings) (*Policy, error) {
-	var policy File
-	var registries []File
-	for _, f := range files {
-		switch {
-		case f.Path == etcPolicy:
-			policy = File{Path: f.Path, Data: f.Data}
-		case filepath.Dir(f.Path) == etcRegistriesD && filepath.Ext(f.Path) == ".yaml":
-			registries = append(registries, File{Path: f.Path, Data: f.Data})
-		}
-	}
-	if policy.Path == "" {
-		return nil, &InvalidError{verdict.PolicyInvalid, fmt.Errorf("the files hold no %s", etcPolicy)}
-	}
-	return Rendered(policy, registries, s)
 }
 
 // Invalid is the verdict on an image under a policy that doesn't load.

@@ -14,6 +14,7 @@ import (
 	"go.podman.io/image/v5/types"
 
 	"github.com/nodetrust/nodetrust/internal/fixture"
+	"github.com/nodetrust/nodetrust/internal/trust"
 	"github.com/nodetrust/nodetrust/internal/verdict"
 )
 
@@ -45,7 +46,7 @@ func TestHost(t *testing.T) {
 	}
 	reason := func() verdict.Reason {
 		t.Helper()
-		p, err := Host(Settings{Root: root})
+		p, err := Open(Source{Root: root}, Env{})
 		if err == nil {
 			p.Close()
 			return ""
@@ -58,10 +59,10 @@ func TestHost(t *testing.T) {
 	}
 	lookaside := func() verdict.Lookaside {
 		t.Helper()
-		p, err := Host(Settings{Root: root})
+		p, err := Open(Source{Root: root}, Env{})
 		check(t, err)
 		defer p.Close()
-		v, err := Offline(t.Context(), "h.example.com/x:1", p, Options{})
+		v, err := judgeImage(t.Context(), "h.example.com/x:1", "", p, Options{Offline: true})
 		check(t, err)
 		return *v.Lookaside
 	}
@@ -92,7 +93,7 @@ func TestHost(t *testing.T) {
 		t.Errorf("user: %+v", l)
 	}
 	write("/root/.config/containers/policy.json", `{"default":[{"type":"insecureAcceptAnything"}]}`)
-	p, err := Host(Settings{Root: root})
+	p, err := Open(Source{Root: root}, Env{})
 	check(t, err)
 	p.Close()
 	masked := []Masked{
@@ -154,7 +155,7 @@ func TestLookup(t *testing.T) {
 	}
 	for _, tt := range images {
 		t.Run(tt.image, func(t *testing.T) {
-			target, err := parseTarget(tt.image, "")
+			target, err := ParseImage(tt.image)
 			check(t, err)
 			// Remove the section that was found until only the default is left: each time the next must be right too.
 			left := append([]string{}, scopes...)
@@ -196,8 +197,9 @@ func policyOf(scopes []string, accept func(string, bool) bool) string {
 
 func lookupIn(t *testing.T, scopes []string, ref types.ImageReference) verdict.Scope {
 	t.Helper()
-	p, err := Rendered(File{Path: "/p", Data: []byte(policyOf(scopes, func(string, bool) bool { return false }))}, nil,
-		Settings{})
+	p, err := Open(Source{Files: trust.FileSet{
+		{Path: trust.PolicyPath, Data: []byte(policyOf(scopes, func(string, bool) bool { return false }))},
+	}}, Env{})
 	check(t, err)
 	defer p.Close()
 	s, err := p.section(ref)
@@ -260,11 +262,11 @@ func TestRegistriesConf_broken(t *testing.T) {
 	mine := w.write("mine.conf", broken)
 	check(t, os.MkdirAll(w.path("root/etc/containers/registries.conf.d"), 0o755))
 	w.write("root/etc/containers/registries.conf.d/mine.conf", broken)
-	for name, s := range map[string]Settings{
+	for name, s := range map[string]Source{
 		mine:                           {RegistriesConf: mine},
-		registriesConfD + "/mine.conf": {Root: w.path("root"), HostRegistries: true},
+		registriesConfD + "/mine.conf": {Root: w.path("root")},
 	} {
-		_, err := Files(policy, nil, s)
+		_, err := openFiles(policy, nil, s)
 		if err == nil || !strings.Contains(err.Error(), quote(name)) || strings.Contains(err.Error(), "registries.conf\"") {
 			t.Errorf("got %v, want %s named", err, name)
 		}
@@ -298,7 +300,7 @@ insecure = true
 	sig, err := w.key.Sign(d, "quay.example.com/team/app:v1")
 	check(t, err)
 	check(t, w.lookaside.Put("mirror/copy/app", d, 1, sig))
-	p, err := Files(policy, []string{w.path("registries.d")}, Settings{RegistriesConf: conf})
+	p, err := openFiles(policy, []string{w.path("registries.d")}, Source{RegistriesConf: conf})
 	check(t, err)
 	defer p.Close()
 	v := w.judge(p, "quay.example.com/team/app:v1")
@@ -330,7 +332,7 @@ func TestImage_dir(t *testing.T) {
 		signedBy(w.key, `"signedIdentity":{"type":"exactReference","dockerReference":"quay.io/corp/app:v1"}`) + `]}}}`)
 	as := func(s string) verdict.Verdict {
 		t.Helper()
-		return w.judgeWith(p, "dir:"+dir, Options{As: s})
+		return w.judgeAs(p, "dir:"+dir, s)
 	}
 	v := as("quay.io/corp/app:v1")
 	w.want(v, verdict.Accept, "")
@@ -355,7 +357,7 @@ func TestImage_dir(t *testing.T) {
 	w.want(as("quay.io/corp/app:v1"), verdict.Accept, "")
 	w.want(as("quay.io/corp/app:latest"), verdict.Refuse, verdict.WrongIdentity)
 
-	w.want(w.judgeWith(p, "dir:"+filepath.Join(dir, "none"), Options{As: "quay.io/corp/app:v1"}), verdict.Unknown,
+	w.want(w.judgeAs(p, "dir:"+filepath.Join(dir, "none"), "quay.io/corp/app:v1"), verdict.Unknown,
 		verdict.ImageNotFound)
 	check(t, os.WriteFile(filepath.Join(dir, "manifest.json"), append(blob, '\n'), 0o644))
 	w.want(as("quay.io/corp/app:v1"), verdict.Refuse, verdict.WrongDigest)
@@ -397,7 +399,7 @@ func TestParseTarget(t *testing.T) {
 		{"quay.io/a/b:", "", false},
 		{"../x", "", false},
 	} {
-		if err := CheckImage(tt.image, tt.as); (err == nil) != tt.ok {
+		if _, err := parseAs(tt.image, tt.as); (err == nil) != tt.ok {
 			t.Errorf("%q as %q: %v", tt.image, tt.as, err)
 		}
 	}

@@ -214,15 +214,15 @@ func TestImage_lookaside(t *testing.T) {
 	t.Run("file", func(t *testing.T) {
 		w.T = t
 		policy := w.write("policy.json", fmt.Sprintf(`{"default":[%s]}`, signedBy(w.key)))
-		w.want(w.judge(w.open(policy, "file://"+w.lookaside.Dir, Settings{}), image), verdict.Accept, "")
-		w.want(w.judge(w.open(policy, "file:///nonexistent", Settings{}), image), verdict.Refuse, verdict.NoSignature)
-		w.want(w.judge(w.open(policy, "ftp://example.com", Settings{}), image), verdict.Unknown, verdict.LookasideUnreachable)
-		w.want(w.judge(w.open(policy, "https://example.com:port", Settings{}), image), verdict.Unknown,
+		w.want(w.judge(w.open(policy, "file://"+w.lookaside.Dir, Source{}), image), verdict.Accept, "")
+		w.want(w.judge(w.open(policy, "file:///nonexistent", Source{}), image), verdict.Refuse, verdict.NoSignature)
+		w.want(w.judge(w.open(policy, "ftp://example.com", Source{}), image), verdict.Unknown, verdict.LookasideUnreachable)
+		w.want(w.judge(w.open(policy, "https://example.com:port", Source{}), image), verdict.Unknown,
 			verdict.RegistriesDInvalid)
 		big := filepath.Join(t.TempDir(), "team", "app@sha256="+d[7:])
 		check(t, os.MkdirAll(big, 0o755))
 		check(t, os.WriteFile(filepath.Join(big, "signature-1"), make([]byte, MaxSignatureSize+1), 0o644))
-		w.want(w.judge(w.open(policy, "file://"+filepath.Dir(filepath.Dir(big)), Settings{}), image), verdict.Unknown,
+		w.want(w.judge(w.open(policy, "file://"+filepath.Dir(filepath.Dir(big)), Source{}), image), verdict.Unknown,
 			verdict.LookasideNotSignature)
 	})
 }
@@ -281,7 +281,7 @@ func TestImage_registry(t *testing.T) {
 	w.want(w.judge(p, w.ref("team/app@sha256:"+strings.Repeat("1", 64))), verdict.Unknown, verdict.ImageNotFound)
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	v, err := Image(ctx, image, p, Options{})
+	v, err := judgeImage(ctx, image, "", p, Options{})
 	check(t, err)
 	w.want(v, verdict.Unknown, verdict.Timeout)
 	w.registry.Stop()
@@ -361,10 +361,10 @@ func TestImage_keys(t *testing.T) {
 		check(t, os.WriteFile(filepath.Join(root, "usr/share/key"), w.key.Armored, 0o644))
 		check(t, os.Symlink("/usr/share/key", filepath.Join(root, "etc/pki/key"))) // absolute, as the host means it
 		policy := w.write("policy.json", `{"default":[`+keyPath("/etc/pki/key")+`]}`)
-		w.want(w.judge(w.open(policy, w.lookaside.URL(), Settings{Root: root}), w.ref("team/app:v1")), verdict.Accept, "")
-		w.want(w.judge(w.open(policy, w.lookaside.URL(), Settings{}), w.ref("team/app:v1")), verdict.Unknown,
+		w.want(w.judge(w.open(policy, w.lookaside.URL(), Source{Root: root}), w.ref("team/app:v1")), verdict.Accept, "")
+		w.want(w.judge(w.open(policy, w.lookaside.URL(), Source{}), w.ref("team/app:v1")), verdict.Unknown,
 			verdict.KeyMissing)
-		w.want(w.judge(w.open(policy, w.lookaside.URL(), Settings{Keys: map[string]string{"/etc/pki/key": binary}}),
+		w.want(w.judge(w.open(policy, w.lookaside.URL(), Source{Keys: map[string]string{"/etc/pki/key": binary}}),
 			w.ref("team/app:v1")), verdict.Accept, "")
 	})
 	t.Run("two requirements", func(t *testing.T) {

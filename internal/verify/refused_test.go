@@ -122,7 +122,7 @@ func TestImage_attachmentsUnreadable(t *testing.T) {
 	w.attach("team/app", d, payload, annotations)
 	open := func(requirement string) *Policy {
 		w.write("attached.d/lab.yaml", fmt.Sprintf("docker:\n  %s:\n    use-sigstore-attachments: true\n", w.registry.Host))
-		p, err := Files(w.write("policy.json", `{"default":[`+requirement+`]}`), []string{w.path("attached.d")}, Settings{})
+		p, err := openFiles(w.write("policy.json", `{"default":[`+requirement+`]}`), []string{w.path("attached.d")}, Source{})
 		check(t, err)
 		t.Cleanup(func() { p.Close() })
 		return p
@@ -171,7 +171,7 @@ func TestImage_attachmentsUnreadable(t *testing.T) {
 					t.Errorf("%s\n%s", v.Message, v.Hint)
 				}
 			}
-			s, err := Explain(t.Context(), image, accept, testOptions(), false)
+			s, err := explained(t.Context(), image, accept, testOptions())
 			check(t, err)
 			if len(s.Asked) == 0 {
 				t.Error("nothing asked")
@@ -192,8 +192,8 @@ func TestImage_strangeAttachments(t *testing.T) {
 	image, repo := w.ref("team/app:v1"), w.ref("team/app")
 	d := w.push("team/app", "v1")
 	w.write("attached.d/lab.yaml", fmt.Sprintf("docker:\n  %s:\n    use-sigstore-attachments: true\n", w.registry.Host))
-	p, err := Files(w.write("policy.json", `{"default":[`+cosign.requirement(t)+`]}`), []string{w.path("attached.d")},
-		Settings{})
+	p, err := openFiles(w.write("policy.json", `{"default":[`+cosign.requirement(t)+`]}`), []string{w.path("attached.d")},
+		Source{})
 	check(t, err)
 	t.Cleanup(func() { p.Close() })
 	good, annotations := cosign.sign(t, d, repo)

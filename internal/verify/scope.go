@@ -274,7 +274,7 @@ func (p *Policy) readKey(path string) ([]byte, error) {
 
 func (p *Policy) readKeyFile(path string) ([]byte, error) {
 	host, name := p.host, path
-	if other, ok := p.settings.Keys[path]; ok {
+	if other, ok := p.source.Keys[path]; ok {
 		host, name = hostfs.ThisMachine, other
 	}
 	data, err := host.ReadFile(name, maxConfigFile)

@@ -41,7 +41,7 @@ func TestPolicy_killed(t *testing.T) {
 	t.Setenv("TMPDIR", tmp)
 	open := func() *Policy {
 		t.Helper()
-		p, err := Files(w.path("policy.json"), []string{w.path("registries.d")}, Settings{})
+		p, err := openFiles(w.path("policy.json"), []string{w.path("registries.d")}, Source{})
 		check(t, err)
 		return p
 	}
@@ -109,11 +109,11 @@ func agentsIn(dir string) []string {
 // judgeForEver is the child of TestPolicy_killed. It says "judged" after each verdict.
 func judgeForEver(t *testing.T, image string) {
 	dir := os.Getenv("NODETRUST_TEST_POLICY")
-	p, err := Files(filepath.Join(dir, "policy.json"), []string{filepath.Join(dir, "registries.d")}, Settings{})
+	p, err := openFiles(filepath.Join(dir, "policy.json"), []string{filepath.Join(dir, "registries.d")}, Source{})
 	check(t, err)
-	check(t, p.Enclose())
+	check(t, p.usePrivateTempDir())
 	for {
-		v, err := Image(context.Background(), image, p, testOptions())
+		v, err := judgeImage(context.Background(), image, "", p, testOptions())
 		check(t, err)
 		if v.Answer != "accept" {
 			t.Fatal(v)

@@ -23,7 +23,7 @@ func TestSettled(t *testing.T) {
 	w.want(w.judge(reject, image), verdict.Refuse, verdict.RejectedByPolicy)
 	w.want(w.judge(w.policy(signedBy(w.key), `{"type":"reject"}`), image), verdict.Refuse, verdict.RejectedByPolicy)
 	w.want(w.judge(signed, image), verdict.Unknown, verdict.RegistryUnreachable)
-	s := NewSession(reject, Options{}, SessionOptions{})
+	s := newSession(w.T, reject, Options{}, DefaultPerHost)
 	defer s.Close()
 	v, err := s.Image(context.Background(), image)
 	check(t, err)
@@ -36,11 +36,11 @@ func TestNotAsked(t *testing.T) {
 	for requirement, want := range map[string]verdict.Reason{
 		signedBy(w.key): verdict.NotAsked, `{"type":"insecureAcceptAnything"}`: verdict.NotAsked,
 	} {
-		v, err := Offline(context.Background(), w.ref("team/app:v1"), w.policy(requirement), Options{})
+		v, err := judgeImage(context.Background(), w.ref("team/app:v1"), "", w.policy(requirement), Options{Offline: true})
 		check(t, err)
 		w.want(v, verdict.Unknown, want)
 	}
-	v, err := Offline(context.Background(), w.ref("team/app:v1"), w.policy(`{"type":"reject"}`), Options{})
+	v, err := judgeImage(context.Background(), w.ref("team/app:v1"), "", w.policy(`{"type":"reject"}`), Options{Offline: true})
 	check(t, err)
 	w.want(v, verdict.Refuse, verdict.RejectedByPolicy)
 }
@@ -99,7 +99,7 @@ func TestLookAgain(t *testing.T) {
 	other := []byte(`{"schemaVersion":2,"mediaType":"` + docker + `","config":{"digest":"` + e.v.Digest +
 		`"},"layers":[]}`)
 	e.lookAgain(other, docker, nil)
-	w.want(e.finish(context.Background(), Options{}), verdict.Unknown, verdict.Disagreement)
+	w.want(e.finish(context.Background()), verdict.Unknown, verdict.Disagreement)
 }
 
 // TestOutdatedByDigest: what is served below a digest that it doesn't have says nothing of the image, of whatever

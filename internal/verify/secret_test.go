@@ -20,7 +20,7 @@ func TestImage_lookasidePassword(t *testing.T) {
 	w.sign(w.key, "team/app", digest, w.ref("team/app:v1"), 1)
 	w.push("team/none", "v1")
 	policy := w.write("policy.json", `{"default":[`+signedBy(w.key)+`]}`)
-	p := w.open(policy, strings.Replace(w.lookaside.URL(), "//", "//user:hunter2@", 1), Settings{})
+	p := w.open(policy, strings.Replace(w.lookaside.URL(), "//", "//user:hunter2@", 1), Source{})
 	for image, want := range map[string]verdict.Answer{"team/app:v1": verdict.Accept, "team/none:v1": verdict.Refuse} {
 		v := w.judge(p, w.ref(image))
 		if v.Answer != want {
@@ -52,9 +52,11 @@ func TestImage_badLookasidePassword(t *testing.T) {
 		"https:/user:hunter2@sigs.example/x",
 		"ftp://user:hunter2@sigs.example/x",
 	} {
-		p := w.open(policy, quote(lookaside), Settings{})
+		p := w.open(policy, quote(lookaside), Source{})
 		for _, offline := range []bool{false, true} {
-			s, err := Explain(t.Context(), image, p, testOptions(), offline)
+			o := testOptions()
+			o.Offline = offline
+			s, err := explained(t.Context(), image, p, o)
 			check(t, err)
 			b, err := json.MarshalIndent(s, "", " ")
 			check(t, err)
@@ -71,13 +73,13 @@ func TestImage_badLookasidePassword(t *testing.T) {
 				t.Errorf("%s: %s/%s (%s)", lookaside, s.Answer, s.Reason, s.Message)
 			}
 		}
-		session := NewSession(p, testOptions(), SessionOptions{})
+		session := newSession(w.T, p, testOptions(), DefaultPerHost)
 		v, err := session.Image(t.Context(), image)
 		check(t, err)
 		if b, _ := json.Marshal(v); strings.Contains(string(b), "hun") || v.Answer != verdict.Unknown {
 			t.Errorf("%s: a session says %s", lookaside, b)
 		}
-		check(t, session.Close())
+		session.Close()
 
 		dir := filepath.Join(t.TempDir(), "registries.d")
 		check(t, os.Mkdir(dir, 0o700))

@@ -35,8 +35,8 @@ func (w *world) likeImage(p *Policy, image string, o Options) verdict.Verdict {
 		check(w.T, err)
 		return v, string(b)
 	}
-	v, want := judge(func() (verdict.Verdict, error) { return Image(context.Background(), image, p, o) })
-	s := NewSession(p, o, SessionOptions{})
+	v, want := judge(func() (verdict.Verdict, error) { return judgeImage(context.Background(), image, "", p, o) })
+	s := newSession(w.T, p, o, DefaultPerHost)
 	defer s.Close()
 	if _, got := judge(func() (verdict.Verdict, error) { return s.Image(context.Background(), image) }); got != want {
 		w.Errorf("%s: the session says\n%s\nImage says\n%s", image, got, want)
@@ -70,7 +70,7 @@ func libraryAlone(image string, p *Policy, o Options) (verdict.Verdict, error) {
 		e.beside = src
 	}
 	e.judge(ctx)
-	return e.finish(ctx, o), nil
+	return e.finish(ctx), nil
 }
 
 // TestSession_likeImage compares the three ways to a verdict: by a session, by Image, and by the library alone.
@@ -254,7 +254,7 @@ func TestSession_likeImageWhereItIsUnusual(t *testing.T) {
 	t.Run("lookaside/no URL", func(t *testing.T) {
 		w := *w
 		w.T = t
-		w.likeImage(w.open(w.write("policy.json", `{"default":[`+keyPath("/nowhere/key")+`]}`), "127.0.0.1:99", Settings{}),
+		w.likeImage(w.open(w.write("policy.json", `{"default":[`+keyPath("/nowhere/key")+`]}`), "127.0.0.1:99", Source{}),
 			image, testOptions())
 	})
 	t.Run("mirrors", func(t *testing.T) {
@@ -268,8 +268,8 @@ func TestSession_likeImageWhereItIsUnusual(t *testing.T) {
 			mirror.Host+"/copy"))
 		w.write("mirrored.d/lab.yaml", fmt.Sprintf("docker:\n  %s:\n    lookaside: %s\n  %s:\n    lookaside: %s/mirror\n",
 			w.registry.Host, w.lookaside.URL(), mirror.Host, w.lookaside.URL()))
-		p, err := Files(w.write("mirrored.json", `{"default":[`+signedBy(w.key)+`]}`), []string{w.path("mirrored.d")},
-			Settings{RegistriesConf: conf})
+		p, err := openFiles(w.write("mirrored.json", `{"default":[`+signedBy(w.key)+`]}`), []string{w.path("mirrored.d")},
+			Source{RegistriesConf: conf})
 		check(t, err)
 		defer p.Close()
 		w.want(w.likeImage(p, image, testOptions()), verdict.Accept, "")
@@ -332,7 +332,7 @@ func TestSession_requests(t *testing.T) {
 	p := w.policy(signedBy(w.key))
 	o := testOptions()
 	o.AuthFile = auth
-	s := NewSession(p, o, SessionOptions{PerHost: 4})
+	s := newSession(w.T, p, o, 4)
 	defer s.Close()
 
 	var now, most atomic.Int64
@@ -411,7 +411,7 @@ func TestSession_interrupted(t *testing.T) {
 	d := w.push("team/app", "v1")
 	w.sign(w.key, "team/app", d, w.ref("team/app:v1"), 1)
 	p := w.policy(signedBy(w.key))
-	s := NewSession(p, testOptions(), SessionOptions{})
+	s := newSession(w.T, p, testOptions(), DefaultPerHost)
 	defer s.Close()
 	ctx, cancel := context.WithCancel(context.Background())
 	w.lookaside.Fault(func(_ http.ResponseWriter, r *http.Request) {

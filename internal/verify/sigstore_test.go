@@ -96,7 +96,7 @@ func TestImage_sigstore(t *testing.T) {
 		t.Helper()
 		policy := w.write("policy.json", `{"default":[`+requirement+`]}`)
 		w.write("attached/lab.yaml", "docker:\n  "+w.registry.Host+":\n    lookaside: "+w.lookaside.URL()+"\n"+more)
-		p, err := Files(policy, []string{w.path("attached")}, Settings{})
+		p, err := openFiles(policy, []string{w.path("attached")}, Source{})
 		check(t, err)
 		t.Cleanup(func() { p.Close() })
 		return p
@@ -114,7 +114,7 @@ func TestImage_sigstore(t *testing.T) {
 		!strings.Contains(s[0].Source, ".sig layer 1") {
 		t.Errorf("%+v", s)
 	}
-	s := NewSession(p, testOptions(), SessionOptions{})
+	s := newSession(w.T, p, testOptions(), DefaultPerHost)
 	w.registry.Requests()
 	v, err := s.Image(t.Context(), repo+":v1")
 	check(t, err)
@@ -122,7 +122,7 @@ func TestImage_sigstore(t *testing.T) {
 	if r := w.registry.Requests(); len(r) != 4 { // ping, manifest, the attachments' manifest, one of them
 		t.Errorf("a session made the requests %q", r)
 	}
-	check(t, s.Close())
+	s.Close()
 	v = w.likeImage(open(key.requirement(t), ""), repo+":v1", testOptions())
 	w.want(v, verdict.Refuse, verdict.NoSignature)
 	if !strings.Contains(v.Message, "use-sigstore-attachments") {
@@ -166,8 +166,8 @@ func TestImage_sigstore(t *testing.T) {
 	b, err := json.Marshal(fetch.Attachment{MIMEType: cosignType, Payload: payload, Annotations: annotations})
 	check(t, err)
 	check(t, os.WriteFile(filepath.Join(dir, "signature-1"), append([]byte("\x00sigstore-json\n"), b...), 0o644))
-	w.want(w.judgeWith(p, "dir:"+dir, Options{As: repo + ":v1"}), verdict.Accept, "")
-	w.want(w.judgeWith(p, "dir:"+dir, Options{As: w.ref("team/else:v1")}), verdict.Refuse, verdict.WrongIdentity)
+	w.want(w.judgeAs(p, "dir:"+dir, repo+":v1"), verdict.Accept, "")
+	w.want(w.judgeAs(p, "dir:"+dir, w.ref("team/else:v1")), verdict.Refuse, verdict.WrongIdentity)
 }
 
 // A registry that says it serves signatures itself is asked for them, and the lookaside is not.

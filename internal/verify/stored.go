@@ -37,68 +37,69 @@ type storedImage struct {
 	dir string // of its files, as the host sees it
 }
 
-// stored makes a target of an image in the storage of the host below root, which is only read, and without a lock: its
-// list is replaced as a whole. name is one of the image's names, its ID or the beginning of it (12 digits or more).
-// An image that is stored with signatures is judged by these and the stored manifest, under the name; any other by its
-// digest, as the registry of its name has it. as replaces the name.
-func (p *Policy) stored(name, as string) (t target, judged string, err error) {
-	t = target{name: storagePrefix + name}
-	if t.logical, err = parseStored(name); err != nil {
-		return t, "", fmt.Errorf("image %q: %w", t.name, err)
+// find returns an image as it is judged; judged names what is judged in its place, if that is something else.
+//
+// An image in the storage of the host below root is only read, and without a lock: its list is replaced as a whole. It
+// is named by one of its names, its ID or the beginning of it (12 digits or more). One that is stored with signatures is
+// judged by these and the stored manifest, under the name; any other by its digest, as the registry of its name has it.
+// As replaces the name.
+func (p *Policy) find(i Image) (_ Image, judged string, err error) {
+	if i.stored == "" {
+		return i, "", nil
 	}
-	t.content = t.logical
-	image, err := p.findStored(name, t.logical.DockerReference().String())
+	image, err := p.findStored(i.stored, i.logical.DockerReference().String())
 	if err != nil {
-		t.broken = err
-		return t, "", nil
+		i.broken = err
+		return i, "", nil
 	}
-	if as == "" && image.named(t.logical.DockerReference().String()) {
-		as = name
+	as := i.as
+	if as == "" && image.named(i.logical.DockerReference().String()) {
+		as = i.stored
 	}
 	if as == "" && len(image.Names) > 0 {
 		as = image.Names[0]
 	}
 	if as == "" {
-		return t, "", fmt.Errorf("image %q has no name in the storage: name the reference that it is judged as", t.name)
+		return i, "", fmt.Errorf("image %q has no name in the storage: name the reference that it is judged as", i.name)
 	}
 	logical, err := parseDocker(strings.TrimPrefix(as, "docker://"))
 	if err != nil {
-		return t, "", fmt.Errorf("reference %q: %w", as, err)
+		return i, "", fmt.Errorf("reference %q: %w", as, err)
 	}
 	manifestBlob, signatures, err := p.readStored(image)
 	if err != nil {
-		t.broken = err
-		return t, "", nil
+		i.broken = err
+		return i, "", nil
 	}
 	d := digest.FromBytes(manifestBlob)
 	digested, byDigest := logical.DockerReference().(reference.Digested)
 	if len(signatures) == 0 || byDigest && digested.Digest() != d {
 		named, err := reference.WithDigest(reference.TrimNamed(logical.DockerReference()), d)
 		if err != nil {
-			return t, "", err
+			return i, "", err
 		}
-		if t.logical, err = docker.NewReference(named); err != nil {
-			return t, "", err
+		if i.logical, err = docker.NewReference(named); err != nil {
+			return i, "", err
 		}
-		t.content = t.logical
-		return t, "docker://" + named.String(), nil
+		i.content = i.logical
+		return i, "docker://" + named.String(), nil
 	}
 	dir, err := os.MkdirTemp(p.tmp, "stored-")
 	if err != nil {
-		return t, "", err
+		return i, "", err
 	}
 	err = os.WriteFile(filepath.Join(dir, "manifest.json"), manifestBlob, 0o600)
-	for i, s := range signatures {
-		err = errors.Join(err, os.WriteFile(filepath.Join(dir, fmt.Sprintf("signature-%d", i+1)), s, 0o600))
+	for n, s := range signatures {
+		err = errors.Join(err, os.WriteFile(filepath.Join(dir, fmt.Sprintf("signature-%d", n+1)), s, 0o600))
 	}
 	if err != nil {
-		return t, "", err
+		return i, "", err
 	}
-	t.dir, t.logical, t.storedID = dir, logical, image.ID
-	if t.content, err = directory.NewReference(dir); err != nil {
-		return t, "", err
+	i.dir, i.logical, i.storedID = dir, logical, image.ID
+	if i.content, err = directory.NewReference(dir); err != nil {
+		return i, "", err
 	}
-	return t, storagePrefix + "@" + image.ID, nil
+	return i, storagePrefix + "@" + image.ID, nil
 }
 
 // parseStored reads the name of a stored image. That of an ID is only good for looking up what isn't there.

@@ -60,7 +60,7 @@ func TestImage_stored(t *testing.T) {
 
 	open := func() *Policy {
 		t.Helper()
-		p, err := Host(Settings{Root: root})
+		p, err := Open(Source{Root: root}, Env{})
 		check(t, err)
 		t.Cleanup(func() { p.Close() })
 		return p
@@ -78,7 +78,7 @@ func TestImage_stored(t *testing.T) {
 	for _, name := range []string{id, "@" + id, id[:12]} {
 		w.want(w.judge(p, "containers-storage:"+name), verdict.Accept, "")
 	}
-	w.want(w.judgeWith(p, "containers-storage:"+id, Options{As: w.ref("team/else:v1")}), verdict.Refuse,
+	w.want(w.judgeAs(p, "containers-storage:"+id, w.ref("team/else:v1")), verdict.Refuse,
 		verdict.WrongIdentity)
 	// Without stored signatures: by digest, as the registry has it now.
 	v = w.judge(p, "containers-storage:"+w.ref("team/bare:v1"))

@@ -60,8 +60,8 @@ func TestSession_tlsTrust(t *testing.T) {
 	w.write("certs/ca.crt", string(ca)+string(secondCA))
 	w.write("registries.d/all.yaml", fmt.Sprintf("default-docker:\n  lookaside: https://%s\n", lookaside))
 	requirement := signedBy(w.key, `"signedIdentity":{"type":"exactRepository","dockerRepository":"signed.example/a/b"}`)
-	p, err := Files(w.write("policy.json", fmt.Sprintf(`{"default":[%s]}`, requirement)), []string{w.path("registries.d")},
-		Settings{RegistriesConf: w.write("registries.conf",
+	p, err := openFiles(w.write("policy.json", fmt.Sprintf(`{"default":[%s]}`, requirement)), []string{w.path("registries.d")},
+		Source{RegistriesConf: w.write("registries.conf",
 			fmt.Sprintf("[[registry]]\nlocation = %q\ninsecure = true\n", plain))})
 	check(t, err)
 	t.Cleanup(func() { check(t, p.Close()) })
@@ -73,7 +73,7 @@ func TestSession_tlsTrust(t *testing.T) {
 	}
 	want := map[string]verdict.Verdict{}
 	for i, image := range images {
-		v, err := Image(t.Context(), image, p, o)
+		v, err := judgeImage(t.Context(), image, "", p, o)
 		check(t, err)
 		want[image] = v
 		if i < 2 {
@@ -83,7 +83,7 @@ func TestSession_tlsTrust(t *testing.T) {
 		w.want(v, verdict.Unknown, verdict.LookasideUnreachable)
 	}
 	for _, order := range [][]int{{0, 1, 2, 3, 4, 5}, {5, 4, 3, 2, 1, 0}, {2, 0, 4, 1, 3, 5}} {
-		s := NewSession(p, o, SessionOptions{})
+		s := newSession(w.T, p, o, DefaultPerHost)
 		for _, i := range order {
 			v, err := s.Image(context.Background(), images[i])
 			check(t, err)
@@ -92,7 +92,7 @@ func TestSession_tlsTrust(t *testing.T) {
 					want[images[i]].Reason)
 			}
 		}
-		check(t, s.Close())
+		s.Close()
 	}
 }
 
@@ -102,7 +102,7 @@ func TestSession_sharesLists(t *testing.T) {
 	d := w.push("a/b", "v1")
 	w.sign(w.key, "a/b", d, w.ref("a/b:v1"), 1)
 	p := w.policy(signedBy(w.key))
-	s := NewSession(p, testOptions(), SessionOptions{})
+	s := newSession(w.T, p, testOptions(), DefaultPerHost)
 	defer s.Close()
 	for _, image := range []string{w.ref("a/b:v1"), w.ref("a/b@" + d)} {
 		v, err := s.Image(t.Context(), image)

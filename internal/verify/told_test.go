@@ -47,14 +47,14 @@ func TestImage_echo(t *testing.T) {
 			rw.WriteHeader(status)
 			fmt.Fprintf(rw, `{"errors":[{"code":"MANIFEST_UNKNOWN","message":%s,"detail":%s}]}`, text, text)
 		})
-		session := NewSession(p, o, SessionOptions{})
+		session := newSession(w.T, p, o, DefaultPerHost)
 		for name, judge := range map[string]func() (any, string, error){
 			"image": func() (any, string, error) {
-				v, err := Image(t.Context(), image, p, o)
+				v, err := judgeImage(t.Context(), image, "", p, o)
 				return v, v.Message, err
 			},
 			"explain": func() (any, string, error) {
-				s, err := Explain(t.Context(), image, p, o, false)
+				s, err := explained(t.Context(), image, p, o)
 				return s, s.Message, err
 			},
 			"session": func() (any, string, error) {
@@ -75,7 +75,7 @@ func TestImage_echo(t *testing.T) {
 				t.Errorf("%d: %s is of %d bytes, its message of %d", status, name, len(b), len(message))
 			}
 		}
-		check(t, session.Close())
+		session.Close()
 	}
 	if !sent || !got {
 		t.Errorf("login sent: %v, token sent: %v: nothing was tested", sent, got)

@@ -18,7 +18,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	Isolate()
+	TakeEnv()
 	fixture.Main(m)
 }
 
@@ -110,13 +110,13 @@ func (w *world) policy(requirements ...string) *Policy {
 
 func (w *world) policyText(text string) *Policy {
 	w.Helper()
-	return w.open(w.write("policy.json", text), w.lookaside.URL(), Settings{})
+	return w.open(w.write("policy.json", text), w.lookaside.URL(), Source{})
 }
 
-func (w *world) open(policy, lookaside string, s Settings) *Policy {
+func (w *world) open(policy, lookaside string, s Source) *Policy {
 	w.Helper()
 	w.write("registries.d/lab.yaml", fmt.Sprintf("docker:\n  %s:\n    lookaside: %s\n", w.registry.Host, lookaside))
-	p, err := Files(policy, []string{w.path("registries.d")}, s)
+	p, err := openFiles(policy, []string{w.path("registries.d")}, s)
 	check(w.T, err)
 	w.Cleanup(func() { p.Close() })
 	return p
@@ -137,9 +137,99 @@ func (w *world) judgeWith(p *Policy, image string, o Options) verdict.Verdict {
 	if o.Platform == "" {
 		o.Platform = "linux/amd64"
 	}
-	v, err := Image(context.Background(), image, p, o)
+	v, err := judgeImage(context.Background(), image, "", p, o)
 	check(w.T, err)
 	return v
+}
+
+// judgeAs judges an image as a reference.
+func (w *world) judgeAs(p *Policy, image, as string) verdict.Verdict {
+	w.Helper()
+	o := testOptions()
+	v, err := judgeImage(context.Background(), image, as, p, o)
+	check(w.T, err)
+	return v
+}
+
+func openFiles(policy string, registriesD []string, s Source) (*Policy, error) {
+	s.Policy, s.RegistriesD = policy, registriesD
+	return Open(s, Env{})
+}
+
+func parseAs(image, as string) (Image, error) {
+	i, err := ParseImage(image)
+	if err != nil {
+		return i, err
+	}
+	return i.As(as)
+}
+
+// judgeImage is the verdict on an image that is judged for itself.
+func judgeImage(ctx context.Context, image, as string, p *Policy, o Options) (v verdict.Verdict, err error) {
+	i, err := parseAs(image, as)
+	if err != nil {
+		return v, err
+	}
+	j, err := p.Judge(o)
+	if err != nil {
+		return v, err
+	}
+	defer j.Close()
+	return j.Verdict(ctx, i)
+}
+
+func explained(ctx context.Context, image string, p *Policy, o Options) (s Story, err error) {
+	i, err := ParseImage(image)
+	if err != nil {
+		return s, err
+	}
+	j, err := p.Judge(o)
+	if err != nil {
+		return s, err
+	}
+	defer j.Close()
+	return j.Explain(ctx, i)
+}
+
+// newEvaluation is an image of which nothing was read yet.
+func newEvaluation(image string, p *Policy, o Options) (*evaluation, error) {
+	i, err := ParseImage(image)
+	if err != nil {
+		return nil, err
+	}
+	j, err := p.Judge(o)
+	if err != nil {
+		return nil, err
+	}
+	return j.evaluation(i)
+}
+
+// session judges many images, by their names.
+type session struct{ *Judge }
+
+func newSession(t *testing.T, p *Policy, o Options, perHost int) session {
+	t.Helper()
+	o.PerHost = perHost
+	j, err := p.Judge(o)
+	check(t, err)
+	return session{j}
+}
+
+func (s session) Image(ctx context.Context, image string) (verdict.Verdict, error) {
+	i, err := ParseImage(image)
+	if err != nil {
+		return verdict.Verdict{}, err
+	}
+	return s.Verdict(ctx, i)
+}
+
+func fingerprint(p *Policy, o Options, now time.Time) (string, time.Time, error) {
+	j, err := p.Judge(o)
+	if err != nil {
+		return "", time.Time{}, err
+	}
+	defer j.Close()
+	return j.Fingerprint(now)
 }
 
 // want fails unless the verdict is that, with mechanism, message and, unless it is an accept, a hint.

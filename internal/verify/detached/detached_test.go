@@ -14,7 +14,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	verify.Isolate()
+	verify.TakeEnv()
 	fixture.Main(m)
 }
 

@@ -27,7 +27,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	verify.Isolate()
+	verify.TakeEnv()
 	fixture.Main(m)
 }
 
@@ -119,7 +119,9 @@ func newBench(t testing.TB, blobs map[string][]byte, policies [][]demand) *bench
 		p.path = b.write(t, fmt.Sprintf("policy-%d.json", i), fmt.Sprintf(
 			`{"default":[{"type":"reject"}],"transports":{"docker":{%q:[%s]}}}`, host, strings.Join(requirements, ",")))
 		var err error
-		p.nodetrust, err = verify.Files(p.path, []string{registriesD}, verify.Settings{RegistriesConf: conf})
+		p.nodetrust, err = verify.Open(verify.Source{
+			Policy: p.path, RegistriesD: []string{registriesD}, RegistriesConf: conf,
+		}, verify.Env{})
 		must(t, err)
 		t.Cleanup(func() { p.nodetrust.Close() })
 		p.sys = types.SystemContext{
@@ -296,20 +298,33 @@ func pullOne(ctx context.Context, p *policyFile, pc *signature.PolicyContext,
 }
 
 // nodetrust's verdict, as verify gives it.
-func (b *bench) nodetrust(p *policyFile, s *scene) (v verdict.Verdict, err error) {
-	err = caught(func() (err error) {
-		v, err = verify.Image(context.Background(), s.reference(), p.nodetrust, options)
-		return err
-	})
-	return v, err
+func (b *bench) nodetrust(p *policyFile, s *scene) (verdict.Verdict, error) {
+	return judge(p.nodetrust, s.reference(), "", options)
 }
 
-// audited is the verdict of an audit, which reads images by itself.
+// audited is the verdict of an audit, which judges images together.
 func (b *bench) audited(p *policyFile, s *scene) (v verdict.Verdict, err error) {
-	session := verify.NewSession(p.nodetrust, options, verify.SessionOptions{})
-	defer session.Close()
+	o := options
+	o.PerHost = verify.DefaultPerHost
+	return judge(p.nodetrust, s.reference(), "", o)
+}
+
+// judge is the verdict on an image, judged as a reference if one is given.
+func judge(p *verify.Policy, image, as string, o verify.Options) (v verdict.Verdict, err error) {
+	j, err := p.Judge(o)
+	if err != nil {
+		return v, err
+	}
+	defer j.Close()
+	i, err := verify.ParseImage(image)
+	if err != nil {
+		return v, err
+	}
+	if i, err = i.As(as); err != nil {
+		return v, err
+	}
 	err = caught(func() (err error) {
-		v, err = session.Image(context.Background(), s.reference())
+		v, err = j.Verdict(context.Background(), i)
 		return err
 	})
 	return v, err

@@ -1,7 +1,6 @@
 package mutation
 
 import (
-	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -115,8 +114,9 @@ func TestForgedMirror(t *testing.T) {
 	at := strings.TrimPrefix(b.server.URL, "http://")
 	conf := b.write(t, "mirrored.conf", fmt.Sprintf(
 		"[[registry]]\nlocation = %q\n[[registry.mirror]]\nlocation = %q\ninsecure = true\n", host, at))
-	opened, err := verify.Files(b.policies[0].path, []string{filepath.Join(b.dir, "registries.d")},
-		verify.Settings{RegistriesConf: conf})
+	opened, err := verify.Open(verify.Source{
+		Policy: b.policies[0].path, RegistriesD: []string{filepath.Join(b.dir, "registries.d")}, RegistriesConf: conf,
+	}, verify.Env{})
 	must(t, err)
 	defer opened.Close()
 	for _, f := range allForged() {
@@ -125,7 +125,7 @@ func TestForgedMirror(t *testing.T) {
 			b.show(m.scene)
 			honest := m.manifests["team/app:docker"]
 			m.asked = "@" + sum(honest.body)
-			if v, err := verify.Image(context.Background(), m.reference(), opened, options); err != nil ||
+			if v, err := judge(opened, m.reference(), "", options); err != nil ||
 				v.Answer != verdict.Accept {
 				t.Fatalf("the honest image: %+v %v", v, err)
 			}
@@ -133,7 +133,7 @@ func TestForgedMirror(t *testing.T) {
 			m.manifests["team/app:docker"], m.manifests["team/app@"+sum(honest.body)] = now, now
 			for _, asked := range []string{":docker", "@" + sum(honest.body)} {
 				m.asked = asked
-				v, err := verify.Image(context.Background(), m.reference(), opened, options)
+				v, err := judge(opened, m.reference(), "", options)
 				wantForged(t, v, err)
 			}
 		})
@@ -146,23 +146,21 @@ func TestForgedLocal(t *testing.T) {
 	b := newBench(t, p.blobs, p.policies()[:1])
 	honest := p.images["docker"]
 	digest := sum(honest.body)
-	o := options
 	for _, shape := range []fixture.Shape{fixture.Schema1, fixture.OCIImage, fixture.Schema2, fixture.OCIIndex} {
 		body := forged{shape: shape}.body(t, p, honest.body)
 		for _, as := range []string{host + "/team/app:docker", host + "/team/app@" + digest} {
-			o.As = as
 			t.Run("dir "+string(shape)+" "+as, func(t *testing.T) {
 				dir := t.TempDir()
 				write := func(name string, data []byte) { must(t, os.WriteFile(filepath.Join(dir, name), data, 0o644)) }
 				write("version", []byte("Directory Transport Version: 1.1\n"))
 				write("signature-1", p.scene.signatures["team/app@"+digest][0])
 				write("manifest.json", honest.body)
-				if v, err := verify.Image(context.Background(), "dir:"+dir, b.policies[0].nodetrust, o); err != nil ||
+				if v, err := judge(b.policies[0].nodetrust, "dir:"+dir, as, options); err != nil ||
 					v.Answer != verdict.Accept {
 					t.Fatalf("the honest image: %+v %v", v, err)
 				}
 				write("manifest.json", body)
-				v, err := verify.Image(context.Background(), "dir:"+dir, b.policies[0].nodetrust, o)
+				v, err := judge(b.policies[0].nodetrust, "dir:"+dir, as, options)
 				wantForged(t, v, err)
 			})
 			t.Run("oci "+string(shape)+" "+as, func(t *testing.T) {
@@ -174,7 +172,7 @@ func TestForgedLocal(t *testing.T) {
 				for _, kind := range []string{ociImage, dockerImage, schema1JWS} {
 					must(t, os.WriteFile(filepath.Join(dir, "index.json"), fmt.Appendf(nil,
 						`{"schemaVersion":2,"manifests":[{"mediaType":%q,"digest":%q,"size":%d}]}`, kind, digest, len(body)), 0o644))
-					v, err := verify.Image(context.Background(), "oci:"+dir, b.policies[0].nodetrust, o)
+					v, err := judge(b.policies[0].nodetrust, "oci:"+dir, as, options)
 					wantForged(t, v, err)
 				}
 			})

@@ -1,0 +1,463 @@
+package verify
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"runtime"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"go.podman.io/image/v5/types"
+
+	"github.com/nodetrust/nodetrust/internal/bounded"
+	"github.com/nodetrust/nodetrust/internal/verdict"
+	"github.com/nodetrust/nodetrust/internal/verify/fetch"
+	"github.com/nodetrust/nodetrust/internal/verify/hostlimit"
+	"github.com/nodetrust/nodetrust/internal/verify/traffic"
+)
+
+// DefaultPerHost is a value for Options.PerHost.
+const DefaultPerHost = 16
+
+const (
+	// settledTimeout bounds how long an image is read whose answer is known already.
+	settledTimeout = 5 * time.Second
+	// lightReceived is how many bytes are received for one of many images without further ado. A manifest has some KiB,
+	// a signature less than one; of images that take more only one is judged at a time, because many may be under way.
+	lightReceived = 512 << 10
+	// othersMemory is how many bytes of memory those may take that are under way as well.
+	othersMemory = 8 << 20
+)
+
+// Options say how images are reached and judged.
+type Options struct {
+	// AuthFile holds registry credentials; none are used without it.
+	AuthFile string
+	// CertDir holds *.crt, *.cert and *.key for registry and lookaside, instead of the host's certs.d.
+	CertDir string
+	// TLSVerify false accepts any certificate, and plain HTTP. Nil leaves it to registries.conf.
+	TLSVerify *bool
+	// Platform is os/arch or os/arch/variant: of a multi-arch image the instance that a runtime there takes is judged.
+	// Empty is this program's.
+	Platform string
+	// Timeout bounds the judging of one image; 0 leaves it to the context.
+	Timeout time.Duration
+	// MaxSignatures and MaxSignatureSize (in bytes) replace the limits of the same name; 0 leaves them. They may not be
+	// above the library's own, 128 and 4 MiB.
+	MaxSignatures, MaxSignatureSize int
+	// Offline asks neither registry nor lookaside. The answer is refuse where no signature could help, else unknown,
+	// unless the image is local (dir: or oci:), which is judged as ever.
+	Offline bool
+	// PerHost is for judging many images: each is read and judged once, over shared connections and with shared tokens,
+	// and at most so many requests to one registry or lookaside host are in flight. 0 judges each image for itself.
+	PerHost int
+}
+
+// settings are options as evaluations use them.
+type settings struct {
+	sys                    types.SystemContext
+	logins                 []string // the secrets of the file with credentials
+	authFile               []byte
+	certDir                string
+	timeout                time.Duration
+	maxSignatures, maxSize int
+}
+
+// Check reports options that can't be used.
+func (o Options) Check() error {
+	_, err := o.settings(types.SystemContext{})
+	return err
+}
+
+// settings completes sys, which says where the image library finds everything else.
+func (o Options) settings(sys types.SystemContext) (s settings, err error) {
+	s = settings{sys: sys, certDir: o.CertDir, timeout: o.Timeout, maxSignatures: MaxSignatures, maxSize: MaxSignatureSize}
+	platform := strings.Split(o.Platform, "/")
+	switch {
+	case o.Platform == "":
+		platform = []string{"linux", runtime.GOARCH}
+	case len(platform) < 2 || len(platform) > 3 || slices.Contains(platform, ""):
+		return s, fmt.Errorf("platform %q: must be os/arch or os/arch/variant, for example linux/arm64", o.Platform)
+	}
+	s.sys.OSChoice, s.sys.ArchitectureChoice = platform[0], platform[1]
+	if len(platform) == 3 {
+		s.sys.VariantChoice = platform[2]
+	}
+	switch {
+	case o.Timeout < 0:
+		return s, fmt.Errorf("timeout of %s: must not be negative", o.Timeout)
+	case o.MaxSignatures < 0 || o.MaxSignatures > MaxSignatures:
+		return s, fmt.Errorf("limit of %d signatures: must be 1 to %d", o.MaxSignatures, MaxSignatures)
+	case o.MaxSignatureSize < 0 || o.MaxSignatureSize > LibrarySignatureSize:
+		return s, fmt.Errorf("limit of %d bytes for a signature: must be 1 to %d", o.MaxSignatureSize, LibrarySignatureSize)
+	}
+	s.maxSignatures, s.maxSize = cmp.Or(o.MaxSignatures, MaxSignatures), cmp.Or(o.MaxSignatureSize, MaxSignatureSize)
+	s.sys.DockerAuthConfig = &types.DockerAuthConfig{}
+	if o.AuthFile != "" {
+		b, err := bounded.ReadFile(o.AuthFile, maxConfigFile)
+		if err != nil {
+			return s, fmt.Errorf("reading credentials: %w", err)
+		}
+		if !json.Valid(b) {
+			return s, fmt.Errorf("reading credentials: %s is no JSON", o.AuthFile)
+		}
+		s.logins, s.authFile = logins(b), b
+		s.sys.AuthFilePath, s.sys.DockerAuthConfig = o.AuthFile, nil
+	}
+	if o.CertDir != "" {
+		if _, err := os.Stat(o.CertDir); err != nil {
+			return s, fmt.Errorf("reading certificates: %w", err)
+		}
+		s.sys.DockerCertPath = o.CertDir
+	}
+	if o.TLSVerify != nil {
+		s.sys.DockerInsecureSkipTLSVerify = types.NewOptionalBool(!*o.TLSVerify)
+	}
+	return s, nil
+}
+
+// Judge judges images under one policy. It may be used by several goroutines, as many as the caller likes: those that
+// have to wait for a host cost little. Close it after use.
+//
+// A fetcher reads an image, which sees what was asked and answered; where that isn't as regular as can be, the image
+// library reads it again, and its word counts. GPG keys are imported once for a policy and used for all signatures:
+// for a single image too that is faster than the library's own way, as they are imported while the registry is asked.
+type Judge struct {
+	settings
+	policy  *Policy
+	offline bool
+	// many is nil if each image is judged for itself.
+	many *many
+}
+
+// many is what the images have in common that one Judge judges.
+type many struct {
+	fetcher *fetch.Fetcher
+	// verdicts by reference.
+	verdicts hostlimit.Shared[verdict.Verdict]
+	heavy    chan struct{} // holds one while an image is judged that many bytes are received for
+
+	mu       sync.Mutex
+	admitted map[string]chan struct{} // by registry: a place for each image that is being judged
+}
+
+// Judge returns a judge under the policy, which must stay open until the judge is closed. An error means that an option
+// can't be used.
+func (p *Policy) Judge(o Options) (*Judge, error) {
+	s, err := o.settings(p.sys)
+	if err != nil {
+		return nil, err
+	}
+	j := &Judge{settings: s, policy: p, offline: o.Offline}
+	if o.PerHost > 0 {
+		j.many = &many{
+			fetcher: fetch.New(o.PerHost), heavy: make(chan struct{}, 1), admitted: map[string]chan struct{}{},
+		}
+	}
+	return j, nil
+}
+
+// Close ends the connections.
+func (j *Judge) Close() {
+	if j.many != nil {
+		j.many.fetcher.Close()
+	}
+}
+
+// Verdict judges one image. An error means that the image can't be judged by that name; whatever goes wrong later is in
+// the verdict. With Options.PerHost the timeout counts from when the image's registry may be asked, and nothing in the
+// verdict may be changed: others get the same one.
+func (j *Judge) Verdict(ctx context.Context, image Image) (verdict.Verdict, error) {
+	if j.many != nil && !image.local() && image.stored == "" && !j.offline {
+		return j.shared(ctx, image)
+	}
+	e, err := j.evaluation(image)
+	if err != nil {
+		return verdict.Verdict{}, err
+	}
+	return j.judge(ctx, e), nil
+}
+
+// judge is the verdict on an image that is judged for itself.
+func (j *Judge) judge(ctx context.Context, e *evaluation) verdict.Verdict {
+	if j.offline && !e.target.local() {
+		e.unasked()
+		return e.finish(ctx)
+	}
+	ctx, cancel := j.inTime(ctx)
+	defer cancel()
+	if e.target.local() {
+		e.judge(ctx)
+		return e.finish(ctx)
+	}
+	f := fetch.One()
+	defer f.Close()
+	return e.read(withBudget(ctx), f)
+}
+
+// inTime is ctx until the timeout.
+func (j *Judge) inTime(ctx context.Context) (context.Context, context.CancelFunc) {
+	if j.timeout > 0 {
+		return context.WithTimeout(ctx, j.timeout)
+	}
+	return context.WithCancel(ctx)
+}
+
+// shared is the verdict on an image of a registry, which is judged once for all that ask.
+func (j *Judge) shared(ctx context.Context, image Image) (verdict.Verdict, error) {
+	named := image.content.DockerReference()
+	v, err := j.many.verdicts.Do(ctx, named.String(), func() (verdict.Verdict, error) {
+		leave, err := j.many.admit(ctx, fetch.Host(named))
+		if err != nil {
+			return verdict.Verdict{}, err
+		}
+		defer leave()
+		v, err := j.lightly(ctx, image)
+		if err == nil && ctx.Err() != nil && v.Reason == verdict.Timeout {
+			err = &interruptedError{v, ctx.Err()}
+		}
+		return v, err
+	})
+	var interrupted *interruptedError
+	switch {
+	case errors.As(err, &interrupted):
+		v, err = interrupted.verdict, nil
+	case err != nil && ctx.Err() != nil: // it was never this image's turn
+		e, err := j.evaluation(image)
+		if err != nil {
+			return verdict.Verdict{}, err
+		}
+		e.stop(verdict.Timeout, "interrupted")
+		return e.finish(ctx), nil
+	}
+	v.Image = image.name
+	return v, err
+}
+
+// interruptedError keeps a verdict that the end of its caller's context made from being taken for others.
+type interruptedError struct {
+	verdict verdict.Verdict
+	error
+}
+
+func (e *interruptedError) Unwrap() error { return e.error }
+
+// admit waits until an image of the registry may be judged. There are twice as many as requests in flight, so that
+// there are always some at the registry, the lookaside and gpg each.
+func (m *many) admit(ctx context.Context, host string) (leave func(), err error) {
+	m.mu.Lock()
+	places, ok := m.admitted[host]
+	if !ok {
+		places = make(chan struct{}, 2*m.fetcher.Hosts().PerHost())
+		m.admitted[host] = places
+	}
+	m.mu.Unlock()
+	select {
+	case places <- struct{}{}:
+		return func() { <-places }, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// lightly judges one image, and once more with all the room that a single one has if it takes more than lightReceived.
+// The time that it then waits for its turn is not the image's.
+func (j *Judge) lightly(ctx context.Context, image Image) (verdict.Verdict, error) {
+	start := time.Now()
+	light := traffic.NewBudget(lightReceived)
+	light.Others, light.Small = othersMemory, true
+	in, cancel := j.inTime(traffic.WithBudget(ctx, light))
+	defer cancel()
+	e, err := j.evaluation(image)
+	if err != nil {
+		return verdict.Verdict{}, err
+	}
+	v := e.read(in, j.many.fetcher)
+	if !light.Exceeded() {
+		return v, nil
+	}
+	left := j.timeout - time.Since(start)
+	if j.timeout > 0 && left <= 0 {
+		return v, nil
+	}
+	select {
+	case j.many.heavy <- struct{}{}:
+		defer func() { <-j.many.heavy }()
+		debug.FreeOSMemory() // what the one before has left, and the first look at this one
+	case <-ctx.Done():
+		return v, nil
+	}
+	full := traffic.NewBudget(MaxReceived - lightReceived)
+	full.Others = othersMemory
+	ctx = traffic.WithBudget(ctx, full)
+	if j.timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, left)
+		defer cancel()
+	}
+	if e, err = j.evaluation(image); err != nil {
+		return verdict.Verdict{}, err
+	}
+	return e.read(ctx, j.many.fetcher), nil
+}
+
+// read judges an image of a registry with what a fetcher reads. Where that isn't as regular as can be, the library
+// reads the image again, and its word counts.
+func (e *evaluation) read(ctx context.Context, f *fetch.Fetcher) verdict.Verdict {
+	ctx, cancel := e.bound(ctx)
+	defer cancel()
+	unread := e.clone()
+	err := e.fetch(ctx, f)
+	switch {
+	case e.throttled(err):
+	case ctx.Err() == nil && (err != nil || e.askLibrary()):
+		unread.byLibrary(ctx, e, f.Hosts())
+		*e = *unread
+	}
+	return e.finish(ctx)
+}
+
+// bound keeps reading short where what is read only completes a verdict that stands.
+func (e *evaluation) bound(ctx context.Context) (context.Context, context.CancelFunc) {
+	if e.settled {
+		return context.WithTimeout(ctx, settledTimeout)
+	}
+	return context.WithCancel(ctx)
+}
+
+// clone is e before anything was read.
+func (e *evaluation) clone() *evaluation {
+	c := *e
+	c.v.Requirements = slices.Clone(e.v.Requirements)
+	return &c
+}
+
+// fetch judges with what f reads. After an error that was worth nothing.
+func (e *evaluation) fetch(ctx context.Context, f *fetch.Fetcher) error {
+	e.log = &fetch.Log{}
+	ctx = traffic.Logins(e.log.Watch(ctx), e.secrets.AddAuthorization)
+	src, err := f.Open(ctx, e.image())
+	if err != nil {
+		e.tellFetched(0)
+		if ctx.Err() != nil {
+			e.stop(verdict.Timeout, "interrupted")
+		}
+		return err
+	}
+	e.fetched = src
+	e.judge(ctx)
+	e.tellFetched(0)
+	return e.fetched.Err()
+}
+
+// image is what a fetcher is to read.
+func (e *evaluation) image() fetch.Image {
+	return fetch.Image{
+		Ref: e.target.content, Sys: e.sys, Registries: e.policy.registries, Host: e.policy.host, Temp: e.policy.tmp,
+		MaxSignatures: e.maxSignatures, MaxSize: e.maxSize,
+	}
+}
+
+// askLibrary is true for a verdict that says more of how the image was read than of the image.
+func (e *evaluation) askLibrary() bool {
+	return e.v.Answer == verdict.Unknown && e.v.Reason != verdict.KeyMissing && e.v.Reason != verdict.MechanismCannotTell
+}
+
+// throttled is true, and completes the verdict, when a host asked to wait for longer than there is time. The library
+// isn't asked then: it would not wait.
+func (e *evaluation) throttled(err error) bool {
+	var t *hostlimit.ThrottledError
+	if !errors.As(err, &t) {
+		return false
+	}
+	if e.fetched == nil || e.v.Message == "" {
+		e.stop(verdict.RateLimited, "reading manifest: %v", t)
+		return true
+	}
+	for i := range e.v.Requirements {
+		if q := &e.v.Requirements[i]; q.Answer == verdict.Unknown && q.Reason != verdict.KeyMissing {
+			q.Reason = verdict.RateLimited
+		}
+	}
+	if e.askLibrary() {
+		e.v.Reason = verdict.RateLimited
+	}
+	return true
+}
+
+// byLibrary judges with what the library reads, after a fetcher has read for first. It takes a place at each host that
+// may be asked, in one order for all. The library tells no status; where it failed at the request that the fetcher got
+// an error status for too, that is it.
+func (e *evaluation) byLibrary(ctx context.Context, first *evaluation, limits *hostlimit.Hosts) {
+	sources := e.pullSources()
+	hosts := e.hosts(sources)
+	for _, ref := range append(sources, e.target.content) {
+		if u, err := url.Parse(e.lookaside(ref).URL); err == nil && u.Host != "" {
+			hosts = append(hosts, u.Host)
+		}
+	}
+	slices.Sort(hosts)
+	for _, h := range slices.Compact(hosts) {
+		leave, err := limits.Host(h).Acquire(ctx)
+		if e.throttled(err) {
+			return
+		}
+		if err != nil {
+			break // the time is over: the library will say so
+		}
+		defer leave()
+	}
+	e.log, e.asked, e.beside = first.log, first.asked, first.fetched
+	made := e.log.Requests()
+	if n := len(made); n > 0 && made[n-1].Status >= 400 {
+		e.refusal = &made[n-1]
+	}
+	e.judge(e.log.Watch(ctx))
+	e.tellFetched(len(made))
+}
+
+// besides is how to ask the registry for more than the image; nil if a fetcher doesn't know the way.
+func (e *evaluation) besides() *fetch.Source {
+	if e.fetched != nil {
+		return e.fetched
+	}
+	return e.beside
+}
+
+// StillCurrent reports whether an image's reference still leads to the manifest that a verdict is about, at the price of
+// one request. False also says that it could not be told. It is for Options.PerHost.
+func (j *Judge) StillCurrent(ctx context.Context, image Image, v verdict.Verdict) bool {
+	d, err := j.digest(ctx, image)
+	return err == nil && d != "" && (d == v.Index || v.Index == "" && d == v.Digest)
+}
+
+func (j *Judge) digest(ctx context.Context, image Image) (string, error) {
+	if image.local() || image.stored != "" || j.many == nil {
+		return "", errors.New("only an image of a registry, one of many, has a tag that is asked for")
+	}
+	leave, err := j.many.admit(ctx, fetch.Host(image.content.DockerReference()))
+	if err != nil {
+		return "", err
+	}
+	defer leave()
+	ctx, cancel := j.inTime(ctx)
+	defer cancel()
+	e, err := j.evaluation(image)
+	if err != nil {
+		return "", err
+	}
+	src, err := j.many.fetcher.Open(ctx, e.image())
+	if err != nil {
+		return "", err
+	}
+	d, err := digestOf(src.Manifest())
+	return d.String(), err
+}
