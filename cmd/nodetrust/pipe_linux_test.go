@@ -39,7 +39,7 @@ func TestPipes(t *testing.T) {
 		{"lint, trust.yaml", config, "lint PIPE", 0},
 		{"lint, ConfigMap", configMap, "lint PIPE", 0},
 		{"diff, policy.json", reject, "diff PIPE " + policy, 0},
-		{"diff, trust.yaml", config, "diff " + policy + " PIPE", 0},
+		{"diff, trust.yaml", config, "diff PIPE " + policy, 0},
 		{"diff, ConfigMap", configMap, "diff PIPE " + policy, 0},
 		{"diff, MachineConfig", machineConfig, "diff PIPE " + policy, 0},
 		{"diff, Ignition", ignition, "diff PIPE " + policy, 0},
