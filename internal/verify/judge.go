@@ -432,8 +432,8 @@ func (e *evaluation) besides() *fetch.Source {
 	return e.beside
 }
 
-// StillCurrent reports whether an image's reference still leads to the manifest that a verdict is about, at the price of
-// one request. False also says that it could not be told. It is for Options.PerHost.
+// StillCurrent reports whether an image's reference still leads to the manifest that a verdict is about, at the price
+// of one request. False also says that it could not be told. It is for Options.PerHost.
 func (j *Judge) StillCurrent(ctx context.Context, image Image, v verdict.Verdict) bool {
 	d, err := j.digest(ctx, image)
 	return err == nil && d != "" && (d == v.Index || v.Index == "" && d == v.Digest)

@@ -268,7 +268,8 @@ func TestImage_keyless(t *testing.T) {
 			w.attach("team/app", d, payload, tt.annotations)
 			w.write("attached/lab.yaml", "docker:\n  "+w.registry.Host+":\n    use-sigstore-attachments: true\n    lookaside: "+
 				w.lookaside.URL()+"\n")
-			p, err := openFiles(w.write("policy.json", `{"default":[`+tt.requirement+`]}`), []string{w.path("attached")}, Source{})
+			p, err := openFiles(w.write("policy.json", `{"default":[`+tt.requirement+`]}`),
+				[]string{w.path("attached")}, Source{})
 			check(t, err)
 			defer p.Close()
 			v := w.judge(p, ref)

@@ -100,7 +100,8 @@ func TestImage_oci(t *testing.T) {
 	if len(w.lookaside.Requests())+len(w.registry.Requests()) > 0 {
 		t.Error("registry or lookaside were asked")
 	}
-	if v, err := judgeImage(t.Context(), "oci:"+one, "", p, Options{Offline: true}); err != nil || v.Answer != verdict.Accept {
+	if v, err := judgeImage(t.Context(), "oci:"+one, "", p, Options{Offline: true}); err != nil ||
+		v.Answer != verdict.Accept {
 		t.Errorf("offline: %+v %v", v, err)
 	}
 }

@@ -54,8 +54,8 @@ func (e *InvalidError) Unwrap() error { return e.Err }
 // ErrNoTemp says that a policy can't be opened for want of a temporary directory; it is not the policy's fault.
 var ErrNoTemp = errors.New("making a temporary directory")
 
-// Source says where a policy is: of Policy, Files and AcceptAll at most one is given. The zero value is the policy that a
-// root process of this machine works under.
+// Source says where a policy is: of Policy, Files and AcceptAll at most one is given. The zero value is the policy
+// that a root process of this machine works under.
 type Source struct {
 	// Root is the root directory of the host whose policy is judged: key files, file: lookasides and certs.d are read
 	// below it. Empty or "/" is this machine.
@@ -254,9 +254,9 @@ func (p *Policy) readRegistriesD() (files []registriesd.File, err error) {
 	return hostfs.ThisMachine.RegistriesD(p.source.RegistriesD)
 }
 
-// hostRegistriesD reads the host's effective registries.d files. ~root's registries.d replaces the others as a whole, as
-// it does for readers before image library 5.40, which all CRI-O up to 1.35 are; without it the directories below /etc
-// and /usr/share are merged, a file hiding that of the same base name in a later one.
+// hostRegistriesD reads the host's effective registries.d files. ~root's registries.d replaces the others as a whole,
+// as it does for readers before image library 5.40, which all CRI-O up to 1.35 are; without it the directories below
+// /etc and /usr/share are merged, a file hiding that of the same base name in a later one.
 func (p *Policy) hostRegistriesD() ([]registriesd.File, error) {
 	if p.home == "" {
 		p.home = p.host.Homes()[0]

@@ -40,7 +40,8 @@ func TestNotAsked(t *testing.T) {
 		check(t, err)
 		w.want(v, verdict.Unknown, want)
 	}
-	v, err := judgeImage(context.Background(), w.ref("team/app:v1"), "", w.policy(`{"type":"reject"}`), Options{Offline: true})
+	v, err := judgeImage(context.Background(), w.ref("team/app:v1"), "", w.policy(`{"type":"reject"}`),
+		Options{Offline: true})
 	check(t, err)
 	w.want(v, verdict.Refuse, verdict.RejectedByPolicy)
 }

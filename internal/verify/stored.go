@@ -39,10 +39,10 @@ type storedImage struct {
 
 // find returns an image as it is judged; judged names what is judged in its place, if that is something else.
 //
-// An image in the storage of the host below root is only read, and without a lock: its list is replaced as a whole. It
-// is named by one of its names, its ID or the beginning of it (12 digits or more). One that is stored with signatures is
-// judged by these and the stored manifest, under the name; any other by its digest, as the registry of its name has it.
-// As replaces the name.
+// An image in the storage of the host below root is only read, and without a lock: its list is replaced as a whole.
+// It is named by one of its names, its ID or the beginning of it (12 digits or more). One that is stored with
+// signatures is judged by these and the stored manifest, under the name; any other by its digest, as the registry of
+// its name has it. As replaces the name.
 func (p *Policy) find(i Image) (_ Image, judged string, err error) {
 	if i.stored == "" {
 		return i, "", nil

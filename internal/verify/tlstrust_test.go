@@ -60,7 +60,8 @@ func TestSession_tlsTrust(t *testing.T) {
 	w.write("certs/ca.crt", string(ca)+string(secondCA))
 	w.write("registries.d/all.yaml", fmt.Sprintf("default-docker:\n  lookaside: https://%s\n", lookaside))
 	requirement := signedBy(w.key, `"signedIdentity":{"type":"exactRepository","dockerRepository":"signed.example/a/b"}`)
-	p, err := openFiles(w.write("policy.json", fmt.Sprintf(`{"default":[%s]}`, requirement)), []string{w.path("registries.d")},
+	p, err := openFiles(w.write("policy.json", fmt.Sprintf(`{"default":[%s]}`, requirement)),
+		[]string{w.path("registries.d")},
 		Source{RegistriesConf: w.write("registries.conf",
 			fmt.Sprintf("[[registry]]\nlocation = %q\ninsecure = true\n", plain))})
 	check(t, err)
