@@ -1,7 +1,8 @@
-// Package agent keeps the files of one host as desired, proves with canaries that they are enforced, and says so.
+// Package agent keeps the files of one host as desired, proves with canaries that they are enforced, and reports the
+// result.
 //
-// One goroutine, that of Run, owns all state. Events only make it look; a look compares everything. What takes time
-// (the child that probes and lints) runs beside it and sends its answer.
+// The goroutine of Run owns all state. Events only trigger a look, which compares everything. The child that probes
+// and lints runs in a goroutine of its own and sends its answer.
 package agent
 
 import (
@@ -29,24 +30,24 @@ import (
 )
 
 const (
-	// settle is how long events are gathered once more than vainLooks in a row led to nothing: somebody writes beside our
-	// files, and a look for each event would cost what it doesn't find. A tampering after some quiet is looked at at once.
+	// settle is the pause that gathers events after more than vainLooks events in a row changed none of our files:
+	// somebody is writing other files in a watched directory.
 	settle    = 200 * time.Millisecond
 	vainLooks = 10
-	// secondLook follows a heal, so that events of our own writing don't count as somebody's.
+	// secondLook is the pause between a heal and the next look: our own writes must not count as somebody's.
 	secondLook = 5 * time.Millisecond
-	// maxBusy is how many heals in a row are followed by a second look at once.
+	// maxBusy is the number of heals in a row that are followed by a second look at once.
 	maxBusy = 8
-	// retry bounds how soon a failed child is tried again.
+	// retry is the pause before a failed child is started again.
 	retry = 30 * time.Second
 )
 
-// Options say what the agent works on and for whom.
+// Options configure Run.
 type Options struct {
 	HostRoot, Desired, Pool, NodeName string
 	// Observe forbids every write below HostRoot.
 	Observe bool
-	// Once ends Run when the first state that is not preliminary is known.
+	// Once ends Run at the first status that is not preliminary.
 	Once       bool
 	StatusFile string
 
@@ -59,17 +60,17 @@ type Options struct {
 
 	Log     *slog.Logger
 	Metrics *Metrics
-	// Report is called with each status that differs from the last one, and must not block.
+	// Report is called with each status that differs from the previous one. It must not block.
 	Report func(Status)
-	// MCO receives true if the node turns out to belong to the Machine Config Operator, and is closed when that is known.
-	// A nil channel means that nobody can tell.
+	// MCO receives true if the Machine Config Operator manages the node, and is closed once this is known. A nil
+	// channel means that nobody can tell.
 	MCO <-chan bool
 }
 
 // ErrDesired is wrapped by Run's error when Once is set and the desired state can't be read.
 var ErrDesired = errors.New("desired state is not usable")
 
-// Agent is the state that the loop owns.
+// Agent is the state of the loop, which owns it.
 type Agent struct {
 	Options
 	root    *os.Root
@@ -79,32 +80,31 @@ type Agent struct {
 	contest contest
 	failed  failures
 	limit   bucket
-	dirs    []string         // what is looked at, as the watch has it
-	mounts  map[string]mount // what is mounted below the host root, by mount point
+	dirs    []string         // watched directories
+	mounts  map[string]mount // mounts below the host root, by mount point
 
 	desiredStamp string
 	desiredErr   error
-	target       *set // what is desired
-	active       *set // what is kept on disk; nil as long as nothing was activated
+	target       *set // the desired set
+	active       *set // the set that is kept on disk; nil until one was activated
 	mco          bool
 	trial        trial
 
-	// What a status is made of.
 	differences []judge.Difference
-	compared    []judge.Difference // those of the active set at the last look
-	healed      []judge.Difference // since the last probe that began after them
-	probed      *probeAnswer       // nil while there is no answer for the files as they are
-	runtimes    []judge.Runtime    // that took part in the last round with a result
+	compared    []judge.Difference // differences of the active set at the last look
+	healed      []judge.Difference // healed since the last probe that began after the heal
+	probed      *probeAnswer       // nil while no answer is for the files as they are
+	runtimes    []judge.Runtime    // took part in the last round with a result
 	last        Status
-	statusErr   error // of writing the status file last
+	statusErr   error // of the last write of the status file
 
 	unsaved    bool // the memory could not be written
-	generation int  // counts changes of files; an answer of an older one is no answer
+	generation int  // counts changes of files; answers of older generations don't count
 	probeAt    time.Time
-	quiet      time.Time     // events before it wait until then
-	vain       *rate.Limiter // of looks for events that led to nothing
-	event      bool          // the next look is for one
-	waiting    bool          // some wait
+	quiet      time.Time     // events before this time wait until it
+	vain       *rate.Limiter // counts looks for events that changed nothing
+	event      bool          // the next look is for an event
+	waiting    bool          // events wait for quiet
 	busy       int           // heals in a row
 
 	jobs      sync.WaitGroup
@@ -113,16 +113,16 @@ type Agent struct {
 	announced chan []string
 }
 
-// trial is the way of a desired set that was never confirmed to the disk.
+// trial tracks a desired set from when it is read until its canaries confirm or reject it.
 type trial struct {
 	digest  string
 	loads   bool
 	retryAt time.Time
-	failed  *judge.Problem // why the child could not tell, until retryAt
+	failed  *judge.Problem // why the child has no answer; it runs again at retryAt
 	held    *judge.Problem // why the set is not on disk
 }
 
-// Run works until ctx is done, or with Once until a state is known. It returns the last status.
+// Run works until ctx is done, or with Once until the first final status. It returns the last status.
 func Run(ctx context.Context, o Options) (Status, error) {
 	root, err := os.OpenRoot(o.HostRoot)
 	if err != nil {
@@ -152,7 +152,7 @@ func Run(ctx context.Context, o Options) (Status, error) {
 	return a.last, err
 }
 
-// open opens the store. Without one there is no writing: where nothing is to be written the process's memory will do.
+// open opens the store. An agent that writes nothing and has no store keeps its memory in the process.
 func (a *Agent) open() (*store, error) {
 	if a.Observe {
 		return &store{}, nil
@@ -165,7 +165,7 @@ func (a *Agent) open() (*store, error) {
 	return s, err
 }
 
-// waitForMCO gives the API server a moment to say whose node this is, before the first write.
+// waitForMCO gives the API server a moment to say who manages this node, before the first write.
 func (a *Agent) waitForMCO(ctx context.Context) {
 	if a.MCO == nil || a.Observe || hasMCO(a.root) {
 		return
@@ -239,7 +239,7 @@ func (a *Agent) loop(ctx context.Context) error {
 	}
 }
 
-// sleep sets the timer to the next thing that is to happen by itself.
+// sleep sets the timer to the next thing that is due without an event.
 func (a *Agent) sleep(t *time.Timer) {
 	now := time.Now()
 	next := now.Add(time.Hour)
@@ -266,7 +266,6 @@ func (a *Agent) sleep(t *time.Timer) {
 	t.Reset(max(next.Sub(now), time.Millisecond))
 }
 
-// begin takes up where the last agent has ended.
 func (a *Agent) begin() {
 	saved := a.store.Trial
 	if saved == nil {
@@ -295,10 +294,10 @@ func (a *Agent) sweep(s *set) {
 	}
 }
 
-// readOnly reports whether nothing below the host root may be changed but the agent's own state.
+// readOnly reports whether only the agent's own state may be written below the host root.
 func (a *Agent) readOnly() bool { return a.Observe || a.mco || hasMCO(a.root) }
 
-// adopt makes the files of s the agent's own where it could not give them to anybody else.
+// adopt returns s with files owned by this process, unless it is root: only root can chown.
 func adopt(s *set) *set {
 	if os.Geteuid() == 0 {
 		return s
@@ -311,7 +310,7 @@ func adopt(s *set) *set {
 	return &out
 }
 
-// load reads the desired state if it may have changed.
+// load reads the desired state if it may have changed, or always.
 func (a *Agent) load(always bool) {
 	stamp := desiredStamp(a.Desired)
 	if stamp == a.desiredStamp && !always {
@@ -347,13 +346,12 @@ func (a *Agent) load(always bool) {
 		a.store.Rejected = nil
 		a.remember()
 	}
-	// An answer for another set is of no use, and the way may be needed.
+	// The running job answers for another set and holds up the lint of this one.
 	if a.job != nil {
 		a.job.cancel()
 	}
 }
 
-// desiredStamp changes when the files at path do.
 func desiredStamp(p string) string {
 	var b strings.Builder
 	if target, err := os.Readlink(filepath.Join(p, "..data")); err == nil {
@@ -367,8 +365,8 @@ func desiredStamp(p string) string {
 	return b.String()
 }
 
-// look looks at everything, heals what may be healed, and moves a new desired set on. A full look reads every file;
-// else those that seem unchanged are not read again.
+// look compares everything, heals what may be healed, and advances a new desired set. A full look reads every file;
+// others skip files whose metadata is unchanged.
 func (a *Agent) look(full bool) {
 	a.load(full)
 	if full && a.unsaved {
@@ -408,20 +406,19 @@ func (a *Agent) look(full bool) {
 		}
 	}
 	if a.compared = slices.Clone(a.differences); !slices.Equal(a.compared, before) {
-		// What the canaries have answered was answered for other files: a mask that is gone must not leave NotEnforced
-		// behind.
+		// The last answer of the canaries was for other files: NotEnforced must not outlive the mask that caused it.
 		a.changed()
 	}
 	switch {
 	case a.busy > 0 && a.busy <= maxBusy:
 		a.quiet = time.Now().Add(secondLook)
 	case a.busy == 0 && busy > 0:
-		a.quiet = time.Time{} // the events were our own: the next one is a first one
+		a.quiet = time.Time{} // the events were our own: no pause before the next one
 	case event && !a.vain.Allow():
 		a.quiet = time.Now().Add(settle)
 	}
 	if a.target != nil && a.active != a.target && a.trial.held != nil {
-		// What is on disk is as it should be meanwhile; the difference is that of the target.
+		// The active set is on disk as it should be; the differences are those of the target.
 		a.differences = append(a.differences, a.compare.Compare(a.root, a.target.files, a.replacing(a.target))...)
 		a.differences = slices.CompactFunc(a.differences, func(x, y judge.Difference) bool { return x == y })
 	}
@@ -436,7 +433,6 @@ func (a *Agent) compareAgain() {
 	a.differences = a.compare.Compare(a.root, a.active.files, a.store.Obsolete)
 }
 
-// rewatch makes the watch fit what is there now.
 func (a *Agent) rewatch() {
 	var files trust.FileSet
 	for _, s := range []*set{a.active, a.target} {
@@ -455,7 +451,6 @@ func (a *Agent) rewatch() {
 	a.dirs = dirs
 }
 
-// desiredDir is the directory in which the desired state changes.
 func (a *Agent) desiredDir() string {
 	p, err := filepath.Abs(a.Desired)
 	if err != nil {
@@ -467,14 +462,14 @@ func (a *Agent) desiredDir() string {
 	return filepath.Dir(p)
 }
 
-// changed makes every answer so far one of the past.
+// changed makes all answers so far outdated.
 func (a *Agent) changed() {
 	a.generation++
 	a.probed = nil
 	a.probeNow()
 }
 
-// remember writes the memory. What fails is tried again at the next full look.
+// remember saves the memory. The next full look repeats a save that failed.
 func (a *Agent) remember() {
 	err := a.store.write()
 	if err != nil && !a.unsaved {
@@ -483,7 +478,7 @@ func (a *Agent) remember() {
 	a.unsaved = err != nil
 }
 
-// end waits for the child and takes back what it has left in the runtime's store.
+// end waits for the child and removes the images that it left in the runtime's store.
 func (a *Agent) end() {
 	if a.job != nil {
 		a.job.cancel()
@@ -513,12 +508,12 @@ func (a *Agent) end() {
 	a.own(nil)
 }
 
-// jitter spreads d by a tenth up and down.
+// jitter returns d with up to a tenth added or taken away.
 func jitter(d time.Duration) time.Duration {
 	return d + time.Duration((rand.Float64()*0.2-0.1)*float64(d))
 }
 
-// isPolicy reports whether a file comes last when writing: everything else must be in place when it is read.
+// isPolicy reports whether p is written last: everything else must be in place when a policy is read.
 func isPolicy(p string) bool {
 	return path.Dir(p) != "/etc/containers/registries.d" && path.Ext(p) == ".json"
 }

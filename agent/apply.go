@@ -15,8 +15,8 @@ import (
 	"github.com/nodetrust/nodetrust/internal/verdict"
 )
 
-// advance brings the desired set to the disk: at once if it was confirmed before, else after the child has said that it
-// loads. What stands in the way is left in trial.held.
+// advance writes the desired set: at once if it was confirmed before, else after the child found that it loads.
+// trial.held keeps what stands in the way.
 func (a *Agent) advance() {
 	if a.active != nil && a.active.digest == a.target.digest {
 		a.active = a.target
@@ -49,7 +49,7 @@ func (a *Agent) advance() {
 	a.activate(a.target)
 }
 
-// obstacle is why the desired set must not be written yet, as far as files show.
+// obstacle returns why the desired set must not be written yet, as far as files show.
 func (a *Agent) obstacle() *judge.Problem {
 	for _, d := range a.compare.Compare(a.root, a.target.files, a.replacing(a.target)) {
 		switch d.Kind {
@@ -61,7 +61,7 @@ func (a *Agent) obstacle() *judge.Problem {
 	return nil
 }
 
-// replacing returns the paths that go when s comes.
+// replacing returns the paths that become obsolete when s is activated.
 func (a *Agent) replacing(s *set) []string {
 	out := slices.Clone(a.store.Obsolete)
 	for _, old := range []*set{a.active, a.lastGood()} {
@@ -97,7 +97,6 @@ func (a *Agent) lastGoodDigest() string {
 	return a.store.LastGood.Digest
 }
 
-// activate makes s the set that is kept on disk, and writes it.
 func (a *Agent) activate(s *set) {
 	obsolete := a.replacing(s)
 	a.active = s
@@ -110,7 +109,7 @@ func (a *Agent) activate(s *set) {
 	}
 	if !slices.Equal(a.store.Obsolete, obsolete) || digestOf(a.store.Trial) != digestOf(trial) {
 		a.store.Obsolete, a.store.Trial = obsolete, trial
-		// Before the first write: whatever happens, the files of both sets are known to be ours.
+		// Saved before the first write, so that the files of both sets are known as ours after a crash.
 		a.remember()
 	}
 	a.sweep(s)
@@ -123,16 +122,14 @@ func (a *Agent) activate(s *set) {
 	}
 	if len(a.write(wrong, time.Now())) == len(wrong) {
 		a.removeObsolete()
-	} // else the next looks heal what is missing, and only then remove what is obsolete
+	} // else the next looks heal first and remove obsolete files afterwards
 }
 
-// confirmed reports whether the active set was proven by its canaries before.
 func (a *Agent) confirmed() bool { return a.active.digest == a.lastGoodDigest() }
 
-// write puts those files of the active set in place that are wrong and due, and returns them. It never writes one
-// beside another file that has one of its scopes: both together fail every pull. Nor does it write the policy of a
-// set on trial while one of the files that the policy relies on is not in place: the policy that is there goes on
-// working.
+// write replaces the wrong files of the active set that are due, and returns the replaced ones. It skips
+// - a file with a scope that another file still defines: both together fail every pull;
+// - the policy of a set on trial while a file that it relies on is missing: the present policy goes on working.
 func (a *Agent) write(wrong map[string]string, now time.Time) []string {
 	var written []string
 	blocked := a.makeWay()
@@ -153,8 +150,8 @@ func (a *Agent) write(wrong map[string]string, now time.Time) []string {
 	return written
 }
 
-// makeWay removes those obsolete files that repeat a scope of the active set, and returns the set's files that must
-// not be written, because another file has one of their scopes still.
+// makeWay removes obsolete files that repeat a scope of the active set. It returns the set's files that must wait,
+// because another file still has one of their scopes.
 func (a *Agent) makeWay() map[string]bool {
 	blocked := map[string]bool{}
 	removed := map[string]bool{}
@@ -173,7 +170,6 @@ func (a *Agent) makeWay() map[string]bool {
 	return blocked
 }
 
-// removeFile removes an obsolete file and reports whether it is gone.
 func (a *Agent) removeFile(p string) bool {
 	err := disk.Remove(a.root, p)
 	if err != nil && !errors.Is(err, disk.ErrNotDurable) {
@@ -197,7 +193,7 @@ func (a *Agent) removeObsolete() {
 	a.remember()
 }
 
-// inOrder sorts files so that what a policy relies on is there before the policy is.
+// inOrder sorts policies to the end, behind the files that they rely on.
 func inOrder(files trust.FileSet) trust.FileSet {
 	out := slices.Clone(files)
 	slices.SortStableFunc(out, func(x, y trust.File) int {
@@ -212,7 +208,7 @@ func inOrder(files trust.FileSet) trust.FileSet {
 	return out
 }
 
-// heal puts right what of ds is ours to put right, and reports whether it did anything.
+// heal repairs those differences that are ours to repair, and reports whether it changed anything.
 func (a *Agent) heal(ds []judge.Difference, now time.Time) bool {
 	wrong := map[string]string{}
 	for _, d := range ds {
@@ -245,8 +241,8 @@ func (a *Agent) heal(ds []judge.Difference, now time.Time) bool {
 	return true
 }
 
-// tell remembers a difference that is gone, until canaries have answered for the files without it. Of one file the
-// latest of a kind is enough: who keeps writing other bytes must not fill the memory.
+// tell keeps a healed difference until canaries have answered for the repaired files. Only the latest of a kind is
+// kept for each file, which bounds the memory.
 func (a *Agent) tell(d judge.Difference) {
 	for i, old := range a.healed {
 		if old.Path == d.Path && old.Kind == d.Kind && old.Want == d.Want {
@@ -259,7 +255,7 @@ func (a *Agent) tell(d judge.Difference) {
 	}
 }
 
-// secure writes the files again that are right, but that a loss of power might take back.
+// secure rewrites files that are right, but might not survive a loss of power.
 func (a *Agent) secure(now time.Time) {
 	for _, f := range a.active.files {
 		if x := a.failed[f.Path]; x != nil && x.inPlace && a.failed.wait(f.Path, now) == 0 {
@@ -268,7 +264,7 @@ func (a *Agent) secure(now time.Time) {
 	}
 }
 
-// onDisk reports whether our file is there with the right content, so that replacing it adds nothing.
+// onDisk reports whether our file has the right content already, so that replacing it changes nothing.
 func onDisk(ds []judge.Difference, p string) bool {
 	for _, d := range ds {
 		if d.Path == p && d.Kind != judge.Mode && d.Kind != judge.Owner && d.Kind != judge.Label {
@@ -278,11 +274,10 @@ func onDisk(ds []judge.Difference, p string) bool {
 	return true
 }
 
-// replace writes one file and reports whether it is in place.
 func (a *Agent) replace(f trust.File) bool {
 	aside, err := disk.Replace(a.root, f)
 	if errors.Is(err, syscall.EEXIST) || errors.Is(err, syscall.EISDIR) || errors.Is(err, syscall.ENOTEMPTY) {
-		// Somebody was about to put a directory there.
+		// A directory stood at the path of the file.
 		aside, err = disk.Replace(a.root, f)
 	}
 	if aside != "" {
@@ -299,7 +294,7 @@ func (a *Agent) replace(f trust.File) bool {
 	return true
 }
 
-// reject takes the desired set back: the last good one is restored, if there is one.
+// reject rolls the desired set back to the last good one, if there is one.
 func (a *Agent) reject(s *set, reason, why string) {
 	a.Log.Error("desired state is rejected", "digest", s.digest, "reason", reason, "err", why)
 	last := a.lastGood()
@@ -311,7 +306,7 @@ func (a *Agent) reject(s *set, reason, why string) {
 	a.store.Rejected = &rejection{Digest: s.digest, Reason: reason, Message: why}
 	back := last != nil && (a.active == nil || a.active.digest != last.digest)
 	if back {
-		// In one step with the rejection: an agent that starts now goes on from here.
+		// Saved together with the rejection: an agent that starts now continues from here.
 		a.store.Obsolete, a.store.Trial = a.replacing(last), nil
 	}
 	a.remember()
@@ -321,7 +316,6 @@ func (a *Agent) reject(s *set, reason, why string) {
 	}
 }
 
-// confirm remembers the active set as the one to go back to.
 func (a *Agent) confirm(accepted []string) {
 	if a.lastGoodDigest() == a.active.digest && slices.Equal(a.store.Accepted, accepted) &&
 		slices.Equal(a.store.LastGood.Canaries, a.active.canaries) {
@@ -335,11 +329,11 @@ func (a *Agent) confirm(accepted []string) {
 	a.remember()
 }
 
-// judgeTrial draws the consequence of a round of canaries: confirmed, taken back, or neither.
+// judgeTrial confirms or rejects the set on trial by a round of canaries, or leaves it on trial.
 func (a *Agent) judgeTrial(canaries []judge.Canary) {
 	if !a.confirmed() && a.store.LastGood != nil {
 		for _, c := range judge.BlockedCanaries(canaries) {
-			// Whoever serves the registry can forge a manifest at any time: that says nothing of the set.
+			// Whoever serves the registry can forge a manifest at any time: a forged one says nothing about the set.
 			if c.Reason != verdict.ManifestForged && slices.Contains(a.store.Accepted, c.Image) {
 				a.reject(a.active, judge.ReasonAcceptCanaryRefused,
 					fmt.Sprintf("accept-canary %s was accepted before and was refused (%s)", c.Image, c.Reason))

@@ -10,25 +10,24 @@ const (
 	contestWindow = 10 * time.Minute
 	minBackoff    = time.Second
 	maxBackoff    = 5 * time.Minute
-	// maxContents bounds how many different contents of a path are remembered.
-	maxContents = 64
+	maxContents   = 64
 )
 
-// contest tells who else keeps writing our files: a path is contested when the same wrong content came back often
-// within ten minutes, until it has not come back for ten.
+// contest detects somebody who keeps rewriting our files. A path is contested once the same wrong content came back
+// often within ten minutes, until it stays away for ten minutes.
 type contest struct {
 	after int
 	paths map[string]*rival
 }
 
 type rival struct {
-	times   map[string][]time.Time // by what was found: a file is sometimes seen half written
+	times   map[string][]time.Time // by wrong content: a file is sometimes seen half written
 	last    time.Time
-	backoff time.Duration // zero: not contested
-	until   time.Time     // no healing before
+	backoff time.Duration // 0 if the path is not contested
+	until   time.Time     // no healing before this time
 }
 
-// note records that path was found wrong and is about to be healed.
+// note records a wrong file that is about to be healed.
 func (c *contest) note(path, wrong string, now time.Time) {
 	r := c.paths[path]
 	if r == nil {
@@ -48,7 +47,7 @@ func (c *contest) note(path, wrong string, now time.Time) {
 	}
 	back := len(r.times[wrong])
 	if len(r.times) > maxContents {
-		// Somebody who writes ever new bytes: what came once is not worth remembering.
+		// Somebody writes ever new bytes: drop contents that came only once.
 		maps.DeleteFunc(r.times, func(_ string, t []time.Time) bool { return len(t) == 1 })
 	}
 	switch {
@@ -62,7 +61,7 @@ func (c *contest) note(path, wrong string, now time.Time) {
 	r.until = now.Add(r.backoff)
 }
 
-// wait is how long path is not to be healed yet.
+// wait returns how long path must not be healed.
 func (c *contest) wait(path string, now time.Time) time.Duration {
 	if r := c.paths[path]; r != nil && r.backoff > 0 {
 		return max(0, r.until.Sub(now))
@@ -70,7 +69,7 @@ func (c *contest) wait(path string, now time.Time) time.Duration {
 	return 0
 }
 
-// contested returns the contested paths, and forgets those that have been left alone.
+// contested returns the contested paths, and forgets those that were left alone.
 func (c *contest) contested(now time.Time) []string {
 	var out []string
 	for p, r := range c.paths {

@@ -6,18 +6,18 @@ import (
 	"time"
 )
 
-// failures are writes that did not work, by path: a full or read-only file system, a file that is immutable. Each is
-// tried again after a pause that grows: our own temporary file is an event, and would make us try for ever.
+// failures are failed writes by path: a full or read-only file system, an immutable file. The pause before the next
+// try grows: our own temporary file is an event and would cause a new try at once, for ever.
 type failures map[string]*failure
 
 type failure struct {
 	why     string
-	inPlace bool // the file is right, but a loss of power may take it back
+	inPlace bool // the file is right, but may be lost with the power
 	pause   time.Duration
 	until   time.Time
 }
 
-// fail records a failed change of a file. It is logged once, not at each try.
+// fail records a failed change of a file. It logs the first of equal failures only.
 func (a *Agent) fail(p string, err error, inPlace bool) {
 	x := a.failed[p]
 	if x == nil {
@@ -32,7 +32,7 @@ func (a *Agent) fail(p string, err error, inPlace bool) {
 	x.until = time.Now().Add(x.pause)
 }
 
-// wait is how long path is not to be tried yet.
+// wait returns how long path must not be tried.
 func (f failures) wait(path string, now time.Time) time.Duration {
 	if x := f[path]; x != nil {
 		return max(0, x.until.Sub(now))
@@ -40,5 +40,4 @@ func (f failures) wait(path string, now time.Time) time.Duration {
 	return 0
 }
 
-// first is the failure to tell of.
 func (f failures) first() string { return f[slices.Min(slices.Collect(maps.Keys(f)))].why }

@@ -20,15 +20,15 @@ const (
 	maxConfig     = 8 << 20
 )
 
-// hasMCO reports whether the Machine Config Operator has been at work below root. What can't be told counts as yes:
-// then nothing is written.
+// hasMCO reports whether the Machine Config Operator has been at work below root. If it can't tell it returns true,
+// which forbids writes.
 func hasMCO(root *os.Root) bool {
 	_, err := root.Lstat(mcdDir)
 	return !errors.Is(err, os.ErrNotExist) && !errors.Is(err, unix.ENOTDIR)
 }
 
-// shadowed reports whether a file that differs has the bytes that the MCO's current config gives it: then another
-// MachineConfig has won over ours.
+// shadowed reports whether a differing file has the bytes of the MCO's current config: then another MachineConfig has
+// won over ours.
 func shadowed(root *os.Root, ds []judge.Difference, name string) *judge.Problem {
 	var current map[string]string
 	for _, d := range ds {
@@ -59,8 +59,8 @@ func applyAdvice(name string) string {
 	return "apply MachineConfig " + name
 }
 
-// readCurrentConfig returns the digests of the files in the MCO's rendered config that the node is at. Entries that are
-// not understood are left out.
+// readCurrentConfig returns the digests of the files in the node's current rendered config. It skips entries that it
+// can't parse.
 func readCurrentConfig(root *os.Root) (map[string]string, error) {
 	data, err := bounded.ReadRegular(root.OpenFile, currentConfig, maxConfig)
 	if err != nil {

@@ -14,8 +14,8 @@ import (
 	"github.com/nodetrust/nodetrust/internal/verdict"
 )
 
-// Metrics are what the agent tells Prometheus, in the text format. It is written by hand: the client library would add
-// 2 MB to the binary and 1.6 MiB to the resident memory, for seven families. A nil *Metrics counts nothing.
+// Metrics are the agent's Prometheus metrics in the text format, written by hand: the client library would add 2 MB to
+// the binary and 1.6 MiB to the resident memory, for seven families. A nil *Metrics counts nothing.
 type Metrics struct {
 	mu        sync.Mutex
 	now       judge.State
@@ -25,7 +25,7 @@ type Metrics struct {
 	drifts    int
 	heals     int
 	lastCheck time.Time
-	patience  time.Duration // how old lastCheck may be; zero: any
+	patience  time.Duration // the highest age of lastCheck; 0: no limit
 }
 
 type probeLabels struct {
@@ -38,12 +38,11 @@ var states = []judge.State{
 	judge.Enforced,
 }
 
-// NewMetrics returns metrics of an agent that has seen nothing yet.
+// NewMetrics returns the metrics of an agent before its first look.
 func NewMetrics() *Metrics { return &Metrics{now: judge.Unknown} }
 
-// Handler serves /metrics and /healthz. Healthy means that the process answers, and that it has not been stuck in a
-// look at the files, of a file system that hangs for example: then what was reported last stands without anybody
-// behind it.
+// Handler serves /metrics and /healthz. /healthz fails if a look at the files is stuck, for example in a hanging file
+// system: the last report is outdated then.
 func (m *Metrics) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, _ *http.Request) {
@@ -60,7 +59,6 @@ func (m *Metrics) Handler() http.Handler {
 	return mux
 }
 
-// late is how long ago the last look was, if that is too long.
 func (m *Metrics) late(now time.Time) time.Duration {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -119,7 +117,6 @@ func (m *Metrics) text() []byte {
 	return b.Bytes()
 }
 
-// change changes the metrics, if there are any.
 func (m *Metrics) change(f func()) {
 	if m == nil {
 		return
@@ -137,8 +134,8 @@ func (m *Metrics) checked(now time.Time) { m.change(func() { m.lastCheck = now }
 func (m *Metrics) drifted()              { m.change(func() { m.drifts++ }) }
 func (m *Metrics) healed()               { m.change(func() { m.heals++ }) }
 
-// probed sets the results of a round: of several canaries alike the worst counts. A round without a result says nothing
-// of keys and runtimes.
+// probed sets the results of a round. The worst of several canaries with the same labels counts. A round without a
+// result leaves keys and runtimes as they are.
 func (m *Metrics) probed(cs []judge.Canary, keys []judge.Key, runtimes []judge.Runtime) {
 	m.change(func() {
 		m.probes = map[probeLabels]int{}
@@ -169,10 +166,9 @@ func (m *Metrics) probed(cs []judge.Canary, keys []judge.Key, runtimes []judge.R
 	})
 }
 
-// maxKeys bounds the series that a policy can make.
 const maxKeys = 64
 
-// label leaves of a value from the child what a label may be.
+// label bounds a value from the child to the form of a label value.
 func label(s string) string {
 	s = string(bytes.Map(func(r rune) rune {
 		if r >= '0' && r <= '9' || r >= 'A' && r <= 'Z' || r >= 'a' && r <= 'z' || r == '-' || r == '_' {

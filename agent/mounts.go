@@ -8,16 +8,14 @@ import (
 	"strings"
 )
 
-// mount is a line of mountinfo.
 type mount struct {
 	id, at string
-	// shows is the directory of its file system that is mounted. It follows renames of that directory.
+	// shows is the mounted directory in its file system. It follows renames of this directory.
 	shows string
 }
 
 var unescapeMount = strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`)
 
-// readMounts returns this process's mounts.
 func readMounts() ([]mount, error) {
 	b, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
@@ -32,18 +30,16 @@ func readMounts() ([]mount, error) {
 	return out, nil
 }
 
-// replacedError is the end of an agent whose mounts show directories that the host has put aside. A mount is of a
-// directory, not of its name: when the host renames the directory or removes it, a container goes on seeing the old
-// one, and nothing in it can change that. Whoever starts the agent again mounts what has the name now.
+// replacedError ends an agent whose mounts show directories that the host has renamed or removed. A mount is of a
+// directory, not of its name: the container keeps seeing the old directory until it is started again.
 type replacedError struct{ at string }
 
 func (e *replacedError) Error() string {
 	return fmt.Sprintf("the host has replaced the directory that is mounted at %s: it is to be mounted again", e.at)
 }
 
-// checkMounts reports a mount through which dirs are seen and whose directory has been renamed or removed since the
-// first call. dirs are absolute paths. What can't be read of the mounts is not reported: they are one sign of
-// several.
+// checkMounts reports a mount below which dirs (absolute paths) lie and whose directory was renamed or removed since
+// the first call. It ignores mounts that it can't read: they are one sign of several.
 func (a *Agent) checkMounts(dirs []string) error {
 	now, err := readMounts()
 	if err != nil {
@@ -53,11 +49,11 @@ func (a *Agent) checkMounts(dirs []string) error {
 	next := map[string]mount{}
 	for _, m := range now {
 		if m.at != "/" && below(m.at, a.HostRoot) && looksThrough(dirs, m.at) {
-			next[m.at] = m // of several at one place the last is on top
+			next[m.at] = m // the last of several mounts at one place is on top
 		}
 	}
 	for at, m := range next {
-		// An ID that is new has been mounted by the host on top of what was there: that is what counts then.
+		// A new ID is a mount that the host put on top: it counts from now on.
 		if was := a.mounts[at]; was.id == m.id && was.shows != m.shows {
 			return &replacedError{at}
 		}
@@ -75,7 +71,6 @@ func looksThrough(dirs []string, at string) bool {
 	return false
 }
 
-// below reports whether p is dir or in it.
 func below(p, dir string) bool {
 	rel, err := filepath.Rel(dir, p)
 	return err == nil && rel != ".." && !strings.HasPrefix(rel, "../")

@@ -24,30 +24,27 @@ import (
 )
 
 const (
-	probeTime  = 2 * time.Minute
-	lintTime   = 30 * time.Second
-	removeTime = 10 * time.Second
-	maxAuth    = 1 << 20
-	maxWhy     = 512 // bytes of the child's text that are kept
-	// maxRuntimes bounds the runtimes that a round is believed to have been run through.
+	probeTime   = 2 * time.Minute
+	lintTime    = 30 * time.Second
+	removeTime  = 10 * time.Second
+	maxAuth     = 1 << 20
+	maxWhy      = 512 // bytes kept of the child's text
 	maxRuntimes = 4
 )
 
-// bucket limits the probes that heals ask for: canaries are pulled from registries that count requests.
+// bucket limits the probes after heals: canaries are pulled from registries that count requests.
 type bucket struct{ *rate.Limiter }
 
-// probeSpacing is between them once there were many. It is no debt: after any number of heals the next ones are this
-// far away.
+// probeSpacing is the pause between canary rounds once the burst is used up. It does not add up: after any number of
+// heals the next round is at most this far away.
 const probeSpacing = 10 * time.Second
 
 func newBucket() bucket { return bucket{rate.NewLimiter(rate.Every(probeSpacing), 20)} }
 
-// job is a child at work.
 type job struct {
 	cancel context.CancelFunc
 }
 
-// answer is what a child came back with.
 type answer struct {
 	generation int
 	err        error
@@ -82,12 +79,11 @@ func (a *Agent) probeNow() {
 	}
 }
 
-// probeDue reports whether canaries are to run now or after the job that is running.
 func (a *Agent) probeDue() bool {
 	return a.active != nil && len(a.active.canaries) > 0 && a.probed == nil
 }
 
-// startJob starts the child that is needed next, if none is at work.
+// startJob starts the child that is needed next, unless one is running.
 func (a *Agent) startJob(ctx context.Context) {
 	if a.job != nil {
 		return
@@ -114,7 +110,6 @@ func (a *Agent) start(ctx context.Context, do func(context.Context) answer) {
 	})
 }
 
-// take draws the consequences of an answer.
 func (a *Agent) take(ans answer) {
 	a.job = nil
 	select {
@@ -186,7 +181,7 @@ func earliest(x, y time.Time) time.Time {
 	return x
 }
 
-// own remembers which images in the runtime's store are there because of us. A nil list says that none is.
+// own remembers which images in the runtime's store were pulled by us. A nil list means none.
 func (a *Agent) own(absent []string) {
 	next := slices.Clone(absent)
 	if absent != nil {
@@ -201,7 +196,7 @@ func (a *Agent) own(absent []string) {
 	a.remember()
 }
 
-// probeJob runs one round of canaries. After a round that failed it removes the images that may be left.
+// probeJob runs one round of canaries. After a failed round it removes the images that may be left.
 func (a *Agent) probeJob(s *set, owned []string) func(context.Context) answer {
 	canaries := s.canaries
 	return func(ctx context.Context) answer {
@@ -236,7 +231,7 @@ func (a *Agent) probeJob(s *set, owned []string) func(context.Context) answer {
 				if json.Unmarshal(line, &first) != nil {
 					return
 				}
-				// What is remembered and removed later are images that were asked for, whatever the child says.
+				// Only images that were asked for are remembered and removed later, whatever the child says.
 				ours := slices.DeleteFunc(first.Absent, func(image string) bool {
 					return !slices.ContainsFunc(canaries, func(c trust.Canary) bool { return c.Image == image })
 				})
@@ -254,7 +249,7 @@ func (a *Agent) probeJob(s *set, owned []string) func(context.Context) answer {
 		}
 		ans.err = err
 		if len(absent) > 0 {
-			// Also when ctx is done: end waits for it, within its own bound.
+			// Also when ctx is done: end waits for it, with its own limit.
 			rctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), removeTime)
 			defer cancel()
 			if rerr := a.remove(rctx, absent); rerr != nil {
@@ -274,7 +269,7 @@ func ownedArgs(args, owned []string) []string {
 	return args
 }
 
-// remove takes our images out of the runtime's store.
+// remove removes our images from the runtime's store.
 func (a *Agent) remove(ctx context.Context, owned []string) error {
 	res, err := a.Child.Run(ctx, child.Command{
 		Args: func(string) []string {
@@ -288,7 +283,7 @@ func (a *Agent) remove(ctx context.Context, owned []string) error {
 	return err
 }
 
-// authfile is a copy of the logins, for the child alone: the original may be root's.
+// authfile returns a copy of the logins for the child: the original may be readable by root only.
 func (a *Agent) authfile() ([]child.File, string, error) {
 	if a.Authfile == "" {
 		return nil, "", nil
@@ -300,8 +295,8 @@ func (a *Agent) authfile() ([]child.File, string, error) {
 	return []child.File{{Path: "auth.json", Data: b, Secret: true}}, "auth.json", nil
 }
 
-// parseProbe reads the last JSON document of the child's output, which must answer the canaries that were asked for,
-// all of them through each runtime that decides, and no others.
+// parseProbe reads the last JSON document of the child's output. It must hold each canary of asked for each runtime
+// that decides, and no other canary.
 func parseProbe(res child.Result, runtime string, asked []trust.Canary) (probeAnswer, error) {
 	if res.Exit != 0 && res.Exit != 3 && res.Exit != 4 {
 		return probeAnswer{}, childError(res)
@@ -341,8 +336,7 @@ func parseProbe(res child.Result, runtime string, asked []trust.Canary) (probeAn
 	return out, nil
 }
 
-// knownRuntimes believes names and versions of the child, as far as they could be such. What holes these versions
-// have is looked up here.
+// knownRuntimes drops names and versions of the child that can't be real, and looks up the holes of the versions here.
 func knownRuntimes(told []judge.Runtime) []judge.Runtime {
 	var out []judge.Runtime
 	for _, r := range told[:min(len(told), maxRuntimes)] {
@@ -354,8 +348,8 @@ func knownRuntimes(told []judge.Runtime) []judge.Runtime {
 	return out
 }
 
-// remembered are the runtimes of a round. A runtime that took part and told no version, because it was busy, counts
-// as what it said last: else reports and alerts would come and go with the load of a node.
+// remembered returns the runtimes of a round. A busy runtime that took part without a version keeps the version of the
+// last round: else reports and alerts would follow the load of a node.
 func remembered(told, before []judge.Runtime, cs []judge.Canary) []judge.Runtime {
 	through := func(r judge.Runtime) string {
 		if r.Name == "podman" {
@@ -374,9 +368,9 @@ func remembered(told, before []judge.Runtime, cs []judge.Canary) []judge.Runtime
 	return out
 }
 
-// checkAnswers reports what makes the answers none to the canaries that were asked for.
+// checkAnswers returns why the answers don't match the canaries that were asked for.
 func checkAnswers(got []judge.Canary, asked []trust.Canary) error {
-	answered := map[string]int{} // by runtime: canaries that were answered in the system's policy
+	answered := map[string]int{} // by runtime: canaries answered under the system's policy
 	seen := map[string]bool{}
 	for _, c := range got {
 		switch c.Runtime {
@@ -392,14 +386,14 @@ func checkAnswers(got []judge.Canary, asked []trust.Canary) error {
 		if !slices.Contains(asked, trust.Canary{Image: c.Image, Expect: c.Expect}) {
 			return errors.New("an answer is to no canary that was asked for")
 		}
-		answered[c.Runtime] += 0 // a runtime that answers in namespaces only has answered none
+		answered[c.Runtime] += 0 // a runtime that answers only in namespaces has answered 0
 		if key := c.Runtime + " " + c.Image; c.Namespace == "" && !seen[key] {
 			seen[key] = true
 			answered[c.Runtime]++
 		}
 	}
 	for runtime, n := range answered {
-		// What verify says besides decides nothing.
+		// Answers of verify beside those of a runtime decide nothing.
 		if n != len(asked) && (runtime != "verify" || len(answered) == 1) {
 			return fmt.Errorf("%d of %d canaries were answered through %s", n, len(asked), runtime)
 		}
@@ -407,7 +401,7 @@ func checkAnswers(got []judge.Canary, asked []trust.Canary) error {
 	return nil
 }
 
-// expiry takes Unix seconds or a time in RFC 3339; 0 is never.
+// expiry takes Unix seconds or a time in RFC 3339; 0 means never.
 func expiry(raw json.RawMessage) int64 {
 	var seconds int64
 	if json.Unmarshal(raw, &seconds) == nil {
@@ -427,7 +421,7 @@ func childError(res child.Result) error {
 	return fmt.Errorf("exit status %d: %s", res.Exit, strings.TrimPrefix(res.Stderr, "nodetrust: error: "))
 }
 
-// lintJob asks the child whether the current library loads the set together with what else is on the host.
+// lintJob asks the child whether the current library loads the set beside the other files of the host.
 func (a *Agent) lintJob(s *set) func(context.Context) answer {
 	files, err := a.stage(s)
 	return func(ctx context.Context) answer {
@@ -447,8 +441,8 @@ func (a *Agent) lintJob(s *set) func(context.Context) answer {
 	}
 }
 
-// stage is the host's /etc/containers and /usr/share/containers as they would be, with the key files that the policy
-// names.
+// stage returns the host's /etc/containers and /usr/share/containers as they would be with s, and the key files of its
+// policy.
 func (a *Agent) stage(s *set) ([]child.File, error) {
 	var out []child.File
 	add := func(p string, data []byte) { out = append(out, child.File{Path: "stage" + p, Data: data}) }
@@ -480,7 +474,6 @@ func (a *Agent) keyFiles(s *set) trust.FileSet {
 	return out
 }
 
-// cut bounds a text of the child that is kept.
 func cut(s string) string {
 	if len(s) > maxWhy {
 		s = s[:maxWhy]
@@ -488,7 +481,7 @@ func cut(s string) string {
 	return strings.ToValidUTF8(s, "?")
 }
 
-// parseLint reads whether the reader loads the files. No reader means no answer.
+// parseLint returns whether the reader loads the files. Output without a reader is an error.
 func parseLint(res child.Result) (loads bool, why string, err error) {
 	if res.Exit != 0 && res.Exit != 3 {
 		return false, "", childError(res)

@@ -20,25 +20,25 @@ type Status struct {
 	State   judge.State `json:"state"`
 	Reason  string      `json:"reason"`
 	Message string      `json:"message"`
-	// Desired is the digest of the desired set, Observed that of what is on disk at its paths.
+	// Desired is the digest of the desired set, Observed of the files on disk at its paths.
 	Desired  string `json:"desired"`
 	Observed string `json:"observed"`
-	// CheckedAt is when the files were compared last.
+	// CheckedAt is the time of the last comparison.
 	CheckedAt   time.Time          `json:"checkedAt"`
 	Differences []judge.Difference `json:"differences"`
 	Canaries    []judge.Canary     `json:"canaries"`
-	// Runtimes are those that the canaries were run through, as far as they said what they are.
+	// Runtimes are those of the canaries that named themselves.
 	Runtimes []judge.Runtime `json:"runtimes,omitempty"`
 }
 
-// maxTold bounds the differences of a status: somebody else's files can make up any number.
+// maxTold bounds the differences of a status: foreign files can cause any number.
 const maxTold = 256
 
-// publish reports the status if it differs from the last, and refreshes the status file in any case if always is set.
+// publish reports the status if it differs from the last. It writes the status file then, or always.
 func (a *Agent) publish(always bool) {
 	a.emit(a.status(), always)
 	if len(a.healed) > 0 && !a.probeDue() && a.job == nil {
-		// Nothing will tell more of the files that were put right.
+		// No later answer covers the healed files.
 		a.healed = nil
 		a.emit(a.status(), false)
 	}
@@ -64,7 +64,7 @@ func (a *Agent) emit(s Status, always bool) {
 	}
 }
 
-// equal ignores when the files were checked.
+// equal ignores CheckedAt.
 func equal(x, y Status) bool {
 	x.CheckedAt = y.CheckedAt
 	p, _ := json.Marshal(x)
@@ -94,7 +94,7 @@ func (a *Agent) status() Status {
 	if a.target != nil && a.active != a.target {
 		in.Held = a.trial.held
 		if a.collides() {
-			// That is no doubt but a difference, and the first one to tell.
+			// This is a difference, not a doubt, and comes first.
 			in.Held, in.Advice = nil, "the desired files are not written"
 		}
 		if r := a.store.Rejected; r != nil && r.Digest == a.target.digest {
@@ -123,13 +123,12 @@ func (a *Agent) status() Status {
 	return s
 }
 
-// collides reports whether the desired set is held back by another file.
 func (a *Agent) collides() bool {
 	h := a.trial.held
 	return h != nil && (h.Reason == "Duplicate" || h.Reason == "Invalid")
 }
 
-// weight puts first what fails every pull.
+// weight sorts differences that fail every pull first.
 func weight(k judge.Kind) int {
 	if k == judge.Duplicate || k == judge.Invalid {
 		return 0
@@ -137,7 +136,6 @@ func weight(k judge.Kind) int {
 	return 1
 }
 
-// worst is the first thing that keeps the state from being Enforced.
 func (a *Agent) worst() *judge.Problem {
 	switch {
 	case a.desiredErr != nil:
@@ -169,7 +167,6 @@ func (a *Agent) advice() string {
 	return ""
 }
 
-// observed is the digest of what is on disk: that of the active set as long as none of its files differs.
 func (a *Agent) observed() string {
 	s := a.active
 	if s == nil {

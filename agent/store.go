@@ -17,7 +17,7 @@ import (
 	"github.com/nodetrust/nodetrust/internal/trust"
 )
 
-// Where the agent keeps what it must not forget, on the host.
+// Paths of the agent's memory on the host.
 const (
 	stateDir  = "/var/lib/nodetrust"
 	stateFile = stateDir + "/state.json"
@@ -25,25 +25,24 @@ const (
 
 	// maxState holds two of the largest sets in base64.
 	maxState = 32 << 20
-	// lockTime is how long a predecessor may take to end.
+	// lockTime bounds the wait for a predecessor's end.
 	lockTime = 5 * time.Second
 )
 
-// set is one desired state.
 type set struct {
 	name, digest string
 	files        trust.FileSet
 	canaries     []trust.Canary
 }
 
-// memory is what outlives the agent.
+// memory is the state that outlives the agent.
 type memory struct {
-	// LastGood is the last set that was confirmed by its canaries.
+	// LastGood is the last set that its canaries confirmed.
 	LastGood *savedSet `json:"lastGood,omitempty"`
 	// Accepted are the accept-canaries that were accepted under LastGood.
 	Accepted []string `json:"accepted,omitempty"`
-	// Trial is the set that was found to load and is on disk since, neither confirmed nor rejected. It is what an agent
-	// that starts goes on with: to restore LastGood instead would be a step back that nothing calls for.
+	// Trial is the set on disk that loads and is neither confirmed nor rejected. A starting agent continues with it:
+	// restoring LastGood would be a step back without a cause.
 	Trial *savedSet `json:"trial,omitempty"`
 	// Rejected is the set that was rolled back last.
 	Rejected *rejection `json:"rejected,omitempty"`
@@ -82,7 +81,6 @@ func save(s *set) *savedSet {
 	return out
 }
 
-// digestOf is empty for no set.
 func digestOf(s *savedSet) string {
 	if s == nil {
 		return ""
@@ -90,7 +88,7 @@ func digestOf(s *savedSet) string {
 	return s.Digest
 }
 
-// set returns the saved set if its content is still what its digest says.
+// set returns the saved set if its content has the saved digest.
 func (s *savedSet) set() (*set, error) {
 	out := &set{name: s.Name, digest: s.Digest, canaries: s.Canaries}
 	for _, f := range s.Files {
@@ -102,7 +100,7 @@ func (s *savedSet) set() (*set, error) {
 	return out, nil
 }
 
-// store keeps the memory on the host, under a lock that only one agent holds. A nil root keeps it in the process.
+// store keeps the memory on the host, under a lock of one agent. A nil root keeps it in the process.
 type store struct {
 	root *os.Root
 	lock *os.File
@@ -112,8 +110,8 @@ type store struct {
 // errLocked means that another agent works on the same host root.
 var errLocked = errors.New("another nodetrust-agent is at work on this host root")
 
-// openStore takes the lock and reads the memory. A memory that can't be read is an empty one: what is lost is the way
-// back to the last good set, not the desired state.
+// openStore takes the lock and reads the memory. An unreadable memory becomes an empty one: only the way back to the
+// last good set is lost.
 func openStore(root *os.Root, log *slog.Logger) (*store, error) {
 	if err := makeStateDir(root); err != nil {
 		return nil, err

@@ -1,7 +1,6 @@
-// Package child runs the nodetrust CLI as a short-lived process with as little as it needs: its own user, no
-// capabilities, no way to new privileges, a temporary directory of its own, a bounded output and a deadline. When a
-// run ends, no process that it has started is left, however it detached itself, and nothing in its temporary
-// directory.
+// Package child runs the nodetrust CLI as a short-lived process with minimal rights: its own user, no capabilities,
+// no_new_privs, its own temporary directory, bounded output and a deadline. After a run neither a descendant of the
+// child nor a file in its temporary directory is left.
 package child
 
 import (
@@ -23,7 +22,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// UID and GID are the child's when the agent is root. Group 0 is what opens the CRI socket (0660 root:root).
+// UID and GID are the child's if the agent is root. Group 0 opens the CRI socket (0660 root:root).
 const (
 	UID = 65532
 	GID = 0
@@ -32,39 +31,38 @@ const (
 const (
 	maxStdout = 1 << 20
 	maxStderr = 64 << 10
-	// reapTime bounds how long killed descendants may take to go.
-	reapTime = 5 * time.Second
-	// tmpPrefix is followed by the agent's process ID.
+	// reapTime bounds how long killed descendants may take to end.
+	reapTime  = 5 * time.Second
 	tmpPrefix = "nodetrust-child-"
 )
 
 // ErrOutput is returned when the child wrote more than 1 MiB to stdout.
 var ErrOutput = errors.New("more than 1 MiB of output")
 
-// Runner starts children one at a time. It is to be made by New before the process starts other children.
+// Runner starts children one at a time. New makes it, before the process starts any other child.
 type Runner struct {
 	path   string
 	asRoot bool
 	before map[int]bool
 }
 
-// Harden gives the whole process no_new_privs, makes it the reaper of its orphaned descendants, and keeps from its
-// children the files that it was started with. It is called once at start, before any other thread matters.
+// Harden sets no_new_privs, makes the process the reaper of its orphaned descendants, and marks inherited files
+// close-on-exec. It is called once at start, before other threads matter.
 func Harden() error {
 	closeOnExec()
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		return fmt.Errorf("becoming the reaper of descendants: %w", err)
 	}
 	_, _, errno := syscall.AllThreadsSyscall(syscall.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0)
-	// With cgo the runtime can't reach all threads; the threads that start children set it for themselves (see Run).
+	// With cgo the runtime can't reach all threads; Run sets it on each thread that starts a child.
 	if errno != 0 && errno != syscall.ENOTSUP {
 		return fmt.Errorf("setting no_new_privs: %w", errno)
 	}
 	return nil
 }
 
-// closeOnExec marks all open files but the standard ones. Go does that to those that it opens, not to those that a
-// shell or a container runtime has left open.
+// closeOnExec marks all open files but the standard ones. Go marks only files that it opened itself, not those
+// inherited from a shell or a container runtime.
 func closeOnExec() {
 	fds, err := os.ReadDir("/proc/self/fd")
 	if err != nil {
@@ -77,44 +75,42 @@ func closeOnExec() {
 	}
 }
 
-// New returns a Runner of the program at path. Directories of runs that died with their agent are removed.
+// New returns a Runner of the program at path, and removes temporary directories of agents that died.
 func New(path string) *Runner {
 	sweep()
 	return &Runner{path: path, asRoot: os.Geteuid() == 0, before: childrenOf(os.Getpid())}
 }
 
-// File is a file in the temporary directory of the child.
+// File is a file in the child's temporary directory.
 type File struct {
-	// Path is relative to the directory.
 	Path string
 	Data []byte
-	// Secret makes it mode 0400 and the child's own; else it is 0644 and ours.
+	// Secret gives the file mode 0400 and the child as owner. Other files have mode 0644 and our owner.
 	Secret bool
 }
 
 // Command is one run.
 type Command struct {
-	// Args are made when the temporary directory is known, which is gone when Run returns.
+	// Args returns the arguments for the temporary directory, which is removed before Run returns.
 	Args  func(tmp string) []string
 	Stdin []byte
 	Files []File
 	// Deadline bounds the run. It must be set.
 	Deadline time.Duration
-	// FirstLine, if set, is called with the first line of stdout as soon as it is there.
+	// FirstLine, if set, is called with the first line of stdout as soon as it arrives.
 	FirstLine func(line []byte)
 }
 
 // Result is what a child left that ended by itself.
 type Result struct {
 	Stdout []byte
-	// Exit is the exit status.
-	Exit int
-	// Stderr is the last line, for a message.
+	Exit   int
+	// Stderr is the last line of stderr.
 	Stderr string
 }
 
-// Run runs the program and waits until it and all that it started are gone. An error means that there is no result to
-// rely on: it did not start, ran out of time, was killed, or wrote too much. A non-zero exit status is no error.
+// Run runs the program and waits until it and all its descendants are gone. An error means no usable result: the child
+// did not start, ran out of time, was killed, or wrote too much. A non-zero exit status is no error.
 func (r *Runner) Run(ctx context.Context, c Command) (Result, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.Deadline)
 	defer cancel()
@@ -124,8 +120,8 @@ func (r *Runner) Run(ctx context.Context, c Command) (Result, error) {
 	}
 	done := make(chan answer, 1)
 	go func() {
-		// The thread must live as long as the child: a parent-death signal is tied to the thread that forked. It is given
-		// no_new_privs here as well, and is never unlocked, so that it ends with this goroutine.
+		// A parent-death signal is tied to the thread that forked, so the thread must outlive the child. It gets
+		// no_new_privs too, and stays locked, so that it ends with this goroutine.
 		runtime.LockOSThread()
 		res, err := r.run(ctx, c)
 		done <- answer{res, err}
@@ -143,7 +139,7 @@ func (r *Runner) run(ctx context.Context, c Command) (res Result, err error) {
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
 		return res, fmt.Errorf("setting no_new_privs: %w", err)
 	}
-	// What an earlier run could not end must not meet this one: it may do to the child's files what the child may.
+	// A survivor of an earlier run has the same user as this child and could change its files.
 	if err := r.reap(); err != nil {
 		return res, err
 	}
@@ -178,7 +174,7 @@ func (r *Runner) run(ctx context.Context, c Command) (res Result, err error) {
 	if r.asRoot {
 		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: UID, Gid: GID, Groups: []uint32{}}
 	}
-	// Pipes of our own: those of exec.Cmd make Wait wait for every descendant that holds them.
+	// Own pipes: those of exec.Cmd make Wait wait for every descendant that holds them.
 	out, err := newPipe(maxStdout, c.FirstLine)
 	if err != nil {
 		return res, err
@@ -196,7 +192,7 @@ func (r *Runner) run(ctx context.Context, c Command) (res Result, err error) {
 	}
 	out.start()
 	errs.start()
-	// Should memory run out, the child goes first, not the agent. A shared limit of a container may end both all the same.
+	// The child is the first victim when memory runs out. A container's shared limit may still end both.
 	_ = os.WriteFile(fmt.Sprintf("/proc/%d/oom_score_adj", cmd.Process.Pid), []byte("1000"), 0)
 
 	waited := make(chan error, 1)
@@ -214,14 +210,14 @@ func (r *Runner) run(ctx context.Context, c Command) (res Result, err error) {
 		_ = unix.Kill(-cmd.Process.Pid, unix.SIGKILL)
 		select {
 		case werr = <-waited:
-		case <-time.After(reapTime): // in a call that nothing interrupts, or frozen
+		case <-time.After(reapTime): // in an uninterruptible call, or frozen
 			gone = false
 		}
 	}
 	rerr := r.reap()
 	wait := reapTime
 	if !gone || rerr != nil {
-		wait = 0 // somebody holds the pipes and goes on doing so
+		wait = 0 // a process holds the pipes open
 	}
 	stdout, stderr := out.finish(wait), errs.finish(wait)
 	res = Result{Stdout: stdout, Stderr: lastLine(stderr)}
@@ -244,7 +240,6 @@ func (r *Runner) run(ctx context.Context, c Command) (res Result, err error) {
 	return res, nil
 }
 
-// fill makes the content of the child's directory.
 func (r *Runner) fill(tmp string, c Command) error {
 	files := append([]File{{Path: "stdin", Data: c.Stdin, Secret: true}}, c.Files...)
 	for _, f := range files {
@@ -268,8 +263,8 @@ func (r *Runner) fill(tmp string, c Command) error {
 	return nil
 }
 
-// sweep removes the directories of agents that are no more. One of our own process ID is a predecessor's, too. What
-// somebody else has made under such a name in a shared directory is theirs.
+// sweep removes directories of ended agents and of a predecessor with our process ID. Directories with such a name
+// that belong to another user stay.
 func sweep() {
 	dirs, err := filepath.Glob(filepath.Join(os.TempDir(), tmpPrefix+"*"))
 	if err != nil {
@@ -307,7 +302,6 @@ func lastLine(b []byte) string {
 	return strings.ToValidUTF8(string(b), "?")
 }
 
-// pipe collects a bounded part of what a child writes.
 type pipe struct {
 	r, w  *os.File
 	max   int
@@ -331,7 +325,7 @@ func (p *pipe) abandon() {
 	p.w.Close()
 }
 
-// start reads until every writer is gone. What is over the limit is read and dropped.
+// start reads until every writer is gone, and drops what is over the limit.
 func (p *pipe) start() {
 	p.w.Close()
 	go func() {
@@ -353,7 +347,7 @@ func (p *pipe) start() {
 	}()
 }
 
-// finish waits for the end of the output, no longer than wait: all writers have been killed, but one may have survived.
+// finish waits for the end of the output, at most wait: a killed writer may have survived.
 func (p *pipe) finish(wait time.Duration) []byte {
 	select {
 	case <-p.done:

@@ -11,12 +11,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// process is a line of /proc.
 type process struct {
 	pid, parent int
 }
 
-// processes reads /proc. A process that ends meanwhile is left out.
 func processes() []process {
 	d, err := os.Open("/proc")
 	if err != nil {
@@ -34,7 +32,7 @@ func processes() []process {
 		if err != nil {
 			continue
 		}
-		// The name in parentheses may hold anything; what follows it is state and parent.
+		// The name in parentheses may hold anything, so parse after its end: state and parent.
 		i := bytes.LastIndexByte(stat, ')')
 		if i < 0 {
 			continue
@@ -61,8 +59,8 @@ func childrenOf(pid int) map[int]bool {
 	return out
 }
 
-// mine returns the living and dead descendants of this process that runs have left: children first. Children from
-// before the Runner was made are others', and so are, for root, those of another user.
+// mine returns the descendants that runs left behind, dead or alive, children first. It leaves out children that are
+// older than the Runner and, for root, those of other users.
 func (r *Runner) mine() []process {
 	self := os.Getpid()
 	byParent := map[int][]process{}
@@ -86,7 +84,7 @@ func (r *Runner) owns(pid int) bool {
 		return true
 	}
 	var st unix.Stat_t
-	// A process that may not be dumped belongs to root there, its status does not.
+	// A non-dumpable process belongs to root in /proc; its status file names the real user.
 	status, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/status")
 	if err != nil {
 		return unix.Stat("/proc/"+strconv.Itoa(pid), &st) == nil && st.Uid == UID
@@ -100,8 +98,8 @@ func (r *Runner) owns(pid int) bool {
 	return false
 }
 
-// reap kills every descendant that is left and waits for each: killing a parent makes us the parent of its children, as
-// the subreaper, so it goes on until there are none.
+// reap kills and awaits every descendant. As the subreaper we inherit the children of each killed parent, so reap
+// repeats until none are left.
 func (r *Runner) reap() error {
 	self := os.Getpid()
 	deadline := time.Now().Add(reapTime)
@@ -124,8 +122,7 @@ func (r *Runner) reap() error {
 	}
 }
 
-// wait waits for a killed child. It looks again instead of blocking: a process in an uninterruptible call can't be
-// waited for within any time.
+// wait waits for a killed child. It polls: a blocking wait for a process in an uninterruptible call has no time limit.
 func wait(pid int, deadline time.Time) {
 	for pause := 100 * time.Microsecond; ; pause = min(2*pause, 20*time.Millisecond) {
 		got, err := unix.Wait4(pid, nil, unix.WNOHANG, nil)

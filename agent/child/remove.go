@@ -10,9 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// removeTree removes the directory dir and all in it. Unlike os.RemoveAll it takes the same memory and two open files
-// however deep directories are nested, which a child is free to do: a directory that is not empty is emptied into
-// dir. No link is followed.
+// removeTree removes dir and everything in it, following no link. Unlike os.RemoveAll it needs the same memory and two
+// open files for any depth, which a child chooses: it moves the entries of a directory up into dir.
 func removeTree(dir string) error {
 	fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if errors.Is(err, unix.ENOENT) {
@@ -26,7 +25,7 @@ func removeTree(dir string) error {
 	}
 	top := os.NewFile(uintptr(fd), dir)
 	defer top.Close()
-	// A name that the child could not know.
+	// A name that the child can't predict.
 	prefix := fmt.Sprintf(".%d-", time.Now().UnixNano())
 	moved := 0
 	aside := func(from int, name string) error {
@@ -60,7 +59,6 @@ func removeTree(dir string) error {
 	return os.Remove(dir)
 }
 
-// unlink removes a name that is no directory, or an empty one.
 func unlink(dir int, name string) error {
 	if unix.Unlinkat(dir, name, 0) == nil {
 		return nil
@@ -68,7 +66,7 @@ func unlink(dir int, name string) error {
 	return unix.Unlinkat(dir, name, unix.AT_REMOVEDIR)
 }
 
-// each calls f with the names in d until there are none; f makes each go.
+// each calls f with the names in d until none is left; f must remove each name.
 func each(d *os.File, f func(name string) error) error {
 	for {
 		if _, err := d.Seek(0, io.SeekStart); err != nil {

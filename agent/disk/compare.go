@@ -14,42 +14,41 @@ import (
 	"github.com/nodetrust/nodetrust/internal/trust"
 )
 
-// Compare reports how the effective file set below root differs from want: the files of want themselves (bytes, mode,
-// owner, type, label), files that are read instead of them or collide with them, and the key files that the desired
-// policy.json names. An empty result means that there was no such difference at the time of reading; it says nothing of
-// other files, nor of what a runtime was told to read by its own configuration.
+// Compare reports how the effective files below root differ from want:
+// - files of want (bytes, mode, owner, type, label);
+// - files that are read instead of them or collide with them;
+// - key files that the desired policy.json names and readers can't use.
+// An empty result holds for the time of reading. It says nothing of other files or of a runtime's own configuration.
 func Compare(root *os.Root, want trust.FileSet) []judge.Difference {
 	return new(Comparer).Compare(root, want, nil)
 }
 
-// Comparer is Compare with a memory of what it has parsed, which makes the next Compare cheap. It is not safe for
-// concurrent use.
+// Comparer is Compare with a cache of parsed files. It is not safe for concurrent use.
 type Comparer struct {
-	parsed map[string]parsedFile // by path: what the registries.d file held when it was last read
-	wanted map[*byte]registries  // by the address of the desired bytes, which nobody changes
+	parsed map[string]parsedFile // by path: a registries.d file as of its last read
+	wanted map[*byte]registries  // by the address of the desired bytes, which never change
 	policy struct {              // what the desired policy.json names
 		data *byte
 		keys []string
 	}
-	right map[string]right // by path: files that were as wanted when they were last read
+	right map[string]right // by path: files that were as wanted at their last read
 }
 
-// right is a file that was found as wanted.
 type right struct {
 	want *byte // the address of the wanted bytes
 	stat stat
 }
 
-// Compare reports as the function does. Files at the paths of obsolete are about to be removed: they collide with
-// nothing.
+// Compare does what the function Compare does. Files at the paths of obsolete are about to be removed: they collide
+// with nothing.
 func (c *Comparer) Compare(root *os.Root, want trust.FileSet, obsolete []string) []judge.Difference {
 	c.right = nil
 	return c.CompareChanged(root, want, obsolete)
 }
 
-// CompareChanged is Compare, but takes the files of want as unchanged that were right before and whose inode, size,
-// mode, owner and times are still the same. It misses what leaves those alone, such as a write through a memory map,
-// until the next Compare; that is what makes it ten times as fast.
+// CompareChanged is ten times as fast as Compare: it doesn't read files of want again that were right and have the
+// same inode, size, mode, owner and times. It misses changes that leave all these alone (a write through a memory map)
+// until the next Compare.
 func (c *Comparer) CompareChanged(root *os.Root, want trust.FileSet, obsolete []string) []judge.Difference {
 	ds := c.files(root, want)
 	ds = append(ds, c.masks(root, want, obsolete)...)
@@ -57,7 +56,7 @@ func (c *Comparer) CompareChanged(root *os.Root, want trust.FileSet, obsolete []
 	return append(ds, c.keys(root, want)...)
 }
 
-// Files compares only the files of want, all of which are read.
+// Files reads and compares only the files of want.
 func (c *Comparer) Files(root *os.Root, want trust.FileSet) []judge.Difference {
 	return new(Comparer).files(root, want)
 }
@@ -102,7 +101,6 @@ func (c *Comparer) files(root *os.Root, want trust.FileSet) []judge.Difference {
 	return ds
 }
 
-// compareFile compares one file; dirLabel is the label of its directory.
 func compareFile(w trust.File, got found, dirLabel string) []judge.Difference {
 	diff := func(k judge.Kind, want, got string) judge.Difference {
 		return judge.Difference{Path: w.Path, Kind: k, Want: want, Got: got}
@@ -131,8 +129,8 @@ func compareFile(w trust.File, got found, dirLabel string) []judge.Difference {
 	return ds
 }
 
-// sameType reports whether a file's SELinux context has the type of its directory's. The user part may differ: it
-// says who made the file. Without a context on either side there is nothing to compare.
+// sameType reports whether a file's SELinux context has the type of its directory's. The user part may differ: it says
+// who made the file. A missing context on either side counts as the same.
 func sameType(file, dir string) bool {
 	if file == "" || dir == "" {
 		return true
@@ -148,8 +146,7 @@ func contextType(context string) string {
 	return parts[2]
 }
 
-// Found returns what is on disk at the paths of want, for its digest: regular files that could be read, with their own
-// mode, owner and bytes.
+// Found returns the readable regular files at the paths of want, with their actual mode, owner and bytes.
 func Found(root *os.Root, want trust.FileSet) trust.FileSet {
 	var out trust.FileSet
 	for _, w := range want {

@@ -24,14 +24,14 @@ const (
 	crioPolicies = "/etc/crio/policies"
 	mainDir      = "/etc/containers/registries.d"
 
-	// Foreign files in registries.d are parsed and remembered, which takes a hundred times their size for a moment.
-	// Vendors' have some kilobytes.
+	// Larger foreign registries.d files are not parsed: parsing takes a hundred times their size for a moment.
+	// Vendors' files have some kilobytes.
 	maxRegistriesFile = 256 << 10
 	maxRegistries     = 2 << 20 // bytes of all of them together
 )
 
-// RegistriesDirs are the directories of registries.d files in the order in which newer readers take them: a file hides
-// those of the same base name in later directories. Older readers know only /etc/containers/registries.d.
+// RegistriesDirs returns the registries.d directories in the order in which newer readers take them: a file hides
+// files with its base name in later directories. Older readers know only /etc/containers/registries.d.
 func RegistriesDirs() []string {
 	return []string{
 		"/etc/containers/registries.rootful.d",
@@ -41,7 +41,7 @@ func RegistriesDirs() []string {
 	}
 }
 
-// Dirs returns the directories whose content Compare looks at, for whoever watches them. Some need not exist.
+// Dirs returns the directories whose content Compare looks at, to be watched. Some need not exist.
 func Dirs(root *os.Root, want trust.FileSet) []string {
 	set := map[string]bool{crioPolicies: true}
 	for _, d := range RegistriesDirs() {
@@ -63,10 +63,9 @@ func Dirs(root *os.Root, want trust.FileSet) []string {
 	return slices.Sorted(maps.Keys(set))
 }
 
-// KeyPaths returns the key files that the policy.json of want names, but for those that want itself holds.
+// KeyPaths returns the key files that the policy.json of want names, without those in want.
 func KeyPaths(want trust.FileSet) []string { return new(Comparer).keyPaths(want) }
 
-// masks reports the files that are read instead of those of want.
 func (c *Comparer) masks(root *os.Root, want trust.FileSet, obsolete []string) []judge.Difference {
 	var ds []judge.Difference
 	for _, home := range homes(root) {
@@ -85,7 +84,7 @@ func (c *Comparer) masks(root *os.Root, want trust.FileSet, obsolete []string) [
 	return append(ds, namespaced(root, want, obsolete)...)
 }
 
-// exists reports a mask at p. What can't be ruled out is reported as well.
+// exists reports a mask at p, also if its absence can't be shown.
 func exists(root *os.Root, p, instead string) (judge.Difference, bool) {
 	d := judge.Difference{Path: p, Kind: judge.Masks, Want: instead}
 	dir, err := resolve(root, path.Dir(p))
@@ -115,7 +114,7 @@ func kindOf(info os.FileInfo) string {
 	return "special file"
 }
 
-// namespaced reports CRI-O's policies for single namespaces: each is read instead of policy.json for its namespace.
+// namespaced reports CRI-O's policies for single namespaces. Each is read instead of policy.json.
 func namespaced(root *os.Root, want trust.FileSet, obsolete []string) []judge.Difference {
 	names, err := list(root, crioPolicies)
 	if err != nil {
@@ -135,7 +134,6 @@ func namespaced(root *os.Root, want trust.FileSet, obsolete []string) []judge.Di
 	return ds
 }
 
-// list returns the sorted names in a directory; none if it does not exist.
 func list(root *os.Root, dir string) ([]string, error) {
 	d, err := openFolder(root, dir)
 	if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
@@ -150,16 +148,16 @@ func list(root *os.Root, dir string) ([]string, error) {
 	return names, err
 }
 
-// homes returns root's home directories, of which at most eight are looked into.
+// homes returns at most eight home directories of root.
 func homes(root *os.Root) []string {
 	out := hostfs.Homes(string(readFollowing(root, "/etc/passwd").data))
 	return out[:min(len(out), 8)]
 }
 
-// budget counts what may still be read of foreign registries.d files.
+// budget is the number of bytes that may still be read of foreign registries.d files.
 type budget struct{ left int }
 
-// take reports whether n more bytes may be read.
+// take reports whether n more bytes may be read, and counts them.
 func (b *budget) take(n int) bool {
 	if n > maxRegistriesFile || n > b.left {
 		return false
@@ -168,10 +166,10 @@ func (b *budget) take(n int) bool {
 	return true
 }
 
-// registries is what a registries.d file says, as far as collisions go.
+// registries is the part of a registries.d file that can collide.
 type registries struct {
-	scopes  []string // as a collision names them: `scope "x"` or default-docker
-	invalid string   // why it does not parse
+	scopes  []string // as named in a collision: `scope ""` or default-docker
+	invalid string   // the reason if it does not parse
 }
 
 type parsedFile struct {
@@ -185,8 +183,8 @@ type source struct {
 	registries
 }
 
-// registries reports what makes readers refuse the registries.d directories as a whole, which fails every pull. The
-// files of want are taken as they should be: how they are is compared elsewhere.
+// registries reports why readers refuse the registries.d directories as a whole, which fails every pull. It takes the
+// files of want as if they were in place: compareFile compares them.
 func (c *Comparer) registries(root *os.Root, want trust.FileSet, obsolete []string) []judge.Difference {
 	var ds []judge.Difference
 	all := map[string][]source{} // by directory, sorted by name
@@ -267,7 +265,7 @@ func (c *Comparer) parseWanted(w trust.File) registries {
 	return r
 }
 
-// parseFound reads a foreign file. What is too large to be parsed here is no registries.d file: a doubt like any other.
+// parseFound reads a foreign file. A file too large to be parsed becomes a doubt.
 func (c *Comparer) parseFound(root *os.Root, d *folder, p string, memory map[string]parsedFile,
 	rest *budget,
 ) registries {
@@ -298,18 +296,18 @@ func (c *Comparer) parseFound(root *os.Root, d *folder, p string, memory map[str
 	return old.registries
 }
 
-// nulled reports whether p is a link to /dev/null: readers find an empty file, with which people mask one of a
-// vendor. What is at /dev below root is of no interest: a pod has nothing there.
+// nulled reports whether p links to /dev/null, which masks a vendor's file: readers find an empty one. The /dev below
+// root is not looked at: in a pod it is empty.
 func nulled(root *os.Root, p string) bool {
 	target, err := root.Readlink(rel(p))
 	return err == nil && path.Clean(target) == "/dev/null"
 }
 
-// parseRegistries reads a file as loosely as the runtimes do: unknown keys are no error to them.
+// parseRegistries ignores unknown keys, as the runtimes do.
 func parseRegistries(f registriesd.File) registries {
 	c, err := registriesd.Parse(f)
 	if err != nil {
-		// Of the parser's text only the place: the rest may quote the file.
+		// Only the place: the rest of the parser's text may quote the file.
 		return registries{invalid: place(err)}
 	}
 	var r registries
@@ -333,7 +331,7 @@ func place(err error) string {
 	return "bad YAML"
 }
 
-// merge returns what newer readers take of all directories, and the files of ours that they don't reach.
+// merge returns what newer readers take of all directories, and our files that are hidden from them.
 func merge(all map[string][]source) (masked []judge.Difference, merged []source) {
 	seen := map[string]source{}
 	for _, dir := range RegistriesDirs() {
@@ -351,7 +349,7 @@ func merge(all map[string][]source) (masked []judge.Difference, merged []source)
 	return masked, merged
 }
 
-// collisions reports each scope that two files define. Where one of them is ours, the other is the one to name.
+// collisions reports each scope that two files define. It names the foreign one of two files.
 func collisions(view []source) []judge.Difference {
 	var ds []judge.Difference
 	first := map[string]source{}
@@ -372,7 +370,7 @@ func collisions(view []source) []judge.Difference {
 	return ds
 }
 
-// keys reports the key files that the desired policy names and a reader could not use.
+// keys reports the key files of the desired policy that readers can't use.
 func (c *Comparer) keys(root *os.Root, want trust.FileSet) []judge.Difference {
 	var ds []judge.Difference
 	for _, k := range c.keyPaths(want) {
@@ -405,7 +403,7 @@ func (c *Comparer) keyPaths(want trust.FileSet) []string {
 	}
 	doc, err := policy.Read(f.Data)
 	if err != nil {
-		return nil // that it does not load is found before it is ever written
+		return nil // the lint finds this before the policy is written
 	}
 	set := map[string]bool{}
 	for r := range doc.Requirements() {

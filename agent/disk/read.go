@@ -1,6 +1,5 @@
-// Package disk compares the files of a host with desired ones and replaces them. Every path is below an *os.Root that
-// the caller gives; nothing is followed out of it. Reading never blocks and never reads more than a bounded part of a
-// file.
+// Package disk compares the files of a host with desired ones and replaces them. All paths stay below an *os.Root of
+// the caller. Reads never block and are bounded.
 package disk
 
 import (
@@ -27,14 +26,14 @@ const (
 	labelXattr = "security.selinux"
 )
 
-// folder is one open directory: files are read by their names in it, which spares the walk from the root for each.
+// folder is an open directory. Reading files by their names in it saves the walk from the root for each.
 type folder struct {
 	f     *os.File
 	label string
 }
 
-// openFolder opens the directory at the absolute path dir below root. Symlinks on the way are followed as long as
-// they are relative and stay below root.
+// openFolder opens the directory at the absolute path dir below root. It follows relative symlinks that stay below
+// root.
 func openFolder(root *os.Root, dir string) (*folder, error) {
 	f, err := root.OpenFile(rel(dir), os.O_RDONLY|syscall.O_DIRECTORY|syscall.O_NONBLOCK, 0)
 	if err != nil {
@@ -45,7 +44,6 @@ func openFolder(root *os.Root, dir string) (*folder, error) {
 
 func (d *folder) close() { _ = d.f.Close() }
 
-// names lists the directory.
 func (d *folder) names() ([]string, error) {
 	if _, err := d.f.Seek(0, io.SeekStart); err != nil {
 		return nil, err
@@ -62,16 +60,16 @@ func (d *folder) names() ([]string, error) {
 
 // found is what is at a path.
 type found struct {
-	err      error  // why there is no answer; fs.ErrNotExist if there is nothing
+	err      error  // fs.ErrNotExist if there is nothing
 	kind     string // "file", "symlink", "directory", …
 	mode     uint32 // permission bits with setuid, setgid and sticky
 	uid, gid uint32
 	label    string // SELinux context; empty where there is none
-	data     []byte // of a file
-	stat     stat   // as it was before the file was read
+	data     []byte // only of a regular file
+	stat     stat   // from before the read
 }
 
-// stat is what changes when a file does. The zero value is that of no file.
+// stat is the metadata that changes with a file. The zero value stands for no file.
 type stat struct {
 	dev, ino         uint64
 	size             int64
@@ -83,11 +81,11 @@ func statOf(st *unix.Stat_t) stat {
 	return stat{st.Dev, st.Ino, st.Size, st.Mode, st.Uid, st.Gid, st.Mtim, st.Ctim}
 }
 
-// settled reports whether a change from now on must give the file another time: older kernels count in steps of up to
-// 10 ms, so that a file may change twice at the same time.
+// settled reports whether the next change of the file must give it another time. Older kernels count time in steps of
+// up to 10 ms, so two changes within a step have the same time.
 func (s stat) settled() bool { return time.Since(time.Unix(s.change.Unix())) > 100*time.Millisecond }
 
-// stat looks at a name of the directory without opening it. Any failure gives the zero value.
+// stat returns the metadata of a name without opening it, or the zero value on any failure.
 func (d *folder) stat(base string) stat {
 	var st unix.Stat_t
 	if unix.Fstatat(int(d.f.Fd()), base, &st, unix.AT_SYMLINK_NOFOLLOW) != nil {
@@ -98,7 +96,7 @@ func (d *folder) stat(base string) stat {
 
 func (f found) missing() bool { return errors.Is(f.err, fs.ErrNotExist) }
 
-// read reads one regular file of the directory; of anything else it tells the kind without opening it.
+// read reads a regular file of the directory. For anything else it returns the kind without opening it.
 func (d *folder) read(base string) found { return d.readUpTo(base, maxFile) }
 
 // readUpTo is read for a file of at most limit bytes.
@@ -111,7 +109,7 @@ func (d *folder) readUpTo(base string, limit int) found {
 	if st.Mode&unix.S_IFMT != unix.S_IFREG {
 		return describe(&st)
 	}
-	// O_NOFOLLOW and O_NONBLOCK: the name may be another thing by now.
+	// O_NOFOLLOW and O_NONBLOCK: the name may have become another thing.
 	file, err := unix.Openat(fd, base, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC|unix.O_NOCTTY, 0)
 	if errors.Is(err, unix.ELOOP) {
 		return found{kind: "symlink"}
@@ -125,7 +123,7 @@ func (d *folder) readUpTo(base string, limit int) found {
 	return readFD(file, limit)
 }
 
-// readFD reads the open file fd from its start, if it has no more than limit bytes.
+// readFD reads the open file fd from its start if it has at most limit bytes.
 func readFD(fd, limit int) found {
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
@@ -141,7 +139,7 @@ func readFD(fd, limit int) found {
 		out.err = fmt.Errorf("larger than %d bytes", limit)
 		return out
 	}
-	// One byte more than the size tells the end of the file in the same call.
+	// One byte more than the size shows the end of the file in the same call.
 	buf := make([]byte, st.Size+1)
 	n := 0
 	for {
@@ -187,7 +185,7 @@ func describe(st *unix.Stat_t) found {
 	return out
 }
 
-// label returns the SELinux context of an open file; empty where there is none.
+// label returns the SELinux context of an open file, or "".
 func label(fd int) string {
 	var buf [256]byte
 	n, err := unix.Fgetxattr(fd, labelXattr, buf[:])
@@ -197,8 +195,8 @@ func label(fd int) string {
 	return strings.TrimRight(string(buf[:n]), "\x00")
 }
 
-// readFollowing reads the file at the absolute path p as a process on the host would: symlinks are followed, and an
-// absolute one is taken from root.
+// readFollowing reads the file at the absolute path p as a process on the host would: it follows symlinks, and takes
+// absolute ones from root.
 func readFollowing(root *os.Root, p string) found {
 	p, err := resolve(root, p)
 	if err != nil {
@@ -212,8 +210,8 @@ func readFollowing(root *os.Root, p string) found {
 	return d.read(path.Base(p))
 }
 
-// resolve returns the absolute path that p leads to with all symlinks followed as on a host whose root directory is
-// root. It is a hint, not a promise: the tree may change meanwhile, so the result is used below root again.
+// resolve returns the path of p without symlinks, as on a host whose root directory is root. The result is a hint, to
+// be opened below root again: the tree may change meanwhile.
 func resolve(root *os.Root, p string) (string, error) {
 	done, todo := "/", strings.Split(strings.Trim(path.Clean(p), "/"), "/")
 	for links := 0; len(todo) > 0; {
@@ -253,7 +251,7 @@ func split(p string) []string {
 	return strings.Split(p, "/")
 }
 
-// rel makes an absolute path of the host one below its root.
+// rel turns an absolute path of the host into one below its root.
 func rel(p string) string {
 	if p = strings.TrimPrefix(path.Clean(p), "/"); p == "" {
 		return "."
@@ -261,7 +259,7 @@ func rel(p string) string {
 	return p
 }
 
-// cause is the short text of an error: the path is said elsewhere.
+// cause returns the text of an error without its path.
 func cause(err error) string {
 	var pe *fs.PathError
 	if errors.As(err, &pe) {
@@ -270,7 +268,7 @@ func cause(err error) string {
 	return err.Error()
 }
 
-// Read reads the file at the absolute path p as a process on the host would, symlinks followed.
+// Read reads the file at the absolute path p as a process on the host would, following symlinks.
 func Read(root *os.Root, p string) (trust.File, error) {
 	got := readFollowing(root, p)
 	if got.err == nil && got.kind != "file" {
@@ -282,7 +280,7 @@ func Read(root *os.Root, p string) (trust.File, error) {
 	return trust.File{Path: p, Mode: got.mode, UID: got.uid, GID: got.gid, Data: got.data}, nil
 }
 
-// Others returns the registries.d files of the host in all directories that a reader may look into.
+// Others returns the registries.d files of the host in all directories that any reader uses.
 func Others(root *os.Root) (trust.FileSet, error) {
 	var out trust.FileSet
 	total := 0

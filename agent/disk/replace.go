@@ -19,16 +19,16 @@ import (
 	"github.com/nodetrust/nodetrust/internal/trust"
 )
 
-// ErrNotDurable is wrapped by an error of Replace and Remove when the change is visible, but its directory could not be
-// synced: after a loss of power the old state may be back.
+// ErrNotDurable is wrapped by errors of Replace and Remove when the change is visible, but its directory could not be
+// synced: a loss of power may bring the old state back.
 var ErrNotDurable = errors.New("change is in place, durability unknown")
 
-// Replace puts f at its path below root in one step: a reader sees the old file or the new one, never a part. The new
-// file has f's mode and owner, the SELinux label of the old file if that has the type of its directory's, else the
-// directory's. When Replace returns nil, the new file is on stable storage.
+// Replace puts f at its path below root in one step: readers see the old file or the new one, never a part. The new
+// file has f's mode and owner, and the SELinux label of the old file or else of the directory. On nil the new file is
+// on stable storage.
 //
-// Missing directories are made. A symlink at the path is replaced itself. A directory at the path is removed if it is
-// empty, else renamed within its parent: aside is its new name, for the log.
+// Replace makes missing directories. It replaces a symlink at the path, removes an empty directory there, and renames
+// any other directory: aside is the new name, for the log.
 func Replace(root *os.Root, f trust.File) (aside string, err error) {
 	defer func() {
 		if err != nil {
@@ -47,7 +47,7 @@ func Replace(root *os.Root, f trust.File) (aside string, err error) {
 		return "", err
 	}
 	defer folder.close()
-	// Opened by the name of a directory that was one just now: os.Root has no way to open a Root from a file.
+	// Opened again by its name: os.Root can't be made from an open file.
 	dir, err := root.OpenRoot(rel(dirName))
 	if err != nil {
 		return "", err
@@ -77,7 +77,7 @@ func Replace(root *os.Root, f trust.File) (aside string, err error) {
 	return aside, nil
 }
 
-// plain leaves the names of temporary files out of an error, so that the same failure has the same text each time.
+// plain returns err without the names of temporary files: equal failures must have equal texts.
 func plain(err error) error {
 	var (
 		pe *fs.PathError
@@ -93,7 +93,7 @@ func plain(err error) error {
 	return err
 }
 
-// fill gives the temporary file everything but its name, and reads back what was written.
+// fill writes everything but the name of the temporary file, and reads it back.
 func fill(tmp *os.File, f trust.File, context string) error {
 	if _, err := tmp.Write(f.Data); err != nil {
 		return err
@@ -141,15 +141,14 @@ func setLabel(f *os.File, context string) error {
 		return nil
 	}
 	err := unix.Fsetxattr(int(f.Fd()), labelXattr, []byte(context), 0)
-	// A new file without a context: SELinux is off, and what the directory has is of a time when it was on. The kernel
-	// lets only CAP_SYS_ADMIN write the attribute then, and nobody reads it. Where SELinux is on every new file has one.
+	// EPERM for a new file without a context: SELinux is off now and was on when the directory was labelled. Only
+	// CAP_SYS_ADMIN may write the attribute then, and nobody reads it.
 	if off := has == "" && errors.Is(err, unix.EPERM); err != nil && !off && !errors.Is(err, unix.ENOTSUP) {
 		return fmt.Errorf("setting the label: %w", err)
 	}
 	return nil
 }
 
-// clearAway makes room where a directory is in the way of a file.
 func clearAway(dir *os.Root, base string) (aside string, err error) {
 	err = dir.Remove(base)
 	if err == nil || errors.Is(err, fs.ErrNotExist) {
@@ -158,12 +157,12 @@ func clearAway(dir *os.Root, base string) (aside string, err error) {
 	if !errors.Is(err, unix.ENOTEMPTY) && !errors.Is(err, unix.EEXIST) {
 		return "", err
 	}
-	// The name does not end in .yaml or .json, so that no reader takes it up.
+	// A name without .yaml or .json at its end, which no reader takes up.
 	aside = base + ".aside-" + strconv.FormatInt(time.Now().UnixNano(), 36)
 	return aside, dir.Rename(base, aside)
 }
 
-// makeDirs makes the directory at the absolute path p and its parents, each on stable storage before the next.
+// makeDirs makes the directory at the absolute path p, and syncs each parent before the next directory.
 func makeDirs(root *os.Root, p string) error {
 	at := "/"
 	for _, name := range split(p) {
@@ -179,8 +178,8 @@ func makeDirs(root *os.Root, p string) error {
 	return nil
 }
 
-// makeDir makes one directory. Nothing but a directory gets its mode: who may write the parent may put a link there
-// at any time.
+// makeDir makes one directory. It sets the mode of an opened directory only: who may write the parent could put a link
+// at the name.
 func makeDir(root *os.Root, parent, name string) error {
 	p, err := openFolder(root, parent)
 	if err != nil {
@@ -199,14 +198,14 @@ func makeDir(root *os.Root, parent, name string) error {
 		return &fs.PathError{Op: "openat", Path: path.Join(parent, name), Err: err}
 	}
 	defer unix.Close(dir)
-	// Not left to the umask: readers of the files need not be root.
+	// Regardless of the umask: readers need not be root.
 	if err := unix.Fchmod(dir, 0o755); err != nil {
 		return &fs.PathError{Op: "fchmod", Path: path.Join(parent, name), Err: err}
 	}
 	return p.f.Sync()
 }
 
-// Remove removes the file at the absolute path p. That there is none is no error; a directory is one.
+// Remove removes the file at the absolute path p. A missing file is no error; a directory is one.
 func Remove(root *os.Root, p string) error {
 	info, err := root.Lstat(rel(p))
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
@@ -236,7 +235,7 @@ func syncDir(root *os.Root, dir string) error {
 	return d.f.Sync()
 }
 
-// Sweep removes the temporary files that an interrupted Replace of these paths has left. It must not run beside one.
+// Sweep removes temporary files of interrupted Replaces of these paths. It must not run during a Replace.
 func Sweep(root *os.Root, paths []string) error {
 	var errs []error
 	bases := map[string][]string{}
@@ -244,7 +243,7 @@ func Sweep(root *os.Root, paths []string) error {
 		bases[path.Dir(p)] = append(bases[path.Dir(p)], regexp.QuoteMeta(path.Base(p)))
 	}
 	for dir, names := range bases {
-		// The form that renameio gives them.
+		// The form of renameio's temporary names.
 		orphan := regexp.MustCompile(`^\.(` + strings.Join(names, "|") + `)[0-9]+$`)
 		there, err := list(root, dir)
 		if err != nil {

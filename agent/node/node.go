@@ -1,5 +1,5 @@
-// Package node writes what the agent has found to the annotations of its own Node, and reads who manages the node. It
-// is the agent's only user of client-go, and uses the metadata client alone: no list, no watch, no typed Node.
+// Package node writes the agent's report to the annotations of its own Node, and reads who manages the node. It is the
+// only user of client-go in the agent, with the metadata client alone: no list, no watch, no typed Node.
 package node
 
 import (
@@ -26,7 +26,6 @@ import (
 	"github.com/nodetrust/nodetrust/internal/judge"
 )
 
-// Keys of the annotations.
 const (
 	prefix       = "nodetrust.io/"
 	StateKey     = prefix + "state"
@@ -43,39 +42,39 @@ const (
 const (
 	timeout  = 15 * time.Second
 	coalesce = 2 * time.Second
-	// maxPause bounds how long a failed request is not tried again, unless the spread or the server asks for more.
+	// maxPause bounds the pause after a failed request, unless the spread or the server asks for more.
 	maxPause = 5 * time.Minute
 )
 
-// Spread is for clusters of up to some thousand nodes: 1,000 agents with the same cause write 50 reports a second.
+// Spread suits up to some thousand nodes: 1,000 agents with the same cause write 50 reports a second.
 const Spread = 20 * time.Second
 
-// Report is what the annotations say.
+// Report is the content of the annotations.
 type Report struct {
 	State, Reason, Message, Desired, Observed string
 	CheckedAt                                 time.Time
 }
 
-// same ignores CheckedAt, which is no news by itself.
+// same ignores CheckedAt, which alone is no news.
 func (r Report) same(o Report) bool {
 	r.CheckedAt = o.CheckedAt
 	return r == o
 }
 
-// common reports whether all agents of a pool may want to write r at the same moment: at their start, and when they
-// were given another desired state, until what came of it was written. Everything else happens to single nodes, or is
-// found at the phase of each agent's own probes.
+// common reports whether all agents of a pool may want to write r at the same moment: at their start, and from a new
+// desired state until its outcome is written. Other changes happen to single nodes, or at each agent's own probe
+// times.
 func (r Report) common(written Report) bool {
 	return written == Report{} || r.Desired != written.Desired || written.preliminary()
 }
 
-// preliminary reports whether the next report is under way already.
+// preliminary reports whether the next report follows soon.
 func (r Report) preliminary() bool {
 	return r.Reason == judge.ReasonProbePending || r.Reason == judge.ReasonLoadPending
 }
 
-// Client makes a metadata client from the kubeconfig file, or from the pod's ServiceAccount if kubeconfig is empty.
-// Without either it returns nil: this is no node of a cluster.
+// Client makes a metadata client from the kubeconfig file, or from the pod's ServiceAccount if kubeconfig is empty. It
+// returns nil outside a cluster, without either.
 func Client(kubeconfig string) (metadata.Interface, error) {
 	if kubeconfig == "" && os.Getenv("KUBERNETES_SERVICE_HOST") == "" {
 		return nil, nil
@@ -97,11 +96,11 @@ func Client(kubeconfig string) (metadata.Interface, error) {
 	return client, nil
 }
 
-// untried keeps client-go from what it does with an answer that has a Retry-After: up to ten more requests, in step
-// with those of all other agents. The answer becomes an error, and the Reporter decides.
+// untried turns answers with Retry-After into errors, and so disables client-go's own retries: up to ten requests, in
+// step with those of all other agents. The Reporter retries with jitter instead.
 type untried struct{ http.RoundTripper }
 
-// busyError is an answer of a server that wants to be left alone for a while.
+// busyError is an answer with Retry-After.
 type busyError struct {
 	status string
 	after  time.Duration
@@ -111,7 +110,6 @@ func (e *busyError) Error() string {
 	return fmt.Sprintf("the server says %s, try again after %s", e.status, e.after)
 }
 
-// errUnauthorized is the answer to credentials that are not valid any more.
 var errUnauthorized = errors.New("the server does not accept the credentials")
 
 func (u untried) RoundTrip(req *http.Request) (*http.Response, error) {
@@ -135,24 +133,24 @@ func (u untried) RoundTrip(req *http.Request) (*http.Response, error) {
 type Reporter struct {
 	mu    sync.Mutex
 	nodes metadata.ResourceInterface
-	again func() (metadata.Interface, error) // nil: there is no other client
+	again func() (metadata.Interface, error) // makes another client; nil if there is none
 	name  string
 	log   *slog.Logger
-	// spread is what requests with a common cause are spread over.
+	// spread is the time over which requests with a common cause are spread.
 	spread time.Duration
 
 	latest chan Report
-	drift  chan Report // a drift that was replaced in latest
+	drift  chan Report // a drift that latest has replaced
 	mco    chan bool
 }
 
 // New returns a Reporter of the Node called name. It does nothing until Run.
 //
-// A report is written 2 s after it came, in which newer ones replace it. One with a cause that all agents of a pool
-// have at the same moment (their start, another desired state) waits for another time between 0 and spread, evenly; a
-// write that failed is tried again after one to two spreads, then two to four, up to five minutes. So N agents make
-// about N/spread requests a second for a common cause and after an outage, without knowing of each other: independent
-// pauses make no crowd denser.
+// A report is written 2 s after it came; newer reports replace it meanwhile. Pauses spread the requests of a pool:
+// - a report with a common cause (start, another desired state) waits a random time between 0 and spread;
+// - a failed write is repeated after one to two spreads, then two to four, up to five minutes.
+//
+// So N agents make about N/spread requests a second for a common cause or after an outage, without coordination.
 func New(client metadata.Interface, name string, spread time.Duration, log *slog.Logger) *Reporter {
 	return &Reporter{
 		nodes: client.Resource(nodes()), name: name, log: log, spread: spread,
@@ -170,13 +168,13 @@ func (r *Reporter) resource() metadata.ResourceInterface {
 	return r.nodes
 }
 
-// RenewFrom has the Reporter make its client anew, as Client does, when the server does not accept the credentials of
-// the one it has any more: a kubeconfig may have been written anew since it was read. It is called before Run.
+// RenewFrom has the Reporter make its client anew when the server refuses the credentials: the kubeconfig may have
+// been rewritten. It is called before Run.
 func (r *Reporter) RenewFrom(kubeconfig string) {
 	r.again = func() (metadata.Interface, error) { return Client(kubeconfig) }
 }
 
-// renew takes another client after err, if err says that this one's credentials are void. The next try is made with it.
+// renew replaces the client for the next try if err is errUnauthorized.
 func (r *Reporter) renew(err error) {
 	if r.again == nil || !errors.Is(err, errUnauthorized) {
 		return
@@ -194,11 +192,11 @@ func (r *Reporter) renew(err error) {
 	r.nodes = client.Resource(nodes())
 }
 
-// MCO receives whether the Machine Config Operator manages the node, once that is known, and is closed then.
+// MCO receives once whether the Machine Config Operator manages the node, and is closed then.
 func (r *Reporter) MCO() <-chan bool { return r.mco }
 
-// Report hands a report over and returns at once. One that has not been written yet is replaced; that there was a
-// drift is written even if it was healed before its turn. Reports come from one goroutine.
+// Report hands a report over and returns at once. A newer report replaces one that waits, but a drift is written even
+// if it was healed meanwhile. Reports come from one goroutine.
 func (r *Reporter) Report(rep Report) {
 	select {
 	case old := <-r.latest:
@@ -216,8 +214,8 @@ func (r *Reporter) Report(rep Report) {
 
 func (r Report) drifted() bool { return r.State == string(judge.Drifted) }
 
-// Run asks who manages the node and then writes reports, until ctx is done or the Node is found not to exist. The API
-// server may be away for as long as it likes.
+// Run asks who manages the node and then writes reports until ctx is done or the Node does not exist. It waits for an
+// absent API server without limit.
 func (r *Reporter) Run(ctx context.Context) {
 	var asked sync.WaitGroup
 	defer asked.Wait()
@@ -242,7 +240,7 @@ func (r *Reporter) Run(ctx context.Context) {
 			default:
 			}
 			if rep.same(written) {
-				// A drift that was healed meanwhile leaves no other trace on the Node.
+				// A healed drift leaves no other trace on the Node.
 				if !drift.drifted() || !r.tell(ctx, drift) {
 					continue
 				}
@@ -257,7 +255,7 @@ func (r *Reporter) Run(ctx context.Context) {
 	}
 }
 
-// tell writes a report that is over already, once, and leaves it there for a moment. It reports whether it did.
+// tell writes an outdated report, leaves it there for a moment, and reports whether it did.
 func (r *Reporter) tell(ctx context.Context, rep Report) bool {
 	if err := r.patch(ctx, rep); err != nil {
 		r.log.Warn("annotations not written", "node", r.name, "err", err)
@@ -266,7 +264,7 @@ func (r *Reporter) tell(ctx context.Context, rep Report) bool {
 	return sleep(ctx, coalesce)
 }
 
-// Flush writes the newest report once, if there is one that was not written.
+// Flush writes the newest report once, unless it is written.
 func (r *Reporter) Flush(ctx context.Context) error {
 	select {
 	case rep := <-r.latest:
@@ -284,8 +282,8 @@ func (r *Reporter) newest(rep Report) Report {
 	return rep
 }
 
-// write tries until it succeeds, each time with what is the newest then. It returns what was written, or false when
-// there is no more to do.
+// write tries until it succeeds, each time with the newest report. It returns the written report, or false if Run must
+// end.
 func (r *Reporter) write(ctx context.Context, rep Report) (Report, bool) {
 	for failed := 0; ; failed++ {
 		rep = r.newest(rep)
@@ -331,7 +329,7 @@ func (r *Reporter) patch(ctx context.Context, rep Report) error {
 	return nil
 }
 
-// ask reads the Node once, as often as that takes.
+// ask reads the Node, with as many tries as it takes.
 func (r *Reporter) ask(ctx context.Context) {
 	for failed := 0; ; failed++ {
 		gctx, cancel := context.WithTimeout(ctx, timeout)
@@ -358,7 +356,7 @@ func (r *Reporter) ask(ctx context.Context) {
 	}
 }
 
-// backoff is the pause after a request that failed with err, as often as failed before.
+// backoff returns the pause after err, the failed-th failure in a row.
 func (r *Reporter) backoff(failed int, err error) time.Duration {
 	base := max(r.spread, coalesce)
 	limit := max(base, maxPause/2)
@@ -372,10 +370,10 @@ func (r *Reporter) backoff(failed int, err error) time.Duration {
 	return after + upTo(base)
 }
 
-// upTo is a time between 0 and d, each as likely as any other.
+// upTo returns an evenly distributed time between 0 and d.
 func upTo(d time.Duration) time.Duration { return time.Duration(rand.Float64() * float64(d)) }
 
-// sleep reports whether ctx outlived it.
+// sleep reports whether ctx outlived the sleep.
 func sleep(ctx context.Context, d time.Duration) bool {
 	t := time.NewTimer(d)
 	defer t.Stop()

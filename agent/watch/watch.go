@@ -1,6 +1,5 @@
-// Package watch gives hints that something below some directories may have changed. A hint says neither what nor
-// whether; no hint says nothing: mounts, hard links, mmap and overlays change files in silence. Look at everything
-// now and then.
+// Package watch hints that something below some directories may have changed. A hint says neither what nor whether,
+// and some changes give none: mounts, hard links, mmap, overlays. So look at everything now and then.
 package watch
 
 import (
@@ -16,9 +15,9 @@ import (
 )
 
 const (
-	// pollInterval is how often a hint is given where no inotify instance is to be had.
+	// pollInterval is the time between hints without an inotify instance.
 	pollInterval = 2 * time.Second
-	// retryInterval is how often one is asked for again.
+	// retryInterval is the time between tries to get an inotify instance.
 	retryInterval = time.Minute
 )
 
@@ -28,18 +27,18 @@ type Watcher struct {
 	hints chan struct{}
 	stop  chan struct{}
 	done  sync.WaitGroup
-	// open makes the fsnotify watcher; tests make it fail.
+	// open makes the fsnotify watcher; tests replace it.
 	open func() (*fsnotify.Watcher, error)
 
 	mu    sync.Mutex
 	fs    *fsnotify.Watcher // nil while polling
 	dirs  []string
-	known map[string]inode // what the watch at a path is on
+	known map[string]inode // by path: the inode under watch
 }
 
 type inode struct{ dev, ino uint64 }
 
-// New starts a watcher of nothing. It ends with Close.
+// New starts a Watcher without directories. Close ends it.
 func New(log *slog.Logger) *Watcher { return start(log, fsnotify.NewWatcher) }
 
 func start(log *slog.Logger, open func() (*fsnotify.Watcher, error)) *Watcher {
@@ -56,7 +55,7 @@ func start(log *slog.Logger, open func() (*fsnotify.Watcher, error)) *Watcher {
 	return w
 }
 
-// C has a hint in it when something may have changed since the last one was taken.
+// C receives a hint when something may have changed since the last hint was taken.
 func (w *Watcher) C() <-chan struct{} { return w.hints }
 
 // Polling reports whether hints come by the clock instead of by events.
@@ -66,15 +65,14 @@ func (w *Watcher) Polling() bool {
 	return w.fs == nil
 }
 
-// Close stops the watcher and waits until it has.
+// Close stops the watcher and waits for its end.
 func (w *Watcher) Close() {
 	close(w.stop)
 	w.done.Wait()
 }
 
-// Set watches directories from now on, and the parents of each up to the key that it is listed under; none of them
-// need exist. Where a path leads to another directory than before, the watch moves along: so it is to be called at
-// each look.
+// Set watches dirs from now on, and the parents of each up to its key. None of them need exist. Call Set at each look:
+// it moves watches whose path leads to another directory now.
 func (w *Watcher) Set(dirs map[string][]string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -82,7 +80,7 @@ func (w *Watcher) Set(dirs map[string][]string) {
 	w.refresh()
 }
 
-// withParents adds the directories between each of dirs and its top, without the top itself.
+// withParents returns dirs and the directories between each and its top, without the top.
 func withParents(dirs map[string][]string) []string {
 	var out []string
 	for top, ds := range dirs {
@@ -96,8 +94,8 @@ func withParents(dirs map[string][]string) []string {
 	return slices.Compact(out)
 }
 
-// refresh makes the watches fit the directories as they are now. A directory is recognised by its inode: fsnotify knows
-// only paths, and goes on watching one that was renamed away.
+// refresh adapts the watches to the present directories. It compares inodes: fsnotify knows only paths, and keeps
+// watching a renamed directory.
 func (w *Watcher) refresh() {
 	if w.fs == nil {
 		return
@@ -107,7 +105,7 @@ func (w *Watcher) refresh() {
 			w.forget(path)
 		}
 	}
-	// What fsnotify has dropped by itself: a new directory may well have the inode of the one that was removed.
+	// Watches that fsnotify dropped by itself: a new directory may have the inode of the removed one.
 	listed := map[string]bool{}
 	for _, p := range w.fs.WatchList() {
 		listed[p] = true
@@ -125,7 +123,7 @@ func (w *Watcher) refresh() {
 		}
 		w.forget(d)
 		if err := w.fs.Add(d); err != nil {
-			// Out of watches, or gone meanwhile: the resync finds what is missed.
+			// No watches left, or the directory is gone: the resync finds missed changes.
 			w.log.Debug("watching", "path", d, "err", err)
 			continue
 		}
@@ -133,7 +131,7 @@ func (w *Watcher) refresh() {
 		added = true
 	}
 	if added {
-		w.hint() // for what happened before the watch was there
+		w.hint() // for changes before the watch was there
 	}
 }
 
@@ -142,7 +140,7 @@ func (w *Watcher) forget(path string) {
 		return
 	}
 	delete(w.known, path)
-	_ = w.fs.Remove(path) // fails if the kernel has dropped the watch with its directory
+	_ = w.fs.Remove(path) // fails if the kernel dropped the watch with its directory
 }
 
 func (w *Watcher) hint() {
