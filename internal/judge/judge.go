@@ -1,10 +1,10 @@
-// Package judge turns differences and canary results into a state. It does no I/O and knows no clock; the agent
-// and the CLI use it alike.
+// Package judge derives a node's state from differences and canary results, for the agent and the CLI. It does no I/O
+// and knows no clock.
 package judge
 
 import "github.com/nodetrust/nodetrust/internal/verdict"
 
-// State is what a node is in. See docs/states.md.
+// State is the state of a node. See docs/states.md.
 type State string
 
 // The states, in the order in which they are tried: the first that holds is reported.
@@ -19,11 +19,11 @@ const (
 	Enforced    State = "Enforced"
 )
 
-// Kind says how a file differs from what is desired.
+// Kind is the kind of a Difference.
 type Kind string
 
-// Kinds of difference. The first group is about files of the desired set, the second about files that mask it or
-// collide with it, the third about key files that the policy names.
+// Kinds of differences: of files of the desired set; of files that mask them or collide with them; of key files that
+// the policy names.
 const (
 	Missing    Kind = "missing"
 	Content    Kind = "content"
@@ -42,27 +42,26 @@ const (
 	KeyUnreadable Kind = "key-unreadable"
 )
 
-// Difference is one way in which the effective file set differs from the desired one.
+// Difference is one difference between the effective and the desired file set.
 type Difference struct {
 	// Path is absolute, as seen on the host (without the host root).
 	Path string `json:"path"`
 	Kind Kind   `json:"kind"`
-	// Want and Got are short: a digest ("sha256:…"), a mode ("0644"), "uid:gid", a type, a label or a name; never
-	// contents.
+	// Want and Got are a digest ("sha256:…"), a mode ("0644"), "uid:gid", a type, a label or a name; never contents.
 	Want string `json:"want"`
 	Got  string `json:"got"`
 }
 
-// Canary is one canary judged once, through one runtime.
+// Canary is one canary's result through one runtime.
 type Canary struct {
 	verdict.Verdict
 	// Expect is accept or refuse.
 	Expect verdict.Answer `json:"expect"`
 	// Runtime is cri, podman or verify.
 	Runtime string `json:"runtime"`
-	// Namespace is set when the pull was made in the context of a namespaced policy.
+	// Namespace is set if the pull was made under a namespaced policy.
 	Namespace string `json:"namespace,omitempty"`
-	// OK is true when the verdict is the expected one.
+	// OK is true if the verdict is the expected one.
 	OK bool `json:"ok"`
 }
 
@@ -74,22 +73,22 @@ type Probe struct {
 	Canaries []Canary `json:"canaries"`
 	// Keys are the OpenPGP keys that the policy trusts.
 	Keys []Key `json:"keys,omitempty"`
-	// Runtimes are those that said what they are.
+	// Runtimes are those that named themselves.
 	Runtimes []Runtime `json:"runtimes,omitempty"`
 }
 
-// Runtime is a container runtime that took part, by what it says of itself, and what is known of its verifier for that.
-// Its fields are those of trust.Runtime.
+// Runtime is a container runtime of a round, with the name and version that it reports and what is known of its
+// verifier. Its fields are those of trust.Runtime.
 type Runtime struct {
 	Name    string `json:"name"`
 	Version string `json:"version"`
-	// Advisories are the IDs of the known holes; none of a runtime that is not known.
+	// Advisories are the IDs of the known holes; empty for an unknown runtime.
 	Advisories []string `json:"advisories"`
-	// Fixed is the first version of the image library that has none of the holes.
+	// Fixed is the first version of the image library without these holes.
 	Fixed string `json:"fixed,omitempty"`
 }
 
-// Key is a trusted key and the end of its life.
+// Key is a trusted key and its expiry.
 type Key struct {
 	// Fingerprint is full, upper-case hex.
 	Fingerprint string `json:"fingerprint"`

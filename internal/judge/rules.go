@@ -9,10 +9,10 @@ import (
 	"github.com/nodetrust/nodetrust/internal/verdict"
 )
 
-// MaxMessage is the length in bytes that no message of Judge exceeds.
+// MaxMessage bounds Judge's messages, in bytes.
 const MaxMessage = 256
 
-// Reasons of a state that are not reasons of a verdict. Where a single canary decides, the reason is its verdict's.
+// Reasons of states beside those of verdicts. If a single canary decides, its verdict's reason is the state's.
 const (
 	ReasonForeignWriter       = "ForeignWriter"       // Contested
 	ReasonOtherMachineConfig  = "OtherMachineConfig"  // Shadowed
@@ -22,11 +22,11 @@ const (
 	ReasonNoCanary            = "NoCanary"            // Unknown
 	ReasonProbePending        = "ProbePending"        // Unknown
 	ReasonProbeFailed         = "ProbeFailed"         // Unknown
-	ReasonLoadUnknown         = "LoadUnknown"         // Unknown: the child could not tell whether the new files load
+	ReasonLoadUnknown         = "LoadUnknown"         // Unknown: the child has no answer whether the new files load
 	ReasonDesiredInvalid      = "DesiredInvalid"      // Unknown
-	ReasonLoadPending         = "LoadPending"         // Unknown: the child is about to tell
-	ReasonNoRuntime           = "NoRuntime"           // Unknown: no container runtime is there to ask
-	ReasonWriteFailed         = "WriteFailed"         // Unknown: what is on disk is right, durable it may not be
+	ReasonLoadPending         = "LoadPending"         // Unknown: the child will answer soon
+	ReasonNoRuntime           = "NoRuntime"           // Unknown: no container runtime to ask
+	ReasonWriteFailed         = "WriteFailed"         // Unknown: the files are right, but may not be durable
 	ReasonRuntimeAdvisory     = "RuntimeAdvisory"     // Enforced: a runtime's verifier has a known hole
 )
 
@@ -36,33 +36,33 @@ type Problem struct {
 	Message string
 }
 
-// Input is all that a state is judged by.
+// Input is everything that a state depends on.
 type Input struct {
 	// Differences are those of the effective file set from the desired one.
 	Differences []Difference
 	// Canaries are the entries of one probe round.
 	Canaries []Canary
-	// Runtimes are those that the canaries were run through. They change no state.
+	// Runtimes are those of the canaries. They change no state.
 	Runtimes []Runtime
 
-	// Contested names the paths that somebody else keeps writing.
+	// Contested are the paths that somebody else keeps writing.
 	Contested []string
-	// Shadowed is set on a node of the Machine Config Operator whose current config holds other bytes than the desired.
+	// Shadowed is set if the current config of the Machine Config Operator holds other bytes than the desired ones.
 	Shadowed *Problem
-	// RolledBack is set while the last good set stands in for a desired one that was rejected.
+	// RolledBack is set while the last good set replaces a rejected desired one.
 	RolledBack *Problem
-	// Held is set while the desired files are deliberately not written. It explains the differences, so that the state is
-	// Unknown with its reason instead of Drifted.
+	// Held is set while the desired files are deliberately not written. It explains the differences: the state is
+	// Unknown with Held's reason instead of Drifted.
 	Held *Problem
 	// Problem keeps the state from being Enforced.
 	Problem *Problem
-	// Advice is added to the message of Drifted: what to do about it, or what was done.
+	// Advice is appended to the message of Drifted.
 	Advice string
 }
 
-// Judge returns the first state that holds, in the order in which they are declared, with its reason and a message of
-// at most MaxMessage bytes without control characters. Enforced means that there is no difference and no problem, and
-// that canaries of both sides were answered rightly by every runtime that took part.
+// Judge returns the first state that holds in the order of declaration, its reason, and a message of at most
+// MaxMessage bytes without control characters. Enforced means no difference, no problem, and right answers to canaries
+// of both sides by every runtime that took part.
 func Judge(in Input) (state State, reason, message string) {
 	state, reason, message = judge(in)
 	return state, outside.Bounded(reason, MaxMessage), outside.Bounded(message, MaxMessage)
@@ -110,8 +110,8 @@ func judge(in Input) (State, string, string) {
 	return Enforced, "", c.right() + c.notes()
 }
 
-// describeHoles names the runtimes whose verifier has known holes, the holes, and what has none of them; "" without
-// any. Distributors mend holes and keep the number, so the message says that the number is all that was looked at.
+// describeHoles names the runtimes with known holes, the holes and the fixed version; "" without holes. Distributors
+// fix holes without a new number, so the message says that only the number was compared.
 func describeHoles(rs []Runtime) string {
 	var b strings.Builder
 	for _, r := range rs {
@@ -129,19 +129,19 @@ func describeHoles(rs []Runtime) string {
 	return b.String()
 }
 
-// sorted are the canaries that decide, by what they say.
+// sorted are the deciding canaries by result.
 type sorted struct {
 	deciding []entry // accept and refuse, right and wrong
 	pulled   []entry // refuse-canaries that were accepted
 	blocked  []entry // accept-canaries that were refused
-	unknown  []entry // the rest of those that are not right
-	verify   []entry // what verify says differently from a runtime
+	unknown  []entry // neither right, pulled nor blocked
+	verify   []entry // verify differs from a runtime
 	runtime  bool    // a real runtime took part
 }
 
 type entry struct{ Canary }
 
-// sortCanaries leaves the entries of verify out of the decision as soon as a real runtime took part anywhere.
+// sortCanaries ignores the entries of verify once a real runtime took part.
 func sortCanaries(cs []Canary) sorted {
 	var s sorted
 	for _, c := range cs {
@@ -169,10 +169,10 @@ func sortCanaries(cs []Canary) sorted {
 	return s
 }
 
-// BlockedCanaries returns the accept-canaries that were refused, as far as they decide.
+// BlockedCanaries returns the deciding accept-canaries that were refused.
 func BlockedCanaries(cs []Canary) []Canary { return plain(sortCanaries(cs).blocked) }
 
-// AcceptedCanaries returns the accept-canaries that were accepted, as far as they decide.
+// AcceptedCanaries returns the deciding accept-canaries that were accepted.
 func AcceptedCanaries(cs []Canary) []Canary {
 	var out []Canary
 	for _, e := range sortCanaries(cs).deciding {
@@ -191,8 +191,8 @@ func plain(es []entry) []Canary {
 	return out
 }
 
-// Right reports whether the canary was answered as expected: for a refuse-canary that is a refusal for its signatures.
-// Right ignores OK, which it is meant to be the source of.
+// Right reports whether the canary was answered as expected; a refuse-canary must be refused for its signatures. Right
+// does not read OK: callers set OK from it.
 func Right(c Canary) bool {
 	switch c.Expect {
 	case verdict.Accept:
@@ -205,8 +205,8 @@ func Right(c Canary) bool {
 
 func (e entry) right() bool { return Right(e.Canary) }
 
-// forSignature tells refusals that only a look at signatures can give from the others: a policy that rejects everything
-// and a key file without a key prove nothing of a wrong key being refused.
+// forSignature reports whether only a check of signatures can give the reason. A policy that rejects everything or a
+// key file without a key does not show that a wrong key is refused.
 func forSignature(r verdict.Reason) bool {
 	switch r {
 	case verdict.NoSignature, verdict.WrongKey, verdict.WrongIdentity, verdict.WrongDigest, verdict.KeyExpired,
@@ -216,7 +216,7 @@ func forSignature(r verdict.Reason) bool {
 	return false
 }
 
-// disagrees reports whether a runtime answered the same canary otherwise than verify did.
+// disagrees reports whether a runtime's answer to the same canary differs from verify's.
 func disagrees(v Canary, all []Canary) bool {
 	for _, c := range all {
 		if c.Runtime != "verify" && c.Image == v.Image && c.Namespace == v.Namespace &&
@@ -227,7 +227,7 @@ func disagrees(v Canary, all []Canary) bool {
 	return false
 }
 
-// missing says which side was not tried by a runtime that took part; "" when both were by all.
+// missing names the side that a participating runtime did not try; "" if all tried both.
 func (s sorted) missing() string {
 	type sides struct{ accept, refuse bool }
 	seen := map[string]*sides{}
@@ -261,7 +261,6 @@ func (s sorted) missing() string {
 	return ""
 }
 
-// right says what an Enforced rests on.
 func (s sorted) right() string {
 	var runtimes []string
 	seen := map[string]bool{}
@@ -274,7 +273,7 @@ func (s sorted) right() string {
 	return "both canaries right through " + strings.Join(runtimes, " and ")
 }
 
-// notes are what a reader of any message should know besides: never deciding.
+// notes returns remarks that are appended to every message; they never affect the state.
 func (s sorted) notes() string {
 	if len(s.deciding) > 0 && !s.runtime {
 		return "; no runtime took part"
@@ -290,7 +289,7 @@ func (s sorted) notes() string {
 	return ""
 }
 
-// describe names the canary so that the message is useful when it is cut: what happened, the place, then the image.
+// describe names what happened, the place, then the image, so that a cut message is still useful.
 func (e entry) describe(what string) string {
 	where := e.Runtime
 	if e.Namespace != "" {
@@ -299,11 +298,10 @@ func (e entry) describe(what string) string {
 	return fmt.Sprintf("%s-canary %s through %s %s", e.Expect, e.Image, where, what)
 }
 
-// namespacedPolicies is where CRI-O has policies of single namespaces.
+// namespacedPolicies holds CRI-O's policies of single namespaces.
 const namespacedPolicies = "/etc/crio/policies"
 
-// mask names the file that is read instead of ours where the canary was pulled: it goes before the rest of a message,
-// and is empty if there is none.
+// mask returns a prefix that names the file read instead of ours where the canary was pulled, or "".
 func (e entry) mask(files []Difference) string {
 	for _, d := range files {
 		ofNamespace := path.Dir(d.Path) == namespacedPolicies
@@ -329,8 +327,7 @@ func unknownText(e entry) string {
 	return e.Message
 }
 
-// splitKeys sets differences of key files apart: a missing key is not drift of our files, it leaves open what they
-// mean.
+// splitKeys separates differences of key files: a missing key is no drift of our files, but leaves their meaning open.
 func splitKeys(ds []Difference) (files, keys []Difference) {
 	for _, d := range ds {
 		if d.Kind == KeyMissing || d.Kind == KeyUnreadable {
@@ -375,7 +372,7 @@ func describeDifference(d Difference) string {
 	return fmt.Sprintf("%s is unreadable: %s", d.Path, d.Got)
 }
 
-// kindReason is the kind in the form of a reason: key-missing becomes KeyMissing.
+// kindReason turns a kind into a reason: key-missing becomes KeyMissing.
 func kindReason(k Kind) string {
 	var b strings.Builder
 	for part := range strings.SplitSeq(string(k), "-") {
