@@ -2,12 +2,11 @@ package outside
 
 import "reflect"
 
-// Clean returns v with Name applied to every string in it: fields, elements, keys of maps. What v points to isn't
-// changed; the result shares with it what needs no change. Bytes and what is not exported stay as they are. V must
-// not hold itself.
+// Clean returns v with Name applied to all its strings: fields, elements, keys of maps. It does not change what v
+// points to; the result shares unchanged parts. Bytes and unexported fields stay. V must not contain itself.
 func Clean[T any](v T) T { return Without(Secrets{}, v) }
 
-// Without is Clean that takes these secrets out too.
+// Without is Clean that also removes the secrets s.
 func Without[T any](s Secrets, v T) T {
 	if r := reflect.ValueOf(&v).Elem(); s.dirty(r) {
 		s.clean(r)
@@ -15,7 +14,6 @@ func Without[T any](s Secrets, v T) T {
 	return v
 }
 
-// dirty is true if clean changes something.
 func (s Secrets) dirty(v reflect.Value) bool {
 	switch v.Kind() {
 	case reflect.String:
@@ -48,7 +46,7 @@ func (s Secrets) dirty(v reflect.Value) bool {
 	return false
 }
 
-// clean changes v, and puts copies in the place of what it refers to.
+// clean changes v in place, and replaces what v refers to by copies.
 func (s Secrets) clean(v reflect.Value) {
 	switch v.Kind() {
 	case reflect.String:
@@ -96,7 +94,6 @@ func (s Secrets) clean(v reflect.Value) {
 	}
 }
 
-// cleaned is a clean copy of what can't be changed in its place.
 func (s Secrets) cleaned(v reflect.Value) reflect.Value {
 	n := reflect.New(v.Type()).Elem()
 	n.Set(v)
@@ -104,7 +101,7 @@ func (s Secrets) cleaned(v reflect.Value) reflect.Value {
 	return n
 }
 
-// shown is true for fields that encoders look at.
+// shown reports whether encoders write the field.
 func shown(f reflect.StructField) bool {
 	return f.IsExported() || f.Anonymous && f.Type.Kind() == reflect.Struct
 }

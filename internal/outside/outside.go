@@ -1,6 +1,5 @@
-// Package outside makes text fit to be shown that came from outside: from servers, files and clusters. Such text is
-// printable, bounded and without secrets on its way to a terminal, a report or a message. It is pure: it links the
-// standard library only, and decides nothing.
+// Package outside makes text from servers, files and clusters fit for a terminal, a report or a message: printable,
+// bounded and without secrets. It is pure and links only the standard library.
 package outside
 
 import (
@@ -11,26 +10,25 @@ import (
 
 // Bounds of text in bytes.
 const (
-	// Most is the bound of a message.
 	Most = 500
-	// MostName is the bound of a name that has to stay whole to be of use: a reference, a URL, a path.
+	// MostName bounds names that are useless when cut: references, URLs, paths.
 	MostName = 4096
 )
 
 const ellipsis = "…"
 
-// Text returns s as one line of at most Most bytes: what Printable returns, without secrets.
+// Text returns s as one printable line of at most Most bytes, without secrets.
 func Text(s string) string { return Bounded(s, Most) }
 
-// Name is Text for references, URLs and paths: of at most MostName bytes.
+// Name is Text for references, URLs and paths: at most MostName bytes.
 func Name(s string) string { return Bounded(s, MostName) }
 
-// Bounded is Text of at most most bytes. A text that was cut ends in "…".
+// Bounded is Text of at most most bytes. A cut text ends in "…".
 func Bounded(s string, most int) string { return Secrets{}.Bounded(s, most) }
 
-// Printable returns s as one line that can't command a terminal, and whose characters stand in the order in which they
-// are shown. Blanks of any kind are spaces. What isn't printable is "?": control characters (C0 and C1), format
-// characters (text direction, zero width), line separators, bytes that are no UTF-8. Neither length nor secrets change.
+// Printable returns s as one line without terminal commands, its characters in the order in which they are shown.
+// Blanks become spaces. "?" replaces control characters (C0, C1), format characters (text direction, zero width), line
+// separators and invalid UTF-8. Printable neither cuts nor redacts.
 func Printable(s string) string {
 	if plain(s) {
 		return s
@@ -46,10 +44,10 @@ func Printable(s string) string {
 	}, s)
 }
 
-// IsPrintable is true for what Printable leaves as it is.
+// IsPrintable reports whether Printable leaves s unchanged.
 func IsPrintable(s string) bool { return plain(s) || Printable(s) == s }
 
-// plain is true for printable ASCII, which most text is.
+// plain reports whether s is printable ASCII, the common case.
 func plain(s string) bool {
 	for i := range len(s) {
 		if s[i] < ' ' || s[i] > '~' {
@@ -59,7 +57,7 @@ func plain(s string) bool {
 	return true
 }
 
-// Cut returns at most the first most bytes of s, in whole characters. A text that was cut ends in "…".
+// Cut returns at most the first most bytes of s, in whole characters. A cut text ends in "…".
 func Cut(s string, most int) string {
 	if len(s) <= most {
 		return s
@@ -70,7 +68,7 @@ func Cut(s string, most int) string {
 	return head(s, most-len(ellipsis)) + ellipsis
 }
 
-// head is at most the first n bytes of s, in whole characters.
+// head returns at most the first n bytes of s, in whole characters.
 func head(s string, n int) string {
 	if len(s) <= n {
 		return s

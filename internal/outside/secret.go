@@ -11,11 +11,10 @@ import (
 	"unicode/utf8"
 )
 
-// redacted stands for a secret.
 const redacted = "[redacted]"
 
-// Secrets are values that must not be told: passwords and tokens that the process holds. What looks like a secret isn't
-// told either; the zero value knows no more than that. Copies share their values, and may be used at the same time.
+// Secrets are passwords and tokens that the process holds and must not print. Redact also removes what looks like a
+// secret; the zero value removes only that. Copies share their values and may be used concurrently.
 type Secrets struct{ known *known }
 
 type known struct {
@@ -23,20 +22,20 @@ type known struct {
 	values []string // the longest first
 }
 
-// NewSecrets returns a set that Add can extend.
+// NewSecrets returns an empty set that Add extends.
 func NewSecrets() Secrets { return Secrets{&known{}} }
 
-// leastSecret is the length below which a value is none: it would stand in any text.
+// leastSecret is the least length of a secret: a shorter value would occur in any text.
 const leastSecret = 3
 
-// Add takes values in, with the forms in which servers echo them. The zero value takes none.
+// Add adds values and the forms in which servers echo them. On the zero value it does nothing.
 func (s Secrets) Add(values ...string) {
 	if s.known == nil {
 		return
 	}
 	s.known.mu.Lock()
 	defer s.known.mu.Unlock()
-	all := slices.Clone(s.known.values) // others read those that were
+	all := slices.Clone(s.known.values) // a copy: readers hold the old slice
 	for _, v := range values {
 		for _, form := range []string{v, percent(v), base64.StdEncoding.EncodeToString([]byte(v))} {
 			if len(v) >= leastSecret && !slices.Contains(all, form) {
@@ -48,7 +47,7 @@ func (s Secrets) Add(values ...string) {
 	s.known.values = all
 }
 
-// percent escapes s for a URL; net/url isn't linked by those who do no I/O.
+// percent escapes s for a URL. net/url is not linked by packages without I/O.
 func percent(s string) string {
 	var b strings.Builder
 	for i := range len(s) {
@@ -61,7 +60,7 @@ func percent(s string) string {
 	return b.String()
 }
 
-// AddAuthorization takes in what is secret of an Authorization header: all of a Bearer token, the password of Basic.
+// AddAuthorization adds the secret of an Authorization header: a Bearer token, or the password of Basic.
 func (s Secrets) AddAuthorization(header string) {
 	scheme, value, _ := strings.Cut(header, " ")
 	s.Add(value)
@@ -82,7 +81,7 @@ func (s Secrets) Name(text string) string { return s.Bounded(text, MostName) }
 
 // Bounded is the function Bounded without these secrets.
 func (s Secrets) Bounded(text string, most int) string {
-	// A server may send megabytes: what is far behind the bound isn't looked at.
+	// A server may send megabytes: skip what is far behind the bound.
 	const beyond = 32 << 10
 	short := head(text, most+beyond)
 	short = s.Redact(strings.TrimSpace(Printable(short)))
@@ -92,8 +91,8 @@ func (s Secrets) Bounded(text string, most int) string {
 	return Cut(short, most)
 }
 
-// Redact returns text without secrets: those that are known; user and password of URLs; Bearer tokens, Basic logins and
-// JSON web tokens; values that are named token, password, signature and the like.
+// Redact returns text without known secrets, URLs' users and passwords, Bearer tokens, Basic logins, JSON web tokens,
+// and values named token, password, signature and the like.
 func (s Secrets) Redact(text string) string {
 	if s.known != nil {
 		s.known.mu.Lock()
@@ -109,7 +108,7 @@ func (s Secrets) Redact(text string) string {
 	if strings.Contains(text, "eyJ") {
 		text = webToken().ReplaceAllString(text, redacted)
 	}
-	// A look for words costs less than the patterns do.
+	// A search for words is cheaper than the patterns.
 	lower := strings.ToLower(text)
 	if strings.Contains(lower, "bearer") {
 		text = bearer().ReplaceAllStringFunc(text, withoutBearer)
@@ -126,10 +125,10 @@ func (s Secrets) Redact(text string) string {
 	return text
 }
 
-// names are what secrets are called, in lower case.
+// names are parts of secrets' names, in lower case.
 var names = []string{"token", "secret", "passw", "authorization", "api", "credential"}
 
-// withoutValue takes a known value out. A short one could be a part of any word, and counts where it stands alone.
+// withoutValue removes a known value. A short value counts only where it is no part of a word.
 func withoutValue(text, value string) string {
 	const long = 8
 	if len(value) >= long {
@@ -161,9 +160,9 @@ var (
 	webToken = lazily(`\beyJ[A-Za-z0-9_-]{5,}(?:\.[A-Za-z0-9_-]*){1,4}`)
 	bearer   = lazily(`(?i)(?:^|[^\w/.-])bearer(?:\s+token)?(?:["']?:)?(?:\s+|\s*=\s*)["']?[A-Za-z0-9._~+/=-]{4,}`)
 	basic    = lazily(`(?i)\bbasic\s+[A-Za-z0-9+/_-]{4,}=*`)
-	// parameter is one of a URL: those of signed URLs are good for whoever has them.
+	// parameter is a parameter of a URL. A signed URL is usable by whoever has it.
 	parameter = lazily(`(?i)([?&][a-z0-9_.-]*(?:token|secret|passw|signature|credential|api-?key|assertion|\bsig\b|\bcode\b)[a-z0-9_.-]*=)[^&\s"'#<>]+`)
-	// named isn't "token:v1" behind a slash, which is an image.
+	// named does not match "token:v1" behind a slash: an image.
 	named = lazily(`(?i)((?:^|[^\w/.-])[a-z0-9_-]*(?:token|secret|password|passwd|authorization|api[_-]?key|credentials?))(["']?\s*[:=]\s*["']?)([^\s"',;&<>{}\[\]]+)`)
 )
 
@@ -172,7 +171,7 @@ func lazily(expr string) func() *regexp.Regexp {
 	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(expr) })
 }
 
-// withoutUserinfo takes out what stands before the host of URLs. The name in docker://name@sha256:… is none.
+// withoutUserinfo removes user and password of URLs. The name in docker://name@sha256:… is none.
 func withoutUserinfo(text string) string {
 	var b strings.Builder
 	for {
@@ -195,7 +194,7 @@ func withoutUserinfo(text string) string {
 	}
 }
 
-// words stand behind "bearer" in sentences and challenges.
+// words follow "bearer" in sentences and challenges.
 var words = []string{
 	"auth", "authentication", "authorization", "challenge", "credentials", "error", "from", "header", "invalid", "missing",
 	"must", "realm=", "realm", "required", "scheme", "token", "tokens", "with",
@@ -213,7 +212,7 @@ func withoutBearer(found string) string {
 	return found[:i+1] + redacted
 }
 
-// withoutBasic takes out what is a login: base64 of user:password. "Basic authentication" is none.
+// withoutBasic removes a login: base64 of user:password. "Basic authentication" is none.
 func withoutBasic(found string) string {
 	i := strings.LastIndexAny(found, " \t")
 	value := strings.TrimRight(found[i+1:], "=")
@@ -227,9 +226,8 @@ func withoutBasic(found string) string {
 	return found[:i+1] + redacted
 }
 
-// withoutNamed takes out the value of "token=…", "password":"…" and so on. Behind ":" a word is the rest of a
-// sentence or a tag ("invalid token: expired", "token:v1"); what is long and has a digit, or what is quoted, is a
-// value.
+// withoutNamed removes the value of "token=…", "password":"…" and so on. Behind ":" only a quoted text, or a long one
+// with a digit, is a value: "invalid token: expired" and "token:v1" have none.
 func withoutNamed(found string) string {
 	m := named().FindStringSubmatch(found)
 	name, between, value := m[1], m[2], m[3]

@@ -8,25 +8,24 @@ import (
 	"unicode/utf8"
 )
 
-// Writer lets lines of printable text through to another writer, and sequences of its owner's choice. Anything else
-// that Printable replaces is replaced here too, so that no text can command the terminal at the end. Several may
-// write at the same time.
+// Writer passes printable text and chosen sequences to another writer. It replaces everything else that Printable
+// replaces, so that no text can command the terminal. It is safe for concurrent use.
 type Writer struct {
 	w   io.Writer
 	own []string
 
 	mu sync.Mutex
-	// rest is the beginning of a character or of a sequence, whose end wasn't written yet.
+	// rest is the beginning of an unfinished character or sequence.
 	rest []byte
 }
 
-// NewWriter returns a Writer to w. Own are the sequences of control characters that pass as they are; "\n" always does.
+// NewWriter returns a Writer to w. Own are sequences of control characters that pass unchanged; "\n" always does.
 func NewWriter(w io.Writer, own ...string) *Writer { return &Writer{w: w, own: own} }
 
-// Unwrap returns the writer behind, for what must arrive byte by byte, and for asking what it is.
+// Unwrap returns the underlying writer.
 func (w *Writer) Unwrap() io.Writer { return w.w }
 
-// Write writes what of p is allowed.
+// Write writes the allowed form of p.
 func (w *Writer) Write(p []byte) (int, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -42,7 +41,7 @@ func (w *Writer) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// Flush writes what was held back because it could have been the beginning of something.
+// Flush writes an unfinished character or sequence that Write held back.
 func (w *Writer) Flush() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -52,7 +51,7 @@ func (w *Writer) Flush() error {
 	return err
 }
 
-// filter returns what may be written of s, and its end if that could go on.
+// filter returns the allowed form of s without its unfinished end, and this end.
 func (w *Writer) filter(s string) (out, rest string) {
 	var b strings.Builder
 	b.Grow(len(s))
@@ -80,7 +79,7 @@ func (w *Writer) filter(s string) (out, rest string) {
 	return b.String(), ""
 }
 
-// sequence is the one that s begins with, or whether s may be the beginning of one.
+// sequence returns the own sequence at the start of s, or whether s may be the beginning of one.
 func (w *Writer) sequence(s string) (own string, unfinished bool) {
 	for _, q := range w.own {
 		if strings.HasPrefix(s, q) && len(q) > len(own) {
@@ -91,7 +90,7 @@ func (w *Writer) sequence(s string) (own string, unfinished bool) {
 	return own, unfinished
 }
 
-// allClear is true for lines of printable ASCII.
+// allClear reports whether p is lines of printable ASCII.
 func allClear(p []byte) bool {
 	for _, c := range p {
 		if (c < ' ' || c > '~') && c != '\n' {
