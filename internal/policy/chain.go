@@ -7,13 +7,12 @@ import "strings"
 type Place struct{ Transport, Scope string }
 
 // Chain lists the scopes that readers look up for a scope of a transport, the most specific first, up to the
-// transport's own, "". For an image they begin with its identity; for a scope that is not in a policy they are what
-// decides instead. For example quay.io/corp/app:v1 of docker has
+// transport's own, "". For an image the chain begins with its identity. For quay.io/corp/app:v1 of docker it is
 //
 //	quay.io/corp/app:v1  quay.io/corp/app  quay.io/corp  quay.io  *.io  ""
 //
-// What follows a scope in a chain is the rest of the scope's own chain. So the scopes that are looked up for an image
-// are those of the first one that exists.
+// The part of a chain behind a scope is the rest of the scope's own chain. So a policy decides on an image as on the
+// first scope of its chain that the policy has.
 func Chain(transport, scope string) []string {
 	if scope == "" {
 		return []string{""}
@@ -47,7 +46,7 @@ func dockerChain(scope string) []string {
 	}
 }
 
-// storageParents: scopes of containers-storage are "[driver@root]name", and "[root]" alone.
+// storageParents takes scopes of containers-storage: "[driver@root]name" or "[root]".
 func storageParents(scope string) (out []string) {
 	i := strings.Index(scope, "]")
 	if !strings.HasPrefix(scope, "[") || i < 0 {
@@ -68,7 +67,7 @@ func storageParents(scope string) (out []string) {
 	return out
 }
 
-// pathParents: scopes of directories and archives are paths, of oci with ":" and a name behind.
+// pathParents takes paths of directories and archives; those of oci have ":" and a name at the end.
 func pathParents(scope string) (out []string) {
 	for strings.HasPrefix(scope, "/") {
 		scope = scope[:max(strings.LastIndex(scope, "/"), strings.LastIndex(scope, ":"))]
@@ -79,8 +78,8 @@ func pathParents(scope string) (out []string) {
 	return out
 }
 
-// Names lists the repository of a scope of the docker transport, its parents and its host. For quay.io/corp/app:v1
-// they are quay.io/corp/app, quay.io/corp and quay.io.
+// Names lists the repository of a scope of the docker transport, its parents and its host: for quay.io/corp/app:v1
+// quay.io/corp/app, quay.io/corp and quay.io.
 func Names(scope string) []string {
 	name, _ := Repository(scope)
 	out := []string{name}
@@ -91,7 +90,7 @@ func Names(scope string) []string {
 	return out
 }
 
-// Repository cuts tag and digest off a scope, and reports whether there were any.
+// Repository removes tag and digest from a scope, and reports whether there were any.
 func Repository(scope string) (name string, pinned bool) {
 	name, _, pinned = strings.Cut(scope, "@")
 	if IsTag(name) {

@@ -23,7 +23,7 @@ const (
 // GPGKeys is the only key type of signedBy that was ever implemented.
 const GPGKeys = "GPGKeys"
 
-// The members of objects in policy.json that are looked at one by one.
+// Members of objects in policy.json.
 const (
 	FieldDefault           = "default"
 	FieldTransports        = "transports"
@@ -47,13 +47,12 @@ func RequirementTypes() []string {
 	return []string{InsecureAcceptAnything, Reject, SignedBy, SigstoreSigned, SignedBaseLayer}
 }
 
-// KeyTypes lists the key types that a signedBy requirement loads with.
+// KeyTypes lists the key types with which a signedBy requirement loads.
 func KeyTypes() []string {
 	return []string{GPGKeys, "signedByGPGKeys", "X509Certificates", "signedByX509CAs"}
 }
 
-// KeyFields lists the members of a requirement of a type that say what its signatures are verified with. Just one of
-// them may be there.
+// KeyFields lists the members of a requirement type that name its keys. A requirement has just one of them.
 func KeyFields(requirement string) []string {
 	switch requirement {
 	case SignedBy:
@@ -92,8 +91,8 @@ func CertificateFields(field string) []string {
 	}
 }
 
-// Requirement is one demand of a policy. Members that are there and empty, as in "keyData": "", are kept apart from
-// those that are not there: the image library does so too.
+// Requirement is one demand of a policy. It distinguishes empty members ("keyData": "") from missing ones, as the
+// image library does.
 type Requirement struct {
 	Type string `json:"type"`
 
@@ -123,7 +122,7 @@ type Fulcio struct {
 	SubjectEmail string `json:"subjectEmail"`
 }
 
-// PKI demands a certificate of one's own authority.
+// PKI demands a certificate of a private authority.
 type PKI struct {
 	CARootsPath         string `json:"caRootsPath,omitzero"`
 	CARootsData         []byte `json:"caRootsData,omitzero"`
@@ -133,12 +132,12 @@ type PKI struct {
 	SubjectHostname     string `json:"subjectHostname,omitzero"`
 }
 
-// VerifiesSignatures reports whether an image needs a signature for a requirement of the type.
+// VerifiesSignatures reports whether a requirement of the type asks for a signature.
 func VerifiesSignatures(requirement string) bool {
 	return requirement == SignedBy || requirement == SigstoreSigned
 }
 
-// Identity returns the identity that signatures must carry. It is the zero Identity where the requirement asks for no
+// Identity returns the identity that signatures must carry, or the zero Identity if the requirement asks for no
 // signature.
 func (r *Requirement) Identity() Identity {
 	switch {
@@ -150,8 +149,8 @@ func (r *Requirement) Identity() Identity {
 	return Identity{}
 }
 
-// KeySource is what a requirement says of one set of keys or certificates. The members point into the requirement.
-// They are nil where the grammar has no such member.
+// KeySource is one set of keys or certificates of a requirement. Its members point into the requirement; a member that
+// the grammar lacks is nil.
 type KeySource struct {
 	Path  *string
 	Paths *[]string
@@ -159,7 +158,7 @@ type KeySource struct {
 	Datas *[][]byte
 }
 
-// Keys returns what signatures are verified with, certificates apart.
+// Keys returns the keys that verify signatures, without certificates.
 func (r *Requirement) Keys() KeySource {
 	return KeySource{&r.KeyPath, &r.KeyPaths, &r.KeyData, &r.KeyDatas}
 }
@@ -194,7 +193,7 @@ func (r *Requirement) KeySources() []KeySource {
 	return out
 }
 
-// Given reports whether the requirement names keys here at all.
+// Given reports whether the requirement names keys here.
 func (s KeySource) Given() bool {
 	return *s.Path != "" || *s.Data != nil || s.Paths != nil && *s.Paths != nil || s.Datas != nil && *s.Datas != nil
 }
@@ -210,7 +209,7 @@ func (s KeySource) Files() (out []string) {
 	return out
 }
 
-// Inline returns the key material of the source that stands in policy.json.
+// Inline returns the source's key material in policy.json.
 func (s KeySource) Inline() (out [][]byte) {
 	if s.Datas != nil {
 		out = append(out, *s.Datas...)
@@ -227,15 +226,14 @@ func IsPath(field string) bool { return strings.HasSuffix(strings.TrimSuffix(fie
 // IsData reports whether a member of policy.json holds keys.
 func IsData(field string) bool { return strings.HasSuffix(strings.TrimSuffix(field, "s"), "Data") }
 
-// Document is a policy.json whose requirements are read as R: as a Requirement, or as json.RawMessage where they are
-// to stay as they are written.
+// Document is a policy.json with requirements of type R: Requirement, or json.RawMessage to keep their text.
 type Document[R any] struct {
 	Default    []R                       `json:"default"`
 	Transports map[string]map[string][]R `json:"transports,omitempty"`
 }
 
-// Read reads a policy.json. What it accepts need not load: it knows no rules on which members go together, and takes
-// the last of two members of one name. An unknown member is an error, since it may demand something.
+// Read reads a policy.json. The result need not load: Read has no rules on which members go together, and takes the
+// last of two members of one name. An unknown member is an error, since it may demand something.
 func Read(data []byte) (*Document[Requirement], error) {
 	dec := json.NewDecoder(bytes.NewReader(data))
 	dec.DisallowUnknownFields()
@@ -257,7 +255,7 @@ func Read(data []byte) (*Document[Requirement], error) {
 	return d, nil
 }
 
-// At returns what the document demands at a place, and where it says so. The most specific scope is used alone.
+// At returns what the document demands at a place, and the most specific place that says so, which alone counts.
 func (d *Document[R]) At(p Place) ([]R, Place) {
 	if p.Transport == "" {
 		return d.Default, Place{}

@@ -6,8 +6,8 @@ import (
 	"github.com/nodetrust/nodetrust/internal/ref"
 )
 
-// Identity is a signedIdentity: for which reference a signature must have been made. Members that the type doesn't
-// have are empty.
+// Identity is a signedIdentity: the reference for which a signature must have been made. Members that the type lacks
+// are empty.
 type Identity struct {
 	Type             string `json:"type"`
 	DockerReference  string `json:"dockerReference,omitempty"`
@@ -16,7 +16,7 @@ type Identity struct {
 	SignedPrefix     string `json:"signedPrefix,omitempty"`
 }
 
-// The types of Identity. MatchRepoDigestOrExact is that of requirements that name none.
+// The types of Identity. MatchRepoDigestOrExact is the default.
 const (
 	MatchRepoDigestOrExact = "matchRepoDigestOrExact"
 	MatchExact             = "matchExact"
@@ -31,7 +31,7 @@ func IdentityTypes() []string {
 	return []string{MatchRepoDigestOrExact, MatchExact, MatchRepository, ExactReference, ExactRepository, RemapIdentity}
 }
 
-// IdentityFields lists the members that an identity of a type has. None may be missing.
+// IdentityFields lists the members of an identity of a type. None may be missing.
 func IdentityFields(identity string) []string {
 	switch identity {
 	case ExactReference:
@@ -44,7 +44,7 @@ func IdentityFields(identity string) []string {
 	return []string{FieldType}
 }
 
-// Reference is a docker reference taken apart. The name is the full one: docker.io and library/ are filled in.
+// Reference is a docker reference in parts. Name is full, with docker.io and library/.
 type Reference struct{ Name, Tag, Digest string }
 
 func (r Reference) String() string {
@@ -60,12 +60,12 @@ func (r Reference) String() string {
 
 func (r Reference) pinned() bool { return r.Tag != "" || r.Digest != "" }
 
-// ReadReference reads a docker reference, as the image library does. It is the caller's, because whoever compares
-// references links a reader of them already.
+// ReadReference reads a docker reference as the image library does. The caller provides it: callers that compare
+// references link a reader already.
 type ReadReference func(string) (Reference, error)
 
-// Matches reports whether a signature that was made for the reference signed may vouch for an image that is pulled as
-// intended. The zero Reference is an image without a docker reference. An identity of an unknown type matches nothing.
+// Matches reports whether a signature for the reference signed may vouch for an image pulled as intended. The zero
+// Reference is an image without a docker reference. An identity of unknown type matches nothing.
 func (i Identity) Matches(intended Reference, signed string, read ReadReference) bool {
 	s, err := read(signed)
 	if err != nil {
@@ -96,8 +96,8 @@ func (i Identity) Matches(intended Reference, signed string, read ReadReference)
 	return false
 }
 
-// matchesRepoDigestOrExact compares exactly by tag, and by repository where a digest is intended: that the digest is
-// the signed one was compared already.
+// matchesRepoDigestOrExact compares exactly by tag, and only the repository if intended has a digest: the digest was
+// compared with the signed one before.
 func matchesRepoDigestOrExact(intended, signed Reference) bool {
 	switch {
 	case !signed.pinned():
@@ -108,24 +108,23 @@ func matchesRepoDigestOrExact(intended, signed Reference) bool {
 	return intended.Digest != "" && signed.Name == intended.Name
 }
 
-// Remap returns the reference that a remapIdentity compares signatures with in place of an image's own: with
-// {"prefix": "mirror.example", "signedPrefix": "quay.io/corp"} it is quay.io/corp/app:v1 for mirror.example/app:v1. It
-// is false if that is no reference.
+// Remap returns the reference that remapIdentity compares signatures with. With {"prefix": "mirror.example",
+// "signedPrefix": "quay.io/corp"} mirror.example/app:v1 becomes quay.io/corp/app:v1. Remap returns false if the result
+// is no reference.
 func (i Identity) Remap(from Reference, read ReadReference) (Reference, bool) {
 	if !below(i.Prefix, from.Name) {
 		return from, true
 	}
 	text := strings.Replace(from.String(), i.Prefix, i.SignedPrefix, 1)
 	out, err := read(text)
-	return out, err == nil && out.String() == text // else it was short for another one
+	return out, err == nil && out.String() == text // else text is short for another reference
 }
 
-// below reports whether name is prefix or below it.
 func below(prefix, name string) bool {
 	return name == prefix || strings.HasPrefix(name, prefix+"/")
 }
 
-// Implies reports whether a signature that carries an identity by i carries one by j as well, whatever the image.
+// Implies reports whether a signature that matches by i also matches by j, for every image.
 func (i Identity) Implies(j Identity) bool {
 	if i == j {
 		return true
@@ -145,9 +144,9 @@ func (i Identity) Implies(j Identity) bool {
 	return false
 }
 
-// At returns the simplest identity that means the same at a place. A scope with a tag or digest covers one image
-// alone, so all identities come down to one reference or one repository there. Elsewhere a remapIdentity that leaves
-// everything as it is, or that covers the whole scope, is simplified.
+// At returns the simplest identity that means the same at a place. A scope with a tag or digest covers one image, for
+// which every identity is one reference or one repository. Elsewhere At simplifies a remapIdentity that changes
+// nothing or covers the whole scope.
 func (i Identity) At(p Place) Identity {
 	if i.Type == RemapIdentity && i.Prefix == i.SignedPrefix {
 		i = Identity{Type: MatchRepoDigestOrExact}
@@ -177,8 +176,8 @@ func (i Identity) At(p Place) Identity {
 	return i
 }
 
-// remapped says what a remapIdentity does to the images of the scope name: nothing, all in the same way (then the
-// prefixes are the scope and what becomes of it), or, where only some of them have the prefix, what it says.
+// remapped simplifies a remapIdentity for one scope: to matchRepoDigestOrExact if no image of the scope has the
+// prefix, to a remap of the whole scope if all have it. Otherwise it is unchanged.
 func (i Identity) remapped(name string, pinned bool) Identity {
 	switch {
 	case below(i.Prefix, name):

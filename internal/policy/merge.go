@@ -8,14 +8,14 @@ import (
 	"slices"
 )
 
-// ErrBothKinds says that a merge would ask for a GPG and a sigstore signature of one image, which hardly any image has.
+// ErrBothKinds means that a merge would ask for a GPG and a sigstore signature of one image, which hardly any image
+// has.
 var ErrBothKinds = errors.New("both a GPG and a sigstore signature would be needed")
 
-// Merge returns the policy that demands of each image what a and b demand: no image passes that one of them refuses.
-// Both must be policies that the image library loads; so is the result. Requirements stay as they are written.
+// Merge returns the policy that demands what a and b demand: it refuses every image that one of them refuses. Both
+// must load in the image library; then the result does. Requirements keep their text.
 //
-// An ErrBothKinds error names the scope. That some scope is refused by one and signed by the other is no error: it
-// stays refused.
+// An ErrBothKinds error names the scope. A scope that one policy rejects and the other signs stays rejected.
 func Merge(a, b []byte) ([]byte, error) {
 	var da, db, out Document[written]
 	for _, in := range []struct {
@@ -45,7 +45,6 @@ func Merge(a, b []byte) ([]byte, error) {
 	return append(data, '\n'), nil
 }
 
-// written is a requirement with its own text.
 type written struct {
 	kind string
 	text json.RawMessage
@@ -66,7 +65,7 @@ func (w *written) UnmarshalJSON(data []byte) error {
 
 func (w written) MarshalJSON() ([]byte, error) { return w.text, nil }
 
-// join joins two lists all of whose entries must hold, and leaves out what adds nothing.
+// join joins two lists of requirements that all must hold, without redundant ones.
 func join(a, b []written) ([]written, error) {
 	var out, accepts []written
 	for _, r := range slices.Concat(a, b) {
@@ -88,7 +87,6 @@ func join(a, b []written) ([]written, error) {
 	return out, nil
 }
 
-// asksForBoth reports whether a list asks for a GPG and a sigstore signature.
 func asksForBoth(list []written) bool {
 	asks := func(kind string) bool {
 		return slices.ContainsFunc(list, func(r written) bool { return r.kind == kind })

@@ -7,9 +7,9 @@ import (
 	"github.com/nodetrust/nodetrust/internal/ref"
 )
 
-// CheckScope returns why no image has a scope of the docker transport, in policy.json or registries.d, or nil. A
-// scope is dead only if the image library parses no reference under which it looks the scope up; the tests hold the
-// grammar against the library's. The empty scope, which is the whole transport, has no grammar.
+// CheckScope returns why no image has a scope of the docker transport, in policy.json or registries.d, or nil. The
+// image library parses no reference that looks such a scope up; tests compare the grammar with the library's. The
+// empty scope, the whole transport, has no grammar.
 func CheckScope(s string) error {
 	if domain, ok := strings.CutPrefix(s, "*."); ok {
 		return checkWildcard(domain)
@@ -34,7 +34,7 @@ func CheckScope(s string) error {
 	return nil
 }
 
-// maxName is how long the name of a repository may be, its host included.
+// maxName bounds the name of a repository with its host.
 const maxName = 255
 
 func checkWildcard(domain string) error {
@@ -53,19 +53,19 @@ func checkWildcard(domain string) error {
 	return checkHost("x." + domain)
 }
 
-// onlyParent reports whether the name is that of no repository, and only has repositories below it.
+// onlyParent reports whether name is no repository, and only a parent of repositories.
 func onlyParent(name string) bool {
 	return !strings.Contains(name, "/") || strings.HasPrefix(name, "docker.io/") && strings.Count(name, "/") == 1
 }
 
-// UpperCaseHost reports whether the host of a scope is written with upper case. Hosts of scopes and images are
-// compared as written, while DNS ignores case: a pull by the other spelling gets the same image under another scope.
+// UpperCaseHost reports whether the host of a scope has upper case. Scopes are compared as written, while DNS ignores
+// case: a pull by the other spelling gets the same image under another scope.
 func UpperCaseHost(scope string) bool {
 	host := ref.Host(scope)
 	return strings.ToLower(host) != host
 }
 
-// CheckRepository returns the same for what must be a repository or a prefix of one: no tag, no digest, no wildcard.
+// CheckRepository is CheckScope for a repository or a prefix of one: no tag, no digest, no wildcard.
 func CheckRepository(s string) error {
 	if strings.HasPrefix(s, "*") {
 		return fmt.Errorf("can be no wildcard")
@@ -80,7 +80,7 @@ func CheckRepository(s string) error {
 	return checkName(rest)
 }
 
-// SplitReference takes tag and digest off a reference. Only the tag is checked.
+// SplitReference splits tag and digest from a reference. It checks only the tag.
 func SplitReference(s string) (rest, tag, digest string, err error) {
 	switch {
 	case strings.Contains(s, "://"):
@@ -143,8 +143,8 @@ func checkName(s string) error {
 	return nil
 }
 
-// checkHost checks host[:port]. The port may be any number. A host that DNS can't know, such as a_b.example, is one
-// to the image library if it could be a part of a repository's name, and registries.conf may give it a location.
+// checkHost checks host[:port] with any port. It accepts hosts that DNS can't know, such as a_b.example: the image
+// library takes them, and registries.conf may give them a location.
 func checkHost(s string) error {
 	if strings.HasPrefix(s, "[") {
 		return fmt.Errorf("never matches: image references can't name an IPv6 address")
@@ -170,7 +170,6 @@ func checkHost(s string) error {
 	return nil
 }
 
-// checkComponent checks one component of a repository's path.
 func checkComponent(s string) error {
 	switch {
 	case s == "":
@@ -185,7 +184,7 @@ func checkComponent(s string) error {
 
 const alphanumeric = "abcdefghijklmnopqrstuvwxyz0123456789"
 
-// validComponent: runs of lower-case letters and digits, with ".", "_", "__" or any number of "-" between them.
+// validComponent takes runs of lower-case letters and digits, with ".", "_", "__" or any number of "-" between them.
 func validComponent(s string) bool {
 	for {
 		rest := strings.TrimLeft(s, alphanumeric)
@@ -216,7 +215,6 @@ func IsDigest(s string) bool {
 	return ok && len(hex) == digits && strings.Trim(hex, "0123456789abcdef") == ""
 }
 
-// isASCII reports whether s has no other characters than those of ASCII.
 func isASCII(s string) bool {
 	return !strings.ContainsFunc(s, func(r rune) bool { return r >= 0x80 })
 }

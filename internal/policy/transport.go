@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// The transports that nodetrust knows more of than the name.
+// Transports that nodetrust treats specially.
 const (
 	Docker            = "docker"
 	DockerDaemon      = "docker-daemon"
@@ -15,8 +15,8 @@ const (
 	ContainersStorage = "containers-storage"
 )
 
-// Transports lists the transports that policy.json may name. ostree was removed from the image library, which still
-// takes it in policies.
+// Transports lists the transports that policy.json may name. ostree was removed from the image library, but loads in
+// policies.
 func Transports() []string {
 	return []string{
 		Docker, DockerDaemon, "docker-archive", "dir", "oci", "oci-archive", ContainersStorage, Atomic, "sif", "tarball",
@@ -25,7 +25,7 @@ func Transports() []string {
 }
 
 // CheckTransportScope returns why a runtime, which links all transports, rejects a whole policy.json for a scope.
-// nodetrust itself links few transports, so that its own library would take some of these.
+// nodetrust links few transports, so its own library accepts more.
 func CheckTransportScope(transport, scope string) error {
 	if scope == "" {
 		return nil

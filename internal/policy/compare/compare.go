@@ -8,7 +8,7 @@ import (
 	"github.com/nodetrust/nodetrust/internal/policy"
 )
 
-// Relation says how the second of two policies compares with the first.
+// Relation is how the second of two policies compares with the first.
 type Relation string
 
 // The relations.
@@ -16,7 +16,7 @@ const (
 	Equal    Relation = "equal"    // both accept the same
 	Weaker   Relation = "weaker"   // the second accepts all that the first does, and more
 	Stronger Relation = "stronger" // the second accepts less, and nothing else
-	// Incomparable: each accepts something that the other refuses, or it can't be told.
+	// Incomparable: each accepts something that the other refuses, or the relation is unknown.
 	Incomparable Relation = "incomparable"
 )
 
@@ -26,17 +26,16 @@ type Scope struct {
 	Transport string   `json:"transport"`
 	Scope     string   `json:"scope"`
 	Relation  Relation `json:"relation"`
-	// Reason is empty when the relation is equal, unless there is something to say.
+	// Reason is empty for Equal, unless there is a remark.
 	Reason string `json:"reason,omitempty"`
-	// A and B are what the policies demand there, also where another scope says so.
+	// A and B are what the policies demand at the scope, also if they say it at another scope.
 	A string `json:"a"`
 	B string `json:"b"`
 }
 
 // Report is the comparison of two policies.
 type Report struct {
-	Scopes []Scope `json:"scopes"`
-	// Relation holds over all scopes.
+	Scopes   []Scope  `json:"scopes"`
 	Relation Relation `json:"relation"`
 }
 
@@ -45,9 +44,9 @@ func (r Report) Has(relation Relation) bool {
 	return slices.ContainsFunc(r.Scopes, func(s Scope) bool { return s.Relation == relation })
 }
 
-// Policies compares b with a, at the policies' default and at every scope that one of them names. So each image is
-// decided as it is at one of the scopes of the result: the most specific one that covers it. Keys are compared as far
-// as their content is known, OpenPGP keys by fingerprint and state; where signatures are looked up is not.
+// Policies compares b with a at the default and at every scope that one of them names. The most specific of these
+// scopes that covers an image decides on it. Keys are compared as far as their content is known, OpenPGP keys by
+// fingerprint and state. Where signatures are looked up is not compared.
 func Policies(a, b *Policy) Report {
 	var out Report
 	for _, at := range policy.AllPlaces(&a.Document, &b.Document) {
@@ -68,7 +67,7 @@ func compareAt(a, b *Policy, at policy.Place) Scope {
 		}
 	}
 	ra, rb = ra.normal(at), rb.normal(at)
-	more := ra.allows("a", "b", rb) // what b accepts and a doesn't
+	more := ra.allows("a", "b", rb) // accepted by b, not by a
 	less := rb.allows("b", "a", ra)
 	switch {
 	case more.none() && less.none():
@@ -87,7 +86,7 @@ func compareAt(a, b *Policy, at policy.Place) Scope {
 	return s
 }
 
-// gap is what one policy accepts and another refuses; unsure if it only can't be told that there is nothing.
+// gap is what one policy accepts and another refuses. unsure means that there may be such a thing.
 type gap struct {
 	why    string
 	unsure bool
@@ -107,7 +106,7 @@ func describe(r requirements, of, at policy.Place) string {
 	return fmt.Sprintf("%s (%s)", r, of.Scope)
 }
 
-// Overall is the relation that holds over several comparisons.
+// Overall returns the relation that holds over several comparisons.
 func Overall(reports ...Report) Relation {
 	var scopes []Scope
 	for _, r := range reports {
@@ -132,10 +131,9 @@ func overall(scopes []Scope) Relation {
 	return Equal
 }
 
-// allows says what others accept that r, the requirements of the policy named a, refuses. Each requirement asks for
-// one signature and never minds more. So others imply r exactly when each requirement of r is implied by one of
-// others alone: if none implies it, an image that carries just the signatures that others ask for, each as unlike as
-// can be, is accepted by others and not by r.
+// allows returns what others accept that r, the requirements of policy a, refuses. A requirement asks for one
+// signature and ignores further ones. So others imply r only if each requirement of r is implied by a single one of
+// others: else an image with just the signatures that others ask for, as unlike as possible, passes others and not r.
 func (r requirements) allows(a, b string, others requirements) gap {
 	if slices.ContainsFunc(others, requirement.none) {
 		return gap{}

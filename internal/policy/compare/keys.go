@@ -16,29 +16,26 @@ import (
 // source is a key file, or inline key data.
 type source struct {
 	path string
-	data []byte // nil if the content is not known
+	data []byte // nil if unknown
 	sum  string
 }
 
-// keySet is what one requirement accepts signatures of.
+// keySet is the keys of one requirement.
 type keySet struct {
 	sources []source
-	// ids name the keys that count, and where they are from: fingerprints of OpenPGP keys and subkeys, digests of
-	// anything else.
+	// ids name the valid keys and their files: fingerprints of OpenPGP keys and subkeys, digests of anything else.
 	ids []keyID
-	// dead are OpenPGP keys that don't count, by fingerprint.
+	// dead are invalid OpenPGP keys, by fingerprint.
 	dead map[string]key.State
-	// unclear says why it is not known what the content of the sources amounts to.
+	// unclear is the reason why the content of the sources is unknown.
 	unclear string
 }
 
-// keyID is a key, and the paths of the files that hold it.
 type keyID struct {
 	id    string
 	paths []string
 }
 
-// set gathers keys each of which counts.
 func (k keys) set(named policy.KeySource) (s keySet) {
 	for _, p := range named.Files() {
 		if p != "" {
@@ -79,8 +76,8 @@ func (s source) paths() []string {
 	return []string{s.path}
 }
 
-// first names the key of a PEM file: readers take the first. Anything else is named by its content: two certificates
-// of one key may be worth different things.
+// first returns the first key of a PEM file, the one that readers use, and other files by their content: two
+// certificates of one key may differ in worth.
 func (s source) first() string {
 	if f, err := key.Read(s.data); err == nil && f.Kind == key.PublicKey {
 		return f.Keys[0].Fingerprint
@@ -88,8 +85,8 @@ func (s source) first() string {
 	return "sha256:" + s.sum
 }
 
-// sum is the digest of what readers take of a file: of an OpenPGP key without its armor, of a PEM file without the
-// white space around.
+// sum returns the digest of what readers use of a file: an OpenPGP key without its armor, a PEM file without
+// surrounding white space.
 func sum(data []byte) string {
 	switch f, err := key.Read(data); {
 	case err != nil:
@@ -102,8 +99,8 @@ func sum(data []byte) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// judge takes the sources for OpenPGP key files, which are read together: those keys count whose signatures GnuPG
-// takes at a time. Without a time it is not known which.
+// judge reads the sources as OpenPGP key files, which are read together. Valid are the keys whose signatures GnuPG
+// accepts at the time. Without a time the valid keys are unknown.
 func (s *keySet) judge(at time.Time) {
 	s.ids = nil
 	var files [][]byte
@@ -134,7 +131,6 @@ func (s *keySet) judge(at time.Time) {
 	}
 }
 
-// holding are the paths of the files that hold an OpenPGP key.
 func (s *keySet) holding(fingerprint string) (paths []string) {
 	for _, src := range s.sources {
 		if f, err := key.Read(src.data); err == nil && src.path != "" {
@@ -146,23 +142,22 @@ func (s *keySet) holding(fingerprint string) (paths []string) {
 	return paths
 }
 
-// empty says that nobody can sign.
+// empty reports whether nobody can sign.
 func (s keySet) empty() bool {
 	return s.unclear == "" && len(s.ids) == 0 && !s.unread()
 }
 
-// unread reports whether the content of a file is not known.
+// unread reports whether the content of a file is unknown.
 func (s keySet) unread() bool {
 	return slices.ContainsFunc(s.sources, func(src source) bool { return src.data == nil })
 }
 
-// names reports whether a file of the path is one of the sources whose content is not known.
+// names reports whether a source with unknown content has the path.
 func (s keySet) names(path string) bool {
 	return slices.ContainsFunc(s.sources, func(src source) bool { return src.data == nil && src.path == path })
 }
 
-// same reports whether both sets are made of the same sources. Key files of one path are taken to be the same only
-// where the content of one of them isn't known.
+// same reports whether both sets have the same sources, by content, or by path if the content of one is unknown.
 func (s keySet) same(t keySet) bool {
 	return slices.EqualFunc(s.sources, t.sources, func(x, y source) bool {
 		if x.data != nil && y.data != nil {
@@ -172,7 +167,7 @@ func (s keySet) same(t keySet) bool {
 	})
 }
 
-// lacks returns the keys of s, of policy b, that t, of policy a, surely or possibly doesn't have.
+// lacks returns the keys of s, of policy b, that t, of policy a, lacks or may lack.
 func (s keySet) lacks(t keySet, a, b string) gap {
 	if s.same(t) || s.empty() {
 		return gap{}

@@ -1,5 +1,5 @@
-// Package compare compares two policies: for which images does one demand less than the other? It is pure, and knows
-// what policy.json means without the image library.
+// Package compare compares two policies: for which images does one demand less than the other? It is pure and links no
+// image library.
 package compare
 
 import (
@@ -15,16 +15,15 @@ const maxRequirements = 64
 // Policy is what a policy.json demands. Scopes that accept everything have no requirements.
 type Policy struct{ policy.Document[requirement] }
 
-// requirements all must hold: a formula in conjunctive form. One that is never true stands for a policy that refuses.
+// requirements must all hold: a formula in conjunctive form. A requirement that is never true stands for reject.
 type requirements []requirement
 
-// ReadKey returns the content of a key file that a policy names. An error says that the content is not known: then the
-// file is taken to be the same as one of the same path, and another than any other.
+// ReadKey returns the content of a key file that a policy names. After an error the content is unknown: the file
+// equals only files of the same path.
 type ReadKey func(path string) ([]byte, error)
 
-// Parse reads a policy.json which the image library loads: of one that it doesn't load the result may say anything.
-// read may be nil. OpenPGP keys are those that they are at a time: revoked and expired ones don't count. Of the zero
-// time nothing is known of them, but that a key file is equal to itself.
+// Parse reads a policy.json that the image library loads; the result for another one is undefined. read may be nil.
+// OpenPGP keys that are revoked or expired at the time don't count. With a zero time a key file equals only itself.
 func Parse(data []byte, read ReadKey, at time.Time) (*Policy, error) {
 	in, err := policy.Read(data)
 	if err != nil {
@@ -43,5 +42,4 @@ func Parse(data []byte, read ReadKey, at time.Time) (*Policy, error) {
 	return p, nil
 }
 
-// at returns what the policy demands at a place, and where it says so.
 func (p *Policy) at(place policy.Place) (requirements, policy.Place) { return p.At(place) }

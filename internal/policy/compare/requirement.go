@@ -16,23 +16,22 @@ const (
 	signedBy             // GPG
 	byKey                // sigstore, with keys
 	byFulcio             // sigstore, with a certificate of Fulcio
-	byPKI                // sigstore, with a certificate of one's own authority
+	byPKI                // sigstore, with a certificate of a private authority
 )
 
-// requirement demands that there is a signature by one of keys that carries an identity. What accepts everything is no
-// requirement at all.
+// requirement demands a signature by one of keys with an identity. An accept is no requirement.
 type requirement struct {
 	kind     kind
 	keys     keySet // or the certificates of authorities
 	more     keySet // intermediate certificates
-	rekor    keySet // empty: no log is asked
+	rekor    keySet // empty: no log is required
 	issuer   string
 	email    string
 	hostname string
 	identity policy.Identity
 }
 
-// keys reads key files once, and judges OpenPGP keys as they are at a time.
+// keys reads each key file once, and judges OpenPGP keys at a time.
 type keys struct {
 	read  ReadKey
 	at    time.Time
@@ -53,7 +52,7 @@ func (k keys) requirement(r policy.Requirement) requirement {
 	switch {
 	case r.Type == policy.SigstoreSigned:
 		q.kind = byKey
-	case r.Type != policy.SignedBy, r.KeyType != policy.GPGKeys: // the others parse, and were never implemented
+	case r.Type != policy.SignedBy, r.KeyType != policy.GPGKeys: // the other key types parse, but were never implemented
 		return requirement{}
 	}
 	q.keys = k.set(r.Keys())
