@@ -21,16 +21,16 @@ type bundleFile struct {
 	Rights string // as ls -l writes it
 }
 
-// Bundle returns a POSIX shell script that brings the files to a host. They stand in it as they are, in
-// here-documents: a reviewer can read them, and nothing needs to be decoded on the host: base64 is not in POSIX, -d
-// is not its name everywhere, and OpenSSL is on no minimal host.
+// Bundle returns a POSIX shell script that brings the files to a host. Here-documents hold the files as plain text,
+// for reviewers, and because a host may lack a decoder: base64 is not in POSIX, its -d has other names, and minimal
+// hosts have no OpenSSL.
 func Bundle(in Input) ([]byte, error) {
 	data := struct {
 		Source, Readers, Digest, Mark string
 		Files                         []bundleFile
 		Scopes, Keys                  []string
-		// Vendor says that some reader looks into /usr/share and registries.rootful.d, Dangling and Directories that one
-		// fails at a link to nothing and at a directory in registries.d.
+		// Properties of some reader: Vendor reads /usr/share and registries.rootful.d, Dangling fails at a link to
+		// nothing in registries.d, Directories at a directory there.
 		Vendor, Dangling, Directories bool
 	}{Source: in.Config.Name, Digest: in.Files.Digest(), Keys: in.Config.KeyPaths(), Mark: "NODETRUST_END"}
 	var names []string
@@ -82,7 +82,7 @@ func Bundle(in Input) ([]byte, error) {
 	return b.Bytes(), nil
 }
 
-// bundled returns why a file can't stand in a here-document, or have its path split into words.
+// bundled returns why a file can't stand in a here-document, or its path can't be split into words.
 func bundled(f trust.File) error {
 	switch {
 	case strings.ContainsFunc(f.Path, func(r rune) bool {
@@ -108,5 +108,4 @@ func rights(mode uint32) string {
 	return string(out)
 }
 
-// quote is one word of a shell.
 func quote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }

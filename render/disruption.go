@@ -8,7 +8,6 @@ import (
 	"github.com/nodetrust/nodetrust/internal/trust"
 )
 
-// maxDisruptionFiles is how many paths a NodeDisruptionPolicy may have.
 const maxDisruptionFiles = 50
 
 type (
@@ -39,9 +38,8 @@ type (
 )
 
 // NodeDisruptionPolicy returns the MachineConfiguration by which the MCO changes our files without rebooting nodes.
-// The entries for policy.json and registries.d are the MCO's own defaults of 4.17 and later, said aloud; all other
-// files are read at each pull, so nothing is to be done for them. The error says that one of the readers knows no
-// such policy.
+// The entries for policy.json and registries.d repeat the defaults of 4.17 and later; the other files need no action,
+// as each pull reads them. It returns an error if one of the readers knows no such policy.
 func NodeDisruptionPolicy(in Input) ([]byte, error) {
 	for _, r := range in.Readers {
 		if r.OpenShift > 0 && r.OpenShift < 16 {

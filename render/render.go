@@ -1,5 +1,5 @@
-// Package render turns the files of a trust config into what brings them to nodes: Butane, MachineConfig, Ignition
-// config, ConfigMap. Bytes in, bytes out: the same input always gives the same bytes.
+// Package render turns the files of a trust config into Butane, MachineConfig, Ignition config or ConfigMap. Bytes in,
+// bytes out: the same input always gives the same bytes.
 package render
 
 import (
@@ -20,13 +20,13 @@ import (
 	"github.com/nodetrust/nodetrust/templates"
 )
 
-// Limits of those who take what is rendered.
+// Limits of the consumers.
 const (
 	maxMachineConfig = 1_572_864 // the MCO's, for everything of a pool
 	maxConfigMap     = 1 << 20
 )
 
-// Namespace is where the agents' ConfigMaps are.
+// Namespace is the namespace of the agents' ConfigMaps.
 const Namespace = "nodetrust"
 
 // Input is what every format is made from.
@@ -35,9 +35,8 @@ type Input struct {
 	// Files are those of Config for Readers.
 	Files   trust.FileSet
 	Readers []trust.Reader
-	// Pool is one of Config.Pools.
-	Pool string
-	// Name is that of the MachineConfig, if it is another than 51-<pool>-<name>.
+	Pool    string
+	// Name replaces the default name of the MachineConfig, 51-<pool>-<name>.
 	Name string
 	// Annotations are added to those of the MachineConfig.
 	Annotations map[string]string
@@ -52,7 +51,7 @@ func New(c *trust.Config, readers []trust.Reader, pool string) (Input, error) {
 	return Input{Config: c, Files: files, Readers: readers, Pool: pool}, nil
 }
 
-// MachineConfigName is the name of the MachineConfig of a pool.
+// MachineConfigName returns the name of the MachineConfig of a pool.
 func (in Input) MachineConfigName() string {
 	if in.Name != "" {
 		return in.Name
@@ -60,11 +59,11 @@ func (in Input) MachineConfigName() string {
 	return "51-" + in.Pool + "-" + in.Config.Name
 }
 
-// ConfigMapName is the name of the ConfigMap that a pool's agents read.
+// ConfigMapName returns the name of the ConfigMap that a pool's agents read.
 func (in Input) ConfigMapName() string { return "nodetrust-" + in.Pool }
 
-// IgnitionReader is the one of the readers that decides on the versions of Butane and Ignition configs, the oldest
-// OpenShift: newer MCOs take older Ignition configs, not the other way round. Without one it is a default reader.
+// IgnitionReader returns the reader that decides on the versions of Butane and Ignition configs: the oldest OpenShift,
+// as newer MCOs take older Ignition configs. Without OpenShift it returns a default reader.
 func IgnitionReader(readers []trust.Reader) trust.Reader {
 	oldest := trust.DefaultReaders()[0]
 	found := false
@@ -106,8 +105,7 @@ type (
 	}
 )
 
-// Butane returns a Butane config of variant openshift. It can't carry the canaries: they are added to the
-// MachineConfig.
+// Butane returns a Butane config of variant openshift. It can't hold the canaries; MachineConfig adds them.
 func Butane(in Input) ([]byte, error) {
 	b := butane{
 		Variant:  "openshift",
@@ -125,7 +123,7 @@ func Butane(in Input) ([]byte, error) {
 	return encode(in, b)
 }
 
-// inline puts text as it is, so that people can read it, and anything else as a data URL.
+// inline returns text as it is, for human readers, and anything else as a data URL.
 func inline(data []byte) contents {
 	text := string(data)
 	if len(data) > 0 && utf8.ValidString(text) &&
@@ -135,8 +133,8 @@ func inline(data []byte) contents {
 	return contents{Source: "data:;base64," + base64.StdEncoding.EncodeToString(data)}
 }
 
-// translate is the only caller of the Butane library. Raw gives the Ignition config alone, as JSON, instead of a
-// MachineConfig in YAML. Anything that Butane has to say, even a warning, is an error: nodetrust wrote the input.
+// translate is the only caller of the Butane library. Raw returns the Ignition config alone, as JSON, instead of a
+// MachineConfig in YAML. Even a warning of Butane is an error: nodetrust wrote the input.
 func translate(bu []byte, raw bool) ([]byte, error) {
 	out, rpt, err := config.TranslateBytes(bu, common.TranslateBytesOptions{Raw: raw})
 	if err != nil {
@@ -148,8 +146,8 @@ func translate(bu []byte, raw bool) ([]byte, error) {
 	return out, nil
 }
 
-// MachineConfig returns the MachineConfig of the pool: Butane's own output with the canaries and the digest of the
-// files as annotations.
+// MachineConfig returns Butane's MachineConfig of the pool, with the canaries and the digest of the files as
+// annotations.
 func MachineConfig(in Input) ([]byte, error) {
 	bu, err := Butane(in)
 	if err != nil {
@@ -214,7 +212,7 @@ func (in Input) canaries() ([]byte, error) {
 // Ignition returns the Ignition config alone, as JSON with a newline at its end.
 func Ignition(in Input) ([]byte, error) {
 	if in.Pool == "" {
-		in.Pool = "none" // Butane wants a role; it doesn't appear in the Ignition config
+		in.Pool = "none" // Butane requires a role; the Ignition config doesn't hold it
 	}
 	bu, err := Butane(in)
 	if err != nil {
@@ -260,7 +258,7 @@ func ConfigMap(in Input) ([]byte, error) {
 	})
 }
 
-// encode writes YAML below the comment that says where it comes from.
+// encode writes YAML below a comment with its origin.
 func encode(in Input, v any) ([]byte, error) {
 	var b bytes.Buffer
 	fmt.Fprintln(&b, templates.Comment(in.Config.Name))
