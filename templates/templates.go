@@ -1,5 +1,4 @@
-// Package templates holds the constant texts of what nodetrust writes: comments, presets, and the key of
-// refuse-canaries.
+// Package templates holds constant texts of output: comments, presets, and the key of refuse-canaries.
 package templates
 
 import (
@@ -28,7 +27,7 @@ var Bundle string
 //go:embed comment.txt
 var comment string
 
-// Comment is the text above rendered YAML, each line a comment. Source is the name of the trust config.
+// Comment returns the comment above rendered YAML. Source is the name of the trust config.
 func Comment(source string) string {
 	return fmt.Sprintf(strings.TrimSpace(comment), source)
 }
