@@ -1,4 +1,4 @@
-// Package desired reads back what render wrote: the files a node should have and its canaries.
+// Package desired reads back what render wrote: the files of a node and its canaries.
 package desired
 
 import (
@@ -24,10 +24,10 @@ const (
 	DigestAnnotation   = "nodetrust.io/digest"
 )
 
-// RoleLabel is the label by which a MachineConfig belongs to a pool.
+// RoleLabel names the pool of a MachineConfig.
 const RoleLabel = "machineconfiguration.openshift.io/role"
 
-// Limits of what is read. The MCO takes at most 1.5 MiB of MachineConfig, a ConfigMap holds at most 1 MiB.
+// Limits of the input. The MCO takes at most 1.5 MiB of MachineConfig, a ConfigMap holds at most 1 MiB.
 const (
 	maxInput = 4 << 20
 	maxFile  = 1 << 20
@@ -45,9 +45,8 @@ type State struct {
 	Canaries []trust.Canary
 }
 
-// Load reads a desired state from an Ignition config, a MachineConfig (YAML or JSON), or a directory that holds
-// desired.ign and, if there are canaries, canaries.json. A directory that is a mounted ConfigMap is read at one
-// revision, even while the kubelet replaces it.
+// Load reads a desired state from an Ignition config, a MachineConfig (YAML or JSON), or a directory with desired.ign
+// and optionally canaries.json. It reads a mounted ConfigMap at one revision, even while the kubelet replaces it.
 func Load(path string) (*State, error) {
 	info, err := os.Stat(path)
 	if err != nil {
@@ -116,8 +115,8 @@ func readFile(path string) ([]byte, error) {
 	return b, nil
 }
 
-// Parse reads an Ignition config or a MachineConfig. It is strict: whatever the agent could not put on a node, or
-// should not, is an error. So a result is all that the input asks for.
+// Parse reads an Ignition config or a MachineConfig. Anything that the agent could not or should not put on a node is
+// an error, so a result is all that the input asks for.
 func Parse(data []byte) (*State, error) {
 	if len(data) > maxInput {
 		return nil, fmt.Errorf("is larger than %d bytes", maxInput)

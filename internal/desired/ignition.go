@@ -16,10 +16,9 @@ import (
 	"github.com/nodetrust/nodetrust/internal/trust"
 )
 
-// Extract reads any MachineConfig or Ignition config, of whoever's making, and returns the files below paths that
-// keep wants. It says nothing about the rest of the config, and a file that is there may be one that Parse would
-// refuse. Canaries are taken over from a MachineConfig if they are valid. Of files that the config appends to,
-// nothing is known: they are an error.
+// Extract reads any MachineConfig or Ignition config and returns the files below paths that keep wants, also those
+// that Parse would refuse, and a MachineConfig's canaries if they are valid. It ignores the rest of the config. A file
+// that the config appends to is an error: its content is unknown.
 func Extract(data []byte, keep func(path string) bool) (*State, error) {
 	if len(data) > maxInput {
 		return nil, fmt.Errorf("is larger than %d bytes", maxInput)
@@ -61,7 +60,7 @@ func Extract(data []byte, keep func(path string) bool) (*State, error) {
 	return s, nil
 }
 
-// loose takes a file as it is, mode and owner included; names of users are not resolved.
+// loose takes a file as it is, mode and owner included; it does not resolve names of users.
 func loose(f types.File) (trust.File, error) {
 	out := trust.File{Path: f.Path, Mode: 0o644}
 	if f.Mode != nil {
@@ -87,7 +86,7 @@ func ignition(data []byte) (trust.FileSet, error) {
 	if err != nil {
 		return nil, fmt.Errorf("parsing Ignition config: %w%s", err, entries(rpt))
 	}
-	if len(rpt.Entries) > 0 { // a field that Ignition doesn't know is only a warning to it
+	if len(rpt.Entries) > 0 { // Ignition itself only warns of an unknown field
 		return nil, fmt.Errorf("parsing Ignition config%s", entries(rpt))
 	}
 	files := cfg.Storage.Files
@@ -164,9 +163,9 @@ const (
 	noRebootPK = "/etc/machine-config-daemon/no-reboot/containers-gpg.pub"
 )
 
-// allowed reports whether a desired state may name the path. The agent writes as root on the host, and whoever may
-// edit the ConfigMap that it reads should be able to change what images a node trusts, and nothing else: below
-// /etc/containers alone there is a directory (systemd/) whose files become services of root.
+// allowed reports whether a desired state may name the path. The agent writes as root: whoever may edit its ConfigMap
+// must be able to change which images a node trusts, and nothing else. Even below /etc/containers, files of systemd/
+// become services of root.
 func allowed(p string) bool {
 	if path.Clean(p) != p || strings.ContainsFunc(p, func(r rune) bool { return r < ' ' || r == 0x7f }) {
 		return false
@@ -185,7 +184,6 @@ func owner(id *int, name *string) bool {
 	return (id == nil || *id == 0) && (name == nil || *name == "root")
 }
 
-// contents decodes a data URL.
 func contents(r types.Resource) ([]byte, error) {
 	switch {
 	case r.Source == nil:

@@ -13,8 +13,8 @@ import (
 
 const (
 	maxDepth = 64
-	// maxValues bounds values and names: a megabyte of empty lists and objects takes half a gigabyte to be parsed. A
-	// file of an Ignition config has about twenty.
+	// maxValues bounds values and names: parsing a megabyte of empty lists and objects takes half a gigabyte. A file
+	// of an Ignition config has about twenty.
 	maxValues = 64 << 10
 )
 
@@ -36,7 +36,7 @@ func toJSON(data []byte) ([]byte, error) {
 		}
 		return t, nil
 	}
-	// The parser has no limit of its own. Whatever separates values there is one of these.
+	// The parser has no limit of its own. Each of these characters separates values in YAML.
 	if bytes.Count(data, []byte{','})+bytes.Count(data, []byte{'\n'})+bytes.Count(data, []byte{'\r'})+
 		bytes.Count(data, []byte{'['})+bytes.Count(data, []byte{'{'}) > 2*maxValues {
 		return nil, fmt.Errorf("parsing: %w", errTooMany)
@@ -61,7 +61,7 @@ func toJSON(data []byte) ([]byte, error) {
 	return json.Marshal(v)
 }
 
-// noDuplicates reads one value. Readers of JSON differ in which of two equal keys they take.
+// noDuplicates reads one value without duplicate keys, of which readers of JSON take different ones.
 func noDuplicates(dec *json.Decoder, depth int, left *int) error {
 	if depth > maxDepth {
 		return errors.New("is nested too deeply")
@@ -99,7 +99,7 @@ func noDuplicates(dec *json.Decoder, depth int, left *int) error {
 	return err
 }
 
-// value turns a YAML node into what json.Marshal takes. Aliases are refused: a few of them can make up gigabytes.
+// value turns a YAML node into a value for json.Marshal. It refuses aliases: a few of them can expand to gigabytes.
 func value(n *yaml.Node, depth int) (any, error) {
 	if depth > maxDepth {
 		return nil, errors.New("is nested too deeply")

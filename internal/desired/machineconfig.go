@@ -27,7 +27,6 @@ func isMachineConfig(data []byte) bool {
 	return json.Unmarshal(data, &o) == nil && o.Kind != nil
 }
 
-// unwrap takes the Ignition config out of a MachineConfig.
 func unwrap(data []byte) (object, json.RawMessage, error) {
 	var o object
 	if err := json.Unmarshal(data, &o); err != nil {
@@ -43,7 +42,7 @@ func unwrap(data []byte) (object, json.RawMessage, error) {
 	return o, config, nil
 }
 
-// notObject says what o is, and what to do with those of nodetrust's own files that are taken for a desired state.
+// notObject returns what o is, with advice for nodetrust's own files that are taken for a desired state.
 func notObject(o object) error {
 	hint := ""
 	switch o.Kind {
