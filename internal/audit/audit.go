@@ -11,49 +11,46 @@ import (
 	"github.com/nodetrust/nodetrust/internal/verdict"
 )
 
-// Judge gives the verdict on one image, by its canonical name. An error means that the name can't be used.
+// Judge returns the verdict on one image, by its canonical name. An error means that the name is unusable.
 type Judge interface {
 	Image(ctx context.Context, name string) (verdict.Verdict, error)
 }
 
-// Cache keeps verdicts from one audit to another. It may be used by several goroutines.
+// Cache keeps verdicts between audits. It is safe for concurrent use.
 type Cache interface {
-	// Get returns the verdict on name, if it still holds.
+	// Get returns the verdict on name if it is still valid.
 	Get(ctx context.Context, name string) (verdict.Verdict, bool)
-	// Put keeps it for later; it decides itself whether and for how long.
+	// Put keeps a verdict, if and as long as the Cache decides.
 	Put(name string, v verdict.Verdict)
 }
 
 // Options of an audit.
 type Options struct {
-	// PerHost is how many images of one registry are judged at a time, 16 if it is 0; Total of all registries, 64 if it
-	// is 0.
+	// PerHost is the number of images of one registry that are judged at a time (0: 16), Total that of all registries
+	// (0: 64).
 	PerHost, Total int
-	// Cache may be nil.
-	Cache Cache
-	// CanaryKey is the fingerprint of the key that refuse-canaries are carved out with.
+	Cache          Cache
+	// CanaryKey is the fingerprint of the key that policies demand for refuse-canaries.
 	CanaryKey string
-	// Vouched names the verified release that vouches for a digest; "" if there is none. It may be nil.
+	// Vouched returns the verified release that names a digest, or "". It may be nil.
 	Vouched func(digest string) string
-	// RequireSigned refuses what is accepted and has no signature behind it.
+	// RequireSigned refuses accepted images without a signature.
 	RequireSigned bool
 	// Progress is called after each image, by one goroutine at a time.
 	Progress func(Progress)
-	// Now is the clock.
-	Now func() time.Time
+	Now      func() time.Time
 }
 
 // Progress of an audit.
 type Progress struct {
 	Done, Total int
-	// Cached of those done were not judged anew.
-	Cached int
-	// Refuse and Unknown of those done.
+	// Cached of those done come from the Cache.
+	Cached          int
 	Refuse, Unknown int
 }
 
-// Run judges every image of the inventory once. When ctx ends, what is not judged by then is unknown and the report
-// says that it is not complete.
+// Run judges every image of the inventory once. When ctx ends, the remaining images are unknown and the report is not
+// complete.
 func Run(ctx context.Context, inv *Inventory, j Judge, o Options) *Report {
 	if o.PerHost == 0 {
 		o.PerHost = 16
@@ -93,7 +90,7 @@ func Run(ctx context.Context, inv *Inventory, j Judge, o Options) *Report {
 	return r
 }
 
-// audit is one run. Each image of out is written by the goroutine that judges it.
+// audit is one run. The goroutine that judges an image writes its entry of out.
 type audit struct {
 	judge Judge
 	o     Options
@@ -103,8 +100,7 @@ type audit struct {
 	progress Progress
 }
 
-// run judges the images of each registry by workers of its own, so that one that is slow doesn't keep the others
-// waiting.
+// run gives each registry workers of its own, so that a slow one doesn't delay the others.
 func (a *audit) run(ctx context.Context, list []*listed, queues map[string][]int) {
 	total := make(chan struct{}, a.o.Total)
 	var wg sync.WaitGroup
@@ -137,7 +133,7 @@ func (a *audit) run(ctx context.Context, list []*listed, queues map[string][]int
 	wg.Wait()
 }
 
-// one judges one image, unless ctx ends first: then it stays as it was.
+// one judges one image, or leaves it unchanged if ctx ends first.
 func (a *audit) one(ctx context.Context, l *listed, m *Image, b *breaker) {
 	if ctx.Err() != nil {
 		return
@@ -164,7 +160,7 @@ func (a *audit) one(ctx context.Context, l *listed, m *Image, b *breaker) {
 	a.done(m)
 }
 
-// verdict is from the cache or the judge; not ok if the audit was interrupted.
+// verdict returns the cached or the judge's verdict; ok is false if the audit was interrupted.
 func (a *audit) verdict(ctx context.Context, l *listed, b *breaker) (v verdict.Verdict, cached, ok bool) {
 	if l.invalid != nil {
 		return verdict.Verdict{
@@ -200,7 +196,7 @@ func (a *audit) verdict(ctx context.Context, l *listed, b *breaker) (v verdict.V
 	return v, false, true
 }
 
-// carved is true if the policy carves the image out as a refuse-canary: its scope demands the key that never signs.
+// carved reports whether the image is a refuse-canary: its scope demands the key that never signs.
 func (a *audit) carved(v verdict.Verdict) bool {
 	if v.Scope == nil || v.Scope.Matched != "exact" || a.o.CanaryKey == "" {
 		return false
@@ -211,8 +207,7 @@ func (a *audit) carved(v verdict.Verdict) bool {
 	})
 }
 
-// vouch says of an image that no signature speaks for whether a verified release does. What a release consists of has
-// its role, whatever it is used for.
+// vouch sets the release that names an unsigned image. An image of a release gets the release role.
 func (a *audit) vouch(m *Image) {
 	if a.o.Vouched == nil || m.Digest == "" {
 		return
@@ -236,8 +231,8 @@ func (a *audit) vouch(m *Image) {
 	}
 }
 
-// requireSigned refuses an accept that neither a signature of the image nor that of a release stands behind: a
-// release names the image by its digest, and was signed itself.
+// requireSigned refuses an accepted image without a signature of its own or of a release: a release is signed and
+// names the image by digest.
 func (a *audit) requireSigned(m *Image) {
 	if a.o.RequireSigned && !m.signedFor() {
 		m.Verdict = m.RequireSigned()

@@ -8,14 +8,13 @@ import (
 	"github.com/nodetrust/nodetrust/internal/verdict"
 )
 
-// A registry that doesn't answer costs each of its images the whole timeout. After so many failures without an answer
-// in between, which have taken so much time together, the rest of its images is not asked for: they are unknown.
+// An unresponsive registry costs each image the whole timeout. After this many failures in a row that took this long
+// together, its remaining images are unknown without a request.
 const (
 	breakAfter = 16
 	breakTime  = 2 * time.Minute
 )
 
-// breaker watches one registry.
 type breaker struct {
 	now func() time.Time
 
@@ -25,7 +24,7 @@ type breaker struct {
 	last  verdict.Verdict
 }
 
-// saw tells of a verdict, and the time that it took.
+// saw records a verdict and its duration.
 func (b *breaker) saw(v verdict.Verdict, took time.Duration) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -39,7 +38,7 @@ func (b *breaker) saw(v verdict.Verdict, took time.Duration) {
 	}
 }
 
-// open returns the verdict on images that are not asked for any more.
+// open returns the verdict on images that are no longer asked for.
 func (b *breaker) open(registry string) (verdict.Verdict, bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

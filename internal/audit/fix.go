@@ -8,7 +8,8 @@ import (
 	"github.com/nodetrust/nodetrust/internal/verdict"
 )
 
-// groupOf says what an image needs that isn't accepted, or not by every runtime, and which others need the same.
+// groupOf returns what an image needs that is not accepted by every runtime, and the group of images with the same
+// need.
 func groupOf(m *Image) group {
 	g := group{verdict: m.Answer, reason: m.Reason, hint: m.Hint}
 	need := func(kind, of, text string) group {
@@ -89,7 +90,7 @@ func groupOf(m *Image) group {
 	return are("other", string(m.Reason), string(m.Answer)+": "+string(m.Reason))
 }
 
-// unsigned splits the images without a signature by why there is none.
+// unsigned groups the images without a signature by the cause.
 func unsigned(m *Image, need, are func(kind, of, text string) group) group {
 	where := place(m)
 	switch m.Cause {
@@ -119,8 +120,8 @@ func unsigned(m *Image, need, are func(kind, of, text string) group) group {
 	return need("signature", base(m)+" "+where, "a signature in "+base(m)+" for "+where)
 }
 
-// place is where one entry of the policy, or one lookaside, would help: the scope if it is one of a repository or a
-// namespace, else the first namespace of the image.
+// place returns where one entry of the policy or one lookaside helps: the scope if it is a repository or a namespace,
+// else the first namespace of the image.
 func place(m *Image) string {
 	if m.Scope != nil && (m.Scope.Matched == "repository" || m.Scope.Matched == "namespace") {
 		return m.Scope.Name
@@ -132,7 +133,6 @@ func place(m *Image) string {
 	return parts[0] + "/" + parts[1]
 }
 
-// scope names the scope of an image.
 func scope(m *Image) string {
 	switch {
 	case m.Scope == nil:
@@ -143,7 +143,7 @@ func scope(m *Image) string {
 	return m.Scope.Name
 }
 
-// base is the lookaside of an image without its repository.
+// base returns the lookaside of an image without its repository.
 func base(m *Image) string {
 	if m.Lookaside == nil {
 		return "of " + ref.Host(m.name)
@@ -152,7 +152,6 @@ func base(m *Image) string {
 	return strings.TrimSuffix(m.Lookaside.URL, "/"+path)
 }
 
-// refusing is the requirement that decided.
 func refusing(m *Image) verdict.Requirement {
 	for _, r := range m.Requirements {
 		if r.Answer == m.Answer && r.Reason == m.Reason {
@@ -162,7 +161,7 @@ func refusing(m *Image) verdict.Requirement {
 	return verdict.Requirement{}
 }
 
-// signers are the keys that the signatures which decided name.
+// signers returns the keys of the signatures that decided.
 func signers(m *Image) string {
 	for _, s := range refusing(m).Signatures {
 		if s.Reason == m.Reason && s.Signer != "" {

@@ -11,10 +11,10 @@ import (
 	"github.com/nodetrust/nodetrust/internal/ref"
 )
 
-// maxUses bounds what is kept of a listing: a larger one is incomplete.
+// maxUses bounds a listing: a larger one is incomplete.
 const maxUses = 1_000_000
 
-// Named is a source and what messages call it.
+// Named is a source with a name for messages.
 type Named struct {
 	Name   string
 	Source Source
@@ -24,36 +24,36 @@ type Named struct {
 type Inventory struct {
 	images map[string]*listed
 	uses   int
-	// problems are why the listing is not complete.
+	// problems are the reasons why the listing is not complete.
 	problems []string
 }
 
 // listed is an image as it would be pulled.
 type listed struct {
-	// image is the reference as it was first written; name its canonical form.
+	// image is the first spelling of the reference, name its canonical form.
 	image, name string
 	usedBy      []string
 	role        Role
-	// digests are what runtimes have resolved the reference to.
+	// digests are those to which runtimes have resolved the reference.
 	digests []string
-	// invalid is why the reference can't be pulled at all.
+	// invalid is why the reference can't be pulled.
 	invalid error
 }
 
-// short is true for a reference without a registry, which nodes complete by their registries.conf.
+// short reports whether the reference has no registry: nodes complete it by their registries.conf.
 func (l *listed) short() bool {
 	first, _, several := strings.Cut(l.image, "/")
 	return l.invalid == nil && ref.Host(l.name) == "docker.io" && (!several || !strings.Contains(first, "."))
 }
 
-// Collect reads all sources. References that a runtime would pull as the same are one image; canonical says which, or
-// that it isn't one. What a source gives before it fails is kept, and the inventory is not complete then; the error
-// joins those of all sources.
+// Collect reads all sources. canonical maps references that a runtime pulls as the same image to one name, or returns
+// an error. A failing source makes the inventory incomplete; its uses so far are kept. The error joins those of all
+// sources.
 func Collect(ctx context.Context, canonical func(image string) (string, error), sources ...Named) (*Inventory, error) {
 	inv := &Inventory{images: map[string]*listed{}}
 	var problems []error
 	for _, s := range sources {
-		seen := map[string]bool{} // who uses what: sources repeat themselves
+		seen := map[string]bool{} // uses: sources repeat themselves
 		err := s.Source.Uses(ctx, func(u Use) error {
 			if inv.uses == maxUses {
 				return fmt.Errorf("more than %d uses of images", maxUses)
@@ -70,12 +70,12 @@ func Collect(ctx context.Context, canonical func(image string) (string, error), 
 	return inv, errors.Join(problems...)
 }
 
-// Lacks notes why the inventory is not all that is in use: a report of it is not complete.
+// Lacks makes the inventory incomplete for the reason why.
 func (inv *Inventory) Lacks(why string) {
 	inv.problems = append(inv.problems, outside.Bounded(why, 2*outside.Most))
 }
 
-// Len is the number of different images.
+// Len returns the number of different images.
 func (inv *Inventory) Len() int { return len(inv.images) }
 
 func (inv *Inventory) add(u Use, canonical func(string) (string, error), seen map[string]bool) {
@@ -103,7 +103,6 @@ func (inv *Inventory) add(u Use, canonical func(string) (string, error), seen ma
 	}
 }
 
-// sorted returns the images by name.
 func (inv *Inventory) sorted() []*listed {
 	out := make([]*listed, 0, len(inv.images))
 	for _, l := range inv.images {

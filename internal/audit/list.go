@@ -9,24 +9,22 @@ import (
 	"strings"
 )
 
-// Limits of a list of images.
 const (
 	maxLine     = 8 << 10
 	maxProblems = 20
 )
 
-// List is a Source of one image a line: a reference, and after it, if known, any of digest=sha256:…, by=WHO and
-// role=ROLE. Empty lines and what follows a "#" at the start of a line or after a blank are left out. It is read
-// once.
+// List is a Source with one image a line: a reference and optionally digest=sha256:…, by=WHO and role=ROLE. A "#" at
+// the start of a line or after a blank begins a comment. A List is read once.
 type List struct {
-	// Name is what errors call it: a file's name.
+	// Name is the name in errors: a file's.
 	Name   string
 	Reader io.Reader
-	// Check says why a reference can't be used; nil is no check.
+	// Check returns why a reference is unusable; nil means no check.
 	Check func(image string) error
 }
 
-// Uses is of Source. A list with a bad line gives no use at all: the error names every such line, up to 20 of them.
+// Uses implements Source. A list with bad lines gives no use: the error names the first 20.
 func (l List) Uses(ctx context.Context, yield func(Use) error) error {
 	uses, err := l.read(ctx)
 	if err != nil {
@@ -80,7 +78,7 @@ func (l List) read(ctx context.Context) (uses []Use, err error) {
 	return uses, nil
 }
 
-// line reads one line; a Use without an image is an empty one.
+// line reads one line; an empty line gives a Use without an image.
 func (l List) line(text string) (u Use, err error) {
 	for i, f := range strings.Fields(text) {
 		if strings.HasPrefix(f, "#") {

@@ -11,42 +11,41 @@ import (
 	"github.com/nodetrust/nodetrust/internal/verdict"
 )
 
-// Report is the answer of an audit, as it appears in JSON.
+// Report is the result of an audit, as it appears in JSON.
 type Report struct {
 	Summary Summary `json:"summary"`
-	// Images are sorted: what locks out first, then refused, unknown, accepted, each by name.
+	// Images are sorted: lockouts first, then refused, unknown, accepted, each by name.
 	Images []Image `json:"images"`
 }
 
-// Summary is what to read first.
+// Summary is the part to read first.
 type Summary struct {
-	// Images are different references, Uses those who use them.
+	// Images counts different references, Uses their users.
 	Images  int `json:"images"`
 	Uses    int `json:"uses"`
 	Accept  int `json:"accept"`
 	Refuse  int `json:"refuse"`
 	Unknown int `json:"unknown"`
-	// Signed are those of Accept that a signature stands behind, the image's own or that of a release which names it.
-	// Unsigned are the others: the policy asks for none.
+	// Signed of Accept have a signature of their own or of a release that names them. Unsigned are the rest: the
+	// policy asks for none.
 	Signed   int `json:"signed"`
 	Unsigned int `json:"unsigned"`
-	// RequireSigned is true if such others count as refused.
+	// RequireSigned is true if Unsigned images count as refused.
 	RequireSigned bool `json:"requireSigned,omitempty"`
-	// ByTag are images that are named by tag, and Images less these by digest.
+	// ByTag counts images that are named by tag; the rest of Images are named by digest.
 	ByTag int `json:"byTag"`
-	// Complete is false when a source could not be read to its end, or the audit was interrupted: then not even the number
-	// of images says what it seems to. Problems are why.
+	// Complete is false if a source failed or the audit was interrupted, for the reasons Problems: then even the
+	// number of images may be wrong.
 	Complete bool     `json:"complete"`
 	Problems []string `json:"problems,omitempty"`
-	// Policy is the file that was judged by. Desired is the digest of the file set that a trust config renders to; empty
-	// when the policy is not one of a trust config.
+	// Policy is the judged file. Desired is the digest of the file set of a trust config, empty for another policy.
 	Policy    string    `json:"policy"`
 	Desired   string    `json:"desired,omitempty"`
 	Mechanism string    `json:"mechanism,omitempty"`
 	CheckedAt time.Time `json:"checkedAt"`
-	// Cached is how many of the answers are those of an earlier audit.
+	// Cached counts answers of earlier audits.
 	Cached int `json:"cached"`
-	// Releases are those that were asked whether they vouch for images.
+	// Releases are those that were asked to vouch for images.
 	Releases []ReleaseVerdict `json:"releases,omitempty"`
 	// Lockout are the images without which the cluster, or nodetrust on it, can't go on, and which would not be accepted.
 	Lockout []Lockout `json:"lockout"`
@@ -69,9 +68,9 @@ type Lockout struct {
 	verdict.Outcome
 }
 
-// Fix is one thing to do that helps all images of a group. That of accepted images is for the sake of older runtimes.
+// Fix is one change that helps all images of a group. A Fix for accepted images is for older runtimes.
 type Fix struct {
-	// ID is what the images of the group have in their field fix.
+	// ID is the field fix of the group's images.
 	ID     string         `json:"id"`
 	Answer verdict.Answer `json:"verdict"`
 	Reason verdict.Reason `json:"reason"`
@@ -84,20 +83,19 @@ type Fix struct {
 	Lockout bool `json:"lockout,omitempty"`
 }
 
-// Reason counts verdicts; an accept has the empty reason, unless a release vouches.
+// Reason counts verdicts; an accept has an empty reason, unless a release vouches.
 type Reason struct {
 	Answer verdict.Answer `json:"verdict"`
 	Reason verdict.Reason `json:"reason"`
 	Images int            `json:"images"`
 }
 
-// signedFor is true if a signature stands behind the accept of an image: its own, or that of the release which
-// vouches for it.
+// signedFor reports whether an accepted image has a signature, or its release has one.
 func (m *Image) signedFor() bool {
 	return m.SignedFor() || m.Answer == verdict.Accept && m.Reason == verdict.TrustedByRelease
 }
 
-// Registry counts verdicts of the images of a host.
+// Registry counts the verdicts of a host's images.
 type Registry struct {
 	Registry string `json:"registry"`
 	Accept   int    `json:"accept"`
@@ -105,30 +103,30 @@ type Registry struct {
 	Unknown  int    `json:"unknown"`
 }
 
-// Image is a verdict, and who would notice it.
+// Image is a verdict and the image's users.
 type Image struct {
 	verdict.Verdict
 	UsedBy []string `json:"usedBy"`
 	Role   Role     `json:"role,omitempty"`
-	// Fix is the ID of the group of the summary.
+	// Fix is the ID of a Fix of the summary.
 	Fix string `json:"fix,omitempty"`
-	// ByTag is true for a name that may be another image tomorrow.
+	// ByTag is true for a name whose image may change.
 	ByTag bool `json:"byTag,omitempty"`
-	// InUse are digests that runtimes have for a tag, and that it doesn't point to now: a pull takes another image.
+	// InUse are digests that runtimes have for the tag, and that it no longer has: a pull takes another image.
 	InUse []string `json:"inUse,omitempty"`
-	// Canary is true for the digest of a refuse-canary: it is refused because the policy carves it out.
+	// Canary is true for the digest of a refuse-canary, which the policy refuses on purpose.
 	Canary bool `json:"canary,omitempty"`
-	// VouchedBy is the verified release that names the image's digest. The policy knows nothing of that.
+	// VouchedBy is the verified release that names the image's digest. It plays no part in the policy.
 	VouchedBy string `json:"vouchedBy,omitempty"`
 	// Cached is true for the answer of an earlier audit.
 	Cached bool `json:"cached,omitempty"`
-	// Interrupted is true if the audit ended before.
+	// Interrupted is true if the audit ended before the image was judged.
 	Interrupted bool `json:"interrupted,omitempty"`
 
 	name string
 }
 
-// add counts an image; finish does the rest.
+// finish sorts the images and fills in the summary.
 func (r *Report) finish() {
 	s := &r.Summary
 	s.Images = len(r.Images)
@@ -202,14 +200,14 @@ func (r *Report) finish() {
 	slices.SortFunc(s.Registries, func(a, b Registry) int {
 		return cmp.Or(b.Refuse-a.Refuse, b.Unknown-a.Unknown, b.Accept-a.Accept, strings.Compare(a.Registry, b.Registry))
 	})
-	// Empty lists are lists in JSON.
+	// JSON has [] instead of null.
 	s.Lockout, s.Fixes = append([]Lockout{}, s.Lockout...), append([]Fix{}, s.Fixes...)
 	s.Reasons, s.Registries = append([]Reason{}, s.Reasons...), append([]Registry{}, s.Registries...)
 	r.Images = append([]Image{}, r.Images...)
 }
 
-// Answer is that of the whole: refuse if anything would be refused, else unknown if anything is, or if the listing is
-// not complete.
+// Answer returns the answer for all images: refuse if any would be refused, else unknown if any is unknown or the
+// listing is incomplete, else accept.
 func (r *Report) Answer() verdict.Answer {
 	switch {
 	case r.Summary.Refuse > 0:
@@ -249,7 +247,6 @@ func worstFix(a, b Fix) int {
 	)
 }
 
-// group is a Fix while it is counted.
 type group struct {
 	id           string
 	verdict      verdict.Answer

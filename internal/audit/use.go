@@ -1,6 +1,5 @@
-// Package audit answers "what would be refused if this policy were in force?": every image that runs or is cached,
-// judged by a candidate policy, with who uses it. It knows neither cluster nor registry: images come from a Source, and
-// answers from a Judge.
+// Package audit answers "what would be refused if this policy were in force?" for every image that runs or is cached,
+// with its users. It knows neither cluster nor registry: images come from a Source, and verdicts from a Judge.
 package audit
 
 import (
@@ -12,16 +11,18 @@ import (
 type Use struct {
 	// Image is the reference as the user wrote it: name:tag, name@digest, with or without a host.
 	Image string
-	// Digest is what the runtime resolved the reference to, "sha256:…"; empty where nobody knows.
+	// Digest is what the runtime resolved the reference to, "sha256:…", or "" if unknown.
 	Digest string
-	// By says who: "ns/kind/name@node" (kind static-pod for what a kubelet runs from a file), "cached@node" and
-	// "cri@node" for stores, "podman/name@host" and "podman@host", "file:LINE", "catalog:package/bundle".
+	// By names the user:
+	// - ns/kind/name@node, with kind static-pod for a file of the kubelet;
+	// - cached@node, cri@node, podman@host for stores, podman/name@host for containers;
+	// - file:LINE, catalog:package/bundle.
 	By string
 	// Role is what breaks with the image; empty for a workload.
 	Role Role
 }
 
-// Role is what an image is to the cluster. All but the empty one are lockouts when refused: they are named first.
+// Role is what an image is to the cluster. A refused image with a role is a lockout, and is named first.
 type Role string
 
 // The roles.
@@ -35,12 +36,12 @@ const (
 
 // Source lists images in use.
 type Source interface {
-	// Uses calls yield for each use, one after the other, in any order and with repetitions; an error of yield ends the
-	// listing and is returned. An error means that the listing is not complete.
+	// Uses calls yield for each use, one at a time, in any order, with repetitions. It returns an error of yield, and
+	// an error if the listing is not complete.
 	Uses(ctx context.Context, yield func(Use) error) error
 }
 
-// rank orders roles by what breaks with them, the worst first; -1 is a role that is none.
+// rank orders roles by damage, the worst first; an unknown role is -1.
 func (r Role) rank() int {
 	return slices.Index([]Role{Release, Pause, CNI, ControlPlane, Agent, ""}, r)
 }

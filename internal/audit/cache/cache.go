@@ -1,5 +1,5 @@
-// Package cache keeps verdicts from one audit to the next in a directory of the user's own. Whatever is wrong with
-// what is kept there, it is as if it were not there.
+// Package cache keeps verdicts between audits in a directory of the user. Damaged or unusable content counts as
+// absent.
 package cache
 
 import (
@@ -26,61 +26,60 @@ import (
 	"github.com/nodetrust/nodetrust/internal/verdict"
 )
 
-// How long verdicts hold. What they depend on and can be read beforehand is in the cache's key; this bounds what can
-// change unseen: signatures that are added, replaced or taken away.
+// Lifetimes of verdicts. The cache's key covers what can be read beforehand; the lifetime bounds unseen changes:
+// signatures that are added, replaced or removed.
 const (
-	// DefaultAge is how long an accept holds, unless a key of the policy expires before; MaxAge is the most to ask for.
+	// DefaultAge is the lifetime of an accept, unless a key of the policy expires before; MaxAge is its maximum.
 	DefaultAge = time.Hour
 	MaxAge     = 24 * time.Hour
-	// resumeAge is how long a refusal holds. It serves only an audit that goes on where another was interrupted: whoever
-	// runs an audit again after it was complete has probably mended something.
+	// resumeAge is the lifetime of a refusal. It only serves an audit that resumes an interrupted one: before another
+	// audit the user has probably fixed something.
 	resumeAge = 15 * time.Minute
-	// skew is how far the clock may have been ahead.
+	// skew is the tolerated error of the clock.
 	skew = time.Minute
 )
 
-// Limits of what is kept.
+// Limits of the stored data.
 const (
 	maxFile    = 64 << 20 // bytes of a file
 	maxEntries = 50_000   // of a file
-	maxFiles   = 16       // each is for one policy, and one way to reach images
+	maxFiles   = 16       // one for each policy and way to reach images
 	maxEntry   = 1 << 20  // bytes of one verdict
 )
 
 const suffix = ".verdicts"
 
-// Options of a cache.
 type Options struct {
-	// Age is how long an accept holds; 0 is DefaultAge.
+	// Age is the lifetime of an accept; 0 means DefaultAge.
 	Age time.Duration
-	// Until is when no accept holds any more, whatever its age: the first expiry of a key. Zero is never.
+	// Until ends every accept whatever its age: the first expiry of a key. Zero means never.
 	Until time.Time
 	Now   func() time.Time
 }
 
-// Cache is the verdicts that were given under one key. It may be used by several goroutines.
+// Cache holds the verdicts of one key. It is safe for concurrent use.
 type Cache struct {
 	o    Options
 	root *os.Root
 	name string
-	file *os.File // locked; nil where another audit has it, and nothing is kept then
+	file *os.File // locked; nil if another audit has the lock: then nothing is kept
 
 	mu      sync.Mutex
 	entries map[string]entry
 	size    int64 // of the file
-	dirty   bool  // the file holds what entries doesn't
+	dirty   bool  // the file holds outdated lines
 }
 
-// entry is a line of a file, behind a checksum of it.
+// entry is a line of a file, behind its checksum.
 type entry struct {
 	Name    string          `json:"name"`
 	At      time.Time       `json:"at"`
-	Until   time.Time       `json:"until,omitzero"` // when the first of what an accept rests on expires
+	Until   time.Time       `json:"until,omitzero"` // when the first key or signature of an accept expires
 	Verdict verdict.Verdict `json:"verdict"`
 }
 
-// Open reads what dir holds for key, which names everything that the verdicts depend on. The directory is made if it
-// is not there; one that another user owns or can write to is an error.
+// Open reads the verdicts of dir for key, which names everything that they depend on. It makes a missing directory.
+// One that another user owns or can write to is an error.
 func Open(dir, key string, o Options) (*Cache, error) {
 	o.Age = min(cmp.Or(o.Age, DefaultAge), MaxAge)
 	if o.Now == nil {
@@ -130,7 +129,7 @@ func (c *Cache) open(dir string) error {
 	return nil
 }
 
-// lock opens the file. Another audit may replace it meanwhile.
+// lock opens and locks the file, which another audit may replace meanwhile.
 func (c *Cache) lock(dir string) (*os.File, error) {
 	for range 3 {
 		if st, err := c.root.Lstat(c.name); err == nil && !st.Mode().IsRegular() {
@@ -156,7 +155,7 @@ func (c *Cache) lock(dir string) (*os.File, error) {
 	return nil, errors.New("another audit keeps replacing it")
 }
 
-// read takes all entries that hold. Damaged lines are skipped.
+// read takes all valid entries. It skips damaged lines.
 func (c *Cache) read(f *os.File) error {
 	lines := bufio.NewReaderSize(io.LimitReader(f, maxFile), 64<<10)
 	now := c.o.Now()
@@ -207,10 +206,10 @@ func (c *Cache) holds(e entry, now time.Time) bool {
 	return false
 }
 
-// before is true if now is before until; zero is never.
+// before reports whether now is before until; a zero until means never.
 func before(now, until time.Time) bool { return until.IsZero() || now.Before(until) }
 
-// until is when an accept ends whatever its age: when the first of the policy's keys expires, or one of the signatures.
+// until returns the end of an accept whatever its age: the first expiry of the policy's keys or of its signatures.
 func (c *Cache) until(v verdict.Verdict) time.Time {
 	out := c.o.Until
 	for _, r := range v.Requirements {
@@ -223,7 +222,7 @@ func (c *Cache) until(v verdict.Verdict) time.Time {
 	return out
 }
 
-// Get returns the verdict that was given on name, if it still holds.
+// Get returns the verdict on name if it is still valid.
 func (c *Cache) Get(name string) (verdict.Verdict, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -234,8 +233,8 @@ func (c *Cache) Get(name string) (verdict.Verdict, bool) {
 	return e.Verdict, true
 }
 
-// Put keeps a verdict at once, so that an audit which is killed has not judged in vain. Unknown is never kept. Where
-// that fails the verdict is forgotten.
+// Put writes a verdict at once, for the case that the audit is killed. It drops unknown verdicts, and those that it
+// can't write.
 func (c *Cache) Put(name string, v verdict.Verdict) {
 	if v.Answer != verdict.Accept && v.Answer != verdict.Refuse {
 		return
@@ -270,7 +269,7 @@ func (e entry) line() ([]byte, bool) {
 	return fmt.Appendf(nil, "%s %s\n", checksum(data), data), true
 }
 
-// Close ends the use of the cache. After an audit that is complete refusals are forgotten.
+// Close releases the cache. A complete audit forgets its refusals.
 func (c *Cache) Close(complete bool) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -291,7 +290,7 @@ func (c *Cache) Close(complete bool) error {
 	return errors.Join(err, c.sweep())
 }
 
-// rewrite replaces the file by one with the entries that hold.
+// rewrite replaces the file by one with the valid entries.
 func (c *Cache) rewrite() error {
 	var b bytes.Buffer
 	now := c.o.Now()
@@ -313,7 +312,7 @@ func (c *Cache) rewrite() error {
 	return f.CloseAtomicallyReplace()
 }
 
-// sweep removes the files that were not used for longest, and what a killed audit left half-written.
+// sweep removes the files unused for longest, and partial files of killed audits.
 func (c *Cache) sweep() error {
 	dir, err := c.root.Open(".")
 	if err != nil {
@@ -330,7 +329,7 @@ func (c *Cache) sweep() error {
 		if err != nil || !st.Mode().IsRegular() {
 			continue
 		}
-		hidden := strings.HasPrefix(e.Name(), ".") // as renameio names what is not whole yet
+		hidden := strings.HasPrefix(e.Name(), ".") // renameio's name of a partial file
 		switch {
 		case hidden && strings.Contains(e.Name(), suffix) && c.o.Now().Sub(st.ModTime()) > time.Hour:
 			_ = c.root.Remove(e.Name())

@@ -10,7 +10,7 @@ import (
 	"syscall"
 )
 
-// trusted reports a file that another user may have written: one that isn't this user's, or that has one of the modes.
+// trusted returns an error if another user may have written the file: its owner, or a mode in modes.
 func trusted(st fs.FileInfo, modes fs.FileMode) error {
 	sys, ok := st.Sys().(*syscall.Stat_t)
 	switch {
@@ -24,7 +24,7 @@ func trusted(st fs.FileInfo, modes fs.FileMode) error {
 	return nil
 }
 
-// flock reports whether this is the only audit that writes to the file.
+// flock locks the file and reports whether no other audit had the lock.
 func flock(f *os.File) bool {
 	return syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) == nil
 }

@@ -1,5 +1,4 @@
-// Package page writes an audit as one HTML page: everything is in it, nothing is loaded, and it can be read without
-// JavaScript, which adds searching and sorting.
+// Package page writes an audit as one self-contained HTML page. JavaScript only adds searching and sorting.
 package page
 
 import (
@@ -26,49 +25,47 @@ var style string
 //go:embed page.js
 var script string
 
-// maxBars bounds a chart; what is beyond is added up in its last bar.
+// maxBars bounds a chart; its last bar sums up the rest.
 const maxBars = 24
 
-// view is what the page is made of.
 type view struct {
 	*audit.Report
 	Style  template.CSS
 	Script template.JS
-	// Policy says what the browser may load: this style and this script, by their hashes.
+	// Policy allows the browser this style and this script only, by their hashes.
 	Policy     string
 	Checked    string
 	Answer     verdict.Answer
 	Registries []bar
 	Reasons    []bar
-	// Lockouts and Doubts are the lockouts that would be refused, and that could not be judged.
+	// Lockouts would be refused; Doubts could not be judged.
 	Lockouts, Doubts []audit.Lockout
 	Rows             []row
 }
 
-// bar is one of a chart: its parts are in percent of the widest bar.
+// bar is one bar of a chart; its parts are in percent of the widest bar.
 type bar struct {
 	Label                   string
-	Query                   string // what the search is for
+	Query                   string // the text to search for
 	Accept, Refuse, Unknown int
 	Parts                   []part
 }
 
-// part is a rectangle.
 type part struct {
 	Class    verdict.Answer
 	X, Width string
 }
 
-// row is an image as the table shows it.
+// row is a row of the table of images.
 type row struct {
 	audit.Image
 	Rank  int
 	Uses  int
-	First []string // of UsedBy
+	First []string // the first of UsedBy
 	Rest  []string
 }
 
-// Write writes the page. Whatever names and messages hold is text on it.
+// Write writes the page. Names and messages appear as text, never as markup.
 func Write(w io.Writer, r *audit.Report) error {
 	t, err := template.New("page").Parse(source)
 	if err != nil {
@@ -89,7 +86,7 @@ func Write(w io.Writer, r *audit.Report) error {
 	for _, m := range r.Images {
 		v.Rows = append(v.Rows, newRow(m))
 	}
-	var b bytes.Buffer // a page is whole or not there
+	var b bytes.Buffer // buffered: a failure leaves no partial page
 	if err := t.Execute(&b, v); err != nil {
 		return err
 	}
@@ -97,7 +94,7 @@ func Write(w io.Writer, r *audit.Report) error {
 	return err
 }
 
-// hash is a source of a Content-Security-Policy.
+// hash returns a source for a Content-Security-Policy.
 func hash(s string) string {
 	sum := sha256.Sum256([]byte(s))
 	return "'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'"
@@ -148,7 +145,7 @@ func reasons(list []audit.Reason) []bar {
 	return scale(out)
 }
 
-// scale makes the rectangles, and one bar of all that are too many.
+// scale sets the rectangles, and sums up the bars beyond maxBars.
 func scale(list []bar) []bar {
 	if len(list) > maxBars {
 		rest := bar{Label: fmt.Sprintf("%d others", len(list)-maxBars+1)}
@@ -179,10 +176,10 @@ func scale(list []bar) []bar {
 	return list
 }
 
-// Total is the number of images.
+// Total returns the number of images.
 func (b bar) Total() int { return b.Accept + b.Refuse + b.Unknown }
 
-// Words says the numbers, for those who don't see colours.
+// Words returns the numbers as text, for readers who don't see colours.
 func (b bar) Words() string {
 	var out []string
 	for _, p := range []struct {

@@ -20,13 +20,12 @@ import (
 	"github.com/nodetrust/nodetrust/internal/outside"
 )
 
-// catalogSource finds the images of the bundles in a file-based catalog of operators: the bundles' own, and all that
-// they say to run. Documents are read one by one: a catalog has hundreds of MiB.
+// catalogSource finds the images of the bundles in a file-based catalog of operators: the bundles' own and their
+// related images. It streams documents: a catalog has hundreds of MiB.
 type catalogSource struct{ dir string }
 
 const bundleSchema = "olm.bundle"
 
-// bundle is what is used of a document of a catalog.
 type bundle struct {
 	Schema  string `json:"schema" yaml:"schema"`
 	Package string `json:"package" yaml:"package"`
@@ -55,7 +54,7 @@ func (s catalogSource) Uses(ctx context.Context, yield func(audit.Use) error) er
 		if err != nil {
 			return fmt.Errorf("reading the catalog: %w", err)
 		}
-		// A mounted ConfigMap keeps the files that its links lead to in hidden directories.
+		// A mounted ConfigMap has the targets of its links in hidden directories.
 		if e.IsDir() && name != "." && strings.HasPrefix(e.Name(), ".") {
 			return fs.SkipDir
 		}
@@ -99,7 +98,7 @@ func (b bundle) uses(yield func(audit.Use) error) error {
 	return nil
 }
 
-// documents calls each with every document of a file in JSON or YAML, one behind the other.
+// documents calls each with every document of a file of concatenated JSON or YAML.
 func documents(r io.Reader, each func(bundle) error) error {
 	budget := &budgetReader{r: r, left: maxDocument}
 	in := bufio.NewReader(budget)
@@ -127,7 +126,7 @@ func documents(r io.Reader, each func(bundle) error) error {
 	}
 }
 
-// firstByte is the first that is no white space; it is not consumed.
+// firstByte returns the first byte that is no white space, without consuming it.
 func firstByte(in *bufio.Reader) (byte, error) {
 	for {
 		head, err := in.Peek(1)
@@ -177,7 +176,7 @@ func yamlDocuments(in io.Reader) func() (bundle, error) {
 	}
 }
 
-// budgetReader bounds what is read of r until left is set again.
+// budgetReader reads at most left bytes of r until left is set again.
 type budgetReader struct {
 	r    io.Reader
 	left int

@@ -8,7 +8,7 @@ import (
 	"github.com/nodetrust/nodetrust/internal/cluster"
 )
 
-// clusterSource finds what the pods of a cluster run, and what its nodes have in store.
+// clusterSource finds the images of a cluster's pods and of its nodes' stores.
 type clusterSource struct{ client *cluster.Client }
 
 func (s clusterSource) Uses(ctx context.Context, yield func(audit.Use) error) error {

@@ -17,10 +17,9 @@ import (
 	"github.com/nodetrust/nodetrust/internal/ref"
 )
 
-// criTimeout bounds one call of the runtime.
 const criTimeout = 30 * time.Second
 
-// criSource finds what the containers of a CRI runtime run, and what it has in store.
+// criSource finds the images of a CRI runtime's containers and store.
 type criSource struct{ address, node string }
 
 func (s criSource) Uses(ctx context.Context, yield func(audit.Use) error) error {
@@ -54,7 +53,7 @@ func (s criSource) Uses(ctx context.Context, yield func(audit.Use) error) error 
 	return nil
 }
 
-// container yields what one container runs, as its pod names it.
+// container yields the image of one container, as its pod names it.
 func (s criSource) container(l *criListing, c *runtimeapi.Container, yield func(audit.Use) error) error {
 	const pod, namespace, app = "io.kubernetes.pod.name", "io.kubernetes.pod.namespace", "app.kubernetes.io/name"
 	sandbox := l.sandboxes[c.GetPodSandboxId()]
@@ -73,7 +72,6 @@ func (s criSource) container(l *criListing, c *runtimeapi.Container, yield func(
 	return nil
 }
 
-// criListing is what a runtime says of itself.
 type criListing struct {
 	runtime runtimeapi.RuntimeServiceClient
 	images  runtimeapi.ImageServiceClient
@@ -109,7 +107,7 @@ func (l *criListing) read(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	// CRI-O and containerd both tell it here; others may not, and then the image's name or its pin has to do.
+	// CRI-O and containerd give the name here; for others the image's name or its pin must do.
 	var config struct {
 		SandboxImage string `json:"sandboxImage"`
 	}
@@ -118,9 +116,9 @@ func (l *criListing) read(ctx context.Context) error {
 	return nil
 }
 
-// references are what a container's image is to be judged as: the name that its pod gave it, where the runtime keeps
-// that. CRI-O keeps only what it pulled, by digest: its pod may also have named a tag of it, so the tags that the
-// store has for the image in this repository are given too. Of an ID alone the names of the image are given.
+// references returns the names by which a container's image is judged: the name in its pod, if the runtime keeps it.
+// CRI-O keeps the digest only, but the pod may have named a tag: so the tags of the image in this repository are
+// added. For a bare ID they are the names of the image.
 func (l *criListing) references(c *runtimeapi.Container) []cluster.PodImage {
 	if name := c.GetImage().GetUserSpecifiedImage(); isName(name) {
 		return []cluster.PodImage{{Reference: name, Digest: l.digest(name)}}
@@ -144,7 +142,7 @@ func (l *criListing) references(c *runtimeapi.Container) []cluster.PodImage {
 	return out
 }
 
-// isName tells the name of an image from its ID.
+// isName reports whether s is the name of an image and not its ID.
 func isName(s string) bool {
 	return strings.ContainsAny(s, "/:.") && !strings.HasPrefix(s, "sha256:")
 }
@@ -158,7 +156,7 @@ func (l *criListing) byID(id string) *runtimeapi.Image {
 	return nil
 }
 
-// digest is that of the stored image of this name, where it is the only one of its repository.
+// digest returns the digest of the stored image of this name, if only one of the repository is stored.
 func (l *criListing) digest(name string) string {
 	if d := ref.Digest(name); d != "" {
 		return d

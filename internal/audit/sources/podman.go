@@ -19,11 +19,10 @@ import (
 	"github.com/nodetrust/nodetrust/internal/outside"
 )
 
-// podmanTimeout bounds one call of podman.
 const podmanTimeout = time.Minute
 
-// podmanSource finds what podman's containers run, and what it has in store: for the user who calls and, under sudo,
-// also for the one who called sudo, who has a store of their own.
+// podmanSource finds the images of podman's containers and store: of the calling user and, under sudo, also of the
+// user who called sudo.
 type podmanSource struct {
 	environ []string
 	host    string
@@ -43,14 +42,14 @@ func (s podmanSource) Uses(ctx context.Context, yield func(audit.Use) error) err
 	return s.store(ctx, caller, yield)
 }
 
-// podmanUser is whose store podman lists. The zero credential is that of this process.
+// podmanUser is the owner of a store. The zero credential is that of this process.
 type podmanUser struct {
 	name       string
 	environ    []string
 	credential *syscall.Credential
 }
 
-// caller is the user who called sudo, if this is root by it.
+// caller returns the user who called sudo, if there is one.
 func (s podmanSource) caller() (u podmanUser, ok bool, err error) {
 	id := ""
 	for _, kv := range s.environ {
@@ -86,7 +85,7 @@ func (s podmanSource) caller() (u podmanUser, ok bool, err error) {
 	return u, true, nil
 }
 
-// hasStore is false for a user who has never used podman: asking it would make them a store.
+// hasStore reports whether a user has used podman: podman would make a new store for others.
 func hasStore(home string) bool {
 	for _, name := range []string{".local/share/containers/storage", ".config/containers/storage.conf"} {
 		if _, err := os.Stat(filepath.Join(home, name)); err == nil {
@@ -96,7 +95,7 @@ func hasStore(home string) bool {
 	return false
 }
 
-// podmanImage and podmanContainer are what is used of podman's lists.
+// podmanImage and podmanContainer are the used parts of podman's lists.
 type podmanImage struct {
 	ID          string   `json:"Id"`
 	Names       []string `json:"Names"`
@@ -165,7 +164,7 @@ func (c podmanContainer) uses(images []podmanImage, who, host string, yield func
 	return localLeftOut([]cluster.PodImage{ref}, use, yield)
 }
 
-// references are the names of an image. Podman fills RepoTags or Names depending on its version.
+// references returns the names of an image: RepoTags or Names, depending on podman's version.
 func (i podmanImage) references() []cluster.PodImage {
 	names := append(append([]string{}, i.Names...), i.RepoDigests...)
 	if len(i.Names) == 0 {
@@ -174,7 +173,7 @@ func (i podmanImage) references() []cluster.PodImage {
 	return cluster.References(names)
 }
 
-// localLeftOut yields use for every reference but those of images that were built here: nothing pulls them.
+// localLeftOut yields use for every reference, except for images that were built here and are never pulled.
 func localLeftOut(refs []cluster.PodImage, use audit.Use, yield func(audit.Use) error) error {
 	for _, r := range refs {
 		if strings.HasPrefix(r.Reference, "localhost/") {
@@ -188,7 +187,7 @@ func localLeftOut(refs []cluster.PodImage, use audit.Use, yield func(audit.Use) 
 	return nil
 }
 
-// list runs podman and decodes the list that it prints.
+// list runs podman and decodes its output.
 func (u podmanUser) list(ctx context.Context, to any, args ...string) error {
 	ctx, cancel := context.WithTimeout(ctx, podmanTimeout)
 	defer cancel()
@@ -216,7 +215,6 @@ func (u podmanUser) list(ctx context.Context, to any, args ...string) error {
 	return nil
 }
 
-// limited keeps the first max bytes written to it.
 type limited struct {
 	b    []byte
 	max  int

@@ -10,7 +10,7 @@ import (
 	"github.com/nodetrust/nodetrust/internal/ref"
 )
 
-// workload is what a role is told by.
+// workload holds what determines a role.
 type workload struct {
 	image, namespace, kind, name string
 	agent                        bool
@@ -19,21 +19,20 @@ type workload struct {
 // releaseRepositories hold the payload of OpenShift releases, whatever mirror serves it.
 const releaseRepositories = "quay.io/openshift-release-dev/"
 
-// cni are the names that network plugins give what they run on every node.
+// cni are names of network plugins' workloads on every node.
 var cni = []string{
 	"antrea-agent", "aws-node", "azure-cni", "calico-node", "calico-typha", "canal", "cilium", "kindnet", "kube-flannel",
 	"kube-multus",
 	"kube-ovn-cni", "kube-router", "multus", "netd", "ovn-kubernetes", "ovnkube-node", "ovs-node", "sdn", "weave-net",
 }
 
-// plane are the names of what a cluster without an operator of its own runs in kube-system.
+// plane are names of workloads in kube-system of a cluster without a cluster operator.
 var plane = []string{
 	"cloud-controller-manager", "coredns", "etcd", "kube-apiserver", "kube-controller-manager", "kube-dns", "kube-proxy",
 	"kube-scheduler",
 }
 
-// role tells what breaks with an image. Where several hold it is the first of release, agent, pause, CNI, control
-// plane.
+// role returns what breaks with an image, the first of release, agent, pause, CNI, control plane.
 func (w workload) role() audit.Role {
 	openshift := strings.HasPrefix(w.namespace, "openshift-")
 	system := w.namespace == "kube-system" || openshift
@@ -52,8 +51,8 @@ func (w workload) role() audit.Role {
 	return ""
 }
 
-// payload tells the images of a release that was installed from a mirror of another name: they go by digest, and are
-// not what operators beside the release bring into namespaces of OpenShift.
+// payload reports whether the image is of a release that was installed from a mirror of another name: it is named by
+// digest, in a namespace of OpenShift, and not of an additional operator.
 func (w workload) payload() bool {
 	if strings.HasPrefix(w.namespace, "openshift-operators") || !strings.Contains(w.image, "@") {
 		return false
@@ -65,12 +64,12 @@ func (w workload) payload() bool {
 	}, host)
 }
 
-// named tells whether the workload is one of names, or a pod of one.
+// named reports whether the workload is one of names, or a pod of one.
 func (w workload) named(names []string) bool {
 	return slices.ContainsFunc(names, func(n string) bool { return w.name == n || strings.HasPrefix(w.name, n+"-") })
 }
 
-// pause tells the image of that name, which every distribution gives its own.
+// pause reports whether the image is the pause image, by its name in all distributions.
 func (w workload) pause() bool {
 	return path.Base(ref.Name(w.image)) == "pause"
 }

@@ -1,5 +1,5 @@
-// Package sources finds the images that are in use or cached: in a cluster, in the store of a node's runtime, in the
-// files of static pods, in podman's stores, and in a catalog of operators.
+// Package sources lists images that are in use or cached: of a cluster, a node's CRI runtime, static pods' files,
+// podman's stores, and a catalog of operators.
 package sources
 
 import (
@@ -22,7 +22,7 @@ const (
 	Catalog    = "catalog:"
 )
 
-// Limits on what is read. Beyond them a listing ends with an error, never with a part.
+// Limits of the input. Beyond them a listing ends with an error, never with a part.
 const (
 	maxReference = 1024     // bytes of one reference
 	maxManifest  = 4 << 20  // bytes of a static pod's file
@@ -31,24 +31,23 @@ const (
 	maxDocument  = 16 << 20 // bytes of one document of a catalog
 )
 
-// Options say where sources look. The zero value is this machine, and kubectl's cluster.
+// Options of sources. The zero value means this machine, and kubectl's cluster.
 type Options struct {
 	Cluster cluster.Config
-	// Root is the host's root directory, below which static pods are; empty is "/".
+	// Root is the host's root directory with the static pods; "" means "/".
 	Root string
-	// CRISocket is a path or unix:///path; empty is CRI-O's.
+	// CRISocket is a path or unix:///path; "" means CRI-O's.
 	CRISocket string
-	// Environ is the environment that podman is run in; nil is this process's.
+	// Environ is podman's environment; nil means this process's.
 	Environ []string
-	// Node is the name of this machine in "who uses it"; empty is its host name.
+	// Node names this machine in By of uses; "" means its host name.
 	Node string
 }
 
-// Open makes the source of that name. It doesn't look for anything yet; an error means that the name or an option
-// can't be used.
+// Open makes the source of a name, without looking for images. An error means that the name or an option is unusable.
 func Open(name string, o Options) (audit.Source, error) {
 	if o.Node == "" {
-		o.Node, _ = os.Hostname() // without one it is empty
+		o.Node, _ = os.Hostname() // stays empty without a host name
 	}
 	var s audit.Source
 	switch dir, catalog := strings.CutPrefix(name, Catalog); {
@@ -78,7 +77,7 @@ func Open(name string, o Options) (audit.Source, error) {
 	return checked{name, s}, nil
 }
 
-// checked holds what a source finds to what a report can show: names come from whoever may create pods.
+// checked bounds a source's uses to what a report can show: whoever may create pods chooses their names.
 type checked struct {
 	name string
 	audit.Source

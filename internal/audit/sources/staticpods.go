@@ -19,13 +19,12 @@ import (
 	"github.com/nodetrust/nodetrust/internal/outside"
 )
 
-// ManifestsDir is where kubelets look for static pods by convention; as a path of the host.
+// ManifestsDir is the kubelets' conventional directory of static pods, as a path of the host.
 const ManifestsDir = "etc/kubernetes/manifests"
 
-// staticSource finds the images of static pods in their files, which are there before any API server is.
+// staticSource finds the images of static pods in their files, which need no API server.
 type staticSource struct{ root, node string }
 
-// staticPod is what is used of a file: a pod, or a list of pods.
 type staticPod struct {
 	Kind     string `yaml:"kind"`
 	Metadata struct {
@@ -68,7 +67,7 @@ func (s staticSource) Uses(ctx context.Context, yield func(audit.Use) error) err
 		return fmt.Errorf("reading static pods: more than %d files in /%s", maxManifests, ManifestsDir)
 	}
 	for _, e := range entries {
-		// As the kubelet does it.
+		// As the kubelet does.
 		if e.IsDir() || strings.HasPrefix(e.Name(), ".") {
 			continue
 		}
@@ -77,7 +76,7 @@ func (s staticSource) Uses(ctx context.Context, yield func(audit.Use) error) err
 		}
 		b, err := bounded.ReadRegular(root.OpenFile, e.Name(), maxManifest)
 		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, bounded.ErrDirectory) {
-			continue // gone since, or a link to nothing or a directory
+			continue // removed meanwhile, a dangling link or a directory
 		}
 		if err != nil {
 			return fmt.Errorf("reading static pods: %w", onHost(err, e.Name()))
@@ -89,7 +88,7 @@ func (s staticSource) Uses(ctx context.Context, yield func(audit.Use) error) err
 	return nil
 }
 
-// onHost gives an error about a file of ManifestsDir, or the directory itself, the path that the host knows.
+// onHost gives an error about a file of ManifestsDir, or about the directory, the path on the host.
 func onHost(err error, name string) error {
 	if e, ok := err.(*fs.PathError); ok {
 		return &fs.PathError{Op: e.Op, Path: path.Join("/", ManifestsDir, outside.Text(name)), Err: e.Err}
