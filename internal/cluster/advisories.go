@@ -9,22 +9,21 @@ import (
 	"github.com/nodetrust/nodetrust/internal/trust"
 )
 
-// Advisory is a known hole in the verifiers of some runtimes, and how many nodes have one of these.
+// Advisory is a known hole in runtimes' verifiers, and the number of nodes that have it.
 type Advisory struct {
 	ID string `json:"id"`
 	// Title says in one line what a runtime with the hole accepts. Fixed is the first version of the image library
 	// without it.
 	Title string `json:"title"`
 	Fixed string `json:"fixed"`
-	// Nodes counts the nodes that have it. It makes no node bad.
+	// Nodes counts the nodes with the hole. It makes no node bad.
 	Nodes int `json:"nodes"`
-	// Runtimes are the CRI runtimes that have it, as the kubelets name them.
+	// Runtimes are the CRI runtimes with the hole, as kubelets name them.
 	Runtimes []string `json:"runtimes"`
 }
 
-// advisories lists the holes of a node's runtimes, in the order of trust.Advisories. Those of the CRI runtime are
-// looked up by the version that the kubelet tells: they are known without an agent. Of podman's the agent's report
-// tells as long as the report holds: in its message, by the IDs of known holes.
+// advisories lists the holes of a node's runtimes, in the order of trust.Advisories. The CRI runtime's holes follow
+// from the kubelet's version, without an agent; podman's from the IDs in the agent's message, while the report holds.
 func advisories(n Node) []string {
 	ofCRI := holes(n.Runtime)
 	var told []string
@@ -42,13 +41,13 @@ func advisories(n Node) []string {
 	return out
 }
 
-// holes lists those of a runtime that is called cri-o://1.34.0.
+// holes takes a runtime in the form cri-o://1.34.0.
 func holes(runtime string) []string {
 	name, version, _ := strings.Cut(runtime, "://")
 	return trust.LookupRuntime(name, version).Advisories
 }
 
-// countAdvisories lists the holes that at least one of the nodes has.
+// countAdvisories lists the holes of at least one node.
 func countAdvisories(nodes []Node) []Advisory {
 	out := []Advisory{}
 	for _, known := range trust.Advisories() {

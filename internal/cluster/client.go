@@ -1,5 +1,4 @@
-// Package cluster reads from a cluster what the CLI tells of it: the agents' reports, and whether the agents are alive.
-// It only reads.
+// Package cluster reads the agents' reports and their liveness from a cluster. It writes nothing.
 package cluster
 
 import (
@@ -26,10 +25,9 @@ import (
 const (
 	// pageSize bounds one answer of the API server: 500 rows are about 1 MB.
 	pageSize = 500
-	// maxPage bounds what is read of one answer.
-	maxPage = 64 << 20
-	timeout = 30 * time.Second
-	// attempts are made of a list that expires between two of its pages.
+	maxPage  = 64 << 20
+	timeout  = 30 * time.Second
+	// attempts bounds the tries to read a list that expires between two pages.
 	attempts = 3
 )
 
@@ -45,8 +43,8 @@ type Client struct {
 	server string
 }
 
-// New makes a client as kubectl would: from --kubeconfig, $KUBECONFIG, ~/.kube/config or, in a pod, its ServiceAccount.
-// It does not speak to the server yet.
+// New makes a client as kubectl would: from --kubeconfig, $KUBECONFIG, ~/.kube/config or, in a pod, its
+// ServiceAccount. It does not contact the server.
 func New(c Config) (*Client, error) {
 	rules := clientcmd.NewDefaultClientConfigLoadingRules()
 	rules.ExplicitPath = c.Kubeconfig
@@ -73,7 +71,7 @@ func New(c Config) (*Client, error) {
 	}, nil
 }
 
-// Contexts are the names of those in the kubeconfig that New would read, sorted; none if it can't be read.
+// Contexts returns the sorted contexts of the kubeconfig that New would read, or none if it can't be read.
 func Contexts(kubeconfig string) []string {
 	rules := clientcmd.NewDefaultClientConfigLoadingRules()
 	rules.ExplicitPath = kubeconfig
@@ -84,15 +82,14 @@ func Contexts(kubeconfig string) []string {
 	return slices.Sorted(maps.Keys(config.Contexts))
 }
 
-// Server is the host and port that the client speaks to.
+// Server returns the host and port of the API server.
 func (c *Client) Server() string { return c.server }
 
-// accept asks for what kubectl get shows, with the metadata of each object: of a Node that is 2 kB instead of 20, and
-// the only way to labels, annotations and readiness in one request. The metadata API alone has no conditions; a field
-// selector can't choose fields.
+// accept asks for tables with the metadata of each object, as kubectl get does: 2 kB for a Node instead of 20, with
+// labels, annotations and readiness. The metadata API has no conditions, and a field selector can't choose fields.
 const accept = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json"
 
-// table is what is used of meta.k8s.io/v1 Table, and of a plain list where a server knows no tables.
+// table is the used part of a meta.k8s.io/v1 Table, or of a plain list if a server knows no tables.
 type table struct {
 	Kind     string          `json:"kind"`
 	Metadata metav1.ListMeta `json:"metadata"`
@@ -106,7 +103,7 @@ type table struct {
 	Items []object `json:"items"`
 }
 
-// object is what is used of an object. Spec and Status are there only where the server sends whole objects.
+// object is the used part of an object. Spec and Status are set only if the server sends whole objects.
 type object struct {
 	Metadata metav1.ObjectMeta `json:"metadata"`
 	Spec     struct {
@@ -130,7 +127,7 @@ type row struct {
 	cells map[string]string
 }
 
-// is returns the status of a condition of a whole object, or "" if it has none.
+// is returns the status of a condition of a whole object, or "" without it.
 func (o object) is(condition string) string {
 	for _, c := range o.Status.Conditions {
 		if c.Type == condition {
@@ -140,7 +137,7 @@ func (o object) is(condition string) string {
 	return ""
 }
 
-// list returns all objects at path, page by page, and the version that a watch goes on from.
+// list returns all objects at path, page by page, and the version from which a watch continues.
 func (c *Client) list(ctx context.Context, path, selector string) ([]row, string, error) {
 	for n := 1; ; n++ {
 		rows, version, err := c.listOnce(ctx, path, selector)
@@ -188,8 +185,7 @@ func (c *Client) page(ctx context.Context, path string, query map[string]string)
 	return t, nil
 }
 
-// get asks for path in one of the formats of accept. An answer other than 200 is an error of the kind that apierrors
-// tells apart.
+// get asks for path in one of the formats of accept. An answer other than 200 is an error that apierrors classifies.
 func (c *Client) get(ctx context.Context, path, accept string, query map[string]string) (io.ReadCloser, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.base(path), nil)
 	if err != nil {
@@ -226,7 +222,6 @@ func (c *Client) get(ctx context.Context, path, accept string, query map[string]
 	return nil, &apierrors.StatusError{ErrStatus: status}
 }
 
-// rows gives the objects of a table or of a list.
 func (t table) rows() []row {
 	var out []row
 	for _, o := range t.Items {
@@ -244,7 +239,7 @@ func (t table) rows() []row {
 	return out
 }
 
-// IsForbidden reports whether err says that the caller may not read that.
+// IsForbidden reports whether err means that the caller lacks the right to read.
 func IsForbidden(err error) bool { return apierrors.IsForbidden(err) || apierrors.IsUnauthorized(err) }
 
 // watch calls changed with each event at path after version, until the server ends the stream, which it does every few

@@ -6,7 +6,7 @@ import (
 	"net/url"
 )
 
-// ConfigMap is what is used of a ConfigMap.
+// ConfigMap is the used part of a ConfigMap.
 type ConfigMap struct {
 	Metadata struct {
 		Name      string            `json:"name"`
@@ -17,7 +17,7 @@ type ConfigMap struct {
 	BinaryData map[string]string `json:"binaryData"`
 }
 
-// ConfigMaps returns those of a namespace that have a label.
+// ConfigMaps returns the ConfigMaps of a namespace that have a label.
 func (c *Client) ConfigMaps(ctx context.Context, namespace, label string) ([]ConfigMap, error) {
 	var out []ConfigMap
 	path := "/api/v1/namespaces/" + url.PathEscape(namespace) + "/configmaps"

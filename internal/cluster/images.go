@@ -11,12 +11,12 @@ import (
 // CachedImage is an image in a node's store.
 type CachedImage struct {
 	Node string
-	// Names are all that the node's runtime knows it by: name:tag and name@digest.
+	// Names are all names that the node's runtime has for it: name:tag and name@digest.
 	Names []string
 }
 
-// CachedImages calls yield with the images that nodes report to have: kubelets report their 50 largest unless
-// configured otherwise. An error of yield ends the listing and is returned.
+// CachedImages calls yield with the images that nodes report: by default the kubelet's 50 largest. It returns an error
+// of yield.
 func (c *Client) CachedImages(ctx context.Context, yield func(CachedImage) error) error {
 	type nodeObject struct {
 		Metadata struct {
@@ -42,8 +42,8 @@ func (c *Client) CachedImages(ctx context.Context, yield func(CachedImage) error
 	return nil
 }
 
-// References are the names to judge a stored image by, each with its digest where there is one of the same repository
-// and no other: its tags, or its digests where it has no tag.
+// References returns the names by which a stored image is judged: its tags, each with the digest if its repository has
+// just one, or its digests if it has no tag.
 func References(names []string) []PodImage {
 	digests := map[string][]string{}
 	var tagged, digested []PodImage

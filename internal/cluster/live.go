@@ -12,11 +12,10 @@ import (
 	"github.com/nodetrust/nodetrust/internal/cluster/mco"
 )
 
-// Limits of what is read for a dump.
 const (
-	// dumpPage is how many objects one answer may have: a rendered MachineConfig has about 250 kB, at most 1.5 MB.
+	// dumpPage is the number of objects of one answer: a rendered MachineConfig has about 250 kB, at most 1.5 MB.
 	dumpPage = 20
-	// maxObjects and maxLive bound a list, in objects and bytes. What is kept of it is a small part.
+	// maxObjects and maxLive bound a list, in objects and bytes. Only a small part of it is kept.
 	maxObjects = 20_000
 	maxLive    = 1 << 30
 )
@@ -27,12 +26,12 @@ const (
 	alphaGroup  = "config.openshift.io/v1alpha1" // image policies before OpenShift 4.20
 )
 
-// dumped are the kinds of which a dump is made, in the order in which they are read. Of several API versions the
-// first that the cluster has is read.
+// dumped are the kinds of a dump, in the order of reading. Of several API versions the first that the cluster has is
+// read.
 var dumped = []struct {
 	kind, plural string
 	versions     []string
-	// needed is false for what a cluster may lack, or the caller may not read.
+	// needed is false for kinds that the cluster may lack or the caller may not read.
 	needed bool
 }{
 	{"MachineConfig", "machineconfigs", []string{mcoGroup}, true},
@@ -44,8 +43,8 @@ var dumped = []struct {
 }
 
 // Dump reads what `oc get mc,mcp,clusterversion,images.config,clusterimagepolicies -o yaml` shows, and the
-// ImagePolicies of all namespaces. Unread names the kinds that the caller may not read; kinds that the cluster
-// doesn't have are left out. ErrNoPools says that no Machine Config Operator runs there.
+// ImagePolicies of all namespaces. Unread are the kinds that the caller may not read; kinds that the cluster lacks are
+// left out. ErrNoPools means that no Machine Config Operator runs there.
 func (c *Client) Dump(ctx context.Context) (d *mco.Dump, unread []string, err error) {
 	d = &mco.Dump{}
 	for _, k := range dumped {
@@ -71,7 +70,7 @@ func (c *Client) Dump(ctx context.Context) (d *mco.Dump, unread []string, err er
 	return d, unread, nil
 }
 
-// addAll adds all objects of a kind to the dump, page by page, so that no more than a page is kept whole.
+// addAll adds all objects of a kind to the dump, holding one page at a time.
 func (c *Client) addAll(ctx context.Context, d *mco.Dump, version, plural, kind string) error {
 	before := *d
 	for n := 1; ; n++ {

@@ -19,18 +19,18 @@ import (
 
 const podsPath = "/api/v1/pods"
 
-// Pod is what is used of a pod.
+// Pod is the used part of a pod.
 type Pod struct {
 	Namespace, Name, Node string
-	// Kind and Owner are who keeps the pod running, as a user knows it: a Deployment rather than its ReplicaSet, a
-	// CronJob rather than its Job. Of a pod that nobody owns they are "Pod" and its name; of a static one "static-pod"
-	// and its name without that of the node.
+	// Kind and Owner are the pod's owner as a user knows it: the Deployment instead of its ReplicaSet, the CronJob
+	// instead of its Job. They are "Pod" and its name without an owner; "static-pod" and the name without the node's
+	// for a static pod.
 	Kind, Owner string
 	// Static is set for the mirror of a pod that the kubelet runs from a file.
 	Static bool
 	// Agent is set for pods labelled as nodetrust's own.
 	Agent bool
-	// Images are those of all its containers, init and ephemeral ones included, and of its image volumes.
+	// Images are those of all containers (init and ephemeral ones too) and image volumes.
 	Images []PodImage
 }
 
@@ -41,13 +41,13 @@ const StaticPod = "static-pod"
 type PodImage struct {
 	// Reference is as the pod's spec has it.
 	Reference string
-	// Digest is that of the manifest which the runtime resolved the reference to, and empty while it is not known, or
-	// known only as one of another repository.
+	// Digest is the digest to which the runtime resolved the reference. It is empty if unknown, or known only for
+	// another repository.
 	Digest string
 }
 
-// Pods calls yield with every pod of the cluster, page by page; an error of yield ends the listing and is returned. A
-// list that expires between two pages is gone on with, or begun again, so a pod may come twice.
+// Pods calls yield with every pod of the cluster, and returns an error of yield. It continues or restarts a list that
+// expires between two pages, so a pod may come twice.
 func (c *Client) Pods(ctx context.Context, yield func(Pod) error) error {
 	err := eachOf(ctx, c, podsPath, "", func(p podObject) error { return yield(p.pod()) })
 	if err != nil {
@@ -56,8 +56,8 @@ func (c *Client) Pods(ctx context.Context, yield func(Pod) error) error {
 	return nil
 }
 
-// podObject is what is decoded of a pod. The API server can't be asked for a choice of fields: the metadata API has
-// no images, and neither has the table of pods.
+// podObject is the decoded part of a pod. The server can't select these fields: the metadata API and the table of pods
+// have no images.
 type podObject struct {
 	Metadata struct {
 		Name      string    `json:"name"`
@@ -133,7 +133,7 @@ func (o *podObject) pod() Pod {
 	return p
 }
 
-// owner finds who keeps the pod running from what the pod itself says: reading the owners would be a request each.
+// owner derives the owner from the pod alone: reading the owners would take a request each.
 func (o *podObject) owner() (kind, name string) {
 	m := &o.Metadata
 	if m.Annotations.Mirror != "" {
@@ -159,8 +159,8 @@ func (o *podObject) owner() (kind, name string) {
 	return kind, name
 }
 
-// cronJob takes the scheduled time off the name of a CronJob's Job: minutes since 1970, not after the pod was made
-// and not long before. Another number at the end of a name, for example a date, is no such time.
+// cronJob removes the scheduled time from the name of a CronJob's Job: minutes since 1970, shortly before the pod was
+// made. Another number at the end, for example a date, stays.
 func cronJob(job string, created time.Time) (string, bool) {
 	i := strings.LastIndexByte(job, '-')
 	if i < 1 {
@@ -175,9 +175,8 @@ func cronJob(job string, created time.Time) (string, bool) {
 	return job[:i], minutes <= made+1 && minutes >= made-window
 }
 
-// imageDigest is the manifest digest in a container status' imageID, if that is of the repository that the reference
-// names. Runtimes also give the digest of the image's configuration there, bare, or a name under which the same
-// content came first.
+// imageDigest returns the manifest digest of a container status' imageID if its repository is that of the reference.
+// Runtimes also put the bare digest of the image's configuration there, or another name of the same content.
 func imageDigest(reference, imageID string) string {
 	name, d, ok := strings.Cut(imageID, "@")
 	if !ok || digest.Digest(d).Validate() != nil {
@@ -190,17 +189,16 @@ func imageDigest(reference, imageID string) string {
 	return d
 }
 
-// maxExpired bounds how often a list may expire between two of its pages.
 const maxExpired = 100
 
-// eachOf calls yield with every object at path, decoded to T as it arrives: never more than the wanted fields of one
-// page are held.
+// eachOf calls yield with every object at path, decoded to T as it arrives: only the wanted fields of one page are
+// held.
 func eachOf[T any](ctx context.Context, c *Client, path, selector string, yield func(T) error) error {
 	next := ""
 	for expired := 0; ; {
 		page, after, err := pageOf[T](ctx, c, path, selector, next)
 		if apierrors.IsResourceExpired(err) && expired < maxExpired {
-			// The server tells how to go on with what is there now. What was there all the time is seen either way.
+			// The server names a position in the present list; objects that stayed are seen either way.
 			var status *apierrors.StatusError
 			errors.As(err, &status)
 			next = status.ErrStatus.Continue
@@ -254,7 +252,6 @@ func pageOf[T any](ctx context.Context, c *Client, path, selector, next string) 
 	return items, after, nil
 }
 
-// decodeList decodes a list object by object.
 func decodeList[T any](dec *json.Decoder) (items []T, after string, err error) {
 	if err := delim(dec, '{'); err != nil {
 		return nil, "", err

@@ -10,7 +10,7 @@ import (
 	"github.com/nodetrust/nodetrust/internal/judge"
 )
 
-// Why a node's state is not known, besides the reasons that its agent gives.
+// Reasons for an unknown state beside those of agents.
 const (
 	ReasonNoReport      = "NoReport"
 	ReasonNodeNotReady  = "NodeNotReady"
@@ -20,16 +20,16 @@ const (
 	ReasonAgentUnknown  = "AgentUnknown"
 )
 
-// grace is how long after its pod was made an agent may take to write its first report: an image is pulled, all agents
-// of a pool start at once and spread their first writes, and the API server may ask for patience.
+// grace is the time from an agent's pod to its first report: image pull, spread first writes, and an API server that
+// may delay them.
 const grace = 5 * time.Minute
 
-// Status is what is known of the nodes at one time: the JSON of nodetrust status.
+// Status is the state of the nodes at one time: the JSON of nodetrust status.
 type Status struct {
 	Nodes   []Node  `json:"nodes"`
 	Pools   []Pool  `json:"pools"`
 	Summary Summary `json:"summary"`
-	// Advisories are the known holes that the verifiers of these nodes' runtimes have.
+	// Advisories are the known holes in the verifiers of the nodes' runtimes.
 	Advisories []Advisory `json:"advisories"`
 }
 
@@ -37,29 +37,29 @@ type Status struct {
 type Node struct {
 	Name string `json:"node"`
 	Pool string `json:"pool"`
-	// Ready is what the node's Ready condition says: nil if it could not be told.
+	// Ready is the node's Ready condition, or nil if unknown.
 	Ready *bool `json:"ready"`
-	// State, Reason and Message are what is known now. A report that may not hold any more makes no node Enforced: its
-	// state is Unknown then, and Reported is what it said.
+	// State, Reason and Message are the present state. A report that may no longer hold makes the state Unknown, not
+	// Enforced; Reported is its content.
 	State   judge.State `json:"state"`
 	Reason  string      `json:"reason"`
 	Message string      `json:"message"`
-	// Stale is true if there is a report but its agent may be silent.
+	// Stale is true if there is a report, but its agent may be silent.
 	Stale    bool    `json:"stale"`
 	Reported *Report `json:"reported,omitempty"`
 	// Desired and Observed are digests of file sets, as last reported.
 	Desired  string `json:"desired"`
 	Observed string `json:"observed"`
-	// CheckedAt is when the files were compared for the last report. It changes only together with something else: an old
-	// report of a live agent is as good as a new one.
+	// CheckedAt is when the files were compared for the last report. A live agent writes it only together with a
+	// change, so it may be old.
 	CheckedAt *time.Time `json:"checkedAt"`
 	// Runtime is the CRI runtime as the kubelet names it, for example cri-o://1.34.0.
 	Runtime string `json:"runtime"`
-	// Advisories are the IDs of the known holes that the verifiers of the node's runtimes have by their version numbers.
+	// Advisories are the IDs of the known holes in the verifiers of the node's runtimes, by version number.
 	Advisories []string `json:"advisories"`
 }
 
-// Report is what the annotations of a node say.
+// Report is the content of a node's annotations.
 type Report struct {
 	State   judge.State `json:"state"`
 	Reason  string      `json:"reason"`
@@ -80,11 +80,11 @@ type Pool struct {
 	Pool string `json:"pool"`
 	Summary
 	States map[judge.State]int `json:"states"`
-	// Desired are the digests that the pool's nodes are to have: more than one while a change is on its way.
+	// Desired are the digests that the pool's nodes are to have: several while a change is under way.
 	Desired []string `json:"desired"`
 }
 
-// rank orders nodes by how much they ask for attention.
+// rank orders nodes by urgency.
 func rank(s judge.State) int {
 	switch s {
 	case judge.Enforced:
@@ -95,7 +95,7 @@ func rank(s judge.State) int {
 	return 0
 }
 
-// Status judges what was read. pool, if not empty, leaves out the nodes of other pools.
+// Status judges the snapshot; a pool that is not empty leaves out the nodes of others.
 func (s *Snapshot) Status(pool string, now time.Time) Status {
 	out := Status{Nodes: []Node{}, Pools: []Pool{}, Advisories: []Advisory{}}
 	agents := s.agentsByNode()
@@ -117,7 +117,7 @@ func (s *Snapshot) Status(pool string, now time.Time) Status {
 	return out
 }
 
-// judge says what is known of one node. A bad report stays bad, however old: it is not known to have been put right.
+// judge returns the state of one node. A bad report stays bad however old: nothing shows a repair.
 func (s *Snapshot) judge(n node, agents []agent, now time.Time) Node {
 	out := Node{
 		Name: n.name, Pool: n.poolOf(agents), Ready: n.ready,
@@ -162,9 +162,8 @@ func known(s judge.State) bool {
 	return false
 }
 
-// doubt says why a report may not hold any more, if there is a reason. Agents write on change only, so the age of a
-// report says nothing; that its agent runs, and has reported since it started, does: every agent writes once after
-// its start.
+// doubt returns why a report may no longer hold. Agents write on change only, so age is no reason. A report holds if
+// its agent runs and has reported since its start: every agent writes once after its start.
 func (s *Snapshot) doubt(n node, agents []agent, checked *time.Time, now time.Time) (reason, why string) {
 	switch {
 	case n.ready != nil && !*n.ready:
@@ -180,7 +179,7 @@ func (s *Snapshot) doubt(n node, agents []agent, checked *time.Time, now time.Ti
 	if live < 0 {
 		return ReasonAgentNotReady, "the agent on the node is not ready (" + agents[0].phase + ")"
 	}
-	// Of the report the node's clock tells, of the pod the API server's: they may differ by the grace.
+	// The node's clock sets the report's time, the API server's the pod's: they may differ by the grace.
 	started := agents[live].created
 	if now.Sub(started) > grace && (checked == nil || started.Sub(*checked) > grace) {
 		return ReasonAgentSilent, "the agent runs since " + started.UTC().Format(time.RFC3339) + " and has not reported"

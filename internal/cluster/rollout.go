@@ -28,40 +28,37 @@ const (
 	mcoPrefix   = "machineconfiguration.openshift.io/"
 
 	// maxObject bounds one MachineConfig: etcd takes 1.5 MiB.
-	maxObject = 4 << 20
-	// maxSources bounds how many MachineConfigs of a pool are read.
+	maxObject  = 4 << 20
 	maxSources = 500
 
 	wholeObject  = "application/json"
 	metadataOnly = "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io,application/json"
 )
 
-// Wanted is a MachineConfig whose rollout is asked about.
+// Wanted is a MachineConfig whose rollout is in question.
 type Wanted struct {
 	Pool, Name string
-	// Files are those that were rendered. Without them the cluster's own are taken.
+	// Files are the rendered ones; without them the cluster's own are taken.
 	Files trust.FileSet
-	// ambiguous says why Name can't be told.
+	// ambiguous is why Name is unknown.
 	ambiguous error
 }
 
-// Rollouts is the question whether MachineConfigs are rolled out.
+// Rollouts selects the rollouts to read.
 type Rollouts struct {
-	// Wanted is empty for those that are found among the sources of the pools.
+	// Wanted is empty for the MachineConfigs that are found among the pools' sources.
 	Wanted []Wanted
 	// Pool, if not empty, leaves out the other pools where Wanted is empty.
-	Pool string
-	// Agents is where the agents run.
+	Pool   string
 	Agents string
 }
 
-// ErrNoPools says that the cluster has no MachineConfigPools: no Machine Config Operator runs there.
+// ErrNoPools means that the cluster has no MachineConfigPools: no Machine Config Operator runs there.
 var ErrNoPools = errors.New("the cluster has no MachineConfigPools")
 
-// ErrPool says that the cluster has not the pool that was asked about.
+// ErrPool means that the cluster lacks the pool in question.
 var ErrPool = errors.New("the cluster has no such MachineConfigPool")
 
-// pool is a MachineConfigPool, as far as it is read.
 type pool struct {
 	raw      json.RawMessage
 	Metadata struct {
@@ -119,10 +116,10 @@ func (p pool) selects(set map[string]string) (bool, error) {
 	if err != nil {
 		return false, fmt.Errorf("reading the nodeSelector of pool %s: %w", p.Metadata.Name, err)
 	}
-	return !sel.Empty() && sel.Matches(labels.Set(set)), nil // an empty one selects nothing to the MCO
+	return !sel.Empty() && sel.Matches(labels.Set(set)), nil // an empty selector selects nothing for the MCO
 }
 
-// poolOfNode is the pool to which the MCO counts a node: that of the control plane, else a custom one, else worker.
+// poolOfNode returns the MCO's pool of a node: the control plane's, else a custom one, else worker.
 func poolOfNode(pools []pool, set map[string]string) (string, error) {
 	best, rank := "", 0
 	for _, p := range pools {
@@ -144,7 +141,7 @@ func poolOfNode(pools []pool, set map[string]string) (string, error) {
 	return best, nil
 }
 
-// RolloutSnapshots reads what there is to know of rollouts. MachineConfigs are read by name only.
+// RolloutSnapshots reads what rollout.Judge needs. It reads MachineConfigs by name only.
 func (c *Client) RolloutSnapshots(ctx context.Context, ask Rollouts, now time.Time) ([]rollout.Snapshot, error) {
 	pools, err := c.pools(ctx)
 	if err != nil {
@@ -172,7 +169,6 @@ func (c *Client) RolloutSnapshots(ctx context.Context, ask Rollouts, now time.Ti
 	return out, c.rolloutNodes(ctx, pools, out, ask.Agents, now)
 }
 
-// pools lists the MachineConfigPools: a handful.
 func (c *Client) pools(ctx context.Context) ([]pool, error) {
 	b, err := c.object(ctx, poolsPath, wholeObject, maxPage)
 	if apierrors.IsNotFound(err) {
@@ -201,7 +197,7 @@ func (c *Client) pools(ctx context.Context) ([]pool, error) {
 	return out, nil
 }
 
-// rolloutNodes adds to each snapshot its pool's nodes and what their agents say.
+// rolloutNodes adds to each snapshot its pool's nodes and their agents' reports.
 func (c *Client) rolloutNodes(ctx context.Context, pools []pool, snapshots []rollout.Snapshot, agents string,
 	now time.Time,
 ) error {
@@ -238,7 +234,7 @@ func (c *Client) rolloutNodes(ctx context.Context, pools []pool, snapshots []rol
 // rolloutReader reads each MachineConfig at most once.
 type rolloutReader struct {
 	c      *Client
-	bodies map[string]json.RawMessage // nil for one that is not there
+	bodies map[string]json.RawMessage // nil for a missing one
 }
 
 func (r *rolloutReader) config(ctx context.Context, name string) (json.RawMessage, error) {
@@ -289,7 +285,7 @@ func (r *rolloutReader) snapshot(ctx context.Context, p pool, w Wanted) (rollout
 	return s, r.outdated(ctx, p, &s)
 }
 
-// outdated looks whether what was merged into the cluster's MachineConfig of that name has changed.
+// outdated looks for changes of what was merged into the cluster's MachineConfig of this name.
 func (r *rolloutReader) outdated(ctx context.Context, p pool, s *rollout.Snapshot) error {
 	var live struct {
 		Metadata metav1.ObjectMeta `json:"metadata"`
@@ -314,7 +310,7 @@ func (r *rolloutReader) outdated(ctx context.Context, p pool, s *rollout.Snapsho
 	return nil
 }
 
-// holds takes the wanted paths out of a MachineConfig.
+// holds returns the wanted paths' files of a MachineConfig.
 func holds(body json.RawMessage, want trust.FileSet) rollout.Files {
 	if body == nil {
 		return rollout.Files{}
@@ -326,7 +322,6 @@ func holds(body json.RawMessage, want trust.FileSet) rollout.Files {
 	return rollout.Files{Found: true, Files: state.Files}
 }
 
-// merge computes what the pool's sources and ours come to.
 func (r *rolloutReader) merge(ctx context.Context, p pool, s rollout.Snapshot) (rollout.Merge, error) {
 	names := append(slices.Clone(s.Pool.Source), s.Name)
 	if len(names) > maxSources {
@@ -357,13 +352,13 @@ func (r *rolloutReader) merge(ctx context.Context, p pool, s rollout.Snapshot) (
 	return out, nil
 }
 
-// dump is what mco computes with; err says why it can't.
+// dump is the input of mco; err is why it is missing.
 type dump struct {
 	*mco.Dump
 	err error
 }
 
-// dump reads MachineConfigs by name, and the version of the cluster, which decides on their order.
+// dump reads MachineConfigs by name, and the cluster's version, which determines their order.
 func (r *rolloutReader) dump(ctx context.Context, p pool, names []string) (dump, error) {
 	slices.Sort(names)
 	list := struct {
@@ -393,7 +388,7 @@ func (r *rolloutReader) dump(ctx context.Context, p pool, names []string) (dump,
 	return dump{d, err}, nil
 }
 
-// typed adds what items of a list may leave out.
+// typed adds version and kind, which items of a list may lack.
 func typed(raw json.RawMessage, version, kind string) json.RawMessage {
 	var o map[string]json.RawMessage
 	if json.Unmarshal(raw, &o) != nil || o["kind"] != nil {
@@ -406,8 +401,8 @@ func typed(raw json.RawMessage, version, kind string) json.RawMessage {
 	return raw
 }
 
-// find looks for MachineConfigs of ours among the sources of the pools: those with the annotation of a digest. Where
-// a pool has several, the one that is merged last is meant. A pool without one is left out unless it was asked for.
+// find returns our MachineConfigs, by the annotation of a digest, among the pools' sources: of each pool the one that
+// is merged last. It leaves out pools without one, except only.
 func (r *rolloutReader) find(ctx context.Context, pools []pool, only string) ([]Wanted, error) {
 	var out []Wanted
 	ours := map[string]bool{}
@@ -474,7 +469,7 @@ func (r *rolloutReader) isOurs(ctx context.Context, name string) (bool, error) {
 	return o.Metadata.Annotations[desired.DigestAnnotation] != "", nil
 }
 
-// last is the one of several MachineConfigs that is merged last. Ambiguous says why that can't be told.
+// last returns the MachineConfig that is merged last; ambiguous is why it is unknown.
 func (r *rolloutReader) last(ctx context.Context, p pool, names []string) (name string, ambiguous, err error) {
 	d, err := r.dump(ctx, p, slices.Clone(names))
 	if err != nil {

@@ -13,7 +13,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 )
 
-// Keys of the annotations that agents write. They are agent/node's, which the CLI does not link.
+// Keys of the agents' annotations: those of agent/node, which the CLI does not link.
 const (
 	stateKey     = "nodetrust.io/state"
 	reasonKey    = "nodetrust.io/reason"
@@ -34,10 +34,10 @@ const (
 // Where agents run.
 const (
 	AgentsPods      = "pods"      // as the DaemonSets of deploy/ run them
-	AgentsElsewhere = "elsewhere" // as services of their hosts: whether they are alive can't be told
+	AgentsElsewhere = "elsewhere" // as services of their hosts: whether they are alive is unknown
 )
 
-// Snapshot is what was read at one time.
+// Snapshot is the state that was read at one time.
 type Snapshot struct {
 	// AgentsErr is why the agents' pods could not be read.
 	AgentsErr error
@@ -78,8 +78,8 @@ func newNode(r row) node {
 	return n
 }
 
-// poolOf is the pool that the node's agent says it is in; without one what labels say, roles as the Machine Config
-// Operator takes them: a custom role wins over worker.
+// poolOf returns the pool in the agent's report, else the pool by labels, with roles as the Machine Config Operator
+// takes them: a custom role wins over worker.
 func (n node) poolOf(agents []agent) string {
 	for _, a := range agents {
 		if a.pool != "" {
@@ -136,8 +136,8 @@ func (s *Snapshot) agentsByNode() map[string][]agent {
 	return out
 }
 
-// Read reads all nodes and, unless agents is AgentsElsewhere, the agents' pods. That the pods could not be read is no
-// error: see Snapshot.AgentsErr.
+// Read reads all nodes and, unless agents is AgentsElsewhere, the agents' pods. Unreadable pods set Snapshot.AgentsErr
+// and are no error.
 func (c *Client) Read(ctx context.Context, agents string) (*Snapshot, error) {
 	s := &Snapshot{elsewhere: agents == AgentsElsewhere}
 	rows, _, err := c.list(ctx, nodesPath, "")
@@ -161,15 +161,14 @@ func (c *Client) Read(ctx context.Context, agents string) (*Snapshot, error) {
 }
 
 const (
-	// settle is how long changes are gathered before they are told.
+	// settle is how long changes are gathered before they are shown.
 	settle = 300 * time.Millisecond
-	// pause is between attempts to reach the API server again.
+	// pause is the time between attempts to reach the API server.
 	pause = 3 * time.Second
 )
 
-// Watch calls show with a snapshot at first and after changes, and with an error while the API server can't be read;
-// the last snapshot then is what was known before. It ends with ctx, or with an error if the first list fails for
-// good.
+// Watch calls show with a snapshot at first and after changes. While the API server can't be read, show gets an error
+// and the last snapshot. Watch ends with ctx, or with an error if the first list fails for good.
 func (c *Client) Watch(ctx context.Context, agents string, show func(*Snapshot, error)) error {
 	w := &watcher{c: c, poke: make(chan struct{}, 1), nodes: map[string]node{}, agents: map[string]agent{}}
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -203,12 +202,12 @@ func (c *Client) Watch(ctx context.Context, agents string, show func(*Snapshot, 
 	}
 }
 
-// firstError ends a watch that never began.
+// firstError ends a watch whose first list failed.
 type firstError struct{ err error }
 
 func (e *firstError) Error() string { return e.err.Error() }
 
-// watcher keeps what is known while two streams change it.
+// watcher keeps the state that two streams change.
 type watcher struct {
 	c    *Client
 	poke chan struct{}
@@ -233,7 +232,7 @@ func (w *watcher) snapshot(agents string) (s *Snapshot, ready bool, err error) {
 	return s, w.haveNodes && (w.haveAgents || w.agentsErr != nil || s.elsewhere), w.nodesErr
 }
 
-// follow lists and watches path until ctx is done. set takes a whole list or why there is none, change one event.
+// follow lists and watches path until ctx is done. set takes a whole list or its error, change one event.
 func (w *watcher) follow(ctx context.Context, fail context.CancelCauseFunc, path, selector string,
 	set func([]row, error) (first bool), change func(string, row),
 ) {
@@ -267,7 +266,7 @@ func (w *watcher) follow(ctx context.Context, fail context.CancelCauseFunc, path
 			fail(&firstError{fmt.Errorf("listing nodes: %w", err)})
 			return
 		}
-		version = "" // what was missed is in a new list
+		version = "" // a new list has the missed changes
 		t := time.NewTimer(pause)
 		select {
 		case <-ctx.Done():

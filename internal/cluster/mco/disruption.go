@@ -10,9 +10,8 @@ import (
 // noRebootKey is the one key file that the MCO knows.
 const noRebootKey = noRebootDir + "containers-gpg.pub"
 
-// Reboots reports whether nodes of OpenShift 4.minor reboot when a MachineConfig changes the file, as long as no
-// NodeDisruptionPolicy says otherwise. It knows versions from 4.8 on; what else the change holds may reboot them as
-// well.
+// Reboots reports whether nodes of OpenShift 4.minor (8 or later) reboot when a MachineConfig changes the file,
+// without a NodeDisruptionPolicy. Other parts of the change may reboot them as well.
 func Reboots(minor int, file string) bool {
 	switch {
 	case file == trust.PolicyPath:
@@ -27,7 +26,7 @@ func Reboots(minor int, file string) bool {
 	return true
 }
 
-// Rebooting lists the files for whose change nodes of OpenShift 4.minor reboot.
+// Rebooting lists the files whose change reboots nodes of OpenShift 4.minor.
 func Rebooting(minor int, files trust.FileSet) []string {
 	var out []string
 	for _, f := range files.Sorted() {

@@ -1,6 +1,5 @@
-// Package mco computes what the Machine Config Operator makes of the MachineConfigs of a pool: which of them belong
-// to it, in which order they are merged, and so which of them owns a file of its nodes. It is pure: it reads a dump,
-// not a cluster.
+// Package mco computes what the Machine Config Operator makes of a pool's MachineConfigs: which belong to the pool,
+// the order of their merge, and so the owner of each file. It is pure: it reads a dump, not a cluster.
 package mco
 
 import (
@@ -21,10 +20,10 @@ import (
 	"github.com/nodetrust/nodetrust/internal/trust"
 )
 
-// MaxDump is the size of a dump, decompressed. A rendered MachineConfig has about 250 KiB, and the MCO keeps old ones.
+// MaxDump bounds a dump, decompressed. A rendered MachineConfig has about 250 KiB, and the MCO keeps old ones.
 const MaxDump = 64 << 20
 
-// Dump is what `oc get mc,mcp -o yaml` knows of a cluster. The zero value is empty; see Add.
+// Dump is the state of a cluster by `oc get mc,mcp -o yaml`. The zero value is empty; Add extends it.
 type Dump struct {
 	// Configs are in the order of the dump; Pools may be empty.
 	Configs []Config
@@ -34,31 +33,31 @@ type Dump struct {
 	// ClusterPolicies name the ClusterImagePolicies of the dump, Namespaces the namespaces of its ImagePolicies.
 	ClusterPolicies []string
 	Namespaces      []string
-	// Restricted is whether the cluster's Image config has allowed or blocked registries.
+	// Restricted is true if the cluster's Image config has allowed or blocked registries.
 	Restricted bool
 }
 
-// Config is a MachineConfig, as far as it is about the files that matter to image policies.
+// Config is the part of a MachineConfig that concerns image policies.
 type Config struct {
 	Name   string
 	Labels map[string]string
-	// Owner is the kind of the object that the MCO made it from, empty if a user did.
+	// Owner is the kind of the object from which the MCO made it, empty if a user made it.
 	Owner       string
 	Annotations map[string]string
 	Files       []File
 
-	// rest is the size of the spec as compact JSON without its files, sizes that of each file's entry, by path.
+	// rest is the size of the spec as compact JSON without its files, sizes the size of each file's entry by path.
 	rest  int
 	sizes map[string]int
 }
 
-// Role is the label by which it belongs to pools.
+// Role returns the label that assigns c to pools.
 func (c Config) Role() string { return c.Labels[desired.RoleLabel] }
 
-// Rendered reports whether it is what the MCO made of others.
+// Rendered reports whether the MCO made c of others.
 func (c Config) Rendered() bool { return c.Owner == "MachineConfigPool" }
 
-// file returns the last file of that path: the one that is written.
+// file returns the last file of a path, which is the one that is written.
 func (c Config) file(p string) (File, bool) {
 	for _, f := range slices.Backward(c.Files) {
 		if f.Path == p {
@@ -68,11 +67,10 @@ func (c Config) file(p string) (File, bool) {
 	return File{}, false
 }
 
-// File is a file of a MachineConfig.
 type File struct {
 	Path string
 	Data []byte
-	// Err says why Data is not known.
+	// Err is why Data is unknown.
 	Err error
 }
 
@@ -80,7 +78,7 @@ type File struct {
 type Pool struct {
 	Name     string
 	Selector *Selector
-	// Source are the names of what the current rendered MachineConfig was made of.
+	// Source are the names of the MachineConfigs of the current rendered one.
 	Source []string
 	Paused bool
 }
@@ -122,8 +120,7 @@ func (s *Selector) matches(labels map[string]string) (bool, error) {
 	return len(s.MatchLabels)+len(s.MatchExpressions) > 0, nil
 }
 
-// ParseDump reads a dump: YAML or JSON, documents or lists, compressed by gzip or not. Objects of other kinds are
-// left out.
+// ParseDump reads a dump: YAML or JSON, documents or lists, optionally gzipped. It ignores objects of other kinds.
 func ParseDump(data []byte) (*Dump, error) {
 	if bytes.HasPrefix(data, []byte{0x1f, 0x8b}) {
 		var err error
@@ -150,7 +147,7 @@ func ParseDump(data []byte) (*Dump, error) {
 	return d, nil
 }
 
-// documents cuts YAML or JSON into its documents, as JSON.
+// documents splits YAML or JSON into its documents, as JSON.
 func documents(data []byte) (out []json.RawMessage, err error) {
 	if bytes.HasPrefix(bytes.TrimSpace(data), []byte("{")) {
 		dec := json.NewDecoder(bytes.NewReader(data))
@@ -183,7 +180,7 @@ func documents(data []byte) (out []json.RawMessage, err error) {
 	}
 }
 
-// object has what is read of any of the kinds.
+// object has the used fields of all kinds.
 type object struct {
 	APIVersion string            `json:"apiVersion"`
 	Kind       string            `json:"kind"`
@@ -201,8 +198,8 @@ type object struct {
 	Status json.RawMessage `json:"status"`
 }
 
-// Add reads one more object or list, as JSON. Of objects of other kinds nothing is kept. After an error the dump is
-// as it was, but for the items of a list before the one that is in error.
+// Add reads one more object or list, as JSON, and ignores objects of other kinds. An error leaves the dump unchanged,
+// but for the items of a list before the wrong one.
 func (d *Dump) Add(doc json.RawMessage) error { return d.add(doc, 0) }
 
 func (d *Dump) add(doc json.RawMessage, depth int) error {
@@ -245,7 +242,7 @@ func (d *Dump) add(doc json.RawMessage, depth int) error {
 	return nil
 }
 
-// config reads a MachineConfig. Its Ignition config may be of any version: files look the same in all of them.
+// config reads a MachineConfig. Files look the same in all versions of its Ignition config.
 func (d *Dump) config(o object) error {
 	var spec struct {
 		Config struct {

@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// Order is how a version of the MCO sorts the MachineConfigs of a pool. Later ones replace the files of earlier ones.
+// Order is how a version of the MCO sorts a pool's MachineConfigs. Later ones replace files of earlier ones.
 type Order int
 
 // The orders. They differ for custom pools only.
@@ -20,7 +20,7 @@ const (
 	WorkerFirst
 )
 
-// OrderOf is the order of OpenShift 4.minor.
+// OrderOf returns the order of OpenShift 4.minor.
 func OrderOf(minor int) Order {
 	if minor < 15 {
 		return ByName
@@ -30,10 +30,9 @@ func OrderOf(minor int) Order {
 
 const worker = "worker"
 
-// Sources returns the MachineConfigs of a pool in the order in which they are merged.
-//
-// Without the MachineConfigPool in the dump it goes by the convention: a pool takes those of its own role, and all
-// but the pools of the control plane take those of role worker too.
+// Sources returns the MachineConfigs of a pool in the order of their merge. If the dump lacks the MachineConfigPool,
+// the convention applies: a pool takes those of its own role, and all but control plane pools take those of role
+// worker too.
 func (d *Dump) Sources(pool string, order Order) ([]Config, error) {
 	selects, err := d.selects(pool)
 	if err != nil {
@@ -102,16 +101,16 @@ func (d *Dump) Without(names ...string) *Dump {
 	return &out
 }
 
-// Owned is a file and who writes it.
+// Owned is a file and its owner.
 type Owned struct {
 	File
 	// Owner is the MachineConfig whose file lands on the nodes.
 	Owner Config
-	// Shadowed are those whose file of the same path doesn't, in the order of the merge.
+	// Shadowed are those whose file of the same path does not, in the order of the merge.
 	Shadowed []Config
 }
 
-// Merge returns what lands on the nodes: per path the file of the last of the sources that has one.
+// Merge returns the files of the nodes: for each path the file of the last source that has one.
 func Merge(sources []Config) map[string]Owned {
 	out := map[string]Owned{}
 	for _, c := range sources {
@@ -136,7 +135,7 @@ func (c Config) paths() []string {
 	return slices.Sorted(maps.Keys(set))
 }
 
-// PoolFiles merges the pool's sources. Where the version of the cluster is not known (minor 0), both orders must agree.
+// PoolFiles merges the pool's sources. If the version of the cluster is unknown (minor 0), both orders must agree.
 func (d *Dump) PoolFiles(pool string, minor int) (map[string]Owned, error) {
 	orders := []Order{OrderOf(minor)}
 	if minor == 0 {
@@ -162,11 +161,10 @@ func (d *Dump) PoolFiles(pool string, minor int) (map[string]Owned, error) {
 	return first, nil
 }
 
-// ErrVersion says that the answer depends on the version of OpenShift, which is not known.
+// ErrVersion means that the answer depends on the version of OpenShift, which is unknown.
 var ErrVersion = errors.New("the order of the merge depends on the version of OpenShift")
 
-// template reports whether c is one that MachineConfigs that the MCO makes from its own templates: the base whose
-// files others replace.
+// template reports whether the MCO made c from its own templates, whose files others are meant to replace.
 func template(c Config) bool {
 	return c.Owner == "ControllerConfig" && (strings.HasPrefix(c.Name, "00-") || strings.HasPrefix(c.Name, "01-"))
 }

@@ -10,20 +10,19 @@ import (
 	"github.com/nodetrust/nodetrust/internal/trust"
 )
 
-// Annotations of a MachineConfig that was merged with what the pool had.
+// Annotations of a MachineConfig that was merged with files of its pool.
 const (
 	// MergedAnnotation is the digest of the policy.json that was merged into ours.
 	MergedAnnotation = "nodetrust.io/merged"
-	// MergedFromAnnotation names the MachineConfig that it was taken from.
+	// MergedFromAnnotation names the MachineConfig of that policy.json.
 	MergedFromAnnotation = "nodetrust.io/merged-from"
-	// MergedFilesAnnotation lists other files that were merged: JSON, a list of path, from and digest.
+	// MergedFilesAnnotation lists other merged files: JSON, a list of path, from and digest.
 	MergedFilesAnnotation = "nodetrust.io/merged-files"
-	// ConfigAnnotation names the trust config. With it one knows which other MachineConfigs were not merged for being
-	// ours.
+	// ConfigAnnotation names the trust config: MachineConfigs of the same trust config were not merged.
 	ConfigAnnotation = "nodetrust.io/config"
 )
 
-// MergedAnnotations record what was merged into the MachineConfig of a trust config.
+// MergedAnnotations returns annotations that record what was merged into the MachineConfig of a trust config.
 func MergedAnnotations(config string, policy Taken, files []Taken) (map[string]string, error) {
 	out := map[string]string{ConfigAnnotation: config, MergedAnnotation: policy.Digest, MergedFromAnnotation: policy.From}
 	if len(files) > 0 {
@@ -36,11 +35,10 @@ func MergedAnnotations(config string, policy Taken, files []Taken) (map[string]s
 	return out, nil
 }
 
-// Merged reports whether others were merged into it.
+// Merged reports whether others were merged into c.
 func (c Config) Merged() bool { return c.Annotations[MergedAnnotation] != "" }
 
-// Earlier are the MachineConfigs of this trust config that a dump has: those that were rendered with the plain name,
-// and those that were merged.
+// Earlier returns the dump's MachineConfigs of this trust config: those with the plain name, and the merged ones.
 func (t Target) Earlier(plain, name string) (out []Config) {
 	for _, c := range t.Dump.Configs {
 		ours, known := c.Annotations[ConfigAnnotation]
@@ -52,9 +50,8 @@ func (t Target) Earlier(plain, name string) (out []Config) {
 	return out
 }
 
-// Outdated says in what the files of the pool differ from those that were merged into c, a MachineConfig of the dump:
-// since then the MCO, or whoever owns them, has written others, which c keeps from the nodes. It is empty if nothing
-// has changed.
+// Outdated returns how the pool's files differ from those that were merged into c, a MachineConfig of the dump: c
+// hides their present content from the nodes. It is empty if nothing has changed.
 func (t Target) Outdated(c Config) (why []string, err error) {
 	config := c.Annotations[ConfigAnnotation]
 	var earlier []string

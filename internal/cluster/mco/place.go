@@ -16,7 +16,7 @@ import (
 	"github.com/nodetrust/nodetrust/internal/trust"
 )
 
-// Conflict is why a MachineConfig must not be applied to a pool.
+// Conflict is a reason why a MachineConfig must not be applied to a pool.
 type Conflict struct {
 	Path string
 	// With is the MachineConfig that it conflicts with.
@@ -31,18 +31,18 @@ func (c Conflict) String() string {
 	return fmt.Sprintf("%s: %s: %s", c.Path, c.With, c.Reason)
 }
 
-// Target is the pool for which a MachineConfig is meant.
+// Target is the pool of a MachineConfig.
 type Target struct {
 	Dump *Dump
 	Pool string
-	// Minor is the minor version of OpenShift 4, 0 if it isn't known.
+	// Minor is the minor version of OpenShift 4, 0 if unknown.
 	Minor int
 }
 
-// Conflicts adds ours to the pool, merges as the MCO does, and lists what would go wrong: files of ours that another
-// MachineConfig replaces, files of others that ours replaces (but those of the MCO's own templates, which are meant
-// to be replaced, and those with the same bytes), and scopes of registries.d that two files would have, which stops
-// all pulls. Replaces are paths of others that ours takes the place of knowingly.
+// Conflicts adds ours to the pool, merges as the MCO does, and lists the conflicts:
+// - files of ours that another MachineConfig replaces;
+// - files of others, with other bytes, that ours replaces, but not those of the MCO's own templates and of replaces;
+// - scopes of registries.d in two files, which stops all pulls.
 func (t Target) Conflicts(ours Config, replaces ...string) ([]Conflict, error) {
 	files, err := t.Dump.With(ours).PoolFiles(t.Pool, t.Minor)
 	if err != nil {
@@ -79,7 +79,6 @@ func whose(c Config) string {
 	return ""
 }
 
-// scopeConflicts looks for scopes of ours in registries.d files of others.
 func scopeConflicts(ours Config, files map[string]Owned) (out []Conflict) {
 	mine := map[string]string{}
 	for _, f := range ours.Files {
@@ -127,8 +126,8 @@ func registryScopes(f File) ([]string, error) {
 	return c.Scopes(), nil
 }
 
-// Namespaces are those whose pods CRI-O pulls for by a policy of their own, so that the pool's policy.json does not
-// apply: those that the pool has a file for, and those with an ImagePolicy.
+// Namespaces returns the namespaces for whose pods CRI-O uses another policy than the pool's policy.json: those with a
+// file in the pool or an ImagePolicy.
 func (t Target) Namespaces() ([]string, error) {
 	files, err := t.Dump.PoolFiles(t.Pool, t.Minor)
 	if err != nil {
@@ -144,9 +143,8 @@ func (t Target) Namespaces() ([]string, error) {
 	return slices.Compact(out), nil
 }
 
-// Awaited says what the MCO has yet to write: a policy.json of its own for allowed or blocked registries, or for
-// ClusterImagePolicies. It would shadow ours as soon as it comes, or not be in what is merged. It is nil if there is
-// nothing.
+// Awaited returns the policy.json that the MCO has yet to write for allowed or blocked registries or
+// ClusterImagePolicies, or nil. It would shadow ours, or be missing in what is merged.
 func (t Target) Awaited() (*Conflict, error) {
 	var why []string
 	if t.Dump.Restricted {
@@ -183,8 +181,8 @@ type Merged struct {
 	Taken
 }
 
-// Merge returns a policy.json that demands what the pool's does without us, and what ours does. MachineConfigs named
-// own are ours and left out.
+// Merge returns a policy.json that demands what ours and the pool's other MachineConfigs demand. Those named own are
+// ours and left out.
 func (t Target) Merge(ours []byte, own ...string) (Merged, error) {
 	files, err := t.Dump.Without(own...).PoolFiles(t.Pool, t.Minor)
 	if err != nil {
@@ -225,14 +223,14 @@ func atLeast(merged []byte, others ...[]byte) error {
 	return nil
 }
 
-// LastName returns a name for a MachineConfig of ours that is merged after all others of the pool. Own are left out.
+// LastName returns a name that sorts our MachineConfig behind all others of the pool but own.
 func (t Target) LastName(name string, own ...string) (string, error) {
 	orders := []Order{OrderOf(t.Minor)}
 	if t.Minor == 0 {
 		orders = []Order{ByName, WorkerFirst}
 	}
 	d := t.Dump.Without(own...)
-	// Up to 4.14 nothing that starts with the name of a custom pool may come after 99-worker-…
+	// Up to 4.14 no name that starts with a custom pool's sorts behind 99-worker-…
 	for _, format := range []string{"99-%[1]s-%[2]s-%[3]s", "99-%[2]s-%[1]s-%[3]s"} {
 		for z := 2; z < 16; z++ {
 			c := Config{

@@ -18,7 +18,7 @@ import (
 // Taken is a file of another MachineConfig whose content was merged into ours.
 type Taken struct {
 	Path string `json:"path"`
-	// From is the MachineConfig that has it, Digest the SHA-256 of its bytes there.
+	// From is the MachineConfig of the file, Digest the SHA-256 of its bytes there.
 	From   string `json:"from"`
 	Digest string `json:"digest"`
 }
@@ -27,12 +27,11 @@ func taken(o Owned) Taken {
 	return Taken{o.Path, o.Owner.Name, trust.ContentDigest(o.Data)}
 }
 
-// MergeRegistries merges the registries.d files of ours with those of the pool: a scope that both have comes to stand
-// in our file alone, with what both say of it, and the other file is ours too, without that scope. So no scope is in
-// two files, and nothing that the pool looks up is lost. Files without a scope of ours stay what they are.
-// MachineConfigs named own are left out.
+// MergeRegistries merges our registries.d files with the pool's, so that no scope is in two files and none is lost. A
+// shared scope moves to our file with the content of both, and we take over the other file without the scope. Files
+// without a shared scope stay unchanged. MachineConfigs named own are left out.
 //
-// The error names what can't be merged: a scope of which both say different things.
+// The error names scopes of which both files say different things.
 func (t Target) MergeRegistries(ours trust.FileSet, own ...string) (trust.FileSet, []Taken, error) {
 	pool, err := t.Dump.Without(own...).PoolFiles(t.Pool, t.Minor)
 	if err != nil {
@@ -77,11 +76,10 @@ func (t Target) MergeRegistries(ours trust.FileSet, own ...string) (trust.FileSe
 	return out.Sorted(), m.taken, nil
 }
 
-// registriesMerge is the result as far as it is made.
 type registriesMerge struct {
 	of      map[string]string             // by scope: the file of ours that has it
 	content map[string]registriesd.Config // by path
-	changed []string                      // paths that are not as they were rendered
+	changed []string                      // paths whose content is not the rendered one
 	taken   []Taken
 }
 
@@ -97,7 +95,7 @@ func (m *registriesMerge) add(p string, data []byte) error {
 	return nil
 }
 
-// join merges a file of the pool, if it has to do with ours.
+// join merges a file of the pool if it shares scopes with ours.
 func (m *registriesMerge) join(o Owned) error {
 	if o.Err != nil {
 		return o.Err
@@ -153,7 +151,7 @@ func (m *registriesMerge) join(o Owned) error {
 	return nil
 }
 
-// overruled: a scope of ours below one of theirs that switches attachments off would take their signatures away.
+// overruled returns an error if a scope of ours below one of theirs turns off the attachments that theirs needs.
 func (m *registriesMerge) overruled(scope string, theirs registriesd.Entry) error {
 	if !theirs.HasAttachments() {
 		return nil
@@ -166,7 +164,6 @@ func (m *registriesMerge) overruled(scope string, theirs registriesd.Entry) erro
 	return nil
 }
 
-// below reports whether a scope is a part of another one.
 func below(scope, of string) bool {
 	if domain, ok := strings.CutPrefix(of, "*"); ok {
 		host, _, _ := strings.Cut(scope, "/")
@@ -183,8 +180,7 @@ func (m *registriesMerge) change(p string) {
 	}
 }
 
-// unite is what both sections say. It is an error if they contradict each other. Keys that no reader knows are
-// kept.
+// unite merges two sections, unknown keys included, and returns an error if they contradict each other.
 func unite(theirs, ours registriesd.Entry) (registriesd.Entry, error) {
 	if a, b := theirs.URL(), ours.URL(); a != "" && b != "" && a != b {
 		return ours, fmt.Errorf("signatures are looked up at %s, ours at %s", a, b)

@@ -5,14 +5,14 @@ import (
 	"fmt"
 )
 
-// MaxRendered is the size in bytes that a rendered MachineConfig may have as JSON: the API server's limit for a
-// request to etcd, 1.5 MiB. The MCO stops to render the pool beyond it (RenderDegraded).
+// MaxRendered bounds a rendered MachineConfig as JSON, in bytes: the API server's limit for a request to etcd, 1.5
+// MiB. Beyond it the MCO stops rendering the pool (RenderDegraded).
 const MaxRendered = 1_572_864
 
-// metadataSize is what the metadata of a rendered MachineConfig may take, managed fields included.
+// metadataSize bounds the metadata of a rendered MachineConfig, managed fields included.
 const metadataSize = 8 << 10
 
-// measure takes down how large the spec is. What is written differently in YAML has the same size.
+// measure sets the size of the spec, which does not depend on the form of the YAML.
 func (c *Config) measure(spec json.RawMessage) error {
 	var v map[string]any
 	if err := json.Unmarshal(spec, &v); err != nil {
@@ -38,8 +38,8 @@ func (c *Config) measure(spec json.RawMessage) error {
 	return nil
 }
 
-// RenderedSize is how many bytes the pool's rendered MachineConfig has at most with ours, as JSON: the sum of all
-// that its sources hold, files that another one replaces left out.
+// RenderedSize bounds the size of the pool's rendered MachineConfig with ours, as JSON: the sum of its sources without
+// replaced files.
 func (t Target) RenderedSize(ours Config) (int, error) {
 	sources, err := t.Dump.With(ours).Sources(t.Pool, OrderOf(t.Minor))
 	if err != nil {
@@ -58,8 +58,8 @@ func (t Target) RenderedSize(ours Config) (int, error) {
 	return total, nil
 }
 
-// CheckSize says that the pool's rendered MachineConfig would be too large with ours, or near it: warn is not empty
-// then.
+// CheckSize returns an error if the pool's rendered MachineConfig would be too large with ours, and a warning if it is
+// near the limit.
 func (t Target) CheckSize(ours Config) (warn string, err error) {
 	n, err := t.RenderedSize(ours)
 	switch {
@@ -73,7 +73,7 @@ func (t Target) CheckSize(ours Config) (warn string, err error) {
 	return "", nil
 }
 
-// Size is the size of the spec as JSON, in bytes. It is 0 for one that was not read from a dump.
+// Size returns the size of the spec as JSON, in bytes, or 0 for a Config that is not of a dump.
 func (c Config) Size() int {
 	n := max(c.rest, 0)
 	for _, size := range c.sizes {

@@ -1,9 +1,8 @@
-// Package rollout judges whether a MachineConfig has reached the nodes of a pool and is enforced there. It is pure:
-// it judges what was read, and knows no cluster and no clock.
+// Package rollout judges whether a MachineConfig has reached the nodes of a pool and is enforced there. It is pure: it
+// judges a snapshot, and knows no cluster and no clock.
 //
-// The conditions of a MachineConfigPool alone don't tell: for some seconds after a MachineConfig is applied
-// Updated=True is still said of the one before, and a MachineConfig of which another one replaces every file is
-// rolled out all the same.
+// The conditions of a MachineConfigPool are not enough: Updated=True may still be about the MachineConfig before, and
+// a MachineConfig counts as rolled out even if another one replaces all its files.
 package rollout
 
 import (
@@ -15,7 +14,7 @@ import (
 	"github.com/nodetrust/nodetrust/internal/trust"
 )
 
-// State is what has come of a rollout.
+// State is the state of a rollout.
 type State string
 
 // The states.
@@ -28,29 +27,29 @@ const (
 	Shadowed State = "Shadowed"
 	// Degraded: the Machine Config Operator can't go on.
 	Degraded State = "Degraded"
-	// NotEnforced: the files are rolled out, and the agent of a node says that they are not what decides there.
+	// NotEnforced: the files are rolled out, but a node's agent reports that other files decide there.
 	NotEnforced State = "NotEnforced"
-	// Outdated: all is rolled out and enforced, but ours was merged with files of others that have changed since. What
-	// they say now reaches no node.
+	// Outdated: all is rolled out and enforced, but files of others that were merged into ours have changed since.
+	// Their present content reaches no node.
 	Outdated State = "Outdated"
 	Unknown  State = "Unknown"
 )
 
-// Bad reports whether somebody has to do something.
+// Bad reports whether the state needs an action.
 func (s State) Bad() bool {
 	return s == Shadowed || s == Degraded || s == NotEnforced || s == Outdated
 }
 
 // Reasons of states, one of which explains each state but RolledOut.
 const (
-	ReasonNoNodes     = "NoNodes"     // the pool has none: nothing is proved
+	ReasonNoNodes     = "NoNodes"     // the pool has no nodes: nothing is proved
 	ReasonNotApplied  = "NotApplied"  // the cluster has no such MachineConfig
-	ReasonOtherBytes  = "OtherBytes"  // the cluster has another one of this name
+	ReasonOtherBytes  = "OtherBytes"  // the cluster's MachineConfig of this name differs
 	ReasonNotSelected = "NotSelected" // the pool does not take it
-	ReasonUnreadable  = "Unreadable"  // what the MachineConfig or the rendered one holds can't be told
+	ReasonUnreadable  = "Unreadable"  // the files of ours or of the rendered one are unknown
 	ReasonNoOwner     = "OwnerUnknown"
-	ReasonNotRendered = "NotRendered" // the MCO has not made a rendered one of it yet
-	ReasonNotObserved = "NotObserved" // the MCO has not looked at the pool's latest change
+	ReasonNotRendered = "NotRendered" // the MCO has not rendered it yet
+	ReasonNotObserved = "NotObserved" // the MCO has not seen the pool's latest change
 	ReasonUpdating    = "NodesUpdating"
 	ReasonAgentBehind = "AgentBehind" // an agent still compares with other files
 	ReasonAgent       = "AgentUnknown"
@@ -59,16 +58,15 @@ const (
 	ReasonNodes       = "NodesDegraded"
 	ReasonFile        = "FileReplaced"
 	ReasonPaused      = "PoolPaused"
-	ReasonMerged      = "MergedChanged" // what was merged into ours is another now
+	ReasonMerged      = "MergedChanged" // a file that was merged into ours has changed
 )
 
-// Pool is a MachineConfigPool.
 type Pool struct {
 	Name                           string
 	Paused                         bool
 	Generation, ObservedGeneration int64
-	// Rendered is the rendered MachineConfig that the nodes are to have, made of Source; Reached the last that all of
-	// them had.
+	// Rendered is the rendered MachineConfig, made of Source, that the nodes are to have. Reached is the last that all
+	// of them had.
 	Rendered, Reached string
 	Source            []string
 	// Counts of the pool's status.
@@ -76,21 +74,21 @@ type Pool struct {
 	Conditions                            map[string]Condition
 }
 
-// Condition is one of a pool's.
+// Condition is a condition of a pool.
 type Condition struct{ Status, Reason, Message string }
 
 func (p Pool) is(condition string) bool { return p.Conditions[condition].Status == "True" }
 
-// Files are what a MachineConfig holds at the paths of the wanted files.
+// Files are a MachineConfig's files at the wanted paths.
 type Files struct {
 	// Found is false if there is no such MachineConfig.
 	Found bool
 	Files trust.FileSet
-	// Err says why Files are not known.
+	// Err is why Files are unknown.
 	Err error
 }
 
-// Node is a node of the pool: what the MCO's daemon and the agent say of it.
+// Node is a node of the pool, by the MCO's daemon and the agent.
 type Node struct {
 	Name string `json:"node"`
 	// Current, Desired and Daemon are annotations of the MCO.
@@ -102,7 +100,7 @@ type Node struct {
 	Agent Agent  `json:"agent"`
 }
 
-// Agent is what is known from the node's agent, as nodetrust status shows it: a report that may not hold is Unknown.
+// Agent is the agent's report as nodetrust status shows it: a report that may not hold is Unknown.
 type Agent struct {
 	State   judge.State `json:"state"`
 	Reason  string      `json:"reason"`
@@ -110,34 +108,34 @@ type Agent struct {
 	Desired string      `json:"desired"`
 }
 
-// Snapshot is what was read of one pool.
+// Snapshot is the input of Judge for one pool.
 type Snapshot struct {
 	Pool Pool
-	// Name and Want are our MachineConfig: what was rendered.
+	// Name and Want are our MachineConfig as rendered.
 	Name string
 	Want trust.FileSet
-	// Live is what the cluster has under that name, Rendered what Pool.Rendered holds.
+	// Live is the cluster's MachineConfig of that name, Rendered the content of Pool.Rendered.
 	Live, Rendered Files
-	// Merge is what the sources come to. It is needed where Rendered lacks a wanted file, or Pool.Source lacks Name.
+	// Merge is the merge of the sources. Judge needs it if Rendered lacks a wanted file, or Pool.Source lacks Name.
 	Merge Merge
-	// Outdated says what has changed of that which was merged into ours, OutdatedErr why that can't be told.
+	// Outdated are the changes of what was merged into ours, OutdatedErr is why they are unknown.
 	Outdated    []string
 	OutdatedErr error
-	// Ambiguous says why it can't be told which MachineConfig is meant, of several that are ours.
+	// Ambiguous is why it is unknown which of several MachineConfigs of ours is meant.
 	Ambiguous error
 	Nodes     []Node
 }
 
-// Merge is what the MCO would make of the pool's sources and our MachineConfig as they are now.
+// Merge is the MCO's merge of the pool's present sources and our MachineConfig.
 type Merge struct {
-	// Selected is whether the pool takes ours.
+	// Selected reports whether the pool takes ours.
 	Selected bool
-	// Owners name, per path, the MachineConfig that the file comes from, where its bytes are not the wanted ones.
+	// Owners names, by path, the MachineConfig of a file whose bytes are not the wanted ones.
 	Owners map[string]string
 	Err    error
 }
 
-// Verdict is what is known of one pool's rollout.
+// Verdict is the result for one pool.
 type Verdict struct {
 	Pool    string `json:"pool"`
 	State   State  `json:"state"`
@@ -150,9 +148,9 @@ type Verdict struct {
 	Rendered string `json:"rendered"`
 	// ShadowedBy are the MachineConfigs that replace our files.
 	ShadowedBy []string `json:"shadowedBy,omitempty"`
-	// Outdated says what has changed since others were merged into ours, whatever the state.
+	// Outdated are the changes of what was merged into ours, whatever the state.
 	Outdated []string `json:"outdated,omitempty"`
-	// On are the nodes that the state is about, if it is about some of them.
+	// On are the nodes with the state, if not all have it.
 	On []string `json:"on,omitempty"`
 	// Updated of Machines nodes have the rendered MachineConfig, Enforced of them enforce it.
 	Machines int    `json:"machines"`
@@ -161,7 +159,7 @@ type Verdict struct {
 	Nodes    []Node `json:"nodes"`
 }
 
-// Differ lists the paths at which got has not what want has: bytes, mode and owner.
+// Differ lists the paths at which got differs from want in bytes, mode or owner.
 func Differ(want, got trust.FileSet) (paths []string) {
 	for _, f := range want {
 		var at trust.FileSet
@@ -177,14 +175,15 @@ func Differ(want, got trust.FileSet) (paths []string) {
 	return paths
 }
 
-// Pending reports whether the rendered MachineConfig is not made of ours as wanted, so that Judge needs Merge.
+// Pending reports whether the rendered MachineConfig lacks ours as wanted, so that Judge needs Merge.
 func (s Snapshot) Pending() bool {
 	return !slices.Contains(s.Pool.Source, s.Name) || !s.Rendered.Found || len(Differ(s.Want, s.Rendered.Files)) > 0
 }
 
-// Judge says how far the rollout is. RolledOut needs every step: our MachineConfig among the pool's sources and its
-// bytes in the rendered one, the pool's latest generation observed and Updated, every node Done at the rendered one,
-// and every agent saying that these files are enforced. What was merged into ours must be what the cluster has.
+// Judge returns how far the rollout is. RolledOut needs:
+// - our MachineConfig among the pool's sources, its bytes in the rendered one, and merged files that are current;
+// - the pool's latest generation observed and Updated, and every node Done at the rendered one;
+// - every agent's report that these files are enforced.
 func Judge(s Snapshot) Verdict {
 	v := Verdict{
 		Pool: s.Pool.Name, MachineConfig: s.Name, Rendered: s.Pool.Rendered,
@@ -292,7 +291,7 @@ func (c Condition) why() string {
 	return c.Reason
 }
 
-// observed: the MCO has seen the pool as it is. Before that its conditions are of the past.
+// observed: the MCO has seen the pool's present generation; before, its conditions are outdated.
 func observed(s Snapshot, v *Verdict) bool {
 	if s.Pool.ObservedGeneration < s.Pool.Generation {
 		return v.end(Progressing, ReasonNotObserved,
@@ -351,7 +350,7 @@ func updated(s Snapshot, v *Verdict) bool {
 	return true
 }
 
-// enforced: the agents say so, of these files.
+// enforced: the agents report these files as enforced.
 func enforced(s Snapshot, v *Verdict) bool {
 	var bad, behind, unknown, why, whyNot []string
 	for _, n := range s.Nodes {
@@ -382,7 +381,7 @@ func enforced(s Snapshot, v *Verdict) bool {
 	return true
 }
 
-// current: what was merged into ours is what the cluster has now.
+// current: the cluster still has what was merged into ours.
 func current(s Snapshot, v *Verdict) bool {
 	switch {
 	case len(s.Outdated) > 0:
@@ -394,7 +393,6 @@ func current(s Snapshot, v *Verdict) bool {
 	return true
 }
 
-// some joins what is to be read by people: not hundreds.
 func some(lines []string) string {
 	const most = 5
 	if n := len(lines); n > most {
