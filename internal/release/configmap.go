@@ -16,13 +16,14 @@ import (
 	"github.com/nodetrust/nodetrust/internal/verify"
 )
 
-// The label of ConfigMaps that hold signatures of releases, and where the Cluster Version Operator looks for them.
+// The label of ConfigMaps with signatures of releases, and the namespace where the Cluster Version Operator reads
+// them.
 const (
 	ConfigMapLabel     = "release.openshift.io/verification-signatures"
 	ConfigMapNamespace = "openshift-config-managed"
 )
 
-// ConfigMap is a Kubernetes ConfigMap, as far as it is used.
+// ConfigMap is the used part of a Kubernetes ConfigMap.
 type ConfigMap struct {
 	Kind     string `json:"kind" yaml:"kind"`
 	Metadata struct {
@@ -32,8 +33,7 @@ type ConfigMap struct {
 	} `json:"metadata" yaml:"metadata"`
 	// BinaryData is base64, by key: sha256-<hex>, or sha256-<hex>-<n>.
 	BinaryData map[string]string `json:"binaryData" yaml:"binaryData"`
-	// Items are those of a list.
-	Items []ConfigMap `json:"items" yaml:"items"`
+	Items      []ConfigMap       `json:"items" yaml:"items"`
 }
 
 // ConfigMaps is a Source of signatures in ConfigMaps.
@@ -42,7 +42,7 @@ type ConfigMaps struct {
 	maps []ConfigMap
 }
 
-// NewConfigMaps makes a Source of those of the ConfigMaps that have the label. The name says where they come from.
+// NewConfigMaps makes a Source of those ConfigMaps that have the label. The name says where they come from.
 func NewConfigMaps(name string, list []ConfigMap) *ConfigMaps {
 	c := &ConfigMaps{name: name}
 	for _, m := range list {
@@ -53,8 +53,8 @@ func NewConfigMaps(name string, list []ConfigMap) *ConfigMaps {
 	return c
 }
 
-// ParseConfigMaps reads manifests, YAML or JSON, several of them or a list. Objects other than ConfigMaps with the
-// label are left out; that there is none with it is an error.
+// ParseConfigMaps reads manifests, YAML or JSON, several of them or a list. It ignores objects other than ConfigMaps
+// with the label, and returns an error if there is none with it.
 func ParseConfigMaps(name string, data []byte) (*ConfigMaps, error) {
 	var list []ConfigMap
 	for dec := yaml.NewDecoder(bytes.NewReader(data)); ; {
@@ -88,8 +88,8 @@ func ParseConfigMaps(name string, data []byte) (*ConfigMaps, error) {
 	return c, nil
 }
 
-// Manifests are ConfigMaps with signatures by digest, as YAML for a cluster: the Cluster Version Operator there then
-// finds them without a store. Same input, same bytes.
+// Manifests returns ConfigMaps with signatures by digest, as YAML: in a cluster the Cluster Version Operator finds
+// them without a store. Same input, same bytes.
 func Manifests(signatures map[string][][]byte) ([]byte, error) {
 	var b bytes.Buffer
 	enc := yaml.NewEncoder(&b)
@@ -116,7 +116,7 @@ func Manifests(signatures map[string][][]byte) ([]byte, error) {
 	return b.Bytes(), enc.Close()
 }
 
-// Signatures is of Source.
+// Signatures implements Source.
 func (c *ConfigMaps) Signatures(_ context.Context, d string) ([]Blob, error) {
 	prefix := strings.Replace(d, ":", "-", 1)
 	var out []Blob

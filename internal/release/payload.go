@@ -18,10 +18,10 @@ import (
 	"github.com/nodetrust/nodetrust/internal/verify"
 )
 
-// referencesFile is the list of what a release consists of, inside its image.
+// referencesFile lists the images of a release, inside the release image.
 const referencesFile = "release-manifests/image-references"
 
-// Limits on what is read of a release image. The list is in the uppermost layer, which has some MiB.
+// Limits of what is read of a release image. The list is in the uppermost layer, which has some MiB.
 const (
 	maxPacked     = 1 << 30
 	maxUnpacked   = 4 << 30
@@ -38,14 +38,12 @@ type Image struct {
 	Digest string `json:"digest"`
 }
 
-// payload is the name of a release and what it consists of.
 type payload struct {
 	name   string
 	images []Image
 }
 
-// readPayload reads the list out of the release image: as a runtime would see it, from the uppermost layer that has
-// the file.
+// readPayload reads the list from the release image: as for a runtime, from the uppermost layer that has the file.
 func readPayload(ctx context.Context, c *verify.Content) (payload, error) {
 	for n := c.Layers() - 1; n >= 0 && n >= c.Layers()-maxLayers; n-- {
 		b, found, err := fromLayer(ctx, c, n)
@@ -76,7 +74,7 @@ func fromLayer(ctx context.Context, c *verify.Content, n int) (data []byte, foun
 	defer layer.Close()
 	data, found, err = search(layer)
 	if err == nil {
-		// The rest too: only the end of a layer proves its digest.
+		// Only the end of a layer proves its digest.
 		_, err = io.Copy(io.Discard, layer)
 	}
 	var known *verify.ContentError
@@ -91,7 +89,7 @@ func fromLayer(ctx context.Context, c *verify.Content, n int) (data []byte, foun
 	return nil, false, fmt.Errorf("reading the release image: %w", err)
 }
 
-// search looks through one layer. What a higher layer has removed is not there, whatever lower ones have.
+// search reads one layer. A file that this layer removes is not found, whatever lower layers have.
 func search(layer io.Reader) (data []byte, found bool, err error) {
 	hidden := false
 	for archive := tar.NewReader(layer); ; {
@@ -129,8 +127,7 @@ func search(layer io.Reader) (data []byte, found bool, err error) {
 	return data, found, nil
 }
 
-// parseReferences reads the list, an ImageStream. All must be named by digest: a tag is no content that a signature
-// could stand for.
+// parseReferences reads the list, an ImageStream. It accepts digests only: a signature can't vouch for a tag.
 func parseReferences(b []byte) (payload, error) {
 	var stream struct {
 		Kind     string `json:"kind"`

@@ -12,9 +12,9 @@ import (
 	"github.com/nodetrust/nodetrust/internal/verdict"
 )
 
-// TrustConfig is a trust.yaml that refuses everything but the release: the exact digests that it vouches for, and its
-// own. Their content can't change, so accepting them unsigned trusts nothing more than the release's signature does.
-// Its entries are to be taken over into the trust.yaml of the cluster.
+// TrustConfig returns a trust.yaml that refuses everything but the digests of the release and its images. Accepting
+// them unsigned trusts only the release's signature, as their content can't change. The entries are meant for the
+// cluster's trust.yaml.
 func (r *Result) TrustConfig() ([]byte, error) {
 	if r.Answer != verdict.Accept || len(r.Images) == 0 {
 		return nil, errors.New("only a verified release has digests to trust")
@@ -65,7 +65,7 @@ func (r *Result) TrustConfig() ([]byte, error) {
 	return b.Bytes(), nil
 }
 
-// Policy is the policy.json that TrustConfig renders to.
+// Policy returns the policy.json of TrustConfig.
 func (r *Result) Policy() ([]byte, error) {
 	b, err := r.TrustConfig()
 	if err != nil {
@@ -87,5 +87,4 @@ func (r *Result) Policy() ([]byte, error) {
 	return nil, errors.New("a trust config renders to no policy.json")
 }
 
-// oneLine is a text for a comment.
 func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }

@@ -1,6 +1,6 @@
 // Package release judges OpenShift releases as the Cluster Version Operator does: by detached signatures of the
-// release image's digest, and through it by the digests of everything that the release consists of. No image of the
-// payload has a GPG signature of its own.
+// release image's digest, which stand for all digests of its payload. No image of the payload has a GPG signature of
+// its own.
 package release
 
 import (
@@ -18,10 +18,10 @@ import (
 	"github.com/nodetrust/nodetrust/internal/verify/detached"
 )
 
-// Repository is where Red Hat's releases are: what their signatures are for, wherever a copy was taken from.
+// Repository is the signed repository of Red Hat's releases, wherever a copy was taken from.
 const Repository = "quay.io/openshift-release-dev/ocp-release"
 
-// maxBlobs bounds the signatures of one release that are judged, of all stores together.
+// maxBlobs bounds the judged signatures of one release, of all stores together.
 const maxBlobs = 64
 
 // Key is one verifier: a key file, any key of which may sign.
@@ -32,19 +32,18 @@ type Key struct {
 
 // Options say how a release is judged.
 type Options struct {
-	// As is the docker reference that must have been signed. Empty is the release's own; of a local one Repository, any
-	// tag.
+	// As is the docker reference that must have been signed. Empty means the release's own, and for a local release
+	// Repository with any tag.
 	As string
-	// Keys are verifiers, each of which must be satisfied, as the operator wants it.
+	// Keys are verifiers, all of which must be satisfied, as the operator demands.
 	Keys []Key
-	// Sources are asked in their order until all keys are satisfied.
+	// Sources are asked in order until all keys are satisfied.
 	Sources []Source
-	// Judge reads the release image, under a policy that accepts everything (verify.Source.AcceptAll). Timeout bounds the
-	// whole; 0 leaves it to the context.
+	// Judge reads the release image, under a policy that accepts everything (verify.Source.AcceptAll). Timeout bounds
+	// the whole; 0 leaves it to the context.
 	Judge   *verify.Judge
 	Timeout time.Duration
-	// SignatureOnly leaves the release image unread where its digest is known without: then nothing is said of the
-	// payload.
+	// SignatureOnly does not read a release image whose digest is known: the payload stays unknown then.
 	SignatureOnly bool
 }
 
@@ -52,7 +51,7 @@ type Options struct {
 type Verifier struct {
 	Key string `json:"key"`
 	verdict.Outcome
-	// Signer is the full fingerprint of who signed, and Source where the signature lay.
+	// Signer is the signer's full fingerprint, Source the place of the signature.
 	Signer string `json:"signer,omitempty"`
 	Source string `json:"source,omitempty"`
 }
@@ -62,20 +61,20 @@ type Result struct {
 	Release string `json:"release"`
 	Digest  string `json:"digest,omitempty"`
 	verdict.Outcome
-	// Version is the release's name as its payload has it.
+	// Version is the release's name in its payload.
 	Version   string     `json:"version,omitempty"`
 	Verifiers []Verifier `json:"verifiers"`
-	// Problems are stores that could not be read; they matter only where the verdict is unknown.
+	// Problems are unreadable stores; they matter only for an unknown verdict.
 	Problems []string `json:"problems,omitempty"`
-	// Instance is the platform's, of a release for several.
+	// Instance is the platform's image of a multi-platform release.
 	Instance string `json:"instance,omitempty"`
-	// Images are what the release vouches for; none unless the verdict is accept.
+	// Images are the payload; none unless the verdict is accept.
 	Images []Image `json:"images,omitempty"`
 
-	repositories []string // under which nodes may pull the release image
+	repositories []string // from which nodes may pull the release image
 }
 
-// Vouches names the release if it was verified and vouches for the digest, be it its own; else it is empty.
+// Vouches returns the name of the release if it was verified and the digest is its own or of its payload, else "".
 func (r *Result) Vouches(digest string) string {
 	if r.Answer != verdict.Accept || digest == "" {
 		return ""
@@ -88,8 +87,8 @@ func (r *Result) Vouches(digest string) string {
 }
 
 // Verify judges a release: docker://REFERENCE or REFERENCE, dir:PATH or oci:PATH. An error means that the argument or
-// an option can't be used; whatever goes wrong later is in the result. Image.Timeout bounds the whole: what doesn't
-// end soon after it is left alone.
+// an option is unusable; later failures are in the result. Image.Timeout bounds the whole: work that doesn't end soon
+// after it is abandoned.
 func Verify(ctx context.Context, release string, o Options) (Result, error) {
 	r := Result{Release: strings.TrimPrefix(release, "docker://"), Verifiers: []Verifier{}}
 	image, err := verify.ParseImage(r.Release)
@@ -118,7 +117,7 @@ func Verify(ctx context.Context, release string, o Options) (Result, error) {
 	return judged, err
 }
 
-// verify is Verify, whatever time it takes.
+// verify is Verify without the time limit.
 func (r Result) verify(ctx context.Context, image verify.Image, want detached.Wanted, o Options) (Result, error) {
 	if !local(r.Release) {
 		r.Digest = ref.Digest(r.Release)
@@ -164,7 +163,6 @@ func (r Result) verify(ctx context.Context, image verify.Image, want detached.Wa
 	return r, nil
 }
 
-// repositories are those of the references that are docker references, without tag and digest.
 func repositories(references ...string) (out []string) {
 	for _, r := range references {
 		name, err := verify.Canonical(r)
@@ -182,7 +180,6 @@ func local(release string) bool {
 	return strings.HasPrefix(release, "dir:") || strings.HasPrefix(release, "oci:")
 }
 
-// wanted is what the signatures must be for.
 func (o Options) wanted(release string) (detached.Wanted, error) {
 	switch {
 	case len(o.Keys) == 0:
@@ -195,13 +192,12 @@ func (o Options) wanted(release string) (detached.Wanted, error) {
 	case local(release):
 		return detached.Wanted{Reference: Repository}, nil
 	}
-	if ref.Digest(release) != "" { // its tag, if there is one, is not looked at by runtimes either
+	if ref.Digest(release) != "" { // runtimes ignore a tag beside a digest
 		release = ref.Name(release)
 	}
 	return detached.Wanted{Reference: release}, nil
 }
 
-// unknown ends with what could not be read.
 func (r Result) unknown(err error, what string) Result {
 	r.Answer, r.Reason, r.Message = verdict.Unknown, verdict.RegistryUnreachable, what
 	var known *verify.ContentError
@@ -261,7 +257,7 @@ func (r *Result) signatures(ctx context.Context, want detached.Wanted, o Options
 	r.conclude(missed)
 }
 
-// judge lets a key see one more signature. The nearest to an accept is kept.
+// judge has a key judge one more signature, and keeps the answer nearest to an accept.
 func (v *Verifier) judge(ctx context.Context, b Blob, k Key, want detached.Wanted) {
 	if v.Answer == verdict.Accept {
 		return
@@ -279,8 +275,8 @@ func (v *Verifier) judge(ctx context.Context, b Blob, k Key, want detached.Wante
 	}
 }
 
-// conclude makes the release's answer of the keys': all must accept. Where one doesn't, a source that could not be
-// read may have what is missing.
+// conclude derives the release's answer: all keys must accept. If one does not, the answer is unknown if an unreadable
+// source may have its signature.
 func (r *Result) conclude(missed []error) {
 	for i := range r.Verifiers {
 		v := &r.Verifiers[i]

@@ -22,13 +22,12 @@ import (
 	"github.com/nodetrust/nodetrust/internal/verify"
 )
 
-// DefaultStores are those that the Cluster Version Operator of a release of Red Hat asks, in its order.
+// DefaultStores are the stores of Red Hat's releases, in the Cluster Version Operator's order.
 var DefaultStores = []string{
 	"https://storage.googleapis.com/openshift-release/official/signatures/openshift/release",
 	"https://mirror.openshift.com/pub/openshift-v4/signatures/openshift/release",
 }
 
-// Limits on what is read of a store.
 const (
 	maxSignatures = 9 // the operator's
 	getTimeout    = 10 * time.Second
@@ -52,26 +51,26 @@ func (b Blob) Check() error {
 
 // Source holds signatures of release images by manifest digest.
 type Source interface {
-	// Signatures returns what there is for a digest ("sha256:…"), none if there is none. An error, which is a
-	// *verify.ContentError, means that there may be more than what is returned.
+	// Signatures returns the signatures of a digest ("sha256:…"). An error, a *verify.ContentError, means that there
+	// may be more of them.
 	Signatures(ctx context.Context, digest string) ([]Blob, error)
 }
 
-// Store is a Source at a URL (http, https or file) or a path, laid out as the Cluster Version Operator reads it:
-// <store>/sha256=<hex>/signature-N, N from 1 to 9 until one is not there.
+// Store is a Source at a URL (http, https or file) or a path, in the Cluster Version Operator's layout:
+// <store>/sha256=<hex>/signature-N, N from 1 to 9 until one is missing.
 type Store struct {
-	base   string // of http and https without trailing slash, of others the directory
+	base   string // URL without trailing slash for http and https, else the directory
 	web    bool
 	client *http.Client
 }
 
-// OpenStore makes a Store of a URL or a path. It doesn't ask for anything yet.
+// OpenStore makes a Store of a URL or a path, without asking it.
 func OpenStore(location string) (*Store, error) {
 	u, err := url.Parse(location)
 	shown := registriesd.WithoutPassword(location)
 	switch {
 	case err != nil:
-		return nil, fmt.Errorf("store %q: is no URL", shown) // err would tell a password in it
+		return nil, fmt.Errorf("store %q: is no URL", shown) // err would show a password in it
 	case u.Scheme == "http" || u.Scheme == "https":
 		if u.Host == "" {
 			return nil, fmt.Errorf("store %q: names no host", shown)
@@ -91,7 +90,7 @@ func OpenStore(location string) (*Store, error) {
 	return &Store{base: path}, nil
 }
 
-// followed keeps redirects few, and an https store from becoming an http one.
+// followed allows few redirects, and none from https to http.
 func followed(req *http.Request, via []*http.Request) error {
 	switch {
 	case len(via) >= maxRedirects:
@@ -102,7 +101,7 @@ func followed(req *http.Request, via []*http.Request) error {
 	return nil
 }
 
-// Signatures is of Source.
+// Signatures implements Source.
 func (s *Store) Signatures(ctx context.Context, d string) ([]Blob, error) {
 	parsed, err := digest.Parse(d)
 	if err != nil {
@@ -145,7 +144,7 @@ func (s *Store) file(_ context.Context, path string) (Blob, error) {
 	return Blob{}, &verify.ContentError{Reason: reason, Err: fmt.Errorf("reading signature: %w", err)}
 }
 
-// get returns an error that is fs.ErrNotExist for a 404.
+// get returns an fs.ErrNotExist error for a 404.
 func (s *Store) get(ctx context.Context, address string) (Blob, error) {
 	ctx, cancel := context.WithTimeout(ctx, getTimeout)
 	defer cancel()
@@ -164,7 +163,7 @@ func (s *Store) get(ctx context.Context, address string) (Blob, error) {
 	resp, err := s.client.Do(req)
 	if err != nil {
 		var u *url.Error
-		if errors.As(err, &u) { // whose text has the address once more
+		if errors.As(err, &u) { // its text repeats the address
 			err = u.Err
 		}
 		return fail(verdict.LookasideUnreachable, "%w", err)
