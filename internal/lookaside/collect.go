@@ -18,23 +18,22 @@ import (
 	"github.com/nodetrust/nodetrust/internal/verify/mechanism"
 )
 
-// parallel is how many images are collected at a time.
 const parallel = 8
 
-// Options say what is collected, and by which policy it must be enough.
+// Options select the images and the policy that must be satisfied.
 type Options struct {
 	// Images are docker references in their canonical form (verify.Canonical).
 	Images []string
-	// Policy is where signatures are read, by its lookasides, and what must be satisfied with the tree alone.
+	// Policy names the lookasides to read, and must be satisfied with the tree alone.
 	Policy *verify.Policy
 	Image  verify.Options
-	// Platforms are those, as in Image.Platform, for which an image of several must be accepted; none is all that a
-	// runtime may choose.
+	// Platforms are those, as in Image.Platform, for which a multi-platform image must be accepted; none means all
+	// that a runtime may choose.
 	Platforms []string
-	// Places are the repositories, host and path, from which nodes may pull an image: under each the signatures are laid
-	// out.
+	// Places returns the repositories (host and path) from which nodes may pull an image. The signatures are laid out
+	// under each.
 	Places func(image string) ([]string, error)
-	// Releases has signatures of release images, which no lookaside has; asked for images of IsRelease.
+	// Releases has the signatures of release images, which no lookaside has. It is asked for images of IsRelease.
 	Releases  []release.Source
 	IsRelease func(repository string) bool
 	// Refresh reads images again that an earlier run has read.
@@ -43,20 +42,19 @@ type Options struct {
 	Progress func(done, total int)
 }
 
-// Image is the answer on one image with what the tree has.
+// Image is the answer on one image with the tree's signatures.
 type Image struct {
 	verdict.Verdict
-	// Places are the repositories under which the signatures are laid out, host and path.
+	// Places are the repositories (host and path) under which the signatures are laid out.
 	Places []string `json:"places"`
-	// Signatures is how many the tree has of the image, of all its platforms and under each place; Added how many of all
-	// places are new.
+	// Signatures counts the tree's signatures of the image, of all its platforms and places; Added counts the new
+	// ones.
 	Signatures int `json:"signatures"`
 	Added      int `json:"added"`
-	// Instances are the answers on what an index names, as far as it must be accepted; the verdict is the worst of them.
+	// Instances are the answers on the instances of an index that must be accepted; the verdict is the worst of them.
 	Instances []Instance `json:"instances,omitempty"`
 }
 
-// Instance is the answer on one instance of an index.
 type Instance struct {
 	Platform string `json:"platform"`
 	Digest   string `json:"digest"`
@@ -73,8 +71,8 @@ type Result struct {
 type Releases map[string][][]byte
 
 // Collect reads the signatures of images, writes them into the tree, and judges each image with the tree's signatures
-// alone. The error is nil unless the tree can't be written or ctx has ended; what is in the tree then is whole, and
-// the next run goes on with it.
+// alone. It returns an error only if the tree can't be written or ctx has ended; the tree is consistent then, and the
+// next run continues.
 func Collect(ctx context.Context, t *Tree, o Options) (Result, Releases, error) {
 	if err := t.Sweep(); err != nil {
 		return Result{}, nil, fmt.Errorf("cleaning the lookaside: %w", err)
@@ -140,7 +138,7 @@ func (c *collector) finished(total int) {
 	}
 }
 
-// image collects one image. Only what makes all others pointless is an error.
+// image collects one image. It returns only errors that concern all images.
 func (c *collector) image(ctx context.Context, name string) (Image, error) {
 	out := Image{
 		Verdict: verdict.Verdict{Image: name, Outcome: verdict.Outcome{Answer: verdict.Unknown}, Mechanism: mechanism.Name},
@@ -179,7 +177,7 @@ func (c *collector) image(ctx context.Context, name string) (Image, error) {
 	return out, err
 }
 
-// add writes what was read of an image into the tree, and judges it by that.
+// add writes the content of an image into the tree, and judges it by that.
 func (c *collector) add(ctx context.Context, out *Image, r record) error {
 	missed := c.release(ctx, r)
 	out.Digest = r.Digest
@@ -213,7 +211,6 @@ func (c *collector) add(ctx context.Context, out *Image, r record) error {
 	return nil
 }
 
-// read reads manifests and signatures.
 func (c *collector) read(ctx context.Context, name string) (record, error) {
 	image, err := verify.ParseImage(name)
 	if err != nil {
@@ -234,8 +231,8 @@ func (c *collector) read(ctx context.Context, name string) (record, error) {
 	return record{Image: name, Repository: content.Repository, Digest: content.Digest, Manifests: manifests}, nil
 }
 
-// release adds the signatures that stores of releases have. An error is of the first store that may have more: others
-// may have enough.
+// release adds the signatures of release stores. Its error is of the first store that may have more; others may have
+// enough.
 func (c *collector) release(ctx context.Context, r record) (missed error) {
 	if c.o.IsRelease == nil || !c.o.IsRelease(r.Repository) {
 		return nil
@@ -260,7 +257,6 @@ func (c *collector) release(ctx context.Context, r record) (missed error) {
 	return missed
 }
 
-// put writes the signatures under one repository path.
 func (c *collector) put(path string, r record) (added int, err error) {
 	for _, m := range r.Manifests {
 		unlock := c.lock(path + "@" + m.Digest)
@@ -286,8 +282,8 @@ func (c *collector) lock(dir string) (unlock func()) {
 	return l.Unlock
 }
 
-// prove judges the image under each path with nothing but the tree's signatures, and sigstore signatures, which are
-// copied together with images and lie in no lookaside. The worst answer stands.
+// prove judges the image under each path with the tree's signatures only, and sigstore signatures, which are copied
+// together with images. The worst answer stands.
 func (c *collector) prove(ctx context.Context, out *Image, r record, paths []string) error {
 	for n, path := range paths {
 		one, err := c.judge(ctx, r, path)
@@ -305,8 +301,8 @@ func (c *collector) prove(ctx context.Context, out *Image, r record, paths []str
 	return nil
 }
 
-// judge makes a directory image of the manifests and the tree's signatures, and has it judged as the image: each
-// instance of an index that must be accepted. The verdict is the first of the worst.
+// judge judges each instance that must be accepted, as a directory image of its manifests and the tree's signatures.
+// The verdict is the first of the worst.
 func (c *collector) judge(ctx context.Context, r record, path string) (out Image, err error) {
 	dir, err := os.MkdirTemp("", "nodetrust-lookaside-")
 	if err != nil {
@@ -364,7 +360,7 @@ func (c *collector) layOut(dir string, r record, path string) (count int, err er
 	return count, err
 }
 
-// open makes the judges. Options.Image.Timeout is for reading and judging an image together, so they have none.
+// open makes the judges, without a time limit: Options.Image.Timeout bounds reading and judging an image together.
 func (c *collector) open() error {
 	c.judges = map[string]*verify.Judge{}
 	for _, platform := range append([]string{""}, c.o.Platforms...) {

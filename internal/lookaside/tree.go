@@ -1,5 +1,5 @@
-// Package lookaside collects detached signatures into a directory that nodes use as a file:// lookaside, where no web
-// server of signatures can be reached, and proves that a policy is satisfied with what is in it.
+// Package lookaside collects detached signatures into a directory that nodes without a web server of signatures use as
+// a file:// lookaside, and proves that it satisfies a policy.
 package lookaside
 
 import (
@@ -20,20 +20,19 @@ import (
 	"github.com/nodetrust/nodetrust/internal/verify"
 )
 
-// stateDir holds what a later run doesn't have to read again. No repository has such a name.
+// stateDir holds what a later run need not read again. No repository can have this name.
 const stateDir = ".nodetrust"
 
 // maxState bounds a file in stateDir, in bytes: manifests of an image for many platforms.
 const maxState = 64 << 20
 
-// Tree is a lookaside in a directory: REPOSITORY@sha256=HEX/signature-N. Nothing outside of the directory is read or
-// written, whatever links lie in it. It may be used by several goroutines as long as they write to different
-// directories.
+// Tree is a lookaside in a directory: REPOSITORY@sha256=HEX/signature-N. It reads and writes nothing outside of the
+// directory, whatever links it holds. It is safe for concurrent use on different directories.
 type Tree struct {
 	root *os.Root
 }
 
-// OpenTree opens a tree, and makes its directory if there is none.
+// OpenTree opens a tree, and makes its directory if it is missing.
 func OpenTree(dir string) (*Tree, error) {
 	_, err := os.Stat(dir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -52,7 +51,7 @@ func OpenTree(dir string) (*Tree, error) {
 // Close closes the tree.
 func (t *Tree) Close() error { return t.root.Close() }
 
-// directory is where the signatures of a manifest lie. The repository is without host.
+// directory returns where the signatures of a manifest lie. The repository is without host.
 func directory(repository, d string) (string, error) {
 	parsed, err := digest.Parse(d)
 	if err != nil {
@@ -69,7 +68,7 @@ func directory(repository, d string) (string, error) {
 	return fmt.Sprintf("%s@%s=%s", repository, parsed.Algorithm(), parsed.Encoded()), nil
 }
 
-// Signatures are those of a manifest that are in the tree, as a runtime would read them.
+// Signatures returns the tree's signatures of a manifest, as a runtime would read them.
 func (t *Tree) Signatures(repository, d string) ([][]byte, error) {
 	dir, err := directory(repository, d)
 	if err != nil {
@@ -90,8 +89,8 @@ func (t *Tree) Signatures(repository, d string) ([][]byte, error) {
 	return out, nil
 }
 
-// Put adds signatures of a manifest to those that are there already, and returns how many were added. A reader sees
-// each file whole, and the first ones of a manifest all at once.
+// Put adds missing signatures of a manifest, and returns how many were missing. A reader sees each file whole, and the
+// first ones of a manifest all at once.
 func (t *Tree) Put(repository, d string, signatures [][]byte) (added int, err error) {
 	if len(signatures) == 0 {
 		return 0, nil
@@ -149,7 +148,7 @@ func (t *Tree) put(dir string, have int, missing [][]byte) error {
 	return t.sync(dir)
 }
 
-// without are those of a list that are neither in have nor twice in it.
+// without returns the entries of list that are not in have, each once.
 func without(list, have [][]byte) (out [][]byte) {
 	for _, b := range list {
 		known := false
@@ -163,7 +162,6 @@ func without(list, have [][]byte) (out [][]byte) {
 	return out
 }
 
-// write writes a file so that a reader sees it whole or not at all.
 func (t *Tree) write(name string, b []byte) error {
 	if err := t.root.MkdirAll(stateDir, 0o755); err != nil {
 		return err
@@ -176,7 +174,7 @@ func (t *Tree) write(name string, b []byte) error {
 	return t.root.Rename(tmp, name)
 }
 
-// create writes a new file to the disk, readable for everybody: runtimes of other users read the tree.
+// create writes and syncs a new file, readable for everybody: runtimes of other users read the tree.
 func (t *Tree) create(name string, b []byte) error {
 	f, err := t.root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
 	if err != nil {
@@ -186,7 +184,7 @@ func (t *Tree) create(name string, b []byte) error {
 	return errors.Join(err, f.Chmod(0o644), f.Sync(), f.Close())
 }
 
-// parents makes the directories above dir, for everybody too whatever the umask is.
+// parents makes the directories above dir, readable for everybody whatever the umask is.
 func (t *Tree) parents(dir string) error {
 	for i, c := range dir {
 		if c != '/' {
@@ -213,7 +211,7 @@ func (t *Tree) sync(dir string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
-// record is what was read of an image that is named by digest, which can't become another one.
+// record is the content of an image that is named by digest, and so can't change.
 type record struct {
 	Image      string          `json:"image"`
 	Repository string          `json:"repository"`
@@ -225,7 +223,7 @@ func recordName(image string) string {
 	return path.Join(stateDir, digest.FromString(image).Encoded()+".json")
 }
 
-// recorded is what an earlier run has read of an image; not ok if there is nothing that can be used.
+// recorded returns what an earlier run has read of an image, if it is usable.
 func (t *Tree) recorded(image string) (r record, ok bool) {
 	b, err := bounded.ReadRegular(t.root.OpenFile, recordName(image), maxState)
 	if err != nil || json.Unmarshal(b, &r) != nil || r.Image != image || len(r.Manifests) == 0 {
@@ -252,7 +250,7 @@ func (t *Tree) keep(r record) error {
 	return t.write(recordName(r.Image), b)
 }
 
-// Sweep removes what an earlier run has left unfinished. Nobody else may write to the tree.
+// Sweep removes unfinished files of an earlier run. Nobody else may write to the tree.
 func (t *Tree) Sweep() error {
 	entries, err := fs.ReadDir(t.root.FS(), stateDir)
 	if errors.Is(err, fs.ErrNotExist) {
