@@ -13,7 +13,6 @@ import (
 	"github.com/nodetrust/nodetrust/internal/policy"
 )
 
-// maxAuthfile bounds an auth file.
 const maxAuthfile = 1 << 20
 
 // credentials are the logins of a containers-auth.json by registry, or by registry and namespace.

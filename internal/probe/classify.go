@@ -9,15 +9,15 @@ import (
 	"github.com/nodetrust/nodetrust/internal/verdict"
 )
 
-// Prefixes by which CRI-O tells classes of failure apart. They are all that is stable over gRPC: no error types cross
-// the socket, and the code is always Unknown.
+// Prefixes by which CRI-O distinguishes failures. Only they are stable over gRPC: no error types cross the socket, and
+// the code is always Unknown.
 const (
 	criSignatureInvalid    = "SignatureValidationFailed"
 	criRegistryUnavailable = "RegistryUnavailable"
 )
 
-// classifyCRI judges the message of a failed PullImage. Only the prefix decides that the policy refused; the rest of
-// the text gives the reason, and takes the refusal back where it names something that could not be read.
+// classifyCRI judges the message of a failed PullImage. The prefix alone makes it a refusal by policy. The rest of the
+// text gives the reason, and makes it unknown if it names something unreadable.
 func classifyCRI(message string) verdict.Verdict {
 	if tail, ok := strings.CutPrefix(message, criSignatureInvalid); ok {
 		// Of a multi-arch image: "copying system image from manifest list: Source image rejected: …".
@@ -38,12 +38,12 @@ func classifyCRI(message string) verdict.Verdict {
 	return v
 }
 
-// A registry writes parts of the text, so the marker counts only in front of everything that a registry says.
+// A registry chooses parts of the text: the marker counts only in front of them.
 var podmanRejected = lazily(`^Error: (?:unable to copy from source \S+: )?` +
 	`(?:copying (?:system image|image \d+/\d+) from manifest list: )?Source image rejected: `)
 
-// classifyPodman judges what a failed podman pull wrote to stderr. Podman has one exit status for everything and no
-// class in its text, so only texts known to be refusals by policy are taken for one.
+// classifyPodman judges the stderr of a failed podman pull. Podman has one exit status and no classes of text, so only
+// known refusals by policy count as such.
 func classifyPodman(stderr string) verdict.Verdict {
 	text := errorLine(stderr)
 	v := verdict.Verdict{Outcome: verdict.Outcome{
@@ -64,7 +64,7 @@ func classifyPodman(stderr string) verdict.Verdict {
 	return v
 }
 
-// errorLine is everything from the first line that begins with "Error: ": what follows may be the registry's words.
+// errorLine returns everything from the first line with "Error: " at its start: the rest may be the registry's words.
 // Podman writes progress and (quoted) warnings before it.
 func errorLine(stderr string) string {
 	text := strings.TrimSpace(stderr)
@@ -76,8 +76,8 @@ func errorLine(stderr string) string {
 	return strings.ReplaceAll(text, "\n", " ")
 }
 
-// refused is the verdict for a text of the policy evaluation. A missing key or an unreachable lookaside, which the
-// library folds into a refusal as soon as there are two signatures, is unknown all the same.
+// refused returns the verdict for a text of the policy evaluation. The library reports a missing key or an unreachable
+// lookaside as a refusal if there are two signatures: it is unknown all the same.
 func refused(tail string) verdict.Verdict {
 	v := verdict.Verdict{Outcome: verdict.Outcome{Answer: verdict.Refuse, Message: outside.Text(tail)}}
 	reason, known := refusalReason(tail)
@@ -89,14 +89,13 @@ func refused(tail string) verdict.Verdict {
 	case verdict.KeyMissing, verdict.LookasideUnreachable, verdict.RegistryUnreachable, verdict.MechanismCannotTell:
 		v.Answer, v.Reason = verdict.Unknown, r
 	default:
-		// The evaluation said no in words that are not in the table.
+		// A refusal in words that are not in the table.
 		v.Reason = verdict.WeakOrUnsupported
 	}
 	return v
 }
 
-// lazily compiles a regular expression when it is first used: most commands of the program never judge a runtime's
-// text.
+// lazily compiles a regular expression at its first use: most commands never judge a runtime's text.
 func lazily(expr string) func() *regexp.Regexp {
 	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(expr) })
 }
@@ -122,7 +121,7 @@ var refusals = []pattern{
 	{lazily(`^No public keys imported`), verdict.KeyUnreadable},
 }
 
-// inFact are texts of other errors that are refusals all the same: the pure-Go mechanism has no type for them.
+// inFact are refusals among other errors: the pure-Go mechanism has no type for them.
 var inFact = []pattern{
 	{lazily(`signature error: openpgp: key expired`), verdict.KeyExpired},
 	{lazily(`signature error: openpgp: signature expired`), verdict.SignatureExpired},
@@ -133,9 +132,9 @@ var inFact = []pattern{
 
 const severalSignatures = "None of the signatures were accepted, reasons: "
 
-// refusalReason names why the policy evaluation refused. Of several signatures the one that came furthest counts: a
-// known signer and another image's identity says more than a foreign key. It is not known if one of them could not
-// be judged.
+// refusalReason returns why the policy evaluation refused. Of several signatures the one that passed most checks
+// counts: a known signer with another identity says more than a foreign key. It returns false if one could not be
+// judged.
 func refusalReason(tail string) (verdict.Reason, bool) {
 	reasons, several := strings.CutPrefix(tail, severalSignatures)
 	if !several {
@@ -178,10 +177,10 @@ func isLookaside(text string) bool { return lookasideURL().MatchString(text) }
 
 var lookasideURL = lazily(`@sha256=[0-9a-f]{64}/signature-\d+`)
 
-// attachments is what the image library says where it looked for the sigstore signatures of an image.
+// attachments matches where the image library looked for an image's sigstore signatures.
 const attachments = `(?:manifest|manifest body) sha256-[0-9a-f]{64}\.sig in `
 
-// unknowns name what stood in the way, in this order. They never make a refusal.
+// unknowns name obstacles, in this order. They never make a refusal.
 var unknowns = []pattern{
 	{
 		lazily(`invalid policy in "|no policy\.json file found|open \S*policy\.json: |no policy\.json file`),

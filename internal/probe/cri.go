@@ -16,15 +16,15 @@ import (
 	"github.com/nodetrust/nodetrust/internal/verdict"
 )
 
-// criClient talks to the image service of a CRI runtime. Access to the socket is as good as root on the node, so
-// nothing but PullImage, ImageStatus and RemoveImage of the canaries' references goes there, and Version.
+// criClient talks to the image service of a CRI runtime. Access to the socket is as good as root on the node, so it
+// calls only PullImage, ImageStatus and RemoveImage of the canaries' references, and Version.
 type criClient struct {
 	conn   *grpc.ClientConn
 	images runtimeapi.ImageServiceClient
 	auth   credentials
 }
 
-// dialCRI connects lazily: a socket that is not there shows in the first call.
+// dialCRI connects lazily: a missing socket fails the first call.
 func dialCRI(address, authfile string) (*criClient, error) {
 	auth, err := readAuthfile(authfile)
 	if err != nil {
@@ -47,7 +47,7 @@ func (c *criClient) absent(ctx context.Context, ref string) bool {
 	return err == nil && resp.GetImage() == nil
 }
 
-// remove removes by reference, never by ID: an ID would take every other name of the image along.
+// remove removes by reference: an ID would remove every other name of the image too.
 func (c *criClient) remove(ctx context.Context, ref string) error {
 	ctx, cancel := context.WithTimeout(ctx, statusTimeout)
 	defer cancel()
@@ -71,7 +71,7 @@ func (c *criClient) pull(ctx context.Context, ref, namespace string) verdict.Ver
 	return verdict.Verdict{Outcome: verdict.Outcome{Answer: verdict.Accept, Message: "pulled"}}
 }
 
-// pullFailure keeps failures of the call itself apart from what the runtime has to say.
+// pullFailure separates failures of the call itself from answers of the runtime.
 func pullFailure(err error) verdict.Verdict {
 	s := status.Convert(err)
 	switch s.Code() {
@@ -160,7 +160,7 @@ func (c *criClient) sweep(ctx context.Context, canaries []trust.Canary, ours map
 		if !ours[canary.Image] || keepAccepted && canary.Expect == verdict.Accept {
 			continue
 		}
-		// What can't be removed was announced: whoever runs the next round names it as owned.
+		// An image that stays was announced: the caller of the next round names it as owned.
 		_ = c.remove(ctx, canary.Image)
 	}
 }

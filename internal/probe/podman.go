@@ -20,8 +20,8 @@ import (
 	"github.com/nodetrust/nodetrust/internal/verdict"
 )
 
-// podmanUsable reports whether podman's answers say something of this machine: in a container they would tell of the
-// container's own configuration. root is "/" but in tests.
+// podmanUsable reports whether podman uses this machine's configuration: in a container it uses the container's. root
+// is "/" except in tests.
 func podmanUsable(root string) bool {
 	if _, err := exec.LookPath("podman"); err != nil {
 		return false
@@ -40,8 +40,7 @@ func inContainer(root string, getenv func(string) string) bool {
 
 // podman runs pulls with all state in a directory of its own: the node's store is neither read nor written.
 type podman struct {
-	dir string
-	// flags are those of each pull.
+	dir   string
 	flags []string
 	env   []string
 }
@@ -62,7 +61,7 @@ func newPodman(o Options) (*podman, error) {
 	return &podman{dir: dir, flags: flags, env: env}, nil
 }
 
-// pullFlags are those of podman pull. Paths are absolute, because podman runs in another directory.
+// pullFlags returns the flags of podman pull, with absolute paths: podman runs in another directory.
 func pullFlags(o Options) (flags []string, err error) {
 	for _, f := range []struct{ name, path string }{{"--authfile", o.Authfile}, {"--cert-dir", o.CertDir}} {
 		if f.path == "" {
@@ -86,7 +85,7 @@ func pullFlags(o Options) (flags []string, err error) {
 // maxRunroot is the longest --runroot that podman takes.
 const maxRunroot = 50
 
-// runroot names the directory "r" below p.dir, which is podman's working directory, in a way that is never too long.
+// runroot returns a name of the directory "r" below p.dir, podman's working directory, that is never too long.
 func (p *podman) runroot() string {
 	if path := filepath.Join(p.dir, "r"); len(path) <= maxRunroot {
 		return path
@@ -122,7 +121,7 @@ func (p *podman) pull(ctx context.Context, ref string) verdict.Verdict {
 	cmd.Env = p.environ()
 	stderr := &tail{max: 64 << 10}
 	cmd.Stderr = stderr
-	// Without user namespaces for more than one uid podman leaves children behind that hold the pipe open.
+	// Without user namespaces for more than one uid, podman leaves children that hold the pipe open.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = 5 * time.Second
@@ -149,7 +148,7 @@ func (p *podman) pull(ctx context.Context, ref string) verdict.Verdict {
 	return classifyPodman(stderr.String())
 }
 
-// environ keeps what decides which configuration podman reads, and sends everything that it writes below p.dir.
+// environ keeps what selects podman's configuration, and redirects everything that podman writes below p.dir.
 func (p *podman) environ() []string {
 	env := []string{
 		"TMPDIR=" + p.dir, "XDG_RUNTIME_DIR=" + p.dir, "XDG_CACHE_HOME=" + p.dir, "XDG_DATA_HOME=" + p.dir,
@@ -166,8 +165,8 @@ func (p *podman) environ() []string {
 	return env
 }
 
-// home is the caller's home, whose .config/containers masks /etc/containers; a stranger's home, as a process that
-// changed its uid has it, is replaced by an empty one.
+// home returns the caller's home, whose .config/containers masks /etc/containers, or an empty one instead of another
+// user's, which a process has after a change of its uid.
 func (p *podman) home() string {
 	home := ""
 	for _, kv := range p.env {
@@ -193,7 +192,7 @@ func (p *podman) close() {
 		case err != nil:
 			return nil
 		case d.IsDir():
-			// An image may hold directories that not even their owner may list or empty.
+			// An image may hold directories that even their owner can't list or empty.
 			_ = os.Chmod(path, 0o700)
 		case d.Name() == "pause.pid":
 			endPause(path)
@@ -226,7 +225,6 @@ func endPause(path string) {
 	_, _ = syscall.Wait4(pid, &ws, 0, nil)
 }
 
-// tail keeps the last max bytes written to it.
 type tail struct {
 	max int
 	buf bytes.Buffer

@@ -1,5 +1,5 @@
-// Package probe asks a node's own container runtimes whether they take an image. A canary that must be accepted and
-// one that must be refused, judged by the runtime itself, tell what no file can: that the policy is enforced.
+// Package probe asks a node's own container runtimes to pull canaries: one that must be accepted and one that must be
+// refused. The runtimes' answers prove what no file can: that the policy is enforced.
 package probe
 
 import (
@@ -27,14 +27,13 @@ const (
 	Verify = "verify"
 )
 
-// DefaultCRISocket is where CRI-O listens.
+// DefaultCRISocket is CRI-O's socket.
 const DefaultCRISocket = cri.DefaultSocket
 
-// Limits of one round.
 const (
 	statusTimeout = 5 * time.Second
 	pullTimeout   = 60 * time.Second
-	// maxNamespaces bounds the namespaced policies that are probed one by one; more are reported as unknown.
+	// maxNamespaces bounds the namespaced policies that are probed one by one; the rest is reported as unknown.
 	maxNamespaces = 64
 	// MaxCanaries bounds the list of canaries.
 	MaxCanaries = 64
@@ -48,29 +47,27 @@ type Options struct {
 	CRISocket string
 	// Authfile is a containers-auth.json, or empty.
 	Authfile string
-	// CertDir, TLSVerify and Platform are those of verify.Options, for podman. A CRI runtime takes no more than a
-	// reference.
+	// CertDir, TLSVerify and Platform are those of verify.Options, for podman. A CRI runtime takes only a reference.
 	CertDir   string
 	TLSVerify *bool
 	Platform  string
-	// Root is the host's root; namespaced policies are listed below it. Empty is "/".
+	// Root is the host's root, below which namespaced policies are listed. Empty is "/".
 	Root string
-	// Owned names images that are there only because of an earlier round: they are treated as absent before this one.
+	// Owned names images that an earlier round left: they count as absent before this one.
 	Owned []string
-	// KeepAccepted leaves the images of accept-canaries where they are.
+	// KeepAccepted keeps the images of accept-canaries.
 	KeepAccepted bool
 	// Announce, if set, is called once before the first pull with the canaries' references that the CRI store lacks.
 	Announce func(absent []string) error
-	// Environ is the environment that podman is run in, less what it doesn't need. Nil is this process's.
+	// Environ is podman's environment, of which it gets what it needs. Nil is this process's.
 	Environ []string
 	// Verify judges an image with nodetrust's own library.
 	Verify func(ctx context.Context, image string) verdict.Verdict
 }
 
-// Run runs each canary through each runtime once, and once more in the context of every namespaced policy of CRI-O.
-// The result holds the runtimes' answers first, those of verify last; it has none of a runtime only if no runtime is
-// there. Images that were not there before are removed again, also when ctx ends early. An error means that the round
-// could not even begin.
+// Run runs each canary through each runtime once, and once more for every namespaced policy of CRI-O. The result holds
+// the runtimes' answers first, those of verify last; it has none of a runtime only if no runtime is there. Run removes
+// images that were absent before, also when ctx ends early. An error means that the round could not begin.
 func Run(ctx context.Context, canaries []trust.Canary, o Options) ([]judge.Canary, error) {
 	var out []judge.Canary
 	useCRI, usePodman := o.runtimes()
@@ -100,7 +97,6 @@ func Run(ctx context.Context, canaries []trust.Canary, o Options) ([]judge.Canar
 	return out, nil
 }
 
-// runtimes are those that take part.
 func (o Options) runtimes() (useCRI, usePodman bool) {
 	if o.Runtime == Auto {
 		return socketExists(o.CRISocket), podmanUsable("/")
@@ -108,7 +104,7 @@ func (o Options) runtimes() (useCRI, usePodman bool) {
 	return o.Runtime == CRI, o.Runtime == Podman
 }
 
-// Remove removes the images from the CRI store by reference. Images that are not there are no error.
+// Remove removes the images from the CRI store by reference. Missing images are no error.
 func Remove(ctx context.Context, refs []string, o Options) error {
 	c, err := dialCRI(o.CRISocket, o.Authfile)
 	if err != nil {
@@ -126,7 +122,7 @@ func Remove(ctx context.Context, refs []string, o Options) error {
 
 var imageRE = lazily(`^[A-Za-z0-9][A-Za-z0-9._:/-]*@sha256:[0-9a-f]{64}$`)
 
-// CheckCanaries reports what is wrong with a list of canaries: all problems at once, nil if there is none.
+// CheckCanaries returns all problems of a list of canaries, or nil.
 func CheckCanaries(canaries []trust.Canary) error {
 	if len(canaries) == 0 {
 		return errors.New("no canaries given")

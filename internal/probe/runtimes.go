@@ -13,11 +13,10 @@ import (
 	"github.com/nodetrust/nodetrust/internal/trust"
 )
 
-// versionTimeout is how long a runtime may take to say what it is.
 const versionTimeout = 10 * time.Second
 
-// Runtimes asks the runtimes that Run would use for their versions, and says what is known of their verifiers. A
-// runtime that tells no name is left out. Its absence says nothing of its verifier.
+// Runtimes returns the versions of the runtimes that Run would use, and what is known of their verifiers. It leaves
+// out a runtime without a name, about whose verifier this says nothing.
 func Runtimes(ctx context.Context, o Options) []judge.Runtime {
 	var out []judge.Runtime
 	add := func(name, version string) {
@@ -35,7 +34,6 @@ func Runtimes(ctx context.Context, o Options) []judge.Runtime {
 	return out
 }
 
-// criVersion asks a CRI runtime for its name and version.
 func criVersion(ctx context.Context, socket string) (name, version string) {
 	ctx, cancel := context.WithTimeout(ctx, versionTimeout)
 	defer cancel()
@@ -51,7 +49,6 @@ func criVersion(ctx context.Context, socket string) (name, version string) {
 	return resp.GetRuntimeName(), resp.GetRuntimeVersion()
 }
 
-// podmanVersion asks the binary: "podman version 4.3.1".
 func podmanVersion(ctx context.Context, o Options) string {
 	p, err := newPodman(o)
 	if err != nil {
