@@ -47,7 +47,8 @@ func Dirs(root *os.Root, want trust.FileSet) []string {
 	for _, d := range RegistriesDirs() {
 		set[d] = true
 	}
-	for _, h := range homes(root) {
+	found, _ := homes(root)
+	for _, h := range found {
 		set[path.Join(h, ".config/containers")] = true
 		set[path.Join(h, ".config/containers/registries.d")] = true
 	}
@@ -68,7 +69,11 @@ func KeyPaths(want trust.FileSet) []string { return new(Comparer).keyPaths(want)
 
 func (c *Comparer) masks(root *os.Root, want trust.FileSet, obsolete []string) []judge.Difference {
 	var ds []judge.Difference
-	for _, home := range homes(root) {
+	found, err := homes(root)
+	if err != nil {
+		ds = append(ds, judge.Difference{Path: hostfs.Passwd, Kind: judge.Unreadable, Want: "a file", Got: cause(err)})
+	}
+	for _, home := range found {
 		for _, m := range []struct{ path, instead string }{
 			{path.Join(home, ".config/containers/policy.json"), policyPath},
 			{path.Join(home, ".config/containers/registries.d"), mainDir},
@@ -148,10 +153,17 @@ func list(root *os.Root, dir string) ([]string, error) {
 	return names, err
 }
 
-// homes returns at most eight home directories of root.
-func homes(root *os.Root) []string {
-	out := hostfs.Homes(string(readFollowing(root, "/etc/passwd").data))
-	return out[:min(len(out), 8)]
+// homes returns root's home directories, as hostfs has them: with an error /root is no more than a guess.
+func homes(root *os.Root) ([]string, error) {
+	passwd := readFollowing(root, hostfs.Passwd)
+	out, _ := hostfs.Homes(string(passwd.data))
+	switch {
+	case passwd.missing():
+		return out, nil
+	case passwd.err == nil && passwd.kind != "file":
+		return out, errors.New(passwd.kind)
+	}
+	return out, passwd.err
 }
 
 // budget is the number of bytes that may still be read of foreign registries.d files.

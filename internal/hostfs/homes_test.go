@@ -16,8 +16,8 @@ func TestHomes(t *testing.T) {
 		{"two accounts", "root:x:0:0::/root:\ntoor:x:0:0::/home/toor:\n", []string{"/root", "/home/toor"}},
 		{"no home", "root:x:0:0::/:\n", []string{"/root"}},
 	} {
-		if got := Homes(tt.passwd); !slices.Equal(got, tt.want) {
-			t.Errorf("%s: got %q, want %q", tt.name, got, tt.want)
+		if got, more := Homes(tt.passwd); !slices.Equal(got, tt.want) || more {
+			t.Errorf("%s: got %q, more %v, want %q", tt.name, got, more, tt.want)
 		}
 	}
 }

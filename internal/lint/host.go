@@ -24,6 +24,7 @@ const (
 // view is a host as some of the readers see it: these look at the same places, and skip the same files.
 type view struct {
 	places        trust.Places
+	homes         []string // root's, that of places first
 	skipsDangling bool
 	readers       []string
 }
@@ -31,14 +32,22 @@ type view struct {
 // views groups the readers. A reader's own policy counts, so hosts that are the same for all have one view.
 func (r *runner) views() []*view {
 	var out []*view
-	home := hostfs.Root(r.Root).Homes()[0]
+	homes, err := hostfs.Root(r.Root).Homes()
+	if err != nil {
+		r.add(Finding{
+			Code: "unreadable", File: hostfs.Passwd, Message: fmt.Sprintf("where root's home is can't be told: %v", err),
+			Hint: "a policy.json in root's home would be read instead of " + trust.PolicyPath,
+		})
+	}
 	for i, reader := range r.readers {
 		j := slices.IndexFunc(out, func(v *view) bool {
 			return v.places.Since == reader.Places().Since && v.skipsDangling == reader.SkipsDangling()
 		})
 		if j < 0 {
 			j = len(out)
-			out = append(out, &view{places: reader.Places().Of(home), skipsDangling: reader.SkipsDangling()})
+			out = append(out, &view{
+				places: reader.Places().Of(homes[0]), homes: homes, skipsDangling: reader.SkipsDangling(),
+			})
 		}
 		out[j].readers = append(out[j].readers, r.Readers[i])
 	}
@@ -161,7 +170,7 @@ func (r *runner) hostPolicy() (file, error) {
 			})
 		}
 	}
-	for _, home := range hostfs.Root(r.Root).Homes()[1:] {
+	for _, home := range r.view.homes[1:] {
 		p := path.Join(home, ".config/containers/policy.json")
 		if _, err := hostfs.Root(r.Root).ReadFile(p, MaxPolicy); errors.Is(err, fs.ErrNotExist) {
 			continue

@@ -22,9 +22,6 @@ const (
 	OfHome      = "home "      // what root's processes take that are started with another $HOME than root's
 )
 
-// maxHomes bounds the homes of root that are looked into.
-const maxHomes = 8
-
 // HostPolicy is a policy.json that a runtime of a host takes.
 type HostPolicy struct {
 	Of   string
@@ -108,14 +105,13 @@ func policiesIn(files fileTree) (*HostPolicies, error) {
 
 // homes are those that root's processes may have.
 func (h *HostPolicies) homes(files fileTree) []string {
-	passwd, err := files.ReadFile("/etc/passwd", MaxPolicy)
+	passwd, err := files.ReadFile(hostfs.Passwd, MaxPolicy)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		h.LeftOut = append(h.LeftOut, err.Error())
 	}
-	homes := hostfs.Homes(string(passwd))
-	if len(homes) > maxHomes {
-		h.LeftOut = append(h.LeftOut, fmt.Sprintf("/etc/passwd names more than %d homes of root", maxHomes))
-		homes = homes[:maxHomes]
+	homes, more := hostfs.Homes(string(passwd))
+	if more {
+		h.LeftOut = append(h.LeftOut, fmt.Sprintf("%s names more than %d homes of root", hostfs.Passwd, hostfs.MaxHomes))
 	}
 	return homes
 }

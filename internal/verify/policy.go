@@ -199,7 +199,10 @@ func (p *Policy) readPolicy() ([]byte, error) {
 // readHostPolicy reads ~root's policy.json if there is one, which masks /etc/containers/policy.json, which masks the
 // vendor's.
 func (p *Policy) readHostPolicy() (data []byte, err error) {
-	homes := p.host.Homes()
+	homes, err := p.homes()
+	if err != nil {
+		return nil, err
+	}
 	p.home = homes[0]
 	userPolicy := filepath.Join(p.home, homePolicy)
 	for _, path := range []string{userPolicy, etcPolicy, vendorPolicy} {
@@ -226,6 +229,15 @@ func (p *Policy) readHostPolicy() (data []byte, err error) {
 		}
 	}
 	return data, nil
+}
+
+// homes are those that root's processes may have.
+func (p *Policy) homes() ([]string, error) {
+	homes, err := p.host.Homes()
+	if err != nil && (!p.source.HiddenHome || !errors.Is(err, fs.ErrPermission)) {
+		return nil, fmt.Errorf("finding root's home: %w", err)
+	}
+	return homes, nil
 }
 
 // readRegistriesD reads the registries.d files that go with the policy.
@@ -259,7 +271,11 @@ func (p *Policy) readRegistriesD() (files []registriesd.File, err error) {
 // /etc and /usr/share are merged, a file hiding that of the same base name in a later one.
 func (p *Policy) hostRegistriesD() ([]registriesd.File, error) {
 	if p.home == "" {
-		p.home = p.host.Homes()[0]
+		homes, err := p.homes()
+		if err != nil {
+			return nil, err
+		}
+		p.home = homes[0]
 	}
 	userRegistriesD := filepath.Join(p.home, homeRegistriesD)
 	dirs := []string{
