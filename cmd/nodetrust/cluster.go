@@ -2,12 +2,17 @@ package main
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"io"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/nodetrust/nodetrust/internal/bounded"
 	"github.com/nodetrust/nodetrust/internal/cli"
 	"github.com/nodetrust/nodetrust/internal/cluster"
+	"github.com/nodetrust/nodetrust/internal/cluster/mco"
 )
 
 // kubeconfigHint goes with a cluster that isn't named.
@@ -47,4 +52,54 @@ func completePool(cmd *cobra.Command, config *cluster.Config, agents *string) {
 		}
 		return pools, cobra.ShellCompDirectiveNoFileComp
 	})
+}
+
+// live is the name of the cluster that the kubeconfig names, where a dump may be named as well.
+const live = "live"
+
+// readCluster reads a dump, or the live cluster. What the caller may not read there is written to notes.
+func readCluster(ctx context.Context, name string, config cluster.Config, notes io.Writer) (*mco.Dump, error) {
+	if name != live {
+		return readDump(name)
+	}
+	client, err := openCluster(config)
+	if err != nil {
+		return nil, err
+	}
+	d, unread, err := client.Dump(ctx)
+	switch {
+	case errors.Is(err, cluster.ErrNoPools):
+		return nil, cli.WithHint(err, "without the Machine Config Operator there is nothing to merge with: render without --cluster, or --to configmap")
+	case cluster.IsForbidden(err):
+		return nil, cli.WithHint(err, "this needs the right to list MachineConfigs and MachineConfigPools: ask for it, or use a file made by "+dumpCommand)
+	case err != nil:
+		return nil, cli.WithHint(fmt.Errorf("reading the cluster: %w", err), "the API server is "+client.Server())
+	}
+	for _, kind := range unread {
+		cli.Say(notes, cli.Note, "%s objects may not be read by this user: what they ask for is known as far as the Machine Config Operator has written it", kind)
+	}
+	return d, nil
+}
+
+const dumpCommand = "oc get mc,mcp,clusterversion,images.config,clusterimagepolicies -o yaml"
+
+func readDump(file string) (*mco.Dump, error) {
+	var d *mco.Dump
+	data, err := bounded.ReadFile(file, mco.MaxDump)
+	unread := err != nil
+	if err == nil {
+		d, err = mco.ParseDump(data)
+	}
+	large := (*bounded.TooLargeError)(nil)
+	switch {
+	case errors.As(err, &large):
+		return nil, cli.WithHint(cli.Usage(fmt.Errorf("reading the cluster dump: %s: %w", file, large)),
+			"--cluster live reads a page at a time")
+	case unread:
+		return nil, cli.Usage(fmt.Errorf("reading the cluster dump: %w", err))
+	case err != nil:
+		return nil, cli.WithHint(cli.Usage(fmt.Errorf("reading the cluster dump: %s: %w", file, err)),
+			"make it by "+dumpCommand)
+	}
+	return d, nil
 }

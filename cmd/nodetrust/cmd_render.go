@@ -19,6 +19,7 @@ import (
 	"github.com/nodetrust/nodetrust/internal/cli"
 	"github.com/nodetrust/nodetrust/internal/cluster"
 	"github.com/nodetrust/nodetrust/internal/cluster/mco"
+	"github.com/nodetrust/nodetrust/internal/cluster/place"
 	"github.com/nodetrust/nodetrust/internal/outside"
 	"github.com/nodetrust/nodetrust/internal/source"
 	"github.com/nodetrust/nodetrust/internal/trust"
@@ -102,21 +103,23 @@ func runRender(cmd *cobra.Command, o renderOptions, file string) error {
 	if err != nil {
 		return err
 	}
-	var dump *clusterDump
+	var pool *place.Options
 	if o.cluster != "" {
-		d, err := readCluster(cmd.Context(), o.cluster, o.live, cmd.ErrOrStderr())
+		dump, err := readCluster(cmd.Context(), o.cluster, o.live, cmd.ErrOrStderr())
 		if err != nil {
 			return err
 		}
-		if len(o.readers) == 0 {
-			if readers, err = clusterReaders(d); err != nil {
-				return err
-			}
+		var asked []trust.Reader
+		if len(o.readers) > 0 {
+			asked = readers
 		}
-		if err := checkIgnition(d, readers); err != nil {
-			return err
+		var ignition *place.IgnitionError
+		if readers, err = place.Readers(dump, asked); errors.As(err, &ignition) {
+			return cli.WithHint(cli.Usage(err), "leave --reader away, or add --reader "+ignition.Takes.Name)
+		} else if err != nil {
+			return cli.Usage(err)
 		}
-		dump = &clusterDump{d, o.merge}
+		pool = &place.Options{Dump: dump, Minor: place.MinorOf(dump, asked), Merge: o.merge}
 	}
 	cfg, err := loadTrust(file, cmd.InOrStdin())
 	if err != nil {
@@ -134,7 +137,7 @@ func runRender(cmd *cobra.Command, o renderOptions, file string) error {
 			return err
 		}
 	}
-	out, err := o.render(cfg, readers, pools, dump, cmd.ErrOrStderr())
+	out, err := o.render(cfg, readers, pools, pool, cmd.ErrOrStderr())
 	if err != nil {
 		return err
 	}
@@ -220,7 +223,7 @@ type output struct {
 	data []byte
 }
 
-func (o renderOptions) render(cfg *trust.Config, readers []trust.Reader, pools []string, dump *clusterDump,
+func (o renderOptions) render(cfg *trust.Config, readers []trust.Reader, pools []string, at *place.Options,
 	notes io.Writer,
 ) ([]output, error) {
 	in, err := render.New(cfg, readers, "")
@@ -246,8 +249,8 @@ func (o renderOptions) render(cfg *trust.Config, readers []trust.Reader, pools [
 		return []output{{"machineconfiguration-cluster.yaml", b}}, nil
 	case "machineconfig":
 		minor := 0
-		if dump != nil {
-			minor = dump.Minor
+		if at != nil {
+			minor = at.Dump.Minor
 		}
 		if err := o.reboots(in, minor, notes); err != nil {
 			return nil, err
@@ -257,25 +260,61 @@ func (o renderOptions) render(cfg *trust.Config, readers []trust.Reader, pools [
 		pools = []string{""} // all pools share one Ignition config
 	}
 	for _, pool := range pools {
-		in := in
 		in.Pool = pool
-		if dump != nil {
-			if in, err = dump.place(in, minorOf(dump.Dump, readers, len(o.readers) > 0), notes); err != nil {
-				return nil, err
-			}
-		}
-		f, err := o.document(in)
+		f, err := o.placed(in, at, notes)
 		if err != nil {
 			return nil, err
-		}
-		if dump != nil {
-			if err := dump.size(in, f.data, minorOf(dump.Dump, readers, len(o.readers) > 0), notes); err != nil {
-				return nil, err
-			}
 		}
 		out = append(out, f)
 	}
 	return out, nil
+}
+
+// placed renders for a pool, in a cluster where it has an effect there unless at is nil.
+func (o renderOptions) placed(in render.Input, at *place.Options, notes io.Writer) (output, error) {
+	if at == nil {
+		return o.document(in)
+	}
+	cluster := *at
+	cluster.Note = func(line string) { cli.Say(notes, cli.Note, "pool %s: %s", in.Pool, outside.Name(line)) }
+	in, target, err := place.Put(in, cluster)
+	if err != nil {
+		return output{}, placeErr(err, at.Merge)
+	}
+	f, err := o.document(in)
+	if err != nil {
+		return f, err
+	}
+	ours, err := mco.ParseDump(f.data)
+	if err != nil {
+		return f, fmt.Errorf("reading the rendered MachineConfig: %w", err)
+	}
+	warn, err := target.CheckSize(ours.Configs[0])
+	if err != nil {
+		return f, &cli.ExitError{Code: cli.ExitRefused, Err: fmt.Errorf("pool %s: %w", in.Pool, err)}
+	}
+	if warn != "" {
+		cluster.Note(warn)
+	}
+	return f, nil
+}
+
+// placeErr: what the dump holds stands in the way.
+func placeErr(err error, merge bool) error {
+	e := &cli.ExitError{Code: cli.ExitRefused, Err: err}
+	var conflict *place.ConflictError
+	switch {
+	case errors.Is(err, mco.ErrVersion):
+		e.Code, e.Hint = cli.ExitUsage, "name the cluster's version, for example --reader openshift-4.18"
+	case !errors.As(err, &conflict):
+	case conflict.Waits():
+		e.Hint = "wait for the MCO; where it doesn't come, the log of the machine-config-controller says why"
+	case merge:
+		e.Hint = "delete or rename the other MachineConfig"
+	default:
+		e.Hint = "--merge keeps what the other one demands and adds ours"
+	}
+	return e
 }
 
 // reboots says for which files nodes will reboot, where the version of OpenShift is known: that of the cluster dump

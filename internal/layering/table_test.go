@@ -54,13 +54,12 @@ var table = []row{
 		Imports: []string{
 			"internal/audit", "internal/audit/cache", "internal/audit/page", "internal/audit/sources",
 			"internal/bounded", "internal/cli", "internal/cluster", "internal/cluster/mco",
-			"internal/cluster/rollout", "internal/cri", "internal/desired", "internal/hostfs",
-			"internal/judge", "internal/lint", "internal/lookaside", "internal/openpgp",
+			"internal/cluster/place", "internal/cluster/rollout", "internal/cri", "internal/desired",
+			"internal/hostfs", "internal/judge", "internal/lint", "internal/lookaside", "internal/openpgp",
 			"internal/openpgp/key", "internal/outside", "internal/policy", "internal/policy/compare",
-			"internal/probe", "internal/ref", "internal/registriesd", "internal/release", "internal/source",
-			"internal/trust", "internal/verdict", "internal/verify", "internal/verify/checksums",
-			"internal/verify/detached", "internal/verify/library", "internal/verify/mechanism", "render",
-			"templates",
+			"internal/probe", "internal/ref", "internal/release", "internal/source", "internal/trust",
+			"internal/verdict", "internal/verify", "internal/verify/checksums", "internal/verify/detached",
+			"internal/verify/mechanism", "render", "templates",
 		},
 		Modules: []string{
 			"github.com/google/renameio/v2", "github.com/spf13/cobra", "github.com/spf13/pflag",
@@ -165,6 +164,14 @@ var table = []row{
 		},
 		Modules: []string{
 			"go.yaml.in/yaml/v3",
+		},
+	},
+	{
+		Package: "internal/cluster/place",
+		Subject: "a MachineConfig put where it has an effect in a pool, or what is in its way",
+		Imports: []string{
+			"internal/cluster/mco", "internal/registriesd", "internal/trust", "internal/verify",
+			"internal/verify/library", "render",
 		},
 	},
 	{
