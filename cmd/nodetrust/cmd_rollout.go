@@ -85,7 +85,7 @@ func runRolloutStatus(cmd *cobra.Command, o rolloutOptions) error {
 		return err
 	}
 	w := &rolloutWait{
-		read: func(ctx context.Context) (rolloutReport, error) { return readRollout(ctx, client, ask) },
+		read: func(ctx context.Context) (rollout.Report, error) { return readRollout(ctx, client, ask) },
 		out:  o.out, screen: cli.NewScreen(cmd.OutOrStdout()), stderr: cmd.ErrOrStderr(), byConfig: o.config != "",
 	}
 	if o.wait {
@@ -155,13 +155,8 @@ func (o rolloutOptions) wanted() (out []cluster.Wanted, err error) {
 	return out, nil
 }
 
-// rolloutReport is the JSON of rollout status.
-type rolloutReport struct {
-	Pools []rollout.Verdict `json:"pools"`
-}
-
-func readRollout(ctx context.Context, client *cluster.Client, ask cluster.Rollouts) (rolloutReport, error) {
-	r := rolloutReport{Pools: []rollout.Verdict{}}
+func readRollout(ctx context.Context, client *cluster.Client, ask cluster.Rollouts) (rollout.Report, error) {
+	r := rollout.Report{Pools: []rollout.Verdict{}}
 	snapshots, err := client.RolloutSnapshots(ctx, ask, time.Now())
 	switch {
 	case errors.Is(err, cluster.ErrNoPools):
@@ -179,33 +174,20 @@ func readRollout(ctx context.Context, client *cluster.Client, ask cluster.Rollou
 	return r, nil
 }
 
-// exit is 3 if a pool is bad, 4 if one is not rolled out or there is none.
-func (r rolloutReport) exit() int {
+// rolloutExit is 3 if a pool is bad, 4 if one is not rolled out or there is none.
+func rolloutExit(r rollout.Report) int {
 	switch {
-	case r.bad():
+	case r.Bad():
 		return cli.ExitRefused
-	case len(r.Pools) == 0 || slices.ContainsFunc(r.Pools,
-		func(v rollout.Verdict) bool { return v.State != rollout.RolledOut }):
-		return cli.ExitUnknown
+	case r.Done():
+		return cli.ExitOK
 	}
-	return cli.ExitOK
+	return cli.ExitUnknown
 }
-
-func (r rolloutReport) bad() bool {
-	return slices.ContainsFunc(r.Pools, func(v rollout.Verdict) bool { return v.State.Bad() })
-}
-
-const (
-	// pollEvery is how often a rollout is looked at: nodes take minutes.
-	pollEvery = 5 * time.Second
-	// badFor is how long a pool must be bad before a wait ends: the Machine Config Operator takes some seconds to forget
-	// what was put right, and an agent to look again.
-	badFor = 15 * time.Second
-)
 
 // rolloutWait looks at a rollout, once or until it has come to an end.
 type rolloutWait struct {
-	read   func(context.Context) (rolloutReport, error)
+	read   func(context.Context) (rollout.Report, error)
 	out    cli.Format
 	screen *cli.Screen
 	stderr io.Writer
@@ -219,65 +201,37 @@ func (w *rolloutWait) wait(ctx context.Context) error {
 	if live {
 		defer w.screen.Leave()
 	}
-	var last rolloutReport
-	var have bool
-	var warned string
-	var badSince time.Time
-	tick := time.NewTicker(pollEvery)
-	defer tick.Stop()
-	for {
-		r, err := w.read(ctx)
-		switch {
-		case ctx.Err() != nil:
-			return w.cut(ctx, last, have)
-		case err != nil && !have:
-			return err
-		case err != nil:
-			if err.Error() != warned {
-				cli.Say(w.stderr, cli.Warning, "%v", err)
-			}
-			warned = err.Error()
-		default:
-			last, have, warned = r, true, ""
-			if !r.bad() {
-				badSince = time.Time{}
-			} else if badSince.IsZero() {
-				badSince = time.Now()
-			}
-			if r.exit() == cli.ExitOK || r.bad() && time.Since(badSince) >= badFor {
-				return w.finish(r)
-			}
+	last, err := cluster.WaitRollout(ctx, cluster.Waiting{
+		Read: w.read,
+		Show: func(r rollout.Report) error {
 			if live {
-				if err := w.draw(r); err != nil {
-					return err
-				}
+				return w.draw(r)
 			}
-		}
-		select {
-		case <-ctx.Done():
-			return w.cut(ctx, last, have)
-		case <-tick.C:
-		}
+			return nil
+		},
+		Warn: func(err error) { cli.Say(w.stderr, cli.Warning, "%v", err) },
+	})
+	switch {
+	case err == nil:
+		return w.finish(*last)
+	case !errors.Is(err, ctx.Err()):
+		return err
 	}
-}
-
-// cut ends a wait that has run out of time or was interrupted.
-func (w *rolloutWait) cut(ctx context.Context, last rolloutReport, have bool) error {
 	why := errors.New("interrupted")
-	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+	if errors.Is(err, context.DeadlineExceeded) {
 		why = errors.New("not rolled out within --timeout")
 	}
 	code := cli.ExitUnknown
-	if have {
-		code = last.exit()
-		if err := w.finish(last); code == cli.ExitOK || cli.ExitOf(err) != code {
+	if last != nil {
+		code = rolloutExit(*last)
+		if err := w.finish(*last); code == cli.ExitOK || cli.ExitOf(err) != code {
 			return err
 		}
 	}
 	return &cli.ExitError{Code: code, Err: why}
 }
 
-func (w *rolloutWait) draw(r rolloutReport) error {
+func (w *rolloutWait) draw(r rollout.Report) error {
 	var b bytes.Buffer
 	if err := writeRollout(&b, w.screen, r); err != nil {
 		return err
@@ -286,13 +240,13 @@ func (w *rolloutWait) draw(r rolloutReport) error {
 }
 
 // finish writes the report and ends with its exit status.
-func (w *rolloutWait) finish(r rolloutReport) error {
+func (w *rolloutWait) finish(r rollout.Report) error {
 	var err error
 	if w.screen.Drawn {
 		err = w.draw(r)
 	} else {
 		err = cli.Write(w.out, w.screen.W, r,
-			func(to io.Writer, r rolloutReport) error { return writeRollout(to, w.screen, r) })
+			func(to io.Writer, r rollout.Report) error { return writeRollout(to, w.screen, r) })
 	}
 	if err != nil {
 		return err
@@ -301,7 +255,7 @@ func (w *rolloutWait) finish(r rolloutReport) error {
 		func(v rollout.Verdict) bool { return v.Reason == rollout.ReasonNotApplied }) {
 		cli.Say(w.stderr, cli.Hint, "a MachineConfig that render --merge made has another name: give it with --desired")
 	}
-	return cli.Exit(r.exit())
+	return cli.Exit(rolloutExit(r))
 }
 
 // mostMessage bounds a message, of which the Machine Config Operator may have written a part.
@@ -311,7 +265,7 @@ const mostMessage = 500
 const mostNodes = 20
 
 // writeRollout writes one line per pool, and below it the nodes that are not where they should be.
-func writeRollout(w io.Writer, s *cli.Screen, r rolloutReport) error {
+func writeRollout(w io.Writer, s *cli.Screen, r rollout.Report) error {
 	if len(r.Pools) == 0 {
 		_, err := fmt.Fprintln(w, "no pool has a MachineConfig of nodetrust among its sources; name one with --config or --desired")
 		return err

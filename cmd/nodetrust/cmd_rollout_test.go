@@ -325,7 +325,7 @@ func TestRolloutStatus(t *testing.T) {
 			c.change(l)
 			for _, from := range [][]string{{"--config", l.trust}, {"--desired", l.desired}} {
 				out, errs, code := l.run(t, append(from, "-o", "json")...)
-				var got rolloutReport
+				var got rollout.Report
 				if err := json.Unmarshal([]byte(out), &got); err != nil {
 					t.Fatalf("%v: %s%s", err, out, errs)
 				}
@@ -563,8 +563,8 @@ func TestRolloutStatus_other(t *testing.T) {
 	}
 }
 
-func report(s rollout.State) rolloutReport {
-	return rolloutReport{Pools: []rollout.Verdict{{Pool: "worker", State: s, Message: "because"}}}
+func report(s rollout.State) rollout.Report {
+	return rollout.Report{Pools: []rollout.Verdict{{Pool: "worker", State: s, Message: "because"}}}
 }
 
 // TestRolloutWait drives a wait through time: what it reads at each poll, and how and when it ends.
@@ -600,11 +600,11 @@ func TestRolloutWait(t *testing.T) {
 					zero := func() int { return 0 }
 					w := &rolloutWait{out: "text", stderr: &errs, screen: &cli.Screen{W: &out, TTY: tty, Width: zero, Height: zero}}
 					n := 0
-					w.read = func(context.Context) (rolloutReport, error) {
+					w.read = func(context.Context) (rollout.Report, error) {
 						s := c.reads[min(n, len(c.reads)-1)]
 						n++
 						if s == "" {
-							return rolloutReport{}, errors.New("connection refused")
+							return rollout.Report{}, errors.New("connection refused")
 						}
 						return report(s), nil
 					}

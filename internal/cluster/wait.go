@@ -1,0 +1,66 @@
+package cluster
+
+import (
+	"context"
+	"time"
+
+	"github.com/nodetrust/nodetrust/internal/cluster/rollout"
+)
+
+const (
+	// pollEvery is how often a rollout is looked at: nodes take minutes.
+	pollEvery = 5 * time.Second
+	// badFor is how long a pool must be bad before a wait ends: the Machine Config Operator takes some seconds to forget
+	// what was put right, and an agent to look again.
+	badFor = 15 * time.Second
+)
+
+// Waiting says how a rollout is looked at while it is waited for.
+type Waiting struct {
+	Read func(context.Context) (rollout.Report, error)
+	// Show takes every report but the last. Its error ends the wait.
+	Show func(rollout.Report) error
+	// Warn takes why a report could not be read, once for errors of one text in a row.
+	Warn func(error)
+}
+
+// WaitRollout reads until all pools are rolled out, or one has been bad for some seconds. It returns the last report
+// that could be read, nil if there is none: then the error is the first read's. When ctx ends the error is ctx.Err().
+func WaitRollout(ctx context.Context, w Waiting) (last *rollout.Report, err error) {
+	var warned string
+	var badSince time.Time
+	tick := time.NewTicker(pollEvery)
+	defer tick.Stop()
+	for {
+		r, err := w.Read(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return last, ctx.Err()
+		case err != nil && last == nil:
+			return nil, err
+		case err != nil:
+			if err.Error() != warned {
+				w.Warn(err)
+			}
+			warned = err.Error()
+		default:
+			last, warned = &r, ""
+			if !r.Bad() {
+				badSince = time.Time{}
+			} else if badSince.IsZero() {
+				badSince = time.Now()
+			}
+			if r.Done() || r.Bad() && time.Since(badSince) >= badFor {
+				return last, nil
+			}
+			if err := w.Show(r); err != nil {
+				return last, err
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return last, ctx.Err()
+		case <-tick.C:
+		}
+	}
+}
