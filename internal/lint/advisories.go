@@ -53,11 +53,8 @@ func (r *runner) holes(of []trust.Advisory, file, who, more string) {
 		names = append(names, fmt.Sprintf("%s (fixed in %s)", a.ID,
 			strings.Join(append([]string{a.Fixed}, a.Backports...), ", ")))
 	}
-	r.add(Finding{
-		Code: "reader-advisory", File: file,
-		Message: fmt.Sprintf("%s, whose verifier has known holes: %s", who, strings.Join(names, ", ")),
-		Hint:    "nodetrust readers --advisories tells what they let through" + more,
-	})
+	r.add("reader-advisory", place{file: file}, "%s, whose verifier has known holes: %s", who,
+		strings.Join(names, ", ")).Hint = "nodetrust readers --advisories tells what they let through" + more
 }
 
 // programs looks at what is built into the host's programs. Of one that doesn't say so (Debian's don't) the version

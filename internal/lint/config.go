@@ -29,12 +29,9 @@ func (r *runner) trustConfig(name string, data []byte) {
 		}
 		gpg := len(k.Fingerprints) > 0 || usedByGPG(cfg, k.Name)
 		if gpg && len(k.Fingerprints) == 0 {
-			r.add(Finding{
-				Code: "key-not-pinned", File: name, Line: k.Line,
-				Message: fmt.Sprintf("key %s: has a path and no fingerprints: whatever an update of the OS puts there is trusted",
-					k.Name),
-				Hint: "write fingerprints: with what gpg --show-keys says of " + k.Path,
-			})
+			r.add("key-not-pinned", place{file: name, line: k.Line},
+				"key %s: has a path and no fingerprints: whatever an update of the OS puts there is trusted",
+				k.Name).Hint = "write fingerprints: with what gpg --show-keys says of " + k.Path
 		}
 		if r.Root != "" {
 			r.policyKeys(&policyFacts{file: name, keys: []policyKey{{
@@ -82,17 +79,12 @@ func (r *runner) trustScopes(cfg *trust.Config, l loadable) {
 		if !ok {
 			continue // a canary's
 		}
-		warn := func(code Code, msg, hint string) {
-			r.add(Finding{
-				Code: code, File: cfg.File, Line: cfg.Registries[i].Line,
-				Message: fmt.Sprintf("spec.registries[%d]: %s", i, msg), Hint: hint,
-			})
-		}
+		at := place{cfg.File, cfg.Registries[i].Line, fmt.Sprintf("spec.registries[%d]", i)}
 		if missing[s.line] {
-			warn("no-lookaside", "asks for GPG signatures, and nothing names a lookaside for it: they are looked for in /var/lib/containers/sigstore of the node only", "write lookaside:")
+			r.add("no-lookaside", at, "asks for GPG signatures, and nothing names a lookaside for it: they are looked for in /var/lib/containers/sigstore of the node only").Hint = "write lookaside:"
 		}
 		if official(s.name) {
-			warn("library-missing", libraryMissing, libraryHint(s.name))
+			r.add("library-missing", at, "%s", libraryMissing).Hint = libraryHint(s.name)
 		}
 	}
 }
@@ -100,9 +92,9 @@ func (r *runner) trustScopes(cfg *trust.Config, l loadable) {
 // shipped lints a key that is rendered into policy.json: of OpenPGP what trust writes there, the keys that GnuPG 2.2
 // can load.
 func (r *runner) shipped(file string, k trust.Key) {
-	where := "key " + k.Name
+	at := place{file, k.Line, "key " + k.Name}
 	if k.File.Kind != key.OpenPGP {
-		r.key(k.File.Binary, file, k.Line, where)
+		r.key(k.File.Binary, at)
 		return
 	}
 	var written []byte
@@ -115,12 +107,9 @@ func (r *runner) shipped(file string, k trust.Key) {
 		if one.Version == 6 {
 			code = "key-v6"
 		}
-		r.add(Finding{
-			Severity: Warning, Code: code, File: file, Line: k.Line,
-			Message: fmt.Sprintf("%s: key %s (%s) is an OpenPGP v%d key: it is left out of what is rendered, GnuPG 2.2 would lose others with it", where, one.Fingerprint, one.Algorithm, one.Version),
-		})
+		r.add(code, at, "key %s (%s) is an OpenPGP v%d key: it is left out of what is rendered, GnuPG 2.2 would lose others with it", one.Fingerprint, one.Algorithm, one.Version).Severity = Warning
 	}
-	r.key(written, file, k.Line, where)
+	r.key(written, at)
 }
 
 func usedByGPG(cfg *trust.Config, name string) bool {
@@ -144,24 +133,17 @@ func (r *runner) pinned(file string, k trust.Key) {
 	if err != nil {
 		return
 	}
-	add := func(code Code, msg, hint string) {
-		r.add(Finding{
-			Code: code, File: file, Line: k.Line,
-			Message: fmt.Sprintf("key %s: %s %s", k.Name, k.Path, msg), Hint: hint,
-		})
-	}
+	at := place{file, k.Line, "key " + k.Name}
 	var found []string
 	for _, have := range f.Keys {
 		found = append(found, have.Fingerprint)
 		if !slices.Contains(k.Fingerprints, have.Fingerprint) {
-			add("key-not-pinned", "holds the key "+have.Fingerprint+
-				" too, which is not among the fingerprints: readers trust it all the same",
-				"pin it as well, or ship the one key with file:")
+			r.add("key-not-pinned", at, "%s holds the key %s too, which is not among the fingerprints: readers trust it all the same", k.Path, have.Fingerprint).Hint = "pin it as well, or ship the one key with file:"
 		}
 	}
 	for _, want := range k.Fingerprints {
 		if !slices.Contains(found, want) {
-			add("key-pin-missing", "lacks "+want, "images signed with it are refused on this host")
+			r.add("key-pin-missing", at, "%s lacks %s", k.Path, want)
 		}
 	}
 }
@@ -190,23 +172,16 @@ func registriesOf(files trust.FileSet) []file {
 func (r *runner) problems(name string, err error) {
 	var ps trust.Problems
 	if !errors.As(err, &ps) {
-		r.add(Finding{Code: "trust-config", File: name, Message: err.Error()})
+		r.add("trust-config", place{file: name}, "%v", err)
 		return
 	}
 	for _, p := range ps {
-		msg := p.Message
-		if p.Path != "" {
-			msg = p.Path + ": " + msg
-		}
-		r.add(Finding{Code: "trust-config", File: p.File, Line: p.Line, Message: msg})
+		r.add("trust-config", place{p.File, p.Line, p.Path}, "%s", p.Message)
 	}
 }
 
 // trustMeaning finds what is valid and yet likely not meant.
 func (r *runner) trustMeaning(cfg *trust.Config) {
-	warn := func(code Code, line int, msg, hint string) {
-		r.add(Finding{Code: code, File: cfg.File, Line: line, Message: msg, Hint: hint})
-	}
 	rules := map[string]trust.Registry{}
 	for _, reg := range cfg.Registries {
 		rules[reg.Scope] = reg
@@ -216,39 +191,35 @@ func (r *runner) trustMeaning(cfg *trust.Config) {
 		at := fmt.Sprintf("spec.registries[%d]", i)
 		for _, l := range append([]trust.Location{reg.Location}, locations(reg.Mirrors)...) {
 			if strings.HasPrefix(l.Lookaside, "http:") {
-				warn("insecure-lookaside", reg.Line, at+": "+l.Lookaside+
-					": http can be changed on its way: an attacker may hide signatures, or offer old ones", "")
+				r.add("insecure-lookaside", place{file: cfg.File, line: reg.Line},
+					"%s: %s: http can be changed on its way: an attacker may hide signatures, or offer old ones", at, l.Lookaside)
 			}
 		}
 		if byGPG(reg) && (asked[reg.Scope] || belowPayload(reg.Scope)) {
-			r.add(Finding{
-				Code: "release-payload", File: cfg.File, Line: reg.Line,
-				Message: at + ".scope: " + payloadAsked,
-			})
+			r.add("release-payload", place{file: cfg.File, line: reg.Line}, "%s.scope: %s", at, payloadAsked)
 		}
 		r.trustLookasides(cfg.File, at, reg)
 		for j, q := range reg.Requirements {
 			if _, _, some := covered(q.Identity.Prefix, reg.Scope); q.Identity.Type == policy.RemapIdentity && !some {
-				warn("remap-is-idle", q.Line, fmt.Sprintf(
+				r.add("remap-is-idle", place{file: cfg.File, line: q.Line},
 					"%s.require[%d].identity: no image of the scope %s begins with the prefix %s: signatures must name what is pulled",
-					at, j, reg.Scope, q.Identity.Prefix),
-					"a mirror of registries.conf is judged by the name that it stands for; one that is pulled by its own name needs an entry of its own")
+					at, j, reg.Scope, q.Identity.Prefix)
 			}
 		}
 		if policy.UpperCaseHost(reg.Scope) {
-			warn("upper-case-host", reg.Line, at+".scope: "+upperCaseHost, "")
+			r.add("upper-case-host", place{file: cfg.File, line: reg.Line}, "%s.scope: %s", at, upperCaseHost)
 		}
 		if policy.IsTag(reg.Scope) {
-			warn("tag-scope", reg.Line, at+".scope: a pull by digest never matches it, and node runtimes often pull by digest",
-				"")
+			r.add("tag-scope", place{file: cfg.File, line: reg.Line},
+				"%s.scope: a pull by digest never matches it, and node runtimes often pull by digest", at)
 		}
 		if reg.Rule == trust.RuleAccept && reg.Because == "" {
 			for _, p := range policy.Chain(policy.Docker, reg.Scope)[1:] {
 				if parent, ok := rules[p]; ok {
 					if parent.Rule == trust.RuleSigned {
-						warn("hole-below-signed", reg.Line, fmt.Sprintf(
-							"%s: accepts images without signature below the signed scope %s (line %d)", at, parent.Scope, parent.Line),
-							"say why with because:")
+						r.add("hole-below-signed", place{file: cfg.File, line: reg.Line},
+							"%s: accepts images without signature below the signed scope %s (line %d)", at, parent.Scope,
+							parent.Line).Hint = "say why with because:"
 					}
 					break
 				}
@@ -257,17 +228,19 @@ func (r *runner) trustMeaning(cfg *trust.Config) {
 	}
 	if !cfg.Reject && !slices.ContainsFunc(cfg.Registries,
 		func(reg trust.Registry) bool { return reg.Rule != trust.RuleAccept }) {
-		warn("accepts-everything", 0, "spec.default: accepts every image, and no entry of spec.registries asks for a signature or rejects: nothing is enforced", "")
+		r.add("accepts-everything", place{file: cfg.File},
+			"spec.default: accepts every image, and no entry of spec.registries asks for a signature or rejects: nothing is enforced")
 	}
 	sides := map[string]bool{}
 	for _, c := range cfg.Canaries {
 		sides[string(c.Expect)] = true
 	}
 	for _, p := range cfg.Idle() {
-		warn("canary-proves-nothing", p.Line, p.Path+": "+p.Message, "take an image that an entry of spec.registries covers")
+		r.add("canary-proves-nothing", place{file: cfg.File, line: p.Line}, "%s: %s", p.Path, p.Message)
 	}
 	if len(sides) < 2 {
-		warn("canary-side-missing", 0, "spec.canaries: only an accept-canary and a refuse-canary together prove enforcement: nodes will say Unknown/NoCanary", "")
+		r.add("canary-side-missing", place{file: cfg.File},
+			"spec.canaries: only an accept-canary and a refuse-canary together prove enforcement: nodes will say Unknown/NoCanary")
 	}
 }
 
@@ -281,16 +254,14 @@ func (r *runner) trustLookasides(file, at string, reg trust.Registry) {
 	cosigned := slices.ContainsFunc(reg.Requirements, func(r trust.Requirement) bool { return r.Sigstore != nil })
 	for i, m := range reg.Mirrors {
 		if cosigned && m.Attachments != nil && !*m.Attachments {
-			r.add(Finding{
-				Code: "mirror-no-attachments", File: file, Line: m.Line,
-				Message: fmt.Sprintf("%s.mirrors[%d]: has no attachments, and sigstore signatures are asked for: what is pulled from %s is refused", at, i, m.Scope),
-			})
+			r.add("mirror-no-attachments", place{file: file, line: m.Line},
+				"%s.mirrors[%d]: has no attachments, and sigstore signatures are asked for: what is pulled from %s is refused", at,
+				i, m.Scope)
 		}
 		if byGPG(reg) && m.Lookaside == "" {
-			r.add(Finding{
-				Code: "mirror-no-lookaside", File: file, Line: m.Line,
-				Message: fmt.Sprintf("%s.mirrors[%d]: has no lookaside, and GPG signatures are asked for: what is pulled from %s is refused", at, i, m.Scope),
-			})
+			r.add("mirror-no-lookaside", place{file: file, line: m.Line},
+				"%s.mirrors[%d]: has no lookaside, and GPG signatures are asked for: what is pulled from %s is refused", at,
+				i, m.Scope)
 		}
 	}
 }
@@ -329,7 +300,7 @@ func (r *runner) desired(p string, data []byte) {
 
 func (r *runner) desiredState(p, prefix string, state *desired.State, err error) {
 	if err != nil {
-		r.add(Finding{Code: "bad-desired", File: p, Message: prefix + err.Error()})
+		r.add("bad-desired", place{file: p}, "%s%v", prefix, err)
 		r.loadables = append(r.loadables, loadable{name: p, problem: problemText(err)})
 		return
 	}
@@ -339,10 +310,7 @@ func (r *runner) desiredState(p, prefix string, state *desired.State, err error)
 }
 
 func (r *runner) nothing(p, prefix string) {
-	r.add(Finding{
-		Code: "nothing-to-judge", File: p,
-		Message: prefix + "has no policy.json and no registries.d files",
-	})
+	r.add("nothing-to-judge", place{file: p}, "%shas no policy.json and no registries.d files", prefix)
 }
 
 // state lints the files of one config, and reports whether there was anything to lint.
@@ -397,16 +365,11 @@ func (r *runner) state(p, prefix string, state *desired.State) bool {
 // maskedBy is said of a config that puts a file of root's own on nodes.
 func (r *runner) maskedBy(f file, registriesD bool) {
 	if registriesD {
-		r.add(Finding{
-			Code: "masked-registries-d", File: f.path,
-			Message: "readers before containers-image 5.40, CRI-O up to 1.35 among them, read its directory instead of " +
-				trust.RegistriesDir, Hint: "write it there",
-		})
+		r.add("masked-registries-d", place{file: f.path},
+			"readers before containers-image 5.40, CRI-O up to 1.35 among them, read its directory instead of %s",
+			trust.RegistriesDir).Hint = "write it there"
 		return
 	}
-	r.add(Finding{
-		Code: "masked-policy", File: f.path,
-		Message: "is read instead of " + trust.PolicyPath + " by every process of root, CRI-O included",
-		Hint:    "write it there",
-	})
+	r.add("masked-policy", place{file: f.path}, "is read instead of %s by every process of root, CRI-O included",
+		trust.PolicyPath).Hint = "write it there"
 }

@@ -67,10 +67,7 @@ func crioFiles(from fileTree) (files []file, bad []unread) {
 }
 
 func (r *runner) crioUnreadable(p string, err error) {
-	r.add(Finding{
-		Code: "crio-conf", File: p,
-		Message: fmt.Sprintf("which policy it makes CRI-O read can't be told: %v", err),
-	})
+	r.add("crio-conf", place{file: p}, "which policy it makes CRI-O read can't be told: %v", err)
 }
 
 // crioSetting is a value of CRI-O's configuration, and the file that has the last word.
@@ -111,22 +108,17 @@ func (r *runner) crio(files []file) crioPolicy {
 		r.crioUnreadable(f.path, f.err)
 	}
 	if v := system.value; v != "" && path.Clean(v) != trust.PolicyPath {
-		r.add(Finding{
-			Code: "crio-policy", File: system.file.path, Line: lineOf(string(system.file.data), v),
-			Message: fmt.Sprintf("signature_policy is %s: CRI-O reads that and not %s, Podman goes on reading the latter", v,
-				trust.PolicyPath),
-		})
+		r.add("crio-policy", place{file: system.file.path, line: lineOf(string(system.file.data), v)},
+			"signature_policy is %s: CRI-O reads that and not %s, Podman goes on reading the latter", v, trust.PolicyPath)
 	}
 	out := crioPolicy{namespacedDir}
 	if v := namespaced.value; v != "" && path.Clean(v) != namespacedDir {
 		if strings.HasPrefix(v, "/") {
 			out.Policies = path.Clean(v)
 		}
-		r.add(Finding{
-			Code: "crio-policies", File: namespaced.file.path, Line: lineOf(string(namespaced.file.data), v),
-			Message: fmt.Sprintf("signature_policy_dir is %s: policies of namespaces are read there, which no agent watches", v),
-			Hint:    "leave it at " + namespacedDir,
-		})
+		r.add("crio-policies", place{file: namespaced.file.path, line: lineOf(string(namespaced.file.data), v)},
+			"signature_policy_dir is %s: policies of namespaces are read there, which no agent watches",
+			v).Hint = "leave it at " + namespacedDir
 	}
 	return out
 }

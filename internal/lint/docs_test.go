@@ -31,7 +31,7 @@ func TestPage(t *testing.T) {
 					continue
 				}
 				severity := strings.ToUpper(string(c.severity[:1]))
-				if c.milder {
+				if c.weight == milder {
 					severity += ", W"
 				}
 				lines = append(lines, fmt.Sprintf("| `%s` | %s | %s |", c.code, severity, c.means))

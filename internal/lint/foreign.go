@@ -18,7 +18,7 @@ import (
 func (r *runner) dump(p string, data []byte) {
 	d, err := mco.ParseDump(data)
 	if err != nil {
-		r.add(Finding{Code: "bad-desired", File: p, Message: err.Error()})
+		r.add("bad-desired", place{file: p}, "%v", err)
 		r.loadables = append(r.loadables, loadable{name: p, problem: problemText(err)})
 		return
 	}
@@ -32,7 +32,7 @@ func (r *runner) dump(p string, data []byte) {
 		for _, f := range c.Files {
 			if f.Err != nil {
 				found = true
-				r.add(Finding{Code: "bad-desired", File: c.Name + ": " + f.Path, Message: f.Err.Error()})
+				r.add("bad-desired", place{file: c.Name + ": " + f.Path}, "%v", f.Err)
 				r.loadables = append(r.loadables, loadable{name: p, problem: fmt.Sprintf("%s: %s: %v", c.Name, f.Path, f.Err)})
 				continue
 			}

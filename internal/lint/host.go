@@ -61,7 +61,7 @@ func (r *runner) host() error {
 		return &InputError{fmt.Errorf("reading %s: %w", r.Root, err)}
 	}
 	views := r.views()
-	seen := make([][]Finding, len(views))
+	seen := make([]linter, len(views))
 	for i, v := range views {
 		one := &runner{linter: linter{now: r.now}, Options: r.Options, view: v}
 		one.hostView()
@@ -69,8 +69,7 @@ func (r *runner) host() error {
 			one.loadables[j].readers = v.readers
 		}
 		r.loadables = append(r.loadables, one.loadables...)
-		r.dropped += one.dropped
-		seen[i] = one.findings
+		seen[i] = one.linter
 	}
 	r.asSeen(views, seen)
 	r.environment()
@@ -78,13 +77,14 @@ func (r *runner) host() error {
 }
 
 // asSeen adds what the readers of each view find; what only some of them do is said to be theirs.
-func (r *runner) asSeen(views []*view, seen [][]Finding) {
-	for i, findings := range seen {
-		for _, f := range findings {
+func (r *runner) asSeen(views []*view, seen []linter) {
+	for i, l := range seen {
+		r.dropped += l.dropped
+		for _, f := range l.findings {
 			var by []string
 			first := i
 			for j, others := range seen {
-				if slices.Contains(others, f) {
+				if slices.Contains(others.findings, f) {
 					by = append(by, views[j].readers...)
 					first = min(first, j)
 				}
@@ -95,7 +95,7 @@ func (r *runner) asSeen(views []*view, seen [][]Finding) {
 			case len(by) < len(r.Readers):
 				f.Message = "for " + strings.Join(by, ", ") + ": " + f.Message
 			}
-			r.add(f)
+			r.take(f)
 		}
 	}
 }
@@ -139,11 +139,8 @@ func (r *runner) withoutSigstore(system *policyFacts) {
 		twelve = twelve || name == "VERSION_ID" && value == "12"
 	}
 	if line, used := system.features[trust.FeatureSigstore]; used && debian && twelve {
-		r.add(Finding{
-			Code: "sigstore-disabled", File: system.file, Line: line,
-			Message: "asks for sigstore signatures: Debian 12's own podman and skopeo are built without them and refuse every image of the scope",
-			Hint:    "CRI-O judges them, as does a podman that is not Debian's",
-		})
+		r.add("sigstore-disabled", place{file: system.file, line: line},
+			"asks for sigstore signatures: Debian 12's own podman and skopeo are built without them and refuse every image of the scope")
 	}
 }
 
@@ -157,17 +154,12 @@ func (r *runner) hostPolicy() (file, error) {
 			found = append(found, file{p, data})
 		case errors.Is(err, fs.ErrNotExist):
 		case len(found) == 0:
-			r.add(Finding{
-				Code: "unreadable", File: p, Message: err.Error(),
-				Hint: "every pull on the node fails",
-			})
+			r.add("unreadable", place{file: p}, "%v", err).Hint = "every pull on the node fails"
 			return file{}, err
 		}
 		if p == trust.PolicyPath && len(found) == 2 {
-			r.add(Finding{
-				Code: "masked-policy", File: found[0].path,
-				Message: "is read instead of " + found[1].path + " by every process of root, CRI-O included", Hint: "remove it",
-			})
+			r.add("masked-policy", place{file: found[0].path}, "is read instead of %s by every process of root, CRI-O included",
+				found[1].path).Hint = "remove it"
 		}
 	}
 	for _, home := range r.view.homes[1:] {
@@ -175,18 +167,12 @@ func (r *runner) hostPolicy() (file, error) {
 		if _, err := hostfs.Root(r.Root).ReadFile(p, MaxPolicy); errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
-		r.add(Finding{
-			Code: "masked-policy", File: p,
-			Message: "is read instead of " + trust.PolicyPath + " by every process of root that is started with HOME=" + home,
-			Hint:    "remove it",
-		})
+		r.add("masked-policy", place{file: p}, "is read instead of %s by every process of root that is started with HOME=%s",
+			trust.PolicyPath, home).Hint = "remove it"
 	}
 	if len(found) == 0 {
 		err := fmt.Errorf("no policy.json found at any of %s", strings.Join(paths, ", "))
-		r.add(Finding{
-			Code: "missing-policy", File: trust.PolicyPath, Message: err.Error(),
-			Hint: "every pull on the node fails",
-		})
+		r.add("missing-policy", place{file: trust.PolicyPath}, "%v", err)
 		return file{}, err
 	}
 	return found[0], nil
@@ -205,7 +191,7 @@ func (r *runner) hostRegistries() (*registries, error) {
 			err = fmt.Errorf("holds more than %d files", maxFiles)
 		}
 		if err != nil {
-			r.add(Finding{Code: "unreadable", File: dir, Message: err.Error()})
+			r.add("unreadable", place{file: dir}, "%v", err)
 			failed = errors.Join(failed, fmt.Errorf("reading %s: %w", dir, err))
 			if !r.view.places.Merges {
 				break
@@ -219,10 +205,7 @@ func (r *runner) hostRegistries() (*registries, error) {
 			if e.err == nil {
 				continue
 			}
-			f, err := r.view.unread(e)
-			if f != nil {
-				r.add(*f)
-			}
+			err := r.view.unread(&r.linter, e)
 			failed = errors.Join(failed, err)
 		}
 		if path.Base(path.Dir(path.Dir(dir))) == ".config" {
@@ -230,10 +213,7 @@ func (r *runner) hostRegistries() (*registries, error) {
 			if !r.view.places.Merges {
 				does = "is read instead of /etc/containers/registries.d"
 			}
-			r.add(Finding{
-				Code: "masked-registries-d", File: dir,
-				Message: fmt.Sprintf("%s (%d files)", does, len(files)), Hint: "remove it",
-			})
+			r.add("masked-registries-d", place{file: dir}, "%s (%d files)", does, len(files)).Hint = "remove it"
 		}
 		if !r.view.places.Merges {
 			break // the first that exists counts alone
@@ -249,7 +229,7 @@ func (r *runner) namespaced(system *policyFacts, systemFile file, regs *registri
 		return
 	}
 	if err != nil {
-		r.add(Finding{Code: "unreadable", File: dir, Message: err.Error()})
+		r.add("unreadable", place{file: dir}, "%v", err)
 		return
 	}
 	for i, e := range entries {
@@ -260,13 +240,10 @@ func (r *runner) namespaced(system *policyFacts, systemFile file, regs *registri
 		}
 		data, err := hostfs.Root(r.Root).ReadFile(p, MaxPolicy)
 		if err != nil {
-			r.add(Finding{Code: "unreadable", File: p, Message: err.Error()})
+			r.add("unreadable", place{file: p}, "%v", err)
 			continue
 		}
-		r.add(Finding{
-			Code: "namespaced-policy", File: p,
-			Message: fmt.Sprintf("CRI-O uses it alone, instead of the system's policy, for pods in namespace %q", ns),
-		})
+		r.add("namespaced-policy", place{file: p}, "CRI-O uses it alone, instead of the system's policy, for pods in namespace %q", ns)
 		pol := r.policy(data, p)
 		r.policyKeys(pol, hostSource(r.Root))
 		if !pol.broken && !regs.broken {
@@ -301,12 +278,9 @@ func (r *runner) weaker(system *policyFacts, systemFile file, namespaced *policy
 		if s.Transport != "" {
 			name = fmt.Sprintf("scope %q", s.Scope)
 		}
-		r.add(Finding{
-			Code: "namespaced-weaker", File: namespaced.file, Line: namespaced.decides(s.Scope).line,
-			Message: fmt.Sprintf("%s: b, this policy, is %s than a, %s (line %d): %s", name, words(s.Relation), system.file,
-				system.decides(s.Scope).line, s.Reason),
-			Hint: "write it as strict as the system's policy, or remove the file",
-		})
+		r.add("namespaced-weaker", place{file: namespaced.file, line: namespaced.decides(s.Scope).line},
+			"%s: b, this policy, is %s than a, %s (line %d): %s", name, words(s.Relation), system.file,
+			system.decides(s.Scope).line, s.Reason)
 	}
 }
 

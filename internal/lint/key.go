@@ -13,41 +13,33 @@ import (
 // soon is how long before its end an expiring key is worth a warning.
 const soon = 30 * 24 * time.Hour
 
-// key lints key material. where is put before messages; file and line name the place of the finding.
-func (l *linter) key(data []byte, file string, line int, where string) *key.File {
-	add := func(sev Severity, code Code, msg, hint string) {
-		if where != "" {
-			msg = where + ": " + msg
-		}
-		l.add(Finding{Severity: sev, Code: code, File: file, Line: line, Message: msg, Hint: hint})
-	}
+// key lints key material, which stands or is named at a place.
+func (l *linter) key(data []byte, at place) *key.File {
 	f, err := key.Read(data)
 	const needless = "a node needs the public key only: gpg --export"
 	switch {
 	case errors.Is(err, key.ErrSecret):
-		add("", "key-secret", err.Error(), needless)
+		l.add("key-secret", at, "%v", err).Hint = needless
 		return nil
 	case err == nil && f.Secret: // readers take the public halves
-		add("", "key-secret", key.ErrSecret.Error()+": who can read the file can sign", needless)
+		l.add("key-secret", at, "%v: who can read the file can sign", key.ErrSecret).Hint = needless
 	case errors.Is(err, key.ErrNoKey):
-		add("", "key-unreadable", err.Error(), "every image that needs this key is refused")
+		l.add("key-unreadable", at, "%v", err).Hint = "every image that needs this key is refused"
 		return nil
 	case err != nil:
-		add("", "key-unreadable", err.Error(), "")
+		l.add("key-unreadable", at, "%v", err)
 		return nil
 	}
 	if f.Kind == key.OpenPGP && f.Blocks > 1 {
-		add("", "key-several-blocks", fmt.Sprintf("has %d armor blocks: readers without gpgme take the first one only",
-			f.Blocks), "write the keys into one block: gpg --export --armor")
+		l.add("key-several-blocks", at, "has %d armor blocks: readers without gpgme take the first one only", f.Blocks)
 	}
 	if f.Packed {
-		add("", "key-packed", "is compressed: GnuPG unpacks it, readers without gpgme find no key",
-			"write it anew: gpg --export")
+		l.add("key-packed", at, "is compressed: GnuPG unpacks it, readers without gpgme find no key")
 	}
 	if f.Preamble {
-		add("", "key-preamble", "there is text before the key", "readers skip it so far")
+		l.add("key-preamble", at, "there is text before the key")
 	}
-	l.v6(f, add)
+	l.v6(f, at)
 	usable, strong := 0, 0
 	for _, k := range f.Keys {
 		if !k.Revoked && !k.Expired(l.now) {
@@ -58,7 +50,7 @@ func (l *linter) key(data []byte, file string, line int, where string) *key.File
 		}
 	}
 	for _, k := range f.Keys {
-		l.oneKey(k, usable > 0, strong > 0, add)
+		l.oneKey(k, usable > 0, strong > 0, at)
 	}
 	return f
 }
@@ -99,7 +91,7 @@ func PolicyKeys(data []byte, root string) []key.Key {
 }
 
 // oneKey checks a key. A dead key beside usable ones is only a warning, and so is a breakable one beside strong ones.
-func (l *linter) oneKey(k key.Key, usable, strong bool, add func(sev Severity, code Code, msg, hint string)) {
+func (l *linter) oneKey(k key.Key, usable, strong bool, at place) {
 	dead := Error
 	if usable {
 		dead = Warning
@@ -107,35 +99,37 @@ func (l *linter) oneKey(k key.Key, usable, strong bool, add func(sev Severity, c
 	name := "key " + k.Fingerprint
 	switch {
 	case k.Revoked:
-		add(dead, "key-revoked", name+" is revoked", "")
+		l.add("key-revoked", at, "%s is revoked", name).Severity = dead
 	case k.Expired(l.now):
-		add(dead, "key-expired", fmt.Sprintf("%s expired on %s", name, k.Expires.UTC().Format(time.DateOnly)),
-			"signatures made with it before may be refused as well")
+		bad := l.add("key-expired", at, "%s expired on %s", name, k.Expires.UTC().Format(time.DateOnly))
+		bad.Severity, bad.Hint = dead, "signatures made with it before may be refused as well"
 	case !k.Expires.IsZero() && k.Expires.Sub(l.now) < soon:
-		add("", "key-expires-soon", fmt.Sprintf("%s expires on %s", name, k.Expires.UTC().Format(time.DateOnly)), "")
+		l.add("key-expires-soon", at, "%s expires on %s", name, k.Expires.UTC().Format(time.DateOnly))
 	}
 	if k.WeakHash != "" {
-		add("", "key-sha1", fmt.Sprintf("%s vouches for itself with %s: readers with a strict policy, Sequoia for one, may not take it", name, k.WeakHash), "ask its owner for the key with a newer self-signature")
+		l.add("key-sha1", at, "%s vouches for itself with %s: readers with a strict policy, Sequoia for one, may not take it",
+			name, k.WeakHash)
 	}
 	if k.Version == 3 {
-		add("", "key-v3", name+" is an OpenPGP v3 key, which readers ignore", "")
+		l.add("key-v3", at, "%s is an OpenPGP v3 key, which readers ignore", name)
 	}
 	if postQuantum(k) {
-		add("", "key-pqc", fmt.Sprintf("%s is a post-quantum key (%s): neither GnuPG 2.2 nor the image library can verify with it", name, k.Algorithm), "images need a signature by another key as well")
+		l.add("key-pqc", at, "%s is a post-quantum key (%s): neither GnuPG 2.2 nor the image library can verify with it",
+			name, k.Algorithm)
 	}
 	if rsa := k.Algorithm == "RSA" || k.Algorithm == "DSA"; rsa && k.Bits < 3072 && k.Bits > 0 {
 		sev := Warning
 		if breakable(k) && !strong {
 			sev = Error
 		}
-		add(sev, "key-weak", fmt.Sprintf("%s is %s-%d; at least 3072 bits are recommended", name, k.Algorithm, k.Bits), "")
+		l.add("key-weak", at, "%s is %s-%d; at least 3072 bits are recommended", name, k.Algorithm, k.Bits).Severity = sev
 	}
 }
 
 // v6 warns of OpenPGP v6 keys, as Red Hat's post-quantum release key is one. GnuPG 2.2, which gpgme readers use,
 // gives up on a file at the first of them: it forgets the key before it, and all that follow are not read. That is so
 // for one binary ring and for several armor blocks alike.
-func (l *linter) v6(f *key.File, add func(sev Severity, code Code, msg, hint string)) {
+func (l *linter) v6(f *key.File, at place) {
 	first := slices.IndexFunc(f.Keys, func(k key.Key) bool { return k.Version == 6 })
 	if first < 0 {
 		return
@@ -143,15 +137,17 @@ func (l *linter) v6(f *key.File, add func(sev Severity, code Code, msg, hint str
 	name := fmt.Sprintf("key %s (%s)", f.Keys[first].Fingerprint, f.Keys[first].Algorithm)
 	const hint = "leave it out: gpg --export the others. What trust.yaml ships with file: has it left out"
 	if first < 2 {
-		add(Error, "key-v6", name+" is an OpenPGP v6 key: GnuPG 2.2 imports nothing of this file, and every image that needs it is refused", hint)
+		bad := l.add("key-v6", at, "%s is an OpenPGP v6 key: GnuPG 2.2 imports nothing of this file, and every image that needs it is refused", name)
+		bad.Severity, bad.Hint = Error, hint
 		return
 	}
 	var lost []string
 	for _, k := range append(slices.Clone(f.Keys[first-1:first]), f.Keys[first+1:]...) {
 		lost = append(lost, k.Fingerprint)
 	}
-	add(Warning, "key-v6", fmt.Sprintf("%s is an OpenPGP v6 key: GnuPG 2.2 drops it together with %s", name,
-		strings.Join(lost, ", ")), hint)
+	bad := l.add("key-v6", at, "%s is an OpenPGP v6 key: GnuPG 2.2 drops it together with %s", name,
+		strings.Join(lost, ", "))
+	bad.Severity, bad.Hint = Warning, hint
 }
 
 // postQuantum reports whether nothing that reads policies today can verify signatures of such a key.

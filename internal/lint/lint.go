@@ -74,23 +74,40 @@ type linter struct {
 	now      time.Time
 }
 
-// add takes severity and hint from the table of codes where f has none of its own.
-func (l *linter) add(f Finding) {
-	for _, c := range codes {
-		if c.code == f.Code {
-			f.Severity, f.Hint = cmp.Or(f.Severity, c.severity), cmp.Or(f.Hint, c.hint)
-		}
+// place is what a finding is about: a file, a line of it, and what its message begins with, if the line has several
+// things that may be meant.
+type place struct {
+	file string
+	line int
+	what string
+}
+
+// add returns the new finding, for a hint or a severity that is not the code's.
+func (l *linter) add(code Code, at place, format string, args ...any) *Finding {
+	row, f := code.row(), Finding{Code: code, File: at.file, Line: at.line, Message: fmt.Sprintf(format, args...)}
+	f.Severity, f.Hint = row.severity, row.hint
+	if at.what != "" {
+		f.Message = at.what + ": " + f.Message
 	}
+	return l.take(f)
+}
+
+// take adds what was found elsewhere.
+func (l *linter) take(f Finding) *Finding {
 	if len(l.findings) >= maxFindings {
 		l.dropped++
-		return
+		return &f
 	}
-	f.File, f.Message, f.Hint = outside.Name(f.File), outside.Text(f.Message), outside.Text(f.Hint)
+	f.File, f.Message = outside.Name(f.File), outside.Text(f.Message)
 	l.findings = append(l.findings, f)
+	return &l.findings[len(l.findings)-1]
 }
 
 // sorted orders by file and line, and says how many findings were left out.
 func (l *linter) sorted() []Finding {
+	for i := range l.findings {
+		l.findings[i].Hint = outside.Text(l.findings[i].Hint)
+	}
 	slices.SortStableFunc(l.findings, func(a, b Finding) int {
 		return cmp.Or(cmp.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line))
 	})

@@ -21,19 +21,17 @@ func (w *policyWalk) meaning() {
 	asked := payloadScopes(func(scope string) bool { _, ok := byName[scope]; return ok })
 	for _, s := range w.scopes {
 		if s.has(policy.SignedBy) && (asked[s.name] || belowPayload(s.name)) {
-			w.report("release-payload", s.line, s.path, payloadAsked, "")
+			w.add("release-payload", s.line, s.path, "%s", payloadAsked)
 		}
 	}
 	if w.defaults.has(policy.Reject) && byName[""].accepts() {
 		s := byName[""]
-		w.report("default-reject-moot", s.line, s.path,
-			"accepts every image of every registry that has no scope: the default reject is never asked for registries",
-			fmt.Sprintf("remove this scope, or say %q in default too if that is meant", policy.InsecureAcceptAnything))
+		w.add("default-reject-moot", s.line, s.path,
+			"accepts every image of every registry that has no scope: the default reject is never asked for registries").Hint = fmt.Sprintf("remove this scope, or say %q in default too if that is meant", policy.InsecureAcceptAnything)
 	}
 	if !slices.ContainsFunc(append(slices.Clone(w.scopes), w.defaults),
 		func(s policyScope) bool { return s.signed() || s.has(policy.Reject) }) {
-		w.report("accepts-everything", w.defaults.line, w.defaults.path,
-			"no registry needs a signature and none is rejected", "")
+		w.add("accepts-everything", w.defaults.line, w.defaults.path, "no registry needs a signature and none is rejected")
 	}
 }
 
@@ -42,38 +40,33 @@ func (w *policyWalk) scopeMeaning(s policyScope, byName map[string]policyScope) 
 		return
 	}
 	if err := policy.CheckScope(s.name); err != nil {
-		w.report("dead-scope", s.line, s.path, err.Error(), "")
+		w.add("dead-scope", s.line, s.path, "%v", err)
 		return
 	}
 	if policy.UpperCaseHost(s.name) {
-		w.report("upper-case-host", s.line, s.path, upperCaseHost, "")
+		w.add("upper-case-host", s.line, s.path, "%s", upperCaseHost)
 	}
 	if official(s.name) {
-		w.report("library-missing", s.line, s.path, libraryMissing, libraryHint(s.name))
+		w.add("library-missing", s.line, s.path, "%s", libraryMissing).Hint = libraryHint(s.name)
 	}
 	if policy.IsTag(s.name) {
-		w.report("tag-scope", s.line, s.path,
-			"a pull by digest never matches it, and node runtimes often pull by digest", "")
+		w.add("tag-scope", s.line, s.path, "a pull by digest never matches it, and node runtimes often pull by digest")
 	}
 	if len(s.name) > 2 && s.name[:2] == "*." {
 		w.feature(trust.FeatureWildcard, s.line)
 	}
 	if s.has(policy.SignedBy) && s.has(policy.SigstoreSigned) {
-		w.report("both-signatures", s.line, s.path,
-			"asks for a GPG signature and a sigstore signature: all entries of a list must hold", "")
+		w.add("both-signatures", s.line, s.path, "asks for a GPG signature and a sigstore signature: all entries of a list must hold")
 	}
 	if n := s.signers(); n > 1 {
-		w.report("all-must-sign", s.line, s.path,
-			fmt.Sprintf("asks for %d signatures, by different keys: all entries of a list must hold", n),
-			"if any of the keys will do, name them in one entry: keyPaths, or keyData with the keys one after the other")
+		w.add("all-must-sign", s.line, s.path, "asks for %d signatures, by different keys: all entries of a list must hold",
+			n)
 	}
 	if s.has(policy.InsecureAcceptAnything) && !s.accepts() {
-		w.report("accept-is-idle", s.line, s.path,
-			"insecureAcceptAnything has no effect beside other requirements: all entries of a list must hold", "")
+		w.add("accept-is-idle", s.line, s.path, "insecureAcceptAnything has no effect beside other requirements: all entries of a list must hold")
 	}
 	if s.has(policy.Reject) && len(s.types) > 1 {
-		w.report("reject-wins", s.line, s.path,
-			"reject beside other requirements refuses everything: all entries of a list must hold", "")
+		w.add("reject-wins", s.line, s.path, "reject beside other requirements refuses everything: all entries of a list must hold")
 	}
 	if !s.accepts() {
 		return
@@ -84,9 +77,8 @@ func (w *policyWalk) scopeMeaning(s policyScope, byName map[string]policyScope) 
 			continue
 		}
 		if parent.signed() {
-			w.report("hole-below-signed", s.line, s.path,
-				fmt.Sprintf("accepts images without signature below the signed scope %q (line %d)", parent.name, parent.line),
-				"the most specific scope is used alone; trust.yaml can say why with because:")
+			w.add("hole-below-signed", s.line, s.path, "accepts images without signature below the signed scope %q (line %d)",
+				parent.name, parent.line).Hint = "the most specific scope is used alone; trust.yaml can say why with because:"
 		}
 		return
 	}

@@ -13,21 +13,14 @@ func (r *runner) merged(d *mco.Dump) {
 		if !c.Merged() || c.Rendered() {
 			continue
 		}
-		f := Finding{
-			Code: "merged-outdated", File: c.Name,
-			Hint: "render it again with --cluster and --merge, and apply it",
-		}
 		why, err := mco.Target{Dump: d, Pool: c.Role(), Minor: d.Minor}.Outdated(c)
+		at := place{file: c.Name}
 		switch {
-		case err != nil && len(d.Configs) == 1: // nothing to compare with
-			continue
-		case err != nil:
-			f.Severity, f.Message = Warning, "whether what was merged into it has changed can't be told: "+err.Error()
-		case len(why) == 0:
-			continue
-		default:
-			f.Message = "what was merged into it has changed, and reaches no node: " + strings.Join(why, "; ")
+		case err != nil && len(d.Configs) > 1: // alone, there is nothing to compare with
+			r.add("merged-outdated", at, "whether what was merged into it has changed can't be told: %v", err).Severity = Warning
+		case err == nil && len(why) > 0:
+			r.add("merged-outdated", at, "what was merged into it has changed, and reaches no node: %s",
+				strings.Join(why, "; "))
 		}
-		r.add(f)
 	}
 }

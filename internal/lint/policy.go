@@ -87,12 +87,12 @@ func (l *linter) policy(data []byte, file string) *policyFacts {
 	if err != nil {
 		var e *jsonError
 		errors.As(err, &e)
-		w.fatal("bad-json", e.line, "", e.err.Error(), jsonHint(data))
+		w.add("bad-json", e.line, "", "%v", e.err).Hint = jsonHint(data)
 		return &w.policyFacts
 	}
 	w.root(root)
 	if err := loadPolicy(data); err != nil && !w.broken {
-		w.fatal("policy-rejected", 1, "", err.Error(), "")
+		w.add("policy-rejected", 1, "", "%v", err)
 	}
 	if !w.broken {
 		w.meaning()
@@ -121,35 +121,28 @@ func loadPolicy(data []byte) error {
 	return errors.New(strings.TrimPrefix(err.Error(), `invalid policy in "": `))
 }
 
-func (w *policyWalk) report(code Code, line int, at jsonPath, msg, hint string) {
-	if at != "" {
-		msg = string(at) + ": " + msg
-	}
-	w.add(Finding{Code: code, File: w.file, Line: line, Message: msg, Hint: hint})
-}
-
-// fatal is a finding that keeps the library from loading the file.
-func (w *policyWalk) fatal(code Code, line int, at jsonPath, msg, hint string) {
-	w.broken = true
-	w.report(code, line, at, msg, hint)
+// add notes with the finding whether it keeps the library from loading the file.
+func (w *policyWalk) add(code Code, line int, at jsonPath, format string, args ...any) *Finding {
+	w.broken = w.broken || code.row().weight == unloadable
+	return w.linter.add(code, place{w.file, line, string(at)}, format, args...)
 }
 
 // object checks that n is an object without duplicate keys and with none but the known ones, and reports whether its
 // members are worth a look.
 func (w *policyWalk) object(n *jsonNode, at jsonPath, known []string) bool {
 	if n.kind != '{' {
-		w.fatal("wrong-type", n.line, at, "must be an object, is "+n.what(), "")
+		w.add("wrong-type", n.line, at, "must be an object, is %s", n.what())
 		return false
 	}
 	seen := map[string]int{}
 	for _, m := range n.object {
 		if first, ok := seen[m.key]; ok {
-			w.fatal("duplicate-key", m.line, at.key(m.key), fmt.Sprintf("is there already in line %d", first), "")
+			w.add("duplicate-key", m.line, at.key(m.key), "is there already in line %d", first)
 			continue
 		}
 		seen[m.key] = m.line
 		if known != nil && !slices.Contains(known, m.key) {
-			w.fatal("unknown-key", m.line, at.key(m.key), "is no key that policy.json knows here", didYouMean(m.key, known))
+			w.add("unknown-key", m.line, at.key(m.key), "is no key that policy.json knows here").Hint = didYouMean(m.key, known)
 		}
 	}
 	return true
@@ -170,8 +163,8 @@ func (w *policyWalk) root(n *jsonNode) {
 		return
 	}
 	if d := n.get(policy.FieldDefault); d == nil {
-		w.fatal("missing-default", n.line, "", "there is no default",
-			fmt.Sprintf(`add "default": [{"type": "reject"}] or [{"type": %q}]`, policy.InsecureAcceptAnything))
+		w.add("missing-default", n.line, "", "there is no default").Hint = fmt.Sprintf(
+			`add "default": [{"type": "reject"}] or [{"type": %q}]`, policy.InsecureAcceptAnything)
 	} else {
 		w.defaults = policyScope{line: d.line, path: policy.FieldDefault}
 		w.defaults.types, w.defaults.keys = w.requirements(d, policy.FieldDefault)
@@ -183,8 +176,7 @@ func (w *policyWalk) root(n *jsonNode) {
 	for _, t := range transports.object {
 		at := jsonPath(policy.FieldTransports).key(t.key)
 		if !slices.Contains(policy.Transports(), t.key) {
-			w.report("unknown-transport", t.line, at, "no reader knows this transport: what is below it is never used",
-				didYouMean(t.key, policy.Transports()))
+			w.add("unknown-transport", t.line, at, "no reader knows this transport: what is below it is never used").Hint = didYouMean(t.key, policy.Transports())
 		}
 		if !w.object(t.value, at, nil) {
 			continue
@@ -192,7 +184,7 @@ func (w *policyWalk) root(n *jsonNode) {
 		for _, s := range t.value.object {
 			at := at.key(s.key)
 			if err := policy.CheckTransportScope(t.key, s.key); err != nil {
-				w.fatal("bad-scope", s.line, at, err.Error(), "")
+				w.add("bad-scope", s.line, at, "%v", err)
 			}
 			scope := policyScope{name: s.key, line: s.line, path: at}
 			scope.types, scope.keys = w.requirements(s.value, at)
@@ -206,12 +198,11 @@ func (w *policyWalk) root(n *jsonNode) {
 // requirements returns the types of a list's requirements, and what each says of its keys.
 func (w *policyWalk) requirements(n *jsonNode, at jsonPath) (types, keys []string) {
 	if n.kind != '[' {
-		w.fatal("wrong-type", n.line, at, "must be a list of requirements, is "+n.what(), "")
+		w.add("wrong-type", n.line, at, "must be a list of requirements, is %s", n.what())
 		return nil, nil
 	}
 	if len(n.array) == 0 {
-		w.fatal("empty-requirements", n.line, at, "the list of requirements must not be empty",
-			`[{"type": "reject"}] refuses everything`)
+		w.add("empty-requirements", n.line, at, "the list of requirements must not be empty").Hint = `[{"type": "reject"}] refuses everything`
 		return nil, nil
 	}
 	for i, r := range n.array {
@@ -240,7 +231,7 @@ func (w *policyWalk) requirement(n *jsonNode, at jsonPath) string {
 		// The library's word on this requirement alone: what it takes may still have an error finding.
 		err := loadPolicy(slices.Concat([]byte(`{"default":[`), n.raw, []byte(`]}`)))
 		if err != nil && !w.broken {
-			w.fatal("bad-requirement", n.line, at, err.Error(), "")
+			w.add("bad-requirement", n.line, at, "%v", err)
 		}
 		w.broken = before || err != nil
 	}()
@@ -255,9 +246,9 @@ func (w *policyWalk) requirement(n *jsonNode, at jsonPath) string {
 	case policy.SigstoreSigned:
 		w.sigstoreSigned(n, at)
 	case policy.SignedBaseLayer:
-		w.report("signed-base-layer", n.line, at, "signedBaseLayer was never implemented: every image is refused", "")
+		w.add("signed-base-layer", n.line, at, "signedBaseLayer was never implemented: every image is refused")
 		if n.get(policy.FieldBaseLayerIdentity) == nil {
-			w.fatal("missing-key", n.line, at, policy.FieldBaseLayerIdentity+" is missing", "")
+			w.add("missing-key", n.line, at, "%s is missing", policy.FieldBaseLayerIdentity)
 		}
 	}
 	for _, key := range []string{policy.FieldSignedIdentity, policy.FieldBaseLayerIdentity} {
@@ -273,21 +264,21 @@ func (w *policyWalk) typed(n *jsonNode, at jsonPath, types []string, code Code,
 	keys func(typ string) []string,
 ) string {
 	if n.kind != '{' {
-		w.fatal("wrong-type", n.line, at, "must be an object, is "+n.what(), "")
+		w.add("wrong-type", n.line, at, "must be an object, is %s", n.what())
 		return ""
 	}
 	t := n.get(policy.FieldType)
 	if t == nil {
-		w.fatal("missing-key", n.line, at, "type is missing", "")
+		w.add("missing-key", n.line, at, "type is missing")
 		return ""
 	}
 	typ, ok := t.text()
 	if !ok {
-		w.fatal("wrong-type", t.line, at.key(policy.FieldType), "must be a string, is "+t.what(), "")
+		w.add("wrong-type", t.line, at.key(policy.FieldType), "must be a string, is %s", t.what())
 		return ""
 	}
 	if !slices.Contains(types, typ) {
-		w.fatal(code, t.line, at.key(policy.FieldType), fmt.Sprintf("unknown type %q", typ), didYouMean(typ, types))
+		w.add(code, t.line, at.key(policy.FieldType), "unknown type %q", typ).Hint = didYouMean(typ, types)
 		return ""
 	}
 	w.object(n, at, keys(typ))
@@ -300,12 +291,12 @@ func (w *policyWalk) signedBy(n *jsonNode, at jsonPath) {
 	const hint = "in use is only " + `"` + policy.GPGKeys + `"`
 	switch {
 	case kt == nil:
-		w.fatal("missing-key", n.line, at, "keyType is missing", hint)
+		w.add("missing-key", n.line, at, "keyType is missing").Hint = hint
 	case !isText || !slices.Contains(policy.KeyTypes(), keyType):
-		w.fatal("bad-key-type", kt.line, at.key(policy.FieldKeyType), "is no keyType", hint)
+		w.add("bad-key-type", kt.line, at.key(policy.FieldKeyType), "is no keyType").Hint = hint
 	case keyType != policy.GPGKeys:
-		w.report("unimplemented-key-type", kt.line, at.key(policy.FieldKeyType),
-			keyType+" was never implemented: every signature is refused", fmt.Sprintf("use %q", policy.GPGKeys))
+		w.add("unimplemented-key-type", kt.line, at.key(policy.FieldKeyType),
+			"%s was never implemented: every signature is refused", keyType).Hint = fmt.Sprintf("use %q", policy.GPGKeys)
 	}
 	w.oneOf(n, at, policy.KeyFields(policy.SignedBy), true)
 	w.keyMaterial(n, at, true)
@@ -322,7 +313,7 @@ func (w *policyWalk) sigstoreSigned(n *jsonNode, at jsonPath) {
 		w.feature(trust.FeatureFulcio, f.line)
 		w.object(f, at.key(policy.FieldFulcio), policy.CertificateFields(policy.FieldFulcio))
 		if !hasRekor {
-			w.fatal("missing-key", f.line, at, "fulcio needs a Rekor public key", "")
+			w.add("missing-key", f.line, at, "fulcio needs a Rekor public key")
 		}
 		w.keyMaterial(f, at.key(policy.FieldFulcio), false)
 	}
@@ -330,7 +321,7 @@ func (w *policyWalk) sigstoreSigned(n *jsonNode, at jsonPath) {
 		w.feature(trust.FeaturePKI, p.line)
 		w.object(p, at.key(policy.FieldPKI), policy.CertificateFields(policy.FieldPKI))
 		if hasRekor {
-			w.fatal("conflicting-keys", p.line, at, "pki can't be used with a Rekor public key", "")
+			w.add("conflicting-keys", p.line, at, "pki can't be used with a Rekor public key")
 		}
 		w.keyMaterial(p, at.key(policy.FieldPKI), false)
 	}
@@ -355,10 +346,9 @@ func (w *policyWalk) oneOf(n *jsonNode, at jsonPath, keys []string, must bool) b
 	}
 	switch {
 	case len(found) > 1:
-		w.fatal("several-key-sources", n.get(found[1]).line, at, strings.Join(found, " and ")+" exclude each other",
-			"several signers that all must sign are several requirements; any of several keys is keyPaths, or concatenated keyData")
+		w.add("several-key-sources", n.get(found[1]).line, at, "%s exclude each other", strings.Join(found, " and "))
 	case len(found) == 0 && must:
-		w.fatal("missing-key", n.line, at, "one of "+strings.Join(keys, ", ")+" is missing", "")
+		w.add("missing-key", n.line, at, "one of %s is missing", strings.Join(keys, ", "))
 	}
 	return len(found) > 0
 }
@@ -377,7 +367,7 @@ func (w *policyWalk) keyMaterial(n *jsonNode, at jsonPath, gpg bool) {
 		if m.value.kind == '[' {
 			values = m.value.array
 			if len(values) == 0 && gpg {
-				w.report("empty-key-paths", m.line, at.key(m.key), "names no key: every image is refused", "")
+				w.add("empty-key-paths", m.line, at.key(m.key), "names no key: every image is refused")
 			}
 		}
 		for i, v := range values {
@@ -400,8 +390,7 @@ func (w *policyWalk) oneKey(v *jsonNode, at jsonPath, isPath, gpg bool) {
 	k := policyKey{line: v.line, at: at, gpg: gpg}
 	if isPath {
 		if !filepath.IsAbs(s) {
-			w.report("relative-key-path", v.line, at,
-				fmt.Sprintf("%q is looked up in the working directory of whoever pulls", s), "use an absolute path")
+			w.add("relative-key-path", v.line, at, "%q is looked up in the working directory of whoever pulls", s)
 			return
 		}
 		k.path = s
@@ -425,7 +414,7 @@ func (w *policyWalk) identity(n *jsonNode, at jsonPath) {
 	}
 	for _, key := range policy.IdentityFields(typ) {
 		if n.get(key) == nil {
-			w.fatal("missing-key", n.line, at, key+" is missing", "")
+			w.add("missing-key", n.line, at, "%s is missing", key)
 		}
 	}
 	if typ == policy.RemapIdentity {

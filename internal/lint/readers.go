@@ -137,10 +137,8 @@ func (r *runner) silent() {
 			}
 			if l.policy != nil && !reader.Supports(trust.FeatureWildcard) {
 				if line, used := l.policy.features[trust.FeatureWildcard]; used {
-					r.add(Finding{
-						Code: "reader-ignores", File: l.name, Line: line,
-						Message: fmt.Sprintf("%s loads wildcard scopes and never matches them", r.Readers[i]),
-					})
+					r.add("reader-ignores", place{file: l.name, line: line}, "%s loads wildcard scopes and never matches them",
+						r.Readers[i])
 				}
 			}
 			if l.registries != nil && !reader.Supports(trust.FeatureLookaside) {
@@ -154,11 +152,9 @@ func (r *runner) silentLookasides(regs *registries, reader string) {
 	for _, scope := range regs.Scopes() {
 		e := regs.Docker[scope]
 		if e.Lookaside != "" && e.SigStore == "" {
-			r.add(Finding{
-				Code: "reader-ignores", File: e.File, Line: regs.lineOf(e.File, scope),
-				Message: fmt.Sprintf("docker[%q]: %s ignores lookaside: and looks for signatures in /var/lib/containers/sigstore",
-					scope, reader), Hint: "write sigstore: with the same URL beside it",
-			})
+			r.add("reader-ignores", place{file: e.File, line: regs.lineOf(e.File, scope)},
+				"docker[%q]: %s ignores lookaside: and looks for signatures in /var/lib/containers/sigstore", scope,
+				reader).Hint = "write sigstore: with the same URL beside it"
 		}
 	}
 }

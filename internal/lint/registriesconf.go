@@ -2,7 +2,6 @@ package lint
 
 import (
 	"errors"
-	"fmt"
 	"io/fs"
 	"maps"
 	"path"
@@ -80,10 +79,7 @@ func (r *runner) registriesConf() map[string]registryConf {
 }
 
 func (r *runner) registriesUnreadable(p string, err error) {
-	r.add(Finding{
-		Code: "registries-conf", File: p,
-		Message: fmt.Sprintf("which mirrors it names can't be told: %v", err),
-	})
+	r.add("registries-conf", place{file: p}, "which mirrors it names can't be told: %v", err)
 }
 
 // registryConfs returns the entries of registries.conf files by prefix: those of a later file replace those before.
@@ -140,29 +136,27 @@ func (r *runner) mirrors(p *policyFacts, regs *registries, entries map[string]re
 			if !some {
 				continue
 			}
-			warn := func(code Code, location, msg string) {
-				r.add(Finding{
-					Code: code, File: e.file, Line: lineOf(e.data, location), Message: msg,
-				})
-			}
+			at := func(text string) place { return place{file: e.file, line: lineOf(e.data, text)} }
 			if e.Blocked {
 				if all {
-					warn("registry-blocked", prefix, fmt.Sprintf(
-						"%s is blocked: nothing is pulled from there, and the signed scope %q has no effect", prefix, s.name))
+					r.add("registry-blocked", at(prefix),
+						"%s is blocked: nothing is pulled from there, and the signed scope %q has no effect", prefix, s.name)
 				}
 				continue
 			}
 			for _, place := range append([]registryEndpoint{{e.Location, e.Insecure}}, e.Mirror...) {
 				if place.Insecure {
-					warn("registry-insecure", place.Location,
-						fmt.Sprintf("%s is insecure and holds images of the signed scope %q: neither it nor a lookaside is checked by TLS, so signatures can be hidden on the way", place.Location, s.name))
+					r.add("registry-insecure", at(place.Location),
+						"%s is insecure and holds images of the signed scope %q: neither it nor a lookaside is checked by TLS, so signatures can be hidden on the way", place.Location, s.name)
 				}
 			}
 			if regs == nil {
 				continue
 			}
 			for _, m := range e.Mirror {
-				r.mirror(s, m.Location, rest, regs, warn)
+				if m.Location != "" {
+					r.mirror(s, m.Location+rest, at(m.Location), regs)
+				}
 			}
 		}
 	}
@@ -179,24 +173,17 @@ func (p *policyFacts) repeats(s policyScope) bool {
 		(!s.has(policy.SigstoreSigned) || above.has(policy.SigstoreSigned))
 }
 
-func (r *runner) mirror(s policyScope, location, rest string, regs *registries,
-	warn func(code Code, location, msg string),
-) {
-	if location == "" {
-		return
-	}
-	physical := location + rest
+// mirror looks for the places of the signatures of what a mirror has of a scope.
+func (r *runner) mirror(s policyScope, physical string, at place, regs *registries) {
+	const lacks = "mirror %s of the signed scope %q: no registries.d file %s for it: what is pulled from it is refused"
 	lookaside, attachments := regs.lookup(physical)
-	lacks := func(what string) string {
-		return fmt.Sprintf("mirror %s of the signed scope %q: no registries.d file %s for it: what is pulled from it is refused", physical, s.name, what)
-	}
 	if s.has(policy.SignedBy) && !lookaside && !regs.above(
 		func(e registriesd.Entry) bool { return e.URL() != "" })[physical] {
-		warn("mirror-no-lookaside", location, lacks("names a lookaside"))
+		r.add("mirror-no-lookaside", at, lacks, physical, s.name, "names a lookaside")
 	}
 	if s.has(policy.SigstoreSigned) && !attachments &&
 		!regs.above(registriesd.Entry.HasAttachments)[physical] {
-		warn("mirror-no-attachments", location, lacks("has use-sigstore-attachments: true"))
+		r.add("mirror-no-attachments", at, lacks, physical, s.name, "has use-sigstore-attachments: true")
 	}
 }
 

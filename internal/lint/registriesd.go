@@ -50,7 +50,7 @@ func (l *linter) registries(files []file) *registries {
 		if len(files) == 1 {
 			name = files[0].path
 		}
-		l.add(Finding{Code: "registries-d-rejected", File: name, Message: err.Error()})
+		l.add("registries-d-rejected", place{file: name}, "%v", err)
 	}
 	return r
 }
@@ -67,12 +67,10 @@ func loadRegistries(files []file) error {
 var yamlLine = regexp.MustCompile(`line (\d+): `)
 
 func (l *linter) registriesFile(r *registries, f file) {
-	add := func(sev Severity, code Code, line int, msg, hint string) {
-		l.add(Finding{Severity: sev, Code: code, File: f.path, Line: line, Message: msg, Hint: hint})
-	}
+	at := func(line int) place { return place{file: f.path, line: line} }
 	if len(f.data) > maxRegistries {
 		r.broken = true
-		add("", "too-large", 0, fmt.Sprintf("is larger than %d bytes", maxRegistries), "")
+		l.add("too-large", place{file: f.path}, "is larger than %d bytes", maxRegistries)
 		return
 	}
 	if err := loadRegistries([]file{{path: path.Base(f.path), data: f.data}}); err != nil {
@@ -85,38 +83,37 @@ func (l *linter) registriesFile(r *registries, f file) {
 		if strings.Contains(string(f.data), "\t") {
 			hint = "YAML is not indented with tabs; " + hint
 		}
-		add("", "bad-yaml", line, strings.TrimPrefix(err.Error(), "parsing "+path.Base(f.path)+": "), hint)
+		l.add("bad-yaml", at(line), "%s", strings.TrimPrefix(err.Error(), "parsing "+path.Base(f.path)+": ")).Hint = hint
 		return
 	}
 	content, err := registriesd.Parse(registriesd.File{Path: f.path, Data: f.data})
 	if err != nil {
 		// The library took it: nothing to fear but not being able to say more.
-		add(Warning, "bad-yaml", 1, err.Error(), "")
+		l.add("bad-yaml", at(1), "%v", err).Severity = Warning
 		return
 	}
 	if more := yamlDocuments(f.data); more > 0 {
-		add("", "several-documents", more, "only the first YAML document is read", "make it a file of its own")
+		l.add("several-documents", at(more), "only the first YAML document is read")
 	}
 	lines := map[registriesd.Key]int{}
 	r.lines[f.path] = lines
 	for _, k := range registriesd.Keys(f.data) {
 		line := k.Line
 		if !k.Known() {
-			add("", "unknown-key", line, fmt.Sprintf(
-				"%q is no key that registries.d knows here: readers drop it without a word", k.Name), didYouMeanKey(k))
+			l.add("unknown-key", at(line), "%q is no key that registries.d knows here: readers drop it without a word",
+				k.Name).Hint = didYouMeanKey(k)
 		}
 		k.Line = 0
 		lines[k] = line
 	}
-	check := entryCheck{add: add, lines: lines}
+	check := entryCheck{l, f.path, lines}
 	if d := content.Default; d != nil {
 		line := lines[registriesd.Key{Name: registriesd.DefaultSection}]
 		check.entry(*d, registriesd.Key{Scope: registriesd.DefaultSection})
 		if first := r.Default; first != nil {
 			r.broken = true
-			add("", "duplicate-default-docker", line, fmt.Sprintf("default-docker is in %s too (line %d)", first.File,
-				r.lines[first.File][registriesd.Key{Name: registriesd.DefaultSection}]),
-				"every pull of every image fails: keep one")
+			l.add("duplicate-default-docker", at(line), "default-docker is in %s too (line %d)", first.File,
+				r.lines[first.File][registriesd.Key{Name: registriesd.DefaultSection}])
 		} else {
 			r.Default = d
 		}
@@ -125,14 +122,14 @@ func (l *linter) registriesFile(r *registries, f file) {
 		e, line := content.Docker[scope], r.lineOf(f.path, scope)
 		check.entry(e, registriesd.Key{Scope: scope, OfDocker: true})
 		if err := policy.CheckScope(scope); err != nil {
-			add("", "dead-scope", line, fmt.Sprintf("docker[%q]: %v", scope, err), "")
+			l.add("dead-scope", at(line), "docker[%q]: %v", scope, err)
 		} else if policy.UpperCaseHost(scope) {
-			add("", "upper-case-host", line, fmt.Sprintf("docker[%q]: %s", scope, upperCaseHost), "")
+			l.add("upper-case-host", at(line), "docker[%q]: %s", scope, upperCaseHost)
 		}
 		if first, ok := r.Docker[scope]; ok {
 			r.broken = true
-			add("", "duplicate-scope", line, fmt.Sprintf("docker[%q] is in %s too (line %d)", scope, first.File,
-				r.lineOf(first.File, scope)), "every pull of every image fails: keep one")
+			l.add("duplicate-scope", at(line), "docker[%q] is in %s too (line %d)", scope, first.File,
+				r.lineOf(first.File, scope))
 			continue
 		}
 		r.Docker[scope] = e
@@ -169,7 +166,8 @@ func didYouMeanKey(k registriesd.Key) string {
 
 // entryCheck checks the values of the sections of one file.
 type entryCheck struct {
-	add   func(sev Severity, code Code, line int, msg, hint string)
+	*linter
+	file  string
 	lines map[registriesd.Key]int // by key, whose own line is 0
 }
 
@@ -186,48 +184,45 @@ func (c entryCheck) entry(e registriesd.Entry, key registriesd.Key) {
 		{"sigstore-staging", e.SigStoreStaging},
 	} {
 		if u.value != "" {
-			c.url(u.value, line(u.key), fmt.Sprintf("%s: %s", key.Scope, u.key))
+			c.url(u.value, place{c.file, line(u.key), key.Scope + ": " + u.key})
 		}
 	}
 	if e.Lookaside != "" && e.SigStore != "" && e.Lookaside != e.SigStore {
-		c.add("", "lookaside-differs", line("sigstore"),
-			key.Scope+": lookaside and sigstore are two names of the same setting and differ: old readers use sigstore, others lookaside", "write the same URL in both")
+		c.add("lookaside-differs", place{file: c.file, line: line("sigstore")},
+			"%s: lookaside and sigstore are two names of the same setting and differ: old readers use sigstore, others lookaside", key.Scope)
 	}
 }
 
-func (c entryCheck) url(s string, line int, at string) {
-	bad := func(code Code, msg, hint string) { c.add("", code, line, at+": "+msg, hint) }
+func (c entryCheck) url(s string, at place) {
 	if strings.TrimSpace(s) != s {
-		bad("bad-url", "has blanks around it", "")
+		c.add("bad-url", at, "has blanks around it")
 		return
 	}
 	u, err := url.Parse(s)
 	switch {
 	case err != nil:
-		bad("bad-url", "is no URL", "")
+		c.add("bad-url", at, "is no URL")
 		return
 	case u.Scheme == "" || u.Opaque != "":
-		bad("bad-url", "has no scheme: it loads, and fails when it is fetched",
-			"write https://…, or file:///… for a directory")
+		c.add("bad-url", at, "has no scheme: it loads, and fails when it is fetched").Hint = "write https://…, or file:///… for a directory"
 		return
 	case !slices.Contains([]string{"https", "http", "file"}, u.Scheme):
-		bad("bad-url", fmt.Sprintf("readers support https, http and file, not %s", u.Scheme), "")
+		c.add("bad-url", at, "readers support https, http and file, not %s", u.Scheme)
 		return
 	case u.Scheme == "file" && (u.Host != "" || !strings.HasPrefix(u.Path, "/")):
-		bad("bad-url", "a file URL has three slashes", "write file:///…")
+		c.add("bad-url", at, "a file URL has three slashes").Hint = "write file:///…"
 		return
 	case u.Scheme != "file" && u.Host == "":
-		bad("bad-url", "names no host", "")
+		c.add("bad-url", at, "names no host")
 		return
 	}
 	if u.User != nil {
-		c.add("", "credentials-in-url", line, at+": holds credentials", "every process on the node can read this file")
+		c.add("credentials-in-url", at, "holds credentials")
 	}
 	if u.RawQuery != "" || u.Fragment != "" {
-		c.add(Warning, "bad-url", line, at+": a query or fragment is kept in front of nothing: paths are appended to the path", "")
+		c.add("bad-url", at, "a query or fragment is kept in front of nothing: paths are appended to the path").Severity = Warning
 	}
 	if u.Scheme == "http" {
-		c.add("", "insecure-lookaside", line, at+
-			": http can be changed on its way: an attacker may hide signatures, or offer old ones", "")
+		c.add("insecure-lookaside", at, "http can be changed on its way: an attacker may hide signatures, or offer old ones")
 	}
 }

@@ -53,39 +53,30 @@ func nulled(root, p string) bool {
 	return err == nil && to == os.DevNull
 }
 
-// unread says what the readers of v make of an entry that has an error: the finding, nil if they don't mind, and why
-// they load nothing at all, nil if they skip it.
-func (v *view) unread(e entry) (*Finding, error) {
+// unread adds to l what the readers of v make of an entry that has an error, if they mind, and returns why they load
+// nothing at all, nil if they skip it.
+func (v *view) unread(l *linter, e entry) error {
+	at := place{file: e.path}
 	const hint = "every pull on the node fails; remove it"
 	switch {
 	case errors.Is(e.err, errDirectory) && v.places.Merges:
-		return nil, nil
+		return nil
 	case errors.Is(e.err, errDirectory):
-		return &Finding{
-				Code: "unreadable", File: e.path,
-				Message: "is a directory: readers before containers-image 5.40 fail at it", Hint: hint,
-			},
-			fmt.Errorf("reading %s: %w", e.path, e.err)
+		l.add("unreadable", at, "is a directory: readers before containers-image 5.40 fail at it").Hint = hint
+		return fmt.Errorf("reading %s: %w", e.path, e.err)
 	case errors.Is(e.err, fs.ErrNotExist) && v.skipsDangling:
-		return &Finding{
-			Severity: Warning, Code: "dangling-link", File: e.path,
-			Message: "is a link to nothing: readers skip it",
-		}, nil
+		l.add("dangling-link", at, "is a link to nothing: readers skip it").Severity = Warning
+		return nil
 	case errors.Is(e.err, fs.ErrNotExist):
-		return &Finding{
-				Code: "dangling-link", File: e.path,
-				Message: "is a link to nothing: readers before containers-image 5.34 fail at it", Hint: hint,
-			},
-			fmt.Errorf("reading %s: it is a link to nothing", e.path)
+		l.add("dangling-link", at, "is a link to nothing: readers before containers-image 5.34 fail at it").Hint = hint
+		return fmt.Errorf("reading %s: it is a link to nothing", e.path)
 	}
 	cause := e.err
 	if pathErr := (*fs.PathError)(nil); errors.As(cause, &pathErr) {
 		cause = pathErr.Err // the path is said anyway
 	}
-	return &Finding{
-		Code: "unreadable", File: e.path, Message: fmt.Sprintf("can't be read: %v", cause),
-		Hint: hint,
-	}, fmt.Errorf("reading %s: %w", e.path, cause)
+	l.add("unreadable", at, "can't be read: %v", cause).Hint = hint
+	return fmt.Errorf("reading %s: %w", e.path, cause)
 }
 
 // ignored adds a finding for a file in registries.d that looks as if it was meant to be read.
@@ -93,10 +84,7 @@ func (l *linter) ignored(p string) {
 	if ext := path.Ext(p); ext == ".yaml" || !strings.EqualFold(ext, ".yml") && !strings.EqualFold(ext, ".yaml") {
 		return
 	}
-	l.add(Finding{
-		Code: "ignored-file", File: p,
-		Message: "only names that end in .yaml are read: this file has no effect", Hint: "rename it",
-	})
+	l.add("ignored-file", place{file: p}, "only names that end in .yaml are read: this file has no effect")
 }
 
 // registriesDir takes a directory that was named as a path for a registries.d, and reports whether it has anything of
@@ -104,7 +92,7 @@ func (l *linter) ignored(p string) {
 func (r *runner) registriesDir(dir string, entries []fs.DirEntry) bool {
 	files, findings := len(r.registryFiles), len(r.findings)+r.dropped
 	views := r.views()
-	seen := make([][]Finding, len(views))
+	seen := make([]linter, len(views))
 	for _, e := range r.registriesEntries("", dir, entries) {
 		if e.readable() {
 			r.registryFiles = append(r.registryFiles, e.file)
@@ -114,11 +102,7 @@ func (r *runner) registriesDir(dir string, entries []fs.DirEntry) bool {
 		}
 		r.unread = r.unread || !e.readable() && !errors.Is(e.err, errDirectory)
 		for i, v := range views {
-			f, err := v.unread(e)
-			if f != nil {
-				seen[i] = append(seen[i], *f)
-			}
-			if err != nil {
+			if err := v.unread(&seen[i], e); err != nil {
 				r.loadables = append(r.loadables, loadable{name: dir, problem: err.Error(), readers: v.readers})
 			}
 		}

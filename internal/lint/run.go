@@ -154,7 +154,7 @@ func (r *runner) path(p string) error {
 	case source.Registries:
 		r.registryFiles = append(r.registryFiles, file{p, data})
 	case source.Key:
-		r.key(data, p, 0, "")
+		r.key(data, place{file: p})
 	case source.Trust:
 		r.trustConfig(p, data)
 	case source.Desired:
@@ -224,10 +224,7 @@ func (l *linter) unmasked(files []file) []file {
 		base := path.Base(filepath.ToSlash(f.path))
 		if by, ok := first[base]; ok {
 			if !bytes.Equal(by.data, f.data) {
-				l.add(Finding{
-					Code: "masked-file", File: f.path,
-					Message: "is not read: " + by.path + " has the same name and is read instead",
-				})
+				l.add("masked-file", place{file: f.path}, "is not read: %s has the same name and is read instead", by.path)
 			}
 			continue
 		}
@@ -259,8 +256,9 @@ func (r *runner) policyKeys(p *policyFacts, from keyFiles) {
 	}
 	files := map[string]result{}
 	for _, k := range p.keys {
+		at := place{p.file, k.line, string(k.at)}
 		if k.path == "" {
-			r.keyData(k, k.data, p.file, string(k.at))
+			r.keyData(k, k.data, at)
 			continue
 		}
 		res, seen := files[k.path]
@@ -268,28 +266,20 @@ func (r *runner) policyKeys(p *policyFacts, from keyFiles) {
 			res.data, res.err = from.read(k.path, maxKeyFile)
 			files[k.path] = res
 		}
-		at := Finding{File: p.file, Line: k.line}
 		switch {
 		case errors.Is(res.err, errUnknowable):
 		case errors.Is(res.err, fs.ErrNotExist):
-			at.Code, at.Message = "key-missing", fmt.Sprintf("%s: there is no %s", k.at, k.path)
-			at.Hint = "pulls fail as soon as an image has a signature; without one the error is misleading"
-			r.add(at)
+			r.add("key-missing", at, "there is no %s", k.path)
 		case res.err != nil:
-			at.Code, at.Message = "key-unreadable", fmt.Sprintf("%s: %v", k.at, res.err)
-			r.add(at)
+			r.add("key-unreadable", at, "%v", res.err)
 		case !seen:
-			r.keyData(k, res.data, k.path, "")
+			r.keyData(k, res.data, place{file: k.path})
 		}
 	}
 }
 
-func (r *runner) keyData(k policyKey, data []byte, name, where string) {
-	line := k.line
-	if where == "" {
-		line = 0
-	}
-	f := r.key(data, name, line, where)
+func (r *runner) keyData(k policyKey, data []byte, at place) {
+	f := r.key(data, at)
 	if f == nil {
 		return
 	}
@@ -298,11 +288,7 @@ func (r *runner) keyData(k policyKey, data []byte, name, where string) {
 		if !k.gpg {
 			want = "a PEM public key or certificate"
 		}
-		r.add(Finding{
-			Code: "wrong-kind-of-key", File: name, Line: line,
-			Message: strings.TrimPrefix(where+": ", ": ") + fmt.Sprintf("holds a key of kind %s, the policy needs %s",
-				f.Kind, want),
-		})
+		r.add("wrong-kind-of-key", at, "holds a key of kind %s, the policy needs %s", f.Kind, want)
 	}
 }
 
@@ -316,17 +302,13 @@ func (r *runner) lookups(p *policyFacts, regs *registries) {
 		}
 		lookaside, attachments := regs.lookup(s.name)
 		if s.has(policy.SignedBy) && !lookaside && !withURL[s.name] {
-			r.add(Finding{
-				Code: "no-lookaside", File: p.file, Line: s.line,
-				Message: fmt.Sprintf("%s: no registries.d file names a lookaside for it: signatures are looked for in /var/lib/containers/sigstore only", s.path),
-			})
+			r.add("no-lookaside", place{file: p.file, line: s.line},
+				"%s: no registries.d file names a lookaside for it: signatures are looked for in /var/lib/containers/sigstore only",
+				s.path)
 		}
 		if s.has(policy.SigstoreSigned) && !attachments && !withAttachments[s.name] {
-			r.add(Finding{
-				Code: "no-attachments", File: p.file, Line: s.line,
-				Message: fmt.Sprintf("%s: registries.d has no use-sigstore-attachments: true for it: every image is refused",
-					s.path),
-			})
+			r.add("no-attachments", place{file: p.file, line: s.line},
+				"%s: registries.d has no use-sigstore-attachments: true for it: every image is refused", s.path)
 		}
 	}
 }

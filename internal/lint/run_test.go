@@ -619,7 +619,7 @@ func TestV6(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			data := bytes.Join(tt.keys, nil)
 			l := linter{now: time.Now()}
-			l.key(data, "k", 0, "")
+			l.key(data, place{file: "k"})
 			severity, imported := "", ""
 			for _, f := range l.findings {
 				if f.Code == "key-v6" {

@@ -2,7 +2,6 @@ package lint
 
 import (
 	"errors"
-	"fmt"
 	"io/fs"
 	"path"
 	"slices"
@@ -68,10 +67,8 @@ func (r *runner) environment() {
 // skipped says that something could not be looked at. What isn't there sets no variable.
 func (r *runner) skipped(p string, err error) {
 	if !errors.Is(err, fs.ErrNotExist) {
-		r.add(Finding{
-			Code: "unit-unreadable", File: p,
-			Message: fmt.Sprintf("whether it makes the runtime read another policy.json can't be told: %v", err),
-		})
+		r.add("unit-unreadable", place{file: p}, "whether it makes the runtime read another policy.json can't be told: %v",
+			err)
 	}
 }
 
@@ -136,11 +133,8 @@ func (r *runner) flags(file string, line int, text string) {
 			continue
 		}
 		if name == "signature-policy" || name == "signature-policy-dir" {
-			r.add(Finding{
-				Code: "policy-environment", File: file, Line: line,
-				Message: "starts CRI-O with --" + name + ": it does not read " + trust.PolicyPath + " and " + namespacedDir +
-					" but what is named there",
-			})
+			r.add("policy-environment", place{file: file, line: line},
+				"starts CRI-O with --%s: it does not read %s and %s but what is named there", name, trust.PolicyPath, namespacedDir)
 		}
 	}
 }
@@ -152,8 +146,6 @@ func (r *runner) assignment(file string, line int, text string, runtime bool) {
 	if !ok || !slices.Contains(maskingVariables, name) || name != maskingVariables[0] && !runtime {
 		return
 	}
-	r.add(Finding{
-		Code: "policy-environment", File: file, Line: line,
-		Message: "sets " + name + ": who runs with it does not read " + trust.PolicyPath + " but what it points to",
-	})
+	r.add("policy-environment", place{file: file, line: line},
+		"sets %s: who runs with it does not read %s but what it points to", name, trust.PolicyPath)
 }
