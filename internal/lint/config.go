@@ -23,22 +23,19 @@ func (r *runner) trustConfig(name string, data []byte) {
 		return
 	}
 	for _, k := range cfg.Keys {
+		at := place{name, k.Line, "key " + k.Name}
 		if k.File != nil {
-			r.shipped(name, k)
+			r.shipped(k, at)
 			continue
 		}
 		gpg := len(k.Fingerprints) > 0 || usedByGPG(cfg, k.Name)
 		if gpg && len(k.Fingerprints) == 0 {
-			r.add("key-not-pinned", place{file: name, line: k.Line},
-				"key %s: has a path and no fingerprints: whatever an update of the OS puts there is trusted",
-				k.Name).Hint = "write fingerprints: with what gpg --show-keys says of " + k.Path
+			r.add("key-not-pinned", at,
+				"has a path and no fingerprints: whatever an update of the OS puts there is trusted").Hint = "write fingerprints: with what gpg --show-keys says of " + k.Path
 		}
 		if r.Root != "" {
-			r.policyKeys(&policyFacts{file: name, keys: []policyKey{{
-				path: k.Path, line: k.Line, at: jsonPath("key " + k.Name),
-				gpg: gpg,
-			}}}, hostSource(r.Root))
-			r.pinned(name, k)
+			r.policyKeys(&policyFacts{file: name, keys: []policyKey{{place: at, path: k.Path, gpg: gpg}}}, hostSource(r.Root))
+			r.pinned(k, at)
 		}
 	}
 	r.trustMeaning(cfg)
@@ -83,16 +80,13 @@ func (r *runner) trustScopes(cfg *trust.Config, l loadable) {
 		if missing[s.line] {
 			r.add("no-lookaside", at, "asks for GPG signatures, and nothing names a lookaside for it: they are looked for in /var/lib/containers/sigstore of the node only").Hint = "write lookaside:"
 		}
-		if official(s.name) {
-			r.add("library-missing", at, "%s", libraryMissing).Hint = libraryHint(s.name)
-		}
+		r.official(s.name, at)
 	}
 }
 
 // shipped lints a key that is rendered into policy.json: of OpenPGP what trust writes there, the keys that GnuPG 2.2
 // can load.
-func (r *runner) shipped(file string, k trust.Key) {
-	at := place{file, k.Line, "key " + k.Name}
+func (r *runner) shipped(k trust.Key, at place) {
 	if k.File.Kind != key.OpenPGP {
 		r.key(k.File.Binary, at)
 		return
@@ -121,7 +115,7 @@ func usedByGPG(cfg *trust.Config, name string) bool {
 
 // pinned compares a key file of the host with the fingerprints that it should have. That it is there and can be read
 // is looked at elsewhere.
-func (r *runner) pinned(file string, k trust.Key) {
+func (r *runner) pinned(k trust.Key, at place) {
 	if len(k.Fingerprints) == 0 {
 		return
 	}
@@ -133,7 +127,6 @@ func (r *runner) pinned(file string, k trust.Key) {
 	if err != nil {
 		return
 	}
-	at := place{file, k.Line, "key " + k.Name}
 	var found []string
 	for _, have := range f.Keys {
 		found = append(found, have.Fingerprint)
@@ -188,38 +181,31 @@ func (r *runner) trustMeaning(cfg *trust.Config) {
 	}
 	asked := payloadScopes(func(scope string) bool { _, ok := rules[scope]; return ok })
 	for i, reg := range cfg.Registries {
-		at := fmt.Sprintf("spec.registries[%d]", i)
+		at := place{cfg.File, reg.Line, fmt.Sprintf("spec.registries[%d]", i)}
 		for _, l := range append([]trust.Location{reg.Location}, locations(reg.Mirrors)...) {
 			if strings.HasPrefix(l.Lookaside, "http:") {
-				r.add("insecure-lookaside", place{file: cfg.File, line: reg.Line},
-					"%s: %s: http can be changed on its way: an attacker may hide signatures, or offer old ones", at, l.Lookaside)
+				r.plainHTTP(at.in(": " + l.Lookaside))
 			}
 		}
-		if byGPG(reg) && (asked[reg.Scope] || belowPayload(reg.Scope)) {
-			r.add("release-payload", place{file: cfg.File, line: reg.Line}, "%s.scope: %s", at, payloadAsked)
+		if byGPG(reg) {
+			r.payload(reg.Scope, asked, at.in(".scope"))
 		}
-		r.trustLookasides(cfg.File, at, reg)
+		r.trustLookasides(at, reg)
 		for j, q := range reg.Requirements {
 			if _, _, some := covered(q.Identity.Prefix, reg.Scope); q.Identity.Type == policy.RemapIdentity && !some {
-				r.add("remap-is-idle", place{file: cfg.File, line: q.Line},
-					"%s.require[%d].identity: no image of the scope %s begins with the prefix %s: signatures must name what is pulled",
-					at, j, reg.Scope, q.Identity.Prefix)
+				r.add("remap-is-idle", place{cfg.File, q.Line, fmt.Sprintf("%s.require[%d].identity", at.what, j)},
+					"no image of the scope %s begins with the prefix %s: signatures must name what is pulled", reg.Scope,
+					q.Identity.Prefix)
 			}
 		}
-		if policy.UpperCaseHost(reg.Scope) {
-			r.add("upper-case-host", place{file: cfg.File, line: reg.Line}, "%s.scope: %s", at, upperCaseHost)
-		}
-		if policy.IsTag(reg.Scope) {
-			r.add("tag-scope", place{file: cfg.File, line: reg.Line},
-				"%s.scope: a pull by digest never matches it, and node runtimes often pull by digest", at)
-		}
+		r.scope(reg.Scope, at.in(".scope"))
+		r.tag(reg.Scope, at.in(".scope"))
 		if reg.Rule == trust.RuleAccept && reg.Because == "" {
 			for _, p := range policy.Chain(policy.Docker, reg.Scope)[1:] {
 				if parent, ok := rules[p]; ok {
 					if parent.Rule == trust.RuleSigned {
-						r.add("hole-below-signed", place{file: cfg.File, line: reg.Line},
-							"%s: accepts images without signature below the signed scope %s (line %d)", at, parent.Scope,
-							parent.Line).Hint = "say why with because:"
+						r.add("hole-below-signed", at, "accepts images without signature below the signed scope %s (line %d)",
+							parent.Scope, parent.Line).Hint = "say why with because:"
 					}
 					break
 				}
@@ -236,7 +222,7 @@ func (r *runner) trustMeaning(cfg *trust.Config) {
 		sides[string(c.Expect)] = true
 	}
 	for _, p := range cfg.Idle() {
-		r.add("canary-proves-nothing", place{file: cfg.File, line: p.Line}, "%s: %s", p.Path, p.Message)
+		r.add("canary-proves-nothing", place{cfg.File, p.Line, p.Path}, "%s", p.Message)
 	}
 	if len(sides) < 2 {
 		r.add("canary-side-missing", place{file: cfg.File},
@@ -250,18 +236,15 @@ func byGPG(reg trust.Registry) bool {
 }
 
 // trustLookasides finds mirrors of images that need signatures without a place of these.
-func (r *runner) trustLookasides(file, at string, reg trust.Registry) {
+func (r *runner) trustLookasides(at place, reg trust.Registry) {
 	cosigned := slices.ContainsFunc(reg.Requirements, func(r trust.Requirement) bool { return r.Sigstore != nil })
 	for i, m := range reg.Mirrors {
+		mirror := place{at.file, m.Line, fmt.Sprintf("%s.mirrors[%d]", at.what, i)}
 		if cosigned && m.Attachments != nil && !*m.Attachments {
-			r.add("mirror-no-attachments", place{file: file, line: m.Line},
-				"%s.mirrors[%d]: has no attachments, and sigstore signatures are asked for: what is pulled from %s is refused", at,
-				i, m.Scope)
+			r.add("mirror-no-attachments", mirror, "has no attachments, and sigstore signatures are asked for: what is pulled from %s is refused", m.Scope)
 		}
 		if byGPG(reg) && m.Lookaside == "" {
-			r.add("mirror-no-lookaside", place{file: file, line: m.Line},
-				"%s.mirrors[%d]: has no lookaside, and GPG signatures are asked for: what is pulled from %s is refused", at,
-				i, m.Scope)
+			r.add("mirror-no-lookaside", mirror, "has no lookaside, and GPG signatures are asked for: what is pulled from %s is refused", m.Scope)
 		}
 	}
 }

@@ -82,6 +82,12 @@ type place struct {
 	what string
 }
 
+// in is the place of a member of what is at p.
+func (p place) in(member string) place {
+	p.what += member
+	return p
+}
+
 // add returns the new finding, for a hint or a severity that is not the code's.
 func (l *linter) add(code Code, at place, format string, args ...any) *Finding {
 	row, f := code.row(), Finding{Code: code, File: at.file, Line: at.line, Message: fmt.Sprintf(format, args...)}

@@ -10,100 +10,104 @@ import (
 )
 
 // meaning finds what loads and yet is likely not what was meant. It looks at the docker transport only.
-func (w *policyWalk) meaning() {
-	byName := map[string]policyScope{"": w.defaults}
-	for _, s := range w.scopes {
+func (l *linter) meaning(p *policyFacts) {
+	byName := map[string]policyScope{"": p.defaults}
+	for _, s := range p.scopes {
 		byName[s.name] = s
 	}
-	for _, s := range w.scopes {
-		w.scopeMeaning(s, byName)
+	for _, s := range p.scopes {
+		l.scopeMeaning(p, s, byName)
 	}
 	asked := payloadScopes(func(scope string) bool { _, ok := byName[scope]; return ok })
-	for _, s := range w.scopes {
-		if s.has(policy.SignedBy) && (asked[s.name] || belowPayload(s.name)) {
-			w.add("release-payload", s.line, s.path, "%s", payloadAsked)
+	for _, s := range p.scopes {
+		if s.has(policy.SignedBy) {
+			l.payload(s.name, asked, s.place)
 		}
 	}
-	if w.defaults.has(policy.Reject) && byName[""].accepts() {
+	if p.defaults.has(policy.Reject) && byName[""].accepts() {
 		s := byName[""]
-		w.add("default-reject-moot", s.line, s.path,
+		l.add("default-reject-moot", s.place,
 			"accepts every image of every registry that has no scope: the default reject is never asked for registries").Hint = fmt.Sprintf("remove this scope, or say %q in default too if that is meant", policy.InsecureAcceptAnything)
 	}
-	if !slices.ContainsFunc(append(slices.Clone(w.scopes), w.defaults),
+	if !slices.ContainsFunc(append(slices.Clone(p.scopes), p.defaults),
 		func(s policyScope) bool { return s.signed() || s.has(policy.Reject) }) {
-		w.add("accepts-everything", w.defaults.line, w.defaults.path, "no registry needs a signature and none is rejected")
+		l.add("accepts-everything", p.defaults.place, "no registry needs a signature and none is rejected")
 	}
 }
 
-func (w *policyWalk) scopeMeaning(s policyScope, byName map[string]policyScope) {
+func (l *linter) scopeMeaning(p *policyFacts, s policyScope, byName map[string]policyScope) {
 	if s.name == "" {
 		return
 	}
-	if err := policy.CheckScope(s.name); err != nil {
-		w.add("dead-scope", s.line, s.path, "%v", err)
+	if !l.scope(s.name, s.place) {
 		return
 	}
-	if policy.UpperCaseHost(s.name) {
-		w.add("upper-case-host", s.line, s.path, "%s", upperCaseHost)
-	}
-	if official(s.name) {
-		w.add("library-missing", s.line, s.path, "%s", libraryMissing).Hint = libraryHint(s.name)
-	}
-	if policy.IsTag(s.name) {
-		w.add("tag-scope", s.line, s.path, "a pull by digest never matches it, and node runtimes often pull by digest")
-	}
+	l.official(s.name, s.place)
+	l.tag(s.name, s.place)
 	if len(s.name) > 2 && s.name[:2] == "*." {
-		w.feature(trust.FeatureWildcard, s.line)
+		p.feature(trust.FeatureWildcard, s.line)
 	}
 	if s.has(policy.SignedBy) && s.has(policy.SigstoreSigned) {
-		w.add("both-signatures", s.line, s.path, "asks for a GPG signature and a sigstore signature: all entries of a list must hold")
+		l.add("both-signatures", s.place, "asks for a GPG signature and a sigstore signature: all entries of a list must hold")
 	}
 	if n := s.signers(); n > 1 {
-		w.add("all-must-sign", s.line, s.path, "asks for %d signatures, by different keys: all entries of a list must hold",
+		l.add("all-must-sign", s.place, "asks for %d signatures, by different keys: all entries of a list must hold",
 			n)
 	}
 	if s.has(policy.InsecureAcceptAnything) && !s.accepts() {
-		w.add("accept-is-idle", s.line, s.path, "insecureAcceptAnything has no effect beside other requirements: all entries of a list must hold")
+		l.add("accept-is-idle", s.place, "insecureAcceptAnything has no effect beside other requirements: all entries of a list must hold")
 	}
 	if s.has(policy.Reject) && len(s.types) > 1 {
-		w.add("reject-wins", s.line, s.path, "reject beside other requirements refuses everything: all entries of a list must hold")
+		l.add("reject-wins", s.place, "reject beside other requirements refuses everything: all entries of a list must hold")
 	}
 	if !s.accepts() {
 		return
 	}
-	for _, p := range policy.Chain(policy.Docker, s.name)[1:] {
-		parent, ok := byName[p]
+	for _, name := range policy.Chain(policy.Docker, s.name)[1:] {
+		parent, ok := byName[name]
 		if !ok {
 			continue
 		}
 		if parent.signed() {
-			w.add("hole-below-signed", s.line, s.path, "accepts images without signature below the signed scope %q (line %d)",
+			l.add("hole-below-signed", s.place, "accepts images without signature below the signed scope %q (line %d)",
 				parent.name, parent.line).Hint = "the most specific scope is used alone; trust.yaml can say why with because:"
 		}
 		return
 	}
 }
 
-// What is said of a scope whose host is written with upper case.
-const (
-	upperCaseHost = "is compared as written, while DNS ignores case: an image pulled by another spelling of the host has another scope"
-)
-
-const dockerHub = "docker.io/"
-
-// libraryMissing is said of a scope that is official.
-const libraryMissing = "is a namespace of Docker Hub and not the image of that name: images without a namespace are in docker.io/library"
-
-func libraryHint(scope string) string {
-	return fmt.Sprintf("write %q", "docker.io/library/"+strings.TrimPrefix(scope, dockerHub))
+// scope finds what is wrong with a scope's name, and reports whether an image can have it.
+func (l *linter) scope(name string, at place) bool {
+	if err := policy.CheckScope(name); err != nil {
+		l.add("dead-scope", at, "%v", err)
+		return false
+	}
+	if policy.UpperCaseHost(name) {
+		l.add("upper-case-host", at, "is compared as written, while DNS ignores case: an image pulled by another spelling of the host has another scope")
+	}
+	return true
 }
 
-// official reports whether the scope has the name that people write for one of Docker Hub's widely used images. Most
+// tag warns of a scope that has one.
+func (l *linter) tag(scope string, at place) {
+	if policy.IsTag(scope) {
+		l.add("tag-scope", at, "a pull by digest never matches it, and node runtimes often pull by digest")
+	}
+}
+
+// official warns of a scope that has the name which people write for one of Docker Hub's widely used images. Most
 // names could as well be meant as a namespace, so only a few are looked for.
-func official(scope string) bool {
-	name, ok := strings.CutPrefix(scope, dockerHub)
-	return ok && slices.Contains([]string{
+func (l *linter) official(scope string, at place) {
+	name, ok := strings.CutPrefix(scope, "docker.io/")
+	if ok && slices.Contains([]string{
 		"alpine", "busybox", "debian", "fedora", "golang", "hello-world", "httpd", "mariadb", "mysql", "nginx", "node",
 		"postgres", "python", "redis", "registry", "ubuntu",
-	}, name)
+	}, name) {
+		l.add("library-missing", at, "is a namespace of Docker Hub and not the image of that name: images without a namespace are in docker.io/library").Hint = fmt.Sprintf("write %q", "docker.io/library/"+name)
+	}
+}
+
+// plainHTTP warns of a place of signatures that is fetched without TLS.
+func (l *linter) plainHTTP(at place) {
+	l.add("insecure-lookaside", at, "http can be changed on its way: an attacker may hide signatures, or offer old ones")
 }

@@ -13,10 +13,13 @@ func payloads() []string {
 	return []string{"quay.io/openshift-release-dev/ocp-v4.0-art-dev", "quay.io/openshift-release-dev/ocp-v5.0-art-dev"}
 }
 
-// payloadAsked is said of a scope that asks for GPG signatures of OpenShift's own images.
-const (
-	payloadAsked = "asks for GPG signatures of OpenShift's own images, which have none: a node with this can pull no part of OpenShift and breaks at its next update"
-)
+// payload says that a scope asks for GPG signatures of OpenShift's own images, if it decides about them: it is one of
+// payloadScopes, or below them.
+func (l *linter) payload(scope string, deciding map[string]bool, at place) {
+	if deciding[scope] || belowPayload(scope) {
+		l.add("release-payload", at, "asks for GPG signatures of OpenShift's own images, which have none: a node with this can pull no part of OpenShift and breaks at its next update")
+	}
+}
 
 // payloadScopes returns those of the scopes that decide about OpenShift's own images and name them: quay.io, a part
 // of it, or a wildcard above it. What says something of all registries is not meant: there are hosts without

@@ -30,9 +30,8 @@ type policyFacts struct {
 
 // policyScope is one scope with what its requirements amount to.
 type policyScope struct {
+	place
 	name string
-	line int
-	path jsonPath
 	// types are the requirements' types in order, and keys what each of them says of its keys.
 	types []string
 	keys  []string
@@ -65,10 +64,9 @@ func (s policyScope) signed() bool { return slices.ContainsFunc(s.types, policy.
 
 // policyKey is one place where a requirement names keys: a path on the host, or the material itself.
 type policyKey struct {
+	place
 	path string
 	data []byte
-	line int
-	at   jsonPath
 	gpg  bool
 }
 
@@ -82,7 +80,7 @@ type policyWalk struct {
 // policy lints the content of a policy.json. file is named in findings.
 func (l *linter) policy(data []byte, file string) *policyFacts {
 	w := &policyWalk{linter: l, policyFacts: policyFacts{file: file, features: map[trust.Feature]int{}}}
-	w.defaults.line = 1
+	w.defaults.place = place{file: file, line: 1}
 	root, err := parseJSON(data)
 	if err != nil {
 		var e *jsonError
@@ -95,7 +93,7 @@ func (l *linter) policy(data []byte, file string) *policyFacts {
 		w.add("policy-rejected", 1, "", "%v", err)
 	}
 	if !w.broken {
-		w.meaning()
+		l.meaning(&w.policyFacts)
 	}
 	return &w.policyFacts
 }
@@ -124,8 +122,10 @@ func loadPolicy(data []byte) error {
 // add notes with the finding whether it keeps the library from loading the file.
 func (w *policyWalk) add(code Code, line int, at jsonPath, format string, args ...any) *Finding {
 	w.broken = w.broken || code.row().weight == unloadable
-	return w.linter.add(code, place{w.file, line, string(at)}, format, args...)
+	return w.linter.add(code, w.at(line, at), format, args...)
 }
+
+func (p *policyFacts) at(line int, at jsonPath) place { return place{p.file, line, string(at)} }
 
 // object checks that n is an object without duplicate keys and with none but the known ones, and reports whether its
 // members are worth a look.
@@ -166,7 +166,7 @@ func (w *policyWalk) root(n *jsonNode) {
 		w.add("missing-default", n.line, "", "there is no default").Hint = fmt.Sprintf(
 			`add "default": [{"type": "reject"}] or [{"type": %q}]`, policy.InsecureAcceptAnything)
 	} else {
-		w.defaults = policyScope{line: d.line, path: policy.FieldDefault}
+		w.defaults = policyScope{place: w.at(d.line, policy.FieldDefault)}
 		w.defaults.types, w.defaults.keys = w.requirements(d, policy.FieldDefault)
 	}
 	transports := n.get(policy.FieldTransports)
@@ -186,7 +186,7 @@ func (w *policyWalk) root(n *jsonNode) {
 			if err := policy.CheckTransportScope(t.key, s.key); err != nil {
 				w.add("bad-scope", s.line, at, "%v", err)
 			}
-			scope := policyScope{name: s.key, line: s.line, path: at}
+			scope := policyScope{name: s.key, place: w.at(s.line, at)}
 			scope.types, scope.keys = w.requirements(s.value, at)
 			if t.key == policy.Docker {
 				w.scopes = append(w.scopes, scope)
@@ -387,7 +387,7 @@ func (w *policyWalk) oneKey(v *jsonNode, at jsonPath, isPath, gpg bool) {
 	if !ok {
 		return // the library says so
 	}
-	k := policyKey{line: v.line, at: at, gpg: gpg}
+	k := policyKey{place: w.at(v.line, at), gpg: gpg}
 	if isPath {
 		if !filepath.IsAbs(s) {
 			w.add("relative-key-path", v.line, at, "%q is looked up in the working directory of whoever pulls", s)
@@ -422,8 +422,8 @@ func (w *policyWalk) identity(n *jsonNode, at jsonPath) {
 	}
 }
 
-func (w *policyWalk) feature(name trust.Feature, line int) {
-	if _, ok := w.features[name]; !ok {
-		w.features[name] = line
+func (p *policyFacts) feature(name trust.Feature, line int) {
+	if _, ok := p.features[name]; !ok {
+		p.features[name] = line
 	}
 }

@@ -11,7 +11,6 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
-	"github.com/nodetrust/nodetrust/internal/policy"
 	"github.com/nodetrust/nodetrust/internal/registriesd"
 	"github.com/nodetrust/nodetrust/internal/verify/library"
 )
@@ -121,11 +120,7 @@ func (l *linter) registriesFile(r *registries, f file) {
 	for _, scope := range content.Scopes() {
 		e, line := content.Docker[scope], r.lineOf(f.path, scope)
 		check.entry(e, registriesd.Key{Scope: scope, OfDocker: true})
-		if err := policy.CheckScope(scope); err != nil {
-			l.add("dead-scope", at(line), "docker[%q]: %v", scope, err)
-		} else if policy.UpperCaseHost(scope) {
-			l.add("upper-case-host", at(line), "docker[%q]: %s", scope, upperCaseHost)
-		}
+		l.scope(scope, at(line).in(fmt.Sprintf("docker[%q]", scope)))
 		if first, ok := r.Docker[scope]; ok {
 			r.broken = true
 			l.add("duplicate-scope", at(line), "docker[%q] is in %s too (line %d)", scope, first.File,
@@ -223,6 +218,6 @@ func (c entryCheck) url(s string, at place) {
 		c.add("bad-url", at, "a query or fragment is kept in front of nothing: paths are appended to the path").Severity = Warning
 	}
 	if u.Scheme == "http" {
-		c.add("insecure-lookaside", at, "http can be changed on its way: an attacker may hide signatures, or offer old ones")
+		c.plainHTTP(at)
 	}
 }

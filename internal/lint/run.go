@@ -256,9 +256,8 @@ func (r *runner) policyKeys(p *policyFacts, from keyFiles) {
 	}
 	files := map[string]result{}
 	for _, k := range p.keys {
-		at := place{p.file, k.line, string(k.at)}
 		if k.path == "" {
-			r.keyData(k, k.data, at)
+			r.keyData(k, k.data, k.place)
 			continue
 		}
 		res, seen := files[k.path]
@@ -269,9 +268,9 @@ func (r *runner) policyKeys(p *policyFacts, from keyFiles) {
 		switch {
 		case errors.Is(res.err, errUnknowable):
 		case errors.Is(res.err, fs.ErrNotExist):
-			r.add("key-missing", at, "there is no %s", k.path)
+			r.add("key-missing", k.place, "there is no %s", k.path)
 		case res.err != nil:
-			r.add("key-unreadable", at, "%v", res.err)
+			r.add("key-unreadable", k.place, "%v", res.err)
 		case !seen:
 			r.keyData(k, res.data, place{file: k.path})
 		}
@@ -302,13 +301,11 @@ func (r *runner) lookups(p *policyFacts, regs *registries) {
 		}
 		lookaside, attachments := regs.lookup(s.name)
 		if s.has(policy.SignedBy) && !lookaside && !withURL[s.name] {
-			r.add("no-lookaside", place{file: p.file, line: s.line},
-				"%s: no registries.d file names a lookaside for it: signatures are looked for in /var/lib/containers/sigstore only",
-				s.path)
+			r.add("no-lookaside", s.place, "no registries.d file names a lookaside for it: signatures are looked for in /var/lib/containers/sigstore only")
 		}
 		if s.has(policy.SigstoreSigned) && !attachments && !withAttachments[s.name] {
-			r.add("no-attachments", place{file: p.file, line: s.line},
-				"%s: registries.d has no use-sigstore-attachments: true for it: every image is refused", s.path)
+			r.add("no-attachments", s.place,
+				"registries.d has no use-sigstore-attachments: true for it: every image is refused")
 		}
 	}
 }
