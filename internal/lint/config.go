@@ -34,7 +34,7 @@ func (r *runner) trustConfig(name string, data []byte) {
 				"has a path and no fingerprints: whatever an update of the OS puts there is trusted").Hint = "write fingerprints: with what gpg --show-keys says of " + k.Path
 		}
 		if r.Root != "" {
-			r.policyKeys(&policyFacts{file: name, keys: []policyKey{{place: at, path: k.Path, gpg: gpg}}}, hostSource(r.Root))
+			r.policyKeys(&policyFacts{keys: []policyKey{{place: at, path: k.Path, gpg: gpg}}}, hostSource(r.Root))
 			r.pinned(k, at)
 		}
 	}
@@ -145,8 +145,7 @@ func (r *runner) pinned(k trust.Key, at place) {
 func (r *runner) rendered(l *loadable, files trust.FileSet) {
 	quiet := linter{now: r.now}
 	p, _ := files.Get(trust.PolicyPath)
-	l.policyFile = file{p.Path, p.Data}
-	l.policy = quiet.policy(p.Data, p.Path)
+	l.policy = quiet.policy(file{p.Path, p.Data})
 	// What a reader lacks is told by Files, with the line of trust.yaml.
 	l.policy.features = nil
 	l.registries = quiet.registries(registriesOf(files))
@@ -308,12 +307,10 @@ func (r *runner) state(p, prefix string, state *desired.State) bool {
 	}
 	found := regs != nil
 	var system *policyFacts
-	var systemFile file
 	var crio, conf []file
 	if f, ok := state.Files.Get(trust.PolicyPath); ok {
 		found = true
-		systemFile = file{prefix + f.Path, f.Data}
-		system = r.onePolicy(systemFile, regs, from, false)
+		system = r.onePolicy(file{prefix + f.Path, f.Data}, regs, from, false)
 	} else if regs != nil {
 		r.loadables = append(r.loadables, loadable{name: p, registries: regs})
 	}
@@ -324,9 +321,7 @@ func (r *runner) state(p, prefix string, state *desired.State) bool {
 			r.ignored(named.path)
 		case dir == namespacedDir && strings.HasSuffix(f.Path, ".json"):
 			found = true
-			if pol := r.onePolicy(named, nil, from, false); system != nil && !system.broken && !pol.broken {
-				r.weaker(system, systemFile, pol, named, from)
-			}
+			r.weaker(system, r.onePolicy(named, nil, from, false), from)
 		case f.Path == crioConf || dir == crioConfDir:
 			found = true
 			crio = append(crio, named)
@@ -337,11 +332,8 @@ func (r *runner) state(p, prefix string, state *desired.State) bool {
 			r.maskedBy(named, path.Base(dir) == path.Base(userDir))
 		}
 	}
-	r.crio(crio)
-	entries := r.registryConfs(conf)
-	if system != nil && !system.broken && (regs == nil || !regs.broken) {
-		r.mirrors(system, regs, entries)
-	}
+	r.crio(crio, nil)
+	r.mirrors(system, regs, r.registryConfs(conf))
 	return found
 }
 

@@ -20,20 +20,8 @@ const (
 	crioConfDir = "/etc/crio/crio.conf.d"
 )
 
-// crioPolicy is what CRI-O's configuration says of policies.
-type crioPolicy struct {
-	// Policies is the directory of namespaced policies.
-	Policies string
-}
-
-// crioConf lints the CRI-O configuration of the host.
-func (r *runner) crioConf() crioPolicy {
-	files, unread := crioFiles(rootFiles{hostfs.Root(r.Root)})
-	for _, f := range unread {
-		r.crioUnreadable(f.path, f.err)
-	}
-	return r.crio(files)
-}
+// crioConf lints the CRI-O configuration of the host, and returns the directory of namespaced policies.
+func (r *runner) crioConf() string { return r.crio(crioFiles(rootFiles{hostfs.Root(r.Root)})) }
 
 // unread is a file or directory that could not be used.
 type unread struct {
@@ -64,10 +52,6 @@ func crioFiles(from fileTree) (files []file, bad []unread) {
 		bad = append(bad, unread{crioConfDir, err})
 	}
 	return files, bad
-}
-
-func (r *runner) crioUnreadable(p string, err error) {
-	r.add("crio-conf", place{file: p}, "which policy it makes CRI-O read can't be told: %v", err)
 }
 
 // crioSetting is a value of CRI-O's configuration, and the file that has the last word.
@@ -101,24 +85,25 @@ func crioSettings(files []file) (system, namespaced crioSetting, bad []unread) {
 	return system, namespaced, bad
 }
 
-// crio lints CRI-O's configuration, in the order in which it is read.
-func (r *runner) crio(files []file) crioPolicy {
-	system, namespaced, bad := crioSettings(files)
-	for _, f := range bad {
-		r.crioUnreadable(f.path, f.err)
+// crio lints CRI-O's configuration, in the order in which it is read, and returns the directory of namespaced
+// policies.
+func (r *runner) crio(files []file, bad []unread) (policies string) {
+	system, namespaced, broken := crioSettings(files)
+	for _, f := range append(bad, broken...) {
+		r.add("crio-conf", place{file: f.path}, "which policy it makes CRI-O read can't be told: %v", f.err)
 	}
 	if v := system.value; v != "" && path.Clean(v) != trust.PolicyPath {
 		r.add("crio-policy", place{file: system.file.path, line: lineOf(string(system.file.data), v)},
 			"signature_policy is %s: CRI-O reads that and not %s, Podman goes on reading the latter", v, trust.PolicyPath)
 	}
-	out := crioPolicy{namespacedDir}
+	policies = namespacedDir
 	if v := namespaced.value; v != "" && path.Clean(v) != namespacedDir {
 		if strings.HasPrefix(v, "/") {
-			out.Policies = path.Clean(v)
+			policies = path.Clean(v)
 		}
 		r.add("crio-policies", place{file: namespaced.file.path, line: lineOf(string(namespaced.file.data), v)},
 			"signature_policy_dir is %s: policies of namespaces are read there, which no agent watches",
 			v).Hint = "leave it at " + namespacedDir
 	}
-	return out
+	return policies
 }

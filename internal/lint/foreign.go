@@ -18,8 +18,7 @@ import (
 func (r *runner) dump(p string, data []byte) {
 	d, err := mco.ParseDump(data)
 	if err != nil {
-		r.add("bad-desired", place{file: p}, "%v", err)
-		r.loadables = append(r.loadables, loadable{name: p, problem: problemText(err)})
+		r.desiredState(p, "", nil, err)
 		return
 	}
 	r.merged(d)

@@ -101,7 +101,7 @@ func (r *runner) asSeen(views []*view, seen []linter) {
 }
 
 func (r *runner) hostView() {
-	crio := r.crioConf()
+	namespaced := r.crioConf()
 	regs, unreadable := r.hostRegistries()
 	f, err := r.hostPolicy()
 	var system *policyFacts
@@ -120,7 +120,7 @@ func (r *runner) hostView() {
 	if system != nil && !system.broken && !regs.broken {
 		r.mirrors(system, regs, r.registriesConf())
 	}
-	r.namespaced(system, f, regs, crio.Policies)
+	r.namespaced(system, regs, namespaced)
 	r.withoutSigstore(system)
 }
 
@@ -139,7 +139,7 @@ func (r *runner) withoutSigstore(system *policyFacts) {
 		twelve = twelve || name == "VERSION_ID" && value == "12"
 	}
 	if line, used := system.features[trust.FeatureSigstore]; used && debian && twelve {
-		r.add("sigstore-disabled", place{file: system.file, line: line},
+		r.add("sigstore-disabled", place{file: system.path, line: line},
 			"asks for sigstore signatures: Debian 12's own podman and skopeo are built without them and refuse every image of the scope")
 	}
 }
@@ -223,7 +223,7 @@ func (r *runner) hostRegistries() (*registries, error) {
 }
 
 // namespaced lints the policies that CRI-O takes for single namespaces instead of the system's.
-func (r *runner) namespaced(system *policyFacts, systemFile file, regs *registries, dir string) {
+func (r *runner) namespaced(system *policyFacts, regs *registries, dir string) {
 	entries, err := hostfs.Root(r.Root).ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return
@@ -244,28 +244,22 @@ func (r *runner) namespaced(system *policyFacts, systemFile file, regs *registri
 			continue
 		}
 		r.add("namespaced-policy", place{file: p}, "CRI-O uses it alone, instead of the system's policy, for pods in namespace %q", ns)
-		pol := r.policy(data, p)
-		r.policyKeys(pol, hostSource(r.Root))
-		if !pol.broken && !regs.broken {
-			r.lookups(pol, regs)
-		}
-		if system != nil && !system.broken && !pol.broken {
-			r.weaker(system, systemFile, pol, file{p, data}, hostSource(r.Root))
-		}
+		r.weaker(system, r.judge(file{p, data}, regs, hostSource(r.Root)), hostSource(r.Root))
 	}
 }
 
 // weaker finds scopes for which the namespaced policy accepts what the system's refuses. CRI-O takes for granted that
 // there are none.
-func (r *runner) weaker(system *policyFacts, systemFile file, namespaced *policyFacts, namespacedFile file,
-	from keyFiles,
-) {
+func (r *runner) weaker(system, namespaced *policyFacts, from keyFiles) {
+	if system == nil || system.broken || namespaced.broken {
+		return
+	}
 	read := func(path string) ([]byte, error) { return from.read(path, maxKeyFile) }
-	a, err := compare.Parse(systemFile.data, read, r.now)
+	a, err := compare.Parse(system.data, read, r.now)
 	if err != nil {
 		return
 	}
-	b, err := compare.Parse(namespacedFile.data, read, r.now)
+	b, err := compare.Parse(namespaced.data, read, r.now)
 	if err != nil {
 		return
 	}
@@ -278,8 +272,8 @@ func (r *runner) weaker(system *policyFacts, systemFile file, namespaced *policy
 		if s.Transport != "" {
 			name = fmt.Sprintf("scope %q", s.Scope)
 		}
-		r.add("namespaced-weaker", place{file: namespaced.file, line: namespaced.decides(s.Scope).line},
-			"%s: b, this policy, is %s than a, %s (line %d): %s", name, words(s.Relation), system.file,
+		r.add("namespaced-weaker", place{file: namespaced.path, line: namespaced.decides(s.Scope).line},
+			"%s: b, this policy, is %s than a, %s (line %d): %s", name, words(s.Relation), system.path,
 			system.decides(s.Scope).line, s.Reason)
 	}
 }

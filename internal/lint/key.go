@@ -66,7 +66,7 @@ func PolicyKeys(data []byte, root string) []key.Key {
 	var quiet linter
 	var out []key.Key
 	seen := map[string]bool{}
-	for _, k := range quiet.policy(data, "").keys {
+	for _, k := range quiet.policy(file{data: data}).keys {
 		if !k.gpg {
 			continue
 		}

@@ -15,7 +15,7 @@ import (
 
 // policyFacts are what the walk over a policy.json learned.
 type policyFacts struct {
-	file string
+	file
 	// scopes are those of the docker transport, "" among them, in the order of the file.
 	scopes []policyScope
 	// defaults is the top-level default.
@@ -77,19 +77,19 @@ type policyWalk struct {
 	policyFacts
 }
 
-// policy lints the content of a policy.json. file is named in findings.
-func (l *linter) policy(data []byte, file string) *policyFacts {
-	w := &policyWalk{linter: l, policyFacts: policyFacts{file: file, features: map[trust.Feature]int{}}}
-	w.defaults.place = place{file: file, line: 1}
-	root, err := parseJSON(data)
+// policy lints a policy.json.
+func (l *linter) policy(f file) *policyFacts {
+	w := &policyWalk{linter: l, policyFacts: policyFacts{file: f, features: map[trust.Feature]int{}}}
+	w.defaults.place = place{file: f.path, line: 1}
+	root, err := parseJSON(f.data)
 	if err != nil {
 		var e *jsonError
 		errors.As(err, &e)
-		w.add("bad-json", e.line, "", "%v", e.err).Hint = jsonHint(data)
+		w.add("bad-json", e.line, "", "%v", e.err).Hint = jsonHint(f.data)
 		return &w.policyFacts
 	}
 	w.root(root)
-	if err := loadPolicy(data); err != nil && !w.broken {
+	if err := loadPolicy(f.data); err != nil && !w.broken {
 		w.add("policy-rejected", 1, "", "%v", err)
 	}
 	if !w.broken {
@@ -125,7 +125,7 @@ func (w *policyWalk) add(code Code, line int, at jsonPath, format string, args .
 	return w.linter.add(code, w.at(line, at), format, args...)
 }
 
-func (p *policyFacts) at(line int, at jsonPath) place { return place{p.file, line, string(at)} }
+func (p *policyFacts) at(line int, at jsonPath) place { return place{p.path, line, string(at)} }
 
 // object checks that n is an object without duplicate keys and with none but the known ones, and reports whether its
 // members are worth a look.

@@ -91,7 +91,7 @@ func LoadPolicy(data []byte, name string) error {
 		return err
 	}
 	l := linter{}
-	p := l.policy(data, name)
+	p := l.policy(file{name, data})
 	if i := slices.IndexFunc(l.findings, func(f Finding) bool { return f.Severity == Error }); p.broken && i >= 0 {
 		return fmt.Errorf("invalid policy in %q: line %d: %s", name, l.findings[i].Line, l.findings[i].Message)
 	}
@@ -108,12 +108,12 @@ func (l loadable) seenBy(reader string) bool {
 // load asks the library about the same bytes that were linted.
 func (l loadable) load() error {
 	if l.policy != nil {
-		if err := verify.LoadPolicy(l.policyFile.data, l.policyFile.path); err != nil {
+		if err := verify.LoadPolicy(l.policy.data, l.policy.path); err != nil {
 			return err
 		}
 		if l.policy.broken {
 			return fmt.Errorf("invalid policy in %q: a transport that this program lacks and runtimes have rejects a scope",
-				l.policyFile.path)
+				l.policy.path)
 		}
 	}
 	if l.registries == nil {

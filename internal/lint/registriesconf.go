@@ -12,7 +12,6 @@ import (
 
 	"github.com/nodetrust/nodetrust/internal/hostfs"
 	"github.com/nodetrust/nodetrust/internal/policy"
-	"github.com/nodetrust/nodetrust/internal/registriesd"
 )
 
 // Where registries.conf lies on a host, first found, and its drop-ins.
@@ -126,6 +125,9 @@ func covered(prefix, scope string) (rest string, all, some bool) {
 // registries.d file knows (signatures are looked for where an image really comes from), over connections that nobody
 // checks, or not at all. regs may be nil: then it is not known where signatures are looked for.
 func (r *runner) mirrors(p *policyFacts, regs *registries, entries map[string]registryConf) {
+	if p == nil || p.broken || regs != nil && regs.broken {
+		return
+	}
 	for _, prefix := range slices.Sorted(maps.Keys(entries)) {
 		e := entries[prefix]
 		for _, s := range p.scopes {
@@ -176,13 +178,11 @@ func (p *policyFacts) repeats(s policyScope) bool {
 // mirror looks for the places of the signatures of what a mirror has of a scope.
 func (r *runner) mirror(s policyScope, physical string, at place, regs *registries) {
 	const lacks = "mirror %s of the signed scope %q: no registries.d file %s for it: what is pulled from it is refused"
-	lookaside, attachments := regs.lookup(physical)
-	if s.has(policy.SignedBy) && !lookaside && !regs.above(
-		func(e registriesd.Entry) bool { return e.URL() != "" })[physical] {
+	lookaside, attachments := regs.serves(physical)
+	if s.has(policy.SignedBy) && !lookaside {
 		r.add("mirror-no-lookaside", at, lacks, physical, s.name, "names a lookaside")
 	}
-	if s.has(policy.SigstoreSigned) && !attachments &&
-		!regs.above(registriesd.Entry.HasAttachments)[physical] {
+	if s.has(policy.SigstoreSigned) && !attachments {
 		r.add("mirror-no-attachments", at, lacks, physical, s.name, "has use-sigstore-attachments: true")
 	}
 }

@@ -27,6 +27,8 @@ type registries struct {
 	files  []file
 	lines  map[string]map[registriesd.Key]int // by file and key, whose own line is 0
 	broken bool
+	// lookasideBelow and attachmentsBelow have the scopes above those of sections that name one.
+	lookasideBelow, attachmentsBelow map[string]bool
 }
 
 // lineOf is the line of a scope in the file that has it; 0 if it isn't written as such.
@@ -43,6 +45,8 @@ func (l *linter) registries(files []file) *registries {
 	for _, f := range files {
 		l.registriesFile(r, f)
 	}
+	r.lookasideBelow = r.above(func(e registriesd.Entry) bool { return e.URL() != "" })
+	r.attachmentsBelow = r.above(registriesd.Entry.HasAttachments)
 	if err := loadRegistries(files); err != nil && !r.broken {
 		r.broken = true
 		name := ""

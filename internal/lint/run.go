@@ -92,7 +92,6 @@ type runner struct {
 type loadable struct {
 	name       string
 	policy     *policyFacts // nil if there is none
-	policyFile file
 	registries *registries
 	// required is set when a missing policy.json keeps a reader from loading.
 	required bool
@@ -203,16 +202,13 @@ func (r *runner) pathSet() {
 			r.loadables = append(r.loadables, loadable{registries: regs})
 		}
 	}
-	r.crio(r.crioFiles)
+	r.crio(r.crioFiles, nil)
 	entries := r.registryConfs(r.confFiles)
 	if r.unread {
 		regs = nil
 	}
 	for _, f := range r.policies {
-		p := r.onePolicy(f, regs, hostSource(r.Root), false)
-		if !p.broken && (regs == nil || !regs.broken) {
-			r.mirrors(p, regs, entries)
-		}
+		r.mirrors(r.onePolicy(f, regs, hostSource(r.Root), false), regs, entries)
 	}
 }
 
@@ -235,16 +231,17 @@ func (l *linter) unmasked(files []file) []file {
 	return out
 }
 
-func (r *runner) onePolicy(f file, regs *registries, from keyFiles, required bool) *policyFacts {
-	p := r.policy(f.data, f.path)
+// judge lints a policy with its keys, and where signatures are looked for, if regs isn't nil.
+func (r *runner) judge(f file, regs *registries, from keyFiles) *policyFacts {
+	p := r.policy(f)
 	r.policyKeys(p, from)
-	if regs != nil && !p.broken && !regs.broken {
-		r.lookups(p, regs)
-	}
-	r.loadables = append(r.loadables, loadable{
-		name: f.path, policy: p, policyFile: f, registries: regs,
-		required: required,
-	})
+	r.lookups(p, regs)
+	return p
+}
+
+func (r *runner) onePolicy(f file, regs *registries, from keyFiles, required bool) *policyFacts {
+	p := r.judge(f, regs, from)
+	r.loadables = append(r.loadables, loadable{name: f.path, policy: p, registries: regs, required: required})
 	return p
 }
 
@@ -293,27 +290,28 @@ func (r *runner) keyData(k policyKey, data []byte, at place) {
 
 // lookups checks that readers look for the signatures that the policy asks for.
 func (r *runner) lookups(p *policyFacts, regs *registries) {
-	withURL := regs.above(func(e registriesd.Entry) bool { return e.URL() != "" })
-	withAttachments := regs.above(registriesd.Entry.HasAttachments)
+	if regs == nil || p.broken || regs.broken {
+		return
+	}
 	for _, s := range p.scopes {
 		if s.name == "" || !s.signed() || policy.CheckScope(s.name) != nil || p.repeats(s) {
 			continue
 		}
-		lookaside, attachments := regs.lookup(s.name)
-		if s.has(policy.SignedBy) && !lookaside && !withURL[s.name] {
+		lookaside, attachments := regs.serves(s.name)
+		if s.has(policy.SignedBy) && !lookaside {
 			r.add("no-lookaside", s.place, "no registries.d file names a lookaside for it: signatures are looked for in /var/lib/containers/sigstore only")
 		}
-		if s.has(policy.SigstoreSigned) && !attachments && !withAttachments[s.name] {
+		if s.has(policy.SigstoreSigned) && !attachments {
 			r.add("no-attachments", s.place,
 				"registries.d has no use-sigstore-attachments: true for it: every image is refused")
 		}
 	}
 }
 
-// lookup reports whether an image of exactly this scope has a lookaside and attachments.
-func (r *registries) lookup(scope string) (lookaside, attachments bool) {
+// serves reports whether images of the scope have a lookaside and attachments, be it only some of them.
+func (r *registries) serves(scope string) (lookaside, attachments bool) {
 	_, file, attachments := r.Lookup(policy.Chain(policy.Docker, scope))
-	return file != "", attachments
+	return file != "" || r.lookasideBelow[scope], attachments || r.attachmentsBelow[scope]
 }
 
 // above lists the scopes above sections that have what is asked for: a part of such a scope's images is served.
