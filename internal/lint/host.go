@@ -34,10 +34,8 @@ func (r *runner) views() []*view {
 	var out []*view
 	homes, err := hostfs.Root(r.Root).Homes()
 	if err != nil {
-		r.add(Finding{
-			Code: "unreadable", File: hostfs.Passwd, Message: fmt.Sprintf("where root's home is can't be told: %v", err),
-			Hint: "a policy.json in root's home would be read instead of " + trust.PolicyPath,
-		})
+		r.add("unreadable", place{file: hostfs.Passwd}, "where root's home is can't be told: %v", err).Hint =
+			"a policy.json in root's home would be read instead of " + trust.PolicyPath
 	}
 	for i, reader := range r.readers {
 		j := slices.IndexFunc(out, func(v *view) bool {
