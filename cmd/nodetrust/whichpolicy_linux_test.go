@@ -96,3 +96,36 @@ func TestWhichPolicy(t *testing.T) {
 		t.Errorf("the agent finds %q without a passwd that can be read, not %q", got, want)
 	}
 }
+
+// TestWhichRegistriesConf: lint and explain read the drop-ins of registries.conf that the image library reads, in its
+// order: by name, wherever they lie.
+func TestWhichRegistriesConf(t *testing.T) {
+	const policy = `{"default": [{"type": "reject"}], "transports": {"docker": {"registry.example.com": [
+		{"type": "signedBy", "keyType": "GPGKeys", "keyPath": "/etc/key"}]}}}`
+	conf := func(location string) string {
+		return "[[registry]]\nprefix = \"registry.example.com\"\nlocation = \"" + location + "\"\ninsecure = true\n"
+	}
+	host := t.TempDir()
+	for path, data := range map[string]string{
+		trust.PolicyPath: policy,
+		"/etc/containers/registries.conf.d/10-a.conf":       conf("one.example.com"),
+		"/usr/share/containers/registries.conf.d/20-a.conf": conf("two.example.com"),
+	} {
+		name := filepath.Join(host, path)
+		if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(name, []byte(data), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, args := range [][]string{
+		{"lint", "--root", host}, {"explain", "--root", host, "--offline", "registry.example.com/a:1"},
+	} {
+		var out bytes.Buffer
+		run(t.Context(), args, strings.NewReader(""), &out, &out)
+		if got := out.String(); strings.Contains(got, "one.example.com") || !strings.Contains(got, "two.example.com") {
+			t.Errorf("%s goes by another file than 20-a.conf:\n%s", args[0], got)
+		}
+	}
+}

@@ -5,51 +5,31 @@ import (
 	"fmt"
 	"io/fs"
 	"net/url"
-	"path/filepath"
-	"slices"
 	"strings"
 
 	"github.com/nodetrust/nodetrust/internal/registriesd"
 )
 
-// maxRegistriesFile bounds a registries.d file, in bytes.
+// maxRegistriesFile bounds a registries.d file and a registries.conf, in bytes.
 const maxRegistriesFile = 4 << 20
 
-// RegistriesD returns the effective registries.d files of dirs, sorted by base name: those ending in .yaml, a file of
-// an earlier directory instead of one of the same base name in a later one. Dangling links are skipped, as the image
-// library skips them.
+// RegistriesD returns the effective registries.d files of dirs, as DropIns has those ending in .yaml. Dangling links
+// are skipped, as the image library skips them.
 func (r Root) RegistriesD(dirs []string) ([]registriesd.File, error) {
-	byName := map[string]string{}
-	var names []string
-	for _, dir := range dirs {
-		entries, err := r.ReadDir(dir)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		if err != nil {
-			return nil, fmt.Errorf("reading %s: %w", dir, err)
-		}
-		for _, e := range entries {
-			if e.IsDir() || !strings.HasSuffix(e.Name(), ".yaml") {
-				continue
-			}
-			if _, masked := byName[e.Name()]; !masked {
-				byName[e.Name()] = filepath.Join(dir, e.Name())
-				names = append(names, e.Name())
-			}
-		}
+	paths, unread := r.list(dirs, "")
+	if len(unread) > 0 {
+		return nil, unread[0].Err
 	}
-	slices.Sort(names)
 	var files []registriesd.File
-	for _, name := range names {
-		data, err := r.ReadFile(byName[name], maxRegistriesFile)
+	for _, p := range DropIns(dirs, ".yaml", paths) {
+		data, err := r.ReadFile(p, maxRegistriesFile)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
 		if err != nil {
-			return nil, fmt.Errorf("reading %s: %w", byName[name], err)
+			return nil, fmt.Errorf("reading %s: %w", p, err)
 		}
-		files = append(files, registriesd.File{Path: byName[name], Data: data})
+		files = append(files, registriesd.File{Path: p, Data: data})
 	}
 	return files, nil
 }

@@ -333,7 +333,7 @@ func (r *runner) state(p, prefix string, state *desired.State) bool {
 		}
 	}
 	r.crio(crio, nil)
-	r.mirrors(system, regs, r.registryConfs(conf))
+	r.mirrors(system, regs, r.registryConfs(effectiveConfs(conf)))
 	return found
 }
 

@@ -1,8 +1,6 @@
 package lint
 
 import (
-	"errors"
-	"io/fs"
 	"maps"
 	"path"
 	"slices"
@@ -14,16 +12,32 @@ import (
 	"github.com/nodetrust/nodetrust/internal/policy"
 )
 
-// Where registries.conf lies on a host, first found, and its drop-ins.
-var (
-	registriesConfs    = []string{"/etc/containers/registries.conf", "/usr/share/containers/registries.conf"}
-	registriesConfDirs = []string{"/usr/share/containers/registries.conf.d", "/etc/containers/registries.conf.d"}
-)
+// usualHome is root's on hosts that are known by their MachineConfigs only.
+const usualHome = "/root"
 
 // isRegistriesConf reports whether the path is one of those on a host.
 func isRegistriesConf(p string) bool {
-	return slices.Contains(registriesConfs, p) || slices.Contains(registriesConfDirs, path.Dir(p)) &&
-		strings.HasSuffix(p, ".conf")
+	return slices.Contains(hostfs.RegistriesConfMains(usualHome), p) ||
+		slices.Contains(hostfs.RegistriesConfDirs(usualHome), path.Dir(p)) && strings.HasSuffix(p, ".conf")
+}
+
+// effectiveConfs returns those of the files of a host that are read, in the order of reading.
+func effectiveConfs(files []file) (out []file) {
+	var paths []string
+	for _, f := range files {
+		paths = append(paths, f.path)
+	}
+	var read []string
+	for _, p := range hostfs.RegistriesConfMains(usualHome) {
+		if slices.Contains(paths, p) {
+			read = append(read, p)
+			break
+		}
+	}
+	for _, p := range append(read, hostfs.DropIns(hostfs.RegistriesConfDirs(usualHome), ".conf", paths)...) {
+		out = append(out, files[slices.Index(paths, p)])
+	}
+	return out
 }
 
 // registryEndpoint is a place from which images come.
@@ -45,34 +59,17 @@ type registryConf struct {
 
 // registriesConf reads the registries.conf files of the host.
 func (r *runner) registriesConf() map[string]registryConf {
+	main, read := hostfs.Root(r.Root).RegistriesConf(r.view.homes[0])
+	if main.Path != "" {
+		read = slices.Insert(read, 0, main)
+	}
 	var files []file
-	read := func(p string) bool {
-		data, err := hostfs.Root(r.Root).ReadFile(p, maxRegistries)
-		switch {
-		case errors.Is(err, fs.ErrNotExist):
-			return false
-		case err != nil:
-			r.registriesUnreadable(p, err)
-		default:
-			files = append(files, file{p, data})
-		}
-		return true
-	}
-	for _, p := range registriesConfs {
-		if read(p) {
-			break
-		}
-	}
-	for _, dir := range registriesConfDirs {
-		entries, err := hostfs.Root(r.Root).ReadDir(dir)
-		if err != nil {
+	for _, f := range read {
+		if f.Err != nil {
+			r.registriesUnreadable(f.Path, f.Err)
 			continue
 		}
-		for i, e := range entries {
-			if i < maxFiles && strings.HasSuffix(e.Name(), ".conf") {
-				read(path.Join(dir, e.Name()))
-			}
-		}
+		files = append(files, file{f.Path, f.Data})
 	}
 	return r.registryConfs(files)
 }

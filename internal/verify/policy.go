@@ -36,8 +36,6 @@ const (
 	vendorPolicy    = "/usr/share/containers/policy.json"
 	etcRegistriesD  = "/etc/containers/registries.d"
 	homeRegistriesD = ".config/containers/registries.d"
-	registriesConf  = "/etc/containers/registries.conf"
-	registriesConfD = "/etc/containers/registries.conf.d"
 )
 
 // InvalidError says that a policy.json, a registries.d directory or a registries.conf doesn't load: a runtime that
@@ -118,7 +116,8 @@ type Policy struct {
 	registriesFiles []registriesd.File
 	registriesDirs  []string
 	registriesHost  hostfs.Root
-	tmp             string // holds the copies that the library reads; untmp removes it
+	confCopies      []string // of drop-ins of registries.conf, each with its path on the host
+	tmp             string   // holds the copies that the library reads; untmp removes it
 	untmp           func() error
 	sys             types.SystemContext
 	keyrings        string // where the library makes its gpg keyrings, if the process has a directory for them
@@ -203,7 +202,6 @@ func (p *Policy) readHostPolicy() (data []byte, err error) {
 	if err != nil {
 		return nil, err
 	}
-	p.home = homes[0]
 	userPolicy := filepath.Join(p.home, homePolicy)
 	for _, path := range []string{userPolicy, etcPolicy, vendorPolicy} {
 		b, err := p.host.ReadFile(path, maxConfigFile)
@@ -231,12 +229,13 @@ func (p *Policy) readHostPolicy() (data []byte, err error) {
 	return data, nil
 }
 
-// homes are those that root's processes may have.
+// homes are those that root's processes may have; the first becomes home.
 func (p *Policy) homes() ([]string, error) {
 	homes, err := p.host.Homes()
 	if err != nil && (!p.source.HiddenHome || !errors.Is(err, fs.ErrPermission)) {
 		return nil, fmt.Errorf("finding root's home: %w", err)
 	}
+	p.home = homes[0]
 	return homes, nil
 }
 
@@ -270,12 +269,8 @@ func (p *Policy) readRegistriesD() (files []registriesd.File, err error) {
 // as it does for readers before image library 5.40, which all CRI-O up to 1.35 are; without it the directories below
 // /etc and /usr/share are merged, a file hiding that of the same base name in a later one.
 func (p *Policy) hostRegistriesD() ([]registriesd.File, error) {
-	if p.home == "" {
-		homes, err := p.homes()
-		if err != nil {
-			return nil, err
-		}
-		p.home = homes[0]
+	if _, err := p.homes(); err != nil {
+		return nil, err
 	}
 	userRegistriesD := filepath.Join(p.home, homeRegistriesD)
 	dirs := []string{
@@ -418,9 +413,7 @@ func (p *Policy) open(data []byte, files []registriesd.File) (err error) {
 	if _, err := sysregistriesv2.TryUpdatingCache(&p.sys); err != nil {
 		err = fmt.Errorf("loading registries.conf: %w", err)
 		return &InvalidError{verdict.RegistriesDInvalid, registriesd.Replace(err,
-			p.sys.SystemRegistriesConfDirPath, registriesConfD,
-			p.sys.SystemRegistriesConfPath, p.RegistriesConf,
-		)}
+			append(p.confCopies, p.sys.SystemRegistriesConfPath, p.RegistriesConf)...)}
 	}
 	return p.linkCerts()
 }
@@ -464,37 +457,26 @@ func (p *Policy) copyRegistriesConf() error {
 	case !p.source.hostRegistries():
 		return os.WriteFile(to, nil, 0o600)
 	}
-	data, err := p.host.ReadFile(registriesConf, maxConfigFile)
-	switch {
-	case err == nil:
-		p.RegistriesConf = registriesConf
-	case !errors.Is(err, fs.ErrNotExist):
+	if _, err := p.homes(); err != nil {
 		return err
 	}
-	if err := writeRegistriesConf(to, data); err != nil {
+	main, dropIns := p.host.RegistriesConf(p.home)
+	if main.Err != nil {
+		return main.Err
+	}
+	p.RegistriesConf = main.Path
+	if err := writeRegistriesConf(to, main.Data); err != nil {
 		return err
 	}
-	entries, err := p.host.ReadDir(registriesConfD)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	for _, e := range entries {
-		if e.IsDir() || filepath.Ext(e.Name()) != ".conf" {
-			continue
+	for _, f := range dropIns {
+		if f.Err != nil {
+			return f.Err
 		}
-		data, err := p.host.ReadFile(filepath.Join(registriesConfD, e.Name()), maxConfigFile)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		if err != nil {
+		copied := filepath.Join(p.tmp, "registries.conf.d", filepath.Base(f.Path))
+		if err := writeRegistriesConf(copied, f.Data); err != nil {
 			return err
 		}
-		if err := writeRegistriesConf(filepath.Join(p.tmp, "registries.conf.d", e.Name()), data); err != nil {
-			return err
-		}
+		p.confCopies = append(p.confCopies, copied, f.Path)
 	}
 	return nil
 }

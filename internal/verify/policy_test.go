@@ -263,8 +263,8 @@ func TestRegistriesConf_broken(t *testing.T) {
 	check(t, os.MkdirAll(w.path("root/etc/containers/registries.conf.d"), 0o755))
 	w.write("root/etc/containers/registries.conf.d/mine.conf", broken)
 	for name, s := range map[string]Source{
-		mine:                           {RegistriesConf: mine},
-		registriesConfD + "/mine.conf": {Root: w.path("root")},
+		mine: {RegistriesConf: mine},
+		"/etc/containers/registries.conf.d/mine.conf": {Root: w.path("root")},
 	} {
 		_, err := openFiles(policy, nil, s)
 		if err == nil || !strings.Contains(err.Error(), quote(name)) || strings.Contains(err.Error(), "registries.conf\"") {
