@@ -203,7 +203,8 @@ func (c entryCheck) url(s string, at place) {
 		c.add("bad-url", at, "is no URL")
 		return
 	case u.Scheme == "" || u.Opaque != "":
-		c.add("bad-url", at, "has no scheme: it loads, and fails when it is fetched").Hint = "write https://…, or file:///… for a directory"
+		c.add("bad-url", at,
+			"has no scheme: it loads, and fails when it is fetched").Hint = "write https://…, or file:///… for a directory"
 		return
 	case !slices.Contains([]string{"https", "http", "file"}, u.Scheme):
 		c.add("bad-url", at, "readers support https, http and file, not %s", u.Scheme)
