@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/nodetrust/nodetrust/internal/desired"
 	"github.com/nodetrust/nodetrust/internal/openpgp/key"
 	"github.com/nodetrust/nodetrust/internal/policy"
 	"github.com/nodetrust/nodetrust/internal/source"
@@ -254,97 +253,4 @@ func locations(mirrors []trust.Mirror) []trust.Location {
 		out[i] = m.Location
 	}
 	return out
-}
-
-// desired lints the files of a MachineConfig, an Ignition config, a ConfigMap or the directory that it is mounted as.
-// A file may hold several as YAML documents; their names then stand before the files in findings.
-func (r *runner) desired(p string, data []byte) {
-	docs, err := source.Documents(data)
-	if err != nil {
-		r.desiredState(p, "", nil, err)
-		return
-	}
-	for i, doc := range docs {
-		state, err := ReadDesired(doc)
-		prefix := ""
-		if len(docs) > 1 {
-			prefix = fmt.Sprintf("document %d: ", i+1)
-			if err == nil && state.Name != "" {
-				prefix = state.Name + ": "
-			}
-		}
-		found := err == nil && r.units(prefix, doc)
-		if !found || len(state.Files) > 0 {
-			r.desiredState(p, prefix, state, err)
-		}
-	}
-}
-
-func (r *runner) desiredState(p, prefix string, state *desired.State, err error) {
-	if err != nil {
-		r.add("bad-desired", place{file: p}, "%s%v", prefix, err)
-		r.loadables = append(r.loadables, loadable{name: p, problem: problemText(err)})
-		return
-	}
-	if !r.state(p, prefix, state) {
-		r.nothing(p, prefix)
-	}
-}
-
-func (r *runner) nothing(p, prefix string) {
-	r.add("nothing-to-judge", place{file: p}, "%shas no policy.json and no registries.d files", prefix)
-}
-
-// state lints the files of one config, and reports whether there was anything to lint.
-func (r *runner) state(p, prefix string, state *desired.State) bool {
-	from := filesSource{files: state.Files, host: hostSource(r.Root)}
-	var regs *registries
-	if files := registriesOf(state.Files); len(files) > 0 {
-		for i := range files {
-			files[i].path = prefix + files[i].path
-		}
-		regs = r.registries(files)
-	}
-	found := regs != nil
-	var system *policyFacts
-	var crio, conf []file
-	if f, ok := state.Files.Get(trust.PolicyPath); ok {
-		found = true
-		system = r.onePolicy(file{prefix + f.Path, f.Data}, regs, from, false)
-	} else if regs != nil {
-		r.loadables = append(r.loadables, loadable{name: p, registries: regs})
-	}
-	for _, f := range state.Files.Sorted() {
-		named := file{prefix + f.Path, f.Data}
-		switch dir := path.Dir(f.Path); {
-		case dir == trust.RegistriesDir:
-			r.ignored(named.path)
-		case dir == namespacedDir && strings.HasSuffix(f.Path, ".json"):
-			found = true
-			r.weaker(system, r.onePolicy(named, nil, from, false), from)
-		case f.Path == crioConf || dir == crioConfDir:
-			found = true
-			crio = append(crio, named)
-		case isRegistriesConf(f.Path):
-			conf = append(conf, named)
-		case ofRoot(f.Path):
-			found = true
-			r.maskedBy(named, path.Base(dir) == path.Base(userDir))
-		}
-	}
-	r.crio(crio, nil)
-	r.mirrors(system, regs, r.registryConfs(effectiveConfs(conf)))
-	return found
-}
-
-// maskedBy is said of a config that puts a file of root's own on nodes.
-func (r *runner) maskedBy(f file, registriesD bool) {
-	if registriesD {
-		r.add("masked-registries-d", place{file: f.path},
-			"readers before containers-image 5.40, CRI-O up to 1.35 among them, read its directory instead of %s",
-			trust.RegistriesDir).Hint = "write it there"
-		return
-	}
-	r.add("masked-policy", place{file: f.path}, "is read instead of %s by every process of root, CRI-O included",
-		trust.PolicyPath).Hint = "write it there"
 }
