@@ -68,7 +68,7 @@ func (r *runner) state(p, prefix string, state *desired.State) bool {
 	var crio, conf []file
 	if f, ok := state.Files.Get(trust.PolicyPath); ok {
 		found = true
-		system = r.onePolicy(file{prefix + f.Path, f.Data}, regs, from, false)
+		system = r.onePolicy(file{prefix + f.Path, f.Data}, regs, from)
 	} else if regs != nil {
 		r.loadables = append(r.loadables, loadable{name: p, registries: regs})
 	}
@@ -79,7 +79,7 @@ func (r *runner) state(p, prefix string, state *desired.State) bool {
 			r.ignored(named.path)
 		case dir == namespacedDir && strings.HasSuffix(f.Path, ".json"):
 			found = true
-			r.weaker(system, r.onePolicy(named, nil, from, false), from)
+			r.weaker(system, r.onePolicy(named, nil, from), from)
 		case f.Path == crioConf || dir == crioConfDir:
 			found = true
 			crio = append(crio, named)

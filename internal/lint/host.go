@@ -105,15 +105,12 @@ func (r *runner) hostView() {
 	var system *policyFacts
 	switch {
 	case err != nil:
-		r.loadables = append(r.loadables, loadable{
-			name: trust.PolicyPath, registries: regs, required: true,
-			problem: err.Error(),
-		})
+		r.loadables = append(r.loadables, loadable{registries: regs, problem: err.Error()})
 	case unreadable != nil:
-		system = r.onePolicy(f, nil, hostSource(r.Root), true)
+		system = r.onePolicy(f, nil, hostSource(r.Root))
 		r.loadables[len(r.loadables)-1].problem = unreadable.Error()
 	default:
-		system = r.onePolicy(f, regs, hostSource(r.Root), true)
+		system = r.onePolicy(f, regs, hostSource(r.Root))
 	}
 	if system != nil && !system.broken && !regs.broken {
 		r.mirrors(system, regs, r.registriesConf())
@@ -200,11 +197,9 @@ func (r *runner) hostRegistries() (*registries, error) {
 			if e.readable() {
 				files = append(files, e.file)
 			}
-			if e.err == nil {
-				continue
+			if e.err != nil {
+				failed = errors.Join(failed, r.view.unread(&r.linter, e))
 			}
-			err := r.view.unread(&r.linter, e)
-			failed = errors.Join(failed, err)
 		}
 		if path.Base(path.Dir(path.Dir(dir))) == ".config" {
 			does := "is read before /etc/containers/registries.d: readers before containers-image 5.40, CRI-O up to 1.35 among them, read nothing else"

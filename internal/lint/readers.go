@@ -65,9 +65,6 @@ func (l loadable) loads(reader trust.Reader) error {
 			return err
 		}
 	}
-	if l.policy == nil && l.required {
-		return errors.New("there is no policy.json")
-	}
 	if err := l.load(); err != nil {
 		return err
 	}

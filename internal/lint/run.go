@@ -93,8 +93,6 @@ type loadable struct {
 	name       string
 	policy     *policyFacts // nil if there is none
 	registries *registries
-	// required is set when a missing policy.json keeps a reader from loading.
-	required bool
 	// readers are those that see these files; nil is all.
 	readers []string
 	// config is the trust config that the files come from, and problem why it has none.
@@ -208,7 +206,7 @@ func (r *runner) pathSet() {
 		regs = nil
 	}
 	for _, f := range r.policies {
-		r.mirrors(r.onePolicy(f, regs, hostSource(r.Root), false), regs, entries)
+		r.mirrors(r.onePolicy(f, regs, hostSource(r.Root)), regs, entries)
 	}
 }
 
@@ -239,9 +237,9 @@ func (r *runner) judge(f file, regs *registries, from keyFiles) *policyFacts {
 	return p
 }
 
-func (r *runner) onePolicy(f file, regs *registries, from keyFiles, required bool) *policyFacts {
+func (r *runner) onePolicy(f file, regs *registries, from keyFiles) *policyFacts {
 	p := r.judge(f, regs, from)
-	r.loadables = append(r.loadables, loadable{name: f.path, policy: p, registries: regs, required: required})
+	r.loadables = append(r.loadables, loadable{name: f.path, policy: p, registries: regs})
 	return p
 }
 
