@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -14,8 +13,6 @@ import (
 	listing "github.com/nodetrust/nodetrust/internal/audit/sources"
 	"github.com/nodetrust/nodetrust/internal/cli"
 	"github.com/nodetrust/nodetrust/internal/cluster"
-	"github.com/nodetrust/nodetrust/internal/cri"
-	"github.com/nodetrust/nodetrust/internal/outside"
 	"github.com/nodetrust/nodetrust/internal/verify"
 )
 
@@ -181,48 +178,17 @@ func checkReference(image string) error {
 
 // collectDefault takes the cluster if there is one, else what this host runs. It says on stderr which.
 func (f *sourceFlags) collectDefault(cmd *cobra.Command, root string) (*audit.Inventory, error) {
-	ctx, notes := cmd.Context(), cmd.ErrOrStderr()
-	configured, inventory, err := f.collectOne(ctx, listing.Cluster, root)
-	if err == nil || inventory.Len() > 0 {
-		cli.Say(notes, cli.Note, "images of the cluster; others with --images-from")
-		warn(cmd, err)
-		return inventory, nil
-	}
-	if cluster.IsForbidden(err) || ctx.Err() != nil || f.cluster != (cluster.Config{}) {
+	inventory, err := listing.CollectDefault(cmd.Context(), f.options(root), verify.Canonical,
+		func(line string) { cli.Say(cmd.ErrOrStderr(), cli.Note, "%s", line) })
+	var none *listing.NoneError
+	switch {
+	case errors.As(err, &none):
+		return nil, cli.WithHint(cli.Usage(err), "name them with --images-from")
+	case inventory == nil:
 		return nil, sourceErr(err)
-	}
-	unanswered := err
-	cli.Say(notes, cli.Note, "no cluster: %s", outside.Text(err.Error()))
-	source := ""
-	if _, err := os.Stat(cri.SocketPath(f.criSocket)); err == nil {
-		source = listing.CRI
-	} else if _, err := exec.LookPath("podman"); err == nil {
-		source = listing.Podman
-	}
-	if source == "" {
-		return nil, cli.WithHint(cli.Usagef("no cluster, no %s and no podman here: nothing says which images are in use",
-			cri.SocketPath(f.criSocket)), "name them with --images-from")
-	}
-	cli.Say(notes, cli.Note, "images of %s on this host; others with --images-from", source)
-	_, inventory, err = f.collectOne(ctx, source, root)
-	if err != nil && inventory.Len() == 0 {
-		return nil, err
-	}
-	if configured { // its images may be in use here, too
-		inventory.Lacks("the cluster of the kubeconfig didn't answer: " + unanswered.Error())
 	}
 	warn(cmd, err)
 	return inventory, nil
-}
-
-// collectOne reads one source. It is opened if it could be asked at all.
-func (f *sourceFlags) collectOne(ctx context.Context, name, root string) (opened bool, _ *audit.Inventory, _ error) {
-	s, err := listing.Open(name, f.options(root))
-	if err != nil {
-		return false, &audit.Inventory{}, err
-	}
-	inventory, err := audit.Collect(ctx, verify.Canonical, audit.Named{Name: name, Source: s})
-	return true, inventory, err
 }
 
 // warn tells of sources that failed beside others.
