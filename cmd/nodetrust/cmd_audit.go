@@ -133,7 +133,7 @@ func (o *auditOptions) judge(cmd *cobra.Command, inventory *audit.Inventory) (r 
 	p, err := o.policy.source()
 	var bad *verify.InvalidError
 	if errors.As(err, &bad) {
-		return audit.Run(cmd.Context(), inventory, invalidPolicy{bad}, run), nil
+		return audit.Run(cmd.Context(), inventory, byName{invalid: bad}, run), nil
 	}
 	if err != nil {
 		return nil, cli.Usage(err)
@@ -155,7 +155,7 @@ func (o *auditOptions) judge(cmd *cobra.Command, inventory *audit.Inventory) (r 
 			}
 		}()
 	}
-	return audit.Run(cmd.Context(), inventory, byName{j}, run), nil
+	return audit.Run(cmd.Context(), inventory, byName{judge: j}, run), nil
 }
 
 // canaryKey is the fingerprint of the key that refuse-canaries are carved out with.
@@ -167,22 +167,22 @@ func canaryKey() (string, error) {
 	return f.Keys[0].Fingerprint, nil
 }
 
-// byName judges images by their names.
-type byName struct{ *verify.Judge }
+// byName judges images by their names: by a policy that doesn't load if invalid is set, else by judge.
+type byName struct {
+	judge   *verify.Judge
+	invalid *verify.InvalidError
+}
 
+// Image returns the verdict on the image of a name. An error means that the name can't be used.
 func (j byName) Image(ctx context.Context, name string) (verdict.Verdict, error) {
+	if j.invalid != nil {
+		return verify.Invalid(name, j.invalid), nil
+	}
 	image, err := verify.ParseImage(name)
 	if err != nil {
 		return verdict.Verdict{}, err
 	}
-	return j.Verdict(ctx, image)
-}
-
-// invalidPolicy judges by a policy that doesn't load.
-type invalidPolicy struct{ err *verify.InvalidError }
-
-func (p invalidPolicy) Image(_ context.Context, image string) (verdict.Verdict, error) {
-	return verify.Invalid(image, p.err), nil
+	return j.judge.Verdict(ctx, image)
 }
 
 func (o *auditOptions) write(w io.Writer, r *audit.Report) error {

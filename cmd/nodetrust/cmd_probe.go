@@ -97,7 +97,7 @@ func (f *probeFlags) run(cmd *cobra.Command) error {
 	}
 	stdout := cmd.OutOrStdout()
 	if len(canaries) == 0 && f.canaries == "" {
-		return f.finish(stdout, judgeNone(cmp.Or(f.desired, f.policy.config)))
+		return f.finish(stdout, probe.NoCanaries(cmp.Or(f.desired, f.policy.config)))
 	}
 	if err := probe.CheckCanaries(canaries); err != nil {
 		return cli.Usage(err)
@@ -120,7 +120,7 @@ func (f *probeFlags) run(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	res := judgeProbe(f.opts.Runtime, results, probe.Runtimes(ctx, f.opts))
+	res := probe.Judge(results, probe.Runtimes(ctx, f.opts), f.opts)
 	res.Keys = judgement.keys()
 	return f.finish(stdout, res)
 }
@@ -138,33 +138,6 @@ func (f *probeFlags) finish(w io.Writer, res judge.Probe) error {
 		return err
 	}
 	return cli.Exit(stateExit(res.State))
-}
-
-// judgeNone is the result where file is well and names no canaries: nothing can be proven with it.
-func judgeNone(file string) judge.Probe {
-	p := judge.Probe{Canaries: []judge.Canary{}}
-	p.State, p.Reason, p.Message = judge.Judge(judge.Input{Problem: &judge.Problem{
-		Reason:  judge.ReasonNoCanary,
-		Message: file + " names no canaries",
-	}})
-	return p
-}
-
-// judgeProbe turns the answers into a state. Files are not looked at here: that is the agent's part.
-func judgeProbe(runtime string, results []judge.Canary, runtimes []judge.Runtime) judge.Probe {
-	p := judge.Probe{Canaries: results, Runtimes: runtimes}
-	p.State, p.Reason, p.Message = judge.Judge(judge.Input{Canaries: results, Runtimes: runtimes})
-	if runtime != probe.Auto {
-		return p
-	}
-	for _, c := range results {
-		if c.Runtime != probe.Verify {
-			return p
-		}
-	}
-	p.State, p.Reason = judge.Unknown, judge.ReasonNoRuntime
-	p.Message = "no CRI socket, and no podman outside of a container: nothing here enforces a policy"
-	return p
 }
 
 func stateExit(s judge.State) int {
@@ -218,11 +191,10 @@ func parseCanaries(b []byte) ([]trust.Canary, error) {
 
 // secondOpinion is the library's view of the policy: never deciding where a runtime answers.
 type secondOpinion struct {
-	*verify.Policy
-	invalid *verify.InvalidError
-	root    string
-	onHost  bool
-	judge   *verify.Judge // nil if the policy is invalid
+	byName
+	*verify.Policy // nil if it is invalid
+	root           string
+	onHost         bool
 }
 
 // openPolicy opens the policy that verify judges by: --policy, else the host below --root, else what --config renders
@@ -263,14 +235,7 @@ func (o *secondOpinion) Close() {
 }
 
 func (o *secondOpinion) verdict(ctx context.Context, image string) verdict.Verdict {
-	if o.invalid != nil {
-		return verify.Invalid(image, o.invalid)
-	}
-	i, err := verify.ParseImage(image)
-	var v verdict.Verdict
-	if err == nil {
-		v, err = o.judge.Verdict(ctx, i)
-	}
+	v, err := o.Image(ctx, image)
 	if err != nil {
 		return verdict.Verdict{Image: image, Outcome: verdict.Outcome{
 			Answer: verdict.Unknown, Reason: verdict.RuntimeFailed,
