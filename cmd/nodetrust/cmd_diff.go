@@ -1,40 +1,26 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
-	"maps"
-	"os"
-	"path"
-	"path/filepath"
 	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
-	"go.yaml.in/yaml/v3"
 
 	"github.com/nodetrust/nodetrust/internal/cli"
 	"github.com/nodetrust/nodetrust/internal/cluster"
 	"github.com/nodetrust/nodetrust/internal/cluster/mco"
-	"github.com/nodetrust/nodetrust/internal/desired"
-	"github.com/nodetrust/nodetrust/internal/hostfs"
-	"github.com/nodetrust/nodetrust/internal/lint"
-	"github.com/nodetrust/nodetrust/internal/source"
-	"github.com/nodetrust/nodetrust/internal/trust"
+	"github.com/nodetrust/nodetrust/internal/diff"
+	"github.com/nodetrust/nodetrust/internal/policy/compare"
 )
 
 type diffOptions struct {
-	at    time.Time // when keys are looked at
-	pool  string
-	minor string
-	all   bool
-	live  cluster.Config
-	stdin io.Reader
-	// notes takes what is to be said of a live cluster.
-	notes io.Writer
+	diff.Options
+	all  bool
+	live cluster.Config
 }
 
 func newDiffCommand() *cobra.Command {
@@ -69,30 +55,36 @@ compared: 2.`,
 			if !slices.Contains(args, live) && o.live != (cluster.Config{}) {
 				return cli.Usagef("--kubeconfig and --context go with live")
 			}
-			o.notes, o.stdin = cmd.ErrOrStderr(), cmd.InOrStdin()
+			o.Stdin = cmd.InOrStdin()
 			var err error
-			if o.at, err = atTime(at); err != nil {
+			if o.At, err = atTime(at); err != nil {
 				return err
 			}
-			a, err := o.load(cmd.Context(), args[0])
+			a, err := o.load(cmd, args[0])
 			if err != nil {
 				return err
 			}
-			b, err := o.load(cmd.Context(), args[1])
+			b, err := o.load(cmd, args[1])
 			if err != nil {
 				return err
 			}
-			r := compareSides(a, b)
+			r := diff.Compare(a, b)
 			if err := cli.Write(out, cmd.OutOrStdout(), r,
-				func(w io.Writer, r diffReport) error { return writeDiff(w, r, o.all) }); err != nil {
+				func(w io.Writer, r diff.Report) error { return writeDiff(w, r, o.all) }); err != nil {
 				return err
 			}
-			return cli.Exit(r.exit())
+			switch {
+			case r.Weaker():
+				return cli.Exit(cli.ExitRefused)
+			case r.Unknown():
+				return cli.Exit(cli.ExitUnknown)
+			}
+			return nil
 		},
 	}
 	out.Add(cmd)
-	addPool(cmd, &o.pool)
-	cmd.Flags().StringVar(&o.minor, "openshift", "",
+	addPool(cmd, &o.Pool)
+	cmd.Flags().StringVar(&o.OpenShift, "openshift", "",
 		"`VERSION` of the cluster, for example 4.18, if the dump has no ClusterVersion")
 	cmd.Flags().StringVar(&at, "at", "", "compare keys as they are at a `TIME`, RFC 3339 or a date (default now)")
 	cmd.Flags().BoolVar(&o.all, "all", false, "with text output: equal scopes too")
@@ -115,183 +107,72 @@ func atTime(s string) (time.Time, error) {
 
 // load reads the policies of whatever form. Errors are bad input, but for those of reaching a live cluster, and of
 // files that the caller may not read.
-func (o diffOptions) load(ctx context.Context, name string) (*diffSide, error) {
-	s, err := o.side(ctx, name)
-	if err != nil {
-		var e *cli.ExitError
-		switch {
-		case errors.As(err, &e):
-			return nil, err
-		case errors.Is(err, fs.ErrPermission):
-			return nil, &cli.ExitError{Code: cli.ExitUnknown, Err: fmt.Errorf("reading %s: %w", name, err), Hint: "run as root"}
-		}
-		return nil, cli.Usage(fmt.Errorf("reading %s: %w", name, err))
-	}
-	return s, s.parse(name, o.at)
-}
-
-// side finds the policies in what name stands for, and where the key files are that they name.
-func (o diffOptions) side(ctx context.Context, name string) (*diffSide, error) {
+func (o diffOptions) load(cmd *cobra.Command, name string) (side *diff.Side, err error) {
 	if name == live {
-		if o.pool == "" {
+		if o.Pool == "" {
 			return nil, cli.Usagef("live needs --pool")
 		}
-		d, err := readCluster(ctx, live, o.live, o.notes)
+		d, err := readCluster(cmd.Context(), live, o.live, cmd.ErrOrStderr())
 		if err != nil {
 			return nil, err
 		}
-		return o.ofPool(d)
+		side, err = o.LoadPool(name, d)
+		return side, diffErr(err)
 	}
-	if info, err := os.Stat(name); err == nil && info.IsDir() {
-		if _, err := os.Stat(filepath.Join(name, desired.IgnitionFile)); err == nil {
-			s, err := desired.Load(name)
-			if err != nil {
-				return nil, err
-			}
-			return fromFiles(s.Files)
-		}
-		return hostSide(name)
-	}
-	in, err := source.Read(name, o.stdin)
-	if err != nil {
-		return nil, err
-	}
-	switch in.Kind {
-	case source.Trust:
-		cfg, err := source.ParseTrust(name, in.Data)
-		if err != nil {
-			return nil, cli.Usage(err)
-		}
-		files, err := cfg.Files(nil)
-		if err != nil {
-			return nil, cli.Usage(err)
-		}
-		return fromFiles(files)
-	case source.Policy:
-		return &diffSide{found: []lint.HostPolicy{{Path: name, Data: in.Data}}, read: ofThisMachine}, nil
-	case source.Desired:
-		docs, err := source.Documents(in.Data)
-		if err != nil {
-			return nil, err
-		}
-		var top struct {
-			Kind     string
-			Ignition any
-		}
-		var s *desired.State
-		switch err = yaml.Unmarshal(docs[0], &top); {
-		case err == nil && len(docs) == 1 && top.Kind == "MachineConfig":
-			s, err = lint.ReadDesired(docs[0])
-		case err == nil && len(docs) == 1 && top.Ignition != nil:
-			s, err = desired.Extract(docs[0], func(string) bool { return true })
-		default:
-			return o.dumped(in.Data)
-		}
-		if err != nil {
-			return nil, err
-		}
-		return fromFiles(s.Files)
-	}
-	return o.dumped(in.Data)
+	side, err = o.Load(name)
+	return side, diffErr(err)
 }
 
-// ofThisMachine reads a key file that a policy.json names, where verify reads it too.
-func ofThisMachine(path string) ([]byte, error) {
-	if !filepath.IsAbs(path) {
-		return nil, fs.ErrNotExist
+func diffErr(err error) error {
+	var unread *diff.ReadError
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &unread) && errors.Is(err, fs.ErrPermission):
+		return &cli.ExitError{Code: cli.ExitUnknown, Err: err, Hint: "run as root"}
+	case errors.Is(err, diff.ErrPool):
+		return cli.WithHint(cli.Usage(err), "say with --pool which pool's policy is meant")
+	case errors.Is(err, mco.ErrVersion):
+		return cli.WithHint(cli.Usage(err), "say --openshift 4.N")
 	}
-	return hostfs.ThisMachine.ReadFile(path, trust.MaxKeyFile)
+	return cli.Usage(err)
 }
 
-func fromFiles(files trust.FileSet) (*diffSide, error) {
-	policies, err := lint.PoliciesOfFiles(files)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("it has no %s", trust.PolicyPath)
-	}
-	if err != nil {
-		return nil, err
-	}
-	if err := lint.LoadRegistries(files); err != nil {
-		return nil, err
-	}
-	return &diffSide{found: policies.Policies, leftOut: policies.LeftOut, read: func(path string) ([]byte, error) {
-		if f, ok := files.Get(path); ok {
-			return f.Data, nil
+func writeDiff(w io.Writer, r diff.Report, all bool) error {
+	writeScopes(w, r.Scopes, all)
+	for _, p := range r.Policies {
+		if p.Relation == compare.Equal && !all {
+			continue
 		}
-		return nil, fs.ErrNotExist
-	}}, nil
+		fmt.Fprintf(w, "policy of %s: a: %s, b: %s\n", p.Of, p.A, p.B)
+		writeScopes(w, p.Scopes, all)
+	}
+	for _, l := range r.LeftOut {
+		fmt.Fprintf(w, "left out: %s\n", l)
+	}
+	_, err := fmt.Fprintf(w, "b is %s\n", map[compare.Relation]string{
+		compare.Equal: "equal to a", compare.Weaker: "weaker than a", compare.Stronger: "stronger than a",
+		compare.Incomparable: "not comparable with a",
+	}[r.Relation])
+	return err
 }
 
-// hostSide are the policies that the runtimes of a host may take.
-func hostSide(root string) (*diffSide, error) {
-	policies, err := lint.PoliciesOfHost(root)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("a host's root directory has etc/containers/policy.json, which is missing")
-	}
-	if err != nil {
-		return nil, err
-	}
-	return &diffSide{
-		found: policies.Policies, leftOut: policies.LeftOut, whole: true,
-		read: func(path string) ([]byte, error) { return hostfs.Root(root).ReadFile(path, trust.MaxKeyFile) },
-	}, nil
-}
-
-// dumped merges the MachineConfigs of a pool; a single one is its own pool.
-func (o diffOptions) dumped(data []byte) (*diffSide, error) {
-	d, err := mco.ParseDump(data)
-	if err != nil {
-		return nil, fmt.Errorf("is no trust.yaml, policy.json, MachineConfig, Ignition config or cluster dump: %w", err)
-	}
-	if len(d.Configs) == 1 {
-		return fromConfigs(mco.Merge(d.Configs))
-	}
-	if o.pool == "" {
-		return nil, cli.WithHint(cli.Usagef("it holds several MachineConfigs"),
-			"say with --pool which pool's policy is meant")
-	}
-	return o.ofPool(d)
-}
-
-// ofPool is what the pool's nodes get.
-func (o diffOptions) ofPool(d *mco.Dump) (*diffSide, error) {
-	minor := d.Minor
-	if o.minor != "" {
-		r, err := trust.LookupReader("openshift-" + o.minor)
-		if err != nil {
-			return nil, cli.Usagef("--openshift %s: must be a version such as 4.18", o.minor)
+func writeScopes(w io.Writer, scopes []compare.Scope, all bool) {
+	for _, s := range scopes {
+		if s.Relation == compare.Equal && !all {
+			continue
 		}
-		minor = r.OpenShift
-	}
-	files, err := d.PoolFiles(o.pool, minor)
-	if errors.Is(err, mco.ErrVersion) {
-		return nil, cli.WithHint(cli.Usage(err), "say --openshift 4.N")
-	}
-	if err != nil {
-		return nil, err
-	}
-	return fromConfigs(files)
-}
-
-// fromConfigs is fromFiles of those that MachineConfigs write.
-func fromConfigs(owned map[string]mco.Owned) (*diffSide, error) {
-	var files trust.FileSet
-	var leftOut []string
-	for _, p := range slices.Sorted(maps.Keys(owned)) {
-		f := owned[p]
+		name := s.Transport + ": " + s.Scope
 		switch {
-		case f.Err == nil:
-			files = append(files, trust.File{Path: p, Data: f.Data})
-		case p == trust.PolicyPath || path.Dir(p) == trust.RegistriesDir:
-			return nil, fmt.Errorf("%s of %s: %w", p, f.Owner.Name, f.Err)
-		case lint.NamesPolicies(p):
-			leftOut = append(leftOut, fmt.Sprintf("%s of %s: %v", p, f.Owner.Name, f.Err))
+		case s.Transport == "":
+			name = "default"
+		case s.Scope == "":
+			name = s.Transport
 		}
+		fmt.Fprintf(w, "%s: %s", name, s.Relation)
+		if s.Reason != "" {
+			fmt.Fprintf(w, ": %s", s.Reason)
+		}
+		fmt.Fprintf(w, "\n  a: %s\n  b: %s\n", s.A, s.B)
 	}
-	s, err := fromFiles(files)
-	if err != nil {
-		return nil, err
-	}
-	s.leftOut, s.whole = append(s.leftOut, leftOut...), true
-	return s, nil
 }

@@ -54,7 +54,7 @@ var table = []row{
 		Imports: []string{
 			"internal/audit", "internal/audit/cache", "internal/audit/page", "internal/audit/sources",
 			"internal/bounded", "internal/cli", "internal/cluster", "internal/cluster/mco",
-			"internal/cluster/place", "internal/cluster/rollout", "internal/cri", "internal/desired",
+			"internal/cluster/place", "internal/cluster/rollout", "internal/cri", "internal/diff",
 			"internal/hostfs", "internal/judge", "internal/lint", "internal/lookaside", "internal/openpgp",
 			"internal/openpgp/key", "internal/outside", "internal/policy", "internal/policy/compare",
 			"internal/probe", "internal/ref", "internal/release", "internal/source", "internal/trust",
@@ -198,6 +198,17 @@ var table = []row{
 		Modules: []string{
 			"github.com/coreos/ignition/v2", "github.com/coreos/vcontext",
 			"github.com/vincent-petithory/dataurl", "go.yaml.in/yaml/v3",
+		},
+	},
+	{
+		Package: "internal/diff",
+		Subject: "policies of hosts, pools, configs and files, loaded and compared",
+		Imports: []string{
+			"internal/cluster/mco", "internal/desired", "internal/hostfs", "internal/lint",
+			"internal/policy/compare", "internal/source", "internal/trust",
+		},
+		Modules: []string{
+			"go.yaml.in/yaml/v3",
 		},
 	},
 	{

@@ -1,19 +1,17 @@
-package main
+package diff
 
 import (
 	"fmt"
-	"io"
 	"maps"
 	"slices"
 	"time"
 
-	"github.com/nodetrust/nodetrust/internal/cli"
 	"github.com/nodetrust/nodetrust/internal/lint"
 	"github.com/nodetrust/nodetrust/internal/policy/compare"
 )
 
-// diffSide is one of the two things that are compared: a policy, or all policies of a host.
-type diffSide struct {
+// Side is one of the two that are compared: a policy, or all policies of a host.
+type Side struct {
 	found []lint.HostPolicy
 	read  compare.ReadKey
 	// whole says that there are no other policies than these, but for what was left out.
@@ -29,7 +27,7 @@ type heldPolicy struct {
 
 // parse reads the policies, with the keys as they are at a time. The one of root's processes must load; any other that
 // doesn't is left out.
-func (s *diffSide) parse(name string, at time.Time) error {
+func (s *Side) parse(name string, at time.Time) error {
 	s.policies = map[string]heldPolicy{}
 	for _, p := range s.found {
 		where := p.Path
@@ -46,7 +44,7 @@ func (s *diffSide) parse(name string, at time.Time) error {
 			err = fmt.Errorf("reading %s: %w", where, err)
 		}
 		if p.Of == lint.OfRoot {
-			return cli.Usage(err)
+			return err
 		}
 		s.leftOut = append(s.leftOut, fmt.Sprintf("the policy of %s doesn't load: %v", p.Of, err))
 	}
@@ -54,7 +52,7 @@ func (s *diffSide) parse(name string, at time.Time) error {
 }
 
 // taken is what is taken where there may be a policy of its own.
-func (s *diffSide) taken(of string) heldPolicy {
+func (s *Side) taken(of string) heldPolicy {
 	fallback := []string{of, lint.OfCRIO, lint.OfRoot}
 	if of == lint.OfSystem {
 		fallback = []string{of, lint.OfRoot}
@@ -67,28 +65,30 @@ func (s *diffSide) taken(of string) heldPolicy {
 	return s.policies[lint.OfRoot]
 }
 
-// diffReport is a comparison of all policies of two sides. The Report is that of root's processes, but its Relation
+// Report is a comparison of all policies of two sides. The Report is that of root's processes, but its Relation
 // is that of all.
-type diffReport struct {
+type Report struct {
 	compare.Report
-	Policies []policyReport `json:"policies,omitempty"`
+	Policies []PolicyReport `json:"policies,omitempty"`
 	// LeftOut names what was not compared, so that nothing is known of it.
 	LeftOut []string `json:"leftOut,omitempty"`
 }
 
-// policyReport compares what a runtime takes in place of the policy of root's processes. A and B are paths.
-type policyReport struct {
+// PolicyReport compares what a runtime takes in place of the policy of root's processes. A and B are paths.
+type PolicyReport struct {
 	Of string `json:"of"`
 	A  string `json:"a"`
 	B  string `json:"b"`
 	compare.Report
 }
 
-func compareSides(a, b *diffSide) diffReport {
-	r := diffReport{Report: compare.Policies(a.policies[lint.OfRoot].policy, b.policies[lint.OfRoot].policy)}
+// Compare compares all policies of two sides. Where one side has no policy of its own, what its runtime takes instead
+// is compared.
+func Compare(a, b *Side) Report {
+	r := Report{Report: compare.Policies(a.policies[lint.OfRoot].policy, b.policies[lint.OfRoot].policy)}
 	for _, s := range []struct {
 		name string
-		side *diffSide
+		side *Side
 	}{{"a", a}, {"b", b}} {
 		for _, l := range s.side.leftOut {
 			r.LeftOut = append(r.LeftOut, s.name+": "+l)
@@ -103,7 +103,7 @@ func compareSides(a, b *diffSide) diffReport {
 			continue
 		}
 		pa, pb := a.taken(of), b.taken(of)
-		p := policyReport{of, pa.path, pb.path, compare.Policies(pa.policy, pb.policy)}
+		p := PolicyReport{of, pa.path, pb.path, compare.Policies(pa.policy, pb.policy)}
 		r.Policies, all = append(r.Policies, p), append(all, p.Report)
 	}
 	r.Relation = compare.Overall(all...)
@@ -114,65 +114,20 @@ func compareSides(a, b *diffSide) diffReport {
 }
 
 // ofBoth are the policies beside that of root's processes which one of the sides has.
-func ofBoth(a, b *diffSide) []string {
+func ofBoth(a, b *Side) []string {
 	all := maps.Clone(a.policies)
 	maps.Copy(all, b.policies)
 	delete(all, lint.OfRoot)
 	return slices.Sorted(maps.Keys(all))
 }
 
-// exit is the exit status. Incomparable scopes are unknown, not weaker: B may accept there what A refuses, or it only
-// can't be told.
-func (r diffReport) exit() int {
-	unknown := len(r.LeftOut) > 0 || r.Has(compare.Incomparable)
-	weaker := r.Has(compare.Weaker)
-	for _, p := range r.Policies {
-		unknown, weaker = unknown || p.Has(compare.Incomparable), weaker || p.Has(compare.Weaker)
-	}
-	switch {
-	case weaker:
-		return cli.ExitRefused
-	case unknown:
-		return cli.ExitUnknown
-	}
-	return cli.ExitOK
-}
+// Weaker reports whether b accepts anything that a refuses.
+func (r Report) Weaker() bool { return r.anywhere(compare.Weaker) }
 
-func writeDiff(w io.Writer, r diffReport, all bool) error {
-	writeScopes(w, r.Scopes, all)
-	for _, p := range r.Policies {
-		if p.Relation == compare.Equal && !all {
-			continue
-		}
-		fmt.Fprintf(w, "policy of %s: a: %s, b: %s\n", p.Of, p.A, p.B)
-		writeScopes(w, p.Scopes, all)
-	}
-	for _, l := range r.LeftOut {
-		fmt.Fprintf(w, "left out: %s\n", l)
-	}
-	_, err := fmt.Fprintf(w, "b is %s\n", map[compare.Relation]string{
-		compare.Equal: "equal to a", compare.Weaker: "weaker than a", compare.Stronger: "stronger than a",
-		compare.Incomparable: "not comparable with a",
-	}[r.Relation])
-	return err
-}
+// Unknown reports whether b may accept what a refuses. Incomparable scopes are unknown, not weaker: b may accept there
+// what a refuses, or it only can't be told.
+func (r Report) Unknown() bool { return len(r.LeftOut) > 0 || r.anywhere(compare.Incomparable) }
 
-func writeScopes(w io.Writer, scopes []compare.Scope, all bool) {
-	for _, s := range scopes {
-		if s.Relation == compare.Equal && !all {
-			continue
-		}
-		name := s.Transport + ": " + s.Scope
-		switch {
-		case s.Transport == "":
-			name = "default"
-		case s.Scope == "":
-			name = s.Transport
-		}
-		fmt.Fprintf(w, "%s: %s", name, s.Relation)
-		if s.Reason != "" {
-			fmt.Fprintf(w, ": %s", s.Reason)
-		}
-		fmt.Fprintf(w, "\n  a: %s\n  b: %s\n", s.A, s.B)
-	}
+func (r Report) anywhere(relation compare.Relation) bool {
+	return r.Has(relation) || slices.ContainsFunc(r.Policies, func(p PolicyReport) bool { return p.Has(relation) })
 }
