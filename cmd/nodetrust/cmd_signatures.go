@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -17,8 +16,6 @@ import (
 	"github.com/nodetrust/nodetrust/internal/audit"
 	"github.com/nodetrust/nodetrust/internal/cli"
 	"github.com/nodetrust/nodetrust/internal/lookaside"
-	"github.com/nodetrust/nodetrust/internal/policy"
-	"github.com/nodetrust/nodetrust/internal/ref"
 	"github.com/nodetrust/nodetrust/internal/release"
 	"github.com/nodetrust/nodetrust/internal/trust"
 	"github.com/nodetrust/nodetrust/internal/verdict"
@@ -134,11 +131,11 @@ func (b *signaturesBundle) run(cmd *cobra.Command, args []string) error {
 			return cli.Usage(err)
 		}
 	}
-	places, closePlaces, err := b.places()
+	mirrors, closeMirrors, err := b.openMirrors()
 	if err != nil {
 		return err
 	}
-	defer closePlaces()
+	defer closeMirrors()
 	tree, err := lookaside.OpenTree(b.to)
 	if err != nil {
 		return err
@@ -146,7 +143,7 @@ func (b *signaturesBundle) run(cmd *cobra.Command, args []string) error {
 	defer tree.Close()
 	bar := cli.NewBar(cmd.ErrOrStderr())
 	result, found, err := lookaside.Collect(cmd.Context(), tree, lookaside.Options{
-		Images: images, Policy: p, Image: b.image.options(), Platforms: b.platforms, Places: places, Releases: releases,
+		Images: images, Policy: p, Image: b.image.options(), Platforms: b.platforms, Places: mirrors.Places, Releases: releases,
 		IsRelease: b.isRelease, Refresh: b.refresh,
 		Progress: func(done, total int) { showProgress(bar, audit.Progress{Done: done, Total: total}) },
 	})
@@ -235,71 +232,27 @@ func (b *signaturesBundle) images(cmd *cobra.Command, args []string) ([]string, 
 	return out, nil
 }
 
-// places makes the function that says from where nodes may pull an image.
-func (b *signaturesBundle) places() (places func(string) ([]string, error), closeAll func(), err error) {
-	closeAll = func() {}
-	var nodes *verify.Policy
-	if b.mirrors != "" {
-		if _, err := os.Stat(b.mirrors); err != nil {
-			return nil, nil, cli.Usage(fmt.Errorf("reading --mirrors: %w", err))
-		}
-		if nodes, err = verify.Open(verify.Source{AcceptAll: true, RegistriesConf: b.mirrors}, verify.Env{}); err != nil {
-			return nil, nil, cli.Usage(fmt.Errorf("--mirrors: %w", err))
-		}
-		closeAll = func() { nodes.Close() }
+// openMirrors returns the mirrors that nodes may pull from. The returned function closes them.
+func (b *signaturesBundle) openMirrors() (m lookaside.Mirrors, closeAll func(), err error) {
+	m.Config = b.config
+	if b.mirrors == "" {
+		return m, func() {}, nil
 	}
-	return func(image string) ([]string, error) {
-		name := ref.Name(image)
-		mirrors := configMirrors(b.config, name)
-		if nodes != nil {
-			i, err := verify.ParseImage(image)
-			if err != nil {
-				return nil, err
-			}
-			more, err := nodes.Places(i)
-			if err != nil {
-				return nil, err
-			}
-			mirrors = append(mirrors, more...)
-		}
-		slices.Sort(mirrors)
-		mirrors = slices.DeleteFunc(slices.Compact(mirrors), func(s string) bool { return s == name })
-		return append([]string{name}, mirrors...), nil
-	}, closeAll, nil
+	if _, err := os.Stat(b.mirrors); err != nil {
+		return m, nil, cli.Usage(fmt.Errorf("reading --mirrors: %w", err))
+	}
+	m.Nodes, err = verify.Open(verify.Source{AcceptAll: true, RegistriesConf: b.mirrors}, verify.Env{})
+	if err != nil {
+		return m, nil, cli.Usage(fmt.Errorf("--mirrors: %w", err))
+	}
+	return m, func() { m.Nodes.Close() }, nil
 }
 
-// configMirrors are the repositories that a trust.yaml names as mirrors of one: those of the most specific entry.
-func configMirrors(cfg *trust.Config, name string) (out []string) {
-	if cfg == nil {
-		return nil
-	}
-	for _, scope := range policy.Names(name) {
-		i := slices.IndexFunc(cfg.Registries, func(r trust.Registry) bool { return r.Scope == scope })
-		if i < 0 {
-			continue
-		}
-		for _, m := range cfg.Registries[i].Mirrors {
-			out = append(out, m.Scope+strings.TrimPrefix(name, scope))
-		}
-		break
-	}
-	return out
-}
-
-// isRelease tells repositories of OpenShift releases: Red Hat's or, where somebody says where their signatures are,
-// those that tools for mirroring name so. Red Hat's stores are not asked for what others name "release".
+// isRelease tells repositories of OpenShift releases. Red Hat's stores are not asked for what others name "release",
+// but where somebody says where signatures are, they are.
 func (b *signaturesBundle) isRelease(repository string) bool {
-	if repository == release.Repository {
-		return true
-	}
-	if len(b.release.stores)+len(b.release.signaturesFrom) == 0 {
-		return false
-	}
-	switch path.Base(repository) {
-	case "ocp-release", "release", "release-images":
-		return true
-	}
-	return false
+	return repository == release.Repository ||
+		len(b.release.stores)+len(b.release.signaturesFrom) > 0 && release.IsMirror(repository)
 }
 
 func (b *signaturesBundle) writeConfigMaps(found lookaside.Releases) error {

@@ -57,8 +57,8 @@ var table = []row{
 			"internal/cluster/place", "internal/cluster/rollout", "internal/cri", "internal/diff",
 			"internal/hostfs", "internal/judge", "internal/lint", "internal/lookaside", "internal/openpgp",
 			"internal/openpgp/key", "internal/outside", "internal/policy", "internal/policy/compare",
-			"internal/probe", "internal/ref", "internal/release", "internal/source", "internal/trust",
-			"internal/verdict", "internal/verify", "internal/verify/checksums", "internal/verify/detached",
+			"internal/probe", "internal/release", "internal/source", "internal/trust", "internal/verdict",
+			"internal/verify", "internal/verify/checksums", "internal/verify/detached",
 			"internal/verify/mechanism", "render", "templates",
 		},
 		Modules: []string{
@@ -253,8 +253,8 @@ var table = []row{
 		Package: "internal/lookaside",
 		Subject: "signatures collected for nodes without a network, and whether they are enough",
 		Imports: []string{
-			"internal/bounded", "internal/ref", "internal/release", "internal/verdict", "internal/verify",
-			"internal/verify/mechanism",
+			"internal/bounded", "internal/policy", "internal/ref", "internal/release", "internal/trust",
+			"internal/verdict", "internal/verify", "internal/verify/mechanism",
 		},
 		Modules: []string{
 			"github.com/opencontainers/go-digest",

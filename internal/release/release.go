@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path"
 	"slices"
 	"strings"
 	"time"
@@ -84,6 +85,15 @@ func (r *Result) Vouches(digest string) string {
 		return r.Release
 	}
 	return ""
+}
+
+// IsMirror reports whether tools for mirroring releases name a repository so.
+func IsMirror(repository string) bool {
+	switch path.Base(repository) {
+	case "ocp-release", "release", "release-images":
+		return true
+	}
+	return false
 }
 
 // Verify judges a release: docker://REFERENCE or REFERENCE, dir:PATH or oci:PATH. An error means that the argument or
