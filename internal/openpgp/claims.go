@@ -16,11 +16,11 @@ import (
 type Claims struct {
 	Packet int    // version of the signature packet, 0 if there is none
 	Hash   byte   // OpenPGP's number of the hash algorithm
-	Signer string // fingerprint, or 16-digit key ID; "" if not said
-	// Digest is that of the manifest that was signed, and Reference its name; "" if not said.
+	Signer string // fingerprint, or 16-digit key ID; "" if missing
+	// Digest is the signed manifest's, and Reference its name; "" if missing.
 	Digest    string
 	Reference string
-	// Expires is when the signature ends; zero if it doesn't, or that can't be read.
+	// Expires is when the signature ends; zero if it doesn't, or is unreadable.
 	Expires time.Time
 }
 
@@ -30,7 +30,7 @@ const (
 	HashRIPEMD = 3
 )
 
-// ReadClaims reads a signature without judging it. Compressed data is read up to 1 MiB.
+// ReadClaims reads a signature without judging it. It reads at most 1 MiB of compressed data.
 func ReadClaims(sig []byte) Claims {
 	var c Claims
 	c.read(bytes.NewReader(sig), 0)
@@ -72,7 +72,7 @@ func (c *Claims) literal(b []byte) {
 	}
 }
 
-// PayloadClaims is what the JSON says that was, or is to be, signed.
+// PayloadClaims returns the claims of a JSON that was, or is to be, signed.
 func PayloadClaims(payload []byte) Claims {
 	var c Claims
 	c.payload(payload)

@@ -14,13 +14,12 @@ import (
 	"github.com/nodetrust/nodetrust/internal/bounded"
 )
 
-// MaxMessage bounds what a compressed message holds, in bytes.
+// MaxMessage bounds the content of a compressed message, in bytes.
 const MaxMessage = 1 << 20
 
-// maxDetached bounds the signatures in one file.
 const maxDetached = 16
 
-// IsDetached reports whether a signature file holds no message, but is for another file.
+// IsDetached reports whether a signature file is for another file and holds no message.
 func IsDetached(sig []byte) bool {
 	if isClearsigned(sig) {
 		return false
@@ -29,16 +28,16 @@ func IsDetached(sig []byte) bool {
 	return err == nil && detachedSignatures(b) != nil
 }
 
-// SignedMessages turns a signature file into binary signed messages, each with one signature, which is what
-// mechanisms judge: a detached signature and its text consist of the same packets. textMode is true for a detached
-// signature of text, whose line ends don't count. The result is as trustworthy as the input.
+// SignedMessages turns a signature file into binary signed messages with one signature each, for mechanisms: a
+// detached signature and its text consist of the same packets. textMode is true for a detached signature of text,
+// which ignores line ends. The result is as trustworthy as the input.
 func SignedMessages(sig, text []byte) (messages [][]byte, textMode bool, err error) {
 	if isClearsigned(sig) {
 		block, rest := clearsign.Decode(sig)
 		if block == nil {
 			return nil, false, errors.New("the clear-signed message is damaged")
 		}
-		if len(bytes.TrimSpace(rest)) > 0 { // who reads the file as a list would take these lines for signed
+		if len(bytes.TrimSpace(rest)) > 0 { // readers of a list would take these lines for signed
 			return nil, false, errors.New("there is more after the clear-signed message, which nobody signed with it")
 		}
 		b, err := io.ReadAll(block.ArmoredSignature.Body)
@@ -73,7 +72,7 @@ func isClearsigned(b []byte) bool {
 	return bytes.HasPrefix(bytes.TrimLeft(b, " \t\r\n"), []byte("-----BEGIN PGP SIGNED MESSAGE-----"))
 }
 
-// unarmor is the binary form of an OpenPGP message or signature, and of a compressed message its content.
+// unarmor returns the binary form of an OpenPGP message or signature, and the content of a compressed message.
 func unarmor(b []byte) ([]byte, error) {
 	if t := bytes.TrimLeft(b, " \t\r\n"); bytes.HasPrefix(t, []byte("-----BEGIN PGP ")) {
 		block, err := armor.Decode(bytes.NewReader(t))
@@ -120,7 +119,7 @@ func packetTag(b byte) int {
 	return int(b & 0x3f >> 2)
 }
 
-// detachedSignatures are the packets of a detached signature; nil if anything else is inside.
+// detachedSignatures returns the packets of a detached signature; nil if anything else is inside.
 func detachedSignatures(b []byte) (out []*packet.OpaquePacket) {
 	r := packet.NewOpaqueReader(bytes.NewReader(b))
 	for {
@@ -157,7 +156,7 @@ func writeHeader(b *bytes.Buffer, tag byte, length int) {
 	b.Write(binary.BigEndian.AppendUint32([]byte{0xc0 | tag, 0xff}, uint32(length)))
 }
 
-// onePassFor is the packet that announces a signature: version, type, hash, algorithm, key ID, 1 for the last one.
+// onePassFor returns the packet that announces a signature: version, type, hash, algorithm, key ID, 1 for the last.
 func onePassFor(p *packet.OpaquePacket) []byte {
 	b := p.Contents
 	out := []byte{3, signatureType(b), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1}
@@ -178,7 +177,7 @@ func onePassFor(p *packet.OpaquePacket) []byte {
 	return out
 }
 
-// signatureType is 0 for a signature of bytes and 1 for one of text.
+// signatureType returns 0 for a signature of bytes and 1 for one of text.
 func signatureType(b []byte) byte {
 	switch {
 	case len(b) > 2 && b[0] == 3:

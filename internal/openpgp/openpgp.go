@@ -1,5 +1,4 @@
-// Package openpgp reads what OpenPGP signatures claim of themselves, without judging anything: nothing that it tells is
-// proven. Keys are read by package key, which needs no OpenPGP library.
+// Package openpgp reads what OpenPGP signatures claim of themselves, and proves nothing of it. Package key reads keys.
 package openpgp
 
 // OpenPGP packet tags.

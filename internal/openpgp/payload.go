@@ -11,22 +11,22 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// payloadType is the type that the JSON of a simple signature names.
+// payloadType is the type in the JSON of a simple signature.
 const payloadType = "atomic container signature"
 
 // Payload is the JSON of a simple signature. Its fields are as trustworthy as the bytes that they were read from.
 type Payload struct {
 	Digest digest.Digest
-	// Reference is as it was written, which may be empty or no reference at all: no identity accepts such a one.
+	// Reference is as written. It may be empty or no reference, which no identity accepts.
 	Reference string
-	// Creator is "" and Timestamp (seconds since 1970) nil if the signer doesn't say them.
+	// Creator is "" and Timestamp (seconds since 1970) nil if missing.
 	Creator   string
 	Timestamp *int64
 }
 
 // ReadPayload reads the JSON of a simple signature as strictly as runtimes do: every object has exactly the members
-// that it must have, each once and in its own spelling. Only "optional" may have others. The image library keeps its
-// own reader behind the comparison with a manifest; tests compare the two.
+// that it must have, each once and in its own spelling. Only "optional" may have others. The image library's reader is
+// private; tests compare the two.
 func ReadPayload(signed []byte) (Payload, error) {
 	var p Payload
 	top, err := exactly(signed, "critical", "optional")
@@ -56,7 +56,7 @@ func ReadPayload(signed []byte) (Payload, error) {
 	return p, nil
 }
 
-// optional reads what need not be there. Of members with other names only the JSON must be right.
+// optional reads optional members. Other members may be any JSON.
 func (p *Payload) optional(b []byte) error {
 	fields, err := members(b)
 	if err != nil {
@@ -113,8 +113,8 @@ func exactly(b []byte, names ...string) (map[string]json.RawMessage, error) {
 	return fields, nil
 }
 
-// members reads one JSON object in which no name is there twice. json.Unmarshal would take the last of equal names,
-// and names in another case for those that it looks for.
+// members reads one JSON object with unique names. json.Unmarshal would take the last of equal names, and names in
+// another case.
 func members(b []byte) (map[string]json.RawMessage, error) {
 	var whole json.RawMessage
 	if err := json.Unmarshal(b, &whole); err != nil { // a decoder alone doesn't look at commas

@@ -8,16 +8,15 @@ import (
 	"github.com/ProtonMail/go-crypto/openpgp/packet"
 )
 
-// MaxUnpacked bounds what compressed packets of a signature hold together, in bytes. Container signatures have some
-// hundred bytes of JSON.
+// MaxUnpacked bounds the content of a signature's compressed packets together, in bytes. Container signatures have
+// some hundred bytes of JSON.
 const MaxUnpacked = 1 << 20
 
-// maxNested bounds how many compressed packets are inside of each other.
 const maxNested = 8
 
-// CheckUnpacked reports a signature that holds more than limit bytes when it is unpacked: the mechanism would unpack
-// all of it into memory, which can be a thousand times as much, and for bzip2 a million times. Nothing else is
-// judged; bytes that are no packets are left to the mechanism, which stops at them too.
+// CheckUnpacked returns an error if a signature holds more than limit bytes unpacked: a mechanism unpacks it into
+// memory, to a thousand times its size, and with bzip2 a million times. It judges nothing else, and leaves bytes that
+// are no packets to the mechanism, which stops at them too.
 func CheckUnpacked(sig []byte, limit int) error {
 	left := int64(limit)
 	return unpack(sig, &left, limit, 0)

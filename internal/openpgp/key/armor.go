@@ -23,8 +23,7 @@ const (
 	secretKey  = "SECRET KEY BLOCK-----"
 )
 
-// armorBlocks returns the packets of each armored block of public keys that can be read, or the file itself if there is
-// none.
+// armorBlocks returns the packets of each readable armored block of public keys, or the file itself if there is none.
 func armorBlocks(file []byte) [][]byte {
 	var out [][]byte
 	rest := textLines(file)
@@ -48,7 +47,7 @@ func textLines(data []byte) []string {
 	return strings.Split(strings.ReplaceAll(string(data), "\r\n", "\n"), "\n")
 }
 
-// parseArmored reads every armor block. Text around the blocks is skipped, as gpg does.
+// parseArmored reads every armor block and skips text around the blocks, as gpg does.
 func parseArmored(data []byte) (*File, error) {
 	f := &File{Kind: OpenPGP, Plain: plain(data)}
 	rest := textLines(data)
@@ -84,7 +83,7 @@ func parseArmored(data []byte) (*File, error) {
 	return f, nil
 }
 
-// unarmor decodes the lines after a BEGIN line of a kind of block, and returns what follows the END line.
+// unarmor decodes the lines after a BEGIN line of a kind of block, and returns the lines after the END line.
 func unarmor(lines []string, kind string) (block []byte, after []string, err error) {
 	i := 0
 	for i < len(lines) && strings.Contains(lines[i], ": ") { // headers: Version, Comment, …
@@ -199,8 +198,8 @@ func describe(pub crypto.PublicKey) Key {
 	return Key{Algorithm: fmt.Sprintf("%T", pub)}
 }
 
-// plain reports whether armor is written as GnuPG writes it, so that readers find the same keys in it: headers, a
-// blank line, lines of base64, a checksum. Around the blocks may be text in lines that are not too long for a reader.
+// plain reports whether armor has GnuPG's form (headers, a blank line, lines of base64, a checksum), in which all
+// readers find the same keys. Text around the blocks is allowed in lines that are not too long for a reader.
 func plain(data []byte) bool {
 	const outside, headers, body, sum = 0, 1, 2, 3
 	state, kind := outside, ""

@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// Index is the public keys in key files, whether or not a mechanism can use them.
+// Index lists the public keys in key files, whether or not a mechanism can use them.
 type Index struct {
 	// Primary are the fingerprints of the primary keys, in file order, upper-case hex.
 	Primary []string
@@ -17,9 +17,8 @@ type Index struct {
 	Kinds map[string]string
 }
 
-// IndexOf lists the OpenPGP keys of versions 4 and 6 in key files; of secret keys their public halves. It is more
-// lenient than Parse: what is damaged is skipped, so a result says only what the files are meant to hold. A mechanism
-// may import more.
+// IndexOf lists the OpenPGP keys of versions 4 and 6 in key files, with the public halves of secret keys. Unlike Parse
+// it skips damaged parts, so the result is only what the files are meant to hold. A mechanism may import more.
 func IndexOf(files [][]byte) Index {
 	x := Index{ByID: map[string]string{}, Kinds: map[string]string{}}
 	for _, file := range files {
@@ -59,7 +58,7 @@ func (x *Index) add(ring []byte) {
 	}
 }
 
-// kind says what a key is, for example "RSA-4096, OpenPGP v4".
+// kind returns for example "RSA-4096, OpenPGP v4".
 func (k Key) kind() string {
 	name := k.Algorithm
 	switch {
@@ -71,7 +70,7 @@ func (k Key) kind() string {
 	return fmt.Sprintf("%s, OpenPGP v%d", name, k.Version)
 }
 
-// Add adds primary keys by their fingerprints: those that a mechanism found.
+// Add adds primary keys that a mechanism found, by their fingerprints.
 func (x *Index) Add(fingerprints []string) {
 	for _, fpr := range fingerprints {
 		if !slices.Contains(x.Primary, fpr) {
@@ -87,8 +86,8 @@ func (x *Index) Add(fingerprints []string) {
 	}
 }
 
-// Version6 names the primary keys of OpenPGP version 6, which gpg 2.2 (that of RHEL 8 and 9, and Debian 12) can't
-// read, with their algorithms; "" if there are none.
+// Version6 names the primary keys of OpenPGP version 6 with their algorithms, or "". gpg 2.2 (of RHEL 8 and 9, and
+// Debian 12) can't read them.
 func (x Index) Version6() string {
 	var out []string
 	for _, fpr := range x.Primary {
@@ -99,9 +98,8 @@ func (x Index) Version6() string {
 	return strings.Join(out, ", ")
 }
 
-// Public returns a key file as a mechanism is to get it: with the public halves alone of OpenPGP secret keys. Runtimes
-// use no more of them; gpg would start an agent for the rest, and go wrong without one. A file without secret keys is
-// returned as it is.
+// Public returns a key file for a mechanism: OpenPGP secret keys become their public halves. Runtimes use no more; gpg
+// would start an agent for the secret parts, and fail without one.
 func Public(file []byte) []byte {
 	f, err := Read(file)
 	if err != nil || !f.Secret || f.Packed || f.Kind != OpenPGP {
@@ -110,8 +108,8 @@ func Public(file []byte) []byte {
 	return f.Binary
 }
 
-// Join returns one key file of several, as a mechanism takes it: armored blocks are joined as binary, keys of version 6
-// last, because gpg 2.2 drops what follows them.
+// Join returns one key file of several for a mechanism: armored blocks as binary, and keys of version 6 last, because
+// gpg 2.2 drops what follows them.
 func Join(files [][]byte) []byte {
 	var rings [][]byte
 	for _, f := range files {
@@ -121,7 +119,7 @@ func Join(files [][]byte) []byte {
 	return bytes.Join(rings, nil)
 }
 
-// maxVersion returns 6 for a ring with keys of version 6, 4 for others.
+// maxVersion returns 6 for a ring with keys of version 6, else 4.
 func maxVersion(ring []byte) int {
 	x := Index{ByID: map[string]string{}, Kinds: map[string]string{}}
 	if x.add(ring); x.Version6() != "" {

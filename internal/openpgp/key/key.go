@@ -1,8 +1,8 @@
-// Package key reads files of public keys: OpenPGP (armored or binary, any number of keys and armor blocks) and PEM.
+// Package key reads files of public keys: OpenPGP (armored or binary, any number of keys and armor blocks) and PEM. It
+// verifies nothing.
 //
-// It reads packets itself instead of using an OpenPGP library: the agent links this package, a library would be a
-// tenth of that program, and no library yet parses the post-quantum keys that Red Hat's key files hold, whose
-// fingerprint needs no cryptography to be told. It verifies nothing.
+// It reads packets itself: an OpenPGP library would be a tenth of the agent's program, and none yet parses the
+// post-quantum keys in Red Hat's key files, whose fingerprints need no cryptography.
 package key
 
 import (
@@ -20,7 +20,7 @@ const (
 	maxPackets = 10_000
 )
 
-// Errors of Parse that callers tell apart with errors.Is.
+// Errors of Parse, for errors.Is.
 var (
 	// ErrNoKey means that the file was read and holds no public key.
 	ErrNoKey = errors.New("holds no public key")
@@ -28,57 +28,55 @@ var (
 	ErrSecret = errors.New("holds private key material")
 )
 
-// Kind says what a file holds.
+// Kind is the kind of a key file.
 type Kind string
 
-// The kinds of key file. A file is of one kind.
+// The kinds of key files. A file is of one kind.
 const (
 	OpenPGP     Kind = "openpgp"
 	PublicKey   Kind = "public key"  // PEM "PUBLIC KEY": a sigstore key
 	Certificate Kind = "certificate" // PEM "CERTIFICATE"
 )
 
-// File is a key file.
 type File struct {
 	Kind Kind
 	// Keys are in the order of the file.
 	Keys []Key
-	// Blocks is the number of armor or PEM blocks, 0 for a binary file. The pure-Go OpenPGP mechanism of the image
-	// library reads only the first armor block of a file.
+	// Blocks is the number of armor or PEM blocks, 0 for a binary file. The image library's pure-Go OpenPGP mechanism
+	// reads only the first armor block.
 	Blocks int
-	// Preamble is true when text stands before the first block.
+	// Preamble is true if text stands before the first block.
 	Preamble bool
-	// Secret is true when the file holds OpenPGP secret keys: Keys, Binary and Data have their public halves, which is
-	// what readers import.
+	// Secret is true if the file holds OpenPGP secret keys. Keys, Binary and Data have their public halves, which
+	// readers import.
 	Secret bool
-	// Packed is true when keys are in a compressed packet, which GnuPG reads, and not every other reader: Keys and
-	// Binary have what is inside.
+	// Packed is true if keys are in a compressed packet, which GnuPG reads, but not every reader. Keys and Binary have
+	// its content.
 	Packed bool
-	// Plain says that GnuPG finds in an OpenPGP file what is in Binary: it is no armor, or armor as GnuPG writes it.
+	// Plain is true if GnuPG finds Binary's content in an OpenPGP file: it is binary, or armored as by GnuPG.
 	Plain bool
-	// Binary is the content as readers take it best: for OpenPGP the packets of all blocks, de-armored and
-	// concatenated; for PEM the file's own bytes.
+	// Binary is the best content for readers: for OpenPGP the packets of all blocks, de-armored and concatenated; for
+	// PEM the file's own bytes.
 	Binary []byte
 }
 
-// Key is one public key: an OpenPGP primary key with what belongs to it, or one PEM block.
+// Key is a public key: an OpenPGP primary key with its parts, or one PEM block.
 type Key struct {
 	// Fingerprint is in upper-case hex: 40 digits for OpenPGP v4, 64 for v5 and v6, 32 for v3; of PEM keys and
-	// certificates the SHA-256 of the DER SubjectPublicKeyInfo. Empty for OpenPGP versions that nobody knows yet.
+	// certificates the SHA-256 of the DER SubjectPublicKeyInfo. It is empty for unknown OpenPGP versions.
 	Fingerprint string
 	// Version is that of the OpenPGP key packet: 3, 4, 5 (LibrePGP) or 6. 0 for PEM.
 	Version int
 	// Algorithm is a short name, for example "RSA", "Ed25519", "ML-DSA-87+Ed448", or "algorithm 99".
 	Algorithm string
-	// Bits is the size of the RSA or DSA modulus or of the curve's field; 0 where that says nothing.
+	// Bits is the size of the RSA or DSA modulus or of the curve's field, or 0 without such a size.
 	Bits    int
 	Created time.Time
-	// Expires is zero for a key without expiry. Like Revoked it is what the key's newest self-signature says;
-	// the self-signature is not verified.
+	// Expires is zero for a key without expiry. Like Revoked it comes from the key's newest self-signature,
+	// unverified.
 	Expires time.Time
 	Revoked bool
-	// WeakHash is "SHA-1" or "MD5" if the newest self-signature of a user ID is made with it. Strict readers take
-	// no such key.
+	// WeakHash is "SHA-1" or "MD5" if it made the newest self-signature of a user ID. Strict readers take no such key.
 	WeakHash string
 	UserIDs  []string
 	// Subkeys have no subkeys and user IDs of their own.
@@ -89,7 +87,7 @@ type Key struct {
 	algorithm byte
 }
 
-// ID returns the 16 hex digits by which signatures of version 3 and 4 name the key.
+// ID returns the 16 hex digits by which signatures of versions 3 and 4 name the key.
 func (k Key) ID() string {
 	switch {
 	case len(k.Fingerprint) < 16:
@@ -100,10 +98,10 @@ func (k Key) ID() string {
 	return k.Fingerprint[len(k.Fingerprint)-16:]
 }
 
-// Expired reports whether the key has an expiry that lies before now.
+// Expired reports whether the key has an expiry before now.
 func (k Key) Expired(now time.Time) bool { return !k.Expires.IsZero() && !now.Before(k.Expires) }
 
-// Find returns the key whose own or whose subkey's fingerprint or 16-digit ID is id, in upper-case hex.
+// Find returns the key that has, or whose subkey has, this fingerprint or 16-digit ID, in upper-case hex.
 func (f *File) Find(id string) (Key, bool) {
 	for _, k := range f.Keys {
 		if k.Fingerprint == id || k.ID() == id || slices.ContainsFunc(k.Subkeys,
@@ -114,9 +112,8 @@ func (f *File) Find(id string) (Key, bool) {
 	return Key{}, false
 }
 
-// Parse reads a file of public keys. It fails if any part of the file is damaged, so a result is complete; it does
-// not fail for keys whose version or algorithm is unknown to it. The error is ErrNoKey or ErrSecret (with errors.Is)
-// or says what is damaged.
+// Parse reads a file of public keys. It fails if any part is damaged, so a result is complete, but accepts unknown
+// versions and algorithms. The error wraps ErrNoKey or ErrSecret, or describes the damage.
 func Parse(data []byte) (*File, error) {
 	f, err := Read(data)
 	if err == nil && f.Secret {
@@ -125,8 +122,8 @@ func Parse(data []byte) (*File, error) {
 	return f, err
 }
 
-// Read reads a key file as Parse does, and OpenPGP secret keys too: readers take the public half of each. It fails with
-// ErrSecret for private keys in PEM, and for secret keys of an algorithm whose public half it can't tell.
+// Read is Parse that also reads the public halves of OpenPGP secret keys, as readers do. It fails with ErrSecret for
+// private keys in PEM, and for secret keys whose algorithm has an unknown public half.
 func Read(data []byte) (*File, error) {
 	if len(data) > MaxFile {
 		return nil, fmt.Errorf("is larger than %d bytes", MaxFile)
@@ -153,7 +150,6 @@ func Read(data []byte) (*File, error) {
 	return nil, ErrNoKey
 }
 
-// packets reads the keys in Binary.
 func (f *File) packets() (err error) {
 	f.expose()
 	f.Keys, err = parsePackets(f.Binary)

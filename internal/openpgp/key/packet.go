@@ -28,7 +28,6 @@ const (
 	tagPadding      = 21
 )
 
-// parsePackets reads transferable public keys.
 func parsePackets(data []byte) ([]Key, error) {
 	var keys []Key
 	var cur *building
@@ -90,7 +89,7 @@ type subkey struct {
 	binding selfSig
 }
 
-// selfSig is what is remembered of a self-signature: when it was made and how long the key lasts, 0 for ever.
+// selfSig is when a self-signature was made and how long the key lasts, 0 for ever.
 type selfSig struct {
 	seen     bool
 	made     uint32
@@ -163,7 +162,7 @@ func (b *building) finish(data []byte) Key {
 	return k
 }
 
-// weakHash names the hashes for which collisions can be made.
+// weakHash names hashes for which collisions can be made.
 func weakHash(algorithm byte) string {
 	switch algorithm {
 	case 1:
@@ -239,7 +238,7 @@ func nextPacket(b []byte) (tag int, body []byte, size int, err error) {
 	return tag, b[head : head+length], head + length, nil
 }
 
-// parseKey reads the body of a key packet. Of unknown algorithms only name, time and fingerprint are known.
+// parseKey reads the body of a key packet. For unknown algorithms it returns name, time and fingerprint only.
 func parseKey(body []byte) (Key, error) {
 	if len(body) < 6 {
 		return Key{}, errTruncated

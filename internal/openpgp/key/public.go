@@ -12,11 +12,10 @@ import (
 	"github.com/nodetrust/nodetrust/internal/bounded"
 )
 
-// maxPacked is how many compressed packets may be inside of each other.
 const maxPacked = 4
 
-// expose replaces secret keys in Binary by their public halves, and compressed packets by what they hold. What can't
-// be read is left as it is, for parsePackets to name.
+// expose replaces secret keys in Binary by their public halves, and compressed packets by their content. It leaves
+// unreadable parts for parsePackets to name.
 func (f *File) expose() {
 	e := exposing{left: MaxFile}
 	if err := e.packets(f.Binary, 0); err != nil {
@@ -97,8 +96,8 @@ func (e *exposing) unpack(body []byte, depth int) error {
 	return e.packets(b, depth+1)
 }
 
-// publicHalf is the public half of a secret key packet's body, which stands first; ok is false where its end can't be
-// told. It is the body of the packet of the public key.
+// publicHalf returns the public half at the start of a secret key packet's body, which is the body of the public key's
+// packet; ok is false if its end is unknown.
 func publicHalf(body []byte) (public []byte, ok bool) {
 	if len(body) < 6 {
 		return nil, false

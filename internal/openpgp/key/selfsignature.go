@@ -27,24 +27,24 @@ const (
 	sigRevokesUser   = 0x30
 )
 
-// selfSignature is a version 4 signature by which a key says something of itself.
+// selfSignature is a version 4 signature of a key about itself.
 type selfSignature struct {
 	kind, algorithm, hash byte
 
 	made     uint32
 	expires  uint32 // seconds after made, 0 is never
 	lifetime uint32 // of the key, in seconds after its creation, 0 is for ever
-	flags    []byte // what the key is for; nil if nothing is said
+	flags    []byte // uses of the key; nil if missing
 	issuers  []string
 	back     [][]byte // embedded signatures
 
-	odd     string // what makes it unclear how GnuPG takes the signature
+	odd     string // why GnuPG may take the signature in another way
 	signed  []byte // the part that is hashed
 	numbers []byte // the signature proper
 }
 
-// parseSelf reads a signature of version 4. Which key made it is not known yet, so what is odd about it is only
-// remembered.
+// parseSelf reads a signature of version 4. It only records oddities: the key that made the signature is not known
+// yet.
 func parseSelf(b []byte) (s selfSignature, err error) {
 	if len(b) > 0 && b[0] == 3 { // by somebody, long ago
 		if len(b) < 19 {
@@ -81,7 +81,7 @@ func (s *selfSignature) subpackets(area []byte, hashed bool) error {
 	return nil
 }
 
-// subpacket takes over what is known to mean the same to GnuPG, and remembers what may not.
+// subpacket takes over what means the same to GnuPG, and records what may not.
 func (s *selfSignature) subpacket(kind byte, body []byte, hashed, critical bool) {
 	number := func(to *uint32) {
 		if !hashed || len(body) != 4 || *to != 0 {
@@ -117,12 +117,12 @@ func (s *selfSignature) subpacket(kind byte, body []byte, hashed, critical bool)
 		if critical {
 			s.odd = "has a critical notation"
 		}
-	default: // of them, designated revokers and signatures that are not exported change the key
+	default: // designated revokers and signatures that are not exported change the key
 		s.odd = fmt.Sprintf("has a signature with subpacket %d", kind)
 	}
 }
 
-// subpacket splits the first one off an area.
+// subpacket splits the first subpacket off an area.
 func subpacket(area []byte) (kind byte, body, rest []byte, ok bool) {
 	width, n := 1, int(area[0])
 	switch {
@@ -143,7 +143,7 @@ func subpacket(area []byte) (kind byte, body, rest []byte, ok bool) {
 	return area[width], area[width+1 : width+n], area[width+n:], true
 }
 
-// madeBy reports whether the signature names k as its maker. An error says that it names others as well.
+// madeBy reports whether the signature names k as its maker. It returns an error if others are named as well.
 func (s selfSignature) madeBy(k Key) (bool, error) {
 	own := 0
 	for _, id := range s.issuers {
@@ -157,7 +157,7 @@ func (s selfSignature) madeBy(k Key) (bool, error) {
 	return own > 0, nil
 }
 
-// check finds what GnuPG may take in another way.
+// check returns why GnuPG may take the signature in another way.
 func (s selfSignature) check() error {
 	revokes := s.kind == sigRevokesKey || s.kind == sigRevokesSubkey || s.kind == sigRevokesUser
 	switch {
@@ -171,7 +171,7 @@ func (s selfSignature) check() error {
 	return nil
 }
 
-// sign reports whether the key is meant to sign data. Without a word of it GnuPG takes what the algorithm allows.
+// sign reports whether the key may sign data. Without flags GnuPG takes what the algorithm allows.
 func (s selfSignature) sign() bool { return s.flags == nil || s.flags[0]&2 != 0 }
 
 // over reports whether the signature itself has expired.
@@ -185,8 +185,7 @@ func (s selfSignature) means(o selfSignature) bool {
 		(s.flags == nil) == (o.flags == nil) && s.sign() == o.sign()
 }
 
-// checkBack makes sure that a subkey which signs vouches for its primary key: else anybody's key could be taken for
-// one's own.
+// checkBack checks that a signing subkey vouches for its primary key: else a key could claim another's subkey.
 func (s selfSignature) checkBack(primary, sub keyPacket) error {
 	if len(s.back) != 1 {
 		return fmt.Errorf("subkey %s does not vouch for its primary key once", sub.Fingerprint)
@@ -204,7 +203,7 @@ func (s selfSignature) checkBack(primary, sub keyPacket) error {
 	return back.verify(sub, back.digestOf(primary, nil, &sub))
 }
 
-// digestOf hashes what the signature is about: a key, and a user ID or a subkey of it.
+// digestOf hashes the subject of the signature: a key, and a user ID or a subkey of it.
 func (s selfSignature) digestOf(primary keyPacket, user []byte, sub *keyPacket) []byte {
 	hash, ok := hashes[s.hash]
 	if !ok {
@@ -226,7 +225,7 @@ func (s selfSignature) digestOf(primary keyPacket, user []byte, sub *keyPacket) 
 	return h.Sum(nil)
 }
 
-// hashes are those by which all of today's GnuPG versions let a key vouch for itself.
+// hashes are those that all of today's GnuPG versions accept in self-signatures.
 var hashes = map[byte]crypto.Hash{
 	2: crypto.SHA1, 8: crypto.SHA256, 9: crypto.SHA384, 10: crypto.SHA512,
 	11: crypto.SHA224,
@@ -241,7 +240,6 @@ const (
 	algoEdDSA   = 22
 )
 
-// canSign reports whether the algorithm makes signatures at all.
 func (k Key) canSign() bool {
 	switch k.algorithm {
 	case algoRSA, algoRSASign, algoDSA, algoECDSA, algoEdDSA:
@@ -252,7 +250,7 @@ func (k Key) canSign() bool {
 
 var errUnverified = errors.New("a signature of its own could not be verified")
 
-// verify checks a signature by k of digest. Of algorithms that are not known here nothing can be told.
+// verify checks a signature by k of digest. An unknown algorithm is an error.
 func (s selfSignature) verify(k keyPacket, digest []byte) error {
 	if int64(s.made) < k.Created.Unix() || digest == nil || s.algorithm != k.algorithm {
 		return errUnverified
@@ -286,7 +284,7 @@ func (s selfSignature) verifyRSA(k keyPacket, digest []byte) bool {
 	return rsa.VerifyPKCS1v15(&pub, hashes[s.hash], digest, leftPadded(sig, pub.Size())) == nil
 }
 
-// verifyDSA is for the keys of old that are still in the files of vendors.
+// verifyDSA serves old keys in vendors' files.
 func (s selfSignature) verifyDSA(k keyPacket, digest []byte) bool {
 	numbers := make([]*big.Int, 0, 6)
 	for rest, n := k.material(), []byte(nil); len(numbers) < 4; {
@@ -331,10 +329,10 @@ func (s selfSignature) verifyEdDSA(k keyPacket, digest []byte) bool {
 	return ed25519.Verify(point[1:], digest, append(leftPadded(r, 32), leftPadded(t, 32)...))
 }
 
-// material is what makes the key, behind version, time and algorithm.
+// material returns the key's numbers, behind version, time and algorithm.
 func (k keyPacket) material() []byte { return k.body[6:] }
 
-// point is the curve and the public point of a key on a curve.
+// point returns the curve and the public point of a key on a curve.
 func (k keyPacket) point() (name string, point []byte) {
 	m := k.material()
 	if len(m) == 0 || len(m) <= int(m[0]) {
@@ -345,7 +343,6 @@ func (k keyPacket) point() (name string, point []byte) {
 	return name, point
 }
 
-// leftPadded is b with zeros before it.
 func leftPadded(b []byte, size int) []byte {
 	return append(make([]byte, size-len(b), size), b...)
 }

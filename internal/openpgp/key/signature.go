@@ -12,11 +12,11 @@ type signature struct {
 	hash     byte // algorithm, RFC 9580, section 9.5
 	made     uint32
 	lifetime uint32 // of the key, in seconds after its creation; 0 for ever
-	issuer   string // key ID, 16 upper-case hex digits, if told
-	signer   string // fingerprint, upper-case hex, if told
+	issuer   string // key ID, 16 upper-case hex digits, or ""
+	signer   string // fingerprint, upper-case hex, or ""
 }
 
-// by reports whether the signature says that k made it.
+// by reports whether the signature names k as its maker.
 func (s signature) by(k Key) bool {
 	if s.signer != "" {
 		return s.signer == k.Fingerprint
@@ -24,8 +24,8 @@ func (s signature) by(k Key) bool {
 	return s.issuer != "" && s.issuer == k.ID()
 }
 
-// parseSignature reads a signature packet of version 3, 4 or 6. Others, and damaged ones, are skipped by all readers:
-// ok is false.
+// parseSignature reads a signature packet of version 3, 4 or 6. ok is false for others and damaged ones, which all
+// readers skip.
 func parseSignature(b []byte) (sig signature, ok bool) {
 	if len(b) < 2 {
 		return sig, false
@@ -56,7 +56,7 @@ func parseSignature(b []byte) (sig signature, ok bool) {
 	return sig, false
 }
 
-// sized splits off an area whose length stands before it in width bytes.
+// sized splits off an area with its length in front, in width bytes.
 func sized(b []byte, width int) (area, rest []byte, ok bool) {
 	if len(b) < width {
 		return nil, nil, false
@@ -72,7 +72,7 @@ func sized(b []byte, width int) (area, rest []byte, ok bool) {
 	return b[:n], b[n:], true
 }
 
-// subpackets takes over what is known. Only the issuer may come from the unhashed area.
+// subpackets takes over known subpackets. From the unhashed area it takes only the issuer.
 func (s *signature) subpackets(area []byte, hashed bool) bool {
 	for len(area) > 0 {
 		kind, body, rest, ok := subpacket(area)

@@ -6,10 +6,10 @@ import (
 	"time"
 )
 
-// State says what a signature by a key is worth to GnuPG at a time.
+// State is the worth of a key's signatures to GnuPG at a time.
 type State string
 
-// The states of a key that could be told.
+// The states of a key.
 const (
 	Usable  State = "usable"
 	Revoked State = "revoked"
@@ -18,19 +18,19 @@ const (
 	Unfit   State = "not made for signing"
 )
 
-// Signer is a primary key or a subkey. Only of a usable one GnuPG takes signatures.
+// Signer is a primary key or a subkey. GnuPG accepts signatures of usable ones only.
 type Signer struct {
 	Fingerprint string
 	Primary     string // fingerprint of the primary key
 	State       State
 }
 
-// Signers lists the keys in OpenPGP key files that are read together, with their states at a time. Copies of one key
-// are merged as GnuPG does: the newest self-signature counts, and a revocation anywhere does. Every self-signature is
-// verified.
+// Signers lists the keys in OpenPGP key files that are read together, with their states at a time. It merges copies of
+// a key as GnuPG does: the newest self-signature counts, and a revocation anywhere does. It verifies every
+// self-signature.
 //
-// An error says that GnuPG may see the files otherwise: a part of them is not fully understood. Then nothing is
-// known, not even that a key in them is usable.
+// An error means that GnuPG may see the files otherwise, because a part of them is not fully understood. Then nothing
+// is known, not even that a key in them is usable.
 func Signers(files [][]byte, at time.Time) ([]Signer, error) {
 	r := ring{byID: map[string]string{}}
 	for _, data := range files {
@@ -61,13 +61,13 @@ func Signers(files [][]byte, at time.Time) ([]Signer, error) {
 	return out, nil
 }
 
-// ring are keys, the copies of each merged.
+// ring is a set of keys with merged copies.
 type ring struct {
 	keys []*certificate
-	byID map[string]string // key ID: what has it, a primary key or a subkey of one
+	byID map[string]string // by key ID: the primary key, or the one whose subkey has the ID
 }
 
-// certificate is a primary key with what its own signatures say of it.
+// certificate is a primary key with its self-signatures.
 type certificate struct {
 	primary keyPacket
 	direct  []selfSignature // and revocations
@@ -90,7 +90,6 @@ type boundKey struct {
 	sigs []selfSignature
 }
 
-// add merges one copy of a key.
 func (r *ring) add(k Key) error {
 	if k.Version != 4 {
 		return fmt.Errorf("is of OpenPGP version %d", k.Version)
@@ -136,7 +135,7 @@ func (r *ring) add(k Key) error {
 	return nil
 }
 
-// identify makes sure that no two keys have one ID: GnuPG would take either.
+// identify checks that no two keys have one ID: GnuPG would take either.
 func (r *ring) identify(primary, k Key) error {
 	owner := primary.Fingerprint + " " + k.Fingerprint
 	if first, ok := r.byID[k.ID()]; ok && first != owner {
@@ -179,14 +178,14 @@ func (c *certificate) subkey(k keyPacket) place {
 	return place{sub: &s.keyPacket, sigs: &s.sigs}
 }
 
-// place is where in a key a signature stands: behind the primary key, a user ID or a subkey.
+// place is the part of a key before a signature: the primary key, a user ID or a subkey.
 type place struct {
 	user []byte
 	sub  *keyPacket
 	sigs *[]selfSignature
 }
 
-// take remembers a verified signature of the primary key's own. Those of other people are skipped.
+// take records a verified self-signature of the primary key. It skips other people's signatures.
 func (p place) take(body []byte, primary keyPacket) error {
 	s, err := parseSelf(body)
 	if err != nil {
@@ -226,7 +225,7 @@ func (p place) holds(kind byte) bool {
 	return false
 }
 
-// signers are the primary key and those of its subkeys that could ever sign.
+// signers returns the primary key and the subkeys that could ever sign.
 func (c *certificate) signers(at time.Time) ([]Signer, error) {
 	p, err := c.properties(at)
 	if err != nil {
@@ -249,7 +248,7 @@ func (c *certificate) signers(at time.Time) ([]Signer, error) {
 	return out, nil
 }
 
-// properties are what the newest self-signatures of a key give it.
+// properties are those that the newest self-signatures give a key.
 type properties struct {
 	revoked  bool
 	lifetime uint32 // in seconds, 0 is for ever
@@ -272,8 +271,8 @@ func (p properties) state(k Key, at time.Time) State {
 	return Usable
 }
 
-// properties of the primary key: what a signature on the key itself says goes before what those on user IDs do. Of
-// these the newest one that says something at all counts.
+// properties returns those of the primary key. A signature on the key itself goes before those on user IDs, of which
+// the newest one with a property counts.
 func (c *certificate) properties(at time.Time) (properties, error) {
 	var p properties
 	for _, s := range c.direct {
@@ -317,7 +316,8 @@ func (c *certificate) properties(at time.Time) (properties, error) {
 	return p, nil
 }
 
-// state of a subkey, its primary key aside. One that says that it signs has been found to vouch for the primary key.
+// state returns the state of a subkey, apart from its primary key's. A signing subkey was found to vouch for the
+// primary key.
 func (b *boundKey) state(at time.Time) (State, error) {
 	var p properties
 	for _, s := range b.sigs {
@@ -334,8 +334,7 @@ func (b *boundKey) state(at time.Time) (State, error) {
 	return p.state(b.Key, at), nil
 }
 
-// newest returns the newest signature that counts at a time, nil if there is none. Of two of one second it can't be
-// told.
+// newest returns the newest signature that counts at a time, or nil. Two of one second must not differ.
 func newest(sigs []selfSignature, at time.Time, counts func(selfSignature) bool) (*selfSignature, error) {
 	var out *selfSignature
 	for i, s := range sigs {
