@@ -5,24 +5,24 @@ import (
 	"strings"
 )
 
-// Advisory is a known hole in the verifier of some versions of the image library: what it lets through. hack/readers
-// has recorded an input for each that fools the last version with the hole and not the first without it.
+// Advisory is a known hole in the verifier of some versions of the image library. For each, hack/readers has recorded
+// an input that fools the last version with the hole and not the first without it.
 type Advisory struct {
 	// ID names the advisory in reports, metrics and docs: lower case and hyphens, for example "forged-schema1".
 	ID string `json:"id"`
 	// Title says in one line what a reader with the hole accepts.
 	Title string `json:"title"`
-	// CVE is the public number of the hole, "" where there is none.
+	// CVE is the public number of the hole, or "".
 	CVE string `json:"cve,omitempty"`
-	// Since is the first version of the image library that has the hole, "" for all old ones; Fixed is the first from
+	// Since is the first version of the image library with the hole, "" for all old ones; Fixed is the first from
 	// which on no version has it.
 	Since string `json:"since,omitempty"`
 	Fixed string `json:"fixed"`
-	// Backports are the first versions without the hole of older lines, the newest first: with 5.29.3, 5.29.4 is without
-	// it too and 5.30.0 is not.
+	// Backports are the first fixed versions of older lines, the newest first: with 5.29.3, 5.29.4 is fixed too and
+	// 5.30.0 is not.
 	Backports []string `json:"backports,omitempty"`
-	// Build is the build tag without which a program has no such hole; "" if all programs have it. No reader of the
-	// table is known to be built with it, so Reader.Advisories leaves the advisory out.
+	// Build is the build tag that a program needs to have the hole, or "". Reader.Advisories leaves out advisories
+	// with a tag: no reader of the table is known to be built with it.
 	Build string `json:"build,omitempty"`
 
 	since, fixed Version
@@ -91,8 +91,8 @@ func (a Advisory) In(library Version) bool {
 	})
 }
 
-// Advisories lists the holes that the reader's library has. An empty list says that none is known, also of a version
-// that is newer than the newest known one: it may have any library.
+// Advisories lists the holes of the reader's library. An empty list means that none is known, as for versions newer
+// than the newest known one, which may have any library.
 func (r Reader) Advisories() []Advisory {
 	if r.Newer {
 		return nil
@@ -106,13 +106,13 @@ func (r Reader) Advisories() []Advisory {
 	return out
 }
 
-// IsLibrary reports whether a Go module is the image library, under one of the names that it has had.
+// IsLibrary reports whether a Go module is the image library, under any of its names.
 func IsLibrary(module string) bool {
 	return module == "go.podman.io/image/v5" || module == "github.com/containers/image/v5"
 }
 
-// ParseLibrary reads the version of the image library from the version of its Go module. What was taken between two
-// releases counts as the release before: 5.29.2 is that of v5.29.3-0.20240101000000-0123456789ab.
+// ParseLibrary reads the version of the image library from its Go module's version. A commit between two releases
+// counts as the earlier one: v5.29.3-0.20240101000000-0123456789ab is 5.29.2.
 func ParseLibrary(version string) (Version, bool) {
 	number, snapshot, _ := strings.Cut(strings.TrimPrefix(version, "v"), "-")
 	v, n, ok := parseVersion(number)

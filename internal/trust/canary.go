@@ -2,7 +2,7 @@ package trust
 
 import "github.com/nodetrust/nodetrust/internal/verdict"
 
-// Canary is an image by digest and what a node that enforces must answer for it. Its JSON, in a list, is the content of
+// Canary is an image by digest and the answer of a node that enforces. A JSON list of canaries is the content of
 // canaries.json and of the annotation nodetrust.io/canaries.
 type Canary struct {
 	// Image is repository@sha256:…, fully qualified.

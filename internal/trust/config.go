@@ -1,6 +1,5 @@
-// Package trust holds the trust config: which images nodes must demand signatures of, by which keys, and where the
-// signatures lie. It parses and validates trust.yaml and turns it into the files of a node. It does no I/O and knows
-// no clock.
+// Package trust holds the trust config: which images need signatures, by which keys, and where the signatures lie. It
+// parses and validates trust.yaml and turns it into the files of a node. It does no I/O and knows no clock.
 package trust
 
 import (
@@ -15,14 +14,13 @@ const (
 	ObjectKind = "TrustConfig"
 )
 
-// Config is a valid trust config, as Parse returns it. Lines are those of trust.yaml, for messages.
+// Config is a valid trust config. Parse returns it. Lines are those of trust.yaml, for messages.
 type Config struct {
 	// File is the name that was given to Parse.
-	File string
-	// Name is metadata.name.
+	File  string
 	Name  string
 	Pools []string
-	// Reject is spec.default: whether images that no registry entry covers are refused.
+	// Reject is spec.default: whether images without a registry entry are refused.
 	Reject     bool
 	Keys       []Key
 	Registries []Registry
@@ -30,8 +28,8 @@ type Config struct {
 	idle       []Problem
 }
 
-// Idle lists what is valid and has no effect on what nodes prove: accept-canaries that no entry covers, where the
-// default accepts.
+// Idle lists valid parts that change nothing in what nodes prove: accept-canaries that no entry covers, if the default
+// accepts.
 func (c *Config) Idle() []Problem { return c.idle }
 
 // Key is a named key: a path on the nodes, or content that is shipped.
@@ -46,7 +44,7 @@ type Key struct {
 	Line         int
 }
 
-// Rule says what is demanded of the images of a scope.
+// Rule is what a scope demands of its images.
 type Rule string
 
 // The rules. A signed scope has requirements, all of which must hold.
@@ -71,7 +69,7 @@ type Registry struct {
 type Location struct {
 	// Lookaside is a URL without trailing slash, or empty.
 	Lookaside string
-	// Attachments is use-sigstore-attachments; nil says nothing.
+	// Attachments is use-sigstore-attachments, nil if missing.
 	Attachments *bool
 	lookasideAt int
 	attachAt    int
@@ -94,8 +92,8 @@ type Requirement struct {
 	Line     int
 }
 
-// Sigstore says what sigstore signatures must be made with: exactly one of Keys, Fulcio and PKI is set. All strings but
-// issuer, email and host name are names of keys.
+// Sigstore describes sigstore signatures: exactly one of Keys, Fulcio and PKI is set. All strings but issuer, email
+// and host name are names of keys.
 type Sigstore struct {
 	Keys   []string
 	Fulcio *Fulcio
@@ -106,7 +104,7 @@ type Sigstore struct {
 // Fulcio demands a short-lived certificate.
 type Fulcio struct{ CA, OIDCIssuer, SubjectEmail string }
 
-// PKI demands a certificate of one's own authority.
+// PKI demands a certificate of a private authority.
 type PKI struct{ Roots, Intermediates, SubjectEmail, SubjectHostname string }
 
 // key returns the key of that name. Parse guarantees that names in requirements are known.
@@ -130,7 +128,7 @@ func (c *Config) KeyPaths() []string {
 	return paths
 }
 
-// refused reports whether image is a refuse-canary.
+// refused returns the refuse-canaries.
 func (c *Config) refused() []Canary {
 	var out []Canary
 	for _, n := range c.Canaries {

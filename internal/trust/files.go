@@ -17,9 +17,8 @@ const (
 )
 
 // Files returns the files that the config puts on nodes, sorted by path: policy.json and one registries.d file per
-// host. The same config and readers always give the same bytes.
-//
-// The error is Problems when the config asks for what one of the readers can't load or would silently ignore.
+// host. The same config and readers always give the same bytes. It returns Problems if one of the readers can't load a
+// part of the config or would silently ignore it.
 func (c *Config) Files(readers []Reader) (FileSet, error) {
 	if err := c.check(readers); err != nil {
 		return nil, err
@@ -39,8 +38,8 @@ func (c *Config) Files(readers []Reader) (FileSet, error) {
 	return files.Sorted(), nil
 }
 
-// fileName is the base name of a host's file. It is the vendor's for Red Hat's hosts, so that the vendor's file is
-// replaced and its scope is not defined twice. No host starts with "_", so a wildcard's file is nobody else's.
+// fileName returns the base name of a host's file. For Red Hat's hosts it is the vendor's, so that our file replaces
+// the vendor's instead of defining its scope twice. No host starts with "_", so a wildcard's file is unique.
 func fileName(host string) string {
 	if domain, ok := strings.CutPrefix(host, "*."); ok {
 		host = "_." + domain
@@ -48,7 +47,7 @@ func fileName(host string) string {
 	return strings.ReplaceAll(host, ":", "_") + ".yaml"
 }
 
-// locations are the sections of registries.d by host and scope. A section that says nothing is left out.
+// locations returns the sections of registries.d by host and scope, without empty ones.
 func (c *Config) locations() map[string]map[string]Location {
 	hosts := map[string]map[string]Location{}
 	add := func(scope string, l Location) {
@@ -70,8 +69,7 @@ func (c *Config) locations() map[string]map[string]Location {
 	return hosts
 }
 
-// registriesD writes a registries.d file. For readers that don't know lookaside yet its old name, sigstore, stands
-// beside it.
+// registriesD writes a registries.d file. For readers that don't know lookaside it adds the old name, sigstore.
 func registriesD(source string, scopes map[string]Location, readers []Reader) ([]byte, error) {
 	old := false
 	for _, r := range readers {

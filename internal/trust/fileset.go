@@ -21,7 +21,7 @@ type File struct {
 // FileSet is what one trust config puts on a node: at most one File per path.
 type FileSet []File
 
-// Sorted returns the files in the order of their paths. The receiver is not changed; file contents are shared.
+// Sorted returns the files in the order of their paths. The receiver is unchanged; file contents are shared.
 func (s FileSet) Sorted() FileSet {
 	out := make(FileSet, len(s))
 	copy(out, s)
@@ -29,10 +29,9 @@ func (s FileSet) Sorted() FileSet {
 	return out
 }
 
-// Digest names the set: "sha256:" and 64 hex digits over the files sorted by path. Each file contributes the length of
-// its path (8 bytes, big-endian), the path, mode, uid and gid (4 bytes each, big-endian), the length of its content
-// (8 bytes, big-endian) and the content. Two sets have the same digest exactly when path, mode, owner and bytes of all
-// files are equal.
+// Digest returns "sha256:" and 64 hex digits over the files sorted by path: each with the length of its path (8 bytes,
+// big-endian), the path, mode, uid and gid (4 bytes each, big-endian), the length of its content (8 bytes, big-endian)
+// and the content. Equal digests mean equal path, mode, owner and bytes of all files.
 func (s FileSet) Digest() string {
 	h := sha256.New()
 	var n [8]byte

@@ -16,18 +16,18 @@ import (
 	"github.com/nodetrust/nodetrust/internal/verdict"
 )
 
-// Limits of what Parse reads. Whoever reads trust.yaml and key files should stop there too.
+// Limits of Parse. Readers of trust.yaml and key files should stop there too.
 const (
 	MaxConfig   = 1 << 20
 	MaxKeyFile  = key.MaxFile
 	maxCanaries = 64
 )
 
-// Parse reads and validates a trust config. The name stands in messages. Key files (spec.keys[].file) are fetched
-// through read, which takes the path as written in the config; it may be nil when there are none.
+// Parse reads and validates a trust config. Messages have its name. Parse reads key files (spec.keys[].file) with
+// read, which takes the path as written; it may be nil without key files.
 //
-// A *Config is complete and consistent; whether all readers understand it is told by Files. The error is Problems:
-// everything that is wrong, not just the first.
+// A *Config is complete and consistent; Files checks whether all readers understand it. The error is Problems: all of
+// them, not just the first.
 func Parse(name string, data []byte, read func(path string) ([]byte, error)) (*Config, error) {
 	p := &parser{walker: walker{file: name}, read: read, cfg: &Config{File: name}}
 	if len(data) > MaxConfig {
@@ -189,7 +189,7 @@ func countOf(names []string) string {
 	return strings.Join(names, " and ")
 }
 
-// keyFile is nil when a problem was added.
+// keyFile returns nil after it added a problem.
 func (p *parser) keyFile(name string, line int, at string) []byte {
 	if p.read == nil {
 		p.addf(line, at, "key files can't be read here; use data")
@@ -226,7 +226,7 @@ func (p *parser) fingerprint(k *Key, n *yaml.Node, at string) {
 	if !p.kind(n, at, yaml.ScalarNode, "a fingerprint") {
 		return
 	}
-	// YAML may take 40 digits for a number: the text counts.
+	// YAML may take 40 digits for a number: use the text.
 	s := strings.ToUpper(strings.NewReplacer(" ", "", ":", "").Replace(n.Value))
 	if (len(s) != 40 && len(s) != 64) || strings.Trim(s, "0123456789ABCDEF") != "" {
 		p.addf(n.Line, at, "must be a full fingerprint (40 or 64 hex digits), not %q", n.Value)
@@ -288,7 +288,7 @@ func (p *parser) mirror(r *Registry, n *yaml.Node, at string) {
 	r.Mirrors = append(r.Mirrors, m)
 }
 
-// scope reads a scope, or is empty.
+// scope returns a scope, or "" after it added a problem.
 func (p *parser) scope(n *yaml.Node, at string, check func(string) error) string {
 	s, ok := p.text(n, at)
 	if !ok {

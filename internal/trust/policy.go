@@ -18,10 +18,10 @@ func plain(reject bool) []policy.Requirement {
 
 // policy returns policy.json.
 //
-// The transport docker-daemon is always accepted, as in every vendor's policy: it is the local daemon's storage. With
-// default: reject, so are the other places that are local to the node, containers-storage (podman save and image
-// scanners read it), directories and archives: the default is about what registries send, and whoever can make root's
-// tools read a local file can as well edit the policy.
+// It always accepts docker-daemon, the local daemon's storage, as every vendor's policy does. With default: reject it
+// also accepts other local places: containers-storage (podman save and image scanners read it), directories and
+// archives. The default is about registries, and whoever can make root's tools read a local file can also edit the
+// policy.
 func (c *Config) policy() ([]byte, error) {
 	p := &policy.Document[policy.Requirement]{Default: plain(c.Reject)}
 	p.Set(policy.Place{Transport: policy.DockerDaemon}, plain(false))
@@ -128,7 +128,7 @@ func (c *Config) contents(names []string) (out [][]byte) {
 	return out
 }
 
-// oneOrMore uses the singular field wherever it is enough: older readers know no other.
+// oneOrMore uses the singular field for one key: older readers know no other.
 func oneOrMore[T any](all []T) (one T, more []T) {
 	if len(all) == 1 {
 		return all[0], nil
@@ -136,8 +136,8 @@ func oneOrMore[T any](all []T) (one T, more []T) {
 	return one, all
 }
 
-// inline is what stands in keyData: PEM as it is, of OpenPGP the packets of all keys that gpg 2.2 can load. It would
-// lose others along with one that it can't.
+// inline returns keyData: PEM as it is, of OpenPGP the keys that gpg 2.2 can load. It would lose others along with one
+// that it can't.
 func inline(k Key) []byte {
 	if k.File == nil {
 		return nil

@@ -6,17 +6,17 @@ import (
 	"strings"
 )
 
-// Problem is one thing that is wrong with a trust config.
+// Problem is one fault of a trust config.
 type Problem struct {
 	File string
-	// Line is 0 when the problem is the whole file's.
+	// Line is 0 for a problem of the whole file.
 	Line int
-	// Path is the field, for example spec.registries[2].lookaside; empty when there is none.
+	// Path is the field, for example spec.registries[2].lookaside, or "".
 	Path    string
 	Message string
 }
 
-// String is "trust.yaml:12: spec.registries[2].lookaside: must be …".
+// String returns for example "trust.yaml:12: spec.registries[2].lookaside: must be …".
 func (p Problem) String() string {
 	var b strings.Builder
 	b.WriteString(p.File)
@@ -31,10 +31,10 @@ func (p Problem) String() string {
 	return b.String()
 }
 
-// Problems is everything that is wrong with a trust config, in the order of lines; never empty when it is an error.
+// Problems is all problems of a trust config, in the order of lines. As an error it is never empty.
 type Problems []Problem
 
-// Error has one line for each problem.
+// Error returns one line for each problem.
 func (p Problems) Error() string {
 	lines := make([]string, len(p))
 	for i, q := range p {
@@ -43,13 +43,11 @@ func (p Problems) Error() string {
 	return strings.Join(lines, "\n")
 }
 
-// sorted orders by line and keeps the order of discovery within one.
 func (p Problems) sorted() Problems {
 	sort.SliceStable(p, func(i, j int) bool { return p[i].Line < p[j].Line })
 	return p
 }
 
-// err is nil when there are no problems.
 func (p Problems) err() error {
 	if len(p) == 0 {
 		return nil

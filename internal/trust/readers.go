@@ -8,17 +8,17 @@ import (
 	"strings"
 )
 
-// Version is a version of the image library (github.com/containers/image/v5, later go.podman.io/image/v5) that reads
-// policies.
+// Version is a version of the image library that reads policies (github.com/containers/image/v5, later
+// go.podman.io/image/v5).
 type Version [3]int
 
-// String is "5.42.1".
+// String returns for example "5.42.1".
 func (v Version) String() string { return fmt.Sprintf("%d.%d.%d", v[0], v[1], v[2]) }
 
 // Less orders versions.
 func (v Version) Less(w Version) bool { return slices.Compare(v[:], w[:]) < 0 }
 
-// library is the version of the image library that this program is built with: the current reader.
+// library is the image library of this program: the current reader.
 var library = Version{5, 42, 1}
 
 // Feature is something that older readers can't do.
@@ -37,12 +37,12 @@ const (
 	FeaturePKI           Feature = "pki"
 )
 
-// Since is what a feature takes.
+// Since describes a feature's requirement.
 type Since struct {
 	Feature Feature `json:"feature"`
-	// Library is the first version of the image library that has it.
+	// Library is the first version of the image library with the feature.
 	Library string `json:"library"`
-	// Older says what older readers do with it, and Loads whether they load it at least.
+	// Older says what older readers do with it, Loads whether they load it.
 	Older string `json:"older"`
 	Loads bool   `json:"loads"`
 	first Version
@@ -71,17 +71,17 @@ func Features() []Since {
 	return out
 }
 
-// Reader is who will read the rendered files.
+// Reader is a reader of the rendered files.
 type Reader struct {
 	// Name is what LookupReader was given.
 	Name string
-	// Library is the version of its image library, or an older one where only that much is known.
+	// Library is the version of its image library, or an older one if only that is known.
 	Library Version
 	// OpenShift is the minor version of OpenShift 4; 0 for other readers.
 	OpenShift int
-	// Note says what the reader is, and Source how it is known that it has that library; both may be empty.
+	// Note describes the reader, Source is the evidence for its library; both may be empty.
 	Note, Source string
-	// Newer is true of a version of a product that is newer than the newest known one, whose library Library is.
+	// Newer is true for a version of a product newer than the newest known one, whose library Library is.
 	Newer bool
 }
 
@@ -95,7 +95,7 @@ func (r Reader) Supports(f Feature) bool {
 	return false
 }
 
-// Butane is the version of Butane's variant openshift for the reader; empty for readers that are no OpenShift.
+// Butane returns the reader's version of Butane's variant openshift, or "" for other readers.
 func (r Reader) Butane() string {
 	if r.OpenShift == 0 {
 		return ""
@@ -103,7 +103,7 @@ func (r Reader) Butane() string {
 	return fmt.Sprintf("4.%d.0", min(r.OpenShift, newestButane))
 }
 
-// Ignition is the version of the Ignition config that Butane makes for the reader; empty for readers that are no
+// Ignition returns the version of the Ignition config that Butane makes for the reader, or "" for readers other than
 // OpenShift.
 func (r Reader) Ignition() string {
 	switch {
@@ -130,9 +130,9 @@ type release struct {
 	source  string
 }
 
-// products: a version between two rows counts as the older row. Development snapshots of the library count as the
-// release before, if a feature might lie between. Sources are what the product requires in its own go.mod;
-// hack/readers records what each of these libraries makes of the features.
+// products returns the table. A version between two rows counts as the older row. A development snapshot of the
+// library counts as the release before, if a feature may lie between. Sources are the products' go.mod files;
+// hack/readers records what each library makes of the features.
 func products() []struct {
 	name     string
 	releases []release
@@ -189,8 +189,8 @@ func products() []struct {
 	}
 }
 
-// fixed are readers without a version of their own. RHEL's podman moves within a major release: the oldest one that is
-// still in wide use counts; name the package's version to say more.
+// fixed returns readers without a version of their own. RHEL's podman changes within a major release: the oldest one
+// in wide use counts; a reader named by its version is more exact.
 func fixed() []Reader {
 	return []Reader{
 		fixedReader("rhel7", Version{1, 6, 4}, "podman 1.6.4"),
@@ -223,8 +223,8 @@ func Readers() []Reader {
 	return append(out, current())
 }
 
-// DefaultReaders are those that count when none is named: the oldest OpenShift whose MachineConfigs are like today's,
-// and the current library.
+// DefaultReaders returns the readers if none is named: the oldest OpenShift with today's form of MachineConfigs, and
+// the current library.
 func DefaultReaders() []Reader {
 	return []Reader{openShift("openshift-4.14", 14), current()}
 }
@@ -245,7 +245,7 @@ func openShift(name string, minor int) Reader {
 	}
 }
 
-// floor is the newest row that is not newer than v; zero if there is none.
+// floor returns the newest row that is not newer than v, or zero.
 func floor(product string, v Version) (found release) {
 	for _, p := range products() {
 		if p.name != product {
@@ -260,8 +260,8 @@ func floor(product string, v Version) (found release) {
 	return found
 }
 
-// newerThan notes that v is of a minor version after that of r, if r is the newest row of the product: what library
-// it has is not known.
+// newerThan marks r as Newer if r is the newest row of the product and v a later minor version: its library is
+// unknown.
 func (r Reader) newerThan(product string, row release, v Version) Reader {
 	newest := floor(product, Version{math.MaxInt, 0, 0})
 	if row == newest && slices.Compare(v[:2], row.from[:2]) > 0 {

@@ -7,16 +7,16 @@ import (
 	"sync"
 )
 
-// Runtime is a container runtime by the name and version that it gives itself, and what is known of its verifier.
+// Runtime is a container runtime by its own name and version, and what is known of its verifier.
 type Runtime struct {
-	// Name is for example cri-o, podman or containerd; empty if the runtime gave no name that could be one.
+	// Name is for example cri-o, podman or containerd, or "" without a plausible name.
 	Name string
-	// Version is the runtime's own, a vendor's suffix included; empty if it gave nothing that could be one.
+	// Version is the runtime's own with a vendor's suffix, or "" without a plausible version.
 	Version string
-	// Advisories are the IDs of the known holes. An empty list says that none is known, also of a runtime that this
-	// program does not know. A vendor may have mended a hole and kept the number.
+	// Advisories are the IDs of the known holes; empty also for an unknown runtime. A vendor may have fixed a hole
+	// under the same number.
 	Advisories []string
-	// Fixed is the first version of the image library that has none of the holes; empty without holes.
+	// Fixed is the first version of the image library without these holes, or "".
 	Fixed string
 }
 
@@ -30,7 +30,7 @@ var (
 	})
 )
 
-// LookupRuntime says what is known of a runtime. Name and version may be anything: what could not be one is left out.
+// LookupRuntime returns what is known of a runtime. It drops an implausible name or version.
 func LookupRuntime(name, version string) Runtime {
 	r := Runtime{Advisories: []string{}}
 	if runtimeName().MatchString(name) {
@@ -53,9 +53,9 @@ func LookupRuntime(name, version string) Runtime {
 	return r
 }
 
-// reader is the reader that the runtime is, if the table knows the runtime and the version is a number. The suffix of a
-// vendor does not count: 1.29.5-7.rhaos4.16.git7db4ada.el9 is 1.29.5, 4.9.4-rhel is 4.9.4. A version that is not
-// finished (1.34.0-dev, 5.0.0-rc1) counts as the one before it.
+// reader returns the reader of a known runtime with a numeric version. A vendor's suffix does not count:
+// 1.29.5-7.rhaos4.16.git7db4ada.el9 is 1.29.5, 4.9.4-rhel is 4.9.4. A pre-release (1.34.0-dev, 5.0.0-rc1) counts as
+// the version before it.
 func (r Runtime) reader() (Reader, bool) {
 	if r.Name != "cri-o" && r.Name != "podman" {
 		return Reader{}, false
@@ -75,7 +75,7 @@ func (r Runtime) reader() (Reader, bool) {
 	return reader, err == nil
 }
 
-// unfinished reports whether the suffix of a version is one that leads to it.
+// unfinished reports whether the suffix is that of a pre-release.
 func unfinished(suffix string) bool {
 	for _, s := range []string{"dev", "rc", "alpha", "beta"} {
 		if strings.HasPrefix(strings.ToLower(suffix), s) {

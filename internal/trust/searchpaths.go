@@ -5,14 +5,14 @@ import (
 	"strings"
 )
 
-// Places are where a root process looks, as paths of the host, the place of the highest priority first.
+// Places are the paths on a host that a root process reads, the highest priority first.
 type Places struct {
-	// Since is the first version of the library that looks there.
+	// Since is the first version of the library with these places.
 	Since string `json:"since"`
-	// Policy are the places of policy.json: the first file that exists is taken alone.
+	// Policy are the places of policy.json: only the first file that exists is read.
 	Policy []string `json:"policy"`
-	// Registries are the directories of registries.d. If Merges, all count, and a file hides those of the same name in
-	// later ones; else the first that exists is taken alone.
+	// Registries are the directories of registries.d. If Merges, all count, and a file hides files of the same name in
+	// later ones; else only the first that exists is read.
 	Registries []string `json:"registries"`
 	Merges     bool     `json:"merges"`
 	first      Version
@@ -48,7 +48,7 @@ func SearchPaths() []Places {
 	return out
 }
 
-// Places returns where the reader looks, as root.
+// Places returns the reader's places for root.
 func (r Reader) Places() Places {
 	var found Places
 	for _, p := range SearchPaths() {
@@ -59,17 +59,16 @@ func (r Reader) Places() Places {
 	return found
 }
 
-// VendorDirs reports whether the reader takes files of /usr/share/containers and of registries.rootful.d directories
-// too.
+// VendorDirs reports whether the reader also reads /usr/share/containers and registries.rootful.d directories.
 func (r Reader) VendorDirs() bool { return r.Places().Merges }
 
-// SkipsDangling reports whether the reader takes a link to nothing in registries.d for a file that was just removed.
-// Older ones can't read their configuration, and pull nothing. Read in the source of 5.33.1 and 5.34.0, and seen with
-// skopeo 1.9.3.
+// SkipsDangling reports whether the reader ignores a link to nothing in registries.d, as a file that was just removed.
+// Older ones fail to read their configuration, and pull nothing. The limit is from the source of 5.33.1 and 5.34.0,
+// and was seen with skopeo 1.9.3.
 func (r Reader) SkipsDangling() bool { return !r.Library.Less(Version{5, 34, 0}) }
 
-// LookasideKey is the key of registries.d under which the reader looks for signatures. Readers that know lookaside
-// take sigstore where there is no lookaside.
+// LookasideKey returns the key of registries.d under which the reader looks for signatures. Readers that know
+// lookaside fall back to sigstore.
 func (r Reader) LookasideKey() string {
 	if r.Supports(FeatureLookaside) {
 		return "lookaside"
@@ -77,7 +76,7 @@ func (r Reader) LookasideKey() string {
 	return "sigstore"
 }
 
-// Of returns the places of a process whose home is another than /root.
+// Of returns the places of a process with another home than /root.
 func (p Places) Of(home string) Places {
 	move := func(paths []string) (out []string) {
 		for _, q := range paths {

@@ -13,7 +13,7 @@ import (
 	"github.com/nodetrust/nodetrust/internal/verdict"
 )
 
-// lookaside reads a lookaside URL. A single trailing slash is dropped: readers would ask for "//repository".
+// lookaside reads a lookaside URL without a single trailing slash, which would make readers ask for "//repository".
 func (p *parser) lookaside(l *Location) func(*yaml.Node, string) {
 	return func(n *yaml.Node, at string) {
 		l.lookasideAt = n.Line
@@ -32,7 +32,7 @@ func (p *parser) lookaside(l *Location) func(*yaml.Node, string) {
 func checkLookaside(s string) error {
 	u, err := url.Parse(s)
 	switch {
-	// What stands before an @ may be a password: it is not shown, whatever else is wrong with the URL.
+	// The text before an @ may be a password: never show it, whatever else is wrong with the URL.
 	case strings.Contains(s, "@") && (err != nil || u.User != nil || u.Opaque != "" || !printable(s)):
 		return fmt.Errorf("must not hold credentials: every user of a node can read it")
 	case err != nil || !printable(s):
@@ -51,8 +51,8 @@ func checkLookaside(s string) error {
 	return nil
 }
 
-// transport allows plain http only to loopback, or when it is said that this is meant. A signature can't be forged on
-// its way, but it can be taken away, or an old one be put in its place.
+// transport allows plain http to loopback only, unless the config insists. Signatures can't be forged on their way,
+// but removed or replaced by old ones.
 func (p *parser) transport(l Location, insecure bool, at string) {
 	u, err := url.Parse(l.Lookaside)
 	if err != nil || u.Scheme != "http" || insecure || loopback(u.Hostname()) {
@@ -66,7 +66,7 @@ func loopback(host string) bool {
 	return host == "localhost" || err == nil && addr.IsLoopback()
 }
 
-// validate checks what can be seen only of the whole config.
+// validate checks what only the whole config shows.
 func (p *parser) validate() {
 	byScope := map[string]int{}
 	for i, r := range p.cfg.Registries {
@@ -140,8 +140,8 @@ func (p *parser) sameSource(names []string, want key.Kind, line int, at string) 
 	}
 }
 
-// checkVersions: gpg 2.2, which most readers verify with, gives up on a keyring at the first key of a version that it
-// doesn't know and forgets the one before. inline leaves such keys out; here they must not be all, or asked for.
+// checkVersions checks for keys that inline leaves out: they must not be all of a file, or pinned. gpg 2.2, the
+// verifier of most readers, stops at the first key of an unknown version and forgets the key before.
 func (p *parser) checkVersions(k Key, line int, at string) {
 	usable := false
 	for _, kk := range k.File.Keys {
@@ -157,7 +157,7 @@ func (p *parser) checkVersions(k Key, line int, at string) {
 	}
 }
 
-// checkLocations: one scope can be asked for signatures at one place only, be it named as a registry or as a mirror.
+// checkLocations checks that each scope, registry or mirror, has one place of signatures only.
 func (p *parser) checkLocations() {
 	type place struct {
 		Location
@@ -194,8 +194,8 @@ func (p *parser) checkLocations() {
 	}
 }
 
-// mirror is where signatures lie in a mirror of the registry: attachments are copied along with the images, so the
-// mirror has them where the registry has, unless it says otherwise.
+// mirror returns where signatures lie in a mirror. Attachments are copied along with the images, so by default the
+// mirror has them if the registry has.
 func (r Registry) mirror(m Mirror) Location {
 	l := m.Location
 	if l.Attachments == nil {
@@ -206,8 +206,8 @@ func (r Registry) mirror(m Mirror) Location {
 
 func equal(a, b *bool) bool { return a == b || a != nil && b != nil && *a == *b }
 
-// checkAttachments: without use-sigstore-attachments readers don't look for sigstore signatures, and every image is
-// refused.
+// checkAttachments checks scopes for use-sigstore-attachments: without it readers don't look for sigstore signatures,
+// and refuse every image.
 func (p *parser) checkAttachments(r Registry, byScope map[string]int, at string) {
 	sigstore := -1
 	for i, q := range r.Requirements {
@@ -256,8 +256,8 @@ func (p *parser) checkCanaries(byScope map[string]int) {
 	}
 }
 
-// checkAcceptCanary: the canary must be accepted because of what the config says of it. An entry that accepts without a
-// signature will do: under default: reject, or below a signed scope, that it still does is worth a proof.
+// checkAcceptCanary checks that the config has an entry that makes the canary accepted. An entry without signatures
+// will do: under default: reject, or below a signed scope, it is worth a proof.
 func (p *parser) checkAcceptCanary(image string, byScope map[string]int, line int, at string) {
 	for _, scope := range policy.Chain(policy.Docker, image) {
 		i, ok := byScope[scope]

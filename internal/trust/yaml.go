@@ -12,13 +12,13 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// Limits of one file: what a list may hold, and what one bad file makes us say.
+// Limits of one file: the length of a list, and the problems that are reported.
 const (
 	maxItems    = 10_000
 	maxProblems = 100
 )
 
-// document parses data as exactly one YAML document. The result is nil when a problem was added.
+// document parses data as exactly one YAML document. It returns nil after it added a problem.
 func (w *walker) document(data []byte) *yaml.Node {
 	dec := yaml.NewDecoder(bytes.NewReader(data))
 	var doc, next yaml.Node
@@ -45,7 +45,7 @@ func (w *walker) document(data []byte) *yaml.Node {
 	return doc.Content[0]
 }
 
-// syntax turns an error of the YAML library into a problem with a line. The library has no type for the line.
+// syntax turns an error of the YAML library into a problem with a line, which the library only has as text.
 func (w *walker) syntax(data []byte, err error) {
 	for i, line := range strings.Split(string(data), "\n") {
 		if indent := line[:len(line)-len(strings.TrimLeft(line, " \t"))]; strings.Contains(indent, "\t") {
@@ -65,7 +65,7 @@ func (w *walker) syntax(data []byte, err error) {
 	w.addf(line, "", "is no YAML: %s", msg)
 }
 
-// walker reads a tree of YAML nodes and collects what is wrong with it.
+// walker reads a tree of YAML nodes and collects problems.
 type walker struct {
 	file     string
 	problems Problems
