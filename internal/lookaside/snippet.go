@@ -9,7 +9,7 @@ import (
 	"github.com/nodetrust/nodetrust/internal/ref"
 )
 
-// Registry is what an entry of spec.registries in trust.yaml needs, so that nodes use the tree.
+// Registry is an entry of spec.registries in trust.yaml by which nodes use the tree.
 type Registry struct {
 	Scope     string   `json:"scope" yaml:"scope"`
 	Lookaside string   `json:"lookaside" yaml:"lookaside"`
@@ -22,10 +22,10 @@ type Mirror struct {
 	Lookaside string `json:"lookaside" yaml:"lookaside"`
 }
 
-// URL is the lookaside URL of a tree that lies at path on the nodes.
+// URL returns the lookaside URL of a tree at path on the nodes.
 func URL(path string) string { return (&url.URL{Scheme: "file", Path: path}).String() }
 
-// Registries are the entries that make nodes use the tree at this URL: of all images that have signatures in it.
+// Registries returns the entries by which nodes use the tree at this URL, for all images with signatures in it.
 func (r Result) Registries(lookaside string) []Registry {
 	mirrors := map[string]map[string]bool{} // by scope
 	for _, i := range r.Images {
@@ -45,7 +45,7 @@ func (r Result) Registries(lookaside string) []Registry {
 				mirrors[scope][location] = true
 				continue
 			}
-			// The mirror has the image under another name than below the scope's.
+			// The mirror has the image under a name of its own.
 			if mirrors[name] == nil {
 				mirrors[name] = map[string]bool{}
 			}
@@ -63,7 +63,7 @@ func (r Result) Registries(lookaside string) []Registry {
 	return out
 }
 
-// scope is the section of the policy that covers the repository, or its host where only a default does.
+// scope returns the policy's section that covers the repository, or the repository's host if only a default covers it.
 func (i Image) scope(name string) string {
 	if i.Scope != nil {
 		switch i.Scope.Matched {
