@@ -27,7 +27,6 @@ type rival struct {
 	until   time.Time     // no healing before this time
 }
 
-// note records a wrong file that is about to be healed.
 func (c *contest) note(path, wrong string, now time.Time) {
 	r := c.paths[path]
 	if r == nil {

@@ -83,7 +83,6 @@ func (a *Agent) probeDue() bool {
 	return a.active != nil && len(a.active.canaries) > 0 && a.probed == nil
 }
 
-// startJob starts the child that is needed next, unless one is running.
 func (a *Agent) startJob(ctx context.Context) {
 	if a.job != nil {
 		return
@@ -269,7 +268,6 @@ func ownedArgs(args, owned []string) []string {
 	return args
 }
 
-// remove removes our images from the runtime's store.
 func (a *Agent) remove(ctx context.Context, owned []string) error {
 	res, err := a.Child.Run(ctx, child.Command{
 		Args: func(string) []string {

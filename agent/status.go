@@ -64,7 +64,6 @@ func (a *Agent) emit(s Status, always bool) {
 	}
 }
 
-// equal ignores CheckedAt.
 func equal(x, y Status) bool {
 	x.CheckedAt = y.CheckedAt
 	p, _ := json.Marshal(x)

@@ -35,7 +35,6 @@ type set struct {
 	canaries     []trust.Canary
 }
 
-// memory is the state that outlives the agent.
 type memory struct {
 	// LastGood is the last set that its canaries confirmed.
 	LastGood *savedSet `json:"lastGood,omitempty"`

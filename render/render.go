@@ -258,7 +258,6 @@ func ConfigMap(in Input) ([]byte, error) {
 	})
 }
 
-// encode writes YAML below a comment with its origin.
 func encode(in Input, v any) ([]byte, error) {
 	var b bytes.Buffer
 	fmt.Fprintln(&b, templates.Comment(in.Config.Name))

@@ -66,7 +66,6 @@ func unlink(dir int, name string) error {
 	return unix.Unlinkat(dir, name, unix.AT_REMOVEDIR)
 }
 
-// each calls f with the names in d until none is left; f must remove each name.
 func each(d *os.File, f func(name string) error) error {
 	for {
 		if _, err := d.Seek(0, io.SeekStart); err != nil {

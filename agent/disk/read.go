@@ -58,7 +58,6 @@ func (d *folder) names() ([]string, error) {
 	return names, nil
 }
 
-// found is what is at a path.
 type found struct {
 	err      error  // fs.ErrNotExist if there is nothing
 	kind     string // "file", "symlink", "directory", …
@@ -123,7 +122,6 @@ func (d *folder) readUpTo(base string, limit int) found {
 	return readFD(file, limit)
 }
 
-// readFD reads the open file fd from its start if it has at most limit bytes.
 func readFD(fd, limit int) found {
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
@@ -185,7 +183,6 @@ func describe(st *unix.Stat_t) found {
 	return out
 }
 
-// label returns the SELinux context of an open file, or "".
 func label(fd int) string {
 	var buf [256]byte
 	n, err := unix.Fgetxattr(fd, labelXattr, buf[:])

@@ -90,7 +90,6 @@ func Run(ctx context.Context, inv *Inventory, j Judge, o Options) *Report {
 	return r
 }
 
-// audit is one run. The goroutine that judges an image writes its entry of out.
 type audit struct {
 	judge Judge
 	o     Options

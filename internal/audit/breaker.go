@@ -24,7 +24,6 @@ type breaker struct {
 	last  verdict.Verdict
 }
 
-// saw records a verdict and its duration.
 func (b *breaker) saw(v verdict.Verdict, took time.Duration) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

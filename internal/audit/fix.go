@@ -90,7 +90,6 @@ func groupOf(m *Image) group {
 	return are("other", string(m.Reason), string(m.Answer)+": "+string(m.Reason))
 }
 
-// unsigned groups the images without a signature by the cause.
 func unsigned(m *Image, need, are func(kind, of, text string) group) group {
 	where := place(m)
 	switch m.Cause {
@@ -161,7 +160,6 @@ func refusing(m *Image) verdict.Requirement {
 	return verdict.Requirement{}
 }
 
-// signers returns the keys of the signatures that decided.
 func signers(m *Image) string {
 	for _, s := range refusing(m).Signatures {
 		if s.Reason == m.Reason && s.Signer != "" {

@@ -11,7 +11,6 @@ import (
 	"github.com/nodetrust/nodetrust/internal/ref"
 )
 
-// maxUses bounds a listing: a larger one is incomplete.
 const maxUses = 1_000_000
 
 // Named is a source with a name for messages.
@@ -28,7 +27,6 @@ type Inventory struct {
 	problems []string
 }
 
-// listed is an image as it would be pulled.
 type listed struct {
 	// image is the first spelling of the reference, name its canonical form.
 	image, name string

@@ -126,7 +126,6 @@ type Image struct {
 	name string
 }
 
-// finish sorts the images and fills in the summary.
 func (r *Report) finish() {
 	s := &r.Summary
 	s.Images = len(r.Images)

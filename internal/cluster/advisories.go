@@ -47,7 +47,6 @@ func holes(runtime string) []string {
 	return trust.LookupRuntime(name, version).Advisories
 }
 
-// countAdvisories lists the holes of at least one node.
 func countAdvisories(nodes []Node) []Advisory {
 	out := []Advisory{}
 	for _, known := range trust.Advisories() {

@@ -121,7 +121,6 @@ type object struct {
 	} `json:"status"`
 }
 
-// row is one object with the columns of its table by name.
 type row struct {
 	object
 	cells map[string]string

@@ -197,7 +197,6 @@ func (c *Client) pools(ctx context.Context) ([]pool, error) {
 	return out, nil
 }
 
-// rolloutNodes adds to each snapshot its pool's nodes and their agents' reports.
 func (c *Client) rolloutNodes(ctx context.Context, pools []pool, snapshots []rollout.Snapshot, agents string,
 	now time.Time,
 ) error {
@@ -310,7 +309,6 @@ func (r *rolloutReader) outdated(ctx context.Context, p pool, s *rollout.Snapsho
 	return nil
 }
 
-// holds returns the wanted paths' files of a MachineConfig.
 func holds(body json.RawMessage, want trust.FileSet) rollout.Files {
 	if body == nil {
 		return rollout.Files{}
@@ -388,7 +386,6 @@ func (r *rolloutReader) dump(ctx context.Context, p pool, names []string) (dump,
 	return dump{d, err}, nil
 }
 
-// typed adds version and kind, which items of a list may lack.
 func typed(raw json.RawMessage, version, kind string) json.RawMessage {
 	var o map[string]json.RawMessage
 	if json.Unmarshal(raw, &o) != nil || o["kind"] != nil {

@@ -202,12 +202,10 @@ func (c *Client) Watch(ctx context.Context, agents string, show func(*Snapshot, 
 	}
 }
 
-// firstError ends a watch whose first list failed.
 type firstError struct{ err error }
 
 func (e *firstError) Error() string { return e.err.Error() }
 
-// watcher keeps the state that two streams change.
 type watcher struct {
 	c    *Client
 	poke chan struct{}

@@ -372,7 +372,6 @@ func describeDifference(d Difference) string {
 	return fmt.Sprintf("%s is unreadable: %s", d.Path, d.Got)
 }
 
-// kindReason turns a kind into a reason: key-missing becomes KeyMissing.
 func kindReason(k Kind) string {
 	var b strings.Builder
 	for part := range strings.SplitSeq(string(k), "-") {

@@ -335,7 +335,6 @@ func (c *collector) judge(ctx context.Context, r record, path string) (out Image
 	return out, nil
 }
 
-// layOut writes the directory image, and counts the tree's signatures in it.
 func (c *collector) layOut(dir string, r record, path string) (count int, err error) {
 	write := func(name string, b []byte) {
 		err = cmp.Or(err, os.WriteFile(filepath.Join(dir, name), b, 0o600))

@@ -223,7 +223,6 @@ func recordName(image string) string {
 	return path.Join(stateDir, digest.FromString(image).Encoded()+".json")
 }
 
-// recorded returns what an earlier run has read of an image, if it is usable.
 func (t *Tree) recorded(image string) (r record, ok bool) {
 	b, err := bounded.ReadRegular(t.root.OpenFile, recordName(image), maxState)
 	if err != nil || json.Unmarshal(b, &r) != nil || r.Image != image || len(r.Manifests) == 0 {

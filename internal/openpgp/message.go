@@ -111,7 +111,6 @@ func unarmor(b []byte) ([]byte, error) {
 	return nil, errors.New("no OpenPGP signature inside")
 }
 
-// packetTag reads the first byte of a packet.
 func packetTag(b byte) int {
 	if b&0x40 != 0 {
 		return int(b & 0x3f)
@@ -134,7 +133,6 @@ func detachedSignatures(b []byte) (out []*packet.OpaquePacket) {
 	}
 }
 
-// join makes a signed message of each signature and its text.
 func join(signatures []*packet.OpaquePacket, text func(*packet.OpaquePacket) []byte) (out [][]byte) {
 	for _, s := range signatures {
 		t := text(s)

@@ -11,7 +11,6 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// payloadType is the type in the JSON of a simple signature.
 const payloadType = "atomic container signature"
 
 // Payload is the JSON of a simple signature. Its fields are as trustworthy as the bytes that they were read from.

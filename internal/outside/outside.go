@@ -68,7 +68,6 @@ func Cut(s string, most int) string {
 	return head(s, most-len(ellipsis)) + ellipsis
 }
 
-// head returns at most the first n bytes of s, in whole characters.
 func head(s string, n int) string {
 	if len(s) <= n {
 		return s

@@ -34,7 +34,6 @@ func CheckScope(s string) error {
 	return nil
 }
 
-// maxName bounds the name of a repository with its host.
 const maxName = 255
 
 func checkWildcard(domain string) error {
@@ -114,7 +113,6 @@ func SplitReference(s string) (rest, tag, digest string, err error) {
 	return rest, tag, digest, nil
 }
 
-// checkName checks host[:port][/path…].
 func checkName(s string) error {
 	host, path, hasPath := strings.Cut(s, "/")
 	if host == "" {

@@ -82,7 +82,6 @@ func pullFlags(o Options) (flags []string, err error) {
 	return flags, nil
 }
 
-// maxRunroot is the longest --runroot that podman takes.
 const maxRunroot = 50
 
 // runroot returns a name of the directory "r" below p.dir, podman's working directory, that is never too long.

@@ -154,7 +154,6 @@ func result(c trust.Canary, runtime, namespace string, v verdict.Verdict) judge.
 	return r
 }
 
-// namespaces lists the namespaces that have a policy of their own.
 func namespaces(root string) ([]string, error) {
 	if root == "" {
 		root = "/"

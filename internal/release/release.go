@@ -22,7 +22,6 @@ import (
 // Repository is the signed repository of Red Hat's releases, wherever a copy was taken from.
 const Repository = "quay.io/openshift-release-dev/ocp-release"
 
-// maxBlobs bounds the judged signatures of one release, of all stores together.
 const maxBlobs = 64
 
 // Key is one verifier: a key file, any key of which may sign.

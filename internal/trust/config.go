@@ -128,7 +128,6 @@ func (c *Config) KeyPaths() []string {
 	return paths
 }
 
-// refused returns the refuse-canaries.
 func (c *Config) refused() []Canary {
 	var out []Canary
 	for _, n := range c.Canaries {

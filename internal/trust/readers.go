@@ -245,7 +245,6 @@ func openShift(name string, minor int) Reader {
 	}
 }
 
-// floor returns the newest row that is not newer than v, or zero.
 func floor(product string, v Version) (found release) {
 	for _, p := range products() {
 		if p.name != product {
@@ -318,7 +317,6 @@ func unknownReader(name string) error {
 	return fmt.Errorf("unknown reader %q: known are openshift-4.N, rhel7 to rhel10, podman-X.Y, cri-o-1.N, skopeo-X.Y and containers-image-5.Y.Z (see nodetrust readers)", name)
 }
 
-// parseVersion reads one to three numbers.
 func parseVersion(s string) (v Version, n int, ok bool) {
 	for part := range strings.SplitSeq(s, ".") {
 		i, err := strconv.ParseUint(part, 10, 16)

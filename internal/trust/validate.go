@@ -66,7 +66,6 @@ func loopback(host string) bool {
 	return host == "localhost" || err == nil && addr.IsLoopback()
 }
 
-// validate checks what only the whole config shows.
 func (p *parser) validate() {
 	byScope := map[string]int{}
 	for i, r := range p.cfg.Registries {

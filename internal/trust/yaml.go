@@ -166,7 +166,6 @@ func (w *walker) list(n *yaml.Node, path string, read func(n *yaml.Node, path st
 	}
 }
 
-// strings reads a list of strings, without duplicates.
 func (w *walker) strings(out *[]string) func(*yaml.Node, string) {
 	return func(n *yaml.Node, path string) {
 		w.list(n, path, func(n *yaml.Node, path string) {

@@ -290,7 +290,6 @@ func (c *Cache) Close(complete bool) error {
 	return errors.Join(err, c.sweep())
 }
 
-// rewrite replaces the file by one with the valid entries.
 func (c *Cache) rewrite() error {
 	var b bytes.Buffer
 	now := c.o.Now()

@@ -24,7 +24,6 @@ func trusted(st fs.FileInfo, modes fs.FileMode) error {
 	return nil
 }
 
-// flock locks the file and reports whether no other audit had the lock.
 func flock(f *os.File) bool {
 	return syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) == nil
 }

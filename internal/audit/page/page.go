@@ -56,7 +56,6 @@ type part struct {
 	X, Width string
 }
 
-// row is a row of the table of images.
 type row struct {
 	audit.Image
 	Rank  int
@@ -94,7 +93,6 @@ func Write(w io.Writer, r *audit.Report) error {
 	return err
 }
 
-// hash returns a source for a Content-Security-Policy.
 func hash(s string) string {
 	sum := sha256.Sum256([]byte(s))
 	return "'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'"

@@ -187,7 +187,6 @@ func localLeftOut(refs []cluster.PodImage, use audit.Use, yield func(audit.Use) 
 	return nil
 }
 
-// list runs podman and decodes its output.
 func (u podmanUser) list(ctx context.Context, to any, args ...string) error {
 	ctx, cancel := context.WithTimeout(ctx, podmanTimeout)
 	defer cancel()

@@ -10,7 +10,6 @@ import (
 	"github.com/nodetrust/nodetrust/internal/ref"
 )
 
-// workload holds what determines a role.
 type workload struct {
 	image, namespace, kind, name string
 	agent                        bool

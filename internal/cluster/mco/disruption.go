@@ -7,7 +7,6 @@ import (
 	"github.com/nodetrust/nodetrust/internal/trust"
 )
 
-// noRebootKey is the one key file that the MCO knows.
 const noRebootKey = noRebootDir + "containers-gpg.pub"
 
 // Reboots reports whether nodes of OpenShift 4.minor (8 or later) reboot when a MachineConfig changes the file,

@@ -147,7 +147,6 @@ func ParseDump(data []byte) (*Dump, error) {
 	return d, nil
 }
 
-// documents splits YAML or JSON into its documents, as JSON.
 func documents(data []byte) (out []json.RawMessage, err error) {
 	if bytes.HasPrefix(bytes.TrimSpace(data), []byte("{")) {
 		dec := json.NewDecoder(bytes.NewReader(data))
@@ -180,7 +179,6 @@ func documents(data []byte) (out []json.RawMessage, err error) {
 	}
 }
 
-// object has the used fields of all kinds.
 type object struct {
 	APIVersion string            `json:"apiVersion"`
 	Kind       string            `json:"kind"`

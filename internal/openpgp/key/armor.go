@@ -112,7 +112,6 @@ func unarmor(lines []string, kind string) (block []byte, after []string, err err
 	return nil, nil, fmt.Errorf("has no END line")
 }
 
-// validCRC checks the CRC-24 of RFC 4880, section 6.1.
 func validCRC(block []byte, sum string) bool {
 	want, err := base64.StdEncoding.DecodeString(sum)
 	if err != nil {

@@ -162,7 +162,6 @@ func (b *building) finish(data []byte) Key {
 	return k
 }
 
-// weakHash names hashes for which collisions can be made.
 func weakHash(algorithm byte) string {
 	switch algorithm {
 	case 1:

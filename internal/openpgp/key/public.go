@@ -58,7 +58,6 @@ func (e *exposing) packets(data []byte, depth int) error {
 	return nil
 }
 
-// add appends a packet with a length of four bytes.
 func (e *exposing) add(tag byte, body []byte) {
 	e.out = binary.BigEndian.AppendUint32(append(e.out, 0xc0|tag, 0xff), uint32(len(body)))
 	e.out = append(e.out, body...)

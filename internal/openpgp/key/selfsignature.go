@@ -122,7 +122,6 @@ func (s *selfSignature) subpacket(kind byte, body []byte, hashed, critical bool)
 	}
 }
 
-// subpacket splits the first subpacket off an area.
 func subpacket(area []byte) (kind byte, body, rest []byte, ok bool) {
 	width, n := 1, int(area[0])
 	switch {
@@ -174,7 +173,6 @@ func (s selfSignature) check() error {
 // sign reports whether the key may sign data. Without flags GnuPG takes what the algorithm allows.
 func (s selfSignature) sign() bool { return s.flags == nil || s.flags[0]&2 != 0 }
 
-// over reports whether the signature itself has expired.
 func (s selfSignature) over(at time.Time) bool {
 	return s.expires != 0 && int64(s.made+s.expires) <= at.Unix()
 }

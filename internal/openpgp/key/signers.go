@@ -61,7 +61,6 @@ func Signers(files [][]byte, at time.Time) ([]Signer, error) {
 	return out, nil
 }
 
-// ring is a set of keys with merged copies.
 type ring struct {
 	keys []*certificate
 	byID map[string]string // by key ID: the primary key, or the one whose subkey has the ID
@@ -225,7 +224,6 @@ func (p place) holds(kind byte) bool {
 	return false
 }
 
-// signers returns the primary key and the subkeys that could ever sign.
 func (c *certificate) signers(at time.Time) ([]Signer, error) {
 	p, err := c.properties(at)
 	if err != nil {

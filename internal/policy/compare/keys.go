@@ -13,7 +13,6 @@ import (
 	"github.com/nodetrust/nodetrust/internal/policy"
 )
 
-// source is a key file, or inline key data.
 type source struct {
 	path string
 	data []byte // nil if unknown
@@ -147,7 +146,6 @@ func (s keySet) empty() bool {
 	return s.unclear == "" && len(s.ids) == 0 && !s.unread()
 }
 
-// unread reports whether the content of a file is unknown.
 func (s keySet) unread() bool {
 	return slices.ContainsFunc(s.sources, func(src source) bool { return src.data == nil })
 }

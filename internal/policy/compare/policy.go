@@ -9,7 +9,6 @@ import (
 	"github.com/nodetrust/nodetrust/internal/policy"
 )
 
-// maxRequirements bounds the work of comparing one scope with another.
 const maxRequirements = 64
 
 // Policy is what a policy.json demands. Scopes that accept everything have no requirements.
