@@ -8,24 +8,24 @@ import (
 )
 
 const (
-	// pollEvery is how often a rollout is looked at: nodes take minutes.
+	// pollEvery is the time between two looks at a rollout: nodes take minutes.
 	pollEvery = 5 * time.Second
-	// badFor is how long a pool must be bad before a wait ends: the Machine Config Operator takes some seconds to forget
-	// what was put right, and an agent to look again.
+	// badFor is how long a pool must be bad before a wait ends: the Machine Config Operator takes some seconds to
+	// forget a repaired fault, and an agent to look again.
 	badFor = 15 * time.Second
 )
 
-// Waiting says how a rollout is looked at while it is waited for.
+// Waiting configures a wait for rollouts.
 type Waiting struct {
 	Read func(context.Context) (rollout.Report, error)
-	// Show takes every report but the last. Its error ends the wait.
+	// Show receives every report but the last. Its error ends the wait.
 	Show func(rollout.Report) error
-	// Warn takes why a report could not be read, once for errors of one text in a row.
+	// Warn receives an error of reading, once for equal ones in a row.
 	Warn func(error)
 }
 
-// WaitRollout reads until all pools are rolled out, or one has been bad for some seconds. It returns the last report
-// that could be read, nil if there is none: then the error is the first read's. When ctx ends the error is ctx.Err().
+// WaitRollout reads until all pools are rolled out, or one has been bad for badFor. It returns the last report, or nil
+// and the first error if none could be read. When ctx ends the error is ctx.Err().
 func WaitRollout(ctx context.Context, w Waiting) (last *rollout.Report, err error) {
 	var warned string
 	var badSince time.Time

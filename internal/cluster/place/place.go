@@ -1,5 +1,5 @@
-// Package place puts a rendered MachineConfig where the Machine Config Operator lets it have an effect in a pool of a
-// cluster, or tells what is in the way. It reads a dump and writes nothing.
+// Package place puts a rendered MachineConfig where the Machine Config Operator gives it effect in a pool, or returns
+// what is in the way. It reads a dump and writes nothing.
 package place
 
 import (
@@ -17,8 +17,8 @@ import (
 	"github.com/nodetrust/nodetrust/render"
 )
 
-// IgnitionError says that a MachineConfig would be in a format that the cluster doesn't take. The Machine Config
-// Operator says so only after it was applied: RenderDegraded.
+// IgnitionError means that a MachineConfig would have a format that the cluster doesn't take. The Machine Config
+// Operator would report this only after it was applied: RenderDegraded.
 type IgnitionError struct {
 	// Takes reads the newest format that the cluster takes.
 	Takes trust.Reader
@@ -31,8 +31,8 @@ func (e *IgnitionError) Error() string {
 		e.Takes.OpenShift, e.Takes.Ignition(), e.Made.Name, e.Made.Ignition())
 }
 
-// Readers returns who reads the files in a cluster: the readers that were asked for, else the cluster's own CRI-O and
-// the current library. The error is an *IgnitionError, or the dump is of a version that is not known.
+// Readers returns the readers of the files in a cluster: asked, else the cluster's own CRI-O and the current library.
+// The error is an *IgnitionError, or the dump's version is unknown.
 func Readers(d *mco.Dump, asked []trust.Reader) ([]trust.Reader, error) {
 	readers := asked
 	if len(asked) == 0 {
@@ -54,8 +54,8 @@ func Readers(d *mco.Dump, asked []trust.Reader) ([]trust.Reader, error) {
 	return readers, nil
 }
 
-// MinorOf returns the version of OpenShift that decides how MachineConfigs are merged: the dump's, else the version of
-// the readers that were asked for. It is 0 if neither says, or if readers differ.
+// MinorOf returns the version of OpenShift that decides how MachineConfigs are merged: the dump's, else that of the
+// readers in asked, or 0 if neither is known or readers differ.
 func MinorOf(d *mco.Dump, asked []trust.Reader) int {
 	minor := d.Minor
 	if minor > 0 {
@@ -76,15 +76,15 @@ func MinorOf(d *mco.Dump, asked []trust.Reader) int {
 // Options say where a MachineConfig is put.
 type Options struct {
 	Dump *mco.Dump
-	// Minor decides how MachineConfigs are merged, see MinorOf.
+	// Minor is the result of MinorOf.
 	Minor int
-	// Merge keeps what others in the pool demand, in place of refusing to overrule them.
+	// Merge keeps what others in the pool demand, instead of refusing to overrule them.
 	Merge bool
-	// Note takes what is good to know, a line each.
+	// Note receives remarks, a line each.
 	Note func(line string)
 }
 
-// ConflictError says what is in the way of a MachineConfig.
+// ConflictError lists what is in the way of a MachineConfig.
 type ConflictError struct {
 	Pool      string
 	Conflicts []mco.Conflict
@@ -103,8 +103,8 @@ func (e *ConflictError) Waits() bool {
 	return slices.ContainsFunc(e.Conflicts, func(c mco.Conflict) bool { return c.With == "" })
 }
 
-// Put returns in as it has an effect in its pool: unchanged, or merged if Options say so. The target is the pool
-// without the MachineConfigs that in takes the place of. The error is a *ConflictError if others are in the way.
+// Put returns in with effect in its pool: unchanged, or merged if Options say so. The target is the pool without the
+// MachineConfigs that in replaces. A *ConflictError means that others are in the way.
 func Put(in render.Input, o Options) (render.Input, mco.Target, error) {
 	t := mco.Target{Dump: o.Dump, Pool: in.Pool, Minor: o.Minor}
 	awaited, err := t.Awaited()
@@ -137,7 +137,7 @@ func Put(in render.Input, o Options) (render.Input, mco.Target, error) {
 	return in, t, o.describe(t, ours)
 }
 
-// mergeInto merges in with the pool, and takes out of t the MachineConfigs that the result replaces. It returns the
+// mergeInto merges in with the pool, and removes the MachineConfigs that the result replaces from t. It returns the
 // paths of others whose content is in the result.
 func (o Options) mergeInto(t *mco.Target, in render.Input) (render.Input, []string, error) {
 	earlier := t.Earlier(in.MachineConfigName(), in.Config.Name)
@@ -169,7 +169,7 @@ func (o Options) mergeInto(t *mco.Target, in render.Input) (render.Input, []stri
 
 func (o Options) note(format string, args ...any) { o.Note(fmt.Sprintf(format, args...)) }
 
-// describe notes whose each file is, and for which pods the policy is not used.
+// describe notes the owner of each file, and the pods for which the policy is not used.
 func (o Options) describe(t mco.Target, ours mco.Config) error {
 	files, err := t.Dump.With(ours).PoolFiles(t.Pool, t.Minor)
 	if err != nil {
@@ -196,8 +196,8 @@ func (o Options) describe(t mco.Target, ours mco.Config) error {
 	return err
 }
 
-// merge returns in with a policy.json and registries.d files that keep what the pool has without us, under a name that
-// is merged last. It returns the paths of others whose content is in ours now.
+// merge returns in, under a name that is merged last, with a policy.json and registries.d files that keep what the
+// pool has without us. It returns the paths of others whose content is in ours.
 func merge(t mco.Target, in render.Input, own []string) (render.Input, []string, error) {
 	name, err := t.LastName(in.Config.Name, own...)
 	if err != nil {
@@ -229,7 +229,7 @@ func merge(t mco.Target, in render.Input, own []string) (render.Input, []string,
 	return in, replaces, err
 }
 
-// load proves that the registries.d files of the pool load together: of two with one scope every pull fails.
+// load proves that the registries.d files of the pool load together: two with one scope fail every pull.
 func load(files map[string]mco.Owned) error {
 	var all []registriesd.File
 	for _, p := range slices.Sorted(maps.Keys(files)) {

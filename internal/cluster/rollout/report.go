@@ -2,12 +2,12 @@ package rollout
 
 import "slices"
 
-// Report is what has come of the rollouts in a cluster, pool by pool.
+// Report is the state of the rollouts in a cluster, pool by pool.
 type Report struct {
 	Pools []Verdict `json:"pools"`
 }
 
-// Bad reports whether somebody has to do something about a pool.
+// Bad reports whether a pool needs an action.
 func (r Report) Bad() bool {
 	return slices.ContainsFunc(r.Pools, func(v Verdict) bool { return v.State.Bad() })
 }
