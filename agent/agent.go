@@ -152,7 +152,7 @@ func Run(ctx context.Context, o Options) (Status, error) {
 	return a.last, err
 }
 
-// open opens the store. An agent that writes nothing and has no store keeps its memory in the process.
+// open opens the store. The memory stays in the process with Observe, and on an MCO node without a usable store.
 func (a *Agent) open() (*store, error) {
 	if a.Observe {
 		return &store{}, nil
