@@ -143,7 +143,8 @@ func (b *signaturesBundle) run(cmd *cobra.Command, args []string) error {
 	defer tree.Close()
 	bar := cli.NewBar(cmd.ErrOrStderr())
 	result, found, err := lookaside.Collect(cmd.Context(), tree, lookaside.Options{
-		Images: images, Policy: p, Image: b.image.options(), Platforms: b.platforms, Places: mirrors.Places, Releases: releases,
+		Images: images, Policy: p, Image: b.image.options(), Platforms: b.platforms, Places: mirrors.Places,
+		Releases:  releases,
 		IsRelease: b.isRelease, Refresh: b.refresh,
 		Progress: func(done, total int) { showProgress(bar, audit.Progress{Done: done, Total: total}) },
 	})
