@@ -581,10 +581,10 @@ func TestRegistriesDir(t *testing.T) {
 // library.
 func TestMaskedByDangling(t *testing.T) {
 	root := t.TempDir()
+	corp := string(newKey(t, fixture.KeyOptions{}).Binary)
 	write(t, root, map[string]string{
 		"etc/containers/policy.json": signedPolicy, "etc/containers/registries.d/a.yaml": "docker: {}\n",
-		"usr/share/containers/registries.d/corp.yaml": lookaside,
-		"etc/pki/corp.gpg": string(newKey(t, fixture.KeyOptions{}).Binary),
+		"usr/share/containers/registries.d/corp.yaml": lookaside, "etc/pki/corp.gpg": corp,
 	})
 	if err := os.Symlink("/nowhere", root+"/etc/containers/registries.d/corp.yaml"); err != nil {
 		t.Fatal(err)
