@@ -17,7 +17,7 @@ import (
 
 	"go.podman.io/image/v5/types"
 
-	"github.com/nodetrust/nodetrust/internal/bounded"
+	"github.com/nodetrust/nodetrust/internal/hostfs"
 	"github.com/nodetrust/nodetrust/internal/verdict"
 	"github.com/nodetrust/nodetrust/internal/verify/fetch"
 	"github.com/nodetrust/nodetrust/internal/verify/hostlimit"
@@ -102,7 +102,8 @@ func (o Options) settings(sys types.SystemContext) (s settings, err error) {
 	s.maxSignatures, s.maxSize = cmp.Or(o.MaxSignatures, MaxSignatures), cmp.Or(o.MaxSignatureSize, MaxSignatureSize)
 	s.sys.DockerAuthConfig = &types.DockerAuthConfig{}
 	if o.AuthFile != "" {
-		b, err := bounded.ReadFile(o.AuthFile, maxConfigFile)
+		// The library reads the file again by its path: a pipe would be empty, or waited for.
+		b, err := hostfs.ThisMachine.ReadFile(o.AuthFile, maxConfigFile)
 		if err != nil {
 			return s, fmt.Errorf("reading credentials: %w", err)
 		}
