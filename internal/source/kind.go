@@ -36,14 +36,14 @@ const (
 
 // KindOf tells what an input is by its content; its name decides only where the content says nothing.
 func KindOf(name string, data []byte) Kind {
-	if bytes.HasPrefix(data, []byte{0x1f, 0x8b}) || len(data) > MaxObject && isDump(data) {
+	if bytes.HasPrefix(data, []byte{0x1f, 0x8b}) {
 		return Dump
 	}
-	if len(data) > MaxObject {
-		return Unknown
+	k := Unknown
+	if len(data) <= MaxObject {
+		k = kindOf(name, data)
 	}
-	k := kindOf(name, data)
-	if k == Desired && isDump(data) {
+	if (k == Desired || len(data) > MaxObject) && isList(data) {
 		return Dump
 	}
 	return k
@@ -190,11 +190,8 @@ func Documents(data []byte) ([][]byte, error) {
 	return out, nil
 }
 
-// isDump reports whether data is a list of objects, as `oc get mc -o yaml` writes it, maybe compressed.
-func isDump(data []byte) bool {
-	if bytes.HasPrefix(data, []byte{0x1f, 0x8b}) {
-		return true
-	}
+// isList reports whether data is a list of objects, as `oc get mc -o yaml` writes it.
+func isList(data []byte) bool {
 	// The kind of a list stands in a line of its own before or behind the items, those of the items are indented.
 	if !bytes.HasPrefix(bytes.TrimSpace(data), []byte("{")) {
 		for line := range bytes.Lines(data) {
