@@ -3,13 +3,15 @@
 package hostfs
 
 import (
+	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
+
+	"github.com/nodetrust/nodetrust/internal/bounded"
 )
 
 // Root is the root directory of a host; "" and "/" are this machine as it is. Paths are those that a process of the
@@ -67,14 +69,11 @@ func (r Root) ReadFile(path string, limit int64) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, limit+1))
-	if err != nil {
-		return nil, hostError(err, path)
+	b, err := bounded.Read(f, limit)
+	if large := (*bounded.TooLargeError)(nil); errors.As(err, &large) {
+		return nil, &fs.PathError{Op: "read", Path: path, Err: err}
 	}
-	if int64(len(b)) > limit {
-		return nil, &fs.PathError{Op: "read", Path: path, Err: fmt.Errorf("is larger than %d bytes", limit)}
-	}
-	return b, nil
+	return b, hostError(err, path)
 }
 
 // Open opens a regular file, or what leads to /dev/null, for reading. Anything else is an error and never waited for.

@@ -222,7 +222,7 @@ var table = []row{
 		Package: "internal/hostfs",
 		Subject: "files below the root directory of a host, links followed as there",
 		Imports: []string{
-			"internal/registriesd",
+			"internal/bounded", "internal/registriesd",
 		},
 	},
 	{
