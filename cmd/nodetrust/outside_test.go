@@ -256,6 +256,7 @@ func hostileRows(w *hostileWorld) map[string]hostileRow {
 		"signatures bundle": {allFormats, [][]string{
 			judge("signatures", "bundle", "--to", filepath.Join(w.dir, "bundle"), image("a/b")),
 			judge("signatures", "bundle", "--to", filepath.Join(w.dir, "bundle"), image("index/b")),
+			with(badType, "signatures", "bundle", "--to", filepath.Join(w.dir, "bundle"), image("a/b")),
 		}, "", false},
 		"status": {allFormats, [][]string{
 			{"status", "--kubeconfig", cluster.kubeconfig(w.T)},
@@ -316,7 +317,7 @@ func TestOutside(t *testing.T) {
 			for _, args := range [][]string{append(path, hostile), append(path, "--"+tricks), append(path, "-o", tricks)} {
 				w.harmless(t, args, "")
 			}
-			said := false
+			said, answers := false, ""
 			for i, args := range row.runs {
 				formats := row.formats
 				if i > 0 && len(formats) > 1 { // one of text and JSON in turn: all go the same way
@@ -327,11 +328,12 @@ func TestOutside(t *testing.T) {
 					if format != "" {
 						formatted = append(args[:len(args):len(args)], "-o", format)
 					}
-					said = w.harmless(t, formatted, row.stdin) || said
+					tells, answer := w.harmless(t, formatted, row.stdin)
+					said, answers = said || tells, answers+answer
 				}
 			}
 			if !said && !row.nothing {
-				t.Errorf("%s tells nothing of what it was fed with: the row tests nothing", name)
+				t.Errorf("%s tells nothing of what it was fed with: the row tests nothing:\n%s", name, answers)
 			}
 		})
 	}
@@ -352,8 +354,8 @@ func leaves(c *cobra.Command) (out []*cobra.Command) {
 	return out
 }
 
-// harmless runs the program, and reports whether it said something of a hostile text.
-func (w *hostileWorld) harmless(t *testing.T, args []string, stdin string) (said bool) {
+// harmless runs the program, and returns whether it said something of a hostile text, and what it said.
+func (w *hostileWorld) harmless(t *testing.T, args []string, stdin string) (said bool, answer string) {
 	t.Helper()
 	var stdout, stderr bytes.Buffer
 	code := run(t.Context(), args, strings.NewReader(stdin), &stdout, &stderr)
@@ -388,7 +390,7 @@ func (w *hostileWorld) harmless(t *testing.T, args []string, stdin string) (said
 		}
 		said = said || strings.Contains(text, marker)
 	}
-	return said
+	return said, fmt.Sprintf("%.500q: status %d: %.1000q %.1000q\n", args, code, &stdout, &stderr)
 }
 
 // TestOutside_command: looking for the command that may have been meant takes no table of the argument's size.
