@@ -21,6 +21,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/static"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
+	"github.com/nodetrust/nodetrust/e2e/lab"
 	"github.com/nodetrust/nodetrust/internal/fixture"
 	"github.com/nodetrust/nodetrust/internal/verdict"
 )
@@ -28,7 +29,7 @@ import (
 // reasonWorld is a registry and a lookaside, and the policies that judge what is in them.
 type reasonWorld struct {
 	*testing.T
-	store *fixture.Store
+	store *lab.Store
 	dir   string
 	keys  map[string]*fixture.Key
 }
@@ -173,7 +174,7 @@ func newReasonWorld(t *testing.T) *reasonWorld {
 	t.Helper()
 	w := &reasonWorld{T: t, dir: t.TempDir(), keys: map[string]*fixture.Key{"corp": corp, "stranger": stranger}}
 	var err error
-	w.store, err = fixture.NewStore(filepath.Join(w.dir, "lookaside"))
+	w.store, err = lab.NewStore(filepath.Join(w.dir, "lookaside"))
 	must(t, err)
 	t.Cleanup(w.store.Close)
 	w.keys["expired"], err = gpg.NewKey("expired", fixture.KeyOptions{FakedTime: "20200101T000000", Expire: "1y"})

@@ -21,7 +21,7 @@ const keyPath = "etc/pki/rpm-gpg/RPM-GPG-KEY-corp"
 // world is a registry with images of every kind, a lookaside, and a node.
 type world struct {
 	t     *testing.T
-	store *fixture.Store
+	store *lab.Store
 	node  *lab.Node
 	dir   string
 
@@ -38,7 +38,7 @@ func newWorld(t *testing.T) *world {
 	must(t, err)
 	must(t, os.Chmod(dir, 0o755))
 	w := &world{t: t, dir: dir}
-	w.store, err = fixture.NewStore(filepath.Join(dir, "lookaside"))
+	w.store, err = lab.NewStore(filepath.Join(dir, "lookaside"))
 	must(t, err)
 	t.Cleanup(w.store.Close)
 

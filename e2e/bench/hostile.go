@@ -15,6 +15,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/nodetrust/nodetrust/e2e/lab"
 	"github.com/nodetrust/nodetrust/internal/fixture"
 )
 
@@ -104,7 +105,7 @@ func (b *bench) flood(ctx context.Context, w *bytes.Buffer) error {
 // hostileWorld is a registry and a lookaside of their own, whose answers are replaced.
 type hostileWorld struct {
 	bin, dir string
-	*fixture.Store
+	*lab.Store
 	silent net.Listener // accepts connections, and says nothing
 	digest string
 }
@@ -136,7 +137,7 @@ func (h *hostileWorld) close() {
 
 func (b *bench) newHostileWorld() (h *hostileWorld, err error) {
 	h = &hostileWorld{bin: filepath.Join(b.bin, "nodetrust"), dir: filepath.Join(b.dir, "hostile")}
-	if h.Store, err = fixture.NewStore(h.path("lookaside")); err != nil {
+	if h.Store, err = lab.NewStore(h.path("lookaside")); err != nil {
 		return nil, err
 	}
 	if h.silent, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {

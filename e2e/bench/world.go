@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/nodetrust/nodetrust/e2e/cluster"
+	"github.com/nodetrust/nodetrust/e2e/lab"
 	"github.com/nodetrust/nodetrust/internal/fixture"
 )
 
@@ -26,7 +27,7 @@ type bench struct {
 	repo, bin, dir string
 	butane         string
 	gpg            *fixture.GPG
-	store          *fixture.Store
+	store          *lab.Store
 	signed         string           // repository@digest of a signed image
 	canary         string           // repository@digest of another signed image, to be refused
 	cluster        *cluster.Cluster // nil until a section wants it
@@ -63,7 +64,7 @@ func newBench(repo string, o options) (b *bench, err error) {
 	if err := os.WriteFile(filepath.Join(b.dir, "signer.asc"), key.Armored, 0o644); err != nil {
 		return nil, err
 	}
-	if b.store, err = fixture.NewStore(filepath.Join(b.dir, "lookaside")); err != nil {
+	if b.store, err = lab.NewStore(filepath.Join(b.dir, "lookaside")); err != nil {
 		return nil, err
 	}
 	for _, img := range []struct {

@@ -11,13 +11,14 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/layout"
 
+	"github.com/nodetrust/nodetrust/e2e/lab"
 	"github.com/nodetrust/nodetrust/internal/fixture"
 )
 
 // Images are a registry and a lookaside server in the cluster's network, with images that run, and a key that signed
 // some of them.
 type Images struct {
-	*fixture.Store
+	*lab.Store
 	// Corp signs what must be accepted.
 	Corp *fixture.Key
 
@@ -59,7 +60,7 @@ func (i *Images) serve(c *Cluster, program string) (err error) {
 		return err
 	}
 	err = c.plane.InNet(func() (err error) {
-		i.Store, err = fixture.NewStoreOn(registryHost, lookasideHost, i.dir)
+		i.Store, err = lab.NewStoreOn(registryHost, lookasideHost, i.dir)
 		return err
 	})
 	if err != nil {

@@ -16,6 +16,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/nodetrust/nodetrust/e2e/lab"
 	"github.com/nodetrust/nodetrust/internal/fixture"
 )
 
@@ -26,7 +27,7 @@ type demo struct {
 
 	gpg   *fixture.GPG
 	key   *fixture.Key
-	store *fixture.Store
+	store *lab.Store
 
 	signed, unsigned               string // by tag
 	acceptCanary, canary, elsewise string // by digest; elsewise is the canary's image by tag
@@ -89,7 +90,7 @@ func (d *demo) serve(context.Context) (err error) {
 	if d.key, err = d.gpg.NewKey("corp", fixture.KeyOptions{}); err != nil {
 		return err
 	}
-	if d.store, err = fixture.NewStore(filepath.Join(d.dir, "lookaside")); err != nil {
+	if d.store, err = lab.NewStore(filepath.Join(d.dir, "lookaside")); err != nil {
 		return err
 	}
 	d.say("key        %s (RSA-3072, made by gpg)", d.key.Fingerprint)

@@ -17,7 +17,7 @@ import (
 
 // world is what all cases share: servers, images, keys, signatures, and a node.
 type world struct {
-	*fixture.Store
+	*lab.Store
 	mirror *fixture.Registry
 	node   *lab.Node
 	keys   map[string]*fixture.Key
@@ -48,7 +48,7 @@ func newWorld(l *lab.Lab, gpg *fixture.GPG, dir string) (w *world, err error) {
 	if err := w.makeKeys(gpg); err != nil {
 		return w, err
 	}
-	if w.Store, err = fixture.NewStore(filepath.Join(dir, "lookaside")); err != nil {
+	if w.Store, err = lab.NewStore(filepath.Join(dir, "lookaside")); err != nil {
 		return w, err
 	}
 	if w.mirror, err = fixture.NewRegistry("127.0.0.1:0"); err != nil {
