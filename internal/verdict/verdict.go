@@ -37,7 +37,7 @@ func Worst[T any](all []T, answer func(T) Answer) int {
 }
 
 // Reason says why an answer was given. The set is closed: Reasons. An accept has the empty reason, unless it rests on
-// something else than the image's own signature: TrustedByRelease.
+// something else than the image's own signature: TrustedByRelease. The table reasons says what each means.
 type Reason string
 
 // Reasons of a refusal: manifest, policy, keys and signatures could all be read, and the evaluation said no.
@@ -52,11 +52,8 @@ const (
 	KeyUnreadable     Reason = "KeyUnreadable"
 	WeakOrUnsupported Reason = "WeakOrUnsupported"
 	RejectedByPolicy  Reason = "RejectedByPolicy"
-	// ManifestForged: the manifest carries a signature of its own (schema 1), whose payload can be the bytes of another
-	// image.
-	ManifestForged Reason = "ManifestForged"
-	// NotSignedFor: the policy accepts the image without a signature, and the caller requires one.
-	NotSignedFor Reason = "NotSignedFor"
+	ManifestForged    Reason = "ManifestForged"
+	NotSignedFor      Reason = "NotSignedFor"
 )
 
 // Reasons of an unknown: something could not be read, or the OpenPGP mechanism can't judge it.
@@ -67,25 +64,19 @@ const (
 	LookasideForbidden    Reason = "LookasideForbidden"
 	LookasideNotSignature Reason = "LookasideNotSignature"
 	RegistryUnreachable   Reason = "RegistryUnreachable"
-	// RegistryRefused: the registry answered, and the answer was no: a 4xx that is about no login, absence or rate.
-	RegistryRefused Reason = "RegistryRefused"
-	// AttachmentsUnreadable: the image could be read, its sigstore attachments could not, and runtimes read them before
-	// they pull.
+	RegistryRefused       Reason = "RegistryRefused"
 	AttachmentsUnreadable Reason = "AttachmentsUnreadable"
-	// ManifestUnreadable: no runtime can use the manifest, whoever signed it.
-	ManifestUnreadable Reason = "ManifestUnreadable"
-	// Disagreement: the image library accepts, and the second look at the same bytes does not.
-	Disagreement Reason = "Disagreement"
-	// NotAsked: registry and lookaside were not asked, because the caller wanted so.
-	NotAsked           Reason = "NotAsked"
-	ImageNotFound      Reason = "ImageNotFound"
-	Unauthorized       Reason = "Unauthorized"
-	RateLimited        Reason = "RateLimited"
-	PolicyInvalid      Reason = "PolicyInvalid"
-	RegistriesDInvalid Reason = "RegistriesDInvalid"
-	Timeout            Reason = "Timeout"
-	RuntimeFailed      Reason = "RuntimeFailed"
-	FileMissing        Reason = "FileMissing" // of verify-checksums only
+	ManifestUnreadable    Reason = "ManifestUnreadable"
+	Disagreement          Reason = "Disagreement"
+	NotAsked              Reason = "NotAsked"
+	ImageNotFound         Reason = "ImageNotFound"
+	Unauthorized          Reason = "Unauthorized"
+	RateLimited           Reason = "RateLimited"
+	PolicyInvalid         Reason = "PolicyInvalid"
+	RegistriesDInvalid    Reason = "RegistriesDInvalid"
+	Timeout               Reason = "Timeout"
+	RuntimeFailed         Reason = "RuntimeFailed"
+	FileMissing           Reason = "FileMissing"
 )
 
 // TrustedByRelease is the one reason of an accept: the policy alone would not accept the image, or says nothing of
@@ -93,34 +84,21 @@ const (
 const TrustedByRelease Reason = "TrustedByRelease"
 
 // Cause says why there is no signature, as far as that can be told: it splits the reason NoSignature. The set is
-// closed: Causes. The first that holds, in that order, is reported.
+// closed: Causes. The first that holds, in that order, is reported. The table causes says what each means.
 type Cause string
 
 // Causes of NoSignature.
 const (
-	// NotInLayout: an oci: layout never holds a signature that runtimes read.
-	NotInLayout Cause = "NotInLayout"
-	// OnlyIndexSigned: the index of a multi-arch image is signed, the instance that runtimes check is not.
-	OnlyIndexSigned Cause = "OnlyIndexSigned"
-	// WrongRegistriesKey: no lookaside or attachments are configured, but a key of registries.d that nobody reads was
-	// meant to (misspelt, or in a file that isn't named *.yaml).
+	NotInLayout        Cause = "NotInLayout"
+	OnlyIndexSigned    Cause = "OnlyIndexSigned"
 	WrongRegistriesKey Cause = "WrongRegistriesKey"
-	// AttachmentsOff: the policy wants a sigstore signature, and registries.d doesn't set use-sigstore-attachments.
-	AttachmentsOff Cause = "AttachmentsOff"
-	// MirrorUnsigned: a mirror served the manifest, and its signatures are looked up there.
-	MirrorUnsigned Cause = "MirrorUnsigned"
-	// BundleFormat: the image has a sigstore bundle, which the image library doesn't read.
-	BundleFormat Cause = "BundleFormat"
-	// OtherKind: the image is signed, but the policy wants the other kind of signature (GPG or sigstore).
-	OtherKind Cause = "OtherKind"
-	// RegistryServesNone: the registry says that it serves signatures itself, and has none; the lookaside isn't asked
-	// then.
+	AttachmentsOff     Cause = "AttachmentsOff"
+	MirrorUnsigned     Cause = "MirrorUnsigned"
+	BundleFormat       Cause = "BundleFormat"
+	OtherKind          Cause = "OtherKind"
 	RegistryServesNone Cause = "RegistryServesNone"
-	// NoLookaside: registries.d names no lookaside for the image, so that only the built-in default directory was looked
-	// at.
-	NoLookaside Cause = "NoLookaside"
-	// NotSigned: it was looked up where it should be, and isn't there.
-	NotSigned Cause = "NotSigned"
+	NoLookaside        Cause = "NoLookaside"
+	NotSigned          Cause = "NotSigned"
 )
 
 // Outcome is an answer, and why it was given.
