@@ -24,69 +24,57 @@ type Advisory struct {
 	// Build is the build tag that a program needs to have the hole, or "". Reader.Advisories leaves out advisories
 	// with a tag: no reader of the table is known to be built with it.
 	Build string `json:"build,omitempty"`
-
-	since, fixed Version
-	backports    []Version
 }
 
 // Advisories lists the known holes, the newest first.
 func Advisories() []Advisory {
-	out := []Advisory{
+	return []Advisory{
 		{
 			ID:        "forged-schema1",
 			Title:     "the digest of a schema-1 manifest is taken from a payload that the server supplies: any signature of a repository vouches for any content",
-			fixed:     Version{5, 42, 1},
-			backports: []Version{{5, 39, 4}},
+			Fixed:     "5.42.1",
+			Backports: []string{"5.39.4"},
 		},
 		{
 			ID:    "expired-key",
 			Title: "a signature by an OpenPGP key that has expired is accepted, by programs that are built without gpgme",
 			Build: "containers_image_openpgp",
-			fixed: Version{5, 41, 0},
+			Fixed: "5.41.0",
 		},
 		{
 			ID:        "unchecked-digest",
 			Title:     "digests are put into URLs as they come: an image, whoever signed it, has other repositories asked with the login of who pulls",
 			CVE:       "CVE-2024-3727",
-			fixed:     Version{5, 30, 1},
-			backports: []Version{{5, 29, 3}, {5, 27, 1}, {5, 24, 3}},
+			Fixed:     "5.30.1",
+			Backports: []string{"5.29.3", "5.27.1", "5.24.3"},
 		},
 		{
 			ID:    "endless-signatures",
 			Title: "signatures are fetched as long as the server has one more: a pull never ends, and takes the memory",
-			fixed: Version{5, 24, 0},
+			Fixed: "5.24.0",
 		},
 		{
 			ID:    "ambiguous-manifest",
 			Title: "one manifest is an index and an image, whichever type the server gives it: what was signed as one is pulled as the other",
 			CVE:   "CVE-2021-41190",
-			fixed: Version{5, 17, 0},
+			Fixed: "5.17.0",
 		},
 		{
 			ID:    "huge-manifest",
 			Title: "a manifest of any size is read into memory",
 			CVE:   "CVE-2020-1702",
-			fixed: Version{5, 2, 0},
+			Fixed: "5.2.0",
 		},
 	}
-	for i := range out {
-		out[i].Fixed = out[i].fixed.String()
-		if out[i].since != (Version{}) {
-			out[i].Since = out[i].since.String()
-		}
-		for _, v := range out[i].backports {
-			out[i].Backports = append(out[i].Backports, v.String())
-		}
-	}
-	return out
 }
 
 // In reports whether a version of the image library has the hole.
 func (a Advisory) In(library Version) bool {
-	if library.Less(a.since) || !library.Less(a.fixed) {
+	if library.Less(version(a.Since)) || !library.Less(version(a.Fixed)) {
 		return false
 	}
-	return !slices.ContainsFunc(a.backports, func(v Version) bool {
+	return !slices.ContainsFunc(a.Backports, func(text string) bool {
+		v := version(text)
 		return v[0] == library[0] && v[1] == library[1] && !library.Less(v)
 	})
 }

@@ -45,30 +45,25 @@ type Since struct {
 	// Older says what older readers do with it, Loads whether they load it.
 	Older string `json:"older"`
 	Loads bool   `json:"loads"`
-	first Version
 }
 
 // Features lists the features in the order in which they came.
 func Features() []Since {
 	const reject = "reject the whole file: every pull fails"
-	out := []Since{
-		{Feature: FeatureRemapIdentity, Older: reject, first: Version{5, 9, 0}},
-		{Feature: FeatureWildcard, Older: "load it, never match", Loads: true, first: Version{5, 10, 0}},
+	return []Since{
+		{Feature: FeatureRemapIdentity, Older: reject, Library: "5.9.0"},
+		{Feature: FeatureWildcard, Older: "load it, never match", Loads: true, Library: "5.10.0"},
 		{
 			Feature: FeatureLookaside, Older: "ignore it; nodetrust writes sigstore: beside it", Loads: true,
-			first: Version{5, 22, 0},
+			Library: "5.22.0",
 		},
-		{Feature: FeatureKeyPaths, Older: reject, first: Version{5, 22, 0}},
-		{Feature: FeatureSigstore, Older: reject, first: Version{5, 22, 0}},
-		{Feature: FeatureFulcio, Older: reject, first: Version{5, 24, 0}},
-		{Feature: FeatureRekor, Older: reject, first: Version{5, 24, 0}},
-		{Feature: FeatureSigstoreKeys, Older: reject, first: Version{5, 32, 2}},
-		{Feature: FeaturePKI, Older: reject, first: Version{5, 34, 1}},
+		{Feature: FeatureKeyPaths, Older: reject, Library: "5.22.0"},
+		{Feature: FeatureSigstore, Older: reject, Library: "5.22.0"},
+		{Feature: FeatureFulcio, Older: reject, Library: "5.24.0"},
+		{Feature: FeatureRekor, Older: reject, Library: "5.24.0"},
+		{Feature: FeatureSigstoreKeys, Older: reject, Library: "5.32.2"},
+		{Feature: FeaturePKI, Older: reject, Library: "5.34.1"},
 	}
-	for i := range out {
-		out[i].Library = out[i].first.String()
-	}
-	return out
 }
 
 // Reader is a reader of the rendered files.
@@ -89,7 +84,7 @@ type Reader struct {
 func (r Reader) Supports(f Feature) bool {
 	for _, s := range Features() {
 		if s.Feature == f {
-			return !r.Library.Less(s.first)
+			return !r.Library.Less(version(s.Library))
 		}
 	}
 	return false
@@ -130,63 +125,58 @@ type release struct {
 	source  string
 }
 
-// products returns the table. A version between two rows counts as the older row. A development snapshot of the
+// products is the table. A version between two rows counts as the older row. A development snapshot of the
 // library counts as the release before, if a feature may lie between. Sources are the products' go.mod files;
 // hack/readers records what each library makes of the features.
-func products() []struct {
+var products = []struct {
 	name     string
 	releases []release
-} {
-	return []struct {
-		name     string
-		releases []release
-	}{
-		{"podman", []release{
-			{Version{1, 6}, Version{5, 0, 0}, "go.mod of libpod v1.6.4"},
-			{Version{1, 9}, Version{5, 4, 3}, "go.mod of libpod v1.9.3"},
-			{Version{2, 2}, Version{5, 9, 0}, "go.mod of podman v2.2.1"},
-			{Version{3, 1}, Version{5, 10, 5}, "go.mod of podman v3.1.0"},
-			{Version{3, 2}, Version{5, 12, 0}, "go.mod of podman v3.2.0"},
-			{Version{3, 4}, Version{5, 16, 0}, "go.mod of podman v3.4.0; v3.4.7 has 5.17.0"},
-			{Version{4, 0}, Version{5, 19, 1}, "go.mod of podman v4.0.0"},
-			{Version{4, 1}, Version{5, 21, 1}, "go.mod of podman v4.1.0"},
-			{Version{4, 2}, Version{5, 22, 0}, "go.mod of podman v4.2.0"},
-			{Version{4, 3}, Version{5, 23, 1}, "go.mod of podman v4.3.1; Debian 12's is run in tests"},
-			{Version{4, 4}, Version{5, 24, 0}, "go.mod of podman v4.4.0"},
-			{Version{4, 6}, Version{5, 26, 1}, "go.mod of podman v4.6.0"},
-			{Version{4, 8}, Version{5, 29, 0}, "go.mod of podman v4.8.0"},
-			{Version{4, 9}, Version{5, 29, 2}, "go.mod of podman v4.9.4"},
-			{Version{5, 0}, Version{5, 30, 0}, "go.mod of podman v5.0.0"},
-			{Version{5, 2}, Version{5, 32, 0}, "go.mod of podman v5.2.0"},
-			{Version{5, 2, 2}, Version{5, 32, 2}, "go.mod of podman v5.2.2"},
-			{Version{5, 3}, Version{5, 33, 0}, "go.mod of podman v5.3.0"},
-			{Version{5, 4}, Version{5, 34, 0}, "go.mod of podman v5.4.0"},
-			{Version{5, 4, 1}, Version{5, 34, 1}, "go.mod of podman v5.4.1"},
-			{Version{5, 4, 2}, Version{5, 34, 3}, "go.mod of podman v5.4.2"},
-			{Version{5, 5}, Version{5, 35, 0}, "go.mod of podman v5.5.0"},
-			{Version{5, 6}, Version{5, 36, 2}, "go.mod of podman v5.6.2; v5.6.0 has 5.36.1, which is no different here"},
-			{Version{5, 7}, Version{5, 38, 0}, "go.mod of podman v5.7.0"},
-			{Version{6, 0}, Version{5, 41, 1}, "go.mod of podman's main branch in 2026: a snapshot before 5.41.2"},
-		}},
-		{"cri-o", []release{
-			{Version{1, 21}, Version{5, 11, 0}, "by date: CRI-O v1.21.0 is four days younger"},
-			{Version{1, 23}, Version{5, 16, 1}, "go.mod of cri-o v1.23.0"},
-			{Version{1, 24}, Version{5, 21, 0}, "by date, and known to be older than 5.22"},
-			{Version{1, 26}, Version{5, 25, 0}, "go.mod of cri-o's branches release-1.26 and release-1.27: snapshots after 5.25.0"},
-			{Version{1, 28}, Version{5, 27, 0}, "go.mod of cri-o's branch release-1.28: a snapshot after 5.27.0"},
-			{Version{1, 29}, Version{5, 29, 0}, "go.mod of cri-o's branch release-1.29: a snapshot after 5.29.0"},
-			{Version{1, 30}, Version{5, 29, 2}, "go.mod of cri-o's branch release-1.30: a snapshot after 5.29.2"},
-			{Version{1, 31}, Version{5, 32, 2}, "go.mod of cri-o's branch release-1.31: a snapshot after 5.32.2"},
-			{Version{1, 32}, Version{5, 34, 1}, "go.mod of cri-o's branch release-1.32"},
-			{Version{1, 33}, Version{5, 35, 0}, "go.mod of cri-o's branch release-1.33"},
-			{Version{1, 34}, Version{5, 35, 0}, "go.mod of cri-o v1.34.0"},
-			{Version{1, 35}, Version{5, 38, 0}, "go.mod of cri-o's branch release-1.35"},
-			{Version{1, 36}, Version{5, 38, 0}, "cri-o issue 10191, of v1.36.1"},
-		}},
-		{"skopeo", []release{
-			{Version{1, 9}, Version{5, 23, 1}, "Debian 12's skopeo 1.9.3, run in tests"},
-		}},
-	}
+}{
+	{"podman", []release{
+		{Version{1, 6}, Version{5, 0, 0}, "go.mod of libpod v1.6.4"},
+		{Version{1, 9}, Version{5, 4, 3}, "go.mod of libpod v1.9.3"},
+		{Version{2, 2}, Version{5, 9, 0}, "go.mod of podman v2.2.1"},
+		{Version{3, 1}, Version{5, 10, 5}, "go.mod of podman v3.1.0"},
+		{Version{3, 2}, Version{5, 12, 0}, "go.mod of podman v3.2.0"},
+		{Version{3, 4}, Version{5, 16, 0}, "go.mod of podman v3.4.0; v3.4.7 has 5.17.0"},
+		{Version{4, 0}, Version{5, 19, 1}, "go.mod of podman v4.0.0"},
+		{Version{4, 1}, Version{5, 21, 1}, "go.mod of podman v4.1.0"},
+		{Version{4, 2}, Version{5, 22, 0}, "go.mod of podman v4.2.0"},
+		{Version{4, 3}, Version{5, 23, 1}, "go.mod of podman v4.3.1; Debian 12's is run in tests"},
+		{Version{4, 4}, Version{5, 24, 0}, "go.mod of podman v4.4.0"},
+		{Version{4, 6}, Version{5, 26, 1}, "go.mod of podman v4.6.0"},
+		{Version{4, 8}, Version{5, 29, 0}, "go.mod of podman v4.8.0"},
+		{Version{4, 9}, Version{5, 29, 2}, "go.mod of podman v4.9.4"},
+		{Version{5, 0}, Version{5, 30, 0}, "go.mod of podman v5.0.0"},
+		{Version{5, 2}, Version{5, 32, 0}, "go.mod of podman v5.2.0"},
+		{Version{5, 2, 2}, Version{5, 32, 2}, "go.mod of podman v5.2.2"},
+		{Version{5, 3}, Version{5, 33, 0}, "go.mod of podman v5.3.0"},
+		{Version{5, 4}, Version{5, 34, 0}, "go.mod of podman v5.4.0"},
+		{Version{5, 4, 1}, Version{5, 34, 1}, "go.mod of podman v5.4.1"},
+		{Version{5, 4, 2}, Version{5, 34, 3}, "go.mod of podman v5.4.2"},
+		{Version{5, 5}, Version{5, 35, 0}, "go.mod of podman v5.5.0"},
+		{Version{5, 6}, Version{5, 36, 2}, "go.mod of podman v5.6.2; v5.6.0 has 5.36.1, which is no different here"},
+		{Version{5, 7}, Version{5, 38, 0}, "go.mod of podman v5.7.0"},
+		{Version{6, 0}, Version{5, 41, 1}, "go.mod of podman's main branch in 2026: a snapshot before 5.41.2"},
+	}},
+	{"cri-o", []release{
+		{Version{1, 21}, Version{5, 11, 0}, "by date: CRI-O v1.21.0 is four days younger"},
+		{Version{1, 23}, Version{5, 16, 1}, "go.mod of cri-o v1.23.0"},
+		{Version{1, 24}, Version{5, 21, 0}, "by date, and known to be older than 5.22"},
+		{Version{1, 26}, Version{5, 25, 0}, "go.mod of cri-o's branches release-1.26 and release-1.27: snapshots after 5.25.0"},
+		{Version{1, 28}, Version{5, 27, 0}, "go.mod of cri-o's branch release-1.28: a snapshot after 5.27.0"},
+		{Version{1, 29}, Version{5, 29, 0}, "go.mod of cri-o's branch release-1.29: a snapshot after 5.29.0"},
+		{Version{1, 30}, Version{5, 29, 2}, "go.mod of cri-o's branch release-1.30: a snapshot after 5.29.2"},
+		{Version{1, 31}, Version{5, 32, 2}, "go.mod of cri-o's branch release-1.31: a snapshot after 5.32.2"},
+		{Version{1, 32}, Version{5, 34, 1}, "go.mod of cri-o's branch release-1.32"},
+		{Version{1, 33}, Version{5, 35, 0}, "go.mod of cri-o's branch release-1.33"},
+		{Version{1, 34}, Version{5, 35, 0}, "go.mod of cri-o v1.34.0"},
+		{Version{1, 35}, Version{5, 38, 0}, "go.mod of cri-o's branch release-1.35"},
+		{Version{1, 36}, Version{5, 38, 0}, "cri-o issue 10191, of v1.36.1"},
+	}},
+	{"skopeo", []release{
+		{Version{1, 9}, Version{5, 23, 1}, "Debian 12's skopeo 1.9.3, run in tests"},
+	}},
 }
 
 // fixed returns readers without a version of their own. RHEL's podman changes within a major release: the oldest one
@@ -212,7 +202,7 @@ func Readers() []Reader {
 		out = append(out, openShift(fmt.Sprintf("openshift-4.%d", minor), minor))
 	}
 	out = append(out, fixed()...)
-	for _, p := range products() {
+	for _, p := range products {
 		for _, r := range p.releases {
 			out = append(out, Reader{
 				Name: p.name + "-" + strings.TrimSuffix(r.from.String(), ".0"), Library: r.library,
@@ -246,7 +236,7 @@ func openShift(name string, minor int) Reader {
 }
 
 func floor(product string, v Version) (found release) {
-	for _, p := range products() {
+	for _, p := range products {
 		if p.name != product {
 			continue
 		}
@@ -315,6 +305,12 @@ func LookupReader(name string) (Reader, error) {
 
 func unknownReader(name string) error {
 	return fmt.Errorf("unknown reader %q: known are openshift-4.N, rhel7 to rhel10, podman-X.Y, cri-o-1.N, skopeo-X.Y and containers-image-5.Y.Z (see nodetrust readers)", name)
+}
+
+// version reads the version of a row of the tables, or "", which is older than all.
+func version(s string) Version {
+	v, _, _ := parseVersion(s)
+	return v
 }
 
 func parseVersion(s string) (v Version, n int, ok bool) {

@@ -31,23 +31,22 @@ var (
 )
 
 // LookupRuntime returns what is known of a runtime. It drops an implausible name or version.
-func LookupRuntime(name, version string) Runtime {
+func LookupRuntime(name, release string) Runtime {
 	r := Runtime{Advisories: []string{}}
 	if runtimeName().MatchString(name) {
 		r.Name = name
 	}
-	if runtimeVersion().MatchString(version) {
-		r.Version = version
+	if runtimeVersion().MatchString(release) {
+		r.Version = release
 	}
 	reader, ok := r.reader()
 	if !ok {
 		return r
 	}
-	var fixed Version
 	for _, a := range reader.Advisories() {
 		r.Advisories = append(r.Advisories, a.ID)
-		if v, _, ok := parseVersion(a.Fixed); ok && fixed.Less(v) {
-			fixed, r.Fixed = v, a.Fixed
+		if version(r.Fixed).Less(version(a.Fixed)) {
+			r.Fixed = a.Fixed
 		}
 	}
 	return r

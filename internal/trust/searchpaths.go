@@ -15,7 +15,6 @@ type Places struct {
 	// later ones; else only the first that exists is read.
 	Registries []string `json:"registries"`
 	Merges     bool     `json:"merges"`
-	first      Version
 }
 
 // SearchPaths lists the places by versions of the library, the oldest first. hack/readers records what each version
@@ -25,15 +24,15 @@ func SearchPaths() []Places {
 		userPolicy     = "/root/.config/containers/policy.json"
 		userRegistries = "/root/.config/containers/registries.d"
 	)
-	out := []Places{
-		{first: Version{5, 0, 0}, Policy: []string{PolicyPath}, Registries: []string{RegistriesDir}},
-		{first: Version{5, 5, 0}, Policy: []string{userPolicy, PolicyPath}, Registries: []string{RegistriesDir}},
+	return []Places{
+		{Since: "5.0.0", Policy: []string{PolicyPath}, Registries: []string{RegistriesDir}},
+		{Since: "5.5.0", Policy: []string{userPolicy, PolicyPath}, Registries: []string{RegistriesDir}},
 		{
-			first: Version{5, 6, 0}, Policy: []string{userPolicy, PolicyPath},
+			Since: "5.6.0", Policy: []string{userPolicy, PolicyPath},
 			Registries: []string{userRegistries, RegistriesDir},
 		},
 		{
-			first:  Version{5, 40, 0},
+			Since:  "5.40.0",
 			Policy: []string{userPolicy, PolicyPath, "/usr/share/containers/policy.json"},
 			Registries: []string{
 				userRegistries, "/etc/containers/registries.rootful.d", RegistriesDir,
@@ -42,17 +41,13 @@ func SearchPaths() []Places {
 			Merges: true,
 		},
 	}
-	for i := range out {
-		out[i].Since = out[i].first.String()
-	}
-	return out
 }
 
 // Places returns the reader's places for root.
 func (r Reader) Places() Places {
 	var found Places
 	for _, p := range SearchPaths() {
-		if found.Since == "" || !r.Library.Less(p.first) {
+		if found.Since == "" || !r.Library.Less(version(p.Since)) {
 			found = p
 		}
 	}
