@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"strconv"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -14,7 +13,7 @@ import (
 
 const (
 	// dumpPage is the number of objects of one answer: a rendered MachineConfig has about 250 kB, at most 1.5 MB.
-	dumpPage = 20
+	dumpPage = "20"
 	// maxObjects and maxLive bound a list, in objects and bytes. Only a small part of it is kept.
 	maxObjects = 20_000
 	maxLive    = 1 << 30
@@ -73,43 +72,28 @@ func (c *Client) Dump(ctx context.Context) (d *mco.Dump, unread []string, err er
 // addAll adds all objects of a kind to the dump, holding one page at a time.
 func (c *Client) addAll(ctx context.Context, d *mco.Dump, version, plural, kind string) error {
 	before := *d
-	for n := 1; ; n++ {
-		err := c.addOnce(ctx, d, version, plural, kind)
-		if n < attempts && apierrors.IsResourceExpired(err) {
-			*d = before
-			continue
-		}
-		return err
-	}
-}
-
-func (c *Client) addOnce(ctx context.Context, d *mco.Dump, version, plural, kind string) error {
-	query := map[string]string{"limit": strconv.Itoa(dumpPage)}
-	objects, size := 0, 0
-	for {
-		b, err := c.bounded(ctx, "/apis/"+version+"/"+plural, wholeObject, query, maxPage)
-		if err != nil {
-			return err
-		}
-		var list struct {
-			Metadata metav1.ListMeta   `json:"metadata"`
-			Items    []json.RawMessage `json:"items"`
-		}
-		if err := json.Unmarshal(b, &list); err != nil {
-			return fmt.Errorf("parsing the API server's answer: %w", err)
-		}
-		objects, size = objects+len(list.Items), size+len(b)
-		if objects > maxObjects || size > maxLive {
-			return fmt.Errorf("more than %d objects or %d bytes", maxObjects, maxLive)
-		}
-		for _, item := range list.Items {
-			if err := d.Add(typed(item, version, kind)); err != nil {
+	return retry(func() error {
+		*d = before
+		query := map[string]string{"limit": dumpPage}
+		objects, size := 0, 0
+		for {
+			list, err := readJSON[listOf[json.RawMessage]](ctx, c, "/apis/"+version+"/"+plural, wholeObject, query, maxPage)
+			if err != nil {
 				return err
 			}
+			for _, item := range list.Items {
+				objects, size = objects+1, size+len(item)
+				if objects > maxObjects || size > maxLive {
+					return fmt.Errorf("more than %d objects or %d bytes", maxObjects, maxLive)
+				}
+				if err := d.Add(typed(item, version, kind)); err != nil {
+					return err
+				}
+			}
+			if list.Metadata.Continue == "" {
+				return nil
+			}
+			query["continue"] = list.Metadata.Continue
 		}
-		if list.Metadata.Continue == "" {
-			return nil
-		}
-		query["continue"] = list.Metadata.Continue
-	}
+	})
 }

@@ -2,17 +2,12 @@ package cluster
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/opencontainers/go-digest"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/nodetrust/nodetrust/internal/ref"
 )
@@ -187,123 +182,4 @@ func imageDigest(reference, imageID string) string {
 		return ""
 	}
 	return d
-}
-
-const maxExpired = 100
-
-// eachOf calls yield with every object at path, decoded to T as it arrives: only the wanted fields of one page are
-// held.
-func eachOf[T any](ctx context.Context, c *Client, path, selector string, yield func(T) error) error {
-	next := ""
-	for expired := 0; ; {
-		page, after, err := pageOf[T](ctx, c, path, selector, next)
-		if apierrors.IsResourceExpired(err) && expired < maxExpired {
-			// The server names a position in the present list; objects that stayed are seen either way.
-			var status *apierrors.StatusError
-			errors.As(err, &status)
-			next = status.ErrStatus.Continue
-			expired++
-			if next == "" && expired > attempts {
-				return err
-			}
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		for _, item := range page {
-			if err := yield(item); err != nil {
-				return err
-			}
-		}
-		if after == "" {
-			return nil
-		}
-		if after == next {
-			return errors.New("the API server names the same page again and again")
-		}
-		next = after
-	}
-}
-
-func pageOf[T any](ctx context.Context, c *Client, path, selector, next string) (items []T, after string, err error) {
-	ctx, cancel := context.WithTimeout(ctx, timeout)
-	defer cancel()
-	query := map[string]string{"limit": strconv.Itoa(pageSize)}
-	if selector != "" {
-		query["labelSelector"] = selector
-	}
-	if next != "" {
-		query["continue"] = next
-	}
-	body, err := c.get(ctx, path, wholeObject, query)
-	if err != nil {
-		return nil, "", err
-	}
-	defer body.Close()
-	limited := &io.LimitedReader{R: body, N: maxPage}
-	items, after, err = decodeList[T](json.NewDecoder(limited))
-	if err != nil && limited.N == 0 {
-		err = fmt.Errorf("more than %d bytes", maxPage)
-	}
-	if err != nil {
-		return nil, "", fmt.Errorf("reading %s: %w", path, err)
-	}
-	return items, after, nil
-}
-
-func decodeList[T any](dec *json.Decoder) (items []T, after string, err error) {
-	if err := delim(dec, '{'); err != nil {
-		return nil, "", err
-	}
-	for dec.More() {
-		key, err := dec.Token()
-		if err != nil {
-			return nil, "", err
-		}
-		switch key {
-		case "metadata":
-			var meta metav1.ListMeta
-			if err := dec.Decode(&meta); err != nil {
-				return nil, "", err
-			}
-			after = meta.Continue
-		case "items":
-			if items, err = decodeArray[T](dec); err != nil {
-				return nil, "", err
-			}
-		default:
-			var skipped json.RawMessage
-			if err := dec.Decode(&skipped); err != nil {
-				return nil, "", err
-			}
-		}
-	}
-	return items, after, delim(dec, '}')
-}
-
-func decodeArray[T any](dec *json.Decoder) (items []T, err error) {
-	t, err := dec.Token()
-	if err != nil || t == nil {
-		return nil, err
-	}
-	if t != json.Delim('[') {
-		return nil, fmt.Errorf("items is no list but %v", t)
-	}
-	for dec.More() {
-		var item T
-		if err := dec.Decode(&item); err != nil {
-			return nil, err
-		}
-		items = append(items, item)
-	}
-	return items, delim(dec, ']')
-}
-
-func delim(dec *json.Decoder, want json.Delim) error {
-	t, err := dec.Token()
-	if err == nil && t != want {
-		err = fmt.Errorf("%v where %v should be", t, want)
-	}
-	return err
 }

@@ -14,7 +14,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 
-	"github.com/nodetrust/nodetrust/internal/bounded"
 	"github.com/nodetrust/nodetrust/internal/cluster/mco"
 	"github.com/nodetrust/nodetrust/internal/cluster/rollout"
 	"github.com/nodetrust/nodetrust/internal/desired"
@@ -170,15 +169,9 @@ func (c *Client) RolloutSnapshots(ctx context.Context, ask Rollouts, now time.Ti
 }
 
 func (c *Client) pools(ctx context.Context) ([]pool, error) {
-	b, err := c.object(ctx, poolsPath, wholeObject, maxPage)
+	list, err := readJSON[listOf[json.RawMessage]](ctx, c, poolsPath, wholeObject, nil, maxPage)
 	if apierrors.IsNotFound(err) {
 		return nil, ErrNoPools
-	}
-	var list struct {
-		Items []json.RawMessage `json:"items"`
-	}
-	if err == nil {
-		err = json.Unmarshal(b, &list)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("listing MachineConfigPools: %w", err)
@@ -240,7 +233,7 @@ func (r *rolloutReader) config(ctx context.Context, name string) (json.RawMessag
 	if b, ok := r.bodies[name]; ok {
 		return b, nil
 	}
-	b, err := r.c.object(ctx, configsPath+name, wholeObject, maxObject)
+	b, err := readJSON[json.RawMessage](ctx, r.c, configsPath+name, wholeObject, nil, maxObject)
 	switch {
 	case apierrors.IsNotFound(err):
 		b = nil
@@ -372,7 +365,7 @@ func (r *rolloutReader) dump(ctx context.Context, p pool, names []string) (dump,
 			list.Items = append(list.Items, body)
 		}
 	}
-	version, err := r.c.object(ctx, versionPath, wholeObject, maxObject)
+	version, err := readJSON[json.RawMessage](ctx, r.c, versionPath, wholeObject, nil, maxObject)
 	if err == nil {
 		list.Items = append(list.Items, version)
 	} else if !apierrors.IsNotFound(err) && !IsForbidden(err) {
@@ -450,20 +443,14 @@ func (r *rolloutReader) find(ctx context.Context, pools []pool, only string) ([]
 }
 
 func (r *rolloutReader) isOurs(ctx context.Context, name string) (bool, error) {
-	b, err := r.c.object(ctx, configsPath+name, metadataOnly, maxObject)
+	o, err := readJSON[metav1.PartialObjectMetadata](ctx, r.c, configsPath+name, metadataOnly, nil, maxObject)
 	if apierrors.IsNotFound(err) {
 		return false, nil
-	}
-	var o struct {
-		Metadata metav1.ObjectMeta `json:"metadata"`
-	}
-	if err == nil {
-		err = json.Unmarshal(b, &o)
 	}
 	if err != nil {
 		return false, fmt.Errorf("reading MachineConfig %s: %w", name, err)
 	}
-	return o.Metadata.Annotations[desired.DigestAnnotation] != "", nil
+	return o.Annotations[desired.DigestAnnotation] != "", nil
 }
 
 // last returns the MachineConfig that is merged last; ambiguous is why it is unknown.
@@ -484,26 +471,4 @@ func (r *rolloutReader) last(ctx context.Context, p pool, names []string) (name 
 		return "", fmt.Errorf("none of %s has a %s", strings.Join(names, ", "), trust.PolicyPath), nil
 	}
 	return policy.Owner.Name, nil, nil
-}
-
-// object reads one answer of bounded size, within the time of a request.
-func (c *Client) object(ctx context.Context, path, accept string, limit int64) (json.RawMessage, error) {
-	return c.bounded(ctx, path, accept, nil, limit)
-}
-
-func (c *Client) bounded(ctx context.Context, path, accept string, query map[string]string,
-	limit int64,
-) (json.RawMessage, error) {
-	ctx, cancel := context.WithTimeout(ctx, timeout)
-	defer cancel()
-	body, err := c.get(ctx, path, accept, query)
-	if err != nil {
-		return nil, err
-	}
-	defer body.Close()
-	b, err := bounded.Read(body, limit)
-	if err != nil {
-		return nil, fmt.Errorf("reading %s: %w", path, err)
-	}
-	return b, nil
 }
