@@ -46,10 +46,8 @@ func (c *Claims) read(r io.Reader, depth int) {
 		}
 		switch p.Tag {
 		case tagCompressed:
-			if parsed, err := p.Parse(); err == nil && depth < 2 {
-				if z, ok := parsed.(*packet.Compressed); ok {
-					c.read(z.Body, depth+1)
-				}
+			if in, err := content(p); err == nil && depth < 2 {
+				c.read(in, depth+1)
 			}
 		case tagOnePass: // version, type, hash, algorithm, key ID
 			if b := p.Contents; c.Signer == "" && len(b) >= 12 && b[0] == 3 {
@@ -96,19 +94,15 @@ func (c *Claims) payload(b []byte) {
 }
 
 func (c *Claims) signature(p *packet.OpaquePacket) {
-	b := p.Contents
-	if c.Packet != 0 || len(b) == 0 {
+	if c.Packet != 0 {
 		return
 	}
-	c.Packet = int(b[0])
-	if c.Packet == 3 { // version, 5, type, date (4), key ID (8), algorithm, hash
-		if len(b) >= 17 {
-			c.Signer, c.Hash = keyID(b[7:15]), b[16]
+	h := headerOf(p.Contents)
+	if c.Packet, c.Hash = int(h.version), h.hash; h.version == 3 {
+		if h.issuer != nil {
+			c.Signer = keyID(h.issuer)
 		}
 		return
-	}
-	if len(b) >= 4 { // version, type, algorithm, hash
-		c.Hash = b[3]
 	}
 	parsed, err := p.Parse()
 	if err != nil {

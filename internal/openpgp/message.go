@@ -55,7 +55,7 @@ func SignedMessages(sig, text []byte) (messages [][]byte, textMode bool, err err
 			return [][]byte{b}, false, nil
 		}
 		messages = join(packets, func(p *packet.OpaquePacket) []byte {
-			if signatureType(p.Contents) != 1 {
+			if headerOf(p.Contents).kind != 1 { // 0 is a signature of bytes, 1 one of text
 				return text
 			}
 			textMode = true
@@ -91,15 +91,11 @@ func unarmor(b []byte) ([]byte, error) {
 	case tagSignature, tagOnePass:
 		return b, nil
 	case tagCompressed: // gpg would decompress without a limit
-		parsed, err := p.Parse()
+		body, err := content(p)
 		if err != nil {
 			return nil, fmt.Errorf("reading the compressed message: %w", err)
 		}
-		z, ok := parsed.(*packet.Compressed)
-		if !ok {
-			return nil, errors.New("no OpenPGP signature inside")
-		}
-		in, err := bounded.Read(z.Body, MaxMessage)
+		in, err := bounded.Read(body, MaxMessage)
 		if err != nil {
 			return nil, fmt.Errorf("reading the compressed message: %w", err)
 		}
@@ -156,14 +152,13 @@ func writeHeader(b *bytes.Buffer, tag byte, length int) {
 
 // onePassFor returns the packet that announces a signature: version, type, hash, algorithm, key ID, 1 for the last.
 func onePassFor(p *packet.OpaquePacket) []byte {
-	b := p.Contents
-	out := []byte{3, signatureType(b), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1}
-	switch {
-	case len(b) >= 17 && b[0] == 3:
-		out[2], out[3] = b[16], b[15]
-		copy(out[4:12], b[7:15])
-	case len(b) >= 4 && b[0] == 4:
-		out[2], out[3] = b[3], b[2]
+	h := headerOf(p.Contents)
+	out := []byte{3, h.kind, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1}
+	if h.version == 3 || h.version == 4 {
+		out[2], out[3] = h.hash, h.algorithm
+		copy(out[4:12], h.issuer)
+	}
+	if h.version == 4 {
 		if parsed, err := p.Parse(); err == nil {
 			if s, ok := parsed.(*packet.Signature); ok && s.IssuerKeyId != nil {
 				binary.BigEndian.PutUint64(out[4:12], *s.IssuerKeyId)
@@ -173,15 +168,4 @@ func onePassFor(p *packet.OpaquePacket) []byte {
 		}
 	}
 	return out
-}
-
-// signatureType returns 0 for a signature of bytes and 1 for one of text.
-func signatureType(b []byte) byte {
-	switch {
-	case len(b) > 2 && b[0] == 3:
-		return b[2]
-	case len(b) > 1:
-		return b[1]
-	}
-	return 0
 }

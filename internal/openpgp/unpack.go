@@ -32,18 +32,14 @@ func unpack(b []byte, left *int64, limit, depth int) error {
 		if p.Tag != tagCompressed {
 			continue
 		}
-		parsed, err := p.Parse()
+		body, err := content(p)
 		if err != nil {
-			return nil
-		}
-		z, ok := parsed.(*packet.Compressed)
-		if !ok {
 			return nil
 		}
 		if depth == maxNested {
 			return fmt.Errorf("compressed more than %d times", maxNested)
 		}
-		in, _ := io.ReadAll(io.LimitReader(z.Body, *left+1)) // a damaged end is the mechanism's to find
+		in, _ := io.ReadAll(io.LimitReader(body, *left+1)) // a damaged end is the mechanism's to find
 		if *left -= int64(len(in)); *left < 0 {
 			return fmt.Errorf("compressed, and more than %d bytes inside", limit)
 		}

@@ -184,57 +184,62 @@ var errTruncated = errors.New("is truncated")
 // nextPacket reads one packet header of either format and returns the whole packet's size. Partial lengths are not
 // allowed in key files.
 func nextPacket(b []byte) (tag int, body []byte, size int, err error) {
-	head, length := 0, 0
+	var rest []byte
+	ok := false
 	switch {
 	case b[0]&0x80 == 0:
 		return 0, nil, 0, fmt.Errorf("is no OpenPGP packet")
-	case b[0]&0x40 != 0: // current format
-		tag = int(b[0] & 0x3f)
-		switch {
-		case len(b) < 2:
-			return 0, nil, 0, errTruncated
-		case b[1] < 192:
-			head, length = 2, int(b[1])
-		case b[1] < 224:
-			if len(b) < 3 {
-				return 0, nil, 0, errTruncated
-			}
-			head, length = 3, (int(b[1])-192)<<8+int(b[2])+192
-		case b[1] == 255:
-			if len(b) < 6 {
-				return 0, nil, 0, errTruncated
-			}
-			n := binary.BigEndian.Uint32(b[2:])
-			if n > math.MaxInt32 {
-				return 0, nil, 0, errTruncated
-			}
-			head, length = 6, int(n)
-		default:
-			return 0, nil, 0, fmt.Errorf("has a partial length")
-		}
-	default: // legacy format
-		tag = int(b[0]>>2) & 0xf
-		n := 1 << (b[0] & 3)
-		if n == 8 {
+	case b[0]&0x40 == 0: // legacy format
+		if b[0]&3 == 3 {
 			return 0, nil, 0, fmt.Errorf("has an indeterminate length")
 		}
-		if len(b) < 1+n {
-			return 0, nil, 0, errTruncated
-		}
-		head = 1 + n
-		var l uint64
-		for _, c := range b[1:head] {
-			l = l<<8 | uint64(c)
-		}
-		if l > math.MaxInt32 {
-			return 0, nil, 0, errTruncated
-		}
-		length = int(l)
+		tag = int(b[0]>>2) & 0xf
+		body, rest, ok = sized(b[1:], 1<<(b[0]&3))
+	case len(b) > 1 && b[1] >= 224 && b[1] < 255:
+		return 0, nil, 0, fmt.Errorf("has a partial length")
+	default:
+		tag = int(b[0] & 0x3f)
+		body, rest, ok = lengthFirst(b[1:])
 	}
-	if length > len(b)-head {
+	if !ok {
 		return 0, nil, 0, errTruncated
 	}
-	return tag, b[head : head+length], head + length, nil
+	return tag, body, len(b) - len(rest), nil
+}
+
+// lengthFirst splits off an area with its length in front, in 1, 2 or 5 bytes.
+func lengthFirst(b []byte) (area, rest []byte, ok bool) {
+	switch {
+	case len(b) == 0:
+		return nil, nil, false
+	case b[0] < 192:
+		return sized(b, 1)
+	case b[0] == 255:
+		return sized(b[1:], 4)
+	case len(b) == 1:
+		return nil, nil, false
+	}
+	n := (int(b[0])-192)<<8 + int(b[1]) + 192
+	if b = b[2:]; n > len(b) {
+		return nil, nil, false
+	}
+	return b[:n], b[n:], true
+}
+
+// sized splits off an area with its length in front, in width bytes.
+func sized(b []byte, width int) (area, rest []byte, ok bool) {
+	if len(b) < width {
+		return nil, nil, false
+	}
+	n := uint64(0)
+	for _, c := range b[:width] {
+		n = n<<8 | uint64(c)
+	}
+	b = b[width:]
+	if n > uint64(len(b)) {
+		return nil, nil, false
+	}
+	return b[:n], b[n:], true
 }
 
 // parseKey reads the body of a key packet. For unknown algorithms it returns name, time and fingerprint only.
@@ -292,75 +297,4 @@ func mpi(b []byte) (number, rest []byte, bits int) {
 		return nil, nil, 0
 	}
 	return b[2 : 2+n], b[2+n:], bits
-}
-
-func algorithm(alg byte, material []byte) (name string, bits int) {
-	switch alg {
-	case 1, 2, 3:
-		_, _, bits = mpi(material)
-		return "RSA", bits
-	case 16:
-		_, _, bits = mpi(material)
-		return "Elgamal", bits
-	case 17:
-		_, _, bits = mpi(material)
-		return "DSA", bits
-	case 18, 19, 22:
-		name = map[byte]string{18: "ECDH", 19: "ECDSA", 22: "EdDSA"}[alg]
-		if len(material) > 0 && len(material) > int(material[0]) {
-			curve, bits := curve(material[1 : 1+int(material[0])])
-			if alg == 22 && curve == "Ed25519" {
-				return curve, bits
-			}
-			return name + " " + curve, bits
-		}
-		return name, 0
-	case 25:
-		return "X25519", 256
-	case 26:
-		return "X448", 448
-	case 27:
-		return "Ed25519", 256
-	case 28:
-		return "Ed448", 448
-	case 30:
-		return "ML-DSA-65+Ed25519", 0
-	case 31:
-		return "ML-DSA-87+Ed448", 0
-	case 32:
-		return "SLH-DSA-SHAKE-128s", 0
-	case 33:
-		return "SLH-DSA-SHAKE-128f", 0
-	case 34:
-		return "SLH-DSA-SHAKE-256s", 0
-	case 35:
-		return "ML-KEM-768+X25519", 0
-	case 36:
-		return "ML-KEM-1024+X448", 0
-	}
-	return fmt.Sprintf("algorithm %d", alg), 0
-}
-
-func curve(oid []byte) (name string, bits int) {
-	switch hex.EncodeToString(oid) {
-	case "2a8648ce3d030107":
-		return "P-256", 256
-	case "2b81040022":
-		return "P-384", 384
-	case "2b81040023":
-		return "P-521", 521
-	case "2b8104000a":
-		return "secp256k1", 256
-	case "2b2403030208010107":
-		return "brainpoolP256r1", 256
-	case "2b240303020801010b":
-		return "brainpoolP384r1", 384
-	case "2b240303020801010d":
-		return "brainpoolP512r1", 512
-	case "2b06010401da470f01":
-		return "Ed25519", 256
-	case "2b060104019755010501":
-		return "Curve25519", 256
-	}
-	return "curve " + hex.EncodeToString(oid), 0
 }

@@ -127,25 +127,8 @@ func publicHalf(body []byte) (public []byte, ok bool) {
 
 // skipPublic returns what follows the public numbers of a key of this algorithm.
 func skipPublic(alg byte, b []byte) (rest []byte, ok bool) {
-	mpis, fixed, oid, kdf := 0, 0, false, false
-	switch alg {
-	case 1, 2, 3:
-		mpis = 2
-	case 16:
-		mpis = 3
-	case 17:
-		mpis = 4
-	case 18:
-		oid, mpis, kdf = true, 1, true
-	case 19, 22:
-		oid, mpis = true, 1
-	case 25, 27:
-		fixed = 32
-	case 26:
-		fixed = 56
-	case 28:
-		fixed = 57
-	default:
+	a := algorithms[alg]
+	if a.mpis+a.fixed == 0 {
 		return nil, false
 	}
 	skip := func(n int) {
@@ -159,16 +142,16 @@ func skipPublic(alg byte, b []byte) (rest []byte, ok bool) {
 		}
 	}
 	ok = true
-	skip(fixed)
-	if oid {
+	skip(a.fixed)
+	if a.curve {
 		counted()
 	}
-	for range mpis {
+	for range a.mpis {
 		if ok = ok && len(b) >= 2; ok {
 			skip(2 + (int(binary.BigEndian.Uint16(b))+7)/8)
 		}
 	}
-	if kdf {
+	if a.kdf {
 		counted()
 	}
 	return b, ok

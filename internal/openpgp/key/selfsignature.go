@@ -123,23 +123,11 @@ func (s *selfSignature) subpacket(kind byte, body []byte, hashed, critical bool)
 }
 
 func subpacket(area []byte) (kind byte, body, rest []byte, ok bool) {
-	width, n := 1, int(area[0])
-	switch {
-	case n >= 192 && n < 255:
-		if len(area) < 2 {
-			return 0, nil, nil, false
-		}
-		width, n = 2, (n-192)<<8+int(area[1])+192
-	case n == 255:
-		if len(area) < 5 {
-			return 0, nil, nil, false
-		}
-		width, n = 5, int(min(binary.BigEndian.Uint32(area[1:]), 1<<30))
-	}
-	if n == 0 || n > len(area)-width {
+	body, rest, ok = lengthFirst(area)
+	if !ok || len(body) == 0 {
 		return 0, nil, nil, false
 	}
-	return area[width], area[width+1 : width+n], area[width+n:], true
+	return body[0], body[1:], rest, true
 }
 
 // madeBy reports whether the signature names k as its maker. It returns an error if others are named as well.
@@ -229,23 +217,6 @@ var hashes = map[byte]crypto.Hash{
 	11: crypto.SHA224,
 }
 
-// Algorithms of public keys, RFC 9580, section 9.1.
-const (
-	algoRSA     = 1
-	algoRSASign = 3
-	algoDSA     = 17
-	algoECDSA   = 19
-	algoEdDSA   = 22
-)
-
-func (k Key) canSign() bool {
-	switch k.algorithm {
-	case algoRSA, algoRSASign, algoDSA, algoECDSA, algoEdDSA:
-		return true
-	}
-	return false
-}
-
 var errUnverified = errors.New("a signature of its own could not be verified")
 
 // verify checks a signature by k of digest. An unknown algorithm is an error.
@@ -271,32 +242,25 @@ func (s selfSignature) verify(k keyPacket, digest []byte) error {
 }
 
 func (s selfSignature) verifyRSA(k keyPacket, digest []byte) bool {
-	n, rest, _ := mpi(k.material())
-	e, _, _ := mpi(rest)
+	public := numbers(k.material(), 2)
 	sig, _, _ := mpi(s.numbers)
-	pub := rsa.PublicKey{N: new(big.Int).SetBytes(n)}
-	if len(n) == 0 || len(e) == 0 || len(e) > 3 || len(sig) > pub.Size() {
+	pub := rsa.PublicKey{N: public[0]}
+	if pub.N.Sign() == 0 || public[1].Sign() == 0 || public[1].BitLen() > 24 || len(sig) > pub.Size() {
 		return false
 	}
-	pub.E = int(new(big.Int).SetBytes(e).Int64())
+	pub.E = int(public[1].Int64())
 	return rsa.VerifyPKCS1v15(&pub, hashes[s.hash], digest, leftPadded(sig, pub.Size())) == nil
 }
 
 // verifyDSA serves old keys in vendors' files.
 func (s selfSignature) verifyDSA(k keyPacket, digest []byte) bool {
-	numbers := make([]*big.Int, 0, 6)
-	for rest, n := k.material(), []byte(nil); len(numbers) < 4; {
-		n, rest, _ = mpi(rest)
-		numbers = append(numbers, new(big.Int).SetBytes(n))
-	}
-	r, rest, _ := mpi(s.numbers)
-	t, _, _ := mpi(rest)
-	pub := dsa.PublicKey{Parameters: dsa.Parameters{P: numbers[0], Q: numbers[1], G: numbers[2]}, Y: numbers[3]}
+	n, sig := numbers(k.material(), 4), numbers(s.numbers, 2)
+	pub := dsa.PublicKey{Parameters: dsa.Parameters{P: n[0], Q: n[1], G: n[2]}, Y: n[3]}
 	size := pub.Q.BitLen() / 8
 	if size == 0 || pub.Q.BitLen()%8 != 0 || pub.P.BitLen() > 4096 || len(digest) < size {
 		return false
 	}
-	return dsa.Verify(&pub, digest[:size], new(big.Int).SetBytes(r), new(big.Int).SetBytes(t))
+	return dsa.Verify(&pub, digest[:size], sig[0], sig[1])
 }
 
 func (s selfSignature) verifyECDSA(k keyPacket, digest []byte) bool {
@@ -312,9 +276,8 @@ func (s selfSignature) verifyECDSA(k keyPacket, digest []byte) bool {
 	if err != nil {
 		return false
 	}
-	r, rest, _ := mpi(s.numbers)
-	t, _, _ := mpi(rest)
-	return ecdsa.Verify(pub, digest, new(big.Int).SetBytes(r), new(big.Int).SetBytes(t))
+	sig := numbers(s.numbers, 2)
+	return ecdsa.Verify(pub, digest, sig[0], sig[1])
 }
 
 func (s selfSignature) verifyEdDSA(k keyPacket, digest []byte) bool {
@@ -343,4 +306,15 @@ func (k keyPacket) point() (name string, point []byte) {
 
 func leftPadded(b []byte, size int) []byte {
 	return append(make([]byte, size-len(b), size), b...)
+}
+
+// numbers reads count integers; those that are missing are 0.
+func numbers(b []byte, count int) []*big.Int {
+	out := make([]*big.Int, count)
+	for i := range out {
+		var n []byte
+		n, b, _ = mpi(b)
+		out[i] = new(big.Int).SetBytes(n)
+	}
+	return out
 }

@@ -56,22 +56,6 @@ func parseSignature(b []byte) (sig signature, ok bool) {
 	return sig, false
 }
 
-// sized splits off an area with its length in front, in width bytes.
-func sized(b []byte, width int) (area, rest []byte, ok bool) {
-	if len(b) < width {
-		return nil, nil, false
-	}
-	n := uint64(0)
-	for _, c := range b[:width] {
-		n = n<<8 | uint64(c)
-	}
-	b = b[width:]
-	if n > uint64(len(b)) {
-		return nil, nil, false
-	}
-	return b[:n], b[n:], true
-}
-
 // subpackets takes over known subpackets. From the unhashed area it takes only the issuer.
 func (s *signature) subpackets(area []byte, hashed bool) bool {
 	for len(area) > 0 {
