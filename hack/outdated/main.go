@@ -8,15 +8,13 @@ package main
 
 import (
 	"bytes"
-	"cmp"
 	"errors"
 	"fmt"
+	"go/version"
 	"io"
 	"os"
 	"os/exec"
-	"regexp"
 	"runtime"
-	"strconv"
 	"strings"
 )
 
@@ -60,7 +58,7 @@ func compare(w io.Writer, list lister, modules []string) int {
 			fmt.Fprintf(w, "NOT COMPARED  %s: %v\n", m, err)
 			continue
 		}
-		fix, last := r.newest(r.inLine), r.newest(func(version) bool { return true })
+		fix, last := r.newest(r.inLine), r.newest(func(string) bool { return true })
 		switch {
 		case fix != r.used:
 			behind++
@@ -83,67 +81,33 @@ func compare(w io.Writer, list lister, modules []string) int {
 	return 0
 }
 
-// version is that of a module, v1.2.3, or of Go, 1.2.3.
-type version struct {
-	major, minor, patch int
-	module              bool
-}
-
-func (v version) String() string {
-	text := fmt.Sprintf("%d.%d.%d", v.major, v.minor, v.patch)
-	if v.module {
-		return "v" + text
-	}
-	return text
-}
-
-func (v version) compare(w version) int {
-	return cmp.Or(cmp.Compare(v.major, w.major), cmp.Compare(v.minor, w.minor), cmp.Compare(v.patch, w.patch))
-}
-
-var release = regexp.MustCompile(`^(v?)([0-9]+)\.([0-9]+)\.([0-9]+)(\+incompatible)?$`)
-
-// parse reads releases only: no snapshot, no v1.2.0-rc.1.
-func parse(text string) (v version, ok bool) {
-	m := release.FindStringSubmatch(text)
-	if m == nil {
-		return v, false
-	}
-	v.module = m[1] == "v"
-	for i, n := range []*int{&v.major, &v.minor, &v.patch} {
-		*n, _ = strconv.Atoi(m[2+i])
-	}
-	return v, true
-}
-
 // history is what is known of a module: the release that is used, and all.
 type history struct {
-	name  string
-	used  version
-	known []version
+	name, used string
+	known      []string
 }
 
 func releases(list lister, module string) (history, error) {
 	h := history{name: module}
-	used := strings.TrimPrefix(runtime.Version(), "go") // of this program, and so of those that are built beside it
+	h.used = strings.TrimPrefix(runtime.Version(), "go") // of this program, and so of those that are built beside it
 	if module != "go" {
 		out, err := list("-f", "{{.Version}}", module)
 		if err != nil {
 			return h, err
 		}
-		used = strings.TrimSpace(out)
+		h.used = strings.TrimSpace(out)
 	}
-	var ok bool
-	if h.used, ok = parse(used); !ok {
-		return h, fmt.Errorf("%s is no release", used)
+	h.used = strings.TrimSuffix(h.used, "+incompatible")
+	if !isRelease(h.used) {
+		return h, fmt.Errorf("%s is no release", h.used)
 	}
 	out, err := list("-versions", module)
 	if err != nil {
 		return h, err
 	}
-	for _, text := range strings.Fields(out) {
-		if v, ok := parse(text); ok {
-			h.known = append(h.known, v)
+	for text := range strings.FieldsSeq(out) {
+		if text = strings.TrimSuffix(text, "+incompatible"); isRelease(text) {
+			h.known = append(h.known, text)
 		}
 	}
 	if len(h.known) == 0 {
@@ -152,11 +116,17 @@ func releases(list lister, module string) (history, error) {
 	return h, nil
 }
 
+// asGo gives the version of a module, v1.2.3, or of Go, 1.2.3, the form that go/version reads.
+func asGo(release string) string { return "go" + strings.TrimPrefix(release, "v") }
+
+// isRelease reports whether a version has three numbers: no snapshot, no v1.2.0-rc.1.
+func isRelease(text string) bool { return version.IsValid(asGo(text)) && strings.Count(text, ".") == 2 }
+
 // newest returns the newest release that a filter lets through, or the one that is used if there is no newer one.
-func (h history) newest(filter func(version) bool) version {
+func (h history) newest(filter func(release string) bool) string {
 	best := h.used
 	for _, v := range h.known {
-		if filter(v) && best.compare(v) < 0 {
+		if filter(v) && version.Compare(asGo(best), asGo(v)) < 0 {
 			best = v
 		}
 	}
@@ -164,6 +134,6 @@ func (h history) newest(filter func(version) bool) version {
 }
 
 // inLine reports whether a release is of the line that is used. The modules of golang.org/x have one line only.
-func (h history) inLine(v version) bool {
-	return v.major == h.used.major && (v.minor == h.used.minor || strings.HasPrefix(h.name, "golang.org/x/"))
+func (h history) inLine(release string) bool {
+	return strings.HasPrefix(h.name, "golang.org/x/") || version.Lang(asGo(release)) == version.Lang(asGo(h.used))
 }

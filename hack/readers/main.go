@@ -144,16 +144,17 @@ func askOne(name, version string, input []byte) (record, error) {
 	if numbers(version)[1] < 37 {
 		module = oldModule
 	}
-	source, err := os.ReadFile(filepath.Join("hack/readers", name, "main.go"))
-	if err != nil {
+	mod := "module readers\n\ngo 1.21\n\nrequire " + module + " v" + version + "\n"
+	if err := os.WriteFile(filepath.Join(dir, "go.mod"), []byte(mod), 0o600); err != nil {
 		return none, err
 	}
-	text := strings.ReplaceAll(strings.Replace(string(source), "//go:build ignore\n", "", 1), oldModule, module)
-	for name, content := range map[string]string{
-		"main.go": text,
-		"go.mod":  "module readers\n\ngo 1.21\n\nrequire " + module + " v" + version + "\n",
-	} {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
+	for _, file := range []string{name + "/main.go", "input.go"} { // both programs know the inputs
+		source, err := os.ReadFile(filepath.Join("hack/readers", file))
+		if err != nil {
+			return none, err
+		}
+		text := strings.ReplaceAll(strings.Replace(string(source), "//go:build ignore\n", "", 1), oldModule, module)
+		if err := os.WriteFile(filepath.Join(dir, filepath.Base(file)), []byte(text), 0o600); err != nil {
 			return none, err
 		}
 	}

@@ -10,7 +10,6 @@ import (
 	"crypto/sha256"
 	"encoding/json"
 	"fmt"
-	"log"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -27,30 +26,6 @@ import (
 	"github.com/containers/image/v5/types"
 )
 
-// input is hack/readers' input.
-type input struct {
-	ID         string              `json:"id"`
-	Manifests  map[string]document `json:"manifests"`
-	Blobs      map[string][]byte   `json:"blobs"`
-	Signatures map[string][]byte   `json:"signatures"`
-	Key        []byte              `json:"key"`
-	Identity   string              `json:"identity"`
-	Pulls      []pull              `json:"pulls"`
-	Asks       string              `json:"asks"`
-	Receives   int                 `json:"receives"`
-	Repeats    int                 `json:"repeats"`
-}
-
-type document struct {
-	Type string `json:"type"`
-	Body string `json:"body"`
-}
-
-type pull struct {
-	Type  string `json:"type"`
-	Layer string `json:"layer"`
-}
-
 // seen is what came of an input.
 type seen struct {
 	Fooled bool   `json:"fooled"`
@@ -58,7 +33,6 @@ type seen struct {
 }
 
 func main() {
-	log.SetFlags(0)
 	var inputs []input
 	must(json.NewDecoder(os.Stdin).Decode(&inputs))
 	out := map[string]seen{}
@@ -66,12 +40,6 @@ func main() {
 		out[in.ID] = in.try()
 	}
 	must(json.NewEncoder(os.Stdout).Encode(out))
-}
-
-func must(err error) {
-	if err != nil {
-		log.Fatal(err)
-	}
 }
 
 func temp() string {

@@ -9,7 +9,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"log"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -31,11 +30,8 @@ type seen struct {
 }
 
 func main() {
-	log.SetFlags(0)
 	var policies map[string]json.RawMessage
-	if err := json.NewDecoder(os.Stdin).Decode(&policies); err != nil {
-		log.Fatal(err)
-	}
+	must(json.NewDecoder(os.Stdin).Decode(&policies))
 	out := seen{
 		Policies: map[string]string{}, Lookaside: map[string]string{}, Policy: map[string]string{},
 		Registries: map[string]string{},
@@ -62,16 +58,7 @@ func main() {
 	for _, name := range []string{"etc and usr and rootful", "user and etc and usr and rootful"} {
 		out.Registries[name] = registry.directories(name)
 	}
-	enc := json.NewEncoder(os.Stdout)
-	if err := enc.Encode(out); err != nil {
-		log.Fatal(err)
-	}
-}
-
-func must(err error) {
-	if err != nil {
-		log.Fatal(err)
-	}
+	must(json.NewEncoder(os.Stdout).Encode(out))
 }
 
 func temp() string {
@@ -131,11 +118,11 @@ func newRegistry() registry {
 func (r registry) section(repository string, keys []string, text string) string {
 	out := "docker:\n  " + r.host + "/" + repository + ":\n"
 	for _, key := range keys {
-		if text == "" {
-			out += "    " + key + ": http://" + r.host + "/serve/" + key + "\n"
-		} else {
-			out += "    " + key + ": http://" + r.host + "/serve/" + text + "\n"
+		says := text
+		if says == "" {
+			says = key
 		}
+		out += "    " + key + ": http://" + r.host + "/serve/" + says + "\n"
 	}
 	return out
 }
