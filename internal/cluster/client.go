@@ -111,7 +111,7 @@ func readJSON[T any](ctx context.Context, c *Client, path, accept string, query 
 // retry calls read until it ends otherwise than by a list that expires between two pages, but not for ever.
 func retry(read func() error) (err error) {
 	for range attempts {
-		if err = read(); !apierrors.IsResourceExpired(err) {
+		if err = read(); !expired(err) {
 			break
 		}
 	}
@@ -144,14 +144,6 @@ func (c *Client) get(ctx context.Context, path, accept string, query map[string]
 	var status metav1.Status
 	if json.Unmarshal(b, &status) != nil || status.Kind != "Status" {
 		status = metav1.Status{Message: http.StatusText(res.StatusCode), Reason: metav1.StatusReasonUnknown}
-		switch res.StatusCode {
-		case http.StatusUnauthorized:
-			status.Reason = metav1.StatusReasonUnauthorized
-		case http.StatusForbidden:
-			status.Reason = metav1.StatusReasonForbidden
-		case http.StatusGone:
-			status.Reason = metav1.StatusReasonExpired
-		}
 	}
 	status.Code = cmp.Or(status.Code, int32(res.StatusCode))
 	return nil, &apierrors.StatusError{ErrStatus: status}
@@ -159,3 +151,6 @@ func (c *Client) get(ctx context.Context, path, accept string, query map[string]
 
 // IsForbidden reports whether err means that the caller lacks the right to read.
 func IsForbidden(err error) bool { return apierrors.IsForbidden(err) || apierrors.IsUnauthorized(err) }
+
+// expired reports whether a list must be read anew.
+func expired(err error) bool { return apierrors.IsResourceExpired(err) || apierrors.IsGone(err) }

@@ -108,14 +108,14 @@ const maxExpired = 100
 // eachOf calls yield with every object at path, decoded to T. It holds one page.
 func eachOf[T any](ctx context.Context, c *Client, path, selector string, yield func(T) error) error {
 	query := map[string]string{"limit": pageSize, "labelSelector": selector}
-	for expired := 0; ; {
+	for again := 0; ; {
 		page, err := readJSON[listOf[T]](ctx, c, path, wholeObject, query, maxPage)
-		if apierrors.IsResourceExpired(err) && expired < maxExpired {
+		if expired(err) && again < maxExpired {
 			// The server names a position in the present list; objects that stayed are seen either way.
 			var status *apierrors.StatusError
 			errors.As(err, &status)
-			expired++
-			if query["continue"] = status.ErrStatus.Continue; query["continue"] == "" && expired > attempts {
+			again++
+			if query["continue"] = status.ErrStatus.Continue; query["continue"] == "" && again > attempts {
 				return err
 			}
 			continue

@@ -189,25 +189,22 @@ func (s *Snapshot) doubt(n node, agents []agent, checked *time.Time, now time.Ti
 
 func (s *Status) count() {
 	pools := map[string]*Pool{}
-	desired := map[string]map[string]bool{}
 	for _, n := range s.Nodes {
 		p := pools[n.Pool]
 		if p == nil {
 			p = &Pool{Pool: n.Pool, States: map[judge.State]int{}, Desired: []string{}}
-			pools[n.Pool], desired[n.Pool] = p, map[string]bool{}
+			pools[n.Pool] = p
 		}
 		p.States[n.State]++
-		if n.Desired != "" {
-			desired[n.Pool][n.Desired] = true
+		if n.Desired != "" && !slices.Contains(p.Desired, n.Desired) {
+			p.Desired = append(p.Desired, n.Desired)
 		}
-		for _, sum := range []*Summary{&p.Summary, &s.Summary} {
-			sum.add(n)
-		}
+		p.Summary.add(n)
+		s.Summary.add(n)
 	}
 	for _, name := range slices.Sorted(maps.Keys(pools)) {
-		p := pools[name]
-		p.Desired = append(p.Desired, slices.Sorted(maps.Keys(desired[name]))...)
-		s.Pools = append(s.Pools, *p)
+		slices.Sort(pools[name].Desired)
+		s.Pools = append(s.Pools, *pools[name])
 	}
 }
 

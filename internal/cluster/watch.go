@@ -125,7 +125,7 @@ func follow[T any](ctx context.Context, w *watcher, l *watched[T], failed func(e
 				version = r.Metadata.ResourceVersion
 				w.change(func() { l.put(kind, r) })
 			})
-			if apierrors.IsResourceExpired(err) || apierrors.IsGone(err) {
+			if expired(err) {
 				version = ""
 				continue
 			}

@@ -47,7 +47,7 @@ func Extract(data []byte, keep func(path string) bool) (*State, error) {
 		if !keep(f.Path) {
 			continue
 		}
-		g, err := loose(f)
+		g, err := file(f)
 		if err != nil {
 			return nil, fmt.Errorf("file %q: %w", f.Path, err)
 		}
@@ -60,8 +60,8 @@ func Extract(data []byte, keep func(path string) bool) (*State, error) {
 	return s, nil
 }
 
-// loose takes a file as it is, mode and owner included; it does not resolve names of users.
-func loose(f types.File) (trust.File, error) {
+// file takes a file as it is, mode and owner included; it does not resolve names of users.
+func file(f types.File) (trust.File, error) {
 	out := trust.File{Path: f.Path, Mode: 0o644}
 	if f.Mode != nil {
 		out.Mode = uint32(*f.Mode)
@@ -101,7 +101,11 @@ func ignition(data []byte) (trust.FileSet, error) {
 	var out trust.FileSet
 	total := 0
 	for _, f := range files {
-		g, err := file(f)
+		err := check(f)
+		var g trust.File
+		if err == nil {
+			g, err = file(f)
+		}
 		if err != nil {
 			return nil, fmt.Errorf("file %q: %w", f.Path, err)
 		}
@@ -130,32 +134,26 @@ func entries(r report.Report) string {
 	return b.String()
 }
 
-func file(f types.File) (trust.File, error) {
-	out := trust.File{Path: f.Path, Mode: 0o644}
-	if !allowed(f.Path) {
-		return out, fmt.Errorf("nodetrust writes only %s, %s/*.yaml and key files in %s/", trust.PolicyPath,
-			trust.RegistriesDir, keyDir)
-	}
+// check returns why the agent must not write a file.
+func check(f types.File) error {
+	mode := 0o644
 	if f.Mode != nil {
-		if *f.Mode < 0 || *f.Mode > 0o777 {
-			return out, fmt.Errorf("mode %#o has more than permission bits", *f.Mode)
-		}
-		out.Mode = uint32(*f.Mode)
-	}
-	if out.Mode&0o022 != 0 {
-		return out, fmt.Errorf("mode %#o lets others than root write", out.Mode)
+		mode = *f.Mode
 	}
 	switch {
+	case !allowed(f.Path):
+		return fmt.Errorf("nodetrust writes only %s, %s/*.yaml and key files in %s/", trust.PolicyPath, trust.RegistriesDir,
+			keyDir)
+	case mode < 0 || mode > 0o777:
+		return fmt.Errorf("mode %#o has more than permission bits", mode)
+	case mode&0o022 != 0:
+		return fmt.Errorf("mode %#o lets others than root write", mode)
 	case f.Overwrite != nil && !*f.Overwrite:
-		return out, errors.New("has overwrite: false, but a file that is kept right is overwritten")
+		return errors.New("has overwrite: false, but a file that is kept right is overwritten")
 	case !owner(f.User.ID, f.User.Name) || !owner(f.Group.ID, f.Group.Name):
-		return out, errors.New("must belong to user and group 0")
-	case len(f.Append) > 0:
-		return out, errors.New("append is not supported")
+		return errors.New("must belong to user and group 0")
 	}
-	var err error
-	out.Data, err = contents(f.Contents)
-	return out, err
+	return nil
 }
 
 const (
@@ -214,7 +212,8 @@ func contents(r types.Resource) ([]byte, error) {
 	return data, nil
 }
 
-// Contents decodes the source of a file of an Ignition config, which must be a data URL. Compression is "" or gzip.
+// Contents decodes the source of a file of any version of Ignition configs, which must be a data URL. Compression is ""
+// or gzip.
 func Contents(source, compression string) ([]byte, error) {
 	return contents(types.Resource{Source: &source, Compression: &compression})
 }

@@ -3,9 +3,10 @@
 package trust
 
 import (
+	"slices"
+
 	"github.com/nodetrust/nodetrust/internal/openpgp/key"
 	"github.com/nodetrust/nodetrust/internal/policy"
-	"github.com/nodetrust/nodetrust/internal/verdict"
 )
 
 // APIVersion and ObjectKind are those of a trust config.
@@ -109,10 +110,8 @@ type PKI struct{ Roots, Intermediates, SubjectEmail, SubjectHostname string }
 
 // key returns the key of that name. Parse guarantees that names in requirements are known.
 func (c *Config) key(name string) Key {
-	for _, k := range c.Keys {
-		if k.Name == name {
-			return k
-		}
+	if i := slices.IndexFunc(c.Keys, func(k Key) bool { return k.Name == name }); i >= 0 {
+		return c.Keys[i]
 	}
 	return Key{}
 }
@@ -126,14 +125,4 @@ func (c *Config) KeyPaths() []string {
 		}
 	}
 	return paths
-}
-
-func (c *Config) refused() []Canary {
-	var out []Canary
-	for _, n := range c.Canaries {
-		if n.Expect == verdict.Refuse {
-			out = append(out, n)
-		}
-	}
-	return out
 }

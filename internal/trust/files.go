@@ -2,6 +2,7 @@ package trust
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/nodetrust/nodetrust/internal/policy"
@@ -71,10 +72,7 @@ func (c *Config) locations() map[string]map[string]Location {
 
 // registriesD writes a registries.d file. For readers that don't know lookaside it adds the old name, sigstore.
 func registriesD(source string, scopes map[string]Location, readers []Reader) ([]byte, error) {
-	old := false
-	for _, r := range readers {
-		old = old || !r.Supports(FeatureLookaside)
-	}
+	old := slices.ContainsFunc(readers, func(r Reader) bool { return !r.Supports(FeatureLookaside) })
 	docker := make(map[string]registriesd.Entry, len(scopes))
 	for scope, l := range scopes {
 		e := registriesd.Entry{Lookaside: l.Lookaside, Attachments: l.Attachments}
@@ -132,20 +130,20 @@ func (c *Config) checkFeatures(q Requirement, at string, use func(int, string, F
 		return
 	}
 	at += ".sigstore"
-	use(q.Line, at, FeatureSigstore)
-	if s.Fulcio != nil {
-		use(q.Line, at+".fulcio", FeatureFulcio)
-	}
-	if s.PKI != nil {
-		use(q.Line, at+".pki", FeaturePKI)
-	}
-	if len(s.Rekor) > 0 {
-		use(q.Line, at+".rekor", FeatureRekor)
-	}
-	if len(s.Keys) > 1 {
-		use(q.Line, at+".keys", FeatureSigstoreKeys)
-	}
-	if len(s.Rekor) > 1 {
-		use(q.Line, at+".rekor", FeatureSigstoreKeys)
+	for _, part := range []struct {
+		used    bool
+		path    string
+		feature Feature
+	}{
+		{true, "", FeatureSigstore},
+		{s.Fulcio != nil, ".fulcio", FeatureFulcio},
+		{s.PKI != nil, ".pki", FeaturePKI},
+		{len(s.Rekor) > 0, ".rekor", FeatureRekor},
+		{len(s.Keys) > 1, ".keys", FeatureSigstoreKeys},
+		{len(s.Rekor) > 1, ".rekor", FeatureSigstoreKeys},
+	} {
+		if part.used {
+			use(q.Line, at+part.path, part.feature)
+		}
 	}
 }

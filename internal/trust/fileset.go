@@ -4,7 +4,8 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
-	"sort"
+	"slices"
+	"strings"
 )
 
 // File is one file of a node, complete.
@@ -23,9 +24,8 @@ type FileSet []File
 
 // Sorted returns the files in the order of their paths. The receiver is unchanged; file contents are shared.
 func (s FileSet) Sorted() FileSet {
-	out := make(FileSet, len(s))
-	copy(out, s)
-	sort.Slice(out, func(i, j int) bool { return out[i].Path < out[j].Path })
+	out := append(FileSet{}, s...)
+	slices.SortFunc(out, func(a, b File) int { return strings.Compare(a.Path, b.Path) })
 	return out
 }
 
@@ -58,10 +58,8 @@ func ContentDigest(b []byte) string {
 
 // Get returns the file at path.
 func (s FileSet) Get(path string) (File, bool) {
-	for _, f := range s {
-		if f.Path == path {
-			return f, true
-		}
+	if i := slices.IndexFunc(s, func(f File) bool { return f.Path == path }); i >= 0 {
+		return s[i], true
 	}
 	return File{}, false
 }

@@ -241,13 +241,11 @@ func (p *parser) pinned(k Key, at string) {
 		return
 	}
 	for _, want := range k.Fingerprints {
-		found := false
 		var have []string
 		for _, kk := range k.File.Keys {
-			found = found || kk.Fingerprint == want
 			have = append(have, kk.Fingerprint)
 		}
-		if !found {
+		if !slices.Contains(have, want) {
 			p.addf(k.Line, at+".fingerprints", "the key file lacks %s (it holds %s)", want, strings.Join(have, ", "))
 		}
 	}

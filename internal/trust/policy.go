@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"fmt"
 
+	"github.com/nodetrust/nodetrust/internal/verdict"
+
 	"github.com/nodetrust/nodetrust/internal/openpgp/key"
 	"github.com/nodetrust/nodetrust/internal/policy"
 	"github.com/nodetrust/nodetrust/templates"
@@ -45,15 +47,14 @@ func (c *Config) policy() ([]byte, error) {
 
 // addCanaryScopes gives each refuse-canary a scope of its own, which demands a signature by the key that never signs.
 func (c *Config) addCanaryScopes(p *policy.Document[policy.Requirement]) error {
-	refused := c.refused()
-	if len(refused) == 0 {
-		return nil
-	}
 	f, err := key.Parse(templates.CanaryKey)
 	if err != nil {
 		return fmt.Errorf("parsing the canary key: %w", err)
 	}
-	for _, canary := range refused {
+	for _, canary := range c.Canaries {
+		if canary.Expect != verdict.Refuse {
+			continue
+		}
 		p.Set(policy.Place{Transport: policy.Docker, Scope: canary.Image}, []policy.Requirement{{
 			Type:           policy.SignedBy,
 			KeyType:        policy.GPGKeys,

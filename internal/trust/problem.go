@@ -1,8 +1,9 @@
 package trust
 
 import (
+	"cmp"
 	"fmt"
-	"sort"
+	"slices"
 	"strings"
 )
 
@@ -43,14 +44,10 @@ func (p Problems) Error() string {
 	return strings.Join(lines, "\n")
 }
 
-func (p Problems) sorted() Problems {
-	sort.SliceStable(p, func(i, j int) bool { return p[i].Line < p[j].Line })
-	return p
-}
-
 func (p Problems) err() error {
 	if len(p) == 0 {
 		return nil
 	}
-	return p.sorted()
+	slices.SortStableFunc(p, func(a, b Problem) int { return cmp.Compare(a.Line, b.Line) })
+	return p
 }

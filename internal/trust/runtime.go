@@ -3,6 +3,7 @@ package trust
 import (
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 )
@@ -76,12 +77,8 @@ func (r Runtime) reader() (Reader, bool) {
 
 // unfinished reports whether the suffix is that of a pre-release.
 func unfinished(suffix string) bool {
-	for _, s := range []string{"dev", "rc", "alpha", "beta"} {
-		if strings.HasPrefix(strings.ToLower(suffix), s) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc([]string{"dev", "rc", "alpha", "beta"},
+		func(s string) bool { return strings.HasPrefix(strings.ToLower(suffix), s) })
 }
 
 // before returns a version that is older than v and newer than all releases before v.

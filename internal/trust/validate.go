@@ -96,14 +96,17 @@ func (p *parser) checkRequirement(q Requirement, at string) {
 	at += ".sigstore"
 	p.sameSource(s.Keys, key.PublicKey, q.Line, at+".keys")
 	p.sameSource(s.Rekor, key.PublicKey, q.Line, at+".rekor")
-	if s.Fulcio != nil && s.Fulcio.CA != "" {
-		p.sameSource([]string{s.Fulcio.CA}, key.Certificate, q.Line, at+".fulcio.ca")
+	authority := func(name, at string) {
+		if name != "" {
+			p.sameSource([]string{name}, key.Certificate, q.Line, at)
+		}
 	}
-	if s.PKI != nil && s.PKI.Roots != "" {
-		p.sameSource([]string{s.PKI.Roots}, key.Certificate, q.Line, at+".pki.roots")
+	if s.Fulcio != nil {
+		authority(s.Fulcio.CA, at+".fulcio.ca")
 	}
-	if s.PKI != nil && s.PKI.Intermediates != "" {
-		p.sameSource([]string{s.PKI.Intermediates}, key.Certificate, q.Line, at+".pki.intermediates")
+	if s.PKI != nil {
+		authority(s.PKI.Roots, at+".pki.roots")
+		authority(s.PKI.Intermediates, at+".pki.intermediates")
 	}
 }
 

@@ -13,6 +13,9 @@ import (
 	"strconv"
 	"strings"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+
 	"go.yaml.in/yaml/v3"
 
 	"github.com/nodetrust/nodetrust/internal/bounded"
@@ -78,46 +81,17 @@ type File struct {
 type Pool struct {
 	Name     string
 	Selector *Selector
-	// Source are the names of the MachineConfigs of the current rendered one.
-	Source []string
-	Paused bool
 }
 
-// Selector is a label selector.
-type Selector struct {
-	MatchLabels      map[string]string `json:"matchLabels"`
-	MatchExpressions []struct {
-		Key      string   `json:"key"`
-		Operator string   `json:"operator"`
-		Values   []string `json:"values"`
-	} `json:"matchExpressions"`
-}
+// Selector is a label selector. An empty one selects nothing.
+type Selector metav1.LabelSelector
 
-func (s *Selector) matches(labels map[string]string) (bool, error) {
-	for k, v := range s.MatchLabels {
-		if got, ok := labels[k]; !ok || got != v {
-			return false, nil
-		}
+func (s *Selector) matches(set map[string]string) (bool, error) {
+	selector, err := metav1.LabelSelectorAsSelector((*metav1.LabelSelector)(s))
+	if err != nil {
+		return false, fmt.Errorf("machineConfigSelector: %w", err)
 	}
-	for _, e := range s.MatchExpressions {
-		v, ok := labels[e.Key]
-		in := ok && slices.Contains(e.Values, v)
-		switch e.Operator {
-		case "In":
-			ok = in
-		case "NotIn":
-			ok = !in
-		case "Exists":
-		case "DoesNotExist":
-			ok = !ok
-		default:
-			return false, fmt.Errorf("machineConfigSelector has the unknown operator %q", e.Operator)
-		}
-		if !ok {
-			return false, nil
-		}
-	}
-	return len(s.MatchLabels)+len(s.MatchExpressions) > 0, nil
+	return !selector.Empty() && selector.Matches(labels.Set(set)), nil
 }
 
 // ParseDump reads a dump: YAML or JSON, documents or lists, optionally gzipped. It ignores objects of other kinds.
@@ -250,7 +224,7 @@ func (d *Dump) config(o object) error {
 					Append   json.RawMessage `json:"append"`
 					Contents struct {
 						Source      *string `json:"source"`
-						Compression *string `json:"compression"`
+						Compression string  `json:"compression"`
 					} `json:"contents"`
 				} `json:"files"`
 			} `json:"storage"`
@@ -281,11 +255,7 @@ func (d *Dump) config(o object) error {
 		case text != "" && text != "null" && text != "false" && text != "[]":
 			g.Err = errors.New("append is not supported")
 		case f.Contents.Source != nil:
-			compression := ""
-			if f.Contents.Compression != nil {
-				compression = *f.Contents.Compression
-			}
-			g.Data, g.Err = desired.Contents(*f.Contents.Source, compression)
+			g.Data, g.Err = desired.Contents(*f.Contents.Source, f.Contents.Compression)
 		}
 		c.Files = append(c.Files, g)
 	}
@@ -308,21 +278,11 @@ func matters(p string) bool {
 func (d *Dump) pool(o object) error {
 	var spec struct {
 		MachineConfigSelector *Selector `json:"machineConfigSelector"`
-		Paused                bool      `json:"paused"`
-		Configuration         struct {
-			Source []struct {
-				Name string `json:"name"`
-			} `json:"source"`
-		} `json:"configuration"`
 	}
 	if err := json.Unmarshal(o.Spec, &spec); err != nil {
 		return err
 	}
-	p := Pool{Name: o.Metadata.Name, Selector: spec.MachineConfigSelector, Paused: spec.Paused}
-	for _, s := range spec.Configuration.Source {
-		p.Source = append(p.Source, s.Name)
-	}
-	d.Pools = append(d.Pools, p)
+	d.Pools = append(d.Pools, Pool{o.Metadata.Name, spec.MachineConfigSelector})
 	return nil
 }
 

@@ -28,6 +28,14 @@ func OrderOf(minor int) Order {
 	return WorkerFirst
 }
 
+// orders are those of OpenShift 4.minor: both if the version is unknown (0).
+func orders(minor int) []Order {
+	if minor == 0 {
+		return []Order{WorkerFirst, ByName}
+	}
+	return []Order{OrderOf(minor)}
+}
+
 const worker = "worker"
 
 // Sources returns the MachineConfigs of a pool in the order of their merge. If the dump lacks the MachineConfigPool,
@@ -137,12 +145,8 @@ func (c Config) paths() []string {
 
 // PoolFiles merges the pool's sources. If the version of the cluster is unknown (minor 0), both orders must agree.
 func (d *Dump) PoolFiles(pool string, minor int) (map[string]Owned, error) {
-	orders := []Order{OrderOf(minor)}
-	if minor == 0 {
-		orders = []Order{WorkerFirst, ByName}
-	}
 	var first map[string]Owned
-	for _, order := range orders {
+	for _, order := range orders(minor) {
 		sources, err := d.Sources(pool, order)
 		if err != nil {
 			return nil, err

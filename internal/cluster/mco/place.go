@@ -225,10 +225,6 @@ func atLeast(merged []byte, others ...[]byte) error {
 
 // LastName returns a name that sorts our MachineConfig behind all others of the pool but own.
 func (t Target) LastName(name string, own ...string) (string, error) {
-	orders := []Order{OrderOf(t.Minor)}
-	if t.Minor == 0 {
-		orders = []Order{ByName, WorkerFirst}
-	}
 	d := t.Dump.Without(own...)
 	// Up to 4.14 no name that starts with a custom pool's sorts behind 99-worker-…
 	for _, format := range []string{"99-%[1]s-%[2]s-%[3]s", "99-%[2]s-%[1]s-%[3]s"} {
@@ -238,7 +234,7 @@ func (t Target) LastName(name string, own ...string) (string, error) {
 				Labels: map[string]string{desired.RoleLabel: t.Pool},
 			}
 			last := true
-			for _, order := range orders {
+			for _, order := range orders(t.Minor) {
 				sources, err := d.With(c).Sources(t.Pool, order)
 				if err != nil {
 					return "", err

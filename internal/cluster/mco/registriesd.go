@@ -8,7 +8,8 @@ import (
 	"maps"
 	"reflect"
 	"slices"
-	"strings"
+
+	"github.com/nodetrust/nodetrust/internal/policy"
 
 	"github.com/nodetrust/nodetrust/internal/registriesd"
 	"github.com/nodetrust/nodetrust/internal/trust"
@@ -157,21 +158,12 @@ func (m *registriesMerge) overruled(scope string, theirs registriesd.Entry) erro
 		return nil
 	}
 	for _, s := range slices.Sorted(maps.Keys(m.of)) {
-		if e := m.content[m.of[s]].Docker[s]; e.Attachments != nil && !*e.Attachments && below(s, scope) {
+		if e := m.content[m.of[s]].Docker[s]; e.Attachments != nil && !*e.Attachments && s != scope &&
+			slices.Contains(policy.Chain(policy.Docker, s), scope) {
 			return fmt.Errorf("use-sigstore-attachments is true for %s, and false for %s in ours: sigstore signatures that are asked for would not be found", scope, s)
 		}
 	}
 	return nil
-}
-
-func below(scope, of string) bool {
-	if domain, ok := strings.CutPrefix(of, "*"); ok {
-		host, _, _ := strings.Cut(scope, "/")
-		host, _, _ = strings.Cut(host, ":")
-		return strings.HasSuffix(host, domain)
-	}
-	rest, ok := strings.CutPrefix(scope, of)
-	return ok && rest != "" && (rest[0] == '/' || strings.Contains(of, "/") && (rest[0] == ':' || rest[0] == '@'))
 }
 
 func (m *registriesMerge) change(p string) {

@@ -52,13 +52,14 @@ func Policies(a, b *Policy) Report {
 	for _, at := range policy.AllPlaces(&a.Document, &b.Document) {
 		out.Scopes = append(out.Scopes, compareAt(a, b, at))
 	}
-	out.Relation = overall(out.Scopes)
+	out.Relation = Overall(out)
 	return out
 }
 
 func compareAt(a, b *Policy, at policy.Place) Scope {
-	ra, ofA := a.at(at)
-	rb, ofB := b.at(at)
+	listA, ofA := a.At(at)
+	listB, ofB := b.At(at)
+	ra, rb := requirements(listA), requirements(listB)
 	s := Scope{Transport: at.Transport, Scope: at.Scope, A: describe(ra, ofA, at), B: describe(rb, ofB, at)}
 	if at.Transport == policy.Docker && at.Scope != "" {
 		if err := policy.CheckScope(at.Scope); err != nil {
@@ -108,24 +109,15 @@ func describe(r requirements, of, at policy.Place) string {
 
 // Overall returns the relation that holds over several comparisons.
 func Overall(reports ...Report) Relation {
-	var scopes []Scope
-	for _, r := range reports {
-		scopes = append(scopes, r.Scopes...)
-	}
-	return overall(scopes)
-}
-
-func overall(scopes []Scope) Relation {
-	seen := map[Relation]bool{}
-	for _, s := range scopes {
-		seen[s.Relation] = true
+	has := func(relation Relation) bool {
+		return slices.ContainsFunc(reports, func(r Report) bool { return r.Has(relation) })
 	}
 	switch {
-	case seen[Incomparable] || seen[Weaker] && seen[Stronger]:
+	case has(Incomparable) || has(Weaker) && has(Stronger):
 		return Incomparable
-	case seen[Weaker]:
+	case has(Weaker):
 		return Weaker
-	case seen[Stronger]:
+	case has(Stronger):
 		return Stronger
 	}
 	return Equal

@@ -42,7 +42,7 @@ func TestMerge(t *testing.T) {
 			x, y := ma[ma.deciding(img)], mb[mb.deciding(img)]
 			both := append(append([]modelAtom{}, x...), y...)
 			var rm requirements
-			rm, _ = pm.at(policy.Place{Transport: "docker", Scope: img.ref})
+			rm, _ = pm.At(policy.Place{Transport: "docker", Scope: img.ref})
 			if got, want := !refuses(rm), len(minimal(both, img, sigs)) > 0; want && !got {
 				t.Fatalf("%s is refused by the merge of\n%s\n%s", img.ref, a, b)
 			}

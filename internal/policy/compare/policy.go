@@ -40,5 +40,3 @@ func Parse(data []byte, read ReadKey, at time.Time) (*Policy, error) {
 	}
 	return p, nil
 }
-
-func (p *Policy) at(place policy.Place) (requirements, policy.Place) { return p.At(place) }
