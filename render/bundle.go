@@ -13,21 +13,13 @@ import (
 	"github.com/nodetrust/nodetrust/templates"
 )
 
-type bundleFile struct {
-	Path   string
-	Text   string
-	Size   int
-	Mode   string // octal
-	Rights string // as ls -l writes it
-}
-
 // Bundle returns a POSIX shell script that brings the files to a host. Here-documents hold the files as plain text,
 // for reviewers, and because a host may lack a decoder: base64 is not in POSIX, its -d has other names, and minimal
 // hosts have no OpenSSL.
 func Bundle(in Input) ([]byte, error) {
 	data := struct {
 		Source, Readers, Digest, Mark string
-		Files                         []bundleFile
+		Files                         trust.FileSet // policy.json last
 		Scopes, Keys                  []string
 		// Properties of some reader: Vendor reads /usr/share and registries.rootful.d, Dangling fails at a link to
 		// nothing in registries.d, Directories at a directory there.
@@ -36,7 +28,7 @@ func Bundle(in Input) ([]byte, error) {
 	var names []string
 	for _, r := range in.Readers {
 		names = append(names, r.Name)
-		data.Vendor = data.Vendor || r.VendorDirs()
+		data.Vendor = data.Vendor || r.Places().Merges
 		data.Dangling = data.Dangling || !r.SkipsDangling()
 		data.Directories = data.Directories || !r.Places().Merges
 	}
@@ -48,10 +40,7 @@ func Bundle(in Input) ([]byte, error) {
 		for strings.Contains(string(f.Data), data.Mark) {
 			data.Mark += "_"
 		}
-		data.Files = append(data.Files, bundleFile{
-			f.Path, string(f.Data), len(f.Data), fmt.Sprintf("%04o", f.Mode),
-			rights(f.Mode),
-		})
+		data.Files = append(data.Files, f)
 		if path.Dir(f.Path) == trust.RegistriesDir {
 			c, err := registriesd.Parse(registriesd.File{Path: f.Path, Data: f.Data})
 			if err != nil {
@@ -60,18 +49,18 @@ func Bundle(in Input) ([]byte, error) {
 			data.Scopes = append(data.Scopes, c.Scopes()...)
 		}
 	}
-	slices.SortStableFunc(data.Files, func(a, b bundleFile) int {
-		if (a.Path == trust.PolicyPath) == (b.Path == trust.PolicyPath) {
-			return strings.Compare(a.Path, b.Path)
-		}
-		if a.Path == trust.PolicyPath {
+	slices.SortFunc(data.Files, func(a, b trust.File) int {
+		switch trust.PolicyPath {
+		case b.Path:
+			return -1
+		case a.Path:
 			return 1
 		}
-		return -1
+		return strings.Compare(a.Path, b.Path)
 	})
 	slices.Sort(data.Scopes)
 	data.Scopes = slices.Compact(data.Scopes)
-	t, err := template.New("bundle").Funcs(template.FuncMap{"quote": quote}).Parse(templates.Bundle)
+	t, err := template.New("bundle").Funcs(template.FuncMap{"quote": quote, "rights": rights}).Parse(templates.Bundle)
 	if err != nil {
 		return nil, fmt.Errorf("parsing the bundle's template: %w", err)
 	}
@@ -98,6 +87,7 @@ func bundled(f trust.File) error {
 	return nil
 }
 
+// rights writes a mode as ls -l does.
 func rights(mode uint32) string {
 	out := []byte("-rwxrwxrwx")
 	for i := range 9 {

@@ -135,7 +135,11 @@ func inline(data []byte) contents {
 
 // translate is the only caller of the Butane library. Raw returns the Ignition config alone, as JSON, instead of a
 // MachineConfig in YAML. Even a warning of Butane is an error: nodetrust wrote the input.
-func translate(bu []byte, raw bool) ([]byte, error) {
+func translate(in Input, raw bool) ([]byte, error) {
+	bu, err := Butane(in)
+	if err != nil {
+		return nil, err
+	}
 	out, rpt, err := config.TranslateBytes(bu, common.TranslateBytesOptions{Raw: raw})
 	if err != nil {
 		return nil, fmt.Errorf("translating Butane config: %w: %s", err, rpt.String())
@@ -149,11 +153,7 @@ func translate(bu []byte, raw bool) ([]byte, error) {
 // MachineConfig returns Butane's MachineConfig of the pool, with the canaries and the digest of the files as
 // annotations.
 func MachineConfig(in Input) ([]byte, error) {
-	bu, err := Butane(in)
-	if err != nil {
-		return nil, err
-	}
-	mc, err := translate(bu, false)
+	mc, err := translate(in, false)
 	if err != nil {
 		return nil, err
 	}
@@ -161,10 +161,14 @@ func MachineConfig(in Input) ([]byte, error) {
 	if err := yaml.Unmarshal(mc, &doc); err != nil {
 		return nil, fmt.Errorf("parsing MachineConfig: %w", err)
 	}
-	annotations, err := in.annotations()
+	canaries, err := in.canaries()
 	if err != nil {
 		return nil, err
 	}
+	annotations := map[string]string{
+		desired.CanariesAnnotation: string(canaries), desired.DigestAnnotation: in.Files.Digest(),
+	}
+	maps.Copy(annotations, in.Annotations)
 	var node yaml.Node
 	if err := node.Encode(annotations); err != nil {
 		return nil, err
@@ -191,16 +195,6 @@ func child(n *yaml.Node, name string) *yaml.Node {
 	return nil
 }
 
-func (in Input) annotations() (map[string]string, error) {
-	canaries, err := in.canaries()
-	if err != nil {
-		return nil, err
-	}
-	out := map[string]string{desired.CanariesAnnotation: string(canaries), desired.DigestAnnotation: in.Files.Digest()}
-	maps.Copy(out, in.Annotations)
-	return out, nil
-}
-
 func (in Input) canaries() ([]byte, error) {
 	list := in.Config.Canaries
 	if list == nil {
@@ -214,11 +208,7 @@ func Ignition(in Input) ([]byte, error) {
 	if in.Pool == "" {
 		in.Pool = "none" // Butane requires a role; the Ignition config doesn't hold it
 	}
-	bu, err := Butane(in)
-	if err != nil {
-		return nil, err
-	}
-	out, err := translate(bu, true)
+	out, err := translate(in, true)
 	if err != nil {
 		return nil, err
 	}

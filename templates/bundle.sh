@@ -44,7 +44,7 @@ content() {
 {{- range .Files}}
 	{{quote .Path}})
 		cat <<'{{$.Mark}}'
-{{.Text}}{{$.Mark}}
+{{printf "%s" .Data}}{{$.Mark}}
 		;;
 {{- end}}
 	esac
@@ -54,21 +54,21 @@ content() {
 mode() {
 	case $1 in
 {{- range .Files}}
-	{{quote .Path}}) echo {{.Mode}} ;;
+	{{quote .Path}}) echo {{printf "%04o" .Mode}} ;;
 {{- end}}
 	esac
 }
 rights() {
 	case $1 in
 {{- range .Files}}
-	{{quote .Path}}) echo {{.Rights}} ;;
+	{{quote .Path}}) echo {{rights .Mode}} ;;
 {{- end}}
 	esac
 }
 size() {
 	case $1 in
 {{- range .Files}}
-	{{quote .Path}}) echo {{.Size}} ;;
+	{{quote .Path}}) echo {{len .Data}} ;;
 {{- end}}
 	esac
 }

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -153,9 +154,7 @@ func parse(args []string, stdout io.Writer) (*config, error) {
 func printFlags(w io.Writer, fs *flag.FlagSet) {
 	fs.VisitAll(func(f *flag.Flag) {
 		value, does := flag.UnquoteUsage(f)
-		switch f.DefValue {
-		case "", "false":
-		default:
+		if f.DefValue != "" && f.DefValue != "false" {
 			does += fmt.Sprintf(" (default %s)", f.DefValue)
 		}
 		fmt.Fprintf(w, "  --%s\n        %s\n", strings.TrimSpace(f.Name+" "+value), does)
@@ -176,10 +175,7 @@ func (c *config) check(rest []string) error {
 		return fmt.Errorf("--report-spread must be between 0 and %s", maxSpread)
 	case c.ContestedAfter < 1:
 		return errors.New("--contested-after must be at least 1")
-	}
-	switch c.Runtime {
-	case "auto", "cri", "podman", "verify":
-	default:
+	case !slices.Contains([]string{"auto", "cri", "podman", "verify"}, c.Runtime):
 		return errors.New("--runtime must be auto, cri, podman or verify")
 	}
 	for _, p := range []*string{&c.HostRoot, &c.Desired, &c.StatusFile, &c.Authfile} {

@@ -8,17 +8,14 @@ package main
 import (
 	"crypto/sha256"
 	"debug/buildinfo"
-	"encoding/hex"
 	"encoding/json"
 	"flag"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"regexp"
 	"runtime/debug"
 	"strings"
-	"time"
 )
 
 func main() {
@@ -52,19 +49,17 @@ func run(args []string) error {
 
 // document is what is used of https://spdx.github.io/spdx-spec/v2.3/.
 type document struct {
-	Version       string         `json:"spdxVersion"`
-	License       string         `json:"dataLicense"`
-	ID            string         `json:"SPDXID"`
-	Name          string         `json:"name"`
-	Namespace     string         `json:"documentNamespace"`
-	Creation      creation       `json:"creationInfo"`
+	Version   string `json:"spdxVersion"`
+	License   string `json:"dataLicense"`
+	ID        string `json:"SPDXID"`
+	Name      string `json:"name"`
+	Namespace string `json:"documentNamespace"`
+	Creation  struct {
+		Created  string   `json:"created"`
+		Creators []string `json:"creators"`
+	} `json:"creationInfo"`
 	Packages      []pkg          `json:"packages"`
 	Relationships []relationship `json:"relationships"`
-}
-
-type creation struct {
-	Created  string   `json:"created"`
-	Creators []string `json:"creators"`
 }
 
 type pkg struct {
@@ -103,10 +98,11 @@ func describe(program string) (*document, error) {
 	if err != nil {
 		return nil, err
 	}
-	sum, err := digest(program)
+	b, err := os.ReadFile(program)
 	if err != nil {
 		return nil, err
 	}
+	sum := fmt.Sprintf("%x", sha256.Sum256(b))
 	name := filepath.Base(program)
 	main := element(name, info.Main.Version, "APPLICATION")
 	main.ID = "SPDXRef-Program"
@@ -115,10 +111,10 @@ func describe(program string) (*document, error) {
 	doc := &document{
 		Version: "SPDX-2.3", License: "CC0-1.0", ID: "SPDXRef-DOCUMENT", Name: name,
 		Namespace: "https://nodetrust.io/spdx/" + name + "/" + sum,
-		// Not of this run: same program, same bytes.
-		Creation: creation{Created: time.Unix(0, 0).UTC().Format(time.RFC3339), Creators: []string{"Tool: nodetrust-sbom"}},
-		Packages: []pkg{main},
+		Packages:  []pkg{main},
 	}
+	doc.Creation.Created = "1970-01-01T00:00:00Z" // not of this run: same program, same bytes
+	doc.Creation.Creators = []string{"Tool: nodetrust-sbom"}
 	doc.Relationships = append(doc.Relationships, relationship{doc.ID, "DESCRIBES", main.ID})
 	std := element("stdlib", strings.TrimPrefix(info.GoVersion, "go"), "LIBRARY")
 	std.Declared = "BSD-3-Clause"
@@ -154,17 +150,4 @@ func element(name, version, purpose string) pkg {
 		ID: "SPDXRef-" + outsideID.ReplaceAllString(name+"-"+version, "-"), Name: name, Version: version,
 		Download: none, Concluded: none, Declared: none, Copyright: none, Purpose: purpose,
 	}
-}
-
-func digest(path string) (string, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return "", err
-	}
-	defer f.Close()
-	h := sha256.New()
-	if _, err := io.Copy(h, f); err != nil {
-		return "", err
-	}
-	return hex.EncodeToString(h.Sum(nil)), nil
 }

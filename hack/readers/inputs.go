@@ -5,7 +5,6 @@ import (
 	"bytes"
 	"compress/gzip"
 	"crypto/sha256"
-	"encoding/base64"
 	"encoding/json"
 	"fmt"
 
@@ -109,23 +108,9 @@ func marshal(v any) []byte {
 // payload.
 func (m *maker) forgedSchema1() input {
 	honest, forged := newImage("honest", nil), newImage("forged", nil)
-	protected := marshal(map[string]any{
-		"formatLength": 0,
-		"formatTail":   base64.RawURLEncoding.EncodeToString([]byte(honest.body)), "time": "2026-01-01T00:00:00Z",
-	})
-	config := marshal(map[string]any{
-		"id":           "1111111111111111111111111111111111111111111111111111111111111111",
-		"architecture": "amd64", "os": "linux", "created": "2026-01-01T00:00:00Z", "config": map[string]any{},
-	})
-	body := marshal(map[string]any{
-		"schemaVersion": 1, "name": "app", "tag": "1", "architecture": "amd64",
-		"fsLayers": []any{map[string]any{"blobSum": forged.layer}},
-		"history":  []any{map[string]any{"v1Compatibility": string(config)}},
-		"signatures": []any{map[string]any{
-			"header": map[string]any{"alg": "ES256"}, "signature": "AA",
-			"protected": base64.RawURLEncoding.EncodeToString(protected),
-		}},
-	})
+	body, err := fixture.Forge([]byte(honest.body),
+		fixture.Forgery{Shape: fixture.Schema1, Name: "app", Tag: "1", Layers: []fixture.Blob{{Digest: forged.layer}}})
+	must(err)
 	return m.input("forged-schema1", input{
 		Manifests:  map[string]document{"1": {typeSchema1, string(body)}},
 		Blobs:      forged.blobs,

@@ -286,19 +286,16 @@ func (r *rolloutReader) outdated(ctx context.Context, p pool, s *rollout.Snapsho
 		live.Metadata.Annotations[mco.MergedAnnotation] == "" {
 		return nil
 	}
-	d, err := r.dump(ctx, p, append(slices.Clone(s.Pool.Source), s.Name))
-	if err != nil {
+	d, unclear, err := r.dump(ctx, p, append(slices.Clone(s.Pool.Source), s.Name))
+	if s.OutdatedErr = unclear; d == nil {
 		return err
-	}
-	if s.OutdatedErr = d.err; d.err != nil {
-		return nil
 	}
 	i := slices.IndexFunc(d.Configs, func(c mco.Config) bool { return c.Name == s.Name })
 	if i < 0 {
 		s.OutdatedErr = fmt.Errorf("%s is gone", s.Name)
 		return nil
 	}
-	s.Outdated, s.OutdatedErr = mco.Target{Dump: d.Dump, Pool: s.Pool.Name, Minor: d.Minor}.Outdated(d.Configs[i])
+	s.Outdated, s.OutdatedErr = mco.Target{Dump: d, Pool: s.Pool.Name, Minor: d.Minor}.Outdated(d.Configs[i])
 	return nil
 }
 
@@ -318,12 +315,9 @@ func (r *rolloutReader) merge(ctx context.Context, p pool, s rollout.Snapshot) (
 	if len(names) > maxSources {
 		return rollout.Merge{Err: fmt.Errorf("the pool has more than %d sources", maxSources)}, nil
 	}
-	dump, err := r.dump(ctx, p, names)
-	if err != nil {
-		return rollout.Merge{}, err
-	}
-	if dump.err != nil {
-		return rollout.Merge{Err: dump.err}, nil
+	dump, unclear, err := r.dump(ctx, p, names)
+	if dump == nil {
+		return rollout.Merge{Err: unclear}, err
 	}
 	sources, err := dump.Sources(s.Pool.Name, mco.OrderOf(dump.Minor))
 	if err != nil {
@@ -343,40 +337,33 @@ func (r *rolloutReader) merge(ctx context.Context, p pool, s rollout.Snapshot) (
 	return out, nil
 }
 
-// dump is the input of mco; err is why it is missing.
-type dump struct {
-	*mco.Dump
-	err error
-}
-
-// dump reads MachineConfigs by name, and the cluster's version, which determines their order.
-func (r *rolloutReader) dump(ctx context.Context, p pool, names []string) (dump, error) {
+// dump reads MachineConfigs by name, and the cluster's version, which determines their order. unclear is why there is no
+// dump of what was read.
+func (r *rolloutReader) dump(ctx context.Context, p pool, names []string) (d *mco.Dump, unclear, err error) {
+	items := []json.RawMessage{typed(p.raw, mcoGroup, "MachineConfigPool")}
 	slices.Sort(names)
-	list := struct {
-		Kind  string            `json:"kind"`
-		Items []json.RawMessage `json:"items"`
-	}{Kind: "List", Items: []json.RawMessage{typed(p.raw, mcoGroup, "MachineConfigPool")}}
 	for _, name := range slices.Compact(names) {
 		body, err := r.config(ctx, name)
 		if err != nil {
-			return dump{}, err
+			return nil, nil, err
 		}
 		if body != nil {
-			list.Items = append(list.Items, body)
+			items = append(items, body)
 		}
 	}
 	version, err := readJSON[json.RawMessage](ctx, r.c, versionPath, wholeObject, nil, maxObject)
 	if err == nil {
-		list.Items = append(list.Items, version)
+		items = append(items, version)
 	} else if !apierrors.IsNotFound(err) && !IsForbidden(err) {
-		return dump{}, fmt.Errorf("reading the ClusterVersion: %w", err)
+		return nil, nil, fmt.Errorf("reading the ClusterVersion: %w", err)
 	}
-	b, err := json.Marshal(list)
-	if err != nil {
-		return dump{}, fmt.Errorf("gathering MachineConfigs: %w", err)
+	d = &mco.Dump{}
+	for _, item := range items {
+		if err := d.Add(item); err != nil {
+			return nil, err, nil
+		}
 	}
-	d, err := mco.ParseDump(b)
-	return dump{d, err}, nil
+	return d, nil, nil
 }
 
 func typed(raw json.RawMessage, version, kind string) json.RawMessage {
@@ -455,12 +442,12 @@ func (r *rolloutReader) isOurs(ctx context.Context, name string) (bool, error) {
 
 // last returns the MachineConfig that is merged last; ambiguous is why it is unknown.
 func (r *rolloutReader) last(ctx context.Context, p pool, names []string) (name string, ambiguous, err error) {
-	d, err := r.dump(ctx, p, slices.Clone(names))
+	d, unclear, err := r.dump(ctx, p, slices.Clone(names))
 	if err != nil {
 		return "", nil, fmt.Errorf("pool %s: %w", p.Metadata.Name, err)
 	}
-	if d.err != nil {
-		return "", d.err, nil
+	if unclear != nil {
+		return "", unclear, nil
 	}
 	files, err := d.PoolFiles(p.Metadata.Name, d.Minor)
 	if err != nil {

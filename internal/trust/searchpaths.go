@@ -54,9 +54,6 @@ func (r Reader) Places() Places {
 	return found
 }
 
-// VendorDirs reports whether the reader also reads /usr/share/containers and registries.rootful.d directories.
-func (r Reader) VendorDirs() bool { return r.Places().Merges }
-
 // SkipsDangling reports whether the reader ignores a link to nothing in registries.d, as a file that was just removed.
 // Older ones fail to read their configuration, and pull nothing. The limit is from the source of 5.33.1 and 5.34.0,
 // and was seen with skopeo 1.9.3.
