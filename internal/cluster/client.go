@@ -118,7 +118,8 @@ func retry(read func() error) (err error) {
 	return err
 }
 
-// get asks for path in one of the formats of accept; empty values of query are left out. An answer other than 200 is an error that apierrors classifies.
+// get asks for path in one of the formats of accept; empty values of query are left out. An answer other than 200 is an
+// error that apierrors classifies.
 func (c *Client) get(ctx context.Context, path, accept string, query map[string]string) (io.ReadCloser, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.base(path), nil)
 	if err != nil {

@@ -37,10 +37,7 @@ type object struct {
 		NodeInfo struct {
 			ContainerRuntimeVersion string `json:"containerRuntimeVersion"`
 		} `json:"nodeInfo"`
-		Conditions []struct {
-			Type   string `json:"type"`
-			Status string `json:"status"`
-		} `json:"conditions"`
+		Conditions []metav1.Condition `json:"conditions"`
 	} `json:"status"`
 }
 
@@ -53,7 +50,7 @@ type row struct {
 func (o object) is(condition string) string {
 	for _, c := range o.Status.Conditions {
 		if c.Type == condition {
-			return c.Status
+			return string(c.Status)
 		}
 	}
 	return ""

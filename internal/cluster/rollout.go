@@ -60,11 +60,8 @@ var ErrPool = errors.New("the cluster has no such MachineConfigPool")
 
 type pool struct {
 	raw      json.RawMessage
-	Metadata struct {
-		Name       string `json:"name"`
-		Generation int64  `json:"generation"`
-	} `json:"metadata"`
-	Spec struct {
+	Metadata metav1.ObjectMeta `json:"metadata"`
+	Spec     struct {
 		Paused        bool                  `json:"paused"`
 		NodeSelector  *metav1.LabelSelector `json:"nodeSelector"`
 		Configuration struct {
@@ -83,12 +80,7 @@ type pool struct {
 		Configuration           struct {
 			Name string `json:"name"`
 		} `json:"configuration"`
-		Conditions []struct {
-			Type    string `json:"type"`
-			Status  string `json:"status"`
-			Reason  string `json:"reason"`
-			Message string `json:"message"`
-		} `json:"conditions"`
+		Conditions []metav1.Condition `json:"conditions"`
 	} `json:"status"`
 }
 
@@ -105,7 +97,7 @@ func (p pool) judged() rollout.Pool {
 		out.Source = append(out.Source, s.Name)
 	}
 	for _, c := range p.Status.Conditions {
-		out.Conditions[c.Type] = rollout.Condition{Status: c.Status, Reason: c.Reason, Message: c.Message}
+		out.Conditions[c.Type] = rollout.Condition{Status: string(c.Status), Reason: c.Reason, Message: c.Message}
 	}
 	return out
 }
@@ -337,8 +329,8 @@ func (r *rolloutReader) merge(ctx context.Context, p pool, s rollout.Snapshot) (
 	return out, nil
 }
 
-// dump reads MachineConfigs by name, and the cluster's version, which determines their order. unclear is why there is no
-// dump of what was read.
+// dump reads MachineConfigs by name, and the cluster's version, which determines their order. unclear is why what was
+// read gives no dump.
 func (r *rolloutReader) dump(ctx context.Context, p pool, names []string) (d *mco.Dump, unclear, err error) {
 	items := []json.RawMessage{typed(p.raw, mcoGroup, "MachineConfigPool")}
 	slices.Sort(names)

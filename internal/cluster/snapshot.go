@@ -92,17 +92,13 @@ func (n node) poolOf(agents []agent) string {
 		}
 	}
 	slices.Sort(roles)
-	for _, master := range []string{"master", "control-plane"} {
-		if slices.Contains(roles, master) {
-			return "master"
-		}
-	}
-	for _, r := range roles {
-		if r != "worker" {
-			return r
-		}
-	}
-	if len(roles) > 0 {
+	custom := slices.IndexFunc(roles, func(r string) bool { return r != "worker" })
+	switch {
+	case slices.Contains(roles, "master"), slices.Contains(roles, "control-plane"):
+		return "master"
+	case custom >= 0:
+		return roles[custom]
+	case len(roles) > 0:
 		return "worker"
 	}
 	return ""

@@ -163,7 +163,7 @@ var table = []row{
 			"internal/registriesd", "internal/trust",
 		},
 		Modules: []string{
-			"go.yaml.in/yaml/v3",
+			"go.yaml.in/yaml/v3", "k8s.io/apimachinery",
 		},
 	},
 	{

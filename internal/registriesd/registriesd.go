@@ -5,6 +5,7 @@ package registriesd
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -50,12 +51,7 @@ type Entry struct {
 }
 
 // URL is where signatures are read from, "" if the section doesn't say.
-func (e Entry) URL() string {
-	if e.Lookaside != "" {
-		return e.Lookaside
-	}
-	return e.SigStore
-}
+func (e Entry) URL() string { return cmp.Or(e.Lookaside, e.SigStore) }
 
 // HasAttachments reports whether the section says that sigstore attachments are read.
 func (e Entry) HasAttachments() bool { return e.Attachments != nil && *e.Attachments }
@@ -122,10 +118,7 @@ func (c Config) Lookup(scopes []string) (base, file string, attachments bool) {
 	if c.Default != nil {
 		look(*c.Default)
 	}
-	if base == "" {
-		base = DefaultLookaside
-	}
-	return base, file, decided != nil && *decided
+	return cmp.Or(base, DefaultLookaside), file, decided != nil && *decided
 }
 
 // expand makes values of unknown keys independent of anchors elsewhere in the file that they come from.

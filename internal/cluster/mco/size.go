@@ -62,15 +62,14 @@ func (t Target) RenderedSize(ours Config) (int, error) {
 // near the limit.
 func (t Target) CheckSize(ours Config) (warn string, err error) {
 	n, err := t.RenderedSize(ours)
-	switch {
-	case err != nil:
+	if err != nil || n <= MaxRendered/4*3 {
 		return "", err
-	case n > MaxRendered:
-		return "", fmt.Errorf("the rendered MachineConfig of the pool would have up to %d bytes, %d of them ours; the API server takes at most %d", n, ours.Size(), MaxRendered)
-	case n > MaxRendered/4*3:
-		return fmt.Sprintf("the rendered MachineConfig of the pool will have up to %d bytes, %d of them ours; the API server takes at most %d", n, ours.Size(), MaxRendered), nil
 	}
-	return "", nil
+	const text = "the rendered MachineConfig of the pool %s have up to %d bytes, %d of them ours; the API server takes at most %d"
+	if n > MaxRendered {
+		return "", fmt.Errorf(text, "would", n, ours.Size(), MaxRendered)
+	}
+	return fmt.Sprintf(text, "will", n, ours.Size(), MaxRendered), nil
 }
 
 // Size returns the size of the spec as JSON, in bytes, or 0 for a Config that is not of a dump.

@@ -56,16 +56,11 @@ func parseSelf(b []byte) (s selfSignature, err error) {
 		return s, fmt.Errorf("has a signature of an unusual version")
 	}
 	s = selfSignature{kind: b[1], algorithm: b[2], hash: b[3]}
-	hashed, rest, ok := sized(b[4:], 2)
-	if !ok {
-		return s, errTruncated
-	}
-	s.signed = b[:6+len(hashed)]
-	unhashed, rest, ok := sized(rest, 2)
+	hashed, unhashed, rest, ok := areas(b)
 	if !ok || len(rest) < 2 {
 		return s, errTruncated
 	}
-	s.numbers = rest[2:]
+	s.signed, s.numbers = b[:6+len(hashed)], rest[2:]
 	return s, errors.Join(s.subpackets(hashed, true), s.subpackets(unhashed, false))
 }
 

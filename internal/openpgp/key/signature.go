@@ -37,23 +37,26 @@ func parseSignature(b []byte) (sig signature, ok bool) {
 		}
 		return signature{kind: b[2], hash: b[16], made: binary.BigEndian.Uint32(b[3:]), issuer: upperHex(b[7:15])}, true
 	case 4, 6:
-		width := 2
-		if b[0] == 6 {
-			width = 4
-		}
-		sig.kind = b[1]
 		if len(b) < 4 {
 			return sig, false
 		}
-		sig.hash = b[3]
-		hashed, rest, ok := sized(b[4:], width)
-		if !ok || !sig.subpackets(hashed, true) {
-			return sig, false
-		}
-		unhashed, _, ok := sized(rest, width)
-		return sig, ok && sig.subpackets(unhashed, false)
+		sig.kind, sig.hash = b[1], b[3]
+		hashed, unhashed, _, ok := areas(b)
+		return sig, ok && sig.subpackets(hashed, true) && sig.subpackets(unhashed, false)
 	}
 	return sig, false
+}
+
+// areas returns the subpackets of a signature of version 4 or 6, and what follows them.
+func areas(b []byte) (hashed, unhashed, rest []byte, ok bool) {
+	width := 2
+	if b[0] == 6 {
+		width = 4
+	}
+	if hashed, rest, ok = sized(b[4:], width); ok {
+		unhashed, rest, ok = sized(rest, width)
+	}
+	return hashed, unhashed, rest, ok
 }
 
 // subpackets takes over known subpackets. From the unhashed area it takes only the issuer.

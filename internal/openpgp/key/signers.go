@@ -3,6 +3,7 @@ package key
 import (
 	"bytes"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -145,36 +146,27 @@ func (r *ring) identify(primary, k Key) error {
 }
 
 func (r *ring) certificate(k keyPacket) *certificate {
-	for _, c := range r.keys {
-		if c.primary.Fingerprint == k.Fingerprint {
-			return c
-		}
-	}
-	c := &certificate{primary: k}
-	r.keys = append(r.keys, c)
-	return c
+	return oneOf(&r.keys, &certificate{primary: k},
+		func(c *certificate) bool { return c.primary.Fingerprint == k.Fingerprint })
 }
 
 func (c *certificate) user(id []byte) place {
-	for _, u := range c.users {
-		if bytes.Equal(u.id, id) {
-			return place{user: id, sigs: &u.sigs}
-		}
-	}
-	u := &user{id: id}
-	c.users = append(c.users, u)
+	u := oneOf(&c.users, &user{id: id}, func(u *user) bool { return bytes.Equal(u.id, id) })
 	return place{user: id, sigs: &u.sigs}
 }
 
 func (c *certificate) subkey(k keyPacket) place {
-	for _, s := range c.subkeys {
-		if s.Fingerprint == k.Fingerprint {
-			return place{sub: &s.keyPacket, sigs: &s.sigs}
-		}
-	}
-	s := &boundKey{keyPacket: k}
-	c.subkeys = append(c.subkeys, s)
+	s := oneOf(&c.subkeys, &boundKey{keyPacket: k}, func(s *boundKey) bool { return s.Fingerprint == k.Fingerprint })
 	return place{sub: &s.keyPacket, sigs: &s.sigs}
+}
+
+// oneOf returns the one of a list that is meant, or adds one.
+func oneOf[T any](list *[]T, other T, meant func(T) bool) T {
+	if i := slices.IndexFunc(*list, meant); i >= 0 {
+		return (*list)[i]
+	}
+	*list = append(*list, other)
+	return other
 }
 
 // place is the part of a key before a signature: the primary key, a user ID or a subkey.
