@@ -1,10 +1,10 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 
 	"github.com/spf13/cobra"
 
@@ -13,7 +13,6 @@ import (
 	"github.com/nodetrust/nodetrust/internal/cli"
 	"github.com/nodetrust/nodetrust/internal/openpgp/key"
 	"github.com/nodetrust/nodetrust/internal/outside"
-	"github.com/nodetrust/nodetrust/internal/trust"
 	"github.com/nodetrust/nodetrust/internal/verdict"
 	"github.com/nodetrust/nodetrust/internal/verify"
 	"github.com/nodetrust/nodetrust/internal/verify/mechanism"
@@ -99,10 +98,11 @@ func (o *auditOptions) run(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	if err := o.write(cmd.OutOrStdout(), r); err != nil {
-		return err
+	code := verdictExit(r.Answer())
+	if o.out == "html" {
+		return cmp.Or(page.Write(cmd.OutOrStdout(), outside.Clean(r)), cli.Exit(code))
 	}
-	return cli.Exit(verdictExit(r.Answer()))
+	return cli.Finish(o.out, cli.NewScreen(cmd.OutOrStdout()), r, writeAudit, code)
 }
 
 // judge opens the policy and judges all images. A policy that doesn't load is the verdict on each of them.
@@ -125,9 +125,10 @@ func (o *auditOptions) judge(cmd *cobra.Command, inventory *audit.Inventory) (r 
 	defer func() {
 		bar.Clear()
 		if err == nil {
-			r.Summary.Policy, r.Summary.Desired, r.Summary.Mechanism = o.policyName(), desiredDigest(o.policy.files),
-				mechanism.Name
-			r.Summary.Releases = releases
+			r.Summary.Policy, r.Summary.Mechanism, r.Summary.Releases = o.policyName(), mechanism.Name, releases
+			if o.policy.files != nil {
+				r.Summary.Desired = o.policy.files.Digest()
+			}
 		}
 	}()
 	p, err := o.policy.source()
@@ -185,31 +186,10 @@ func (j byName) Image(ctx context.Context, name string) (verdict.Verdict, error)
 	return j.judge.Verdict(ctx, image)
 }
 
-func (o *auditOptions) write(w io.Writer, r *audit.Report) error {
-	if o.out == "html" {
-		return page.Write(w, outside.Clean(r))
-	}
-	s := cli.NewScreen(w)
-	return cli.Write(o.out, s.W, r, func(to io.Writer, r *audit.Report) error { return writeAudit(to, s, r) })
-}
-
 // policyName is what was judged by, as the user named it.
 func (o *auditOptions) policyName() string {
-	switch {
-	case o.policy.config != "":
-		return o.policy.config
-	case o.policy.policy != "":
-		return o.policy.policy
-	case o.policy.root != "":
-		return "of the host below " + o.policy.root
+	if o.policy.root != "" {
+		return cmp.Or(o.policy.config, o.policy.policy, "of the host below "+o.policy.root)
 	}
-	return "of this host"
-}
-
-// desiredDigest is the digest of what a trust config renders to; "" if there is none.
-func desiredDigest(files trust.FileSet) string {
-	if files == nil {
-		return ""
-	}
-	return files.Digest()
+	return cmp.Or(o.policy.config, o.policy.policy, "of this host")
 }

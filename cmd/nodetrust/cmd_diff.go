@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"slices"
 	"time"
@@ -68,18 +67,15 @@ compared: 2.`,
 			if err != nil {
 				return err
 			}
-			r := diff.Compare(a, b)
-			if err := cli.Write(out, cmd.OutOrStdout(), r,
-				func(w io.Writer, r diff.Report) error { return writeDiff(w, r, o.all) }); err != nil {
-				return err
-			}
+			r, code := diff.Compare(a, b), cli.ExitOK
 			switch {
 			case r.Weaker():
-				return cli.Exit(cli.ExitRefused)
+				code = cli.ExitRefused
 			case r.Unknown():
-				return cli.Exit(cli.ExitUnknown)
+				code = cli.ExitUnknown
 			}
-			return nil
+			return cli.Finish(out, cmd.OutOrStdout(), r,
+				func(w *cli.Screen, r diff.Report) { writeDiff(w, r, o.all) }, code)
 		},
 	}
 	out.Add(cmd)
@@ -124,11 +120,11 @@ func (o diffOptions) load(cmd *cobra.Command, name string) (side *diff.Side, err
 }
 
 func diffErr(err error) error {
-	var unread *diff.ReadError
+	_, unread := errors.AsType[*diff.ReadError](err)
 	switch {
 	case err == nil:
 		return nil
-	case errors.As(err, &unread) && errors.Is(err, fs.ErrPermission):
+	case unread && errors.Is(err, fs.ErrPermission):
 		return &cli.ExitError{Code: cli.ExitUnknown, Err: err, Hint: "run as root"}
 	case errors.Is(err, diff.ErrPool):
 		return cli.WithHint(cli.Usage(err), "say with --pool which pool's policy is meant")
@@ -138,7 +134,7 @@ func diffErr(err error) error {
 	return cli.Usage(err)
 }
 
-func writeDiff(w io.Writer, r diff.Report, all bool) error {
+func writeDiff(w *cli.Screen, r diff.Report, all bool) {
 	writeScopes(w, r.Scopes, all)
 	for _, p := range r.Policies {
 		if p.Relation == compare.Equal && !all {
@@ -150,14 +146,13 @@ func writeDiff(w io.Writer, r diff.Report, all bool) error {
 	for _, l := range r.LeftOut {
 		fmt.Fprintf(w, "left out: %s\n", l)
 	}
-	_, err := fmt.Fprintf(w, "b is %s\n", map[compare.Relation]string{
+	fmt.Fprintf(w, "b is %s\n", map[compare.Relation]string{
 		compare.Equal: "equal to a", compare.Weaker: "weaker than a", compare.Stronger: "stronger than a",
 		compare.Incomparable: "not comparable with a",
 	}[r.Relation])
-	return err
 }
 
-func writeScopes(w io.Writer, scopes []compare.Scope, all bool) {
+func writeScopes(w *cli.Screen, scopes []compare.Scope, all bool) {
 	for _, s := range scopes {
 		if s.Relation == compare.Equal && !all {
 			continue
@@ -169,10 +164,10 @@ func writeScopes(w io.Writer, scopes []compare.Scope, all bool) {
 		case s.Scope == "":
 			name = s.Transport
 		}
-		fmt.Fprintf(w, "%s: %s", name, s.Relation)
+		why := ""
 		if s.Reason != "" {
-			fmt.Fprintf(w, ": %s", s.Reason)
+			why = ": " + s.Reason
 		}
-		fmt.Fprintf(w, "\n  a: %s\n  b: %s\n", s.A, s.B)
+		fmt.Fprintf(w, "%s: %s%s\n  a: %s\n  b: %s\n", name, s.Relation, why, s.A, s.B)
 	}
 }

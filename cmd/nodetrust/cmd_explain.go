@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -48,9 +47,8 @@ JSON is that of verify, with more fields; the exit status is the same.`,
 
 // writeStory is the text of explain: what was judged, by which files, where was looked, what was found, and the
 // verdict.
-func writeStory(w io.Writer, s verify.Story) error {
-	var b strings.Builder
-	line := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
+func writeStory(w *cli.Screen, s verify.Story) {
+	line := func(format string, args ...any) { fmt.Fprintf(w, format+"\n", args...) }
 	line("image         %s", s.Image)
 	if s.Judged != "" {
 		line("  judged      %s", s.Judged)
@@ -93,11 +91,7 @@ func writeStory(w io.Writer, s verify.Story) error {
 		writeRequirement(line, fmt.Sprintf("%d of %d", i+1, len(s.Requirements)), r, s.Details[i])
 	}
 	line("")
-	if err := writeVerdict(&b, s.Verdict); err != nil {
-		return err
-	}
-	_, err := io.WriteString(w, b.String())
-	return err
+	writeVerdict(w, s.Verdict)
 }
 
 func writeSources(line func(string, ...any), f verify.Sources) {
@@ -183,7 +177,7 @@ func writeRequirement(line func(string, ...any), number string, r verdict.Requir
 	}
 }
 
-func because(r verdict.Reason) string {
+func because[R ~string](r R) string {
 	if r == "" {
 		return ""
 	}

@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"io"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -32,20 +31,16 @@ namespaced policies and key files. With paths, --root is where key files are loo
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.Now, o.Stdin = time.Now(), cmd.InOrStdin()
 			report, err := lint.Run(args, o)
-			var input *lint.InputError
-			switch {
-			case errors.As(err, &input):
+			if _, input := errors.AsType[*lint.InputError](err); input {
 				return cli.Usage(err)
-			case err != nil:
+			} else if err != nil {
 				return err
 			}
-			if err := cli.Write(out, cmd.OutOrStdout(), report, writeLint); err != nil {
-				return err
-			}
+			code := cli.ExitOK
 			if !report.Clean() {
-				return cli.Exit(cli.ExitRefused)
+				code = cli.ExitRefused
 			}
-			return nil
+			return cli.Finish(out, cmd.OutOrStdout(), report, writeLint, code)
 		},
 	}
 	out.Add(cmd)
@@ -54,7 +49,7 @@ namespaced policies and key files. With paths, --root is where key files are loo
 	return cmd
 }
 
-func writeLint(w io.Writer, r *lint.Report) error {
+func writeLint(w *cli.Screen, r *lint.Report) {
 	for _, f := range r.Findings {
 		if f.File != "" {
 			fmt.Fprint(w, f.File)
@@ -82,5 +77,4 @@ func writeLint(w io.Writer, r *lint.Report) error {
 	if len(r.Findings) == 0 && len(r.Readers) == 0 {
 		fmt.Fprintln(w, "no findings")
 	}
-	return nil
 }

@@ -65,7 +65,9 @@ given. --cert-dir, --tls-verify and --platform are for podman and verify.`,
 	f.policy.add(cmd)
 	addDesired(cmd, &f.desired)
 	fl.StringVar(&f.canaries, "canaries", "", "JSON `FILE` with a list of {\"image\",\"expect\"}, - for stdin")
-	fl.StringVar(&f.opts.Runtime, "runtime", probe.Auto, "auto, cri, podman or verify")
+	f.opts.Runtime = probe.Auto
+	cli.Choice(cmd, &f.opts.Runtime, "runtime", "", "string", "auto, cri, podman or verify",
+		probe.Auto, probe.CRI, probe.Podman, probe.Verify)
 	addCRISocket(cmd, &f.opts.CRISocket)
 	addAuthfile(cmd, &f.opts.Authfile)
 	f.reach.add(cmd)
@@ -75,17 +77,10 @@ given. --cert-dir, --tls-verify and --platform are for podman and verify.`,
 		"`IMAGE` that an earlier round left behind: counts as absent (repeatable)")
 	fl.BoolVar(&f.opts.KeepAccepted, "keep-accepted", false, "leave the images of accept-canaries in the store")
 	fl.BoolVar(&f.remove, "remove", false, "do not probe: remove the --owned images from the CRI store")
-	runtimes := []cobra.Completion{probe.Auto, probe.CRI, probe.Podman, probe.Verify}
-	_ = cmd.RegisterFlagCompletionFunc("runtime", cobra.FixedCompletions(runtimes, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
 }
 
 func (f *probeFlags) run(cmd *cobra.Command) error {
-	switch f.opts.Runtime {
-	case probe.Auto, probe.CRI, probe.Podman, probe.Verify:
-	default:
-		return cli.Usagef("--runtime must be auto, cri, podman or verify")
-	}
 	ctx, cancel := context.WithTimeout(cmd.Context(), f.timeout)
 	defer cancel()
 	if f.remove {
@@ -131,8 +126,7 @@ func (f *probeFlags) finish(w io.Writer, res judge.Probe) error {
 	if f.announce {
 		err = json.NewEncoder(w).Encode(res)
 	} else {
-		s := cli.NewScreen(w)
-		err = cli.Write(f.out, s.W, res, func(to io.Writer, r judge.Probe) error { return writeProbe(to, s, r) })
+		err = cli.Write(f.out, cli.NewScreen(w), res, writeProbe)
 	}
 	if err != nil {
 		return err
@@ -266,32 +260,24 @@ func (o *secondOpinion) keys() []judge.Key {
 	return out
 }
 
-func writeProbe(w io.Writer, s *cli.Screen, r judge.Probe) error {
-	fmt.Fprintf(w, "%s", r.State)
-	if r.Reason != "" {
-		fmt.Fprintf(w, " (%s)", r.Reason)
-	}
+func writeProbe(s *cli.Screen, r judge.Probe) {
+	fmt.Fprintf(s, "%s%s", r.State, because(r.Reason))
 	if r.Message != "" {
-		fmt.Fprintf(w, ": %s", r.Message)
+		fmt.Fprintf(s, ": %s", r.Message)
 	}
-	fmt.Fprint(w, "\n")
+	fmt.Fprintln(s)
 	if len(r.Canaries) == 0 {
-		return nil
+		return
 	}
-	fmt.Fprint(w, "\n")
-	var mark, runtime, expect, answer, reason, image []string
-	for _, c := range r.Canaries {
-		mark = append(mark, map[bool]string{true: "ok", false: "no"}[c.OK])
-		runtime = append(runtime, strings.TrimSuffix(c.Runtime+"/"+c.Namespace, "/"))
-		expect, answer = append(expect, string(c.Expect)), append(answer, string(c.Answer))
-		reason, image = append(reason, cli.Dash(string(c.Reason))), append(image, c.Image)
-	}
-	return s.Table(w, []cli.Column{
-		{Cells: mark},
-		{Head: "RUNTIME", Cells: runtime},
-		{Head: "EXPECT", Cells: expect},
-		{Head: "VERDICT", Cells: answer},
-		{Head: "REASON", Cells: reason},
-		{Head: "IMAGE", Cells: image},
-	})
+	fmt.Fprintln(s)
+	type column = cli.Column[judge.Canary]
+	cli.Table(s, r.Canaries,
+		column{Cell: func(c judge.Canary) string { return map[bool]string{true: "ok", false: "no"}[c.OK] }},
+		column{Head: "RUNTIME", Cell: func(c judge.Canary) string {
+			return strings.TrimSuffix(c.Runtime+"/"+c.Namespace, "/")
+		}},
+		column{Head: "EXPECT", Cell: func(c judge.Canary) string { return string(c.Expect) }},
+		column{Head: "VERDICT", Cell: func(c judge.Canary) string { return string(c.Answer) }},
+		column{Head: "REASON", Cell: func(c judge.Canary) string { return cli.Dash(c.Reason) }},
+		column{Head: "IMAGE", Cell: func(c judge.Canary) string { return c.Image }})
 }

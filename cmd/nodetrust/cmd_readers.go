@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"io"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -55,9 +54,9 @@ docs/advisories.md says what to do.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			s := cli.NewScreen(cmd.OutOrStdout())
 			if advisories {
-				return cli.Write(out, s.W, advisoriesTable(), writeAdvisories)
+				return cli.Write(out, s, advisoriesTable(), writeAdvisories)
 			}
-			return cli.Write(out, s.W, readersTable(), func(w io.Writer, v readersOutput) error { return writeReaders(w, s, v) })
+			return cli.Write(out, s, readersTable(), writeReaders)
 		},
 	}
 	out.Add(cmd)
@@ -95,57 +94,37 @@ func readersTable() readersOutput {
 	return out
 }
 
-// writeReaders writes what fits the screen, where that is a terminal, to w.
-func writeReaders(w io.Writer, s *cli.Screen, v readersOutput) error {
-	feature, since, older := cli.Column{Head: "FEATURE"}, cli.Column{Head: "SINCE LIBRARY"},
-		cli.Column{Head: "OLDER READERS", Cut: true, Least: 20}
-	for _, f := range v.Features {
-		feature.Cells = append(feature.Cells, string(f.Feature))
-		since.Cells = append(since.Cells, f.Library)
-		older.Cells = append(older.Cells, f.Older)
-	}
-	if err := s.Table(w, []cli.Column{feature, since, older}); err != nil {
-		return err
-	}
-	fmt.Fprintln(w)
-	name, library := cli.Column{Head: "READER"}, cli.Column{Head: "LIBRARY"}
-	ignition, butane, key := cli.Column{Head: "IGNITION", Drop: 4}, cli.Column{Head: "BUTANE", Drop: 3},
-		cli.Column{Head: "KEY", Drop: 5}
-	lack, note, source := cli.Column{Head: "LACKS"}, cli.Column{Head: "NOTE", Drop: 2, Cut: true, Least: 12},
-		cli.Column{Head: "SOURCE", Drop: 1, Cut: true, Least: 20}
-	for _, r := range v.Readers {
-		n := r.Name
-		if r.Default {
-			n += " *"
-		}
-		name.Cells = append(name.Cells, n)
-		library.Cells = append(library.Cells, r.Library)
-		ignition.Cells = append(ignition.Cells, cli.Dash(r.Ignition))
-		butane.Cells = append(butane.Cells, cli.Dash(r.Butane))
-		key.Cells = append(key.Cells, r.Key)
-		lack.Cells = append(lack.Cells, cli.Dash(lacks(r.Lacks)))
-		note.Cells = append(note.Cells, cli.Dash(r.Note))
-		source.Cells = append(source.Cells, r.Source)
-	}
-	if err := s.Table(w, []cli.Column{name, library, ignition, butane, key, lack, note, source}); err != nil {
-		return err
-	}
+func writeReaders(s *cli.Screen, v readersOutput) {
+	cli.Table(s, v.Features,
+		cli.Column[trust.Since]{Head: "FEATURE", Cell: func(f trust.Since) string { return string(f.Feature) }},
+		cli.Column[trust.Since]{Head: "SINCE LIBRARY", Cell: func(f trust.Since) string { return f.Library }},
+		cli.Column[trust.Since]{Head: "OLDER READERS", Least: 20, Cell: func(f trust.Since) string { return f.Older }})
+	fmt.Fprintln(s)
+	type column = cli.Column[readerRow]
+	cli.Table(s, v.Readers,
+		column{Head: "READER", Cell: func(r readerRow) string { return r.Name + map[bool]string{true: " *"}[r.Default] }},
+		column{Head: "LIBRARY", Cell: func(r readerRow) string { return r.Library }},
+		column{Head: "IGNITION", Drop: 4, Cell: func(r readerRow) string { return cli.Dash(r.Ignition) }},
+		column{Head: "BUTANE", Drop: 3, Cell: func(r readerRow) string { return cli.Dash(r.Butane) }},
+		column{Head: "KEY", Drop: 5, Cell: func(r readerRow) string { return r.Key }},
+		column{Head: "LACKS", Cell: func(r readerRow) string { return lacks(r.Lacks) }},
+		column{Head: "NOTE", Drop: 2, Least: 12, Cell: func(r readerRow) string { return cli.Dash(r.Note) }},
+		column{Head: "SOURCE", Drop: 1, Least: 20, Cell: func(r readerRow) string { return r.Source }})
 	for _, p := range v.Places {
 		how := "the first that exists"
 		if p.Merges {
 			how = "all of them"
 		}
-		fmt.Fprintf(w, "\nsince library %s root reads the first of\n  %s\nand of the registries.d directories %s:\n  %s\n",
+		fmt.Fprintf(s, "\nsince library %s root reads the first of\n  %s\nand of the registries.d directories %s:\n  %s\n",
 			p.Since, strings.Join(p.Policy, "\n  "), how, strings.Join(p.Registries, "\n  "))
 	}
-	return nil
 }
 
-// lacks is the first feature that is missing: those that came later are missing too.
+// lacks returns the first feature that is missing: the features that came later are missing too.
 func lacks(f []trust.Feature) string {
 	switch len(f) {
 	case 0:
-		return ""
+		return "-"
 	case 1:
 		return string(f[0])
 	}

@@ -2,9 +2,7 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io"
 	"path/filepath"
 	"strconv"
 
@@ -199,12 +197,7 @@ func (r *releaseVerify) run(cmd *cobra.Command, name string) error {
 			return err
 		}
 	}
-	s := cli.NewScreen(cmd.OutOrStdout())
-	if err := cli.Write(r.out, s.W, result,
-		func(w io.Writer, result release.Result) error { return writeRelease(w, s, result) }); err != nil {
-		return err
-	}
-	return cli.Exit(verdictExit(result.Answer))
+	return cli.Finish(r.out, cli.NewScreen(cmd.OutOrStdout()), result, writeRelease, verdictExit(result.Answer))
 }
 
 // writePolicy writes the file of --to-policy, whole or not at all.
@@ -237,35 +230,27 @@ func replaceFile(path string, b []byte) error {
 	return f.CloseAtomicallyReplace()
 }
 
-func writeRelease(w io.Writer, s *cli.Screen, r release.Result) error {
-	if err := writeOutcome(w, r.Release, r.Outcome); err != nil {
-		return err
-	}
-	var name, value cli.Column
-	row := func(of, format string, args ...any) {
-		name.Cells, value.Cells = append(name.Cells, "  "+of+":"), append(value.Cells, fmt.Sprintf(format, args...))
-	}
-	row("digest", "%s", r.Digest)
+func writeRelease(s *cli.Screen, r release.Result) {
+	writeOutcome(s, r.Release, r.Outcome)
+	rows := [][2]string{{"  digest:", r.Digest}}
 	if r.Version != "" {
-		row("version", "%q", r.Version)
+		rows = append(rows, [2]string{"  version:", strconv.Quote(r.Version)})
 	}
 	for _, v := range r.Verifiers {
-		row("key", "%s: %s, %s", v.Key, v.Answer, v.Why())
+		rows = append(rows, [2]string{"  key:", fmt.Sprintf("%s: %s, %s", v.Key, v.Answer, v.Why())})
 		if v.Source != "" {
-			row("signature", "%s", v.Source)
+			rows = append(rows, [2]string{"  signature:", v.Source})
 		}
 	}
 	for _, p := range r.Problems {
-		row("problem", "%s", p)
+		rows = append(rows, [2]string{"  problem:", p})
 	}
-	err := s.Table(w, []cli.Column{name, value})
-	if len(r.Images) == 0 {
-		return err
+	type pair = cli.Column[[2]string]
+	cli.Table(s, rows, pair{Cell: func(r [2]string) string { return r[0] }}, pair{Cell: func(r [2]string) string { return r[1] }})
+	if len(r.Images) > 0 {
+		fmt.Fprintln(s)
+		cli.Table(s, r.Images,
+			cli.Column[release.Image]{Head: "NAME", Cell: func(i release.Image) string { return strconv.Quote(i.Name) }},
+			cli.Column[release.Image]{Head: "IMAGE", Cell: func(i release.Image) string { return i.Image }})
 	}
-	fmt.Fprintln(w)
-	name, value = cli.Column{Head: "NAME"}, cli.Column{Head: "IMAGE"}
-	for _, i := range r.Images {
-		name.Cells, value.Cells = append(name.Cells, strconv.Quote(i.Name)), append(value.Cells, i.Image)
-	}
-	return errors.Join(err, s.Table(w, []cli.Column{name, value}))
 }

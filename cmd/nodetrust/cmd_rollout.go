@@ -103,9 +103,6 @@ func runRolloutStatus(cmd *cobra.Command, o rolloutOptions) error {
 // ask makes the question out of the flags.
 func (o rolloutOptions) ask() (cluster.Rollouts, error) {
 	ask := cluster.Rollouts{Pool: o.pool, Agents: o.agents}
-	if err := checkAgents(o.agents); err != nil {
-		return ask, err
-	}
 	switch {
 	case o.config != "" && o.desired != "":
 		return ask, cli.Usagef("--config and --desired exclude each other")
@@ -233,9 +230,9 @@ func (w *rolloutWait) wait(ctx context.Context) error {
 
 func (w *rolloutWait) draw(r rollout.Report) error {
 	var b bytes.Buffer
-	if err := writeRollout(&b, w.screen, r); err != nil {
-		return err
-	}
+	page := *w.screen
+	page.W = &b
+	writeRollout(&page, r)
 	return w.screen.Draw(b.Bytes(), true)
 }
 
@@ -245,8 +242,7 @@ func (w *rolloutWait) finish(r rollout.Report) error {
 	if w.screen.Drawn {
 		err = w.draw(r)
 	} else {
-		err = cli.Write(w.out, w.screen.W, r,
-			func(to io.Writer, r rollout.Report) error { return writeRollout(to, w.screen, r) })
+		err = cli.Write(w.out, w.screen, r, writeRollout)
 	}
 	if err != nil {
 		return err
@@ -265,16 +261,14 @@ const mostMessage = 500
 const mostNodes = 20
 
 // writeRollout writes one line per pool, and below it the nodes that are not where they should be.
-func writeRollout(w io.Writer, s *cli.Screen, r rollout.Report) error {
+func writeRollout(s *cli.Screen, r rollout.Report) {
 	if len(r.Pools) == 0 {
-		_, err := fmt.Fprintln(w, "no pool has a MachineConfig of nodetrust among its sources; name one with --config or --desired")
-		return err
+		fmt.Fprintln(s, "no pool has a MachineConfig of nodetrust among its sources; name one with --config or --desired")
 	}
-	var b strings.Builder
 	for _, v := range r.Pools {
-		fmt.Fprintf(&b, "pool %s: %s: %s\n", v.Pool, rolloutState(s, v), cli.Shorten(v.Message, mostMessage))
+		fmt.Fprintf(s, "pool %s: %s: %s\n", v.Pool, rolloutState(s, v), cli.Shorten(v.Message, mostMessage))
 		if v.State != rollout.Outdated && len(v.Outdated) > 0 {
-			fmt.Fprintf(&b, "  outdated: %s\n", cli.Shorten(strings.Join(v.Outdated, "; "), mostMessage))
+			fmt.Fprintf(s, "  outdated: %s\n", cli.Shorten(strings.Join(v.Outdated, "; "), mostMessage))
 		}
 		if v.State == rollout.RolledOut || v.MachineConfig == "" {
 			continue
@@ -285,25 +279,19 @@ func writeRollout(w io.Writer, s *cli.Screen, r rollout.Report) error {
 			if done && n.Agent.State == judge.Enforced && n.Agent.Desired == v.Digest {
 				continue
 			}
-			if shown++; shown > mostNodes {
-				continue
+			if shown++; shown <= mostNodes {
+				fmt.Fprintf(s, "  %s: %s at %s; agent: %s\n", n.Name, cli.Dash(n.Daemon), cli.Dash(n.Current),
+					agentCell(n.Agent, v.Digest))
 			}
-			fmt.Fprintf(&b, "  %s: %s at %s; agent: %s\n", n.Name, cli.Dash(n.Daemon), cli.Dash(n.Current),
-				agentCell(n.Agent, v.Digest))
 		}
 		if shown > mostNodes {
-			fmt.Fprintf(&b, "  … %d more\n", shown-mostNodes)
+			fmt.Fprintf(s, "  … %d more\n", shown-mostNodes)
 		}
 	}
-	_, err := io.WriteString(w, b.String())
-	return err
 }
 
 func agentCell(a rollout.Agent, digest string) string {
-	text := cli.Dash(string(a.State))
-	if a.Reason != "" {
-		text += " (" + a.Reason + ")"
-	}
+	text := cli.Dash(a.State) + because(a.Reason)
 	if a.Desired != "" && a.Desired != digest {
 		text += " of other files"
 	}

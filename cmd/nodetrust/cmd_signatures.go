@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -160,11 +159,8 @@ func (b *signaturesBundle) run(cmd *cobra.Command, args []string) error {
 	}
 	url := lookaside.URL(b.target)
 	out := bundled{Result: result, Lookaside: url, Registries: result.Registries(url)}
-	if err := cli.Write(b.out, cmd.OutOrStdout(), out,
-		func(w io.Writer, out bundled) error { return writeBundle(w, b.to, out) }); err != nil {
-		return err
-	}
-	return cli.Exit(verdictExit(result.Answer))
+	return cli.Finish(b.out, cmd.OutOrStdout(), out,
+		func(w *cli.Screen, out bundled) { writeBundle(w, b.to, out) }, verdictExit(result.Answer))
 }
 
 func (b *signaturesBundle) check(args []string) error {
@@ -273,35 +269,30 @@ func (b *signaturesBundle) writeConfigMaps(found lookaside.Releases) error {
 	return nil
 }
 
-func writeBundle(w io.Writer, dir string, b bundled) error {
-	signatures, added, bad := 0, 0, 0
+func writeBundle(w *cli.Screen, dir string, b bundled) {
+	signatures, added := 0, 0
+	var bad []verdict.Verdict
 	for _, i := range b.Images {
 		signatures, added = signatures+i.Signatures, added+i.Added
 		if i.Answer != verdict.Accept {
-			bad++
+			bad = append(bad, i.Verdict)
 		}
 	}
-	if bad == 0 {
-		fmt.Fprintf(w, "complete: %d images are accepted with the %d signatures in %s (%d files new)\n", len(b.Images),
-			signatures, dir, added)
-	} else {
-		fmt.Fprintf(w, "incomplete: %d of %d images are not accepted with the %d signatures in %s (%d files new)\n", bad,
-			len(b.Images), signatures, dir, added)
+	how := fmt.Sprintf("complete: %d images are accepted", len(b.Images))
+	if len(bad) > 0 {
+		how = fmt.Sprintf("incomplete: %d of %d images are not accepted", len(bad), len(b.Images))
 	}
-	for _, i := range b.Images {
-		if i.Answer == verdict.Accept {
-			continue
-		}
+	fmt.Fprintf(w, "%s with the %d signatures in %s (%d files new)\n", how, signatures, dir, added)
+	for _, v := range bad {
 		fmt.Fprintln(w)
-		if err := writeVerdict(w, i.Verdict); err != nil {
-			return err
-		}
+		writeVerdict(w, v)
 	}
 	if len(b.Registries) == 0 {
-		return nil
+		return
 	}
 	fmt.Fprint(w, "\n# for spec.registries of trust.yaml: these lookasides make nodes use the directory\n")
 	enc := yaml.NewEncoder(w)
 	enc.SetIndent(2)
-	return errors.Join(enc.Encode(map[string]any{"registries": b.Registries}), enc.Close())
+	_ = enc.Encode(map[string]any{"registries": b.Registries})
+	_ = enc.Close()
 }

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"io"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -51,9 +50,6 @@ Status 3 if a node's state is bad, 4 if some are only Unknown.`,
 }
 
 func runStatus(cmd *cobra.Command, o statusOptions) error {
-	if err := checkAgents(o.agents); err != nil {
-		return err
-	}
 	client, err := openCluster(o.cluster)
 	if err != nil {
 		return err
@@ -74,14 +70,8 @@ func runStatus(cmd *cobra.Command, o statusOptions) error {
 	if len(status.Nodes) == 0 {
 		return noNodes(o.pool)
 	}
-	if err := cli.Write(o.out, s.W, status, func(w io.Writer,
-		status cluster.Status,
-	) error {
-		return writeStatus(w, s, status, time.Now())
-	}); err != nil {
-		return err
-	}
-	return cli.Exit(statusExit(status))
+	return cli.Finish(o.out, s, status,
+		func(s *cli.Screen, st cluster.Status) { writeStatus(s, st, time.Now()) }, statusExit(status))
 }
 
 func noNodes(pool string) error {
@@ -151,13 +141,14 @@ func watchStatus(cmd *cobra.Command, o statusOptions, client *cluster.Client, s 
 			}
 		}
 		var b bytes.Buffer
-		status := last.snapshot.Status(o.pool, time.Now())
-		err := cli.Write(o.out, &b, status, func(w io.Writer, status cluster.Status) error {
-			if len(status.Nodes) == 0 {
-				fmt.Fprintln(w, noNodes(o.pool))
-				return nil
+		page := *s
+		page.W = &b
+		err := cli.Write(o.out, &page, last.snapshot.Status(o.pool, time.Now()), func(s *cli.Screen, st cluster.Status) {
+			if len(st.Nodes) == 0 {
+				fmt.Fprintln(s, noNodes(o.pool))
+				return
 			}
-			return writeStatus(w, s, status, time.Now())
+			writeStatus(s, st, time.Now())
 		})
 		if err != nil {
 			cancel()

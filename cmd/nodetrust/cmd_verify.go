@@ -139,15 +139,12 @@ func verdictExit(a verdict.Answer) int {
 	return cli.ExitUnknown
 }
 
-func writeVerdict(w io.Writer, v verdict.Verdict) error {
-	return writeOutcome(w, v.Image, v.Outcome)
-}
+func writeVerdict(w *cli.Screen, v verdict.Verdict) { writeOutcome(w, v.Image, v.Outcome) }
 
 // writeOutcome writes the answer on what, why it was given and the next step.
-func writeOutcome(w io.Writer, what string, o verdict.Outcome) error {
-	_, err := fmt.Fprintf(w, "%s %s\n  %s\n", o.Answer, what, o.Why())
-	if err == nil && o.Hint != "" {
-		_, err = fmt.Fprintf(w, "  hint: %s\n", o.Hint)
+func writeOutcome(w *cli.Screen, what string, o verdict.Outcome) {
+	fmt.Fprintf(w, "%s %s\n  %s\n", o.Answer, what, o.Why())
+	if o.Hint != "" {
+		fmt.Fprintf(w, "  hint: %s\n", o.Hint)
 	}
-	return err
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -73,11 +72,8 @@ out, and one must be there. SHA-256, SHA-384 and SHA-512 count; a list with name
 			if err != nil {
 				return cli.Usage(fmt.Errorf("%s: %w", args[0], err))
 			}
-			if err := cli.Write(out, cmd.OutOrStdout(), c,
-				func(w io.Writer, c checksums.Result) error { return writeChecksums(w, args[0], c) }); err != nil {
-				return err
-			}
-			return cli.Exit(verdictExit(c.Answer))
+			return cli.Finish(out, cmd.OutOrStdout(), c,
+				func(w *cli.Screen, c checksums.Result) { writeChecksums(w, args[0], c) }, verdictExit(c.Answer))
 		},
 	}
 	out.Add(cmd)
@@ -110,19 +106,12 @@ func signedFile(signature string) string {
 	return signature[:len(signature)-len(ext)]
 }
 
-func writeChecksums(w io.Writer, file string, c checksums.Result) error {
-	if err := writeOutcome(w, file, c.Outcome); err != nil {
-		return err
-	}
-	if _, err := fmt.Fprintf(w, "  signer:    %s\n", c.Signer); err != nil {
-		return err
-	}
+func writeChecksums(w *cli.Screen, file string, c checksums.Result) {
+	writeOutcome(w, file, c.Outcome)
+	fmt.Fprintf(w, "  signer:    %s\n", c.Signer)
 	for _, f := range c.Files {
-		if _, err := fmt.Fprintf(w, "  %-7s %q: %s\n", f.Answer, f.Name, f.Message); err != nil {
-			return err
-		}
+		fmt.Fprintf(w, "  %-7s %q: %s\n", f.Answer, f.Name, f.Message)
 	}
-	return nil
 }
 
 // showBytes shows how much of a file was read.

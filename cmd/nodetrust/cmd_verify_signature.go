@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"io"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -61,15 +60,8 @@ said, not enforced by any runtime, and wrong as soon as a key is revoked.`,
 			if err != nil {
 				return cli.Usage(err)
 			}
-			err = cli.Write(out, cmd.OutOrStdout(), d, func(w io.Writer,
-				d detached.Result,
-			) error {
-				return writeDetached(w, args[0], d)
-			})
-			if err != nil {
-				return err
-			}
-			return cli.Exit(verdictExit(d.Answer))
+			return cli.Finish(out, cmd.OutOrStdout(), d,
+				func(w *cli.Screen, d detached.Result) { writeDetached(w, args[0], d) }, verdictExit(d.Answer))
 		},
 	}
 	out.Add(cmd)
@@ -84,22 +76,17 @@ said, not enforced by any runtime, and wrong as soon as a key is revoked.`,
 	return cmd
 }
 
-func writeDetached(w io.Writer, file string, d detached.Result) error {
-	err := writeOutcome(w, file, d.Outcome)
-	for _, f := range []struct{ name, value string }{
-		{"signer", d.Signer},
-		{"digest", d.Digest},
-		{"reference", d.Reference},
-	} {
-		if err == nil && f.value != "" {
-			_, err = fmt.Fprintf(w, "  %-10s %s\n", f.name+":", f.value)
+func writeDetached(w *cli.Screen, file string, d detached.Result) {
+	writeOutcome(w, file, d.Outcome)
+	for _, f := range [][2]string{{"signer:", d.Signer}, {"digest:", d.Digest}, {"reference:", d.Reference}} {
+		if f[1] != "" {
+			fmt.Fprintf(w, "  %-10s %s\n", f[0], f[1])
 		}
 	}
-	if err == nil && d.Creator != "" {
-		_, err = fmt.Fprintf(w, "  creator:   %q\n", d.Creator)
+	if d.Creator != "" {
+		fmt.Fprintf(w, "  creator:   %q\n", d.Creator)
 	}
-	if err == nil && d.Timestamp != nil {
-		_, err = fmt.Fprintf(w, "  timestamp: %s\n", time.Unix(*d.Timestamp, 0).UTC().Format(time.RFC3339))
+	if d.Timestamp != nil {
+		fmt.Fprintf(w, "  timestamp: %s\n", time.Unix(*d.Timestamp, 0).UTC().Format(time.RFC3339))
 	}
-	return err
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"io"
 	"runtime"
 	"runtime/debug"
 
@@ -40,10 +39,9 @@ build, which cannot judge OpenPGP v3 packets and answers unknown for them) and t
 				Go:        runtime.Version(),
 				Platform:  runtime.GOOS + "/" + runtime.GOARCH,
 			}
-			return cli.Write(out, cmd.OutOrStdout(), v, func(w io.Writer, v versionInfo) error {
-				_, err := fmt.Fprintf(w, "nodetrust %s\nmechanism: %s\nlibrary:   %s\ngo:        %s %s\n", v.Version, v.Mechanism,
+			return cli.Write(out, cmd.OutOrStdout(), v, func(w *cli.Screen, v versionInfo) {
+				fmt.Fprintf(w, "nodetrust %s\nmechanism: %s\nlibrary:   %s\ngo:        %s %s\n", v.Version, v.Mechanism,
 					v.Library, v.Go, v.Platform)
-				return err
 			})
 		},
 	}

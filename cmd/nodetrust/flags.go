@@ -27,8 +27,9 @@ func addCluster(cmd *cobra.Command, to *cluster.Config) {
 func addNodes(cmd *cobra.Command, to *cluster.Config, pool, agents *string) {
 	addCluster(cmd, to)
 	addPool(cmd, pool)
-	cmd.Flags().StringVar(agents, "agents", cluster.AgentsPods, "where the agents run: pods or elsewhere")
-	cli.Complete(cmd, "agents", cluster.AgentsPods, cluster.AgentsElsewhere)
+	*agents = cluster.AgentsPods
+	cli.Choice(cmd, agents, "agents", "", "string", "where the agents run: pods or elsewhere",
+		cluster.AgentsPods, cluster.AgentsElsewhere)
 	completePool(cmd, to, agents)
 }
 
@@ -51,14 +52,6 @@ func addDesired(cmd *cobra.Command, to *string) {
 func addRegistriesConf(cmd *cobra.Command, to *string) {
 	cmd.Flags().StringVar(to, "registries-conf", "",
 		"registries.conf `FILE` (default $CONTAINERS_REGISTRIES_CONF, else the host's)")
-}
-
-// checkAgents says what is wrong with the value of --agents.
-func checkAgents(agents string) error {
-	if agents != cluster.AgentsPods && agents != cluster.AgentsElsewhere {
-		return cli.Usagef("--agents %q: must be pods or elsewhere", agents)
-	}
-	return nil
 }
 
 // addReaders adds --reader.

@@ -2,7 +2,7 @@ package main
 
 import (
 	"fmt"
-	"io"
+	"slices"
 	"strings"
 
 	"github.com/nodetrust/nodetrust/internal/cli"
@@ -24,10 +24,8 @@ func advisoriesTable() advisoriesOutput {
 	for _, a := range trust.Advisories() {
 		row := advisoryRow{Advisory: a, Readers: []string{}}
 		for _, r := range trust.Readers() {
-			for _, has := range r.Advisories() {
-				if has.ID == a.ID {
-					row.Readers = append(row.Readers, r.Name)
-				}
+			if slices.ContainsFunc(r.Advisories(), func(has trust.Advisory) bool { return has.ID == a.ID }) {
+				row.Readers = append(row.Readers, r.Name)
 			}
 		}
 		out.Advisories = append(out.Advisories, row)
@@ -35,24 +33,21 @@ func advisoriesTable() advisoriesOutput {
 	return out
 }
 
-func writeAdvisories(w io.Writer, v advisoriesOutput) error {
-	var b strings.Builder
+func writeAdvisories(w *cli.Screen, v advisoriesOutput) {
 	for _, a := range v.Advisories {
-		fmt.Fprintf(&b, "%s", a.ID)
+		fmt.Fprintf(w, "%s", a.ID)
 		if a.CVE != "" {
-			fmt.Fprintf(&b, " (%s)", a.CVE)
+			fmt.Fprintf(w, " (%s)", a.CVE)
 		}
-		fmt.Fprintf(&b, ": %s\n", a.Title)
-		fmt.Fprintf(&b, "  libraries: %s\n", affected(a.Advisory))
-		fmt.Fprintf(&b, "  fixed in:  %s\n", strings.Join(append([]string{a.Fixed}, a.Backports...), ", "))
+		fmt.Fprintf(w, ": %s\n", a.Title)
+		fmt.Fprintf(w, "  libraries: %s\n", affected(a.Advisory))
+		fmt.Fprintf(w, "  fixed in:  %s\n", strings.Join(append([]string{a.Fixed}, a.Backports...), ", "))
 		readers := strings.Join(ranges(a.Readers), ", ")
 		if a.Build != "" {
 			readers = "of programs with the build tag " + a.Build + "; no row is known to be one"
 		}
-		fmt.Fprintf(&b, "  readers:   %s\n", cli.Dash(readers))
+		fmt.Fprintf(w, "  readers:   %s\n", cli.Dash(readers))
 	}
-	_, err := io.WriteString(w, b.String())
-	return err
 }
 
 // affected says which versions of the library have a hole.
@@ -62,49 +57,31 @@ func affected(a trust.Advisory) string {
 		out = "from " + a.Since + " on, " + out
 	}
 	for i, v := range a.Backports {
-		line := v[:strings.LastIndex(v, ".")]
 		if i == 0 {
 			out += ", but not"
 		} else {
 			out += ","
 		}
-		out += fmt.Sprintf(" %s from %s on", line, v)
+		out += fmt.Sprintf(" %s from %s on", v[:strings.LastIndex(v, ".")], v)
 	}
 	return out
 }
 
 // ranges writes rows of one product that follow each other in the table of readers as "FIRST to LAST".
-func ranges(names []string) []string {
-	has := map[string]bool{}
-	for _, n := range names {
-		has[n] = true
-	}
-	var out []string
-	var first, last string
-	flush := func() {
+func ranges(names []string) (out []string) {
+	before := false // whether the row before is one of names
+	for i, r := range trust.Readers() {
+		one := slices.Contains(names, r.Name)
 		switch {
-		case first == "":
-		case first == last:
-			out = append(out, first)
+		case !one:
+		case before && product(trust.Readers()[i-1].Name) == product(r.Name):
+			first, _, _ := strings.Cut(out[len(out)-1], " to ")
+			out[len(out)-1] = first + " to " + r.Name
 		default:
-			out = append(out, first+" to "+last)
+			out = append(out, r.Name)
 		}
-		first = ""
+		before = one
 	}
-	for _, r := range trust.Readers() {
-		if !has[r.Name] {
-			flush()
-			continue
-		}
-		if first != "" && product(first) != product(r.Name) {
-			flush()
-		}
-		if first == "" {
-			first = r.Name
-		}
-		last = r.Name
-	}
-	flush()
 	return out
 }
 

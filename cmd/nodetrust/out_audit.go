@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"io"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -18,14 +17,13 @@ const perGroup = 10
 // auditText is the text of an audit: the summary, what locks out, then the groups by fix. Accepted images are counted
 // only.
 type auditText struct {
-	b      strings.Builder
-	screen *cli.Screen
-	width  int // 0: no limit
+	*cli.Screen
+	width int // 0: no limit
 }
 
-// writeAudit writes what fits the screen, where that is a terminal, to w.
-func writeAudit(w io.Writer, s *cli.Screen, r *audit.Report) error {
-	t := &auditText{screen: s, width: s.Width()}
+// writeAudit writes what fits the screen, where that is a terminal.
+func writeAudit(s *cli.Screen, r *audit.Report) {
+	t := &auditText{s, s.Width()}
 	t.summary(r.Summary)
 	t.lockout(r.Summary.Lockout)
 	byFix := map[string][]audit.Image{}
@@ -42,8 +40,6 @@ func writeAudit(w io.Writer, s *cli.Screen, r *audit.Report) error {
 		t.group(f, byFix[f.ID])
 	}
 	t.moved(moved)
-	_, err := io.WriteString(w, t.b.String())
-	return err
 }
 
 func (t *auditText) line(format string, args ...any) {
@@ -51,7 +47,7 @@ func (t *auditText) line(format string, args ...any) {
 	if t.width > 0 {
 		s = cli.Shorten(s, t.width)
 	}
-	t.b.WriteString(s + "\n")
+	fmt.Fprintln(t, s)
 }
 
 // wrapped writes text in lines that fit, each after indent.
@@ -66,14 +62,14 @@ func (t *auditText) wrapped(indent, text string) {
 }
 
 func (t *auditText) paint(a verdict.Answer, s string) string {
-	return t.screen.Paint(map[verdict.Answer]cli.Colour{
+	return t.Paint(map[verdict.Answer]cli.Colour{
 		verdict.Accept: cli.Green, verdict.Refuse: cli.Red, verdict.Unknown: cli.Yellow,
 	}[a], s)
 }
 
 func (t *auditText) summary(s audit.Summary) {
 	t.coverage(s)
-	about := fmt.Sprintf("%s; policy %s, %s", uses(s.Uses), s.Policy, s.CheckedAt.Format(time.RFC3339))
+	about := fmt.Sprintf("%s; policy %s, %s", counted(s.Uses, "use", "uses"), s.Policy, s.CheckedAt.Format(time.RFC3339))
 	if s.ByTag > 0 {
 		about += fmt.Sprintf("; %d named by tag, %d by digest", s.ByTag, s.Images-s.ByTag)
 	}
@@ -117,32 +113,23 @@ func (t *auditText) coverage(s audit.Summary) {
 		} else {
 			length += len(": " + text)
 		}
-		line += t.count(p.colour, p.n, p.what)
+		if p.n > 0 {
+			text = t.paint(p.colour, text)
+		}
+		line += text
 	}
-	t.b.WriteString(line + "\n")
+	fmt.Fprintln(t, line)
 }
 
-func (t *auditText) count(a verdict.Answer, n int, what string) string {
-	text := fmt.Sprintf("%d %s", n, what)
-	if n == 0 {
-		return text
-	}
-	return t.paint(a, text)
-}
-
-func images(n int) string {
+// counted returns "1 one", or the number with the plural.
+func counted(n int, one, many string) string {
 	if n == 1 {
-		return "1 image"
+		return "1 " + one
 	}
-	return fmt.Sprintf("%d images", n)
+	return fmt.Sprintf("%d %s", n, many)
 }
 
-func uses(n int) string {
-	if n == 1 {
-		return "1 use"
-	}
-	return fmt.Sprintf("%d uses", n)
-}
+func images(n int) string { return counted(n, "image", "images") }
 
 func (t *auditText) lockout(list []audit.Lockout) {
 	for _, want := range []struct {
@@ -159,7 +146,7 @@ func (t *auditText) lockout(list []audit.Lockout) {
 			}
 			if first {
 				t.line("")
-				t.b.WriteString(t.paint(want.answer, want.title) + "\n")
+				fmt.Fprintln(t, t.paint(want.answer, want.title))
 				first = false
 			}
 			t.line("  %-13s  %s", l.Role, t.name(l.Image))
@@ -170,7 +157,7 @@ func (t *auditText) lockout(list []audit.Lockout) {
 
 func (t *auditText) group(f audit.Fix, list []audit.Image) {
 	t.line("")
-	t.b.WriteString(t.paint(f.Answer, string(f.Answer)) + ": ")
+	fmt.Fprint(t, t.paint(f.Answer, string(f.Answer))+": ")
 	title := f.Title
 	if f.Reason != "" {
 		title += fmt.Sprintf(" (%s)", f.Reason)
@@ -217,12 +204,12 @@ func (t *auditText) wrappedAfter(column int, text string) {
 	rest := text
 	if n := t.width - column; utf8.RuneCountInString(rest) > n {
 		if i := strings.LastIndexByte(string([]rune(rest)[:max(n, 0)]), ' '); i > 0 {
-			t.b.WriteString(rest[:i] + "\n")
+			fmt.Fprintln(t, rest[:i])
 			t.wrapped("  ", rest[i+1:])
 			return
 		}
 	}
-	t.b.WriteString(rest + "\n")
+	fmt.Fprintln(t, rest)
 }
 
 // usedBy says who uses an image, in a few words.
@@ -248,15 +235,8 @@ func (t *auditText) moved(list []audit.Image) {
 	}
 	t.line("")
 	t.wrapped("", fmt.Sprintf("note: %s tagged anew since they were pulled, and judged as what a new pull takes",
-		areImages(len(list))))
+		counted(len(list), "image was", "images were")))
 	for _, m := range list {
 		t.line("  %s  in use: %s", m.Image, shortDigest(m.InUse[0]))
 	}
-}
-
-func areImages(n int) string {
-	if n == 1 {
-		return "1 image was"
-	}
-	return fmt.Sprintf("%d images were", n)
 }

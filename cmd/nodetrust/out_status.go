@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"io"
 	"strings"
 	"time"
 
@@ -13,34 +12,24 @@ import (
 )
 
 // writeStatus writes the table of nodes and the lines of the pools.
-func writeStatus(w io.Writer, s *cli.Screen, st cluster.Status, now time.Time) error {
-	name, pool, state := cli.Column{Head: "NODE", Cut: true, Least: 16}, cli.Column{Head: "POOL", Drop: 5},
-		cli.Column{Head: "STATE", Style: func(cell string) string { return paintState(s, cell) }}
-	reason, message := cli.Column{Head: "REASON", Drop: 6}, cli.Column{Head: "MESSAGE", Drop: 3, Cut: true, Least: 20}
-	desired, observed, age := cli.Column{Head: "DESIRED", Drop: 2}, cli.Column{Head: "OBSERVED", Drop: 1},
-		cli.Column{Head: "REPORTED", Drop: 4}
-	for _, n := range st.Nodes {
-		name.Cells = append(name.Cells, n.Name)
-		pool.Cells = append(pool.Cells, cli.Dash(n.Pool))
-		state.Cells = append(state.Cells, stateCell(n))
-		reason.Cells = append(reason.Cells, cli.Dash(n.Reason))
-		desired.Cells = append(desired.Cells, cli.Dash(shortDigest(n.Desired)))
-		observed.Cells = append(observed.Cells, cli.Dash(shortDigest(n.Observed)))
-		age.Cells = append(age.Cells, ago(n.CheckedAt, now))
-		message.Cells = append(message.Cells, n.Message)
-	}
-	if err := s.Table(w, []cli.Column{name, pool, state, reason, desired, observed, age, message}); err != nil {
-		return err
-	}
-	lines := []string{""}
+func writeStatus(s *cli.Screen, st cluster.Status, now time.Time) {
+	type column = cli.Column[cluster.Node]
+	cli.Table(s, st.Nodes,
+		column{Head: "NODE", Least: 16, Cell: func(n cluster.Node) string { return n.Name }},
+		column{Head: "POOL", Drop: 5, Cell: func(n cluster.Node) string { return cli.Dash(n.Pool) }},
+		column{Head: "STATE", Cell: stateCell, Style: func(cell string) string { return paintState(s, cell) }},
+		column{Head: "REASON", Drop: 6, Cell: func(n cluster.Node) string { return cli.Dash(n.Reason) }},
+		column{Head: "DESIRED", Drop: 2, Cell: func(n cluster.Node) string { return cli.Dash(shortDigest(n.Desired)) }},
+		column{Head: "OBSERVED", Drop: 1, Cell: func(n cluster.Node) string { return cli.Dash(shortDigest(n.Observed)) }},
+		column{Head: "REPORTED", Drop: 4, Cell: func(n cluster.Node) string { return ago(n.CheckedAt, now) }},
+		column{Head: "MESSAGE", Drop: 3, Least: 20, Cell: func(n cluster.Node) string { return n.Message }})
+	fmt.Fprintln(s)
 	for _, p := range st.Pools {
-		lines = append(lines, poolLine(s, p))
+		fmt.Fprintln(s, poolLine(s, p))
 	}
 	for _, a := range st.Advisories {
-		lines = append(lines, advisoryLine(a, len(st.Nodes)))
+		fmt.Fprintln(s, advisoryLine(a, len(st.Nodes)))
 	}
-	_, err := fmt.Fprintln(w, strings.Join(lines, "\n"))
-	return err
 }
 
 // stateCell marks a bad state that may be of the past.

@@ -44,7 +44,7 @@ func Usagef(format string, args ...any) error {
 // Usage wraps err as bad usage or invalid input: exit status 2, unless err has a status already. Errors that join
 // several are printed one a line.
 func Usage(err error) error {
-	if e := (*ExitError)(nil); errors.As(err, &e) {
+	if _, ok := errors.AsType[*ExitError](err); ok {
 		return err
 	}
 	return &ExitError{Code: ExitUsage, Err: err}
@@ -52,8 +52,7 @@ func Usage(err error) error {
 
 // WithHint adds a line "nodetrust: hint: …" below the error.
 func WithHint(err error, hint string) error {
-	var e *ExitError
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[*ExitError](err); ok {
 		return &ExitError{Code: e.Code, Err: e.Err, Hint: hint}
 	}
 	return &ExitError{Code: ExitFailed, Err: err, Hint: hint}
@@ -69,11 +68,10 @@ func Exit(code int) error {
 
 // ExitOf returns the exit status that err ends a command with.
 func ExitOf(err error) int {
-	var e *ExitError
-	switch {
-	case err == nil:
+	if err == nil {
 		return ExitOK
-	case errors.As(err, &e):
+	}
+	if e, ok := errors.AsType[*ExitError](err); ok {
 		return e.Code
 	}
 	return ExitFailed

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"io"
 
@@ -22,9 +23,10 @@ func (f *Format) Add(cmd *cobra.Command, more ...string) {
 }
 
 // Write writes v as JSON or YAML (with the JSON field names), or what text makes of it; w gets all of it at once.
-// Strings in v, for text as well, are printable and bounded, whoever they came from. An error of w is returned: a
+// Strings in v, for text as well, are printable and bounded, whoever they came from. The Screen that text writes to is a
+// buffer, with the size and the colours of w if w is a Screen: writing to it never fails. An error of w is returned: a
 // result that nobody got must not end as one that somebody did.
-func Write[T any](o Format, w io.Writer, v T, text func(io.Writer, T) error) error {
+func Write[T any](o Format, w io.Writer, v T, text func(*Screen, T)) error {
 	v = outside.Clean(v)
 	var b bytes.Buffer
 	var err error
@@ -37,13 +39,23 @@ func Write[T any](o Format, w io.Writer, v T, text func(io.Writer, T) error) err
 	case "yaml":
 		err = writeYAML(&b, v)
 	default:
-		err = text(&b, v)
+		page := plain(w)
+		if s, ok := w.(*Screen); ok {
+			*page = *s
+		}
+		page.W = &b
+		text(page, v)
 	}
 	if err != nil {
 		return err
 	}
 	_, err = w.Write(b.Bytes())
 	return err
+}
+
+// Finish writes v as Write does. Then the command ends with the exit status code.
+func Finish[T any](o Format, w io.Writer, v T, text func(*Screen, T), code int) error {
+	return cmp.Or(Write(o, w, v, text), Exit(code))
 }
 
 func writeYAML(w io.Writer, v any) error {

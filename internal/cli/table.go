@@ -2,65 +2,75 @@ package cli
 
 import (
 	"fmt"
-	"io"
 	"slices"
 	"strings"
 	"unicode/utf8"
 )
 
-// Column is one of a table.
-type Column struct {
-	Head  string
-	Cells []string
+// Column is one column of a table whose rows are values of type T.
+type Column[T any] struct {
+	Head string
+	Cell func(row T) string
 	// Drop is the order in which columns are left out of a terminal that is too narrow; 0 is never.
 	Drop int
-	// Cut allows cells to be shortened, down to Least.
-	Cut   bool
+	// Least is the width down to which cells may be shortened; 0 is not at all.
 	Least int
 	// Style colours a cell.
 	Style func(cell string) string
 }
 
-func (c Column) width() int {
-	w := utf8.RuneCountInString(c.Head)
-	for _, s := range c.Cells {
-		w = max(w, utf8.RuneCountInString(s))
-	}
-	return w
-}
-
-// Table writes columns side by side. On a terminal it leaves out and shortens what does not fit.
-func (s *Screen) Table(w io.Writer, cols []Column) error {
+// Table writes rows to s, their columns side by side. On a terminal it leaves out and shortens what does not fit.
+func Table[T any](s *Screen, rows []T, columns ...Column[T]) {
 	const gap = 2
+	type column struct {
+		Column[T]
+		cells []string // the head first
+		width int
+	}
+	var cols []column
+	for _, c := range columns {
+		cells := []string{c.Head}
+		for _, r := range rows {
+			cells = append(cells, c.Cell(r))
+		}
+		cols = append(cols, column{Column: c, cells: cells})
+	}
 	// One column stays free: what clears the rest of a line would take the last character of one that ends at the edge.
 	limit := s.Width() - 1
-	widths, total := measure(cols, gap)
-	for limit > 0 && total > limit {
-		if shrink(cols, widths, total-limit) {
-			total = sum(widths, gap)
-			continue
+	for {
+		over := -gap - limit
+		for i := range cols {
+			cols[i].width = 0
+			for _, cell := range cols[i].cells {
+				cols[i].width = max(cols[i].width, utf8.RuneCountInString(cell))
+			}
+			over += cols[i].width + gap
 		}
-		i := lowest(cols)
-		if i < 0 {
+		drop := -1 // the column that is left out next
+		for i, c := range slices.Backward(cols) {
+			if c.Drop > 0 && (drop < 0 || c.Drop <= cols[drop].Drop) {
+				drop = i
+			}
+			if spare := min(c.width-c.Least, over); limit > 0 && c.Least > 0 && spare > 0 {
+				cols[i].width -= spare
+				over -= spare
+			}
+		}
+		if limit <= 0 || over <= 0 || drop < 0 {
 			break
 		}
-		cols = append(append([]Column{}, cols[:i]...), cols[i+1:]...)
-		widths, total = measure(cols, gap)
+		cols = slices.Delete(cols, drop, drop+1)
 	}
-	first := -1 // the heads
-	if !slices.ContainsFunc(cols, func(c Column) bool { return c.Head != "" }) {
-		first = 0
-	}
-	for row := first; row < len(cols[0].Cells); row++ {
+	headless := !slices.ContainsFunc(cols, func(c column) bool { return c.Head != "" })
+	for row := range len(rows) + 1 {
+		if row == 0 && headless {
+			continue
+		}
 		var line strings.Builder
 		for i, c := range cols {
-			cell := c.Head
-			if row >= 0 {
-				cell = c.Cells[row]
-			}
-			cell = Shorten(cell, widths[i])
-			pad := widths[i] - utf8.RuneCountInString(cell) + gap
-			if row >= 0 && c.Style != nil {
+			cell := Shorten(c.cells[row], c.width)
+			pad := c.width - utf8.RuneCountInString(cell) + gap
+			if row > 0 && c.Style != nil {
 				cell = c.Style(cell)
 			}
 			line.WriteString(cell)
@@ -68,49 +78,8 @@ func (s *Screen) Table(w io.Writer, cols []Column) error {
 				line.WriteString(strings.Repeat(" ", pad))
 			}
 		}
-		if _, err := fmt.Fprintln(w, strings.TrimRight(line.String(), " ")); err != nil {
-			return err
-		}
+		fmt.Fprintln(s, strings.TrimRight(line.String(), " "))
 	}
-	return nil
-}
-
-func measure(cols []Column, gap int) (widths []int, total int) {
-	for _, c := range cols {
-		widths = append(widths, c.width())
-	}
-	return widths, sum(widths, gap)
-}
-
-func sum(widths []int, gap int) int {
-	total := gap * (len(widths) - 1)
-	for _, w := range widths {
-		total += w
-	}
-	return total
-}
-
-// shrink takes over from the columns that may be cut, the last one first, and reports whether that was enough.
-func shrink(cols []Column, widths []int, over int) bool {
-	for i := len(cols) - 1; i >= 0; i-- {
-		if spare := widths[i] - cols[i].Least; cols[i].Cut && spare > 0 {
-			take := min(spare, over)
-			widths[i] -= take
-			over -= take
-		}
-	}
-	return over <= 0
-}
-
-// lowest returns the column that is left out next, or -1.
-func lowest(cols []Column) int {
-	at := -1
-	for i, c := range cols {
-		if c.Drop > 0 && (at < 0 || c.Drop < cols[at].Drop) {
-			at = i
-		}
-	}
-	return at
 }
 
 // Shorten returns at most width characters of s; what was cut ends in "…".
@@ -122,9 +91,9 @@ func Shorten(s string, width int) string {
 }
 
 // Dash returns s, or "-" for nothing.
-func Dash(s string) string {
+func Dash[S ~string](s S) string {
 	if s == "" {
 		return "-"
 	}
-	return s
+	return string(s)
 }

@@ -75,9 +75,14 @@ type Screen struct {
 	Drawn bool
 }
 
+// plain returns a screen without a size and without colours.
+func plain(w io.Writer) *Screen {
+	return &Screen{W: w, Width: func() int { return 0 }, Height: func() int { return 0 }}
+}
+
 // NewScreen returns the screen that w writes to.
 func NewScreen(w io.Writer) *Screen {
-	s := &Screen{W: w, Width: func() int { return 0 }, Height: func() int { return 0 }}
+	s := plain(w)
 	f, ok := terminalOf(w)
 	if !ok {
 		return s
@@ -97,6 +102,8 @@ func NewScreen(w io.Writer) *Screen {
 	s.Height = func() int { _, h := size(); return h }
 	return s
 }
+
+func (s *Screen) Write(b []byte) (int, error) { return s.W.Write(b) }
 
 // Paint returns text in a colour, where the screen has colours.
 func (s *Screen) Paint(c Colour, text string) string {
