@@ -2,17 +2,21 @@ package main
 
 import (
 	"cmp"
-	"context"
 	"errors"
 	"fmt"
+	"io"
+	"path/filepath"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/nodetrust/nodetrust/internal/audit"
+	"github.com/nodetrust/nodetrust/internal/audit/cache"
 	"github.com/nodetrust/nodetrust/internal/audit/page"
 	"github.com/nodetrust/nodetrust/internal/cli"
 	"github.com/nodetrust/nodetrust/internal/openpgp/key"
 	"github.com/nodetrust/nodetrust/internal/outside"
+	"github.com/nodetrust/nodetrust/internal/release"
 	"github.com/nodetrust/nodetrust/internal/verdict"
 	"github.com/nodetrust/nodetrust/internal/verify"
 	"github.com/nodetrust/nodetrust/internal/verify/mechanism"
@@ -131,32 +135,23 @@ func (o *auditOptions) judge(cmd *cobra.Command, inventory *audit.Inventory) (r 
 			}
 		}
 	}()
-	p, err := o.policy.source()
-	var bad *verify.InvalidError
-	if errors.As(err, &bad) {
-		return audit.Run(cmd.Context(), inventory, byName{invalid: bad}, run), nil
-	}
-	if err != nil {
-		return nil, cli.Usage(err)
-	}
-	defer p.Close()
-	limitMemory(max(1, inventory.Len()))
 	opts := o.image.options()
 	opts.PerHost = o.perHost
-	j, err := p.Judge(opts)
+	by, err := o.policy.judge(opts)
 	if err != nil {
-		return nil, cli.Usage(err)
+		return nil, err
 	}
-	defer j.Close()
-	if kept := o.cache.open(j, cmd.ErrOrStderr()); kept != nil {
-		run.Cache = kept
+	defer by.Close()
+	limitMemory(max(1, inventory.Len()))
+	if kept := o.cache.open(by.judge, cmd.ErrOrStderr()); kept != nil {
+		run.Cache, run.StillCurrent = kept, by.stillCurrent
 		defer func() {
 			if err := kept.Close(cmd.Context().Err() == nil); err != nil {
 				cli.Say(cmd.ErrOrStderr(), cli.Warning, "%v", fmt.Errorf("keeping verdicts: %w", err))
 			}
 		}()
 	}
-	return audit.Run(cmd.Context(), inventory, byName{judge: j}, run), nil
+	return audit.Run(cmd.Context(), inventory, by, run), nil
 }
 
 // canaryKey is the fingerprint of the key that refuse-canaries are carved out with.
@@ -168,28 +163,113 @@ func canaryKey() (string, error) {
 	return f.Keys[0].Fingerprint, nil
 }
 
-// byName judges images by their names: by a policy that doesn't load if invalid is set, else by judge.
-type byName struct {
-	judge   *verify.Judge
-	invalid *verify.InvalidError
-}
-
-// Image returns the verdict on the image of a name. An error means that the name can't be used.
-func (j byName) Image(ctx context.Context, name string) (verdict.Verdict, error) {
-	if j.invalid != nil {
-		return verify.Invalid(name, j.invalid), nil
-	}
-	image, err := verify.ParseImage(name)
-	if err != nil {
-		return verdict.Verdict{}, err
-	}
-	return j.judge.Verdict(ctx, image)
-}
-
 // policyName is what was judged by, as the user named it.
 func (o *auditOptions) policyName() string {
 	if o.policy.root != "" {
 		return cmp.Or(o.policy.config, o.policy.policy, "of the host below "+o.policy.root)
 	}
 	return cmp.Or(o.policy.config, o.policy.policy, "of this host")
+}
+
+// cacheFlags say where verdicts are kept between audits.
+type cacheFlags struct {
+	off bool
+	dir string
+	age time.Duration
+}
+
+func (f *cacheFlags) add(cmd *cobra.Command) {
+	fl := cmd.Flags()
+	fl.BoolVar(&f.off, "no-cache", false, "judge all images anew, and keep no verdict")
+	fl.StringVar(&f.dir, "cache-dir", "", "`DIR` for verdicts (default nodetrust/audit in the user's cache directory)")
+	fl.DurationVar(&f.age, "cache-age", cache.DefaultAge,
+		"how long an accept holds, at most 24h; a refusal is only used to go on after an interruption")
+}
+
+// check completes the directory: below caches, unless it was named.
+func (f *cacheFlags) check(caches string) error {
+	switch {
+	case f.off && f.dir != "":
+		return cli.Usagef("--no-cache and --cache-dir contradict each other")
+	case f.age <= 0 || f.age > cache.MaxAge:
+		return cli.Usagef("--cache-age %s: must be above 0 and at most 24h", f.age)
+	}
+	if !f.off && f.dir == "" {
+		f.off = caches == "" // no home, no cache
+		f.dir = filepath.Join(caches, "nodetrust", "audit")
+	}
+	return nil
+}
+
+// open opens the cache for what judges. Without one it says why, and the audit goes on without. A policy that doesn't
+// load has no judge, and its verdicts are not kept.
+func (f *cacheFlags) open(j *verify.Judge, notes io.Writer) *cache.Cache {
+	if f.off || j == nil {
+		return nil
+	}
+	key, until, err := j.Fingerprint(time.Now())
+	if err == nil {
+		var c *cache.Cache
+		if c, err = cache.Open(f.dir, key, cache.Options{Age: f.age, Until: until}); err == nil {
+			return c
+		}
+	}
+	cli.Say(notes, cli.Warning, "%v", fmt.Errorf("judging without the cache of verdicts: %w", err))
+	return nil
+}
+
+// auditReleases are the OpenShift releases whose payload counts as vouched for.
+type auditReleases struct {
+	names   []string
+	release releaseFlags
+}
+
+func (f *auditReleases) add(cmd *cobra.Command) {
+	fl := cmd.Flags()
+	fl.StringArrayVar(&f.names, "release", nil, "OpenShift `RELEASE` that vouches for its payload if release verify accepts it (repeatable)")
+	fl.StringArrayVar(&f.release.keys, "release-key", nil,
+		"public key `FILE` that must have signed the releases; of several every one must (repeatable)")
+	addSignatureStores(cmd, &f.release)
+}
+
+func (f *auditReleases) check() error {
+	switch {
+	case len(f.names) > 0 && len(f.release.keys) == 0:
+		return cli.Usagef("--release needs --release-key")
+	case len(f.names) == 0 && (len(f.release.keys) > 0 || len(f.release.stores) > 0 || len(f.release.signaturesFrom) > 0):
+		return cli.Usagef("--release-key, --store and --signatures-from go with --release")
+	}
+	return nil
+}
+
+// verify judges the releases. One that is not accepted vouches for nothing, which is said on stderr and in the report.
+func (f *auditReleases) verify(cmd *cobra.Command, o *auditOptions) (vouched func(string) string,
+	out []audit.ReleaseVerdict, err error,
+) {
+	if len(f.names) == 0 {
+		return nil, nil, nil
+	}
+	f.release.cluster = o.source.cluster
+	image := o.image.options()
+	image.Timeout = 0 // one image's; a release has hundreds of MiB
+	by, closeAll, err := f.release.judge(cmd.Context(), verify.Source{RegistriesConf: o.policy.registriesConf}, o.policy.env, image)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer closeAll()
+	var results []release.Result
+	for _, name := range f.names {
+		r, err := release.Verify(cmd.Context(), name, by)
+		if err != nil {
+			return nil, nil, cli.Usage(fmt.Errorf("--release %s: %w", name, err))
+		}
+		if r.Answer != verdict.Accept {
+			cli.Say(cmd.ErrOrStderr(), cli.Warning, "release %s vouches for nothing: %s (%s): %s",
+				outside.Name(r.Release), r.Answer, r.Reason, outside.Text(r.Message))
+		}
+		results = append(results, r)
+		r.Hint = ""
+		out = append(out, audit.ReleaseVerdict{Release: r.Release, Outcome: r.Outcome})
+	}
+	return func(digest string) string { return release.Vouching(results, digest) }, out, nil
 }

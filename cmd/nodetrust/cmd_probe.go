@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -14,13 +13,10 @@ import (
 
 	"github.com/nodetrust/nodetrust/internal/bounded"
 	"github.com/nodetrust/nodetrust/internal/cli"
-	"github.com/nodetrust/nodetrust/internal/hostfs"
 	"github.com/nodetrust/nodetrust/internal/judge"
-	"github.com/nodetrust/nodetrust/internal/lint"
 	"github.com/nodetrust/nodetrust/internal/probe"
 	"github.com/nodetrust/nodetrust/internal/source"
 	"github.com/nodetrust/nodetrust/internal/trust"
-	"github.com/nodetrust/nodetrust/internal/verdict"
 	"github.com/nodetrust/nodetrust/internal/verify"
 )
 
@@ -100,12 +96,12 @@ func (f *probeFlags) run(cmd *cobra.Command) error {
 	f.opts.Environ = f.policy.env.Environ
 	reach := f.reach.options()
 	f.opts.CertDir, f.opts.TLSVerify, f.opts.Platform = reach.CertDir, reach.TLSVerify, reach.Platform
-	judgement, err := f.openPolicy()
+	by, onHost, err := f.openPolicy()
 	if err != nil {
 		return err
 	}
-	defer judgement.Close()
-	f.opts.Root, f.opts.Verify = f.policy.root, judgement.verdict
+	defer by.Close()
+	f.opts.Root, f.opts.Verify = f.policy.root, by.Image
 	if f.announce {
 		f.opts.Announce = func(absent []string) error {
 			return json.NewEncoder(stdout).Encode(map[string][]string{"absent": absent})
@@ -116,7 +112,9 @@ func (f *probeFlags) run(cmd *cobra.Command) error {
 		return err
 	}
 	res := probe.Judge(results, probe.Runtimes(ctx, f.opts), f.opts)
-	res.Keys = judgement.keys()
+	if onHost && by.policy != nil {
+		res.Keys = probe.Keys(cmp.Or(f.policy.root, "/"), by.policy.File)
+	}
 	return f.finish(stdout, res)
 }
 
@@ -147,18 +145,22 @@ func stateExit(s judge.State) int {
 // readCanaries takes the canaries of --canaries, --desired or --config, in this order.
 func (f *probeFlags) readCanaries(cmd *cobra.Command) ([]trust.Canary, error) {
 	switch {
-	case f.canaries == "-":
-		b, err := bounded.Read(cmd.InOrStdin(), trust.MaxConfig)
-		if err != nil {
-			return nil, fmt.Errorf("reading canaries: %w", err)
-		}
-		return parseCanaries(b)
 	case f.canaries != "":
-		b, err := bounded.ReadFile(f.canaries, trust.MaxConfig)
-		if err != nil {
-			return nil, cli.Usage(fmt.Errorf("reading canaries: %w", err))
+		read := func() ([]byte, error) { return bounded.ReadFile(f.canaries, trust.MaxConfig) }
+		usage := cli.Usage
+		if f.canaries == "-" {
+			read = func() ([]byte, error) { return bounded.Read(cmd.InOrStdin(), trust.MaxConfig) }
+			usage = func(err error) error { return err }
 		}
-		return parseCanaries(b)
+		b, err := read()
+		if err != nil {
+			return nil, usage(fmt.Errorf("reading canaries: %w", err))
+		}
+		out, err := trust.ParseCanaries(b)
+		if err != nil {
+			return nil, cli.Usage(err)
+		}
+		return out, nil
 	case f.desired != "":
 		s, err := source.ReadDesired(f.desired)
 		if err != nil {
@@ -175,89 +177,22 @@ func (f *probeFlags) readCanaries(cmd *cobra.Command) ([]trust.Canary, error) {
 	return nil, cli.WithHint(cli.Usagef("no canaries given"), "use --config, --desired or --canaries")
 }
 
-func parseCanaries(b []byte) ([]trust.Canary, error) {
-	out, err := trust.ParseCanaries(b)
-	if err != nil {
-		return nil, cli.Usage(err)
-	}
-	return out, nil
-}
-
-// secondOpinion is the library's view of the policy: never deciding where a runtime answers.
-type secondOpinion struct {
-	byName
-	*verify.Policy // nil if it is invalid
-	root           string
-	onHost         bool
-}
-
 // openPolicy opens the policy that verify judges by: --policy, else the host below --root, else what --config renders
-// to, else this machine's.
-func (f *probeFlags) openPolicy() (*secondOpinion, error) {
+// to, else this machine's. It is onHost if it is a host's.
+func (f *probeFlags) openPolicy() (by *judging, onHost bool, err error) {
 	flags := f.policy
 	if flags.policy != "" || flags.root != "" {
 		flags.config, flags.keys = "", nil
 	}
 	// The agent's child may not look into root's home; the agent itself does.
 	flags.hiddenHome = f.announce
-	o := &secondOpinion{root: flags.root, onHost: flags.policy == "" && flags.config == ""}
-	options := f.reach.options()
-	options.AuthFile, options.Timeout = f.opts.Authfile, verifyTimeout
-	if err := options.Check(); err != nil {
-		return nil, cli.Usage(err)
+	o := f.reach.options()
+	o.AuthFile, o.Timeout = f.opts.Authfile, verifyTimeout
+	if err := o.Check(); err != nil {
+		return nil, false, cli.Usage(err)
 	}
-	p, err := flags.source()
-	switch {
-	case errors.As(err, &o.invalid):
-		return o, nil
-	case err != nil:
-		return nil, cli.Usage(err)
-	}
-	o.Policy = p
-	if o.judge, err = p.Judge(options); err != nil {
-		p.Close()
-		return nil, cli.Usage(err)
-	}
-	return o, nil
-}
-
-func (o *secondOpinion) Close() {
-	if o.Policy != nil {
-		o.judge.Close()
-		_ = o.Policy.Close()
-	}
-}
-
-func (o *secondOpinion) verdict(ctx context.Context, image string) verdict.Verdict {
-	v, err := o.Image(ctx, image)
-	if err != nil {
-		return verdict.Verdict{Image: image, Outcome: verdict.Outcome{
-			Answer: verdict.Unknown, Reason: verdict.RuntimeFailed,
-			Message: err.Error(),
-		}}
-	}
-	return v
-}
-
-// keys lists the keys of the policy that is in effect on the host.
-func (o *secondOpinion) keys() []judge.Key {
-	if o.Policy == nil || !o.onHost {
-		return nil
-	}
-	root := cmp.Or(o.root, "/")
-	data, err := hostfs.Root(root).ReadFile(o.File, lint.MaxPolicy)
-	if err != nil {
-		return nil
-	}
-	var out []judge.Key
-	for _, k := range lint.PolicyKeys(data, root) {
-		key := judge.Key{Fingerprint: k.Fingerprint}
-		if !k.Expires.IsZero() {
-			key.Expires = k.Expires.Unix()
-		}
-		out = append(out, key)
-	}
-	return out
+	by, err = flags.judge(o)
+	return by, flags.policy == "" && flags.config == "", err
 }
 
 func writeProbe(s *cli.Screen, r judge.Probe) {

@@ -96,15 +96,31 @@ func (f *releaseFlags) configMaps(ctx context.Context, from string) (*release.Co
 	return release.NewConfigMaps(client.Server(), maps), nil
 }
 
-func readVerifiers(paths []string) (keys []release.Key, err error) {
-	for _, path := range paths {
+// judge returns what releases are judged with: the keys, the places of signatures, and a judge that reads the release
+// image as the source says. The caller calls closeAll.
+func (f *releaseFlags) judge(ctx context.Context, s verify.Source, env verify.Env, o verify.Options) (
+	by release.Options, closeAll func(), err error,
+) {
+	for _, path := range f.keys {
 		b, err := bounded.ReadFile(path, trust.MaxKeyFile)
 		if err != nil {
-			return nil, cli.Usage(fmt.Errorf("reading --key: %w", err))
+			return by, nil, cli.Usage(fmt.Errorf("reading --key: %w", err))
 		}
-		keys = append(keys, release.Key{Name: path, Data: b})
+		by.Keys = append(by.Keys, release.Key{Name: path, Data: b})
 	}
-	return keys, nil
+	if by.Sources, err = f.open(ctx, release.DefaultStores); err != nil {
+		return by, nil, err
+	}
+	s.AcceptAll = true
+	p, err := verify.Open(s, env)
+	if err != nil {
+		return by, nil, cli.Usage(err)
+	}
+	if by.Judge, err = p.Judge(o); err != nil {
+		p.Close()
+		return by, nil, cli.Usage(err)
+	}
+	return by, func() { by.Judge.Close(); p.Close() }, nil
 }
 
 type releaseVerify struct {
@@ -167,28 +183,14 @@ func (r *releaseVerify) run(cmd *cobra.Command, name string) error {
 	case r.noPayload && r.toPolicy != "":
 		return cli.Usagef("--to-policy needs the payload, which --no-payload leaves out")
 	}
-	keys, err := readVerifiers(r.release.keys)
-	if err != nil {
-		return err
-	}
-	sources, err := r.release.open(cmd.Context(), release.DefaultStores)
-	if err != nil {
-		return err
-	}
-	p, err := verify.Open(verify.Source{AcceptAll: true, RegistriesConf: r.registriesConf}, r.env)
-	if err != nil {
-		return cli.Usage(err)
-	}
-	defer p.Close()
 	o := r.image.options()
-	j, err := p.Judge(o)
+	by, closeAll, err := r.release.judge(cmd.Context(), verify.Source{RegistriesConf: r.registriesConf}, r.env, o)
 	if err != nil {
-		return cli.Usage(err)
+		return err
 	}
-	defer j.Close()
-	result, err := release.Verify(cmd.Context(), name, release.Options{
-		As: r.image.as, Keys: keys, Sources: sources, Judge: j, Timeout: o.Timeout, SignatureOnly: r.noPayload,
-	})
+	defer closeAll()
+	by.As, by.Timeout, by.SignatureOnly = r.image.as, o.Timeout, r.noPayload
+	result, err := release.Verify(cmd.Context(), name, by)
 	if err != nil {
 		return cli.Usage(err)
 	}

@@ -16,6 +16,8 @@ import (
 	"github.com/google/renameio/v2"
 	"github.com/spf13/cobra"
 
+	"github.com/nodetrust/nodetrust/internal/audit"
+	"github.com/nodetrust/nodetrust/internal/bounded"
 	"github.com/nodetrust/nodetrust/internal/cli"
 	"github.com/nodetrust/nodetrust/internal/cluster"
 	"github.com/nodetrust/nodetrust/internal/cluster/mco"
@@ -429,4 +431,33 @@ func loadTrust(file string, stdin io.Reader) (*trust.Config, error) {
 		return nil, cli.Usage(err)
 	}
 	return cfg, err
+}
+
+// maxAudit bounds an audit's JSON, in bytes: 10,000 images used by some pods each are about 30 MiB.
+const maxAudit = 256 << 20
+
+// warnOfAudit says on notes what the audit in file found that would lock the cluster out, and whether it was an audit
+// of what is rendered. It changes nothing of that; an error is a file that holds no audit.
+func warnOfAudit(notes io.Writer, file string, cfg *trust.Config, readers []trust.Reader) error {
+	b, err := bounded.ReadFile(file, maxAudit)
+	if err != nil {
+		return cli.Usage(fmt.Errorf("--audit %s: %w", file, err))
+	}
+	r, err := audit.ParseReport(b)
+	if err != nil {
+		return cli.Usage(fmt.Errorf("--audit %s: %w", file, err))
+	}
+	// audit judges with the current library, which reads the same out of it as the readers do.
+	var digests []string
+	for _, who := range [][]trust.Reader{nil, readers} {
+		files, err := cfg.Files(who)
+		if err != nil {
+			return cli.Usage(err)
+		}
+		digests = append(digests, files.Digest())
+	}
+	for _, warning := range r.Warnings(file, cfg.File, digests...) {
+		cli.Say(notes, cli.Warning, "%s", warning)
+	}
+	return nil
 }

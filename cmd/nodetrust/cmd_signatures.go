@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -192,11 +193,10 @@ func (b *signaturesBundle) images(cmd *cobra.Command, args []string) ([]string, 
 		}
 		seen[name] = true
 	}
-	list, closeAll, err := b.sources.open(cmd, b.policy.root)
+	list, err := b.sources.open(cmd, b.policy.root)
 	if err != nil {
 		return nil, err
 	}
-	defer closeAll()
 	for _, s := range list {
 		err := s.Source.Uses(cmd.Context(), func(u audit.Use) error {
 			name, err := verify.Canonical(strings.TrimPrefix(u.Image, "docker://"))
@@ -221,12 +221,7 @@ func (b *signaturesBundle) images(cmd *cobra.Command, args []string) ([]string, 
 			}
 		}
 	}
-	var out []string
-	for name := range seen {
-		out = append(out, name)
-	}
-	slices.Sort(out)
-	return out, nil
+	return slices.Sorted(maps.Keys(seen)), nil
 }
 
 // openMirrors returns the mirrors that nodes may pull from. The returned function closes them.

@@ -117,10 +117,11 @@ func (c *judgingCommand) run(
 
 // writeInvalid writes the verdict on a policy that doesn't load and ends with exit status 2; so does any other error.
 func writeInvalid(cmd *cobra.Command, out *cli.Format, image string, err error) error {
-	v, ok := invalid(image, err)
+	invalid, ok := errors.AsType[*verify.InvalidError](err)
 	if !ok {
 		return cli.Usage(err)
 	}
+	v := verify.Invalid(image, invalid)
 	if *out != "text" {
 		if err := cli.Write(*out, cmd.OutOrStdout(), v, writeVerdict); err != nil {
 			return err

@@ -1,6 +1,7 @@
 package audit
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"sync"
@@ -19,7 +20,7 @@ type Judge interface {
 // Cache keeps verdicts between audits. It is safe for concurrent use.
 type Cache interface {
 	// Get returns the verdict on name if it is still valid.
-	Get(ctx context.Context, name string) (verdict.Verdict, bool)
+	Get(name string) (verdict.Verdict, bool)
 	// Put keeps a verdict, if and as long as the Cache decides.
 	Put(name string, v verdict.Verdict)
 }
@@ -30,9 +31,11 @@ type Options struct {
 	// (0: 64).
 	PerHost, Total int
 	Cache          Cache
+	// StillCurrent reports whether a verdict of the Cache on an image named by tag is about what the tag names now.
+	StillCurrent func(ctx context.Context, name string, v verdict.Verdict) bool
 	// CanaryKey is the fingerprint of the key that policies demand for refuse-canaries.
 	CanaryKey string
-	// Vouched returns the verified release that names a digest, or "". It may be nil.
+	// Vouched returns the verified release that names a digest, or "", as it does for no digest. Vouched may be nil.
 	Vouched func(digest string) string
 	// RequireSigned refuses accepted images without a signature.
 	RequireSigned bool
@@ -52,12 +55,7 @@ type Progress struct {
 // Run judges every image of the inventory once. When ctx ends, the remaining images are unknown and the report is not
 // complete.
 func Run(ctx context.Context, inv *Inventory, j Judge, o Options) *Report {
-	if o.PerHost == 0 {
-		o.PerHost = 16
-	}
-	if o.Total == 0 {
-		o.Total = 64
-	}
+	o.PerHost, o.Total = cmp.Or(o.PerHost, 16), cmp.Or(o.Total, 64)
 	if o.Now == nil {
 		o.Now = time.Now
 	}
@@ -66,14 +64,10 @@ func Run(ctx context.Context, inv *Inventory, j Judge, o Options) *Report {
 	queues := map[string][]int{}
 	for i, l := range list {
 		a.out[i] = Image{
-			Verdict: verdict.Verdict{
-				Image: l.image, Outcome: verdict.Outcome{
-					Answer: verdict.Unknown, Reason: verdict.Timeout,
-					Message: "not judged: the audit was interrupted",
-				},
-			},
-			UsedBy: append([]string{}, l.usedBy...), Role: l.role, Interrupted: true, name: l.name,
+			Verdict: unknown(verdict.Timeout, "not judged: the audit was interrupted"),
+			UsedBy:  append([]string{}, l.usedBy...), Role: l.role, Interrupted: true, name: l.name,
 		}
+		a.out[i].Image = l.image
 		queues[ref.Host(l.name)] = append(queues[ref.Host(l.name)], i)
 	}
 	a.run(ctx, list, queues)
@@ -90,6 +84,10 @@ func Run(ctx context.Context, inv *Inventory, j Judge, o Options) *Report {
 	return r
 }
 
+func unknown(reason verdict.Reason, message string) verdict.Verdict {
+	return verdict.Verdict{Outcome: verdict.Outcome{Answer: verdict.Unknown, Reason: reason, Message: message}}
+}
+
 type audit struct {
 	judge Judge
 	o     Options
@@ -104,7 +102,11 @@ func (a *audit) run(ctx context.Context, list []*listed, queues map[string][]int
 	total := make(chan struct{}, a.o.Total)
 	var wg sync.WaitGroup
 	for _, queue := range queues {
-		next := make(chan int)
+		next := make(chan int, len(queue))
+		for _, i := range queue {
+			next <- i
+		}
+		close(next)
 		b := &breaker{now: a.o.Now}
 		for range min(a.o.PerHost, len(queue)) {
 			wg.Go(func() {
@@ -118,16 +120,6 @@ func (a *audit) run(ctx context.Context, list []*listed, queues map[string][]int
 				}
 			})
 		}
-		wg.Go(func() {
-			defer close(next)
-			for _, i := range queue {
-				select {
-				case next <- i:
-				case <-ctx.Done():
-					return
-				}
-			}
-		})
 	}
 	wg.Wait()
 }
@@ -162,15 +154,11 @@ func (a *audit) one(ctx context.Context, l *listed, m *Image, b *breaker) {
 // verdict returns the cached or the judge's verdict; ok is false if the audit was interrupted.
 func (a *audit) verdict(ctx context.Context, l *listed, b *breaker) (v verdict.Verdict, cached, ok bool) {
 	if l.invalid != nil {
-		return verdict.Verdict{
-			Outcome: verdict.Outcome{
-				Answer: verdict.Unknown, Reason: verdict.ImageNotFound,
-				Message: "no runtime can pull this: " + l.invalid.Error(),
-			},
-		}, false, true
+		return unknown(verdict.ImageNotFound, "no runtime can pull this: "+l.invalid.Error()), false, true
 	}
 	if a.o.Cache != nil {
-		if v, ok := a.o.Cache.Get(ctx, l.name); ok {
+		v, ok := a.o.Cache.Get(l.name)
+		if ok && (ref.Digest(l.name) != "" || a.o.StillCurrent(ctx, l.name, v)) {
 			return v, true, true
 		}
 	}
@@ -180,10 +168,7 @@ func (a *audit) verdict(ctx context.Context, l *listed, b *breaker) (v verdict.V
 	start := a.o.Now()
 	v, err := a.judge.Image(ctx, l.name)
 	if err != nil {
-		return verdict.Verdict{Outcome: verdict.Outcome{
-			Answer: verdict.Unknown, Reason: verdict.ImageNotFound,
-			Message: err.Error(),
-		}}, false, true
+		return unknown(verdict.ImageNotFound, err.Error()), false, true
 	}
 	if ctx.Err() != nil && v.Answer == verdict.Unknown {
 		return v, false, false
@@ -200,10 +185,8 @@ func (a *audit) carved(v verdict.Verdict) bool {
 	if v.Scope == nil || v.Scope.Matched != "exact" || a.o.CanaryKey == "" {
 		return false
 	}
-	return slices.ContainsFunc(v.Requirements, func(r verdict.Requirement) bool {
-		return slices.Contains(r.Keys,
-			a.o.CanaryKey)
-	})
+	return slices.ContainsFunc(v.Requirements,
+		func(r verdict.Requirement) bool { return slices.Contains(r.Keys, a.o.CanaryKey) })
 }
 
 // vouch sets the release that names an unsigned image. An image of a release gets the release role.
@@ -211,10 +194,7 @@ func (a *audit) vouch(m *Image) {
 	if a.o.Vouched == nil || m.Digest == "" {
 		return
 	}
-	release := a.o.Vouched(m.Digest)
-	if release == "" && m.Index != "" {
-		release = a.o.Vouched(m.Index)
-	}
+	release := cmp.Or(a.o.Vouched(m.Digest), a.o.Vouched(m.Index))
 	if release == "" {
 		return
 	}

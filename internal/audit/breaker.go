@@ -44,11 +44,8 @@ func (b *breaker) open(registry string) (verdict.Verdict, bool) {
 	if b.count < breakAfter || b.lost < breakTime {
 		return verdict.Verdict{}, false
 	}
-	return verdict.Verdict{
-		Outcome: verdict.Outcome{
-			Answer: verdict.Unknown, Reason: b.last.Reason, Hint: b.last.Hint,
-			Message: fmt.Sprintf("not asked: the last %d images of %s had no answer, at the end because: %s", b.count, registry,
-				b.last.Message),
-		}, Mechanism: b.last.Mechanism,
-	}, true
+	v := unknown(b.last.Reason, fmt.Sprintf("not asked: the last %d images of %s had no answer, at the end because: %s",
+		b.count, registry, b.last.Message))
+	v.Hint, v.Mechanism = b.last.Hint, b.last.Mechanism
+	return v, true
 }

@@ -1,6 +1,7 @@
 package audit
 
 import (
+	"fmt"
 	"strings"
 
 	"github.com/nodetrust/nodetrust/internal/policy"
@@ -8,115 +9,101 @@ import (
 	"github.com/nodetrust/nodetrust/internal/verdict"
 )
 
-// groupOf returns what an image needs that is not accepted by every runtime, and the group of images with the same
-// need.
-func groupOf(m *Image) group {
-	g := group{verdict: m.Answer, reason: m.Reason, hint: m.Hint}
-	need := func(kind, of, text string) group {
-		g.id = strings.Join([]string{string(g.verdict), string(g.reason), kind, of}, ":")
-		g.one, g.many = "needs "+text, "need "+text
-		return g
-	}
-	are := func(kind, of, text string) group {
-		g.id = strings.Join([]string{string(g.verdict), string(g.reason), kind, of}, ":")
-		g.one, g.many = "is "+text, "are "+text
-		return g
-	}
-	where := place(m)
-	switch {
-	case m.Answer == verdict.Accept:
-		return are("subkey", scope(m), "signed by a subkey only, which older runtimes refuse")
-	case m.Interrupted:
-		return are("interrupted", "", "not judged: the audit was interrupted")
-	case m.Canary:
-		return are("canary", "", "the refuse-canary of the policy and in use: choose another image as the canary")
-	}
-	if m.VouchedBy != "" && m.Answer == verdict.Refuse {
-		return need("release", m.VouchedBy, "a scope of its own: the verified release "+m.VouchedBy+" vouches for it")
-	}
-	switch m.Reason {
-	case verdict.NoSignature:
-		return unsigned(m, need, are)
-	case verdict.WrongKey, verdict.KeyExpired, verdict.KeyRevoked:
-		signer := signers(m)
-		switch m.Reason {
-		case verdict.KeyExpired:
-			return are("key", signer, "signed by key "+signer+", which has expired")
-		case verdict.KeyRevoked:
-			return are("key", signer, "signed by key "+signer+", which was revoked")
-		}
-		return are("key", signer+" "+scope(m), "signed by key "+signer+", which is none of scope "+scope(m))
-	case verdict.WrongIdentity:
-		return are("identity", scope(m)+" "+where, "signed under another name than the identity of scope "+scope(m)+
-			" accepts for "+where)
-	case verdict.WrongDigest, verdict.SignatureExpired, verdict.WeakOrUnsupported:
-		return need("signature", where, "a new signature for "+where)
-	case verdict.RejectedByPolicy:
-		if m.Scope != nil && (m.Scope.Matched == "default" || m.Scope.Matched == "transport-default") {
-			return need("entry", where, "an entry for "+where+": the policy's default is to reject")
-		}
-		return are("rejected", scope(m), "rejected by scope "+scope(m))
-	case verdict.KeyMissing, verdict.KeyUnreadable:
-		return need("key", m.Message, "a key of scope "+scope(m)+": "+m.Message)
-	case verdict.LookasideUnreachable, verdict.LookasideForbidden, verdict.LookasideNotSignature:
-		return need("lookaside", base(m), "the lookaside "+base(m)+" to work")
-	case verdict.RegistryUnreachable, verdict.RateLimited, verdict.Timeout:
-		return need("registry", ref.Host(m.name), "an answer of "+ref.Host(m.name))
-	case verdict.RegistryRefused:
-		return need("permission", ref.Host(m.name), "the permission of "+ref.Host(m.name)+", which answers and says no")
-	case verdict.AttachmentsUnreadable:
-		return need("attachments", ref.Host(m.name), "sigstore attachments that "+ref.Host(m.name)+
-			" lets be read, or none configured")
-	case verdict.ManifestForged:
-		return are("forged", where, "of schema 1, which can be forged: push anew and sign "+where)
-	case verdict.ManifestUnreadable:
-		return need("manifest", where, "a manifest that runtimes can use, for "+where)
-	case verdict.Disagreement:
-		return are("disagreement", where, "accepted by the image library and not by a second look: report "+where)
-	case verdict.NotSignedFor:
-		return need("signer", scope(m)+" "+where, "a signature, which nobody asks for: "+m.Scope.String()+" accepts "+where+
-			" without one")
-	case verdict.NotAsked:
-		return are("asked", "", "not looked at: nothing was asked")
-	case verdict.Unauthorized:
-		return need("login", ref.Host(m.name), "a login for "+ref.Host(m.name))
-	case verdict.ImageNotFound:
-		return are("absent", ref.Host(m.name), "not to be had from "+ref.Host(m.name))
-	case verdict.PolicyInvalid, verdict.RegistriesDInvalid:
-		return need("policy", "", "a policy that loads: "+m.Message)
-	case verdict.MechanismCannotTell:
-		return need("mechanism", "", "another OpenPGP mechanism to be judged")
-	}
-	return are("other", string(m.Reason), string(m.Answer)+": "+string(m.Reason))
+// need says what images need, "needs …", or what they are, "is …". In of and text {scope} and the like stand for what
+// is said of an image; of tells needs of one kind apart.
+type need struct{ kind, of, text string }
+
+// needs are those of images by the reason of their verdict.
+var needs = map[verdict.Reason]need{
+	verdict.WrongKey:              {"key", "{signer} {scope}", "is signed by key {signer}, which is none of scope {scope}"},
+	verdict.KeyExpired:            {"key", "{signer}", "is signed by key {signer}, which has expired"},
+	verdict.KeyRevoked:            {"key", "{signer}", "is signed by key {signer}, which was revoked"},
+	verdict.WrongIdentity:         {"identity", "{scope} {place}", "is signed under another name than the identity of scope {scope} accepts for {place}"},
+	verdict.WrongDigest:           {"signature", "{place}", "needs a new signature for {place}"},
+	verdict.SignatureExpired:      {"signature", "{place}", "needs a new signature for {place}"},
+	verdict.WeakOrUnsupported:     {"signature", "{place}", "needs a new signature for {place}"},
+	verdict.RejectedByPolicy:      {"rejected", "{scope}", "is rejected by scope {scope}"},
+	verdict.KeyMissing:            {"key", "{message}", "needs a key of scope {scope}: {message}"},
+	verdict.KeyUnreadable:         {"key", "{message}", "needs a key of scope {scope}: {message}"},
+	verdict.LookasideUnreachable:  {"lookaside", "{lookaside}", "needs the lookaside {lookaside} to work"},
+	verdict.LookasideForbidden:    {"lookaside", "{lookaside}", "needs the lookaside {lookaside} to work"},
+	verdict.LookasideNotSignature: {"lookaside", "{lookaside}", "needs the lookaside {lookaside} to work"},
+	verdict.RegistryUnreachable:   {"registry", "{host}", "needs an answer of {host}"},
+	verdict.RateLimited:           {"registry", "{host}", "needs an answer of {host}"},
+	verdict.Timeout:               {"registry", "{host}", "needs an answer of {host}"},
+	verdict.RegistryRefused:       {"permission", "{host}", "needs the permission of {host}, which answers and says no"},
+	verdict.AttachmentsUnreadable: {"attachments", "{host}", "needs sigstore attachments that {host} lets be read, or none configured"},
+	verdict.ManifestForged:        {"forged", "{place}", "is of schema 1, which can be forged: push anew and sign {place}"},
+	verdict.ManifestUnreadable:    {"manifest", "{place}", "needs a manifest that runtimes can use, for {place}"},
+	verdict.Disagreement:          {"disagreement", "{place}", "is accepted by the image library and not by a second look: report {place}"},
+	verdict.NotSignedFor:          {"signer", "{scope} {place}", "needs a signature, which nobody asks for: {policy} accepts {place} without one"},
+	verdict.NotAsked:              {"asked", "", "is not looked at: nothing was asked"},
+	verdict.Unauthorized:          {"login", "{host}", "needs a login for {host}"},
+	verdict.ImageNotFound:         {"absent", "{host}", "is not to be had from {host}"},
+	verdict.PolicyInvalid:         {"policy", "", "needs a policy that loads: {message}"},
+	verdict.RegistriesDInvalid:    {"policy", "", "needs a policy that loads: {message}"},
+	verdict.MechanismCannotTell:   {"mechanism", "", "needs another OpenPGP mechanism to be judged"},
 }
 
-func unsigned(m *Image, need, are func(kind, of, text string) group) group {
-	where := place(m)
-	switch m.Cause {
-	case verdict.OnlyIndexSigned:
-		return need("instance", where, "signatures of the instances, not only of the image index, for "+where)
-	case verdict.WrongRegistriesKey:
-		return need("registriesd", where, "a key of registries.d that nodes read for "+where)
-	case verdict.AttachmentsOff:
-		return need("attachments", where, "use-sigstore-attachments in registries.d for "+where)
-	case verdict.MirrorUnsigned:
-		return need("mirror", base(m), "signatures in the mirror's lookaside "+base(m))
-	case verdict.BundleFormat:
-		return need("format", where, "signatures in the format that nodes read (not sigstore bundles) for "+where)
-	case verdict.OtherKind:
-		return need("kind", where, "the other kind of signature (GPG or sigstore), or a policy that takes what there is, for "+where)
-	case verdict.RegistryServesNone:
-		return need("signature", ref.Host(m.name), "a signature that "+ref.Host(m.name)+" serves")
-	case verdict.NoLookaside:
-		return need("lookaside", where, "a lookaside for "+where)
-	}
+// needsOfUnsigned are those of images without a signature, by the cause.
+var needsOfUnsigned = map[verdict.Cause]need{
+	verdict.OnlyIndexSigned:    {"instance", "{place}", "needs signatures of the instances, not only of the image index, for {place}"},
+	verdict.WrongRegistriesKey: {"registriesd", "{place}", "needs a key of registries.d that nodes read for {place}"},
+	verdict.AttachmentsOff:     {"attachments", "{place}", "needs use-sigstore-attachments in registries.d for {place}"},
+	verdict.MirrorUnsigned:     {"mirror", "{lookaside}", "needs signatures in the mirror's lookaside {lookaside}"},
+	verdict.BundleFormat:       {"format", "{place}", "needs signatures in the format that nodes read (not sigstore bundles) for {place}"},
+	verdict.OtherKind:          {"kind", "{place}", "needs the other kind of signature (GPG or sigstore), or a policy that takes what there is, for {place}"},
+	verdict.RegistryServesNone: {"signature", "{host}", "needs a signature that {host} serves"},
+	verdict.NoLookaside:        {"lookaside", "{place}", "needs a lookaside for {place}"},
+}
+
+func needOf(m *Image) need {
+	byReason, known := needs[m.Reason]
+	byCause, explained := needsOfUnsigned[m.Cause]
+	unsigned := m.Reason == verdict.NoSignature
 	switch {
-	case refusing(m).Type == policy.SigstoreSigned:
-		return need("signature", where, "a sigstore signature for "+where)
-	case m.Lookaside == nil || m.Lookaside.File == "":
-		return need("lookaside", where, "a lookaside for "+where)
+	case m.Answer == verdict.Accept:
+		return need{"subkey", "{scope}", "is signed by a subkey only, which older runtimes refuse"}
+	case m.Interrupted:
+		return need{"interrupted", "", "is not judged: the audit was interrupted"}
+	case m.Canary:
+		return need{"canary", "", "is the refuse-canary of the policy and in use: choose another image as the canary"}
+	case m.VouchedBy != "" && m.Answer == verdict.Refuse:
+		return need{"release", "{release}", "needs a scope of its own: the verified release {release} vouches for it"}
+	case unsigned && explained:
+		return byCause
+	case unsigned && refusing(m).Type == policy.SigstoreSigned:
+		return need{"signature", "{place}", "needs a sigstore signature for {place}"}
+	case unsigned && (m.Lookaside == nil || m.Lookaside.File == ""):
+		return needsOfUnsigned[verdict.NoLookaside]
+	case unsigned:
+		return need{"signature", "{lookaside} {place}", "needs a signature in {lookaside} for {place}"}
+	case m.Reason == verdict.RejectedByPolicy && scope(m) == "default":
+		return need{"entry", "{place}", "needs an entry for {place}: the policy's default is to reject"}
+	case known:
+		return byReason
 	}
-	return need("signature", base(m)+" "+where, "a signature in "+base(m)+" for "+where)
+	return need{"other", string(m.Reason), "is " + string(m.Answer) + ": " + string(m.Reason)}
+}
+
+// fixOf returns the Fix of images that need what an image needs which is not accepted by every runtime. Its title is
+// that of one image, without the number.
+func fixOf(m *Image) Fix {
+	n := needOf(m)
+	fill := strings.NewReplacer("{place}", place(m), "{scope}", scope(m), "{policy}", m.Scope.String(),
+		"{host}", ref.Host(m.name), "{lookaside}", base(m), "{signer}", signers(m), "{release}", m.VouchedBy,
+		"{message}", m.Message)
+	id := strings.Join([]string{string(m.Answer), string(m.Reason), n.kind, fill.Replace(n.of)}, ":")
+	return Fix{ID: id, Answer: m.Answer, Reason: m.Reason, Hint: m.Hint, Title: fill.Replace(n.text)}
+}
+
+// title returns the sentence on a number of images: "14 images need a signature" for "needs a signature".
+func title(images int, text string) string {
+	if images == 1 {
+		return "1 image " + text
+	}
+	verb, rest, _ := strings.Cut(text, " ")
+	return fmt.Sprintf("%d images %s %s", images, map[string]string{"needs": "need", "is": "are"}[verb], rest)
 }
 
 // place returns where one entry of the policy or one lookaside helps: the scope if it is a repository or a namespace,

@@ -2,11 +2,14 @@ package audit
 
 import (
 	"cmp"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/nodetrust/nodetrust/internal/outside"
 	"github.com/nodetrust/nodetrust/internal/ref"
 	"github.com/nodetrust/nodetrust/internal/verdict"
 )
@@ -21,11 +24,9 @@ type Report struct {
 // Summary is the part to read first.
 type Summary struct {
 	// Images counts different references, Uses their users.
-	Images  int `json:"images"`
-	Uses    int `json:"uses"`
-	Accept  int `json:"accept"`
-	Refuse  int `json:"refuse"`
-	Unknown int `json:"unknown"`
+	Images int `json:"images"`
+	Uses   int `json:"uses"`
+	Counts
 	// Signed of Accept have a signature of their own or of a release that names them. Unsigned are the rest: the
 	// policy asks for none.
 	Signed   int `json:"signed"`
@@ -54,6 +55,28 @@ type Summary struct {
 	Reasons    []Reason   `json:"reasons"`
 	Registries []Registry `json:"registries"`
 }
+
+// Counts are numbers of images by their verdict.
+type Counts struct {
+	Accept  int `json:"accept"`
+	Refuse  int `json:"refuse"`
+	Unknown int `json:"unknown"`
+}
+
+// Add counts n images with an answer.
+func (c *Counts) Add(a verdict.Answer, n int) {
+	switch a {
+	case verdict.Accept:
+		c.Accept += n
+	case verdict.Refuse:
+		c.Refuse += n
+	default:
+		c.Unknown += n
+	}
+}
+
+// Total returns the number of images.
+func (c Counts) Total() int { return c.Accept + c.Refuse + c.Unknown }
 
 // ReleaseVerdict is the answer on an OpenShift release. Unless it was accepted it vouches for nothing.
 type ReleaseVerdict struct {
@@ -98,9 +121,7 @@ func (m *Image) signedFor() bool {
 // Registry counts the verdicts of a host's images.
 type Registry struct {
 	Registry string `json:"registry"`
-	Accept   int    `json:"accept"`
-	Refuse   int    `json:"refuse"`
-	Unknown  int    `json:"unknown"`
+	Counts
 }
 
 // Image is a verdict and the image's users.
@@ -130,7 +151,7 @@ func (r *Report) finish() {
 	s := &r.Summary
 	s.Images = len(r.Images)
 	slices.SortStableFunc(r.Images, worstFirst)
-	fixes := map[string]*group{}
+	fixes := map[string]*Fix{}
 	reasons, registries := map[Reason]int{}, map[string]*Registry{}
 	for i := range r.Images {
 		m := &r.Images[i]
@@ -146,21 +167,12 @@ func (r *Report) finish() {
 			reg = &Registry{Registry: ref.Host(m.name)}
 			registries[reg.Registry] = reg
 		}
-		switch m.Answer {
-		case verdict.Accept:
-			s.Accept++
-			if m.signedFor() {
-				s.Signed++
-			} else {
-				s.Unsigned++
-			}
-			reg.Accept++
-		case verdict.Refuse:
-			s.Refuse++
-			reg.Refuse++
-		default:
-			s.Unknown++
-			reg.Unknown++
+		s.Counts.Add(m.Answer, 1)
+		reg.Counts.Add(m.Answer, 1)
+		if m.signedFor() {
+			s.Signed++
+		} else if m.Answer == verdict.Accept {
+			s.Unsigned++
 		}
 		reasons[Reason{Answer: m.Answer, Reason: m.Reason}]++
 		accepted := m.Answer == verdict.Accept
@@ -172,18 +184,19 @@ func (r *Report) finish() {
 				Role: m.Role, Image: m.Image, Outcome: verdict.Outcome{Answer: m.Answer, Reason: m.Reason, Message: m.Message},
 			})
 		}
-		g := groupOf(m)
-		m.Fix = g.id
-		if have := fixes[g.id]; have != nil {
-			g = *have
+		fix := fixOf(m)
+		m.Fix = fix.ID
+		if have := fixes[fix.ID]; have != nil {
+			fix = *have
 		}
-		g.images++
-		g.uses += len(m.UsedBy)
-		g.lockout = g.lockout || m.Role != "" && !accepted
-		fixes[g.id] = &g
+		fix.Images++
+		fix.Uses += len(m.UsedBy)
+		fix.Lockout = fix.Lockout || m.Role != "" && !accepted
+		fixes[fix.ID] = &fix
 	}
-	for _, g := range fixes {
-		s.Fixes = append(s.Fixes, g.fix())
+	for _, f := range fixes {
+		f.Title = title(f.Images, f.Title)
+		s.Fixes = append(s.Fixes, *f)
 	}
 	slices.SortFunc(s.Fixes, worstFix)
 	for q, n := range reasons {
@@ -217,52 +230,70 @@ func (r *Report) Answer() verdict.Answer {
 	return verdict.Accept
 }
 
-func worstFirst(a, b Image) int {
-	critical := func(m Image) int {
-		if m.Role != "" && m.Answer != verdict.Accept {
-			return 0
-		}
-		return 1
+// ParseReport reads the JSON of an audit.
+func ParseReport(b []byte) (*Report, error) {
+	var r Report
+	if err := json.Unmarshal(b, &r); err != nil {
+		return nil, fmt.Errorf("is no JSON of nodetrust audit -o json: %w", err)
 	}
-	return cmp.Or(
-		b.Answer.Compare(a.Answer),
-		cmp.Compare(critical(a), critical(b)),
-		cmp.Compare(a.Role.rank(), b.Role.rank()),
-		strings.Compare(a.name, b.name),
-	)
+	// Whatever else is JSON has neither.
+	if r.Summary.CheckedAt.IsZero() || r.Images == nil {
+		return nil, errors.New("is no JSON of nodetrust audit -o json")
+	}
+	return &r, nil
+}
+
+// Warnings returns what would lock out a cluster that gets what the trust config renders to, and why the audit, which
+// file holds, may say nothing of it. The digests are those of the file sets that config renders to.
+func (r *Report) Warnings(file, config string, digests ...string) (out []string) {
+	s := r.Summary
+	warn := func(format string, args ...any) { out = append(out, fmt.Sprintf(format, args...)) }
+	switch {
+	case s.Desired == "":
+		warn("%s is an audit by policy %s, not by a trust config: it may say nothing of %s", file, outside.Text(s.Policy), config)
+	case !slices.Contains(digests, s.Desired):
+		warn("%s is an audit of another state (desired %s) than %s has now: audit again", file, outside.Text(s.Desired), config)
+	}
+	if !s.Complete {
+		warn("%s is not complete: images that it doesn't name may be in use", file)
+	}
+	for _, l := range s.Lockout {
+		about := fmt.Sprintf("LOCKOUT: %s image %s", l.Role, outside.Text(l.Image))
+		switch why := fmt.Sprintf("%s: %s", l.Reason, outside.Text(l.Message)); l.Answer {
+		case verdict.Refuse:
+			warn("%s would be refused: %s", about, why)
+		case verdict.Unknown:
+			warn("could be a %s could not be judged: %s", about, why)
+		}
+	}
+	if s.Refuse > 0 || s.Unknown > 0 {
+		images := "images"
+		if s.Images == 1 {
+			images = "image"
+		}
+		warn("of %d %s in use on %s, %d would be refused and %d could not be judged", s.Images, images,
+			s.CheckedAt.Format(time.RFC3339), s.Refuse, s.Unknown)
+	}
+	return out
+}
+
+func worstFirst(a, b Image) int {
+	critical := func(m Image) bool { return m.Role != "" && m.Answer != verdict.Accept }
+	return cmp.Or(b.Answer.Compare(a.Answer), trueFirst(critical(a), critical(b)),
+		cmp.Compare(a.Role.rank(), b.Role.rank()), strings.Compare(a.name, b.name))
 }
 
 func worstFix(a, b Fix) int {
-	critical := func(f Fix) int {
-		if f.Lockout {
-			return 0
-		}
-		return 1
-	}
-	return cmp.Or(
-		b.Answer.Compare(a.Answer),
-		cmp.Compare(critical(a), critical(b)),
-		b.Images-a.Images, b.Uses-a.Uses, strings.Compare(a.ID, b.ID),
-	)
+	return cmp.Or(b.Answer.Compare(a.Answer), trueFirst(a.Lockout, b.Lockout), b.Images-a.Images, b.Uses-a.Uses,
+		strings.Compare(a.ID, b.ID))
 }
 
-type group struct {
-	id           string
-	verdict      verdict.Answer
-	reason       verdict.Reason
-	one, many    string // "needs …", "need …"
-	hint         string
-	images, uses int
-	lockout      bool
-}
-
-func (g group) fix() Fix {
-	title := "1 image " + g.one
-	if g.images != 1 {
-		title = fmt.Sprintf("%d images %s", g.images, g.many)
+func trueFirst(a, b bool) int {
+	switch {
+	case a == b:
+		return 0
+	case a:
+		return -1
 	}
-	return Fix{
-		ID: g.id, Answer: g.verdict, Reason: g.reason, Title: title, Hint: g.hint, Images: g.images, Uses: g.uses,
-		Lockout: g.lockout,
-	}
+	return 1
 }

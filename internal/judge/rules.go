@@ -1,11 +1,14 @@
 package judge
 
 import (
+	"cmp"
 	"fmt"
 	"path"
+	"slices"
 	"strings"
 
 	"github.com/nodetrust/nodetrust/internal/outside"
+	"github.com/nodetrust/nodetrust/internal/policy"
 	"github.com/nodetrust/nodetrust/internal/verdict"
 )
 
@@ -102,7 +105,7 @@ func judge(in Input) (State, string, string) {
 		return Unknown, ReasonNoCanary, c.missing()
 	case len(c.unknown) > 0:
 		u := c.unknown[0]
-		return Unknown, unknownReason(u), u.describe("could not be judged: "+unknownText(u)) + c.notes()
+		return Unknown, cmp.Or(string(u.Reason), "CouldNotTell"), u.describe("could not be judged: "+unknownText(u)) + c.notes()
 	}
 	if known := describeHoles(in.Runtimes); known != "" {
 		return Enforced, ReasonRuntimeAdvisory, c.right() + known + c.notes()
@@ -113,33 +116,28 @@ func judge(in Input) (State, string, string) {
 // describeHoles names the runtimes with known holes, the holes and the fixed version; "" without holes. Distributors
 // fix holes without a new number, so the message says that only the number was compared.
 func describeHoles(rs []Runtime) string {
-	var b strings.Builder
+	var out []string
 	for _, r := range rs {
-		if len(r.Advisories) == 0 {
-			continue
+		if len(r.Advisories) > 0 {
+			out = append(out, fmt.Sprintf("%s %s has %s, fixed in image library %s", r.Name, r.Version,
+				strings.Join(r.Advisories, ", "), r.Fixed))
 		}
-		if b.Len() == 0 {
-			b.WriteString("; by its version number")
-		} else {
-			b.WriteString("; and")
-		}
-		fmt.Fprintf(&b, " %s %s has %s, fixed in image library %s", r.Name, r.Version,
-			strings.Join(r.Advisories, ", "), r.Fixed)
 	}
-	return b.String()
+	if len(out) == 0 {
+		return ""
+	}
+	return "; by its version number " + strings.Join(out, "; and ")
 }
 
 // sorted are the deciding canaries by result.
 type sorted struct {
-	deciding []entry // accept and refuse, right and wrong
-	pulled   []entry // refuse-canaries that were accepted
-	blocked  []entry // accept-canaries that were refused
-	unknown  []entry // neither right, pulled nor blocked
-	verify   []entry // verify differs from a runtime
-	runtime  bool    // a real runtime took part
+	deciding []Canary // accept and refuse, right and wrong
+	pulled   []Canary // refuse-canaries that were accepted
+	blocked  []Canary // accept-canaries that were refused
+	unknown  []Canary // neither right, pulled nor blocked
+	verify   []Canary // verify differs from a runtime
+	runtime  bool     // a real runtime took part
 }
-
-type entry struct{ Canary }
 
 // sortCanaries ignores the entries of verify once a real runtime took part.
 func sortCanaries(cs []Canary) sorted {
@@ -148,47 +146,33 @@ func sortCanaries(cs []Canary) sorted {
 		s.runtime = s.runtime || c.Runtime != "verify"
 	}
 	for _, c := range cs {
-		e := entry{c}
 		if s.runtime && c.Runtime == "verify" {
 			if disagrees(c, cs) {
-				s.verify = append(s.verify, e)
+				s.verify = append(s.verify, c)
 			}
 			continue
 		}
-		s.deciding = append(s.deciding, e)
+		s.deciding = append(s.deciding, c)
 		switch {
-		case e.right():
+		case Right(c):
 		case c.Expect == verdict.Refuse && c.Answer == verdict.Accept:
-			s.pulled = append(s.pulled, e)
+			s.pulled = append(s.pulled, c)
 		case c.Expect == verdict.Accept && c.Answer == verdict.Refuse:
-			s.blocked = append(s.blocked, e)
+			s.blocked = append(s.blocked, c)
 		default:
-			s.unknown = append(s.unknown, e)
+			s.unknown = append(s.unknown, c)
 		}
 	}
 	return s
 }
 
 // BlockedCanaries returns the deciding accept-canaries that were refused.
-func BlockedCanaries(cs []Canary) []Canary { return plain(sortCanaries(cs).blocked) }
+func BlockedCanaries(cs []Canary) []Canary { return sortCanaries(cs).blocked }
 
 // AcceptedCanaries returns the deciding accept-canaries that were accepted.
 func AcceptedCanaries(cs []Canary) []Canary {
-	var out []Canary
-	for _, e := range sortCanaries(cs).deciding {
-		if e.Expect == verdict.Accept && e.right() {
-			out = append(out, e.Canary)
-		}
-	}
-	return out
-}
-
-func plain(es []entry) []Canary {
-	var out []Canary
-	for _, e := range es {
-		out = append(out, e.Canary)
-	}
-	return out
+	return slices.DeleteFunc(sortCanaries(cs).deciding,
+		func(c Canary) bool { return c.Expect != verdict.Accept || !Right(c) })
 }
 
 // Right reports whether the canary was answered as expected; a refuse-canary must be refused for its signatures. Right
@@ -203,8 +187,6 @@ func Right(c Canary) bool {
 	return false
 }
 
-func (e entry) right() bool { return Right(e.Canary) }
-
 // forSignature reports whether only a check of signatures can give the reason. A policy that rejects everything or a
 // key file without a key does not show that a wrong key is refused.
 func forSignature(r verdict.Reason) bool {
@@ -218,59 +200,45 @@ func forSignature(r verdict.Reason) bool {
 
 // disagrees reports whether a runtime's answer to the same canary differs from verify's.
 func disagrees(v Canary, all []Canary) bool {
-	for _, c := range all {
-		if c.Runtime != "verify" && c.Image == v.Image && c.Namespace == v.Namespace &&
-			c.Answer != v.Answer {
-			return true
+	return slices.ContainsFunc(all, func(c Canary) bool {
+		return c.Runtime != "verify" && c.Image == v.Image && c.Namespace == v.Namespace && c.Answer != v.Answer
+	})
+}
+
+// runtimes returns the runtimes that took part, each once.
+func (s sorted) runtimes() (out []string) {
+	for _, c := range s.deciding {
+		if !slices.Contains(out, c.Runtime) {
+			out = append(out, c.Runtime)
 		}
 	}
-	return false
+	return out
 }
 
 // missing names the side that a participating runtime did not try; "" if all tried both.
 func (s sorted) missing() string {
-	type sides struct{ accept, refuse bool }
-	seen := map[string]*sides{}
-	var order []string
-	for _, e := range s.deciding {
-		if seen[e.Runtime] == nil {
-			seen[e.Runtime] = &sides{}
-			order = append(order, e.Runtime)
+	for _, r := range s.runtimes() {
+		tried := func(side verdict.Answer) bool {
+			return slices.ContainsFunc(s.deciding,
+				func(c Canary) bool { return c.Runtime == r && c.Namespace == "" && c.Expect == side })
 		}
-		switch {
-		case e.Namespace != "":
-		case e.Expect == verdict.Accept:
-			seen[e.Runtime].accept = true
-		case e.Expect == verdict.Refuse:
-			seen[e.Runtime].refuse = true
-		}
-	}
-	if len(order) == 0 {
-		return "no canary was run"
-	}
-	for _, r := range order {
-		switch s := seen[r]; {
-		case !s.accept && !s.refuse:
+		switch accept, refuse := tried(verdict.Accept), tried(verdict.Refuse); {
+		case !accept && !refuse:
 			return "no canary was run through " + r
-		case !s.accept:
+		case !accept:
 			return "no accept-canary was run through " + r
-		case !s.refuse:
+		case !refuse:
 			return "no refuse-canary was run through " + r
 		}
+	}
+	if len(s.deciding) == 0 {
+		return "no canary was run"
 	}
 	return ""
 }
 
 func (s sorted) right() string {
-	var runtimes []string
-	seen := map[string]bool{}
-	for _, e := range s.deciding {
-		if !seen[e.Runtime] {
-			seen[e.Runtime] = true
-			runtimes = append(runtimes, e.Runtime)
-		}
-	}
-	return "both canaries right through " + strings.Join(runtimes, " and ")
+	return "both canaries right through " + strings.Join(s.runtimes(), " and ")
 }
 
 // notes returns remarks that are appended to every message; they never affect the state.
@@ -290,41 +258,31 @@ func (s sorted) notes() string {
 }
 
 // describe names what happened, the place, then the image, so that a cut message is still useful.
-func (e entry) describe(what string) string {
-	where := e.Runtime
-	if e.Namespace != "" {
-		where += " in namespace " + e.Namespace
+func (c Canary) describe(what string) string {
+	where := c.Runtime
+	if c.Namespace != "" {
+		where += " in namespace " + c.Namespace
 	}
-	return fmt.Sprintf("%s-canary %s through %s %s", e.Expect, e.Image, where, what)
+	return fmt.Sprintf("%s-canary %s through %s %s", c.Expect, c.Image, where, what)
 }
 
-// namespacedPolicies holds CRI-O's policies of single namespaces.
-const namespacedPolicies = "/etc/crio/policies"
-
 // mask returns a prefix that names the file read instead of ours where the canary was pulled, or "".
-func (e entry) mask(files []Difference) string {
+func (c Canary) mask(files []Difference) string {
 	for _, d := range files {
-		ofNamespace := path.Dir(d.Path) == namespacedPolicies
-		if d.Kind == Masks && ofNamespace == (e.Namespace != "") &&
-			(!ofNamespace || path.Base(d.Path) == e.Namespace+".json") {
+		ofNamespace := path.Dir(d.Path) == policy.NamespacedDir
+		if d.Kind == Masks && ofNamespace == (c.Namespace != "") &&
+			(!ofNamespace || path.Base(d.Path) == c.Namespace+".json") {
 			return describeDifference(d) + "; "
 		}
 	}
 	return ""
 }
 
-func unknownReason(e entry) string {
-	if e.Reason == "" {
-		return "CouldNotTell"
+func unknownText(c Canary) string {
+	if c.Answer == verdict.Refuse {
+		return fmt.Sprintf("refused, but not for its signatures (%s) %s", c.Reason, c.Message)
 	}
-	return string(e.Reason)
-}
-
-func unknownText(e entry) string {
-	if e.Answer == verdict.Refuse {
-		return fmt.Sprintf("refused, but not for its signatures (%s) %s", e.Reason, e.Message)
-	}
-	return e.Message
+	return c.Message
 }
 
 // splitKeys separates differences of key files: a missing key is no drift of our files, but leaves their meaning open.
@@ -340,18 +298,14 @@ func splitKeys(ds []Difference) (files, keys []Difference) {
 }
 
 func describeDifferences(ds []Difference) string {
-	var b strings.Builder
-	for i, d := range ds {
-		if i > 0 {
-			b.WriteString("; ")
-		}
-		if i == 3 {
-			fmt.Fprintf(&b, "and %d more", len(ds)-i)
-			break
-		}
-		b.WriteString(describeDifference(d))
+	var out []string
+	for _, d := range ds[:min(len(ds), 3)] {
+		out = append(out, describeDifference(d))
 	}
-	return b.String()
+	if len(ds) > 3 {
+		out = append(out, fmt.Sprintf("and %d more", len(ds)-3))
+	}
+	return strings.Join(out, "; ")
 }
 
 func describeDifference(d Difference) string {
@@ -373,13 +327,13 @@ func describeDifference(d Difference) string {
 }
 
 func kindReason(k Kind) string {
-	var b strings.Builder
+	out := ""
 	for part := range strings.SplitSeq(string(k), "-") {
 		if part != "" {
-			b.WriteString(strings.ToUpper(part[:1]) + part[1:])
+			out += strings.ToUpper(part[:1]) + part[1:]
 		}
 	}
-	return b.String()
+	return out
 }
 
 func list(s []string) string {

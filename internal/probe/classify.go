@@ -2,6 +2,7 @@ package probe
 
 import (
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 
@@ -26,16 +27,19 @@ func classifyCRI(message string) verdict.Verdict {
 		}
 		return refused(strings.TrimPrefix(tail, ": "))
 	}
-	v := verdict.Verdict{Outcome: verdict.Outcome{Answer: verdict.Unknown, Message: outside.Text(message)}}
-	if tail, ok := strings.CutPrefix(message, criRegistryUnavailable); ok {
-		v.Reason = verdict.RegistryUnreachable
-		if isLookaside(tail) {
-			v.Reason = verdict.LookasideUnreachable
-		}
-		return v
+	tail, unavailable := strings.CutPrefix(message, criRegistryUnavailable)
+	switch {
+	case unavailable && lookasideURL().MatchString(tail):
+		return answer(verdict.Unknown, verdict.LookasideUnreachable, message)
+	case unavailable:
+		return answer(verdict.Unknown, verdict.RegistryUnreachable, message)
 	}
-	v.Reason = unknownReason(message)
-	return v
+	return answer(verdict.Unknown, unknownReason(message), message)
+}
+
+// answer returns a verdict that a runtime's words stand for.
+func answer(a verdict.Answer, reason verdict.Reason, message string) verdict.Verdict {
+	return verdict.Verdict{Outcome: verdict.Outcome{Answer: a, Reason: reason, Message: outside.Text(message)}}
 }
 
 // A registry chooses parts of the text: the marker counts only in front of them.
@@ -46,22 +50,17 @@ var podmanRejected = lazily(`^Error: (?:unable to copy from source \S+: )?` +
 // known refusals by policy count as such.
 func classifyPodman(stderr string) verdict.Verdict {
 	text := errorLine(stderr)
-	v := verdict.Verdict{Outcome: verdict.Outcome{
-		Answer:  verdict.Unknown,
-		Message: outside.Text(strings.TrimPrefix(text, "Error: ")),
-	}}
+	message := strings.TrimPrefix(text, "Error: ")
 	if at := podmanRejected().FindStringIndex(text); at != nil {
 		tail := text[at[1]:]
 		if _, known := refusalReason(tail); known {
 			return refused(tail)
 		}
-		if reason, known := refusedInFact(tail); known {
-			v.Answer, v.Reason = verdict.Refuse, reason
-			return v
+		if reason, known := match(inFact, tail); known {
+			return answer(verdict.Refuse, reason, message)
 		}
 	}
-	v.Reason = unknownReason(text)
-	return v
+	return answer(verdict.Unknown, unknownReason(text), message)
 }
 
 // errorLine returns everything from the first line with "Error: " at its start: the rest may be the registry's words.
@@ -79,20 +78,14 @@ func errorLine(stderr string) string {
 // refused returns the verdict for a text of the policy evaluation. The library reports a missing key or an unreachable
 // lookaside as a refusal if there are two signatures: it is unknown all the same.
 func refused(tail string) verdict.Verdict {
-	v := verdict.Verdict{Outcome: verdict.Outcome{Answer: verdict.Refuse, Message: outside.Text(tail)}}
-	reason, known := refusalReason(tail)
-	if known {
-		v.Reason = reason
-		return v
+	if reason, known := refusalReason(tail); known {
+		return answer(verdict.Refuse, reason, tail)
 	}
 	switch r := unknownReason(tail); r {
 	case verdict.KeyMissing, verdict.LookasideUnreachable, verdict.RegistryUnreachable, verdict.MechanismCannotTell:
-		v.Answer, v.Reason = verdict.Unknown, r
-	default:
-		// A refusal in words that are not in the table.
-		v.Reason = verdict.WeakOrUnsupported
+		return answer(verdict.Unknown, r, tail)
 	}
-	return v
+	return answer(verdict.Refuse, verdict.WeakOrUnsupported, tail) // a refusal in words that are not in the table
 }
 
 // lazily compiles a regular expression at its first use: most commands never judge a runtime's text.
@@ -142,10 +135,7 @@ func refusalReason(tail string) (verdict.Reason, bool) {
 	}
 	found := map[verdict.Reason]bool{}
 	for part := range strings.SplitSeq(reasons, "; ") {
-		reason, ok := match(refusals, part)
-		if !ok {
-			reason, ok = match(inFact, part)
-		}
+		reason, ok := match(slices.Concat(refusals, inFact), part)
 		if !ok {
 			return "", false
 		}
@@ -162,8 +152,6 @@ func refusalReason(tail string) (verdict.Reason, bool) {
 	return "", false
 }
 
-func refusedInFact(tail string) (verdict.Reason, bool) { return match(inFact, tail) }
-
 func match(ps []pattern, text string) (verdict.Reason, bool) {
 	for _, p := range ps {
 		if p.re().MatchString(text) {
@@ -172,8 +160,6 @@ func match(ps []pattern, text string) (verdict.Reason, bool) {
 	}
 	return "", false
 }
-
-func isLookaside(text string) bool { return lookasideURL().MatchString(text) }
 
 var lookasideURL = lazily(`@sha256=[0-9a-f]{64}/signature-\d+`)
 
@@ -215,10 +201,7 @@ var unknowns = []pattern{
 }
 
 func unknownReason(text string) verdict.Reason {
-	if reason, ok := match(unknowns, text); ok {
-		return reason
-	}
-	if reason, ok := match(inFact, text); ok {
+	if reason, ok := match(slices.Concat(unknowns, inFact), text); ok {
 		return reason
 	}
 	return verdict.RuntimeFailed

@@ -11,7 +11,6 @@ import (
 
 	"github.com/nodetrust/nodetrust/internal/cri"
 	"github.com/nodetrust/nodetrust/internal/judge"
-	"github.com/nodetrust/nodetrust/internal/outside"
 	"github.com/nodetrust/nodetrust/internal/trust"
 	"github.com/nodetrust/nodetrust/internal/verdict"
 )
@@ -68,7 +67,7 @@ func (c *criClient) pull(ctx context.Context, ref, namespace string) verdict.Ver
 	if _, err := c.images.PullImage(ctx, req); err != nil {
 		return pullFailure(err)
 	}
-	return verdict.Verdict{Outcome: verdict.Outcome{Answer: verdict.Accept, Message: "pulled"}}
+	return answer(verdict.Accept, "", "pulled")
 }
 
 // pullFailure separates failures of the call itself from answers of the runtime.
@@ -76,22 +75,11 @@ func pullFailure(err error) verdict.Verdict {
 	s := status.Convert(err)
 	switch s.Code() {
 	case codes.DeadlineExceeded:
-		return verdict.Verdict{
-			Outcome: verdict.Outcome{
-				Answer: verdict.Unknown, Reason: verdict.Timeout,
-				Message: "the runtime did not answer in time",
-			},
-		}
+		return answer(verdict.Unknown, verdict.Timeout, "the runtime did not answer in time")
 	case codes.Canceled:
-		return verdict.Verdict{Outcome: verdict.Outcome{
-			Answer: verdict.Unknown, Reason: verdict.Timeout,
-			Message: "the probe was cut short",
-		}}
+		return answer(verdict.Unknown, verdict.Timeout, "the probe was cut short")
 	case codes.Unavailable, codes.Unimplemented, codes.PermissionDenied, codes.ResourceExhausted:
-		return verdict.Verdict{Outcome: verdict.Outcome{
-			Answer: verdict.Unknown, Reason: verdict.RuntimeFailed,
-			Message: outside.Text(s.Message()),
-		}}
+		return answer(verdict.Unknown, verdict.RuntimeFailed, s.Message())
 	}
 	return classifyCRI(s.Message())
 }
@@ -127,22 +115,13 @@ func runCRI(ctx context.Context, canaries []trust.Canary, o Options) ([]judge.Ca
 	}
 	names, err := namespaces(o.Root)
 	if err != nil {
-		v := verdict.Verdict{
-			Outcome: verdict.Outcome{
-				Answer: verdict.Unknown, Reason: verdict.PolicyInvalid,
-				Message: outside.Text("listing namespaced policies: " + err.Error()),
-			},
-		}
+		v := answer(verdict.Unknown, verdict.PolicyInvalid, "listing namespaced policies: "+err.Error())
 		return append(out, result(canaries[0], CRI, "", v)), nil
 	}
 	for i, ns := range names {
 		for _, canary := range canaries {
-			v := verdict.Verdict{
-				Outcome: verdict.Outcome{
-					Answer: verdict.Unknown, Reason: verdict.Timeout,
-					Message: fmt.Sprintf("not probed: more than %d namespaced policies", maxNamespaces),
-				},
-			}
+			v := answer(verdict.Unknown, verdict.Timeout,
+				fmt.Sprintf("not probed: more than %d namespaced policies", maxNamespaces))
 			if i < maxNamespaces {
 				v = c.pull(ctx, canary.Image, ns)
 			}

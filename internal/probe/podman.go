@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"github.com/nodetrust/nodetrust/internal/judge"
-	"github.com/nodetrust/nodetrust/internal/outside"
 	"github.com/nodetrust/nodetrust/internal/trust"
 	"github.com/nodetrust/nodetrust/internal/verdict"
 )
@@ -128,21 +127,12 @@ func (p *podman) pull(ctx context.Context, ref string) verdict.Verdict {
 	err := cmd.Run()
 	switch {
 	case err == nil:
-		return verdict.Verdict{Outcome: verdict.Outcome{Answer: verdict.Accept, Message: "pulled"}}
+		return answer(verdict.Accept, "", "pulled")
 	case ctx.Err() != nil:
-		return verdict.Verdict{Outcome: verdict.Outcome{
-			Answer: verdict.Unknown, Reason: verdict.Timeout,
-			Message: "podman did not finish in time",
-		}}
+		return answer(verdict.Unknown, verdict.Timeout, "podman did not finish in time")
 	}
-	var exit *exec.ExitError
-	if !errors.As(err, &exit) || exit.ExitCode() != 125 {
-		return verdict.Verdict{
-			Outcome: verdict.Outcome{
-				Answer: verdict.Unknown, Reason: verdict.RuntimeFailed,
-				Message: outside.Text("running podman: " + err.Error() + ": " + stderr.String()),
-			},
-		}
+	if exit, ok := errors.AsType[*exec.ExitError](err); !ok || exit.ExitCode() != 125 {
+		return answer(verdict.Unknown, verdict.RuntimeFailed, "running podman: "+err.Error()+": "+stderr.String())
 	}
 	return classifyPodman(stderr.String())
 }

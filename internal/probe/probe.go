@@ -8,13 +8,13 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
 	"github.com/nodetrust/nodetrust/internal/cri"
+	"github.com/nodetrust/nodetrust/internal/hostfs"
 	"github.com/nodetrust/nodetrust/internal/judge"
+	"github.com/nodetrust/nodetrust/internal/policy"
 	"github.com/nodetrust/nodetrust/internal/trust"
 	"github.com/nodetrust/nodetrust/internal/verdict"
 )
@@ -61,8 +61,8 @@ type Options struct {
 	Announce func(absent []string) error
 	// Environ is podman's environment, of which it gets what it needs. Nil is this process's.
 	Environ []string
-	// Verify judges an image with nodetrust's own library.
-	Verify func(ctx context.Context, image string) verdict.Verdict
+	// Verify judges an image with nodetrust's own library: a second opinion, which decides nothing where a runtime answers.
+	Verify func(ctx context.Context, image string) (verdict.Verdict, error)
 }
 
 // Run runs each canary through each runtime once, and once more for every namespaced policy of CRI-O. The result holds
@@ -91,7 +91,11 @@ func Run(ctx context.Context, canaries []trust.Canary, o Options) ([]judge.Canar
 	}
 	if o.Verify != nil {
 		for _, c := range canaries {
-			out = append(out, result(c, Verify, "", o.Verify(ctx, c.Image)))
+			v, err := o.Verify(ctx, c.Image)
+			if err != nil {
+				v = answer(verdict.Unknown, verdict.RuntimeFailed, err.Error())
+			}
+			out = append(out, result(c, Verify, "", v))
 		}
 	}
 	return out, nil
@@ -154,26 +158,18 @@ func result(c trust.Canary, runtime, namespace string, v verdict.Verdict) judge.
 	return r
 }
 
-func namespaces(root string) ([]string, error) {
-	if root == "" {
-		root = "/"
-	}
-	dir := filepath.Join(root, "etc/crio/policies")
-	entries, err := os.ReadDir(dir)
+// namespaces returns the namespaces with a policy of their own on the host below root.
+func namespaces(root string) (out []string, err error) {
+	entries, err := hostfs.Root(root).ReadDir(policy.NamespacedDir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
-	if err != nil {
-		return nil, err
-	}
-	var out []string
 	for _, e := range entries {
 		if name, ok := strings.CutSuffix(e.Name(), ".json"); ok && name != "" {
 			out = append(out, name)
 		}
 	}
-	slices.Sort(out)
-	return out, nil
+	return out, err
 }
 
 func socketExists(address string) bool {

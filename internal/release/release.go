@@ -86,6 +86,16 @@ func (r *Result) Vouches(digest string) string {
 	return ""
 }
 
+// Vouching returns the name of the first of the releases that vouches for the digest, "" if none does.
+func Vouching(releases []Result, digest string) string {
+	for _, r := range releases {
+		if name := r.Vouches(digest); name != "" {
+			return name
+		}
+	}
+	return ""
+}
+
 // IsMirror reports whether tools for mirroring releases name a repository so.
 func IsMirror(repository string) bool {
 	switch path.Base(repository) {

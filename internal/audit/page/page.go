@@ -45,10 +45,10 @@ type view struct {
 
 // bar is one bar of a chart; its parts are in percent of the widest bar.
 type bar struct {
-	Label                   string
-	Query                   string // the text to search for
-	Accept, Refuse, Unknown int
-	Parts                   []part
+	Label string
+	Query string // the text to search for
+	audit.Counts
+	Parts []part
 }
 
 type part struct {
@@ -116,10 +116,7 @@ func newRow(m audit.Image) row {
 func registries(list []audit.Registry) []bar {
 	var out []bar
 	for _, r := range list {
-		out = append(out, bar{
-			Label: r.Registry, Query: r.Registry + "/", Accept: r.Accept, Refuse: r.Refuse,
-			Unknown: r.Unknown,
-		})
+		out = append(out, bar{Label: r.Registry, Query: r.Registry + "/", Counts: r.Counts})
 	}
 	return scale(out)
 }
@@ -128,15 +125,8 @@ func reasons(list []audit.Reason) []bar {
 	var out []bar
 	for _, r := range list {
 		b := bar{Label: string(r.Reason), Query: string(r.Reason)}
-		switch r.Answer {
-		case verdict.Accept:
-			if b.Accept = r.Images; b.Label == "" {
-				b.Label, b.Query = "accepted", "verdict:accept"
-			}
-		case verdict.Refuse:
-			b.Refuse = r.Images
-		default:
-			b.Unknown = r.Images
+		if b.Counts.Add(r.Answer, r.Images); r.Answer == verdict.Accept && b.Label == "" {
+			b.Label, b.Query = "accepted", "verdict:accept"
 		}
 		out = append(out, b)
 	}
@@ -173,9 +163,6 @@ func scale(list []bar) []bar {
 	}
 	return list
 }
-
-// Total returns the number of images.
-func (b bar) Total() int { return b.Accept + b.Refuse + b.Unknown }
 
 // Words returns the numbers as text, for readers who don't see colours.
 func (b bar) Words() string {

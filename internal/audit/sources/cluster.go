@@ -2,7 +2,6 @@ package sources
 
 import (
 	"context"
-	"strings"
 
 	"github.com/nodetrust/nodetrust/internal/audit"
 	"github.com/nodetrust/nodetrust/internal/cluster"
@@ -13,14 +12,7 @@ type clusterSource struct{ client *cluster.Client }
 
 func (s clusterSource) Uses(ctx context.Context, yield func(audit.Use) error) error {
 	err := s.client.Pods(ctx, func(p cluster.Pod) error {
-		by := p.Namespace + "/" + strings.ToLower(p.Kind) + "/" + p.Owner + "@" + p.Node
-		for _, i := range p.Images {
-			w := workload{image: i.Reference, namespace: p.Namespace, kind: p.Kind, name: p.Owner, agent: p.Agent}
-			if err := yield(audit.Use{Image: i.Reference, Digest: i.Digest, By: by, Role: w.role()}); err != nil {
-				return err
-			}
-		}
-		return nil
+		return workload{namespace: p.Namespace, kind: p.Kind, name: p.Owner, agent: p.Agent}.uses(p.Images, p.Node, yield)
 	})
 	if err != nil {
 		return err
@@ -33,10 +25,7 @@ func (s clusterSource) Uses(ctx context.Context, yield func(audit.Use) error) er
 // cached yields an image of a store once for each name.
 func cached(names []string, by string, yield func(audit.Use) error) error {
 	for _, i := range cluster.References(names) {
-		if err := yield(audit.Use{
-			Image: i.Reference, Digest: i.Digest, By: by,
-			Role: workload{image: i.Reference}.role(),
-		}); err != nil {
+		if err := yield(audit.Use{Image: i.Reference, Digest: i.Digest, By: by, Role: workload{image: i.Reference}.role()}); err != nil {
 			return err
 		}
 	}

@@ -38,10 +38,8 @@ func (s criSource) Uses(ctx context.Context, yield func(audit.Use) error) error 
 		}
 	}
 	if l.pause != "" {
-		if err := yield(audit.Use{
-			Image: l.pause, Digest: l.digest(l.pause), By: "cri@" + s.node,
-			Role: audit.Pause,
-		}); err != nil {
+		use := audit.Use{Image: l.pause, Digest: l.digest(l.pause), By: "cri@" + s.node, Role: audit.Pause}
+		if err := yield(use); err != nil {
 			return err
 		}
 	}
@@ -62,14 +60,7 @@ func (s criSource) container(l *criListing, c *runtimeapi.Container, yield func(
 	if sandbox.GetAnnotations()["kubernetes.io/config.source"] == "file" {
 		w.kind, w.name = cluster.StaticPod, strings.TrimSuffix(w.name, "-"+s.node)
 	}
-	by := w.namespace + "/" + strings.ToLower(w.kind) + "/" + w.name + "@" + s.node
-	for _, image := range l.references(c) {
-		w.image = image.Reference
-		if err := yield(audit.Use{Image: image.Reference, Digest: image.Digest, By: by, Role: w.role()}); err != nil {
-			return err
-		}
-	}
-	return nil
+	return w.uses(l.references(c), s.node, yield)
 }
 
 type criListing struct {

@@ -10,9 +10,22 @@ import (
 	"github.com/nodetrust/nodetrust/internal/ref"
 )
 
+// workload is what runs an image.
 type workload struct {
 	image, namespace, kind, name string
 	agent                        bool
+}
+
+// uses yields the images of a workload on a node.
+func (w workload) uses(images []cluster.PodImage, node string, yield func(audit.Use) error) error {
+	by := w.namespace + "/" + strings.ToLower(w.kind) + "/" + w.name + "@" + node
+	for _, i := range images {
+		w.image = i.Reference
+		if err := yield(audit.Use{Image: w.image, Digest: i.Digest, By: by, Role: w.role()}); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // releaseRepositories hold the payload of OpenShift releases, whatever mirror serves it.
@@ -40,7 +53,7 @@ func (w workload) role() audit.Role {
 		return audit.Release
 	case w.agent:
 		return audit.Agent
-	case w.pause():
+	case path.Base(ref.Name(w.image)) == "pause": // its name in all distributions
 		return audit.Pause
 	case (system || slices.Contains([]string{"kube-flannel", "calico-system"}, w.namespace)) && w.named(cni):
 		return audit.CNI
@@ -56,19 +69,11 @@ func (w workload) payload() bool {
 	if strings.HasPrefix(w.namespace, "openshift-operators") || !strings.Contains(w.image, "@") {
 		return false
 	}
-	host := ref.Host(w.image)
-	return !slices.Contains([]string{
-		"registry.redhat.io", "registry.connect.redhat.com",
-		"registry.access.redhat.com",
-	}, host)
+	return !slices.Contains([]string{"registry.redhat.io", "registry.connect.redhat.com", "registry.access.redhat.com"},
+		ref.Host(w.image))
 }
 
 // named reports whether the workload is one of names, or a pod of one.
 func (w workload) named(names []string) bool {
 	return slices.ContainsFunc(names, func(n string) bool { return w.name == n || strings.HasPrefix(w.name, n+"-") })
-}
-
-// pause reports whether the image is the pause image, by its name in all distributions.
-func (w workload) pause() bool {
-	return path.Base(ref.Name(w.image)) == "pause"
 }

@@ -5,7 +5,9 @@ package sources
 import (
 	"context"
 	"fmt"
+	"io"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/nodetrust/nodetrust/internal/audit"
@@ -21,6 +23,14 @@ const (
 	Podman     = "podman"
 	Catalog    = "catalog:"
 )
+
+// Names returns the names of sources, as in --images-from.
+func Names() []string { return []string{Cluster, CRI, StaticPods, Podman, Catalog} }
+
+// IsFile reports whether a name is none of Names, but that of a file of references, or - for standard input.
+func IsFile(name string) bool {
+	return !strings.HasPrefix(name, Catalog) && !slices.Contains(Names(), name)
+}
 
 // Limits of the input. Beyond them a listing ends with an error, never with a part.
 const (
@@ -40,6 +50,10 @@ type Options struct {
 	CRISocket string
 	// Environ is podman's environment; nil means this process's.
 	Environ []string
+	// Stdin is read for the name -.
+	Stdin io.Reader
+	// Check returns why a reference of a file is unusable.
+	Check func(image string) error
 	// Node names this machine in By of uses; "" means its host name.
 	Node string
 }
@@ -75,6 +89,44 @@ func Open(name string, o Options) (audit.Source, error) {
 		return nil, fmt.Errorf("%q: must be %s, %s, %s, %s or %sDIR", name, Cluster, CRI, StaticPods, Podman, Catalog)
 	}
 	return checked{name, s}, nil
+}
+
+// OpenNamed makes the source of a name, which may be that of a file of references as well, or - for standard input. A
+// file is closed once it was read.
+func OpenNamed(name string, o Options) (audit.Named, error) {
+	dir, catalog := strings.CutPrefix(name, Catalog)
+	switch {
+	case name == "-":
+		return audit.Named{Name: "stdin", Source: audit.List{Name: "stdin", Reader: o.Stdin, Check: o.Check}}, nil
+	case IsFile(name):
+		f, err := os.Open(name)
+		return audit.Named{Name: name, Source: listFile{audit.List{Name: name, Reader: f, Check: o.Check}, f}}, err
+	case name == StaticPods && o.Root != "":
+		dir = o.Root
+	case !catalog:
+		dir = ""
+	}
+	if dir != "" {
+		info, err := os.Stat(dir)
+		if err == nil && !info.IsDir() {
+			err = fmt.Errorf("%s is no directory", dir)
+		}
+		if err != nil {
+			return audit.Named{}, err
+		}
+	}
+	s, err := Open(name, o)
+	return audit.Named{Name: name, Source: s}, err
+}
+
+type listFile struct {
+	audit.List
+	file *os.File
+}
+
+func (l listFile) Uses(ctx context.Context, yield func(audit.Use) error) error {
+	defer l.file.Close()
+	return l.List.Uses(ctx, yield)
 }
 
 // checked bounds a source's uses to what a report can show: whoever may create pods chooses their names.

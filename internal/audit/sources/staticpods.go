@@ -2,6 +2,7 @@ package sources
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -120,25 +121,13 @@ func (s staticSource) file(b []byte, yield func(audit.Use) error) error {
 }
 
 func (s staticSource) pod(p staticPod, yield func(audit.Use) error) error {
-	namespace := p.Metadata.Namespace
-	if namespace == "" {
-		namespace = "default"
-	}
-	var images []string
+	w := workload{namespace: cmp.Or(p.Metadata.Namespace, "default"), kind: cluster.StaticPod, name: p.Metadata.Name}
+	var images []cluster.PodImage
 	for _, c := range append(p.Spec.Init, p.Spec.Containers...) {
-		images = append(images, c.Image)
+		images = append(images, cluster.PodImage{Reference: c.Image})
 	}
 	for _, v := range p.Spec.Volumes {
-		images = append(images, v.Image.Reference)
+		images = append(images, cluster.PodImage{Reference: v.Image.Reference})
 	}
-	for _, image := range images {
-		w := workload{image: image, namespace: namespace, kind: cluster.StaticPod, name: p.Metadata.Name}
-		if err := yield(audit.Use{
-			Image: image, By: namespace + "/" + w.kind + "/" + w.name + "@" + s.node,
-			Role: w.role(),
-		}); err != nil {
-			return err
-		}
-	}
-	return nil
+	return w.uses(images, s.node, yield)
 }
