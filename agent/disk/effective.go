@@ -21,7 +21,7 @@ import (
 
 const (
 	policyPath   = "/etc/containers/policy.json"
-	crioPolicies = "/etc/crio/policies"
+	crioPolicies = policy.NamespacedDir
 	mainDir      = "/etc/containers/registries.d"
 
 	// Larger foreign registries.d files are not parsed: parsing takes a hundred times their size for a moment.
@@ -33,12 +33,7 @@ const (
 // RegistriesDirs returns the registries.d directories in the order in which newer readers take them: a file hides
 // files with its base name in later directories. Older readers know only /etc/containers/registries.d.
 func RegistriesDirs() []string {
-	return []string{
-		"/etc/containers/registries.rootful.d",
-		mainDir,
-		"/usr/share/containers/registries.rootful.d",
-		"/usr/share/containers/registries.d",
-	}
+	return registriesd.Dirs()
 }
 
 // Dirs returns the directories whose content Compare looks at, to be watched. Some need not exist.
@@ -49,8 +44,8 @@ func Dirs(root *os.Root, want trust.FileSet) []string {
 	}
 	found, _ := homes(root)
 	for _, h := range found {
-		set[path.Join(h, ".config/containers")] = true
-		set[path.Join(h, ".config/containers/registries.d")] = true
+		set[path.Dir(path.Join(h, policy.HomeFile))] = true
+		set[path.Join(h, registriesd.HomeDir)] = true
 	}
 	for _, w := range want {
 		set[path.Dir(w.Path)] = true
@@ -75,8 +70,8 @@ func (c *Comparer) masks(root *os.Root, want trust.FileSet, obsolete []string) [
 	}
 	for _, home := range found {
 		for _, m := range []struct{ path, instead string }{
-			{path.Join(home, ".config/containers/policy.json"), policyPath},
-			{path.Join(home, ".config/containers/registries.d"), mainDir},
+			{path.Join(home, policy.HomeFile), policyPath},
+			{path.Join(home, registriesd.HomeDir), mainDir},
 		} {
 			if _, ours := want.Get(m.path); ours {
 				continue

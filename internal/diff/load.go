@@ -13,8 +13,6 @@ import (
 	"slices"
 	"time"
 
-	"go.yaml.in/yaml/v3"
-
 	"github.com/nodetrust/nodetrust/internal/cluster/mco"
 	"github.com/nodetrust/nodetrust/internal/desired"
 	"github.com/nodetrust/nodetrust/internal/hostfs"
@@ -105,20 +103,16 @@ func (o Options) find(name string) (*Side, error) {
 		return fromFiles(files)
 	case source.Policy:
 		return &Side{found: []lint.HostPolicy{{Path: name, Data: in.Data}}, read: ofThisMachine}, nil
-	case source.Desired:
+	case source.MachineConfig, source.Ignition, source.Desired:
 		docs, err := source.Documents(in.Data)
 		if err != nil {
 			return nil, err
 		}
-		var top struct {
-			Kind     string
-			Ignition any
-		}
 		var s *desired.State
-		switch err = yaml.Unmarshal(docs[0], &top); {
-		case err == nil && len(docs) == 1 && top.Kind == "MachineConfig":
+		switch kind := source.KindOf("", docs[0]); {
+		case len(docs) == 1 && kind == source.MachineConfig:
 			s, err = lint.ReadDesired(docs[0])
-		case err == nil && len(docs) == 1 && top.Ignition != nil:
+		case len(docs) == 1 && kind == source.Ignition:
 			s, err = desired.Extract(docs[0], func(string) bool { return true })
 		default:
 			return o.dumped(in.Data)
@@ -216,7 +210,7 @@ func fromConfigs(owned map[string]mco.Owned) (*Side, error) {
 			files = append(files, trust.File{Path: p, Data: f.Data})
 		case p == trust.PolicyPath || path.Dir(p) == trust.RegistriesDir:
 			return nil, fmt.Errorf("%s of %s: %w", p, f.Owner.Name, f.Err)
-		case lint.NamesPolicies(p):
+		case lint.NamesPolicies(p, string(owned[hostfs.Passwd].Data)):
 			leftOut = append(leftOut, fmt.Sprintf("%s of %s: %v", p, f.Owner.Name, f.Err))
 		}
 	}

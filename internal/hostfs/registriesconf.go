@@ -35,7 +35,7 @@ func RegistriesConfDirs(home string) []string {
 // end in suffix, a file of an earlier directory instead of one of the same base name in a later one, sorted by base
 // name whatever their directory. A later file overrides an earlier one: /etc's 10-a.conf loses to /usr/share's
 // 20-a.conf.
-func DropIns(dirs []string, suffix string, paths []string) []string {
+func DropIns(dirs []string, suffix string, paths []string) (out []string) {
 	byName := map[string]string{}
 	for _, p := range paths {
 		i := slices.Index(dirs, path.Dir(p))
@@ -46,7 +46,10 @@ func DropIns(dirs []string, suffix string, paths []string) []string {
 			byName[path.Base(p)] = p
 		}
 	}
-	return sortedValues(byName)
+	for _, name := range slices.Sorted(maps.Keys(byName)) {
+		out = append(out, byName[name])
+	}
+	return out
 }
 
 // File is a file of a host: what it holds, or Err, why it can't be read.
@@ -96,11 +99,4 @@ func (r Root) list(dirs []string, hidden string) (paths []string, unread []File)
 		}
 	}
 	return paths, unread
-}
-
-func sortedValues(byName map[string]string) (out []string) {
-	for _, name := range slices.Sorted(maps.Keys(byName)) {
-		out = append(out, byName[name])
-	}
-	return out
 }

@@ -4,12 +4,16 @@ import (
 	"bytes"
 	"fmt"
 	"path"
+	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
 
 	"github.com/nodetrust/nodetrust/internal/cluster/mco"
 	"github.com/nodetrust/nodetrust/internal/desired"
+	"github.com/nodetrust/nodetrust/internal/hostfs"
+	"github.com/nodetrust/nodetrust/internal/policy"
+	"github.com/nodetrust/nodetrust/internal/registriesd"
 	"github.com/nodetrust/nodetrust/internal/source"
 	"github.com/nodetrust/nodetrust/internal/trust"
 )
@@ -55,7 +59,7 @@ func (r *runner) nothing(p, prefix string) {
 
 // state lints the files of one config, and reports whether there was anything to lint.
 func (r *runner) state(p, prefix string, state *desired.State) bool {
-	from := filesSource{files: state.Files, host: hostSource(r.Root)}
+	from := filesOnHost{files: state.Files, host: keysOfHost(r.Root)}
 	var regs *registries
 	if files := registriesOf(state.Files); len(files) > 0 {
 		for i := range files {
@@ -72,39 +76,34 @@ func (r *runner) state(p, prefix string, state *desired.State) bool {
 	} else if regs != nil {
 		r.loadables = append(r.loadables, loadable{name: p, registries: regs})
 	}
+	passwd, _ := state.Files.Get(hostfs.Passwd)
+	homes, _ := hostfs.Homes(string(passwd.Data))
 	for _, f := range state.Files.Sorted() {
 		named := file{prefix + f.Path, f.Data}
 		switch dir := path.Dir(f.Path); {
 		case dir == trust.RegistriesDir:
 			r.ignored(named.path)
-		case dir == namespacedDir && strings.HasSuffix(f.Path, ".json"):
+		case dir == policy.NamespacedDir && strings.HasSuffix(f.Path, ".json"):
 			found = true
 			r.weaker(system, r.onePolicy(named, nil, from), from)
 		case f.Path == crioConf || dir == crioConfDir:
 			found = true
 			crio = append(crio, named)
-		case isRegistriesConf(f.Path):
+		case isRegistriesConf(f.Path, homes[0]):
 			conf = append(conf, named)
-		case ofRoot(f.Path):
+		case ofRoot(f.Path, homes) && path.Ext(f.Path) == ".json":
 			found = true
-			r.maskedBy(named, path.Base(dir) == path.Base(userDir))
+			r.masks(named.path, ", CRI-O included", "write it there")
+		case ofRoot(f.Path, homes):
+			found = true
+			r.add("masked-registries-d", place{file: named.path},
+				"readers before containers-image 5.40, CRI-O up to 1.35 among them, read its directory instead of %s",
+				trust.RegistriesDir).Hint = "write it there"
 		}
 	}
 	r.crio(crio, nil)
-	r.mirrors(system, regs, r.registryConfs(effectiveConfs(conf)))
+	r.mirrors(system, regs, r.registryConfs(effectiveConfs(conf, homes[0])))
 	return found
-}
-
-// maskedBy is said of a config that puts a file of root's own on nodes.
-func (r *runner) maskedBy(f file, registriesD bool) {
-	if registriesD {
-		r.add("masked-registries-d", place{file: f.path},
-			"readers before containers-image 5.40, CRI-O up to 1.35 among them, read its directory instead of %s",
-			trust.RegistriesDir).Hint = "write it there"
-		return
-	}
-	r.add("masked-policy", place{file: f.path}, "is read instead of %s by every process of root, CRI-O included",
-		trust.PolicyPath).Hint = "write it there"
 }
 
 // dump lints the MachineConfigs of a list: those that people and the MCO wrote, not those that the MCO rendered of
@@ -152,18 +151,22 @@ func ReadDesired(doc []byte) (*desired.State, error) {
 // judged reports whether a file of a MachineConfig is looked at.
 func judged(p string) bool {
 	switch path.Dir(p) {
-	case trust.RegistriesDir, namespacedDir, crioConfDir, "/etc/pki/containers", "/etc/pki/rpm-gpg", "/etc/pki/sigstore",
+	case trust.RegistriesDir, policy.NamespacedDir, crioConfDir, "/etc/pki/containers", "/etc/pki/rpm-gpg", "/etc/pki/sigstore",
 		"/etc/machine-config-daemon/no-reboot":
 		return true
 	}
-	return p == trust.PolicyPath || p == crioConf || isRegistriesConf(p) || ofRoot(p)
+	homes, _ := hostfs.Homes("") // a config says of no other ones
+	return p == trust.PolicyPath || p == crioConf || isRegistriesConf(p, homes[0]) || ofRoot(p, homes)
 }
 
-// ofRoot reports whether a file is one of root's own that mask those of the system. On OpenShift's nodes /root is a
-// link.
-func ofRoot(p string) bool {
+// ofRoot reports whether a file is one of root's own in one of the homes that mask those of the system: a policy.json, or
+// a file of registries.d. On OpenShift's nodes /root is a link.
+func ofRoot(p string, homes []string) bool {
 	p = strings.Replace(p, "/var/roothome/", "/root/", 1)
-	return p == userPolicy || path.Dir(p) == userDir && strings.HasSuffix(p, ".yaml")
+	return slices.ContainsFunc(homes, func(home string) bool {
+		return p == path.Join(home, policy.HomeFile) ||
+			path.Dir(p) == path.Join(home, registriesd.HomeDir) && path.Ext(p) == ".yaml"
+	})
 }
 
 // ignitionUnits are the units of an Ignition config.

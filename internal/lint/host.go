@@ -14,13 +14,6 @@ import (
 	"github.com/nodetrust/nodetrust/internal/trust"
 )
 
-// Where a root process of a host looks for what is its own. trust.Places says which places count for which reader.
-const (
-	userPolicy    = "/root/.config/containers/policy.json"
-	userDir       = "/root/.config/containers/registries.d"
-	namespacedDir = "/etc/crio/policies"
-)
-
 // view is a host as some of the readers see it: these look at the same places, and skip the same files.
 type view struct {
 	places        trust.Places
@@ -107,10 +100,10 @@ func (r *runner) hostView() {
 	case err != nil:
 		r.loadables = append(r.loadables, loadable{registries: regs, problem: err.Error()})
 	case unreadable != nil:
-		system = r.onePolicy(f, nil, hostSource(r.Root))
+		system = r.onePolicy(f, nil, keysOfHost(r.Root))
 		r.loadables[len(r.loadables)-1].problem = unreadable.Error()
 	default:
-		system = r.onePolicy(f, regs, hostSource(r.Root))
+		system = r.onePolicy(f, regs, keysOfHost(r.Root))
 	}
 	if system != nil && !system.broken && !regs.broken {
 		r.mirrors(system, regs, r.registriesConf())
@@ -139,38 +132,32 @@ func (r *runner) withoutSigstore(system *policyFacts) {
 	}
 }
 
+// hostPolicy returns the policy.json that root's processes take, and tells what it masks.
 func (r *runner) hostPolicy() (file, error) {
-	var found []file
-	paths := r.view.places.Policy
-	for _, p := range paths {
-		data, err := hostfs.Root(r.Root).ReadFile(p, MaxPolicy)
-		switch {
-		case err == nil:
-			found = append(found, file{p, data})
-		case errors.Is(err, fs.ErrNotExist):
-		case len(found) == 0:
-			r.add("unreadable", place{file: p}, "%v", err).Hint = "every pull on the node fails"
-			return file{}, err
-		}
-		if p == trust.PolicyPath && len(found) == 2 {
-			r.add("masked-policy", place{file: found[0].path}, "is read instead of %s by every process of root, CRI-O included",
-				found[1].path).Hint = "remove it"
+	found := rootPolicies(rootFiles{hostfs.Root(r.Root)}, r.view.places.Policy, r.view.homes)
+	if len(found) > 0 && found[0].of == OfRoot && found[0].err != nil {
+		r.add("unreadable", place{file: found[0].path}, "%v", found[0].err).Hint = "every pull on the node fails"
+		return file{}, found[0].err
+	}
+	for _, p := range found {
+		if home, ok := strings.CutPrefix(p.of, OfHome); ok {
+			r.masks(p.path, " that is started with HOME="+home, "remove it")
+		} else if p.of == OfSystem && p.path == trust.PolicyPath && p.err == nil {
+			r.masks(found[0].path, ", CRI-O included", "remove it")
 		}
 	}
-	for _, home := range r.view.homes[1:] {
-		p := path.Join(home, ".config/containers/policy.json")
-		if _, err := hostfs.Root(r.Root).ReadFile(p, MaxPolicy); errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		r.add("masked-policy", place{file: p}, "is read instead of %s by every process of root that is started with HOME=%s",
-			trust.PolicyPath, home).Hint = "remove it"
-	}
-	if len(found) == 0 {
-		err := fmt.Errorf("no policy.json found at any of %s", strings.Join(paths, ", "))
+	if len(found) == 0 || found[0].of != OfRoot {
+		err := fmt.Errorf("no policy.json found at any of %s", strings.Join(r.view.places.Policy, ", "))
 		r.add("missing-policy", place{file: trust.PolicyPath}, "%v", err)
 		return file{}, err
 	}
-	return found[0], nil
+	return found[0].file, nil
+}
+
+// masks says that a policy.json is read instead of the system's by root's processes, of which who tells more.
+func (r *runner) masks(p, who, hint string) {
+	r.add("masked-policy", place{file: p}, "is read instead of %s by every process of root%s", trust.PolicyPath,
+		who).Hint = hint
 }
 
 // hostRegistries lints the effective registries.d files. The error says that some could not be read.
@@ -237,7 +224,7 @@ func (r *runner) namespaced(system *policyFacts, regs *registries, dir string) {
 			continue
 		}
 		r.add("namespaced-policy", place{file: p}, "CRI-O uses it alone, instead of the system's policy, for pods in namespace %q", ns)
-		r.weaker(system, r.judge(file{p, data}, regs, hostSource(r.Root)), hostSource(r.Root))
+		r.weaker(system, r.judge(file{p, data}, regs, keysOfHost(r.Root)), keysOfHost(r.Root))
 	}
 }
 
@@ -247,7 +234,7 @@ func (r *runner) weaker(system, namespaced *policyFacts, from keyFiles) {
 	if system == nil || system.broken || namespaced.broken {
 		return
 	}
-	read := func(path string) ([]byte, error) { return from.read(path, maxKeyFile) }
+	read := func(path string) ([]byte, error) { return from.ReadFile(path, maxKeyFile) }
 	a, err := compare.Parse(system.data, read, r.now)
 	if err != nil {
 		return

@@ -10,6 +10,7 @@ import (
 	"github.com/BurntSushi/toml"
 
 	"github.com/nodetrust/nodetrust/internal/hostfs"
+	"github.com/nodetrust/nodetrust/internal/policy"
 	"github.com/nodetrust/nodetrust/internal/trust"
 )
 
@@ -96,14 +97,14 @@ func (r *runner) crio(files []file, bad []unread) (policies string) {
 		r.add("crio-policy", place{file: system.file.path, line: lineOf(string(system.file.data), v)},
 			"signature_policy is %s: CRI-O reads that and not %s, Podman goes on reading the latter", v, trust.PolicyPath)
 	}
-	policies = namespacedDir
-	if v := namespaced.value; v != "" && path.Clean(v) != namespacedDir {
+	policies = policy.NamespacedDir
+	if v := namespaced.value; v != "" && path.Clean(v) != policy.NamespacedDir {
 		if strings.HasPrefix(v, "/") {
 			policies = path.Clean(v)
 		}
 		r.add("crio-policies", place{file: namespaced.file.path, line: lineOf(string(namespaced.file.data), v)},
 			"signature_policy_dir is %s: policies of namespaces are read there, which no agent watches",
-			v).Hint = "leave it at " + namespacedDir
+			v).Hint = "leave it at " + policy.NamespacedDir
 	}
 	return policies
 }

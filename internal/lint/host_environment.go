@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/nodetrust/nodetrust/internal/hostfs"
+	"github.com/nodetrust/nodetrust/internal/policy"
 	"github.com/nodetrust/nodetrust/internal/trust"
 )
 
@@ -134,7 +135,7 @@ func (r *runner) flags(file string, line int, text string) {
 		}
 		if name == "signature-policy" || name == "signature-policy-dir" {
 			r.add("policy-environment", place{file: file, line: line},
-				"starts CRI-O with --%s: it does not read %s and %s but what is named there", name, trust.PolicyPath, namespacedDir)
+				"starts CRI-O with --%s: it does not read %s and %s but what is named there", name, trust.PolicyPath, policy.NamespacedDir)
 		}
 	}
 }

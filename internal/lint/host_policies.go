@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/nodetrust/nodetrust/internal/hostfs"
+	"github.com/nodetrust/nodetrust/internal/policy"
 	"github.com/nodetrust/nodetrust/internal/trust"
 )
 
@@ -38,7 +39,7 @@ type HostPolicies struct {
 
 // fileTree are the files of a host, or those of a host that are known.
 type fileTree interface {
-	ReadFile(path string, limit int64) ([]byte, error)
+	keyFiles
 	// list returns the names of the files in a directory.
 	list(dir string) ([]string, error)
 }
@@ -61,43 +62,67 @@ func PoliciesOfHost(root string) (*HostPolicies, error) {
 // PoliciesOfFiles finds the policies in a set of files that hosts get.
 func PoliciesOfFiles(files trust.FileSet) (*HostPolicies, error) { return policiesIn(setFiles(files)) }
 
-// NamesPolicies reports whether a file of a host, by its path, is a policy or may name one.
-func NamesPolicies(p string) bool {
+// NamesPolicies reports whether a file of a host, by its path, is a policy or may name one. The passwd is the content
+// of hostfs.Passwd.
+func NamesPolicies(p, passwd string) bool {
 	dir := path.Dir(p)
-	return p == crioConf || p == userPolicy || p == trust.PolicyPath || dir == crioConfDir || dir == namespacedDir &&
-		strings.HasSuffix(p, ".json")
+	homes, _ := hostfs.Homes(passwd)
+	return p == crioConf || p == hostfs.Passwd || p == trust.PolicyPath || dir == crioConfDir ||
+		ofRoot(p, homes) && path.Ext(p) == ".json" || dir == policy.NamespacedDir && path.Ext(p) == ".json"
+}
+
+// rootPolicy is what there is at a place of root's policy.json; of is as in HostPolicy.
+type rootPolicy struct {
+	of string
+	file
+	err error
+}
+
+// rootPolicies returns what there is at the places for a process of root's first home, the one that it reads first, and
+// then in the other homes.
+func rootPolicies(files fileTree, places, homes []string) (out []rootPolicy) {
+	read := func(of, p string) bool {
+		data, err := files.ReadFile(p, MaxPolicy)
+		there := !errors.Is(err, fs.ErrNotExist)
+		if there {
+			out = append(out, rootPolicy{of, file{p, data}, err})
+		}
+		return there
+	}
+	of := OfRoot
+	for _, p := range places {
+		if !read(of, p) {
+			continue
+		}
+		if p == trust.PolicyPath {
+			break
+		}
+		of = OfSystem
+	}
+	for _, home := range homes[1:] {
+		read(OfHome+home, path.Join(home, policy.HomeFile))
+	}
+	return out
 }
 
 func policiesIn(files fileTree) (*HostPolicies, error) {
 	out := &HostPolicies{}
 	homes := out.homes(files)
 	newest := trust.SearchPaths()[len(trust.SearchPaths())-1]
-	for _, p := range newest.Of(homes[0]).Policy {
-		data, err := files.ReadFile(p, MaxPolicy)
+	for _, p := range rootPolicies(files, newest.Of(homes[0]).Policy, homes) {
 		switch {
-		case errors.Is(err, fs.ErrNotExist):
-			continue
-		case err != nil && len(out.Policies) == 0:
-			return nil, err
-		case err != nil:
-			out.LeftOut = append(out.LeftOut, err.Error())
-		case len(out.Policies) == 0:
-			out.Policies = append(out.Policies, HostPolicy{OfRoot, p, data})
+		case p.err == nil:
+			out.Policies = append(out.Policies, HostPolicy{p.of, p.path, p.data})
+		case p.of == OfRoot:
+			return nil, p.err
+		case p.of == OfSystem:
+			out.LeftOut = append(out.LeftOut, p.err.Error())
 		default:
-			out.Policies = append(out.Policies, HostPolicy{OfSystem, p, data})
-		}
-		if len(out.Policies) == 2 || p == trust.PolicyPath {
-			break
+			out.LeftOut = append(out.LeftOut, fmt.Sprintf("the policy of %s: %v", p.of, p.err))
 		}
 	}
-	if len(out.Policies) == 0 {
+	if len(out.Policies) == 0 || out.Policies[0].Of != OfRoot {
 		return nil, &fs.PathError{Op: "read", Path: trust.PolicyPath, Err: fs.ErrNotExist}
-	}
-	for _, home := range homes[1:] {
-		p := path.Join(home, ".config/containers/policy.json")
-		if _, err := files.ReadFile(p, MaxPolicy); !errors.Is(err, fs.ErrNotExist) {
-			out.add(files, OfHome+home, p)
-		}
 	}
 	out.crio(files)
 	return out, nil
@@ -126,7 +151,7 @@ func (h *HostPolicies) crio(files fileTree) {
 	if system.value != "" {
 		h.add(files, OfCRIO, system.value)
 	}
-	dir := namespacedDir
+	dir := policy.NamespacedDir
 	if namespaced.value != "" {
 		dir = namespaced.value
 	}

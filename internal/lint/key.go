@@ -72,7 +72,7 @@ func PolicyKeys(data []byte, root string) []key.Key {
 		}
 		if k.path != "" {
 			var err error
-			if k.data, err = hostSource(root).read(k.path, maxKeyFile); err != nil {
+			if k.data, err = keysOfHost(root).ReadFile(k.path, maxKeyFile); err != nil {
 				continue
 			}
 		}

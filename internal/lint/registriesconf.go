@@ -1,6 +1,7 @@
 package lint
 
 import (
+	"cmp"
 	"maps"
 	"path"
 	"slices"
@@ -12,30 +13,26 @@ import (
 	"github.com/nodetrust/nodetrust/internal/policy"
 )
 
-// usualHome is root's on hosts that are known by their MachineConfigs only.
-const usualHome = "/root"
-
-// isRegistriesConf reports whether the path is one of those on a host.
-func isRegistriesConf(p string) bool {
-	return slices.Contains(hostfs.RegistriesConfMains(usualHome), p) ||
-		slices.Contains(hostfs.RegistriesConfDirs(usualHome), path.Dir(p)) && strings.HasSuffix(p, ".conf")
+// isRegistriesConf reports whether the path is one of those for root's processes with the home.
+func isRegistriesConf(p, home string) bool {
+	return slices.Contains(hostfs.RegistriesConfMains(home), p) ||
+		slices.Contains(hostfs.RegistriesConfDirs(home), path.Dir(p)) && path.Ext(p) == ".conf"
 }
 
-// effectiveConfs returns those of the files of a host that are read, in the order of reading.
-func effectiveConfs(files []file) (out []file) {
-	var paths []string
+// effectiveConfs returns those of the files of a host that root's processes with the home read, in the order of reading.
+func effectiveConfs(files []file, home string) (out []file) {
+	byPath := map[string]file{}
 	for _, f := range files {
-		paths = append(paths, f.path)
+		byPath[f.path] = f
 	}
-	var read []string
-	for _, p := range hostfs.RegistriesConfMains(usualHome) {
-		if slices.Contains(paths, p) {
-			read = append(read, p)
+	for _, p := range hostfs.RegistriesConfMains(home) {
+		if f, ok := byPath[p]; ok {
+			out = append(out, f)
 			break
 		}
 	}
-	for _, p := range append(read, hostfs.DropIns(hostfs.RegistriesConfDirs(usualHome), ".conf", paths)...) {
-		out = append(out, files[slices.Index(paths, p)])
+	for _, p := range hostfs.DropIns(hostfs.RegistriesConfDirs(home), ".conf", slices.Collect(maps.Keys(byPath))) {
+		out = append(out, byPath[p])
 	}
 	return out
 }
@@ -90,11 +87,7 @@ func (r *runner) registryConfs(files []file) map[string]registryConf {
 			continue
 		}
 		for _, e := range conf.Registry {
-			prefix := e.Prefix
-			if prefix == "" {
-				prefix = e.Location
-			}
-			if prefix != "" {
+			if prefix := cmp.Or(e.Prefix, e.Location); prefix != "" {
 				e.file, e.data = f.path, string(f.data)
 				out[prefix] = e
 			}

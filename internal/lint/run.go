@@ -102,34 +102,37 @@ type loadable struct {
 
 // keyFiles is where the files that a policy names are read: a host, or the files of a MachineConfig.
 type keyFiles interface {
-	// read returns an error that is fs.ErrNotExist if there surely is no such file, and errUnknowable if that can't be
+	// ReadFile returns an error that is fs.ErrNotExist if there surely is no such file, and errUnknowable if that can't be
 	// told.
-	read(path string, limit int64) ([]byte, error)
+	ReadFile(path string, limit int64) ([]byte, error)
 }
 
 var errUnknowable = errors.New("the host is not known")
 
-// hostSource reads below a root directory; the empty root knows nothing.
-type hostSource string
+// unknownHost is a host of which no file is known.
+type unknownHost struct{}
 
-func (h hostSource) read(p string, limit int64) ([]byte, error) {
-	if h == "" {
-		return nil, errUnknowable
+func (unknownHost) ReadFile(string, int64) ([]byte, error) { return nil, errUnknowable }
+
+// keysOfHost returns the key files of the host below root; the empty root knows nothing.
+func keysOfHost(root string) keyFiles {
+	if root == "" {
+		return unknownHost{}
 	}
-	return hostfs.Root(h).ReadFile(p, limit)
+	return hostfs.Root(root)
 }
 
-// filesSource is a FileSet, with a host behind it.
-type filesSource struct {
+// filesOnHost are those of a set, with a host behind it.
+type filesOnHost struct {
 	files trust.FileSet
-	host  hostSource
+	host  keyFiles
 }
 
-func (s filesSource) read(p string, limit int64) ([]byte, error) {
+func (s filesOnHost) ReadFile(p string, limit int64) ([]byte, error) {
 	if f, ok := s.files.Get(p); ok {
 		return f.Data, nil
 	}
-	return s.host.read(p, limit)
+	return s.host.ReadFile(p, limit)
 }
 
 func (r *runner) path(p string) error {
@@ -154,7 +157,7 @@ func (r *runner) path(p string) error {
 		r.key(data, place{file: p})
 	case source.Trust:
 		r.trustConfig(p, data)
-	case source.Desired:
+	case source.Desired, source.MachineConfig, source.Ignition:
 		r.desired(p, data)
 	case source.Dump:
 		r.dump(p, data)
@@ -206,7 +209,7 @@ func (r *runner) pathSet() {
 		regs = nil
 	}
 	for _, f := range r.policies {
-		r.mirrors(r.onePolicy(f, regs, hostSource(r.Root)), regs, entries)
+		r.mirrors(r.onePolicy(f, regs, keysOfHost(r.Root)), regs, entries)
 	}
 }
 
@@ -257,7 +260,7 @@ func (r *runner) policyKeys(p *policyFacts, from keyFiles) {
 		}
 		res, seen := files[k.path]
 		if !seen {
-			res.data, res.err = from.read(k.path, maxKeyFile)
+			res.data, res.err = from.ReadFile(k.path, maxKeyFile)
 			files[k.path] = res
 		}
 		switch {

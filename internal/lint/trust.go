@@ -33,7 +33,7 @@ func (r *runner) trustConfig(name string, data []byte) {
 				"has a path and no fingerprints: whatever an update of the OS puts there is trusted").Hint = "write fingerprints: with what gpg --show-keys says of " + k.Path
 		}
 		if r.Root != "" {
-			r.policyKeys(&policyFacts{keys: []policyKey{{place: at, path: k.Path, gpg: gpg}}}, hostSource(r.Root))
+			r.policyKeys(&policyFacts{keys: []policyKey{{place: at, path: k.Path, gpg: gpg}}}, keysOfHost(r.Root))
 			r.pinned(k, at)
 		}
 	}
@@ -118,7 +118,7 @@ func (r *runner) pinned(k trust.Key, at place) {
 	if len(k.Fingerprints) == 0 {
 		return
 	}
-	data, err := hostSource(r.Root).read(k.Path, maxKeyFile)
+	data, err := keysOfHost(r.Root).ReadFile(k.Path, maxKeyFile)
 	if err != nil {
 		return
 	}

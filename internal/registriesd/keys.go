@@ -17,7 +17,7 @@ type Key struct {
 }
 
 // TopKeys are the keys that readers know at the top of a file, EntryKeys those in a section.
-func TopKeys() []string { return []string{DefaultSection, "docker"} }
+func TopKeys() []string { return []string{DefaultSection, DockerSections} }
 
 // EntryKeys are the keys that readers know in a section.
 func EntryKeys() []string {
@@ -59,7 +59,7 @@ func Keys(data []byte) (out []Key) {
 	eachPair(doc.Content[0], func(key, value *yaml.Node) {
 		out = append(out, Key{Name: key.Value, Line: key.Line})
 		switch key.Value {
-		case "docker":
+		case DockerSections:
 			eachPair(value, func(scope, entry *yaml.Node) {
 				out = append(out, Key{scope.Value, "", true, scope.Line})
 				section(scope.Value, true, entry)

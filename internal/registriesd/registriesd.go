@@ -19,8 +19,23 @@ import (
 // DefaultLookaside is what the image library reads for root when no registries.d file names a lookaside.
 const DefaultLookaside = "file:///var/lib/containers/sigstore"
 
-// DefaultSection is the key of the section for images that no scope covers.
-const DefaultSection = "default-docker"
+// Keys at the top of a file: DefaultSection is that of the section for images that no scope covers, DockerSections that of
+// the sections by scope.
+const (
+	DefaultSection = "default-docker"
+	DockerSections = "docker"
+)
+
+// HomeDir is the directory of root's own files, below root's home.
+const HomeDir = ".config/containers/registries.d"
+
+// Dirs returns the directories of the system's files. A file hides files of its base name in later directories.
+func Dirs() []string {
+	return []string{
+		"/etc/containers/registries.rootful.d", "/etc/containers/registries.d",
+		"/usr/share/containers/registries.rootful.d", "/usr/share/containers/registries.d",
+	}
+}
 
 // File is a registries.d file as it was read once.
 type File struct {

@@ -2,6 +2,7 @@ package source
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"io"
@@ -27,8 +28,10 @@ const (
 	Policy          // policy.json
 	Registries      // of registries.d
 	Key
-	Trust   // trust.yaml
-	Desired // MachineConfigs, Ignition configs or rendered ConfigMaps: see Documents
+	Trust         // trust.yaml
+	MachineConfig // or several documents, of which this is the first: see Documents
+	Ignition
+	Desired // another object of a cluster, such as a rendered ConfigMap
 	Dump    // a list of objects of a cluster, maybe compressed
 	RegistriesConf
 	CRIO // crio.conf
@@ -43,7 +46,7 @@ func KindOf(name string, data []byte) Kind {
 	if len(data) <= MaxObject {
 		k = kindOf(name, data)
 	}
-	if (k == Desired || len(data) > MaxObject) && isList(data) {
+	if (k == MachineConfig || k == Desired || len(data) > MaxObject) && isList(data) {
 		return Dump
 	}
 	return k
@@ -57,10 +60,7 @@ func kindOf(name string, data []byte) Kind {
 		return Key
 	case bytes.Contains(data, []byte("-----BEGIN ")) && !bytes.HasPrefix(trimmed, []byte("{")) && ext != ".yaml" &&
 		ext != ".yml":
-		if k := detectYAML(trimmed); k != Unknown { // a pipe has no name, and keys stand in a trust.yaml too
-			return k
-		}
-		return Key
+		return cmp.Or(detectYAML(trimmed), Key) // a pipe has no name, and keys stand in a trust.yaml too
 	case bytes.HasPrefix(trimmed, []byte("{")):
 		return detectJSON(trimmed)
 	case ext == ".json":
@@ -89,22 +89,39 @@ func kindOf(name string, data []byte) Kind {
 func detectJSON(data []byte) Kind {
 	var top map[string]json.RawMessage
 	if json.Unmarshal(data, &top) != nil {
-		if k := detectYAML(data); k != Unknown {
-			return k
-		}
+		return cmp.Or(detectYAML(data), Policy)
+	}
+	members := map[string]string{}
+	for name, value := range top {
+		text := ""
+		_ = json.Unmarshal(value, &text) // what is no text is none
+		members[name] = text
+	}
+	_, isPolicy := members[policy.FieldDefault]
+	_, hasDefault := members[registriesd.DefaultSection]
+	k := ofMembers(members)
+	if k == Unknown || k == Registries && isPolicy && !hasDefault {
 		return Policy
 	}
-	var kind string
-	_ = json.Unmarshal(top["kind"], &kind) // what is no text is none
-	switch {
-	case kind == trust.ObjectKind:
+	return k
+}
+
+// ofMembers tells the kind of an object by its members, whose text is "" if it is none.
+func ofMembers(members map[string]string) Kind {
+	has := func(key string) bool { _, ok := members[key]; return ok }
+	switch kind := members["kind"]; {
+	case kind == trust.ObjectKind, strings.HasPrefix(members["apiVersion"], "nodetrust.io/"):
 		return Trust
-	case kind != "" || top["ignition"] != nil:
+	case kind == "MachineConfig":
+		return MachineConfig
+	case kind != "":
 		return Desired
-	case top["docker"] != nil && top[policy.FieldDefault] == nil, top["default-docker"] != nil:
+	case has("ignition"):
+		return Ignition
+	case slices.ContainsFunc(registriesd.TopKeys(), has):
 		return Registries
 	}
-	return Policy
+	return Unknown
 }
 
 // detectTOML tells the configuration of CRI-O from registries.conf, by names where they are broken.
@@ -134,22 +151,15 @@ func detectYAML(data []byte) Kind {
 		case bytes.Contains(data, []byte("nodetrust.io/")):
 			return Trust
 		case bytes.Contains(data, []byte("kind: MachineConfig")):
-			return Desired
+			return MachineConfig
 		}
 		return Unknown
 	}
+	members := map[string]string{}
 	for i := 0; i+1 < len(n.Content[0].Content); i += 2 {
-		key, value := n.Content[0].Content[i].Value, n.Content[0].Content[i+1].Value
-		switch {
-		case key == "kind" && value == trust.ObjectKind, key == "apiVersion" && strings.HasPrefix(value, "nodetrust.io/"):
-			return Trust
-		case key == "kind", key == "ignition":
-			return Desired
-		case slices.Contains(registriesd.TopKeys(), key):
-			return Registries
-		}
+		members[n.Content[0].Content[i].Value] = n.Content[0].Content[i+1].Value
 	}
-	return Unknown
+	return ofMembers(members)
 }
 
 // Documents cuts YAML into its documents, and takes the Ignition config out of those that are a rendered ConfigMap.

@@ -3,6 +3,9 @@ package trust
 import (
 	"path"
 	"strings"
+
+	"github.com/nodetrust/nodetrust/internal/policy"
+	"github.com/nodetrust/nodetrust/internal/registriesd"
 )
 
 // Places are the paths on a host that a root process reads, the highest priority first.
@@ -21,8 +24,8 @@ type Places struct {
 // does.
 func SearchPaths() []Places {
 	const (
-		userPolicy     = "/root/.config/containers/policy.json"
-		userRegistries = "/root/.config/containers/registries.d"
+		userPolicy     = "/root/" + policy.HomeFile
+		userRegistries = "/root/" + registriesd.HomeDir
 	)
 	return []Places{
 		{Since: "5.0.0", Policy: []string{PolicyPath}, Registries: []string{RegistriesDir}},
@@ -32,13 +35,10 @@ func SearchPaths() []Places {
 			Registries: []string{userRegistries, RegistriesDir},
 		},
 		{
-			Since:  "5.40.0",
-			Policy: []string{userPolicy, PolicyPath, "/usr/share/containers/policy.json"},
-			Registries: []string{
-				userRegistries, "/etc/containers/registries.rootful.d", RegistriesDir,
-				"/usr/share/containers/registries.rootful.d", "/usr/share/containers/registries.d",
-			},
-			Merges: true,
+			Since:      "5.40.0",
+			Policy:     []string{userPolicy, PolicyPath, "/usr/share/containers/policy.json"},
+			Registries: append([]string{userRegistries}, registriesd.Dirs()...),
+			Merges:     true,
 		},
 	}
 }

@@ -32,10 +32,10 @@ import (
 // Where a root process of a host finds its configuration, as paths of that host.
 const (
 	etcPolicy       = "/etc/containers/policy.json"
-	homePolicy      = ".config/containers/policy.json" // below root's home, as homeRegistriesD
+	homePolicy      = policy.HomeFile // below root's home, as homeRegistriesD
 	vendorPolicy    = "/usr/share/containers/policy.json"
 	etcRegistriesD  = "/etc/containers/registries.d"
-	homeRegistriesD = ".config/containers/registries.d"
+	homeRegistriesD = registriesd.HomeDir
 )
 
 // InvalidError says that a policy.json, a registries.d directory or a registries.conf doesn't load: a runtime that
@@ -273,10 +273,7 @@ func (p *Policy) hostRegistriesD() ([]registriesd.File, error) {
 		return nil, err
 	}
 	userRegistriesD := filepath.Join(p.home, homeRegistriesD)
-	dirs := []string{
-		"/etc/containers/registries.rootful.d", etcRegistriesD,
-		"/usr/share/containers/registries.rootful.d", "/usr/share/containers/registries.d",
-	}
+	dirs := registriesd.Dirs()
 	if _, err := p.host.ReadDir(userRegistriesD); err == nil {
 		for _, dir := range dirs {
 			if files, err := p.host.RegistriesD([]string{dir}); err == nil {

@@ -20,6 +20,7 @@ import (
 
 	"github.com/nodetrust/nodetrust/internal/bounded"
 	"github.com/nodetrust/nodetrust/internal/desired"
+	"github.com/nodetrust/nodetrust/internal/policy"
 	"github.com/nodetrust/nodetrust/internal/trust"
 )
 
@@ -265,7 +266,7 @@ func (d *Dump) config(o object) error {
 
 // Directories of files that decide which images a node accepts.
 const (
-	namespacedDir = "/etc/crio/policies"
+	namespacedDir = policy.NamespacedDir
 	keyDirs       = "/etc/pki/"
 	noRebootDir   = "/etc/machine-config-daemon/no-reboot/"
 )
