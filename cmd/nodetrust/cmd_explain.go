@@ -45,134 +45,119 @@ JSON is that of verify, with more fields; the exit status is the same.`,
 	return cmd
 }
 
-// writeStory is the text of explain: what was judged, by which files, where was looked, what was found, and the
-// verdict.
-func writeStory(w *cli.Screen, s verify.Story) {
-	line := func(format string, args ...any) { fmt.Fprintf(w, format+"\n", args...) }
-	line("image         %s", s.Image)
-	if s.Judged != "" {
-		line("  judged      %s", s.Judged)
+// storyText writes the text of explain.
+type storyText struct{ *cli.Screen }
+
+func (w storyText) line(format string, args ...any) { fmt.Fprintf(w, format+"\n", args...) }
+
+// some writes a line about text, if there is any.
+func (w storyText) some(format, text string) {
+	if text != "" {
+		w.line(format, text)
 	}
+}
+
+// writeStory writes what was judged, by which files, where was looked, what was found, and the verdict.
+func writeStory(screen *cli.Screen, s verify.Story) {
+	w := storyText{screen}
+	w.line("image         %s", s.Image)
+	w.some("  judged      %s", s.Judged)
 	if s.Index != "" {
-		line("  index       %s", s.Index)
-		line("  platform    %s", s.Platform)
+		w.line("  index       %s\n  platform    %s", s.Index, s.Platform)
 	}
-	if s.Digest != "" {
-		line("  manifest    %s", s.Digest)
-	}
+	w.some("  manifest    %s", s.Digest)
 	for i, place := range s.Places {
 		if i == 0 {
-			line("  places      %s (%s)", place, s.Files.RegistriesConf)
+			w.line("  places      %s (%s)", place, s.Files.RegistriesConf)
 			continue
 		}
-		line("    then      %s", place)
+		w.line("    then      %s", place)
 	}
-	if s.From != "" {
-		line("  served by   %s: lookaside and attachments are looked up by this name", s.From)
-	}
-	writeSources(line, s.Files)
-	line("")
-	line("scope         %s", scopeText(*s.Scope))
+	w.some("  served by   %s: lookaside and attachments are looked up by this name", s.From)
+	w.sources(s.Files)
+	w.line("\nscope         %s", scopeText(*s.Scope))
 	for _, h := range s.Hides {
-		line("  hides       %s", scopeText(h))
+		w.line("  hides       %s", scopeText(h))
 	}
 	switch l := s.Lookaside; {
 	case s.Local:
-		line("lookaside     not asked: signatures are beside the image, on this machine")
+		w.line("lookaside     not asked: signatures are beside the image, on this machine")
 	case l != nil:
-		line("lookaside     %s (%s)", l.URL, cmp.Or(l.File, "built-in default: registries.d names none"))
+		w.line("lookaside     %s (%s)", l.URL, cmp.Or(l.File, "built-in default: registries.d names none"))
 		if s.Extension {
-			line("  not asked   the registry serves signatures itself: it sends X-Registry-Supports-Signatures: 1")
+			w.line("  not asked   the registry serves signatures itself: it sends X-Registry-Supports-Signatures: 1")
 		}
-		line("attachments   %s", map[bool]string{true: "read (use-sigstore-attachments)", false: "not read"}[s.Attachments])
+		w.line("attachments   %s", map[bool]string{true: "read (use-sigstore-attachments)", false: "not read"}[s.Attachments])
 	}
-	writeAsked(line, s.Asked)
+	w.asked(s.Asked)
 	for i, r := range s.Requirements {
-		writeRequirement(line, fmt.Sprintf("%d of %d", i+1, len(s.Requirements)), r, s.Details[i])
+		w.requirement(fmt.Sprintf("%d of %d", i+1, len(s.Requirements)), r, s.Details[i])
 	}
-	line("")
-	writeVerdict(w, s.Verdict)
+	w.line("")
+	writeVerdict(screen, s.Verdict)
 }
 
-func writeSources(line func(string, ...any), f verify.Sources) {
-	line("policy        %s", f.Policy)
+func (w storyText) sources(f verify.Sources) {
+	w.line("policy        %s", f.Policy)
 	masked := map[string][]string{}
 	for _, m := range f.Masked {
 		masked[m.By] = append(masked[m.By], m.Path)
 	}
-	masks := func(by string) {
+	masks := func(by, more string) {
 		for _, path := range masked[by] {
-			line("  masked      %s", path)
+			w.line("  masked      %s%s", path, more)
 		}
 		delete(masked, by)
 	}
-	masks(f.Policy)
+	masks(f.Policy, "")
 	for _, path := range f.RegistriesD {
-		line("registries.d  %s", path)
-		masks(path)
+		w.line("registries.d  %s", path)
+		masks(path, "")
 	}
 	if len(f.RegistriesD) == 0 {
-		line("registries.d  (no file)")
+		w.line("registries.d  (no file)")
 	}
-	for _, m := range f.Masked { // by a directory
-		for _, path := range masked[m.By] {
-			line("  masked      %s, by the directory %s", path, m.By)
-		}
-		delete(masked, m.By)
+	for _, m := range f.Masked {
+		masks(m.By, ", by the directory "+m.By)
 	}
-	if f.RegistriesConf != "" {
-		line("registries    %s", f.RegistriesConf)
-	}
+	w.some("registries    %s", f.RegistriesConf)
 	for _, n := range f.Notes {
-		line("  note        %s", n)
+		w.line("  note        %s", n)
 	}
 }
 
-func writeAsked(line func(string, ...any), asked []verify.Asked) {
+func (w storyText) asked(asked []verify.Asked) {
 	for i, a := range asked {
 		switch {
 		case i == 0 && !a.After:
-			line("\nasked")
+			w.line("\nasked")
 		case a.After && (i == 0 || !asked[i-1].After):
-			line("\nasked to explain, after the verdict")
+			w.line("\nasked to explain, after the verdict")
 		}
-		line("  %s", a.URL)
-		line("    %s", a.Answer)
+		w.line("  %s\n    %s", a.URL, a.Answer)
 	}
 }
 
-func writeRequirement(line func(string, ...any), number string, r verdict.Requirement, d verify.Detail) {
-	line("\nrequirement   %s: %s", number, r.Type)
-	line("  verdict     %s%s", r.Answer, because(r.Reason))
-	if d.Problem != "" {
-		line("  problem     %s", d.Problem)
-	}
-	if d.Identity != "" {
-		line("  identity    %s", d.Identity)
-	}
+func (w storyText) requirement(number string, r verdict.Requirement, d verify.Detail) {
+	w.line("\nrequirement   %s: %s", number, r.Type)
+	w.line("  verdict     %s%s", r.Answer, because(r.Reason))
+	w.some("  problem     %s", d.Problem)
+	w.some("  identity    %s", d.Identity)
 	for _, k := range d.Keys {
-		line("  key         %s", k)
+		w.line("  key         %s", k)
 	}
 	for _, s := range r.Signatures {
-		line("  signature   %s", s.Source)
-		line("    verdict   %s%s", s.Answer, because(s.Reason))
-		if s.Message != "" {
-			line("    why       %s", s.Message)
-		}
-		for _, f := range []struct{ name, value string }{
-			{"signer", s.Signer},
-			{"digest", s.Digest},
-			{"reference", s.Reference},
-		} {
-			if f.value != "" {
-				line("    %-9s %s", f.name, f.value)
-			}
-		}
+		w.line("  signature   %s", s.Source)
+		w.line("    verdict   %s%s", s.Answer, because(s.Reason))
+		w.some("    why       %s", s.Message)
+		w.some("    signer    %s", s.Signer)
+		w.some("    digest    %s", s.Digest)
+		w.some("    reference %s", s.Reference)
 		if s.Packet != 0 {
-			line("    packet    OpenPGP v%d", s.Packet)
+			w.line("    packet    OpenPGP v%d", s.Packet)
 		}
 		if !s.Expires.IsZero() {
-			line("    expires   %s", s.Expires.Format(time.RFC3339))
+			w.line("    expires   %s", s.Expires.Format(time.RFC3339))
 		}
 	}
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -66,17 +67,13 @@ docs/advisories.md says what to do.`,
 
 func readersTable() readersOutput {
 	out := readersOutput{Features: trust.Features(), Places: trust.SearchPaths()}
-	isDefault := map[string]bool{}
-	for _, r := range trust.DefaultReaders() {
-		isDefault[r.Name] = true
-	}
 	for _, r := range trust.Readers() {
 		row := readerRow{
 			Name: r.Name, Library: r.Library.String(), Butane: r.Butane(), Ignition: r.Ignition(), Note: r.Note,
-			Source: r.Source, Default: isDefault[r.Name], Lacks: []trust.Feature{}, Ignores: []trust.Feature{},
+			Source: r.Source, Key: r.LookasideKey(), Lacks: []trust.Feature{}, Ignores: []trust.Feature{},
 			Advisories: []string{},
 		}
-		row.Key = r.LookasideKey()
+		row.Default = slices.ContainsFunc(trust.DefaultReaders(), func(d trust.Reader) bool { return d.Name == r.Name })
 		for _, a := range r.Advisories() {
 			row.Advisories = append(row.Advisories, a.ID)
 		}

@@ -6,7 +6,6 @@ import (
 	"path/filepath"
 	"strconv"
 
-	"github.com/google/renameio/v2"
 	"github.com/spf13/cobra"
 
 	"github.com/nodetrust/nodetrust/internal/bounded"
@@ -216,20 +215,6 @@ func (r *releaseVerify) writePolicy(result release.Result) error {
 		return fmt.Errorf("writing --to-policy: %w", err)
 	}
 	return nil
-}
-
-// replaceFile writes a file, whole or not at all.
-func replaceFile(path string, b []byte) error {
-	f, err := renameio.NewPendingFile(path, renameio.WithTempDir(filepath.Dir(path)),
-		renameio.WithStaticPermissions(0o644))
-	if err != nil {
-		return err
-	}
-	defer func() { _ = f.Cleanup() }()
-	if _, err := f.Write(b); err != nil {
-		return err
-	}
-	return f.CloseAtomicallyReplace()
 }
 
 func writeRelease(s *cli.Screen, r release.Result) {

@@ -28,7 +28,10 @@ import (
 	"github.com/nodetrust/nodetrust/render"
 )
 
-const renderFormats = "files, butane, machineconfig, ignition, configmap, bundle or nodedisruptionpolicy"
+// renderFormats are the values of --to.
+var renderFormats = []string{
+	"files", "butane", "machineconfig", "ignition", "configmap", "bundle", "nodedisruptionpolicy",
+}
 
 type renderOptions struct {
 	to      string
@@ -71,7 +74,7 @@ stdin; key files are then relative to the current directory.`,
 			return runRender(cmd, o, args[0])
 		},
 	}
-	cmd.Flags().StringVar(&o.to, "to", "", "format: "+renderFormats)
+	cmd.Flags().StringVar(&o.to, "to", "", "format: "+cli.Either(renderFormats))
 	addPool(cmd, &o.pool)
 	addReaders(cmd, &o.readers)
 	cmd.Flags().StringVar(&o.cluster, "cluster", "",
@@ -86,10 +89,7 @@ stdin; key files are then relative to the current directory.`,
 	cmd.Flags().StringVarP(&o.output, "output", "o", "-", "directory to write to, or - for stdout")
 	_ = cmd.RegisterFlagCompletionFunc("cluster",
 		cobra.FixedCompletions([]cobra.Completion{live}, cobra.ShellCompDirectiveDefault))
-	_ = cmd.RegisterFlagCompletionFunc("to", cobra.FixedCompletions([]cobra.Completion{
-		"files", "butane", "machineconfig",
-		"ignition", "configmap", "bundle", "nodedisruptionpolicy",
-	}, cobra.ShellCompDirectiveNoFileComp))
+	cli.Complete(cmd, "to", renderFormats...)
 	return cmd
 }
 
@@ -115,8 +115,8 @@ func runRender(cmd *cobra.Command, o renderOptions, file string) error {
 		if len(o.readers) > 0 {
 			asked = readers
 		}
-		var ignition *place.IgnitionError
-		if readers, err = place.Readers(dump, asked); errors.As(err, &ignition) {
+		readers, err = place.Readers(dump, asked)
+		if ignition, ok := errors.AsType[*place.IgnitionError](err); ok {
 			return cli.WithHint(cli.Usage(err), "leave --reader away, or add --reader "+ignition.Takes.Name)
 		} else if err != nil {
 			return cli.Usage(err)
@@ -157,18 +157,13 @@ func runRender(cmd *cobra.Command, o renderOptions, file string) error {
 }
 
 func (o renderOptions) check() error {
-	switch o.to {
-	case "files":
-		if o.output == "-" {
-			return cli.Usagef("--to files writes a tree: it needs -o DIR")
-		}
-	case "butane", "machineconfig", "ignition", "configmap", "bundle", "nodedisruptionpolicy":
-	case "":
-		return cli.Usagef("--to is missing: %s", renderFormats)
-	default:
-		return cli.Usagef("unknown format %q: use %s", o.to, renderFormats)
-	}
 	switch {
+	case o.to == "":
+		return cli.Usagef("--to is missing: %s", cli.Either(renderFormats))
+	case !slices.Contains(renderFormats, o.to):
+		return cli.Usagef("unknown format %q: use %s", o.to, cli.Either(renderFormats))
+	case o.to == "files" && o.output == "-":
+		return cli.Usagef("--to files writes a tree: it needs -o DIR")
 	case o.cluster != live && o.live != (cluster.Config{}):
 		return cli.Usagef("--kubeconfig and --context go with --cluster live")
 	case o.cluster != "" && o.to != "machineconfig":
@@ -177,8 +172,7 @@ func (o renderOptions) check() error {
 		return cli.Usagef("--no-reboot goes with --to machineconfig")
 	case o.merge && o.cluster == "":
 		return cli.Usagef("--merge goes with --cluster")
-	}
-	if o.output == "" {
+	case o.output == "":
 		return cli.Usagef("-o is empty: name a directory, or - for stdout")
 	}
 	return nil
@@ -211,8 +205,7 @@ func (o renderOptions) pools(cfg *trust.Config) ([]string, error) {
 		return nil, cli.Usagef("--pool %s: is not in spec.pools of %s (%s)", o.pool, cfg.File, strings.Join(cfg.Pools, ", "))
 	case o.pool != "":
 		return []string{o.pool}, nil
-	case len(cfg.Pools) == 0 && o.to != "files" && o.to != "ignition" && o.to != "bundle" &&
-		o.to != "nodedisruptionpolicy":
+	case len(cfg.Pools) == 0 && slices.Contains([]string{"butane", "machineconfig", "configmap"}, o.to):
 		return nil, cli.Usagef("%s: spec.pools: is empty, but a %s is for a pool", cfg.File, o.to)
 	}
 	return cfg.Pools, nil
@@ -233,13 +226,12 @@ func (o renderOptions) render(cfg *trust.Config, readers []trust.Reader, pools [
 		return nil, cli.Usage(err)
 	}
 	var out []output
-	if o.to == "files" {
+	switch o.to {
+	case "files":
 		for _, f := range in.Files {
 			out = append(out, output{strings.TrimPrefix(f.Path, "/"), f.Data})
 		}
 		return out, nil
-	}
-	switch o.to {
 	case "bundle":
 		b, err := render.Bundle(in)
 		return []output{{in.Config.Name + ".sh", b}}, err
@@ -304,11 +296,11 @@ func (o renderOptions) placed(in render.Input, at *place.Options, notes io.Write
 // placeErr: what the dump holds stands in the way.
 func placeErr(err error, merge bool) error {
 	e := &cli.ExitError{Code: cli.ExitRefused, Err: err}
-	var conflict *place.ConflictError
+	conflict, ok := errors.AsType[*place.ConflictError](err)
 	switch {
 	case errors.Is(err, mco.ErrVersion):
 		e.Code, e.Hint = cli.ExitUsage, "name the cluster's version, for example --reader openshift-4.18"
-	case !errors.As(err, &conflict):
+	case !ok:
 	case conflict.Waits():
 		e.Hint = "wait for the MCO; where it doesn't come, the log of the machine-config-controller says why"
 	case merge:
@@ -351,25 +343,21 @@ func (o renderOptions) reboots(in render.Input, minor int, notes io.Writer) erro
 	return nil
 }
 
-func (o renderOptions) document(in render.Input) (f output, err error) {
-	switch o.to {
-	case "butane":
-		f.path = in.MachineConfigName() + ".bu"
-		f.data, err = render.Butane(in)
-	case "machineconfig":
-		f.path = in.MachineConfigName() + ".yaml"
-		f.data, err = render.MachineConfig(in)
-	case "ignition":
-		f.path = in.MachineConfigName() + ".ign"
-		if in.Pool == "" {
-			f.path = in.Config.Name + ".ign"
-		}
-		f.data, err = render.Ignition(in)
-	case "configmap":
-		f.path = in.ConfigMapName() + ".yaml"
-		f.data, err = render.ConfigMap(in)
+func (o renderOptions) document(in render.Input) (output, error) {
+	f := map[string]struct {
+		path   string
+		render func(render.Input) ([]byte, error)
+	}{
+		"butane":        {in.MachineConfigName() + ".bu", render.Butane},
+		"machineconfig": {in.MachineConfigName() + ".yaml", render.MachineConfig},
+		"ignition":      {in.MachineConfigName() + ".ign", render.Ignition},
+		"configmap":     {in.ConfigMapName() + ".yaml", render.ConfigMap},
+	}[o.to]
+	if in.Pool == "" { // an Ignition config for all pools
+		f.path = in.Config.Name + ".ign"
 	}
-	return f, err
+	data, err := f.render(in)
+	return output{f.path, data}, err
 }
 
 // writeTree writes all files below dir or, unless a rename fails, none: each first to a temporary file beside its
@@ -389,15 +377,11 @@ func writeTree(dir string, files []output) error {
 		if info, err := os.Lstat(path); err == nil && info.IsDir() {
 			return fmt.Errorf("writing %s: is a directory", path)
 		}
-		p, err := renameio.NewPendingFile(path, renameio.WithTempDir(filepath.Dir(path)),
-			renameio.WithStaticPermissions(0o644))
+		p, err := pendingFile(path, f.data)
 		if err != nil {
 			return fmt.Errorf("writing %s: %w", path, err)
 		}
 		pending = append(pending, p)
-		if _, err := p.Write(f.data); err != nil {
-			return fmt.Errorf("writing %s: %w", path, err)
-		}
 	}
 	for i, p := range pending {
 		if err := p.CloseAtomicallyReplace(); err != nil {
@@ -405,6 +389,27 @@ func writeTree(dir string, files []output) error {
 		}
 	}
 	return nil
+}
+
+// pendingFile writes a temporary file beside path, whose place it takes when it is closed so.
+func pendingFile(path string, b []byte) (*renameio.PendingFile, error) {
+	f, err := renameio.NewPendingFile(path, renameio.WithTempDir(filepath.Dir(path)), renameio.WithStaticPermissions(0o644))
+	if err != nil {
+		return nil, err
+	}
+	if _, err := f.Write(b); err != nil {
+		return nil, errors.Join(err, f.Cleanup())
+	}
+	return f, nil
+}
+
+// replaceFile writes a file, whole or not at all.
+func replaceFile(path string, b []byte) error {
+	f, err := pendingFile(path, b)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.CloseAtomicallyReplace(), f.Cleanup())
 }
 
 // lookupReaders takes the values of --reader; none are the default readers.

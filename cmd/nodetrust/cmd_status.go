@@ -105,14 +105,19 @@ const refresh = 30 * time.Second
 // watchStatus shows each change until it is interrupted, which is its regular end.
 func watchStatus(cmd *cobra.Command, o statusOptions, client *cluster.Client, s *cli.Screen) error {
 	ctx, cancel := context.WithCancel(cmd.Context())
-	defer cancel()
 	type picture struct {
 		snapshot *cluster.Snapshot
 		err      error
 	}
 	pictures := make(chan picture)
 	ended := make(chan error, 1)
+	defer func() {
+		cancel()
+		for range ended { // until the watch has ended
+		}
+	}()
 	go func() {
+		defer close(ended)
 		ended <- client.Watch(ctx, o.agents, func(sn *cluster.Snapshot, err error) {
 			select {
 			case pictures <- picture{sn, err}:
@@ -151,8 +156,6 @@ func watchStatus(cmd *cobra.Command, o statusOptions, client *cluster.Client, s 
 			writeStatus(s, st, time.Now())
 		})
 		if err != nil {
-			cancel()
-			<-ended
 			return err
 		}
 		for _, warn := range []error{last.err, last.snapshot.AgentsErr} {
@@ -169,8 +172,6 @@ func watchStatus(cmd *cobra.Command, o statusOptions, client *cluster.Client, s 
 		}
 		shown = b.Bytes()
 		if err := s.Draw(shown, o.out == "text"); err != nil {
-			cancel()
-			<-ended
 			return err
 		}
 	}

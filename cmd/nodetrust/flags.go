@@ -179,16 +179,15 @@ func (f *policyFlags) open() (*verify.Policy, error) {
 	if err := f.check(); err != nil {
 		return nil, err
 	}
-	root := f.root
-	if root != "" {
+	s := verify.Source{
+		Root: f.root, Policy: f.policy, RegistriesD: f.registriesD, RegistriesConf: f.registriesConf,
+		HiddenHome: f.hiddenHome,
+	}
+	if s.Root != "" {
 		var err error
-		if root, err = filepath.Abs(root); err != nil {
+		if s.Root, err = filepath.Abs(s.Root); err != nil {
 			return nil, err
 		}
-	}
-	s := verify.Source{
-		Root: root, Policy: f.policy, RegistriesD: f.registriesD, RegistriesConf: f.registriesConf,
-		HiddenHome: f.hiddenHome,
 	}
 	if f.config != "" {
 		if err := f.render(&s); err != nil {
@@ -210,20 +209,14 @@ func (f *policyFlags) render(s *verify.Source) error {
 		if !ok || name == "" || file == "" {
 			return cli.Usagef("--key %q: must be NAME=FILE", kv)
 		}
-		path := ""
-		for _, k := range cfg.Keys {
-			if k.Name == name {
-				path = k.Path
-				break
-			}
-		}
-		if path == "" {
+		i := slices.IndexFunc(cfg.Keys, func(k trust.Key) bool { return k.Name == name })
+		if i < 0 || cfg.Keys[i].Path == "" {
 			return cli.Usagef("--key %s: %s has no key of this name with a path", name, f.config)
 		}
 		if _, err := os.Stat(file); err != nil {
 			return cli.Usage(fmt.Errorf("reading --key %s: %w", name, err))
 		}
-		s.Keys[path] = file
+		s.Keys[cfg.Keys[i].Path] = file
 	}
 	files, err := cfg.Files(nil)
 	if err != nil {
@@ -431,19 +424,20 @@ func readCluster(ctx context.Context, name string, config cluster.Config, notes 
 const dumpCommand = "oc get mc,mcp,clusterversion,images.config,clusterimagepolicies -o yaml"
 
 func readDump(file string) (*mco.Dump, error) {
-	var d *mco.Dump
 	data, err := bounded.ReadFile(file, mco.MaxDump)
-	unread := err != nil
+	large, tooLarge := errors.AsType[*bounded.TooLargeError](err)
+	if err != nil && !tooLarge {
+		return nil, cli.Usage(fmt.Errorf("reading the cluster dump: %w", err))
+	}
+	var d *mco.Dump
 	if err == nil {
 		d, err = mco.ParseDump(data)
+		large, tooLarge = errors.AsType[*bounded.TooLargeError](err)
 	}
-	large := (*bounded.TooLargeError)(nil)
 	switch {
-	case errors.As(err, &large):
+	case tooLarge:
 		return nil, cli.WithHint(cli.Usage(fmt.Errorf("reading the cluster dump: %s: %w", file, large)),
 			"--cluster live reads a page at a time")
-	case unread:
-		return nil, cli.Usage(fmt.Errorf("reading the cluster dump: %w", err))
 	case err != nil:
 		return nil, cli.WithHint(cli.Usage(fmt.Errorf("reading the cluster dump: %s: %w", file, err)),
 			"make it by "+dumpCommand)

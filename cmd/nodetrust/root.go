@@ -41,13 +41,10 @@ func execute(ctx context.Context, args []string, stdin io.Reader, stdout, stderr
 		return cli.ExitOK
 	}
 	code, hint := cli.ExitFailed, ""
-	var e *cli.ExitError
-	switch {
-	case errors.As(err, &e):
+	if e, ok := errors.AsType[*cli.ExitError](err); ok {
 		code, hint, err = e.Code, e.Hint, e.Err
-	case isUsage(err):
-		code = cli.ExitUsage
-		hint = "see " + cmd.CommandPath() + " --help"
+	} else if _, ok := errors.AsType[usageError](err); ok {
+		code, hint = cli.ExitUsage, "see "+cmd.CommandPath()+" --help"
 	}
 	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
 		err, hint = errors.New("interrupted"), "" // what was under way then is no news
@@ -63,11 +60,6 @@ func execute(ctx context.Context, args []string, stdin io.Reader, stdout, stderr
 
 // usageError marks errors that cobra makes of flags and arguments.
 type usageError struct{ error }
-
-func isUsage(err error) bool {
-	var u usageError
-	return errors.As(err, &u)
-}
 
 // programName is how help texts call the program: as kubectl does when it runs as a plug-in.
 func programName() string {
@@ -140,7 +132,7 @@ func checkArgs(c *cobra.Command) {
 	}
 	c.Args = func(c *cobra.Command, args []string) error {
 		err := check(c, args)
-		if e := (*cli.ExitError)(nil); err == nil || errors.As(err, &e) {
+		if _, ok := errors.AsType[*cli.ExitError](err); ok || err == nil {
 			return err
 		}
 		if !c.HasSubCommands() && c.Name() != "help" {

@@ -19,7 +19,7 @@ type Format string
 func (f *Format) Add(cmd *cobra.Command, more ...string) {
 	*f = "text"
 	formats := append([]string{"text", "json", "yaml"}, more...)
-	Choice(cmd, (*string)(f), "output", "o", "format", "output format: "+either(formats), formats...)
+	Choice(cmd, (*string)(f), "output", "o", "format", "output format: "+Either(formats), formats...)
 }
 
 // Write writes v as JSON or YAML (with the JSON field names), or what text makes of it; w gets all of it at once.

@@ -52,7 +52,7 @@ func Deadline(d *time.Duration) pflag.Value {
 func Choice(cmd *cobra.Command, to *string, name, short, typ, usage string, choices ...string) {
 	cmd.Flags().VarP(&value{typ, func() string { return *to }, func(s string) error {
 		if !slices.Contains(choices, s) {
-			return errors.New("must be " + either(choices))
+			return errors.New("must be " + Either(choices))
 		}
 		*to = s
 		return nil
@@ -65,8 +65,8 @@ func Complete(cmd *cobra.Command, flag string, words ...string) {
 	_ = cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(words, cobra.ShellCompDirectiveNoFileComp))
 }
 
-// either returns "a, b or c".
-func either(words []string) string {
+// Either returns "a, b or c".
+func Either(words []string) string {
 	last := len(words) - 1
 	return strings.Join(words[:last], ", ") + " or " + words[last]
 }

@@ -77,36 +77,34 @@ func Collect(ctx context.Context, t *Tree, o Options) (Result, Releases, error) 
 	if err := t.Sweep(); err != nil {
 		return Result{}, nil, fmt.Errorf("cleaning the lookaside: %w", err)
 	}
-	c := &collector{tree: t, o: o, locks: map[string]*sync.Mutex{}, releases: Releases{}}
+	c := &collector{tree: t, o: o, releases: Releases{}}
 	if err := c.open(); err != nil {
 		return Result{}, nil, err
 	}
 	out := make([]Image, len(o.Images))
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	next := make(chan int)
+	next := make(chan int, len(o.Images))
+	for i := range o.Images {
+		next <- i
+	}
+	close(next)
 	var wg sync.WaitGroup
 	for range min(parallel, len(o.Images)) {
 		wg.Go(func() {
 			for i := range next {
+				if ctx.Err() != nil {
+					return
+				}
 				var err error
 				if out[i], err = c.image(ctx, o.Images[i]); err != nil {
 					cancel(err)
-					continue
+					return
 				}
 				c.finished(len(o.Images))
 			}
 		})
 	}
-	for i := range o.Images {
-		select {
-		case next <- i:
-			continue
-		case <-ctx.Done():
-		}
-		break
-	}
-	close(next)
 	wg.Wait()
 	if err := context.Cause(ctx); err != nil {
 		return Result{}, nil, err
@@ -123,9 +121,10 @@ type collector struct {
 	o      Options
 	judges map[string]*verify.Judge // by platform; "" is that of Options.Image, which also reads
 
+	locks sync.Map // a *sync.Mutex by directory of the tree
+
 	mu       sync.Mutex
 	done     int
-	locks    map[string]*sync.Mutex // by directory of the tree
 	releases Releases
 }
 
@@ -163,18 +162,15 @@ func (c *collector) image(ctx context.Context, name string) (Image, error) {
 	}
 	r, err := c.read(ctx, name)
 	if err != nil {
-		var known *verify.ContentError
-		if !errors.As(err, &known) {
+		known, ok := errors.AsType[*verify.ContentError](err)
+		if !ok {
 			return out, err
 		}
-		out.Verdict = verdict.Verdict{
-			Image: name, Outcome: verdict.Outcome{Answer: verdict.Unknown, Reason: known.Reason, Message: err.Error()},
-			Mechanism: mechanism.Name,
-		}
+		out.Verdict = verdict.Verdict{Image: name, Mechanism: mechanism.Name}
+		out.Answer, out.Reason, out.Message = verdict.Unknown, known.Reason, err.Error()
 		return out, nil
 	}
-	err = c.add(ctx, &out, r)
-	return out, err
+	return out, c.add(ctx, &out, r)
 }
 
 // add writes the content of an image into the tree, and judges it by that.
@@ -202,8 +198,8 @@ func (c *collector) add(ctx context.Context, out *Image, r record) error {
 	if err := c.prove(ctx, out, r, paths); err != nil || missed == nil || out.Answer != verdict.Refuse {
 		return err
 	}
-	var known *verify.ContentError
-	if !errors.As(missed, &known) {
+	known, ok := errors.AsType[*verify.ContentError](missed)
+	if !ok {
 		return missed
 	}
 	out.Answer, out.Reason, out.Cause, out.Hint = verdict.Unknown, known.Reason, "", ""
@@ -259,27 +255,17 @@ func (c *collector) release(ctx context.Context, r record) (missed error) {
 
 func (c *collector) put(path string, r record) (added int, err error) {
 	for _, m := range r.Manifests {
-		unlock := c.lock(path + "@" + m.Digest)
+		l, _ := c.locks.LoadOrStore(path+"@"+m.Digest, &sync.Mutex{})
+		lock := l.(*sync.Mutex)
+		lock.Lock()
 		n, err := c.tree.Put(path, m.Digest, m.Simple)
-		unlock()
+		lock.Unlock()
 		if err != nil {
 			return added, err
 		}
 		added += n
 	}
 	return added, nil
-}
-
-func (c *collector) lock(dir string) (unlock func()) {
-	c.mu.Lock()
-	l := c.locks[dir]
-	if l == nil {
-		l = &sync.Mutex{}
-		c.locks[dir] = l
-	}
-	c.mu.Unlock()
-	l.Lock()
-	return l.Unlock
 }
 
 // prove judges the image under each path with the tree's signatures only, and sigstore signatures, which are copied

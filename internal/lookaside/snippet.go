@@ -27,36 +27,33 @@ func URL(path string) string { return (&url.URL{Scheme: "file", Path: path}).Str
 
 // Registries returns the entries by which nodes use the tree at this URL, for all images with signatures in it.
 func (r Result) Registries(lookaside string) []Registry {
-	mirrors := map[string]map[string]bool{} // by scope
+	mirrors := map[string][]string{} // by scope
 	for _, i := range r.Images {
 		if i.Signatures == 0 {
 			continue
 		}
 		name := ref.Name(i.Verdict.Image)
 		scope := i.scope(name)
-		if mirrors[scope] == nil {
-			mirrors[scope] = map[string]bool{}
-		}
+		mirrors[scope] = append(mirrors[scope], "") // the scope has an entry, be it without a mirror
 		for _, place := range i.Places {
-			if place == name {
-				continue
+			location, ok := strings.CutSuffix(place, strings.TrimPrefix(name, scope))
+			switch {
+			case place == name:
+			case ok && location != "":
+				mirrors[scope] = append(mirrors[scope], location)
+			default: // the mirror has the image under a name of its own
+				mirrors[name] = append(mirrors[name], place)
 			}
-			if location, ok := strings.CutSuffix(place, strings.TrimPrefix(name, scope)); ok && location != "" {
-				mirrors[scope][location] = true
-				continue
-			}
-			// The mirror has the image under a name of its own.
-			if mirrors[name] == nil {
-				mirrors[name] = map[string]bool{}
-			}
-			mirrors[name][place] = true
 		}
 	}
 	var out []Registry
 	for _, scope := range slices.Sorted(maps.Keys(mirrors)) {
 		e := Registry{Scope: scope, Lookaside: lookaside}
-		for _, location := range slices.Sorted(maps.Keys(mirrors[scope])) {
-			e.Mirrors = append(e.Mirrors, Mirror{location, lookaside})
+		slices.Sort(mirrors[scope])
+		for _, location := range slices.Compact(mirrors[scope]) {
+			if location != "" {
+				e.Mirrors = append(e.Mirrors, Mirror{location, lookaside})
+			}
 		}
 		out = append(out, e)
 	}

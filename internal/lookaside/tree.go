@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"slices"
 	"strings"
 
 	"github.com/opencontainers/go-digest"
@@ -151,11 +152,7 @@ func (t *Tree) put(dir string, have int, missing [][]byte) error {
 // without returns the entries of list that are not in have, each once.
 func without(list, have [][]byte) (out [][]byte) {
 	for _, b := range list {
-		known := false
-		for _, h := range append(append([][]byte{}, have...), out...) {
-			known = known || bytes.Equal(h, b)
-		}
-		if !known {
+		if !slices.ContainsFunc(slices.Concat(have, out), func(h []byte) bool { return bytes.Equal(h, b) }) {
 			out = append(out, b)
 		}
 	}
@@ -190,14 +187,12 @@ func (t *Tree) parents(dir string) error {
 		if c != '/' {
 			continue
 		}
-		switch err := t.root.Mkdir(dir[:i], 0o755); {
-		case errors.Is(err, fs.ErrExist):
-		case err != nil:
+		err := t.root.Mkdir(dir[:i], 0o755)
+		if err == nil {
+			err = t.root.Chmod(dir[:i], 0o755)
+		}
+		if err != nil && !errors.Is(err, fs.ErrExist) {
 			return err
-		default:
-			if err := t.root.Chmod(dir[:i], 0o755); err != nil {
-				return err
-			}
 		}
 	}
 	return nil

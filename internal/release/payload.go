@@ -77,14 +77,13 @@ func fromLayer(ctx context.Context, c *verify.Content, n int) (data []byte, foun
 		// Only the end of a layer proves its digest.
 		_, err = io.Copy(io.Discard, layer)
 	}
-	var known *verify.ContentError
 	switch {
 	case err == nil:
 		return data, found, nil
 	case ctx.Err() != nil:
 		err = &verify.ContentError{Reason: verdict.Timeout, Err: ctx.Err()}
-	case !errors.As(err, &known):
-		err = &verify.ContentError{Reason: verdict.RegistryUnreachable, Err: err}
+	default:
+		err = &verify.ContentError{Reason: reasonOf(err, verdict.RegistryUnreachable), Err: err}
 	}
 	return nil, false, fmt.Errorf("reading the release image: %w", err)
 }

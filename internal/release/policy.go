@@ -24,7 +24,7 @@ func (r *Result) TrustConfig() ([]byte, error) {
 		Require string `yaml:"require"`
 		Because string `yaml:"because"`
 	}
-	type document struct {
+	var doc struct {
 		APIVersion string            `yaml:"apiVersion"`
 		Kind       string            `yaml:"kind"`
 		Metadata   map[string]string `yaml:"metadata"`
@@ -34,7 +34,7 @@ func (r *Result) TrustConfig() ([]byte, error) {
 			Registries []entry  `yaml:"registries"`
 		} `yaml:"spec"`
 	}
-	doc := document{APIVersion: trust.APIVersion, Kind: trust.ObjectKind, Metadata: map[string]string{"name": "release"}}
+	doc.APIVersion, doc.Kind, doc.Metadata = trust.APIVersion, trust.ObjectKind, map[string]string{"name": "release"}
 	doc.Spec.Pools, doc.Spec.Default = []string{"master", "worker"}, "reject"
 	seen := map[string]bool{}
 	add := func(scope, because string) {
@@ -79,12 +79,11 @@ func (r *Result) Policy() ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, f := range files {
-		if f.Path == trust.PolicyPath {
-			return f.Data, nil
-		}
+	f, ok := files.Get(trust.PolicyPath)
+	if !ok {
+		return nil, errors.New("a trust config renders to no policy.json")
 	}
-	return nil, errors.New("a trust config renders to no policy.json")
+	return f.Data, nil
 }
 
 func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }

@@ -145,13 +145,11 @@ func (r Result) verify(ctx context.Context, image verify.Image, want detached.Wa
 	var unread error
 	if !o.SignatureOnly || r.Digest == "" {
 		content, unread = o.Judge.Open(ctx, image)
-		var known *verify.ContentError
-		if unread != nil && !errors.As(unread, &known) {
-			return r, unread
-		}
-		if unread == nil {
+		if _, known := errors.AsType[*verify.ContentError](unread); unread == nil {
 			defer content.Close()
 			r.Digest = content.Digest
+		} else if !known {
+			return r, unread
 		}
 	}
 	r.repositories = repositories(r.Release, want.Reference)
@@ -218,33 +216,33 @@ func (o Options) wanted(release string) (detached.Wanted, error) {
 }
 
 func (r Result) unknown(err error, what string) Result {
-	r.Answer, r.Reason, r.Message = verdict.Unknown, verdict.RegistryUnreachable, what
-	var known *verify.ContentError
-	if errors.As(err, &known) {
-		r.Reason = known.Reason
-	}
+	r.Answer, r.Reason, r.Message = verdict.Unknown, reasonOf(err, verdict.RegistryUnreachable), what
 	if err != nil {
 		r.Message += ": " + err.Error()
 	}
 	return r
 }
 
+// reasonOf returns the reason of an error that tells one, else the other.
+func reasonOf(err error, other verdict.Reason) verdict.Reason {
+	if known, ok := errors.AsType[*verify.ContentError](err); ok {
+		return known.Reason
+	}
+	return other
+}
+
 // signatures asks the sources until every key is satisfied, and concludes.
 func (r *Result) signatures(ctx context.Context, want detached.Wanted, o Options) {
 	var blobs []Blob
 	var missed []error
-	open := make([]Verifier, len(o.Keys))
-	for i, k := range o.Keys {
-		open[i] = Verifier{
-			Key: k.Name, Outcome: verdict.Outcome{
-				Answer: verdict.Refuse, Reason: verdict.NoSignature,
-				Message: "no signature of the release was found",
-			},
-		}
+	none := verdict.Outcome{
+		Answer: verdict.Refuse, Reason: verdict.NoSignature, Message: "no signature of the release was found",
 	}
-	r.Verifiers = open
+	for _, k := range o.Keys {
+		r.Verifiers = append(r.Verifiers, Verifier{Key: k.Name, Outcome: none})
+	}
 	for _, s := range o.Sources {
-		if !slices.ContainsFunc(open, func(v Verifier) bool { return v.Answer != verdict.Accept }) {
+		if !slices.ContainsFunc(r.Verifiers, func(v Verifier) bool { return v.Answer != verdict.Accept }) {
 			break
 		}
 		more, err := s.Signatures(ctx, r.Digest)
@@ -257,10 +255,7 @@ func (r *Result) signatures(ctx context.Context, want detached.Wanted, o Options
 				continue // stores are copies of each other
 			}
 			if len(blobs) == maxBlobs {
-				missed = append(missed, &verify.ContentError{
-					Reason: verdict.LookasideNotSignature,
-					Err:    fmt.Errorf("more than %d signatures", maxBlobs),
-				})
+				missed = append(missed, notSignature("more than %d signatures", maxBlobs))
 				break
 			}
 			if err := b.Check(); err != nil {
@@ -268,8 +263,8 @@ func (r *Result) signatures(ctx context.Context, want detached.Wanted, o Options
 				continue
 			}
 			blobs = append(blobs, b)
-			for i := range open {
-				open[i].judge(ctx, b, o.Keys[i], want)
+			for i := range r.Verifiers {
+				r.Verifiers[i].judge(ctx, b, o.Keys[i], want)
 			}
 		}
 	}
@@ -283,10 +278,8 @@ func (v *Verifier) judge(ctx context.Context, b Blob, k Key, want detached.Wante
 	}
 	d, err := detached.Verify(ctx, b.Data, [][]byte{k.Data}, want)
 	if err != nil { // of what is wanted, which was checked
-		d = detached.Result{Outcome: verdict.Outcome{
-			Answer: verdict.Unknown, Reason: verdict.MechanismCannotTell,
-			Message: err.Error(),
-		}}
+		d = detached.Result{}
+		d.Answer, d.Reason, d.Message = verdict.Unknown, verdict.MechanismCannotTell, err.Error()
 	}
 	if v.Source == "" || d.Answer == verdict.Accept || d.Answer == verdict.Unknown || v.Answer == verdict.Refuse &&
 		v.Reason == verdict.WrongKey {
@@ -300,13 +293,8 @@ func (r *Result) conclude(missed []error) {
 	for i := range r.Verifiers {
 		v := &r.Verifiers[i]
 		if v.Answer == verdict.Refuse && len(missed) > 0 {
-			var known *verify.ContentError
-			reason := verdict.LookasideUnreachable
-			if errors.As(missed[0], &known) {
-				reason = known.Reason
-			}
-			v.Answer, v.Reason, v.Message = verdict.Unknown, reason,
-				fmt.Sprintf("%s; not all stores could be read: %v", v.Message, missed[0])
+			v.Answer, v.Reason = verdict.Unknown, reasonOf(missed[0], verdict.LookasideUnreachable)
+			v.Message = fmt.Sprintf("%s; not all stores could be read: %v", v.Message, missed[0])
 		}
 	}
 	i := verdict.Worst(r.Verifiers, func(v Verifier) verdict.Answer { return v.Answer })
