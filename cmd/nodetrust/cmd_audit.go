@@ -252,7 +252,8 @@ func (f *auditReleases) verify(cmd *cobra.Command, o *auditOptions) (vouched fun
 	f.release.cluster = o.source.cluster
 	image := o.image.options()
 	image.Timeout = 0 // one image's; a release has hundreds of MiB
-	by, closeAll, err := f.release.judge(cmd.Context(), verify.Source{RegistriesConf: o.policy.registriesConf}, o.policy.env, image)
+	from := verify.Source{RegistriesConf: o.policy.registriesConf}
+	by, closeAll, err := f.release.judge(cmd.Context(), from, o.policy.env, image)
 	if err != nil {
 		return nil, nil, err
 	}

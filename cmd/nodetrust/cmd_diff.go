@@ -101,8 +101,7 @@ func atTime(s string) (time.Time, error) {
 	return time.Time{}, cli.Usagef("--at %s: must be a time such as 2026-11-29T22:00:00Z, or a date", s)
 }
 
-// load reads the policies of whatever form. Errors are bad input, but for those of reaching a live cluster, and of
-// files that the caller may not read.
+// load reads the policies of an input. Its errors say what is bad input, unreachable or unreadable.
 func (o diffOptions) load(cmd *cobra.Command, name string) (side *diff.Side, err error) {
 	if name == live {
 		if o.Pool == "" {

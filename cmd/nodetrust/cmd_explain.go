@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"io"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -30,13 +29,15 @@ JSON is that of verify, with more fields; the exit status is the same.`,
 		Example: "  nodetrust explain registry.redhat.io/ubi9/ubi:latest\n  nodetrust explain --offline --config trust.yaml quay.io/corp/app:v1",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return judging.run(cmd, args[0], func(ctx context.Context, j *verify.Judge, image verify.Image) (judged, error) {
+			return judging.run(cmd, args[0], func(ctx context.Context, j *verify.Judge, image verify.Image) (
+				verdict.Verdict, func() error, error,
+			) {
 				s, err := j.Explain(ctx, image)
 				s.Verdict = judging.demanded(s.Verdict)
 				if config := judging.policy.config; config != "" {
 					s.Files.Notes = append(s.Files.Notes, "these are what "+config+" renders to, not files of a host")
 				}
-				return judged{s.Verdict, func(w io.Writer) error { return cli.Write(judging.out, w, s, writeStory) }}, err
+				return s.Verdict, func() error { return cli.Write(judging.out, cmd.OutOrStdout(), s, writeStory) }, err
 			})
 		},
 	}

@@ -35,8 +35,7 @@ Canaries are there as a commented example. JSON has no comments, and is a trust.
 	}
 	out.Add(cmd)
 	cmd.Flags().StringVar(&preset, "preset", "", "which trust config: redhat")
-	_ = cmd.RegisterFlagCompletionFunc("preset",
-		cobra.FixedCompletions([]cobra.Completion{"redhat"}, cobra.ShellCompDirectiveNoFileComp))
+	cli.Complete(cmd, "preset", "redhat")
 	return cmd
 }
 

@@ -23,16 +23,6 @@ const maxConfigMaps = 16 << 20
 // releaseTimeout is the default deadline of a release: its image has some hundred MiB, of which some are read.
 const releaseTimeout = "5m"
 
-func newReleaseCommand(env verify.Env) *cobra.Command {
-	cmd := &cobra.Command{
-		Use:     "release",
-		Short:   "Judge OpenShift releases",
-		Example: `  nodetrust release verify --key RPM-GPG-KEY-redhat-release quay.io/openshift-release-dev/ocp-release@sha256:…`,
-	}
-	cmd.AddCommand(newReleaseVerifyCommand(env))
-	return cmd
-}
-
 // releaseFlags say whose signatures of releases count, and where they are.
 type releaseFlags struct {
 	keys           []string
@@ -233,7 +223,8 @@ func writeRelease(s *cli.Screen, r release.Result) {
 		rows = append(rows, [2]string{"  problem:", p})
 	}
 	type pair = cli.Column[[2]string]
-	cli.Table(s, rows, pair{Cell: func(r [2]string) string { return r[0] }}, pair{Cell: func(r [2]string) string { return r[1] }})
+	cli.Table(s, rows, pair{Cell: func(r [2]string) string { return r[0] }},
+		pair{Cell: func(r [2]string) string { return r[1] }})
 	if len(r.Images) > 0 {
 		fmt.Fprintln(s)
 		cli.Table(s, r.Images,

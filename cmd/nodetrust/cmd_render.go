@@ -360,8 +360,7 @@ func (o renderOptions) document(in render.Input) (output, error) {
 	return output{f.path, data}, err
 }
 
-// writeTree writes all files below dir or, unless a rename fails, none: each first to a temporary file beside its
-// target.
+// writeTree writes all files below dir or, unless a rename fails, none: it writes temporary files first.
 func writeTree(dir string, files []output) error {
 	var pending []*renameio.PendingFile
 	defer func() {
@@ -393,7 +392,8 @@ func writeTree(dir string, files []output) error {
 
 // pendingFile writes a temporary file beside path, whose place it takes when it is closed so.
 func pendingFile(path string, b []byte) (*renameio.PendingFile, error) {
-	f, err := renameio.NewPendingFile(path, renameio.WithTempDir(filepath.Dir(path)), renameio.WithStaticPermissions(0o644))
+	f, err := renameio.NewPendingFile(path, renameio.WithTempDir(filepath.Dir(path)),
+		renameio.WithStaticPermissions(0o644))
 	if err != nil {
 		return nil, err
 	}
@@ -428,8 +428,7 @@ func lookupReaders(names []string) ([]trust.Reader, error) {
 	return readers, nil
 }
 
-// loadTrust reads a trust config and the key files that it names; - is stdin, if there is one. Whatever is wrong with
-// it is bad input.
+// loadTrust reads a trust config and the key files that it names; - is stdin, if there is one. Errors are bad input.
 func loadTrust(file string, stdin io.Reader) (*trust.Config, error) {
 	cfg, err := source.ReadTrust(file, stdin)
 	if err != nil && !errors.Is(err, context.Canceled) {

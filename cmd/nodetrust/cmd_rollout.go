@@ -30,16 +30,6 @@ type rolloutOptions struct {
 	out                           cli.Format
 }
 
-func newRolloutCommand() *cobra.Command {
-	cmd := &cobra.Command{
-		Use:     "rollout",
-		Short:   "Tell how far MachineConfigs have come on OpenShift",
-		Example: `  nodetrust rollout status --config trust.yaml --wait`,
-	}
-	cmd.AddCommand(newRolloutStatusCommand())
-	return cmd
-}
-
 func newRolloutStatusCommand() *cobra.Command {
 	var o rolloutOptions
 	cmd := &cobra.Command{

@@ -22,16 +22,6 @@ import (
 	"github.com/nodetrust/nodetrust/internal/verify"
 )
 
-func newSignaturesCommand(env verify.Env) *cobra.Command {
-	cmd := &cobra.Command{
-		Use:     "signatures",
-		Short:   "Collect signatures for sites without a network",
-		Example: `  nodetrust signatures bundle --config trust.yaml --images-from images.txt --to bundle`,
-	}
-	cmd.AddCommand(newSignaturesBundleCommand(env))
-	return cmd
-}
-
 type signaturesBundle struct {
 	out          cli.Format
 	policy       policyFlags

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 
 	"github.com/spf13/cobra"
 
@@ -35,10 +34,12 @@ signatures that runtimes read: where the policy wants one, the answer is refuse,
   nodetrust verify --config trust.yaml --key redhat-release=RPM-GPG-KEY-redhat-release dir:bundle --as registry.redhat.io/team/app:1`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return judging.run(cmd, args[0], func(ctx context.Context, j *verify.Judge, image verify.Image) (judged, error) {
+			return judging.run(cmd, args[0], func(ctx context.Context, j *verify.Judge, image verify.Image) (
+				verdict.Verdict, func() error, error,
+			) {
 				v, err := j.Verdict(ctx, image)
 				v = judging.demanded(v)
-				return judged{v, func(w io.Writer) error { return cli.Write(judging.out, w, v, writeVerdict) }}, err
+				return v, func() error { return cli.Write(judging.out, cmd.OutOrStdout(), v, writeVerdict) }, err
 			})
 		},
 	}
@@ -72,15 +73,10 @@ func (c *judgingCommand) demanded(v verdict.Verdict) verdict.Verdict {
 	return v
 }
 
-// judged is an answer, and what writes it.
-type judged struct {
-	verdict verdict.Verdict
-	write   func(io.Writer) error
-}
-
-// run judges an image and writes what came of it.
-func (c *judgingCommand) run(
-	cmd *cobra.Command, ref string, judge func(context.Context, *verify.Judge, verify.Image) (judged, error),
+// run judges an image and writes what came of it: judge returns the verdict, and what writes it.
+func (c *judgingCommand) run(cmd *cobra.Command, ref string, judge func(context.Context, *verify.Judge, verify.Image) (
+	verdict.Verdict, func() error, error,
+),
 ) error {
 	image, err := c.image.image(ref)
 	if err != nil {
@@ -98,21 +94,21 @@ func (c *judgingCommand) run(
 		return cli.Usage(err)
 	}
 	defer by.Close()
-	j, err := judge(cmd.Context(), by, image)
+	v, write, err := judge(cmd.Context(), by, image)
 	if err != nil {
 		return cli.Usage(err)
 	}
 	// What registries.d says of this image may be invalid where the rest is not.
-	bad := j.verdict.Reason == verdict.RegistriesDInvalid || j.verdict.Reason == verdict.PolicyInvalid
+	bad := v.Reason == verdict.RegistriesDInvalid || v.Reason == verdict.PolicyInvalid
 	if !bad || c.out != "text" {
-		if err := j.write(cmd.OutOrStdout()); err != nil {
+		if err := write(); err != nil {
 			return err
 		}
 	}
 	if bad {
-		return cli.WithHint(cli.Usage(errors.New(j.verdict.Message)), j.verdict.Hint)
+		return cli.WithHint(cli.Usage(errors.New(v.Message)), v.Hint)
 	}
-	return cli.Exit(verdictExit(j.verdict.Answer))
+	return cli.Exit(verdictExit(v.Answer))
 }
 
 // writeInvalid writes the verdict on a policy that doesn't load and ends with exit status 2; so does any other error.

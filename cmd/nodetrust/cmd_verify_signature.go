@@ -71,8 +71,7 @@ said, not enforced by any runtime, and wrong as soon as a key is revoked.`,
 	cmd.Flags().StringVar(&expected, "expected-identity", "", "image `REFERENCE` that must have been signed, exactly")
 	cmd.Flags().StringVar(&want.Identity, "identity", "",
 		"`RULE` that --reference is compared by: matchExact, matchRepoDigestOrExact (default) or matchRepository")
-	rules := []cobra.Completion{policy.MatchExact, policy.MatchRepoDigestOrExact, policy.MatchRepository}
-	cli.Complete(cmd, "identity", rules...)
+	cli.Complete(cmd, "identity", policy.MatchExact, policy.MatchRepoDigestOrExact, policy.MatchRepository)
 	return cmd
 }
 

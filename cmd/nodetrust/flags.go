@@ -112,8 +112,7 @@ func addRequireSigned(cmd *cobra.Command, to *bool) {
 	cmd.Flags().BoolVar(to, "require-signed", false, "refuse what the policy accepts without a signature (NotSignedFor)")
 }
 
-// policyFlags say which policy judges: --policy, else --config, else the host below --root, which is this machine
-// unless it is given.
+// policyFlags say which policy judges: --policy, else --config, else the host below --root, by default this machine.
 type policyFlags struct {
 	policy         string
 	registriesD    []string
@@ -377,11 +376,11 @@ func completePool(cmd *cobra.Command, config *cluster.Config, agents *string) {
 	) {
 		ctx, cancel := context.WithTimeout(cmd.Context(), completionTime)
 		defer cancel()
+		var snapshot *cluster.Snapshot
 		client, err := cluster.New(*config)
-		if err != nil {
-			return nil, cobra.ShellCompDirectiveNoFileComp
+		if err == nil {
+			snapshot, err = client.Read(ctx, *agents)
 		}
-		snapshot, err := client.Read(ctx, *agents)
 		if err != nil {
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		}

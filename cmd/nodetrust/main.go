@@ -38,8 +38,7 @@ const (
 // to save, and judging is over before it has to.
 const singlePercent = 200
 
-// limitMemory limits the memory for judging images, one unless a number is given. $GOMEMLIMIT and $GOGC are the
-// user's word.
+// limitMemory limits the memory for judging images, one if the number is 0. $GOMEMLIMIT and $GOGC take precedence.
 func limitMemory(images int) {
 	percent := 100
 	if images == 0 {

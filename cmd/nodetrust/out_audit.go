@@ -14,8 +14,7 @@ import (
 // perGroup is how many images of a group are listed on a terminal.
 const perGroup = 10
 
-// auditText is the text of an audit: the summary, what locks out, then the groups by fix. Accepted images are counted
-// only.
+// auditText is the text of an audit: the summary, what locks out, then the groups by fix, without accepted images.
 type auditText struct {
 	*cli.Screen
 	width int // 0: no limit
@@ -88,8 +87,7 @@ func (t *auditText) summary(s audit.Summary) {
 	}
 }
 
-// coverage is the first line: for how many images a signature speaks, and of how many nobody asks for one. A terminal
-// that is too narrow gets it in two.
+// coverage writes the first line: how many images have which answer. A narrow terminal gets the line in two.
 func (t *auditText) coverage(s audit.Summary) {
 	parts := []struct {
 		colour verdict.Answer
@@ -156,21 +154,23 @@ func (t *auditText) lockout(list []audit.Lockout) {
 }
 
 func (t *auditText) group(f audit.Fix, list []audit.Image) {
-	t.line("")
-	fmt.Fprint(t, t.paint(f.Answer, string(f.Answer))+": ")
 	title := f.Title
 	if f.Reason != "" {
 		title += fmt.Sprintf(" (%s)", f.Reason)
 	}
-	t.wrappedAfter(len(f.Answer)+2, title)
+	lines := []string{fmt.Sprintf("%s: %s", f.Answer, title)}
+	if t.width > 0 {
+		lines = cli.Wrap(string(f.Answer)+": ", "  ", title, t.width)
+	}
+	lines[0] = t.paint(f.Answer, string(f.Answer)) + strings.TrimPrefix(lines[0], string(f.Answer))
+	fmt.Fprintf(t, "\n%s\n", strings.Join(lines, "\n"))
 	if f.Hint != "" {
 		t.wrapped("  ", "hint: "+f.Hint)
 	}
-	shown := len(list)
-	if t.width > 0 && shown > perGroup {
-		shown = perGroup
+	shown, widest := len(list), 0
+	if t.width > 0 {
+		shown = min(shown, perGroup)
 	}
-	widest := 0
 	names := make([]string, shown)
 	for i, m := range list[:shown] {
 		names[i] = t.name(m.Image)
@@ -193,23 +193,6 @@ func (t *auditText) name(image string) string {
 		return repo + "@sha256:" + digest[:12] + "…"
 	}
 	return image
-}
-
-// wrappedAfter writes text, the first line of which begins at the given column.
-func (t *auditText) wrappedAfter(column int, text string) {
-	if t.width == 0 {
-		t.line("%s", text)
-		return
-	}
-	rest := text
-	if n := t.width - column; utf8.RuneCountInString(rest) > n {
-		if i := strings.LastIndexByte(string([]rune(rest)[:max(n, 0)]), ' '); i > 0 {
-			fmt.Fprintln(t, rest[:i])
-			t.wrapped("  ", rest[i+1:])
-			return
-		}
-	}
-	fmt.Fprintln(t, rest)
 }
 
 // usedBy says who uses an image, in a few words.

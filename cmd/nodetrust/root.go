@@ -99,13 +99,23 @@ says beforehand which images a node would refuse, and why, and proves on a node 
 		newAuditCommand(env),
 		newVerifySignatureCommand(),
 		newVerifyChecksumsCommand(),
-		newReleaseCommand(env),
-		newSignaturesCommand(env),
+		group("release", "Judge OpenShift releases", "release verify --key RPM-GPG-KEY-redhat-release "+
+			"quay.io/openshift-release-dev/ocp-release@sha256:…", newReleaseVerifyCommand(env)),
+		group("signatures", "Collect signatures for sites without a network",
+			"signatures bundle --config trust.yaml --images-from images.txt --to bundle", newSignaturesBundleCommand(env)),
 		newStatusCommand(),
-		newRolloutCommand(),
+		group("rollout", "Tell how far MachineConfigs have come on OpenShift", "rollout status --config trust.yaml --wait",
+			newRolloutStatusCommand()),
 	)
 	root.SetUsageTemplate(cli.UsageTemplate)
 	return root
+}
+
+// group returns a command that only has another one below it.
+func group(name, short, example string, below *cobra.Command) *cobra.Command {
+	cmd := &cobra.Command{Use: name, Short: short, Example: "  nodetrust " + example}
+	cmd.AddCommand(below)
+	return cmd
 }
 
 // checkArgs makes what c and the commands below it have to say of their arguments bad usage. A command that only has

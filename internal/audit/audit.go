@@ -3,6 +3,7 @@ package audit
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"slices"
 	"sync"
 	"time"
@@ -27,8 +28,7 @@ type Cache interface {
 
 // Options of an audit.
 type Options struct {
-	// PerHost is the number of images of one registry that are judged at a time (0: 16), Total that of all registries
-	// (0: 64).
+	// PerHost is the number of images of one registry that are judged at a time (0: 16), Total that of all (0: 64).
 	PerHost, Total int
 	Cache          Cache
 	// StillCurrent reports whether a verdict of the Cache on an image named by tag is about what the tag names now.
@@ -52,8 +52,7 @@ type Progress struct {
 	Refuse, Unknown int
 }
 
-// Run judges every image of the inventory once. When ctx ends, the remaining images are unknown and the report is not
-// complete.
+// Run judges every image of the inventory once. When ctx ends, the other images are unknown, the report incomplete.
 func Run(ctx context.Context, inv *Inventory, j Judge, o Options) *Report {
 	o.PerHost, o.Total = cmp.Or(o.PerHost, 16), cmp.Or(o.Total, 64)
 	if o.Now == nil {
@@ -72,14 +71,13 @@ func Run(ctx context.Context, inv *Inventory, j Judge, o Options) *Report {
 	}
 	a.run(ctx, list, queues)
 
-	r := &Report{Images: a.out}
-	r.Summary.CheckedAt = o.Now().UTC().Truncate(time.Second)
-	r.Summary.Problems = inv.problems
+	r := &Report{Images: a.out, Summary: Summary{
+		CheckedAt: o.Now().UTC().Truncate(time.Second), Problems: inv.problems, RequireSigned: o.RequireSigned,
+	}}
 	if ctx.Err() != nil && a.progress.Done < len(list) {
 		r.Summary.Problems = append(r.Summary.Problems, "interrupted: some images were not judged")
 	}
 	r.Summary.Complete = len(r.Summary.Problems) == 0
-	r.Summary.RequireSigned = o.RequireSigned
 	r.finish()
 	return r
 }
@@ -210,8 +208,7 @@ func (a *audit) vouch(m *Image) {
 	}
 }
 
-// requireSigned refuses an accepted image without a signature of its own or of a release: a release is signed and
-// names the image by digest.
+// requireSigned refuses an accepted image without a signature of its own or of a release, which names its digest.
 func (a *audit) requireSigned(m *Image) {
 	if a.o.RequireSigned && !m.signedFor() {
 		m.Verdict = m.RequireSigned()
@@ -235,4 +232,46 @@ func (a *audit) done(m *Image) {
 	if a.o.Progress != nil {
 		a.o.Progress(*p)
 	}
+}
+
+// An unresponsive registry costs each image the whole timeout. After this many failures in a row that took this long
+// together, its remaining images are unknown without a request.
+const (
+	breakAfter = 16
+	breakTime  = 2 * time.Minute
+)
+
+type breaker struct {
+	now func() time.Time
+
+	mu    sync.Mutex
+	count int
+	lost  time.Duration
+	last  verdict.Verdict
+}
+
+func (b *breaker) saw(v verdict.Verdict, took time.Duration) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	switch v.Reason {
+	case verdict.RegistryUnreachable, verdict.LookasideUnreachable, verdict.RateLimited, verdict.Timeout:
+		b.count++
+		b.lost += took
+		b.last = v
+	default:
+		b.count, b.lost = 0, 0
+	}
+}
+
+// open returns the verdict on images that are no longer asked for.
+func (b *breaker) open(registry string) (verdict.Verdict, bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.count < breakAfter || b.lost < breakTime {
+		return verdict.Verdict{}, false
+	}
+	v := unknown(b.last.Reason, fmt.Sprintf("not asked: the last %d images of %s had no answer, at the end because: %s",
+		b.count, registry, b.last.Message))
+	v.Hint, v.Mechanism = b.last.Hint, b.last.Mechanism
+	return v, true
 }

@@ -15,7 +15,9 @@ type need struct{ kind, of, text string }
 
 // needs are those of images by the reason of their verdict.
 var needs = map[verdict.Reason]need{
-	verdict.WrongKey:              {"key", "{signer} {scope}", "is signed by key {signer}, which is none of scope {scope}"},
+	verdict.WrongKey: {
+		"key", "{signer} {scope}", "is signed by key {signer}, which is none of scope {scope}",
+	},
 	verdict.KeyExpired:            {"key", "{signer}", "is signed by key {signer}, which has expired"},
 	verdict.KeyRevoked:            {"key", "{signer}", "is signed by key {signer}, which was revoked"},
 	verdict.WrongIdentity:         {"identity", "{scope} {place}", "is signed under another name than the identity of scope {scope} accepts for {place}"},

@@ -1,15 +1,58 @@
+// Package audit answers "what would be refused if this policy were in force?" for every image that runs or is cached,
+// with its users. It knows neither cluster nor registry: images come from a Source, and verdicts from a Judge.
 package audit
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 
 	"github.com/nodetrust/nodetrust/internal/outside"
 	"github.com/nodetrust/nodetrust/internal/ref"
 )
+
+// Use is one reference to an image by something that runs, may run, or is cached.
+type Use struct {
+	// Image is the reference as the user wrote it: name:tag, name@digest, with or without a host.
+	Image string
+	// Digest is what the runtime resolved the reference to, "sha256:…", or "" if unknown.
+	Digest string
+	// By names the user:
+	// - ns/kind/name@node, with kind static-pod for a file of the kubelet;
+	// - cached@node, cri@node, podman@host for stores, podman/name@host for containers;
+	// - file:LINE, catalog:package/bundle.
+	By string
+	// Role is what breaks with the image; empty for a workload.
+	Role Role
+}
+
+// Role is what an image is to the cluster. A refused image with a role is a lockout, and is named first.
+type Role string
+
+// The roles.
+const (
+	Release      Role = "release"       // the payload of an OpenShift release
+	Pause        Role = "pause"         // the runtime's pause image: without it no pod starts
+	CNI          Role = "cni"           // the network plugin
+	Agent        Role = "agent"         // nodetrust's own
+	ControlPlane Role = "control-plane" // API server, etcd, scheduler, …
+)
+
+// Source lists images in use.
+type Source interface {
+	// Uses calls yield for each use, one at a time, in any order, with repetitions. It returns an error of yield, and
+	// an error if the listing is not complete.
+	Uses(ctx context.Context, yield func(Use) error) error
+}
+
+// rank orders roles by damage, the worst first; an unknown role is -1.
+func (r Role) rank() int {
+	return slices.Index([]Role{Release, Pause, CNI, ControlPlane, Agent, ""}, r)
+}
 
 const maxUses = 1_000_000
 
@@ -44,9 +87,8 @@ func (l *listed) short() bool {
 	return l.invalid == nil && ref.Host(l.name) == "docker.io" && (!several || !strings.Contains(first, "."))
 }
 
-// Collect reads all sources. canonical maps references that a runtime pulls as the same image to one name, or returns
-// an error. A failing source makes the inventory incomplete; its uses so far are kept. The error joins those of all
-// sources.
+// Collect reads all sources. canonical maps references of the same image to one name, or returns an error. A failing
+// source makes the inventory incomplete; its uses so far are kept. The error joins those of all sources.
 func Collect(ctx context.Context, canonical func(image string) (string, error), sources ...Named) (*Inventory, error) {
 	inv := &Inventory{images: map[string]*listed{}}
 	var problems []error
@@ -110,4 +152,108 @@ func (inv *Inventory) sorted() []*listed {
 	}
 	slices.SortFunc(out, func(a, b *listed) int { return strings.Compare(a.name, b.name) })
 	return out
+}
+
+const (
+	maxLine     = 8 << 10
+	maxProblems = 20
+)
+
+// List is a Source with one image a line: a reference and optionally digest=sha256:…, by=WHO and role=ROLE. A "#" at
+// the start of a line or after a blank begins a comment. A List is read once.
+type List struct {
+	// Name is the name in errors: a file's.
+	Name   string
+	Reader io.Reader
+	// Check returns why a reference is unusable; nil means no check.
+	Check func(image string) error
+}
+
+// Uses implements Source. A list with bad lines gives no use: the error names the first 20.
+func (l List) Uses(ctx context.Context, yield func(Use) error) error {
+	uses, err := l.read(ctx)
+	if err != nil {
+		return err
+	}
+	for _, u := range uses {
+		if err := yield(u); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (l List) read(ctx context.Context) (uses []Use, err error) {
+	var problems []error
+	lines := bufio.NewScanner(l.Reader)
+	lines.Buffer(make([]byte, 0, maxLine), maxLine)
+	n := 0
+	for lines.Scan() {
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		n++
+		text := lines.Text()
+		if n == 1 {
+			text = strings.TrimPrefix(text, "\ufeff")
+		}
+		u, err := l.line(text)
+		switch {
+		case err != nil && len(problems) == maxProblems:
+			return nil, errors.Join(append(problems, fmt.Errorf("%s: and more", l.Name))...)
+		case err != nil:
+			problems = append(problems, fmt.Errorf("%s:%d: %w", l.Name, n, err))
+			continue
+		case u.Image == "":
+			continue
+		}
+		if u.By == "" {
+			u.By = fmt.Sprintf("%s:%d", l.Name, n)
+		}
+		uses = append(uses, u)
+	}
+	if err := lines.Err(); errors.Is(err, bufio.ErrTooLong) {
+		problems = append(problems, fmt.Errorf("%s:%d: is longer than %d bytes", l.Name, n+1, maxLine))
+	} else if err != nil {
+		return nil, fmt.Errorf("reading %s: %w", l.Name, err)
+	}
+	if len(problems) > 0 {
+		return nil, errors.Join(problems...)
+	}
+	return uses, nil
+}
+
+// line reads one line; an empty line gives a Use without an image.
+func (l List) line(text string) (u Use, err error) {
+	for i, f := range strings.Fields(text) {
+		if strings.HasPrefix(f, "#") {
+			break
+		}
+		if i == 0 {
+			u.Image = f
+			if l.Check != nil {
+				if err := l.Check(f); err != nil {
+					return u, err
+				}
+			}
+			continue
+		}
+		name, value, ok := strings.Cut(f, "=")
+		switch {
+		case ok && name == "digest":
+			if !strings.HasPrefix(value, "sha256:") {
+				return u, fmt.Errorf("digest %q: must be sha256:…", value)
+			}
+			u.Digest = value
+		case ok && name == "by":
+			u.By = value
+		case ok && name == "role":
+			if u.Role = Role(value); u.Role.rank() < 0 {
+				return u, fmt.Errorf("role %q: must be release, pause, cni, agent or control-plane", value)
+			}
+		default:
+			return u, fmt.Errorf("%q: after the image only digest=, by= and role= are understood", f)
+		}
+	}
+	return u, nil
 }

@@ -27,16 +27,14 @@ type Summary struct {
 	Images int `json:"images"`
 	Uses   int `json:"uses"`
 	Counts
-	// Signed of Accept have a signature of their own or of a release that names them. Unsigned are the rest: the
-	// policy asks for none.
+	// Signed of Accept have a signature of their own or of a release. Unsigned are the rest: the policy asks for none.
 	Signed   int `json:"signed"`
 	Unsigned int `json:"unsigned"`
 	// RequireSigned is true if Unsigned images count as refused.
 	RequireSigned bool `json:"requireSigned,omitempty"`
 	// ByTag counts images that are named by tag; the rest of Images are named by digest.
 	ByTag int `json:"byTag"`
-	// Complete is false if a source failed or the audit was interrupted, for the reasons Problems: then even the
-	// number of images may be wrong.
+	// Complete is false if a source failed or the audit was interrupted, for the reasons Problems: images may be missing.
 	Complete bool     `json:"complete"`
 	Problems []string `json:"problems,omitempty"`
 	// Policy is the judged file. Desired is the digest of the file set of a trust config, empty for another policy.
@@ -150,6 +148,8 @@ type Image struct {
 func (r *Report) finish() {
 	s := &r.Summary
 	s.Images = len(r.Images)
+	// JSON has [] instead of null.
+	s.Lockout, s.Fixes, s.Reasons, s.Registries = []Lockout{}, []Fix{}, []Reason{}, []Registry{}
 	slices.SortStableFunc(r.Images, worstFirst)
 	fixes := map[string]*Fix{}
 	reasons, registries := map[Reason]int{}, map[string]*Registry{}
@@ -212,14 +212,9 @@ func (r *Report) finish() {
 	slices.SortFunc(s.Registries, func(a, b Registry) int {
 		return cmp.Or(b.Refuse-a.Refuse, b.Unknown-a.Unknown, b.Accept-a.Accept, strings.Compare(a.Registry, b.Registry))
 	})
-	// JSON has [] instead of null.
-	s.Lockout, s.Fixes = append([]Lockout{}, s.Lockout...), append([]Fix{}, s.Fixes...)
-	s.Reasons, s.Registries = append([]Reason{}, s.Reasons...), append([]Registry{}, s.Registries...)
-	r.Images = append([]Image{}, r.Images...)
 }
 
-// Answer returns the answer for all images: refuse if any would be refused, else unknown if any is unknown or the
-// listing is incomplete, else accept.
+// Answer returns refuse if any image would be refused, else unknown if one is or some may be missing, else accept.
 func (r *Report) Answer() verdict.Answer {
 	switch {
 	case r.Summary.Refuse > 0:

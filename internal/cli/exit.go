@@ -41,8 +41,7 @@ func Usagef(format string, args ...any) error {
 	return &ExitError{Code: ExitUsage, Err: fmt.Errorf(format, args...)}
 }
 
-// Usage wraps err as bad usage or invalid input: exit status 2, unless err has a status already. Errors that join
-// several are printed one a line.
+// Usage wraps err as bad usage or invalid input: exit status 2, unless err has a status already.
 func Usage(err error) error {
 	if _, ok := errors.AsType[*ExitError](err); ok {
 		return err

@@ -23,8 +23,8 @@ func (f *Format) Add(cmd *cobra.Command, more ...string) {
 }
 
 // Write writes v as JSON or YAML (with the JSON field names), or what text makes of it; w gets all of it at once.
-// Strings in v, for text as well, are printable and bounded, whoever they came from. The Screen that text writes to is a
-// buffer, with the size and the colours of w if w is a Screen: writing to it never fails. An error of w is returned: a
+// Strings in v, for text as well, are printable and bounded, whoever they came from. The Screen that text writes to has
+// the size and the colours of w, if w is a Screen, and is a buffer: writing never fails. An error of w is returned: a
 // result that nobody got must not end as one that somebody did.
 func Write[T any](o Format, w io.Writer, v T, text func(*Screen, T)) error {
 	v = outside.Clean(v)

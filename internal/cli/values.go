@@ -35,8 +35,7 @@ func Limit(n *int, most int) pflag.Value {
 	}}
 }
 
-// Deadline returns the value of a flag that is a time in which something must end: there is no way to ask a network
-// without one.
+// Deadline returns the value of a flag that is a time in which something must end. Every network request has one.
 func Deadline(d *time.Duration) pflag.Value {
 	return &value{"duration", func() string { return d.String() }, func(s string) error {
 		t, err := time.ParseDuration(s)

@@ -12,11 +12,10 @@ import (
 
 // Side is one of the two that are compared: a policy, or all policies of a host.
 type Side struct {
-	found []lint.HostPolicy
-	read  compare.ReadKey
+	lint.HostPolicies
+	read compare.ReadKey
 	// whole says that there are no other policies than these, but for what was left out.
 	whole    bool
-	leftOut  []string
 	policies map[string]heldPolicy // by HostPolicy.Of
 }
 
@@ -25,11 +24,10 @@ type heldPolicy struct {
 	policy *compare.Policy
 }
 
-// parse reads the policies, with the keys as they are at a time. The one of root's processes must load; any other that
-// doesn't is left out.
+// parse reads the policies, with the keys as of a time. That of root's processes must load; others are left out.
 func (s *Side) parse(name string, at time.Time) error {
 	s.policies = map[string]heldPolicy{}
-	for _, p := range s.found {
+	for _, p := range s.Policies {
 		where := p.Path
 		if p.Of == lint.OfRoot {
 			where = name
@@ -46,7 +44,7 @@ func (s *Side) parse(name string, at time.Time) error {
 		if p.Of == lint.OfRoot {
 			return err
 		}
-		s.leftOut = append(s.leftOut, fmt.Sprintf("the policy of %s doesn't load: %v", p.Of, err))
+		s.LeftOut = append(s.LeftOut, fmt.Sprintf("the policy of %s doesn't load: %v", p.Of, err))
 	}
 	return nil
 }
@@ -65,8 +63,7 @@ func (s *Side) taken(of string) heldPolicy {
 	return s.policies[lint.OfRoot]
 }
 
-// Report is a comparison of all policies of two sides. The Report is that of root's processes, but its Relation
-// is that of all.
+// Report compares all policies of two sides. The embedded Report is that of root's processes, with the Relation of all.
 type Report struct {
 	compare.Report
 	Policies []PolicyReport `json:"policies,omitempty"`
@@ -82,15 +79,14 @@ type PolicyReport struct {
 	compare.Report
 }
 
-// Compare compares all policies of two sides. Where one side has no policy of its own, what its runtime takes instead
-// is compared.
+// Compare compares all policies of two sides: where one side has none of its own, what its runtime takes instead.
 func Compare(a, b *Side) Report {
 	r := Report{Report: compare.Policies(a.policies[lint.OfRoot].policy, b.policies[lint.OfRoot].policy)}
 	for _, s := range []struct {
 		name string
 		side *Side
 	}{{"a", a}, {"b", b}} {
-		for _, l := range s.side.leftOut {
+		for _, l := range s.side.LeftOut {
 			r.LeftOut = append(r.LeftOut, s.name+": "+l)
 		}
 	}

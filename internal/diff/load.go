@@ -102,7 +102,8 @@ func (o Options) find(name string) (*Side, error) {
 		}
 		return fromFiles(files)
 	case source.Policy:
-		return &Side{found: []lint.HostPolicy{{Path: name, Data: in.Data}}, read: ofThisMachine}, nil
+		found := lint.HostPolicies{Policies: []lint.HostPolicy{{Path: name, Data: in.Data}}}
+		return &Side{HostPolicies: found, read: ofThisMachine}, nil
 	case source.MachineConfig, source.Ignition, source.Desired:
 		docs, err := source.Documents(in.Data)
 		if err != nil {
@@ -144,7 +145,7 @@ func fromFiles(files trust.FileSet) (*Side, error) {
 	if err := lint.LoadRegistries(files); err != nil {
 		return nil, err
 	}
-	return &Side{found: policies.Policies, leftOut: policies.LeftOut, read: func(path string) ([]byte, error) {
+	return &Side{HostPolicies: *policies, read: func(path string) ([]byte, error) {
 		if f, ok := files.Get(path); ok {
 			return f.Data, nil
 		}
@@ -162,7 +163,7 @@ func hostSide(root string) (*Side, error) {
 		return nil, err
 	}
 	return &Side{
-		found: policies.Policies, leftOut: policies.LeftOut, whole: true,
+		HostPolicies: *policies, whole: true,
 		read: func(path string) ([]byte, error) { return hostfs.Root(root).ReadFile(path, trust.MaxKeyFile) },
 	}, nil
 }
@@ -218,6 +219,6 @@ func fromConfigs(owned map[string]mco.Owned) (*Side, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.leftOut, s.whole = append(s.leftOut, leftOut...), true
+	s.LeftOut, s.whole = append(s.LeftOut, leftOut...), true
 	return s, nil
 }

@@ -1,5 +1,4 @@
-// Package hostfs reads files of a host whose root directory may lie anywhere on this machine, as a process of that
-// host would.
+// Package hostfs reads files of a host whose root directory may lie anywhere, as a process of that host would.
 package hostfs
 
 import (
@@ -70,7 +69,7 @@ func (r Root) ReadFile(path string, limit int64) ([]byte, error) {
 	}
 	defer f.Close()
 	b, err := bounded.Read(f, limit)
-	if large := (*bounded.TooLargeError)(nil); errors.As(err, &large) {
+	if _, ok := errors.AsType[*bounded.TooLargeError](err); ok {
 		return nil, &fs.PathError{Op: "read", Path: path, Err: err}
 	}
 	return b, hostError(err, path)

@@ -1,5 +1,4 @@
-// Package judge derives a node's state from differences and canary results, for the agent and the CLI. It does no I/O
-// and knows no clock.
+// Package judge derives a node's state from differences and canary results. It does no I/O and knows no clock.
 package judge
 
 import "github.com/nodetrust/nodetrust/internal/verdict"
@@ -22,8 +21,7 @@ const (
 // Kind is the kind of a Difference.
 type Kind string
 
-// Kinds of differences: of files of the desired set; of files that mask them or collide with them; of key files that
-// the policy names.
+// Kinds of differences: of files of the desired set, of files that mask or repeat them, of the policy's key files.
 const (
 	Missing    Kind = "missing"
 	Content    Kind = "content"

@@ -105,7 +105,8 @@ func judge(in Input) (State, string, string) {
 		return Unknown, ReasonNoCanary, c.missing()
 	case len(c.unknown) > 0:
 		u := c.unknown[0]
-		return Unknown, cmp.Or(string(u.Reason), "CouldNotTell"), u.describe("could not be judged: "+unknownText(u)) + c.notes()
+		return Unknown, cmp.Or(string(u.Reason), "CouldNotTell"),
+			u.describe("could not be judged: "+unknownText(u)) + c.notes()
 	}
 	if known := describeHoles(in.Runtimes); known != "" {
 		return Enforced, ReasonRuntimeAdvisory, c.right() + known + c.notes()

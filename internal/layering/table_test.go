@@ -55,7 +55,7 @@ var table = []row{
 			"internal/audit", "internal/audit/cache", "internal/audit/page", "internal/audit/sources",
 			"internal/bounded", "internal/cli", "internal/cluster", "internal/cluster/mco",
 			"internal/cluster/place", "internal/cluster/rollout", "internal/cri", "internal/diff",
-			"internal/hostfs", "internal/judge", "internal/lint", "internal/lookaside", "internal/openpgp",
+			"internal/judge", "internal/lint", "internal/lookaside", "internal/openpgp",
 			"internal/openpgp/key", "internal/outside", "internal/policy", "internal/policy/compare",
 			"internal/probe", "internal/release", "internal/source", "internal/trust", "internal/verdict",
 			"internal/verify", "internal/verify/checksums", "internal/verify/detached",
@@ -207,9 +207,6 @@ var table = []row{
 			"internal/cluster/mco", "internal/desired", "internal/hostfs", "internal/lint",
 			"internal/policy/compare", "internal/source", "internal/trust",
 		},
-		Modules: []string{
-			"go.yaml.in/yaml/v3",
-		},
 	},
 	{
 		Package: "internal/fixture",
@@ -230,7 +227,7 @@ var table = []row{
 		Subject: "differences + canaries → state",
 		Pure:    true,
 		Imports: []string{
-			"internal/outside", "internal/verdict",
+			"internal/outside", "internal/policy", "internal/verdict",
 		},
 	},
 	{
@@ -304,8 +301,8 @@ var table = []row{
 		Package: "internal/probe",
 		Subject: "canaries through the node's runtime and through `verify`",
 		Imports: []string{
-			"internal/bounded", "internal/cri", "internal/judge", "internal/outside", "internal/policy",
-			"internal/trust", "internal/verdict",
+			"internal/bounded", "internal/cri", "internal/hostfs", "internal/judge", "internal/lint",
+			"internal/outside", "internal/policy", "internal/trust", "internal/verdict",
 		},
 		Modules: []string{
 			"golang.org/x/sys", "google.golang.org/grpc", "k8s.io/cri-api",

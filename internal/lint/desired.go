@@ -72,14 +72,14 @@ func (r *runner) state(p, prefix string, state *desired.State) bool {
 	var crio, conf []file
 	if f, ok := state.Files.Get(trust.PolicyPath); ok {
 		found = true
-		system = r.onePolicy(file{prefix + f.Path, f.Data}, regs, from)
+		system = r.onePolicy(file{path: prefix + f.Path, data: f.Data}, regs, from)
 	} else if regs != nil {
 		r.loadables = append(r.loadables, loadable{name: p, registries: regs})
 	}
 	passwd, _ := state.Files.Get(hostfs.Passwd)
 	homes, _ := hostfs.Homes(string(passwd.Data))
 	for _, f := range state.Files.Sorted() {
-		named := file{prefix + f.Path, f.Data}
+		named := file{path: prefix + f.Path, data: f.Data}
 		switch dir := path.Dir(f.Path); {
 		case dir == trust.RegistriesDir:
 			r.ignored(named.path)
@@ -101,13 +101,12 @@ func (r *runner) state(p, prefix string, state *desired.State) bool {
 				trust.RegistriesDir).Hint = "write it there"
 		}
 	}
-	r.crio(crio, nil)
+	r.crio(crio)
 	r.mirrors(system, regs, r.registryConfs(effectiveConfs(conf, homes[0])))
 	return found
 }
 
-// dump lints the MachineConfigs of a list: those that people and the MCO wrote, not those that the MCO rendered of
-// them.
+// dump lints the MachineConfigs of a list, without those that the MCO rendered.
 func (r *runner) dump(p string, data []byte) {
 	d, err := mco.ParseDump(data)
 	if err != nil {
@@ -151,16 +150,16 @@ func ReadDesired(doc []byte) (*desired.State, error) {
 // judged reports whether a file of a MachineConfig is looked at.
 func judged(p string) bool {
 	switch path.Dir(p) {
-	case trust.RegistriesDir, policy.NamespacedDir, crioConfDir, "/etc/pki/containers", "/etc/pki/rpm-gpg", "/etc/pki/sigstore",
-		"/etc/machine-config-daemon/no-reboot":
+	case trust.RegistriesDir, policy.NamespacedDir, crioConfDir, "/etc/pki/containers", "/etc/pki/rpm-gpg",
+		"/etc/pki/sigstore", "/etc/machine-config-daemon/no-reboot":
 		return true
 	}
 	homes, _ := hostfs.Homes("") // a config says of no other ones
 	return p == trust.PolicyPath || p == crioConf || isRegistriesConf(p, homes[0]) || ofRoot(p, homes)
 }
 
-// ofRoot reports whether a file is one of root's own in one of the homes that mask those of the system: a policy.json, or
-// a file of registries.d. On OpenShift's nodes /root is a link.
+// ofRoot reports whether a file is one of root's own in one of the homes, which mask those of the system: a policy.json
+// or one of registries.d. On OpenShift's nodes /root is a link.
 func ofRoot(p string, homes []string) bool {
 	p = strings.Replace(p, "/var/roothome/", "/root/", 1)
 	return slices.ContainsFunc(homes, func(home string) bool {
@@ -179,8 +178,7 @@ type ignitionUnits struct {
 	}
 }
 
-// units looks for units in a MachineConfig or Ignition config that have the runtime read another policy.json, and
-// reports whether there was one.
+// units reports whether a MachineConfig or Ignition config has units that make the runtime read another policy.json.
 func (r *runner) units(prefix string, doc []byte) bool {
 	var config struct {
 		Systemd ignitionUnits

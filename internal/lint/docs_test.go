@@ -32,9 +32,7 @@ func TestPage(t *testing.T) {
 					continue
 				}
 				severity := strings.ToUpper(string(c.severity[:1]))
-				if c.weight == milder {
-					severity += ", W"
-				}
+				severity += map[weight]string{milder: ", W", unloadable: ", L"}[c.weight]
 				lines = append(lines, fmt.Sprintf("| `%s` | %s | %s |", c.code, severity, c.means))
 			}
 			return lines

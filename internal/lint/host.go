@@ -45,8 +45,7 @@ func (r *runner) views() []*view {
 	return out
 }
 
-// host lints the whole host below r.Root, as each of the readers sees it. What only some of them see is said to be
-// theirs.
+// host lints the whole host below r.Root, as each of the readers sees it.
 func (r *runner) host() error {
 	if _, err := hostfs.Root(r.Root).ReadDir("/"); err != nil {
 		return &InputError{fmt.Errorf("reading %s: %w", r.Root, err)}
@@ -92,7 +91,7 @@ func (r *runner) asSeen(views []*view, seen []linter) {
 }
 
 func (r *runner) hostView() {
-	namespaced := r.crioConf()
+	namespaced := r.crio(crioFiles(rootFiles{hostfs.Root(r.Root)}))
 	regs, unreadable := r.hostRegistries()
 	f, err := r.hostPolicy()
 	var system *policyFacts
@@ -112,8 +111,7 @@ func (r *runner) hostView() {
 	r.withoutSigstore(system)
 }
 
-// withoutSigstore warns of sigstore signatures on Debian 12, whose own podman and skopeo are built without what
-// judges them.
+// withoutSigstore warns of sigstore signatures on Debian 12, whose own podman and skopeo can't judge them.
 func (r *runner) withoutSigstore(system *policyFacts) {
 	release, err := hostfs.Root(r.Root).ReadFile("/etc/os-release", maxUnit)
 	if err != nil || system == nil {
@@ -182,7 +180,7 @@ func (r *runner) hostRegistries() (*registries, error) {
 		}
 		for _, e := range r.registriesEntries(r.Root, dir, entries) {
 			if e.readable() {
-				files = append(files, e.file)
+				files = append(files, e)
 			}
 			if e.err != nil {
 				failed = errors.Join(failed, r.view.unread(&r.linter, e))
@@ -224,12 +222,11 @@ func (r *runner) namespaced(system *policyFacts, regs *registries, dir string) {
 			continue
 		}
 		r.add("namespaced-policy", place{file: p}, "CRI-O uses it alone, instead of the system's policy, for pods in namespace %q", ns)
-		r.weaker(system, r.judge(file{p, data}, regs, keysOfHost(r.Root)), keysOfHost(r.Root))
+		r.weaker(system, r.judge(file{path: p, data: data}, regs, keysOfHost(r.Root)), keysOfHost(r.Root))
 	}
 }
 
-// weaker finds scopes for which the namespaced policy accepts what the system's refuses. CRI-O takes for granted that
-// there are none.
+// weaker finds scopes for which the namespaced policy accepts what the system's refuses. CRI-O looks for none.
 func (r *runner) weaker(system, namespaced *policyFacts, from keyFiles) {
 	if system == nil || system.broken || namespaced.broken {
 		return

@@ -30,15 +30,10 @@ func (l *linter) key(data []byte, at place) *key.File {
 		l.add("key-unreadable", at, "%v", err)
 		return nil
 	}
-	if f.Kind == key.OpenPGP && f.Blocks > 1 {
-		l.add("key-several-blocks", at, "has %d armor blocks: readers without gpgme take the first one only", f.Blocks)
-	}
-	if f.Packed {
-		l.add("key-packed", at, "is compressed: GnuPG unpacks it, readers without gpgme find no key")
-	}
-	if f.Preamble {
-		l.add("key-preamble", at, "there is text before the key")
-	}
+	l.addIf(f.Kind == key.OpenPGP && f.Blocks > 1, "key-several-blocks", at,
+		"has %d armor blocks: readers without gpgme take the first one only", f.Blocks)
+	l.addIf(f.Packed, "key-packed", at, "is compressed: GnuPG unpacks it, readers without gpgme find no key")
+	l.addIf(f.Preamble, "key-preamble", at, "there is text before the key")
 	l.v6(f, at)
 	usable, strong := 0, 0
 	for _, k := range f.Keys {
@@ -60,8 +55,7 @@ func breakable(k key.Key) bool {
 	return (k.Algorithm == "RSA" || k.Algorithm == "DSA") && k.Bits > 0 && k.Bits < 2048
 }
 
-// PolicyKeys returns the OpenPGP keys that a policy.json names, each once, with paths looked up below root. What
-// can't be read is left out.
+// PolicyKeys returns the OpenPGP keys that a policy.json names and that can be read below root, each once.
 func PolicyKeys(data []byte, root string) []key.Key {
 	var quiet linter
 	var out []key.Key
@@ -106,17 +100,11 @@ func (l *linter) oneKey(k key.Key, usable, strong bool, at place) {
 	case !k.Expires.IsZero() && k.Expires.Sub(l.now) < soon:
 		l.add("key-expires-soon", at, "%s expires on %s", name, k.Expires.UTC().Format(time.DateOnly))
 	}
-	if k.WeakHash != "" {
-		l.add("key-sha1", at, "%s vouches for itself with %s: readers with a strict policy, Sequoia for one, may not take it",
-			name, k.WeakHash)
-	}
-	if k.Version == 3 {
-		l.add("key-v3", at, "%s is an OpenPGP v3 key, which readers ignore", name)
-	}
-	if postQuantum(k) {
-		l.add("key-pqc", at, "%s is a post-quantum key (%s): neither GnuPG 2.2 nor the image library can verify with it",
-			name, k.Algorithm)
-	}
+	l.addIf(k.WeakHash != "", "key-sha1", at, "%s vouches for itself with %s: readers with a strict policy, Sequoia for one, may not take it",
+		name, k.WeakHash)
+	l.addIf(k.Version == 3, "key-v3", at, "%s is an OpenPGP v3 key, which readers ignore", name)
+	l.addIf(postQuantum(k), "key-pqc", at, "%s is a post-quantum key (%s): neither GnuPG 2.2 nor the image library can verify with it",
+		name, k.Algorithm)
 	if rsa := k.Algorithm == "RSA" || k.Algorithm == "DSA"; rsa && k.Bits < 3072 && k.Bits > 0 {
 		sev := Warning
 		if breakable(k) && !strong {
@@ -137,8 +125,7 @@ func (l *linter) v6(f *key.File, at place) {
 	name := fmt.Sprintf("key %s (%s)", f.Keys[first].Fingerprint, f.Keys[first].Algorithm)
 	const hint = "leave it out: gpg --export the others. What trust.yaml ships with file: has it left out"
 	if first < 2 {
-		bad := l.add("key-v6", at, "%s is an OpenPGP v6 key: GnuPG 2.2 imports nothing of this file, and every image that needs it is refused", name)
-		bad.Severity, bad.Hint = Error, hint
+		l.add("key-v6", at, "%s is an OpenPGP v6 key: GnuPG 2.2 imports nothing of this file, and every image that needs it is refused", name).Hint = hint
 		return
 	}
 	var lost []string

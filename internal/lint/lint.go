@@ -9,7 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/nodetrust/nodetrust/internal/cluster/mco"
 	"github.com/nodetrust/nodetrust/internal/outside"
 )
 
@@ -30,7 +29,6 @@ const MaxPolicy = 4 << 20
 const (
 	maxRegistries = 1 << 20
 	maxKeyFile    = 1 << 20
-	maxInput      = mco.MaxDump
 	maxFindings   = 1000 // per report; the rest is counted
 	maxFiles      = 4096 // in one directory
 )
@@ -74,8 +72,7 @@ type linter struct {
 	now      time.Time
 }
 
-// place is what a finding is about: a file, a line of it, and what its message begins with, if the line has several
-// things that may be meant.
+// place is what a finding is about: a file, a line of it, and the thing there that its message begins with.
 type place struct {
 	file string
 	line int
@@ -96,6 +93,14 @@ func (l *linter) add(code Code, at place, format string, args ...any) *Finding {
 		f.Message = at.what + ": " + f.Message
 	}
 	return l.take(f)
+}
+
+// addIf adds the finding if the condition holds. It returns the new finding as add does, or one that is not added.
+func (l *linter) addIf(holds bool, code Code, at place, format string, args ...any) *Finding {
+	if !holds {
+		return new(Finding)
+	}
+	return l.add(code, at, format, args...)
 }
 
 // take adds what was found elsewhere.

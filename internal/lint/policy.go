@@ -83,8 +83,7 @@ func (l *linter) policy(f file) *policyFacts {
 	w.defaults.place = place{file: f.path, line: 1}
 	root, err := parseJSON(f.data)
 	if err != nil {
-		var e *jsonError
-		errors.As(err, &e)
+		e, _ := errors.AsType[*jsonError](err)
 		w.add("bad-json", e.line, "", "%v", e.err).Hint = jsonHint(f.data)
 		return &w.policyFacts
 	}
@@ -125,10 +124,17 @@ func (w *policyWalk) add(code Code, line int, at jsonPath, format string, args .
 	return w.linter.add(code, w.at(line, at), format, args...)
 }
 
+// addIf is linter.addIf for the finding of add.
+func (w *policyWalk) addIf(holds bool, code Code, line int, at jsonPath, format string, args ...any) *Finding {
+	if !holds {
+		return new(Finding)
+	}
+	return w.add(code, line, at, format, args...)
+}
+
 func (p *policyFacts) at(line int, at jsonPath) place { return place{p.path, line, string(at)} }
 
-// object checks that n is an object without duplicate keys and with none but the known ones, and reports whether its
-// members are worth a look.
+// object checks that n has known keys, each once. It reports whether n is an object at all.
 func (w *policyWalk) object(n *jsonNode, at jsonPath, known []string) bool {
 	if n.kind != '{' {
 		w.add("wrong-type", n.line, at, "must be an object, is %s", n.what())
@@ -230,9 +236,7 @@ func (w *policyWalk) requirement(n *jsonNode, at jsonPath) string {
 	defer func() {
 		// The library's word on this requirement alone: what it takes may still have an error finding.
 		err := loadPolicy(slices.Concat([]byte(`{"default":[`), n.raw, []byte(`]}`)))
-		if err != nil && !w.broken {
-			w.add("bad-requirement", n.line, at, "%v", err)
-		}
+		w.addIf(err != nil && !w.broken, "bad-requirement", n.line, at, "%v", err)
 		w.broken = before || err != nil
 	}()
 
@@ -247,9 +251,8 @@ func (w *policyWalk) requirement(n *jsonNode, at jsonPath) string {
 		w.sigstoreSigned(n, at)
 	case policy.SignedBaseLayer:
 		w.add("signed-base-layer", n.line, at, "signedBaseLayer was never implemented: every image is refused")
-		if n.get(policy.FieldBaseLayerIdentity) == nil {
-			w.add("missing-key", n.line, at, "%s is missing", policy.FieldBaseLayerIdentity)
-		}
+		w.addIf(n.get(policy.FieldBaseLayerIdentity) == nil, "missing-key", n.line,
+			at, "%s is missing", policy.FieldBaseLayerIdentity)
 	}
 	for _, key := range []string{policy.FieldSignedIdentity, policy.FieldBaseLayerIdentity} {
 		if id := n.get(key); id != nil && slices.Contains(policy.RequirementFields(typ), key) {
@@ -309,21 +312,17 @@ func (w *policyWalk) sigstoreSigned(n *jsonNode, at jsonPath) {
 	w.feature(trust.FeatureSigstore, n.line)
 	w.oneOf(n, at, policy.KeyFields(policy.SigstoreSigned), true)
 	hasRekor := w.oneOf(n, at, policy.RekorFields(), false)
-	if f := n.get(policy.FieldFulcio); f != nil {
-		w.feature(trust.FeatureFulcio, f.line)
-		w.object(f, at.key(policy.FieldFulcio), policy.CertificateFields(policy.FieldFulcio))
-		if !hasRekor {
-			w.add("missing-key", f.line, at, "fulcio needs a Rekor public key")
+	for _, field := range []string{policy.FieldFulcio, policy.FieldPKI} {
+		if c := n.get(field); c != nil {
+			w.feature(map[string]trust.Feature{
+				policy.FieldFulcio: trust.FeatureFulcio, policy.FieldPKI: trust.FeaturePKI,
+			}[field], c.line)
+			w.object(c, at.key(field), policy.CertificateFields(field))
+			w.addIf(field == policy.FieldFulcio && !hasRekor, "missing-key", c.line, at, "fulcio needs a Rekor public key")
+			w.addIf(field == policy.FieldPKI && hasRekor, "conflicting-keys", c.line, at,
+				"pki can't be used with a Rekor public key")
+			w.keyMaterial(c, at.key(field), false)
 		}
-		w.keyMaterial(f, at.key(policy.FieldFulcio), false)
-	}
-	if p := n.get(policy.FieldPKI); p != nil {
-		w.feature(trust.FeaturePKI, p.line)
-		w.object(p, at.key(policy.FieldPKI), policy.CertificateFields(policy.FieldPKI))
-		if hasRekor {
-			w.add("conflicting-keys", p.line, at, "pki can't be used with a Rekor public key")
-		}
-		w.keyMaterial(p, at.key(policy.FieldPKI), false)
 	}
 	for _, key := range append(policy.KeyFields(policy.SigstoreSigned), policy.RekorFields()...) {
 		if v := n.get(key); v != nil && strings.HasSuffix(key, "s") { // a list
@@ -366,9 +365,7 @@ func (w *policyWalk) keyMaterial(n *jsonNode, at jsonPath, gpg bool) {
 		values := []*jsonNode{m.value}
 		if m.value.kind == '[' {
 			values = m.value.array
-			if len(values) == 0 && gpg {
-				w.add("empty-key-paths", m.line, at.key(m.key), "names no key: every image is refused")
-			}
+			w.addIf(len(values) == 0 && gpg, "empty-key-paths", m.line, at.key(m.key), "names no key: every image is refused")
 		}
 		for i, v := range values {
 			place := at.key(m.key)
@@ -413,9 +410,7 @@ func (w *policyWalk) identity(n *jsonNode, at jsonPath) {
 		return
 	}
 	for _, key := range policy.IdentityFields(typ) {
-		if n.get(key) == nil {
-			w.add("missing-key", n.line, at, "%s is missing", key)
-		}
+		w.addIf(n.get(key) == nil, "missing-key", n.line, at, "%s is missing", key)
 	}
 	if typ == policy.RemapIdentity {
 		w.feature(trust.FeatureRemapIdentity, n.line)

@@ -81,8 +81,7 @@ func parseJSON(data []byte) (*jsonNode, error) {
 	var skip json.RawMessage
 	if err := json.Unmarshal(data, &skip); err != nil {
 		e := &jsonError{line: 1, err: err}
-		var syntax *json.SyntaxError
-		if errors.As(err, &syntax) {
+		if syntax, ok := errors.AsType[*json.SyntaxError](err); ok {
 			e.line = 1 + bytes.Count(data[:min(int(syntax.Offset), len(data))], []byte("\n"))
 		}
 		return nil, e

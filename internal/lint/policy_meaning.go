@@ -47,19 +47,16 @@ func (l *linter) scopeMeaning(p *policyFacts, s policyScope, byName map[string]p
 	if len(s.name) > 2 && s.name[:2] == "*." {
 		p.feature(trust.FeatureWildcard, s.line)
 	}
-	if s.has(policy.SignedBy) && s.has(policy.SigstoreSigned) {
-		l.add("both-signatures", s.place, "asks for a GPG signature and a sigstore signature: all entries of a list must hold")
-	}
+	l.addIf(s.has(policy.SignedBy) && s.has(policy.SigstoreSigned), "both-signatures", s.place,
+		"asks for a GPG signature and a sigstore signature: all entries of a list must hold")
 	if n := s.signers(); n > 1 {
 		l.add("all-must-sign", s.place, "asks for %d signatures, by different keys: all entries of a list must hold",
 			n)
 	}
-	if s.has(policy.InsecureAcceptAnything) && !s.accepts() {
-		l.add("accept-is-idle", s.place, "insecureAcceptAnything has no effect beside other requirements: all entries of a list must hold")
-	}
-	if s.has(policy.Reject) && len(s.types) > 1 {
-		l.add("reject-wins", s.place, "reject beside other requirements refuses everything: all entries of a list must hold")
-	}
+	l.addIf(s.has(policy.InsecureAcceptAnything) && !s.accepts(), "accept-is-idle", s.place,
+		"insecureAcceptAnything has no effect beside other requirements: all entries of a list must hold")
+	l.addIf(s.has(policy.Reject) && len(s.types) > 1, "reject-wins", s.place,
+		"reject beside other requirements refuses everything: all entries of a list must hold")
 	if !s.accepts() {
 		return
 	}
@@ -68,10 +65,8 @@ func (l *linter) scopeMeaning(p *policyFacts, s policyScope, byName map[string]p
 		if !ok {
 			continue
 		}
-		if parent.signed() {
-			l.add("hole-below-signed", s.place, "accepts images without signature below the signed scope %q (line %d)",
-				parent.name, parent.line).Hint = "the most specific scope is used alone; trust.yaml can say why with because:"
-		}
+		l.addIf(parent.signed(), "hole-below-signed", s.place, "accepts images without signature below the signed scope %q (line %d)",
+			parent.name, parent.line).Hint = "the most specific scope is used alone; trust.yaml can say why with because:"
 		return
 	}
 }
@@ -82,17 +77,15 @@ func (l *linter) scope(name string, at place) bool {
 		l.add("dead-scope", at, "%v", err)
 		return false
 	}
-	if policy.UpperCaseHost(name) {
-		l.add("upper-case-host", at, "is compared as written, while DNS ignores case: an image pulled by another spelling of the host has another scope")
-	}
+	l.addIf(policy.UpperCaseHost(name), "upper-case-host", at,
+		"is compared as written, while DNS ignores case: an image pulled by another spelling of the host has another scope")
 	return true
 }
 
 // tag warns of a scope that has one.
 func (l *linter) tag(scope string, at place) {
-	if policy.IsTag(scope) {
-		l.add("tag-scope", at, "a pull by digest never matches it, and node runtimes often pull by digest")
-	}
+	l.addIf(policy.IsTag(scope), "tag-scope", at,
+		"a pull by digest never matches it, and node runtimes often pull by digest")
 }
 
 // official warns of a scope that has the name which people write for one of Docker Hub's widely used images. Most
@@ -110,4 +103,42 @@ func (l *linter) official(scope string, at place) {
 // plainHTTP warns of a place of signatures that is fetched without TLS.
 func (l *linter) plainHTTP(at place) {
 	l.add("insecure-lookaside", at, "http can be changed on its way: an attacker may hide signatures, or offer old ones")
+}
+
+// payloads are the repositories that hold the images of OpenShift itself. None of these has a GPG signature of its own:
+// the signature of the release image vouches for their digests.
+func payloads() []string {
+	return []string{"quay.io/openshift-release-dev/ocp-v4.0-art-dev", "quay.io/openshift-release-dev/ocp-v5.0-art-dev"}
+}
+
+// payload says that a scope asks for GPG signatures of OpenShift's own images, if it is deciding or below a payload.
+func (l *linter) payload(scope string, deciding map[string]bool, at place) {
+	l.addIf(deciding[scope] || belowPayload(scope), "release-payload", at,
+		"asks for GPG signatures of OpenShift's own images, which have none: a node with this can pull no part of OpenShift and breaks at its next update")
+}
+
+// payloadScopes returns those of the scopes that decide about OpenShift's own images and name them: quay.io, a part
+// of it, or a wildcard above it. What says something of all registries is not meant: there are hosts without
+// OpenShift.
+func payloadScopes(exists func(scope string) bool) map[string]bool {
+	out := map[string]bool{}
+	for _, p := range payloads() {
+		for _, scope := range policy.Chain(policy.Docker, p) {
+			if scope != "" && exists(scope) {
+				out[scope] = true
+				break
+			}
+		}
+	}
+	return out
+}
+
+// belowPayload reports whether the scope is a tag or digest of OpenShift's own images.
+func belowPayload(scope string) bool {
+	for _, p := range payloads() {
+		if rest, ok := strings.CutPrefix(scope, p); ok && rest != "" && strings.Contains(":@", rest[:1]) {
+			return true
+		}
+	}
+	return false
 }

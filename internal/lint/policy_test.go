@@ -22,7 +22,7 @@ import (
 
 func lintPolicy(data string) (*policyFacts, []Finding) {
 	l := linter{now: time.Now()}
-	p := l.policy(file{"policy.json", []byte(data)})
+	p := l.policy(file{path: "policy.json", data: []byte(data)})
 	return p, l.sorted()
 }
 
@@ -183,7 +183,7 @@ var linksAll = false
 func agrees(t *testing.T, data []byte) {
 	t.Helper()
 	l := linter{now: time.Now()}
-	p := l.policy(file{"policy.json", data})
+	p := l.policy(file{path: "policy.json", data: data})
 	err := verify.LoadPolicy(data, "")
 	// Runtimes link transports that reject scopes; this program takes what is below those it lacks.
 	byRule := slices.ContainsFunc(l.findings, func(f Finding) bool { return f.Code == "bad-scope" })

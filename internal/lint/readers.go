@@ -28,8 +28,7 @@ func (r *runner) checkReaders() error {
 	return nil
 }
 
-// verdicts says for each reader whether it loads everything that was found. It is empty if nothing was found that a
-// reader would load.
+// verdicts says for each reader whether it loads everything that was found, if there is anything to load.
 func (r *runner) verdicts() []Reader {
 	out := []Reader{}
 	if len(r.loadables) == 0 {
@@ -88,7 +87,7 @@ func LoadPolicy(data []byte, name string) error {
 		return err
 	}
 	l := linter{}
-	p := l.policy(file{name, data})
+	p := l.policy(file{path: name, data: data})
 	if i := slices.IndexFunc(l.findings, func(f Finding) bool { return f.Severity == Error }); p.broken && i >= 0 {
 		return fmt.Errorf("invalid policy in %q: line %d: %s", name, l.findings[i].Line, l.findings[i].Message)
 	}
@@ -148,11 +147,10 @@ func (r *runner) silent() {
 func (r *runner) silentLookasides(regs *registries, reader string) {
 	for _, scope := range regs.Scopes() {
 		e := regs.Docker[scope]
-		if e.Lookaside != "" && e.SigStore == "" {
-			r.add("reader-ignores", place{file: e.File, line: regs.lineOf(e.File, scope)},
-				"docker[%q]: %s ignores lookaside: and looks for signatures in /var/lib/containers/sigstore", scope,
-				reader).Hint = "write sigstore: with the same URL beside it"
-		}
+		at := place{file: e.File, line: regs.lineOf(e.File, scope)}
+		r.addIf(e.Lookaside != "" && e.SigStore == "", "reader-ignores", at,
+			"docker[%q]: %s ignores lookaside: and looks for signatures in /var/lib/containers/sigstore", scope,
+			reader).Hint = "write sigstore: with the same URL beside it"
 	}
 }
 

@@ -19,7 +19,7 @@ func isRegistriesConf(p, home string) bool {
 		slices.Contains(hostfs.RegistriesConfDirs(home), path.Dir(p)) && path.Ext(p) == ".conf"
 }
 
-// effectiveConfs returns those of the files of a host that root's processes with the home read, in the order of reading.
+// effectiveConfs returns those of a host's files that root's processes with the home read, in the order of reading.
 func effectiveConfs(files []file, home string) (out []file) {
 	byPath := map[string]file{}
 	for _, f := range files {
@@ -62,17 +62,9 @@ func (r *runner) registriesConf() map[string]registryConf {
 	}
 	var files []file
 	for _, f := range read {
-		if f.Err != nil {
-			r.registriesUnreadable(f.Path, f.Err)
-			continue
-		}
-		files = append(files, file{f.Path, f.Data})
+		files = append(files, file{f.Path, f.Data, f.Err})
 	}
 	return r.registryConfs(files)
-}
-
-func (r *runner) registriesUnreadable(p string, err error) {
-	r.add("registries-conf", place{file: p}, "which mirrors it names can't be told: %v", err)
 }
 
 // registryConfs returns the entries of registries.conf files by prefix: those of a later file replace those before.
@@ -82,8 +74,11 @@ func (r *runner) registryConfs(files []file) map[string]registryConf {
 		var conf struct {
 			Registry []registryConf `toml:"registry"`
 		}
-		if err := toml.Unmarshal(f.data, &conf); err != nil {
-			r.registriesUnreadable(f.path, err)
+		if f.err == nil {
+			f.err = toml.Unmarshal(f.data, &conf)
+		}
+		if f.err != nil {
+			r.add("registries-conf", place{file: f.path}, "which mirrors it names can't be told: %v", f.err)
 			continue
 		}
 		for _, e := range conf.Registry {
@@ -169,12 +164,10 @@ func (p *policyFacts) repeats(s policyScope) bool {
 func (r *runner) mirror(s policyScope, physical string, at place, regs *registries) {
 	const lacks = "mirror %s of the signed scope %q: no registries.d file %s for it: what is pulled from it is refused"
 	lookaside, attachments := regs.serves(physical)
-	if s.has(policy.SignedBy) && !lookaside {
-		r.add("mirror-no-lookaside", at, lacks, physical, s.name, "names a lookaside")
-	}
-	if s.has(policy.SigstoreSigned) && !attachments {
-		r.add("mirror-no-attachments", at, lacks, physical, s.name, "has use-sigstore-attachments: true")
-	}
+	r.addIf(s.has(policy.SignedBy) && !lookaside, "mirror-no-lookaside", at,
+		lacks, physical, s.name, "names a lookaside")
+	r.addIf(s.has(policy.SigstoreSigned) && !attachments, "mirror-no-attachments", at,
+		lacks, physical, s.name, "has use-sigstore-attachments: true")
 }
 
 // lineOf is the line of the quoted text, 0 if it isn't there as such.

@@ -67,7 +67,7 @@ func TestRegistries(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			var files []file
 			for i, s := range tt.files {
-				files = append(files, file{fmt.Sprintf("%c.yaml", 'a'+i), []byte(s)})
+				files = append(files, file{path: fmt.Sprintf("%c.yaml", 'a'+i), data: []byte(s)})
 			}
 			l := linter{now: time.Now()}
 			r := l.registries(files)
@@ -97,7 +97,7 @@ func registriesAgree(t *testing.T, files []file, r *registries, l *linter) {
 		err = library.Load(onDisk)
 	}
 	if (err != nil) != r.broken {
-		t.Fatalf("broken is %v, the library says %v\n%q\n%v", r.broken, err, files, l.findings)
+		t.Fatalf("broken is %v, the library says %v\n%v\n%v", r.broken, err, files, l.findings)
 	}
 	if r.broken && !slices.ContainsFunc(l.findings, func(f Finding) bool { return f.Severity == Error }) {
 		t.Fatalf("the library says %v and there is no error finding", err)
@@ -130,7 +130,7 @@ func TestRegistriesAgreeWithLibrary(t *testing.T) {
 				end := at + rng.IntN(min(6, len(s)-at)+1)
 				s = s[:at] + pieces[rng.IntN(len(pieces))] + s[end:]
 			}
-			files = append(files, file{fmt.Sprintf("%c.yaml", 'a'+i), []byte(s)})
+			files = append(files, file{path: fmt.Sprintf("%c.yaml", 'a'+i), data: []byte(s)})
 		}
 		l := linter{now: time.Now()}
 		r := l.registries(files)
@@ -150,7 +150,7 @@ func FuzzRegistries(f *testing.F) {
 		f.Add([]byte(s), []byte("docker: {a.b: {}}"))
 	}
 	f.Fuzz(func(t *testing.T, a, b []byte) {
-		files := []file{{"a.yaml", a}, {"b.yaml", b}}
+		files := []file{{path: "a.yaml", data: a}, {path: "b.yaml", data: b}}
 		l := linter{now: time.Now()}
 		r := l.registries(files)
 		if len(a) <= maxRegistries && len(b) <= maxRegistries {

@@ -102,8 +102,7 @@ type loadable struct {
 
 // keyFiles is where the files that a policy names are read: a host, or the files of a MachineConfig.
 type keyFiles interface {
-	// ReadFile returns an error that is fs.ErrNotExist if there surely is no such file, and errUnknowable if that can't be
-	// told.
+	// ReadFile's error is fs.ErrNotExist if there surely is no such file, and errUnknowable if that can't be told.
 	ReadFile(path string, limit int64) ([]byte, error)
 }
 
@@ -150,9 +149,9 @@ func (r *runner) path(p string) error {
 	}
 	switch data := in.Data; in.Kind {
 	case source.Policy:
-		r.policies = append(r.policies, file{p, data})
+		r.policies = append(r.policies, file{path: p, data: data})
 	case source.Registries:
-		r.registryFiles = append(r.registryFiles, file{p, data})
+		r.registryFiles = append(r.registryFiles, file{path: p, data: data})
 	case source.Key:
 		r.key(data, place{file: p})
 	case source.Trust:
@@ -162,9 +161,9 @@ func (r *runner) path(p string) error {
 	case source.Dump:
 		r.dump(p, data)
 	case source.RegistriesConf:
-		r.confFiles = append(r.confFiles, file{p, data})
+		r.confFiles = append(r.confFiles, file{path: p, data: data})
 	case source.CRIO:
-		r.crioFiles = append(r.crioFiles, file{p, data})
+		r.crioFiles = append(r.crioFiles, file{path: p, data: data})
 	default:
 		return inputErrorf("%s: is no trust.yaml, policy.json, registries.d file, registries.conf, crio.conf, key file, MachineConfig or Ignition config", p)
 	}
@@ -203,7 +202,7 @@ func (r *runner) pathSet() {
 			r.loadables = append(r.loadables, loadable{registries: regs})
 		}
 	}
-	r.crio(r.crioFiles, nil)
+	r.crio(r.crioFiles)
 	entries := r.registryConfs(r.confFiles)
 	if r.unread {
 		regs = nil
@@ -220,9 +219,8 @@ func (l *linter) unmasked(files []file) []file {
 	for _, f := range files {
 		base := path.Base(filepath.ToSlash(f.path))
 		if by, ok := first[base]; ok {
-			if !bytes.Equal(by.data, f.data) {
-				l.add("masked-file", place{file: f.path}, "is not read: %s has the same name and is read instead", by.path)
-			}
+			l.addIf(!bytes.Equal(by.data, f.data), "masked-file", place{file: f.path},
+				"is not read: %s has the same name and is read instead", by.path)
 			continue
 		}
 		first[base] = f
@@ -248,11 +246,7 @@ func (r *runner) onePolicy(f file, regs *registries, from keyFiles) *policyFacts
 
 // policyKeys lints the keys that a policy names. Key files are read once.
 func (r *runner) policyKeys(p *policyFacts, from keyFiles) {
-	type result struct {
-		data []byte
-		err  error
-	}
-	files := map[string]result{}
+	files := map[string]file{}
 	for _, k := range p.keys {
 		if k.path == "" {
 			r.keyData(k, k.data, k.place)
@@ -299,13 +293,10 @@ func (r *runner) lookups(p *policyFacts, regs *registries) {
 			continue
 		}
 		lookaside, attachments := regs.serves(s.name)
-		if s.has(policy.SignedBy) && !lookaside {
-			r.add("no-lookaside", s.place, "no registries.d file names a lookaside for it: signatures are looked for in /var/lib/containers/sigstore only")
-		}
-		if s.has(policy.SigstoreSigned) && !attachments {
-			r.add("no-attachments", s.place,
-				"registries.d has no use-sigstore-attachments: true for it: every image is refused")
-		}
+		r.addIf(s.has(policy.SignedBy) && !lookaside, "no-lookaside", s.place,
+			"no registries.d file names a lookaside for it: signatures are looked for in /var/lib/containers/sigstore only")
+		r.addIf(s.has(policy.SigstoreSigned) && !attachments, "no-attachments", s.place,
+			"registries.d has no use-sigstore-attachments: true for it: every image is refused")
 	}
 }
 

@@ -28,10 +28,8 @@ func (r *runner) trustConfig(name string, data []byte) {
 			continue
 		}
 		gpg := len(k.Fingerprints) > 0 || usedByGPG(cfg, k.Name)
-		if gpg && len(k.Fingerprints) == 0 {
-			r.add("key-not-pinned", at,
-				"has a path and no fingerprints: whatever an update of the OS puts there is trusted").Hint = "write fingerprints: with what gpg --show-keys says of " + k.Path
-		}
+		r.addIf(gpg && len(k.Fingerprints) == 0, "key-not-pinned", at,
+			"has a path and no fingerprints: whatever an update of the OS puts there is trusted").Hint = "write fingerprints: with what gpg --show-keys says of " + k.Path
 		if r.Root != "" {
 			r.policyKeys(&policyFacts{keys: []policyKey{{place: at, path: k.Path, gpg: gpg}}}, keysOfHost(r.Root))
 			r.pinned(k, at)
@@ -76,15 +74,13 @@ func (r *runner) trustScopes(cfg *trust.Config, l loadable) {
 			continue // a canary's
 		}
 		at := place{cfg.File, cfg.Registries[i].Line, fmt.Sprintf("spec.registries[%d]", i)}
-		if missing[s.line] {
-			r.add("no-lookaside", at, "asks for GPG signatures, and nothing names a lookaside for it: they are looked for in /var/lib/containers/sigstore of the node only").Hint = "write lookaside:"
-		}
+		r.addIf(missing[s.line], "no-lookaside", at,
+			"asks for GPG signatures, and nothing names a lookaside for it: they are looked for in /var/lib/containers/sigstore of the node only").Hint = "write lookaside:"
 		r.official(s.name, at)
 	}
 }
 
-// shipped lints a key that is rendered into policy.json: of OpenPGP what trust writes there, the keys that GnuPG 2.2
-// can load.
+// shipped lints a key that is rendered into policy.json: of OpenPGP only the keys that GnuPG 2.2 can load are.
 func (r *runner) shipped(k trust.Key, at place) {
 	if k.File.Kind != key.OpenPGP {
 		r.key(k.File.Binary, at)
@@ -112,8 +108,7 @@ func usedByGPG(cfg *trust.Config, name string) bool {
 	})
 }
 
-// pinned compares a key file of the host with the fingerprints that it should have. That it is there and can be read
-// is looked at elsewhere.
+// pinned compares a key file of the host with its fingerprints. A file that can't be read is told of elsewhere.
 func (r *runner) pinned(k trust.Key, at place) {
 	if len(k.Fingerprints) == 0 {
 		return
@@ -129,14 +124,11 @@ func (r *runner) pinned(k trust.Key, at place) {
 	var found []string
 	for _, have := range f.Keys {
 		found = append(found, have.Fingerprint)
-		if !slices.Contains(k.Fingerprints, have.Fingerprint) {
-			r.add("key-not-pinned", at, "%s holds the key %s too, which is not among the fingerprints: readers trust it all the same", k.Path, have.Fingerprint).Hint = "pin it as well, or ship the one key with file:"
-		}
+		r.addIf(!slices.Contains(k.Fingerprints, have.Fingerprint), "key-not-pinned", at,
+			"%s holds the key %s too, which is not among the fingerprints: readers trust it all the same", k.Path, have.Fingerprint).Hint = "pin it as well, or ship the one key with file:"
 	}
 	for _, want := range k.Fingerprints {
-		if !slices.Contains(found, want) {
-			r.add("key-pin-missing", at, "%s lacks %s", k.Path, want)
-		}
+		r.addIf(!slices.Contains(found, want), "key-pin-missing", at, "%s lacks %s", k.Path, want)
 	}
 }
 
@@ -144,7 +136,7 @@ func (r *runner) pinned(k trust.Key, at place) {
 func (r *runner) rendered(l *loadable, files trust.FileSet) {
 	quiet := linter{now: r.now}
 	p, _ := files.Get(trust.PolicyPath)
-	l.policy = quiet.policy(file{p.Path, p.Data})
+	l.policy = quiet.policy(file{path: p.Path, data: p.Data})
 	// What a reader lacks is told by Files, with the line of trust.yaml.
 	l.policy.features = nil
 	l.registries = quiet.registries(registriesOf(files))
@@ -154,15 +146,15 @@ func registriesOf(files trust.FileSet) []file {
 	var out []file
 	for _, f := range files.Sorted() {
 		if path.Dir(f.Path) == trust.RegistriesDir && strings.HasSuffix(f.Path, ".yaml") {
-			out = append(out, file{f.Path, f.Data})
+			out = append(out, file{path: f.Path, data: f.Data})
 		}
 	}
 	return out
 }
 
 func (r *runner) problems(name string, err error) {
-	var ps trust.Problems
-	if !errors.As(err, &ps) {
+	ps, ok := errors.AsType[trust.Problems](err)
+	if !ok {
 		r.add("trust-config", place{file: name}, "%v", err)
 		return
 	}
@@ -180,9 +172,13 @@ func (r *runner) trustMeaning(cfg *trust.Config) {
 	asked := payloadScopes(func(scope string) bool { _, ok := rules[scope]; return ok })
 	for i, reg := range cfg.Registries {
 		at := place{cfg.File, reg.Line, fmt.Sprintf("spec.registries[%d]", i)}
-		for _, l := range append([]trust.Location{reg.Location}, locations(reg.Mirrors)...) {
-			if strings.HasPrefix(l.Lookaside, "http:") {
-				r.plainHTTP(at.in(": " + l.Lookaside))
+		lookasides := []string{reg.Lookaside}
+		for _, m := range reg.Mirrors {
+			lookasides = append(lookasides, m.Lookaside)
+		}
+		for _, l := range lookasides {
+			if strings.HasPrefix(l, "http:") {
+				r.plainHTTP(at.in(": " + l))
 			}
 		}
 		if byGPG(reg) {
@@ -201,10 +197,8 @@ func (r *runner) trustMeaning(cfg *trust.Config) {
 		if reg.Rule == trust.RuleAccept && reg.Because == "" {
 			for _, p := range policy.Chain(policy.Docker, reg.Scope)[1:] {
 				if parent, ok := rules[p]; ok {
-					if parent.Rule == trust.RuleSigned {
-						r.add("hole-below-signed", at, "accepts images without signature below the signed scope %s (line %d)",
-							parent.Scope, parent.Line).Hint = "say why with because:"
-					}
+					r.addIf(parent.Rule == trust.RuleSigned, "hole-below-signed", at, "accepts images without signature below the signed scope %s (line %d)",
+						parent.Scope, parent.Line).Hint = "say why with because:"
 					break
 				}
 			}
@@ -222,10 +216,8 @@ func (r *runner) trustMeaning(cfg *trust.Config) {
 	for _, p := range cfg.Idle() {
 		r.add("canary-proves-nothing", place{cfg.File, p.Line, p.Path}, "%s", p.Message)
 	}
-	if len(sides) < 2 {
-		r.add("canary-side-missing", place{file: cfg.File},
-			"spec.canaries: only an accept-canary and a refuse-canary together prove enforcement: nodes will say Unknown/NoCanary")
-	}
+	r.addIf(len(sides) < 2, "canary-side-missing", place{file: cfg.File},
+		"spec.canaries: only an accept-canary and a refuse-canary together prove enforcement: nodes will say Unknown/NoCanary")
 }
 
 // byGPG reports whether a GPG signature is asked for.
@@ -238,19 +230,9 @@ func (r *runner) trustLookasides(at place, reg trust.Registry) {
 	cosigned := slices.ContainsFunc(reg.Requirements, func(r trust.Requirement) bool { return r.Sigstore != nil })
 	for i, m := range reg.Mirrors {
 		mirror := place{at.file, m.Line, fmt.Sprintf("%s.mirrors[%d]", at.what, i)}
-		if cosigned && m.Attachments != nil && !*m.Attachments {
-			r.add("mirror-no-attachments", mirror, "has no attachments, and sigstore signatures are asked for: what is pulled from %s is refused", m.Scope)
-		}
-		if byGPG(reg) && m.Lookaside == "" {
-			r.add("mirror-no-lookaside", mirror, "has no lookaside, and GPG signatures are asked for: what is pulled from %s is refused", m.Scope)
-		}
+		r.addIf(cosigned && m.Attachments != nil && !*m.Attachments, "mirror-no-attachments", mirror,
+			"has no attachments, and sigstore signatures are asked for: what is pulled from %s is refused", m.Scope)
+		r.addIf(byGPG(reg) && m.Lookaside == "", "mirror-no-lookaside", mirror,
+			"has no lookaside, and GPG signatures are asked for: what is pulled from %s is refused", m.Scope)
 	}
-}
-
-func locations(mirrors []trust.Mirror) []trust.Location {
-	out := make([]trust.Location, len(mirrors))
-	for i, m := range mirrors {
-		out[i] = m.Location
-	}
-	return out
 }

@@ -30,8 +30,7 @@ type Options struct {
 	// Platforms are those, as in Image.Platform, for which a multi-platform image must be accepted; none means all
 	// that a runtime may choose.
 	Platforms []string
-	// Places returns the repositories (host and path) from which nodes may pull an image. The signatures are laid out
-	// under each.
+	// Places returns the repositories (host and path) from which nodes may pull an image, to lay out signatures for.
 	Places func(image string) ([]string, error)
 	// Releases has the signatures of release images, which no lookaside has. It is asked for images of IsRelease.
 	Releases  []release.Source
@@ -47,8 +46,7 @@ type Image struct {
 	verdict.Verdict
 	// Places are the repositories (host and path) under which the signatures are laid out.
 	Places []string `json:"places"`
-	// Signatures counts the tree's signatures of the image, of all its platforms and places; Added counts the new
-	// ones.
+	// Signatures counts the tree's signatures of the image, of all its platforms and places; Added counts new ones.
 	Signatures int `json:"signatures"`
 	Added      int `json:"added"`
 	// Instances are the answers on the instances of an index that must be accepted; the verdict is the worst of them.
@@ -227,8 +225,7 @@ func (c *collector) read(ctx context.Context, name string) (record, error) {
 	return record{Image: name, Repository: content.Repository, Digest: content.Digest, Manifests: manifests}, nil
 }
 
-// release adds the signatures of release stores. Its error is of the first store that may have more; others may have
-// enough.
+// release adds the signatures of release stores. Its error is of the first store that may have more.
 func (c *collector) release(ctx context.Context, r record) (missed error) {
 	if c.o.IsRelease == nil || !c.o.IsRelease(r.Repository) {
 		return nil
@@ -363,8 +360,7 @@ func (c *collector) open() error {
 	return nil
 }
 
-// demand is what must be accepted of an image: the platform's instance, that of a digest, or the image if both are
-// empty.
+// demand is what must be accepted of an image: the instance of a platform or digest, or the image if both are empty.
 type demand struct{ platform, instance string }
 
 func (d demand) named() bool { return d != demand{} }

@@ -18,8 +18,7 @@ type Mirrors struct {
 	Nodes *verify.Policy
 }
 
-// Places returns the repositories, host and path, from which nodes may pull an image: its own first, the mirrors
-// sorted.
+// Places returns the repositories, host and path, from which nodes may pull an image: its own, then sorted mirrors.
 func (m Mirrors) Places(image string) ([]string, error) {
 	name := ref.Name(image)
 	mirrors := m.configured(name)

@@ -19,8 +19,7 @@ import (
 	"github.com/nodetrust/nodetrust/internal/verdict"
 )
 
-// podmanUsable reports whether podman uses this machine's configuration: in a container it uses the container's. root
-// is "/" except in tests.
+// podmanUsable reports whether podman uses this machine's configuration: in a container it uses the container's.
 func podmanUsable(root string) bool {
 	if _, err := exec.LookPath("podman"); err != nil {
 		return false

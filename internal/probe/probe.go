@@ -27,9 +27,6 @@ const (
 	Verify = "verify"
 )
 
-// DefaultCRISocket is CRI-O's socket.
-const DefaultCRISocket = cri.DefaultSocket
-
 const (
 	statusTimeout = 5 * time.Second
 	pullTimeout   = 60 * time.Second
@@ -43,7 +40,7 @@ const (
 type Options struct {
 	// Runtime is auto, cri, podman or verify.
 	Runtime string
-	// CRISocket is a path or unix:///path. Empty is DefaultCRISocket.
+	// CRISocket is a path or unix:///path. Empty is CRI-O's.
 	CRISocket string
 	// Authfile is a containers-auth.json, or empty.
 	Authfile string
@@ -61,7 +58,7 @@ type Options struct {
 	Announce func(absent []string) error
 	// Environ is podman's environment, of which it gets what it needs. Nil is this process's.
 	Environ []string
-	// Verify judges an image with nodetrust's own library: a second opinion, which decides nothing where a runtime answers.
+	// Verify judges an image with nodetrust's own library: a second opinion, which never decides where a runtime answers.
 	Verify func(ctx context.Context, image string) (verdict.Verdict, error)
 }
 
@@ -71,16 +68,14 @@ type Options struct {
 func Run(ctx context.Context, canaries []trust.Canary, o Options) ([]judge.Canary, error) {
 	var out []judge.Canary
 	useCRI, usePodman := o.runtimes()
+	var err error
 	if useCRI {
-		results, err := runCRI(ctx, canaries, o)
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, results...)
-	} else if o.Announce != nil {
-		if err := o.Announce([]string{}); err != nil {
-			return nil, fmt.Errorf("announcing: %w", err)
-		}
+		out, err = runCRI(ctx, canaries, o)
+	} else {
+		err = o.announce([]string{})
+	}
+	if err != nil {
+		return nil, err
 	}
 	if usePodman {
 		results, err := runPodman(ctx, canaries, o)
@@ -99,6 +94,16 @@ func Run(ctx context.Context, canaries []trust.Canary, o Options) ([]judge.Canar
 		}
 	}
 	return out, nil
+}
+
+func (o Options) announce(absent []string) error {
+	if o.Announce == nil {
+		return nil
+	}
+	if err := o.Announce(absent); err != nil {
+		return fmt.Errorf("announcing: %w", err)
+	}
+	return nil
 }
 
 func (o Options) runtimes() (useCRI, usePodman bool) {

@@ -19,8 +19,8 @@ import (
 // DefaultLookaside is what the image library reads for root when no registries.d file names a lookaside.
 const DefaultLookaside = "file:///var/lib/containers/sigstore"
 
-// Keys at the top of a file: DefaultSection is that of the section for images that no scope covers, DockerSections that of
-// the sections by scope.
+// Keys at the top of a file: DefaultSection is that of the section for images that no scope covers, DockerSections is
+// that of the sections by scope.
 const (
 	DefaultSection = "default-docker"
 	DockerSections = "docker"

@@ -16,8 +16,7 @@ import (
 	"github.com/nodetrust/nodetrust/internal/verify"
 )
 
-// The label of ConfigMaps with signatures of releases, and the namespace where the Cluster Version Operator reads
-// them.
+// The label of ConfigMaps with signatures of releases, and the namespace where the operator reads them.
 const (
 	ConfigMapLabel     = "release.openshift.io/verification-signatures"
 	ConfigMapNamespace = "openshift-config-managed"

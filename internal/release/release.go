@@ -1,6 +1,5 @@
-// Package release judges OpenShift releases as the Cluster Version Operator does: by detached signatures of the
-// release image's digest, which stand for all digests of its payload. No image of the payload has a GPG signature of
-// its own.
+// Package release judges OpenShift releases as the Cluster Version Operator does: by detached signatures of the release
+// image's digest, which vouch for all digests of its payload. No image of the payload has a GPG signature.
 package release
 
 import (
@@ -32,8 +31,7 @@ type Key struct {
 
 // Options say how a release is judged.
 type Options struct {
-	// As is the docker reference that must have been signed. Empty means the release's own, and for a local release
-	// Repository with any tag.
+	// As is the docker reference that must have been signed; empty: the release's own, of a local one Repository.
 	As string
 	// Keys are verifiers, all of which must be satisfied, as the operator demands.
 	Keys []Key
@@ -287,8 +285,7 @@ func (v *Verifier) judge(ctx context.Context, b Blob, k Key, want detached.Wante
 	}
 }
 
-// conclude derives the release's answer: all keys must accept. If one does not, the answer is unknown if an unreadable
-// source may have its signature.
+// conclude derives the answer: all keys must accept. A missing signature is unknown if a source could not be read.
 func (r *Result) conclude(missed []error) {
 	for i := range r.Verifiers {
 		v := &r.Verifiers[i]

@@ -51,8 +51,7 @@ func (b Blob) Check() error {
 
 // Source holds signatures of release images by manifest digest.
 type Source interface {
-	// Signatures returns the signatures of a digest ("sha256:…"). An error, a *verify.ContentError, means that there
-	// may be more of them.
+	// Signatures returns the signatures of a digest ("sha256:…"). With a *verify.ContentError there may be more.
 	Signatures(ctx context.Context, digest string) ([]Blob, error)
 }
 
@@ -162,8 +161,7 @@ func (s *Store) get(ctx context.Context, address string) (Blob, error) {
 	}
 	resp, err := s.client.Do(req)
 	if err != nil {
-		var u *url.Error
-		if errors.As(err, &u) { // its text repeats the address
+		if u, ok := errors.AsType[*url.Error](err); ok { // its text repeats the address
 			err = u.Err
 		}
 		return fail(verdict.LookasideUnreachable, "%w", err)
@@ -181,7 +179,7 @@ func (s *Store) get(ctx context.Context, address string) (Blob, error) {
 		return fail(verdict.LookasideUnreachable, "the store answered %s", resp.Status)
 	}
 	b, err := bounded.Read(resp.Body, verify.MaxSignatureSize)
-	if large := (*bounded.TooLargeError)(nil); errors.As(err, &large) {
+	if large, ok := errors.AsType[*bounded.TooLargeError](err); ok {
 		return fail(verdict.LookasideNotSignature, "more than %d bytes: that is no signature", large.Limit)
 	}
 	if err != nil {

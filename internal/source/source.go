@@ -49,7 +49,7 @@ func read(name string, stdin io.Reader, limit int64) ([]byte, error) {
 // ReadTrust reads a trust config and the key files that it names.
 func ReadTrust(name string, stdin io.Reader) (*trust.Config, error) {
 	data, err := read(name, stdin, trust.MaxConfig)
-	if large := (*bounded.TooLargeError)(nil); errors.As(err, &large) {
+	if large, ok := errors.AsType[*bounded.TooLargeError](err); ok {
 		return nil, fmt.Errorf("%s: %w", name, large)
 	}
 	if err != nil {

@@ -1,5 +1,4 @@
-// Package cache keeps verdicts between audits in a directory of the user. Damaged or unusable content counts as
-// absent.
+// Package cache keeps verdicts between audits in a directory of the user. Damaged content counts as absent.
 package cache
 
 import (
@@ -233,8 +232,7 @@ func (c *Cache) Get(name string) (verdict.Verdict, bool) {
 	return e.Verdict, true
 }
 
-// Put writes a verdict at once, for the case that the audit is killed. It drops unknown verdicts, and those that it
-// can't write.
+// Put writes a verdict at once: the audit may be killed. Put drops unknown verdicts, and those that it can't write.
 func (c *Cache) Put(name string, v verdict.Verdict) {
 	if v.Answer != verdict.Accept && v.Answer != verdict.Refuse {
 		return
@@ -343,4 +341,22 @@ func (c *Cache) sweep() error {
 		}
 	}
 	return nil
+}
+
+// trusted returns an error if another user may have written the file: its owner, or a mode in modes.
+func trusted(st fs.FileInfo, modes fs.FileMode) error {
+	sys, ok := st.Sys().(*syscall.Stat_t)
+	switch {
+	case !ok:
+		return errors.New("has an owner that can't be told")
+	case int(sys.Uid) != os.Geteuid():
+		return fmt.Errorf("belongs to user %d", sys.Uid)
+	case st.Mode().Perm()&modes != 0:
+		return fmt.Errorf("has mode %04o: other users may read or write it", st.Mode().Perm())
+	}
+	return nil
+}
+
+func flock(f *os.File) bool {
+	return syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) == nil
 }

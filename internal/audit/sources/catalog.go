@@ -42,12 +42,12 @@ func (s catalogSource) Uses(ctx context.Context, yield func(audit.Use) error) er
 		return fmt.Errorf("reading the catalog: %w", err)
 	}
 	defer root.Close()
-	bundles := 0
+	found := 0
 	each := func(b bundle) error {
 		if b.Schema != bundleSchema {
 			return ctx.Err()
 		}
-		bundles++
+		found++
 		return b.uses(yield)
 	}
 	err = fs.WalkDir(root.FS(), ".", func(name string, e fs.DirEntry, err error) error {
@@ -76,7 +76,7 @@ func (s catalogSource) Uses(ctx context.Context, yield func(audit.Use) error) er
 		}
 		return nil
 	})
-	if err == nil && bundles == 0 {
+	if err == nil && found == 0 {
 		err = fmt.Errorf("reading the catalog: %s holds no olm.bundle: it is no file-based catalog", s.dir)
 	}
 	return err
@@ -84,32 +84,28 @@ func (s catalogSource) Uses(ctx context.Context, yield func(audit.Use) error) er
 
 func (b bundle) uses(yield func(audit.Use) error) error {
 	by := "catalog:" + b.Package + "/" + b.Name
-	if err := yield(audit.Use{Image: b.Image, By: by}); err != nil {
-		return err
-	}
+	err := yield(audit.Use{Image: b.Image, By: by})
 	for _, r := range b.Related {
-		if r.Image == b.Image {
-			continue
-		}
-		if err := yield(audit.Use{Image: r.Image, By: by}); err != nil {
-			return err
+		if err == nil && r.Image != b.Image {
+			err = yield(audit.Use{Image: r.Image, By: by})
 		}
 	}
-	return nil
+	return err
 }
 
 // documents calls each with every document of a file of concatenated JSON or YAML.
 func documents(r io.Reader, each func(bundle) error) error {
 	budget := &budgetReader{r: r, left: maxDocument}
 	in := bufio.NewReader(budget)
-	next := yamlDocuments(in)
+	next := bundles(yaml.NewDecoder(in).Decode, (*yaml.Node).Decode)
 	switch first, err := firstByte(in); {
 	case errors.Is(err, io.EOF):
 		return nil
 	case err != nil:
 		return err
 	case first == '{':
-		next = jsonDocuments(in)
+		next = bundles(json.NewDecoder(in).Decode,
+			func(raw *json.RawMessage, v any) error { return json.Unmarshal(*raw, v) })
 	}
 	for {
 		b, err := next()
@@ -140,39 +136,22 @@ func firstByte(in *bufio.Reader) (byte, error) {
 	}
 }
 
-// Documents of another schema are anybody's: nothing but the schema is decoded of them.
-
-func jsonDocuments(in io.Reader) func() (bundle, error) {
-	dec := json.NewDecoder(in)
+// bundles returns what decodes a bundle after the other. Of a Raw document part decodes what is asked for: of another
+// schema, which is anybody's, nothing but the schema.
+func bundles[Raw any](decode func(any) error, part func(*Raw, any) error) func() (bundle, error) {
 	return func() (b bundle, err error) {
-		var raw json.RawMessage
+		var raw Raw
 		var meta struct {
-			Schema string `json:"schema"`
+			Schema string `json:"schema" yaml:"schema"`
 		}
-		if err := dec.Decode(&raw); err != nil {
+		if err := decode(&raw); err != nil {
 			return b, err
 		}
-		if err := json.Unmarshal(raw, &meta); err != nil || meta.Schema != bundleSchema {
+		if err := part(&raw, &meta); err != nil || meta.Schema != bundleSchema {
 			return b, err
 		}
-		return b, json.Unmarshal(raw, &b)
-	}
-}
-
-func yamlDocuments(in io.Reader) func() (bundle, error) {
-	dec := yaml.NewDecoder(in)
-	return func() (b bundle, err error) {
-		var node yaml.Node
-		var meta struct {
-			Schema string `yaml:"schema"`
-		}
-		if err := dec.Decode(&node); err != nil {
-			return b, err
-		}
-		if err := node.Decode(&meta); err != nil || meta.Schema != bundleSchema {
-			return b, err
-		}
-		return b, node.Decode(&b)
+		err = part(&raw, &b)
+		return b, err
 	}
 }
 

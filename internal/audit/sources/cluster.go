@@ -25,7 +25,8 @@ func (s clusterSource) Uses(ctx context.Context, yield func(audit.Use) error) er
 // cached yields an image of a store once for each name.
 func cached(names []string, by string, yield func(audit.Use) error) error {
 	for _, i := range cluster.References(names) {
-		if err := yield(audit.Use{Image: i.Reference, Digest: i.Digest, By: by, Role: workload{image: i.Reference}.role()}); err != nil {
+		role := workload{image: i.Reference}.role()
+		if err := yield(audit.Use{Image: i.Reference, Digest: i.Digest, By: by, Role: role}); err != nil {
 			return err
 		}
 	}

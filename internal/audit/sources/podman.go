@@ -21,8 +21,7 @@ import (
 
 const podmanTimeout = time.Minute
 
-// podmanSource finds the images of podman's containers and store: of the calling user and, under sudo, also of the
-// user who called sudo.
+// podmanSource finds the images of podman's containers and stores: of the caller and, under sudo, of who called sudo.
 type podmanSource struct {
 	environ []string
 	host    string

@@ -91,8 +91,7 @@ func Open(name string, o Options) (audit.Source, error) {
 	return checked{name, s}, nil
 }
 
-// OpenNamed makes the source of a name, which may be that of a file of references as well, or - for standard input. A
-// file is closed once it was read.
+// OpenNamed makes the source of a name, which may be a file of references too, or - for standard input.
 func OpenNamed(name string, o Options) (audit.Named, error) {
 	dir, catalog := strings.CutPrefix(name, Catalog)
 	switch {
