@@ -11,6 +11,7 @@ import (
 	"github.com/nodetrust/nodetrust/internal/cli"
 	"github.com/nodetrust/nodetrust/internal/verdict"
 	"github.com/nodetrust/nodetrust/internal/verify"
+	"github.com/nodetrust/nodetrust/internal/verify/explain"
 )
 
 func newExplainCommand(env verify.Env) *cobra.Command {
@@ -59,7 +60,7 @@ func (w storyText) some(format, text string) {
 }
 
 // writeStory writes what was judged, by which files, where was looked, what was found, and the verdict.
-func writeStory(screen *cli.Screen, s verify.Story) {
+func writeStory(screen *cli.Screen, s explain.Story) {
 	w := storyText{screen}
 	w.line("image         %s", s.Image)
 	w.some("  judged      %s", s.Judged)
@@ -98,7 +99,7 @@ func writeStory(screen *cli.Screen, s verify.Story) {
 	writeVerdict(screen, s.Verdict)
 }
 
-func (w storyText) sources(f verify.Sources) {
+func (w storyText) sources(f explain.Sources) {
 	w.line("policy        %s", f.Policy)
 	masked := map[string][]string{}
 	for _, m := range f.Masked {
@@ -127,7 +128,7 @@ func (w storyText) sources(f verify.Sources) {
 	}
 }
 
-func (w storyText) asked(asked []verify.Asked) {
+func (w storyText) asked(asked []explain.Request) {
 	for i, a := range asked {
 		switch {
 		case i == 0 && !a.After:
@@ -139,7 +140,7 @@ func (w storyText) asked(asked []verify.Asked) {
 	}
 }
 
-func (w storyText) requirement(number string, r verdict.Requirement, d verify.Detail) {
+func (w storyText) requirement(number string, r verdict.Requirement, d explain.Detail) {
 	w.line("\nrequirement   %s: %s", number, r.Type)
 	w.line("  verdict     %s%s", r.Answer, because(r.Reason))
 	w.some("  problem     %s", d.Problem)

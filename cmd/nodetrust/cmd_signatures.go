@@ -20,6 +20,7 @@ import (
 	"github.com/nodetrust/nodetrust/internal/trust"
 	"github.com/nodetrust/nodetrust/internal/verdict"
 	"github.com/nodetrust/nodetrust/internal/verify"
+	"github.com/nodetrust/nodetrust/internal/verify/locate"
 )
 
 type signaturesBundle struct {
@@ -177,7 +178,7 @@ func (b *signaturesBundle) check(args []string) error {
 func (b *signaturesBundle) images(cmd *cobra.Command, args []string) ([]string, error) {
 	seen := map[string]bool{}
 	for _, a := range args {
-		name, err := verify.Canonical(strings.TrimPrefix(a, "docker://"))
+		name, err := locate.Canonical(strings.TrimPrefix(a, "docker://"))
 		if err != nil {
 			return nil, cli.Usage(fmt.Errorf("image %q: %w", a, err))
 		}
@@ -189,7 +190,7 @@ func (b *signaturesBundle) images(cmd *cobra.Command, args []string) ([]string, 
 	}
 	for _, s := range list {
 		err := s.Source.Uses(cmd.Context(), func(u audit.Use) error {
-			name, err := verify.Canonical(strings.TrimPrefix(u.Image, "docker://"))
+			name, err := locate.Canonical(strings.TrimPrefix(u.Image, "docker://"))
 			if err != nil {
 				warn(cmd, fmt.Errorf("image %q of %s: no runtime can pull this: %w", u.Image, u.By, err))
 				return nil

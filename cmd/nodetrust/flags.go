@@ -24,6 +24,7 @@ import (
 	"github.com/nodetrust/nodetrust/internal/trust"
 	"github.com/nodetrust/nodetrust/internal/verdict"
 	"github.com/nodetrust/nodetrust/internal/verify"
+	"github.com/nodetrust/nodetrust/internal/verify/locate"
 )
 
 // Flags that several commands have, each with one name, default, text and completion. TestFlags compares them.
@@ -503,7 +504,7 @@ func (f *sourceFlags) options(cmd *cobra.Command, root string) listing.Options {
 	return listing.Options{
 		Cluster: f.cluster, Root: root, CRISocket: f.criSocket, Environ: f.environ, Node: f.node, Stdin: cmd.InOrStdin(),
 		Check: func(image string) error {
-			_, err := verify.Canonical(strings.TrimPrefix(image, "docker://"))
+			_, err := locate.Canonical(strings.TrimPrefix(image, "docker://"))
 			return err
 		},
 	}
@@ -518,7 +519,7 @@ func (f *sourceFlags) collect(cmd *cobra.Command, root string) (*audit.Inventory
 	if err != nil {
 		return nil, err
 	}
-	inventory, err := audit.Collect(cmd.Context(), verify.Canonical, list...)
+	inventory, err := audit.Collect(cmd.Context(), locate.Canonical, list...)
 	switch {
 	case err != nil && f.onlyFiles() && cmd.Context().Err() == nil:
 		return nil, cli.Usage(err)
@@ -552,7 +553,7 @@ func (f *sourceFlags) open(cmd *cobra.Command, root string) (list []audit.Named,
 
 // collectDefault takes the cluster if there is one, else what this host runs. It says on stderr which.
 func (f *sourceFlags) collectDefault(cmd *cobra.Command, root string) (*audit.Inventory, error) {
-	inventory, err := listing.CollectDefault(cmd.Context(), f.options(cmd, root), verify.Canonical,
+	inventory, err := listing.CollectDefault(cmd.Context(), f.options(cmd, root), locate.Canonical,
 		func(line string) { cli.Say(cmd.ErrOrStderr(), cli.Note, "%s", line) })
 	_, none := errors.AsType[*listing.NoneError](err)
 	switch {

@@ -10,7 +10,7 @@ import (
 
 	"github.com/nodetrust/nodetrust/internal/policy"
 	"github.com/nodetrust/nodetrust/internal/trust"
-	"github.com/nodetrust/nodetrust/internal/verify"
+	"github.com/nodetrust/nodetrust/internal/verify/library"
 )
 
 // policyFacts are what the walk over a policy.json learned.
@@ -111,7 +111,7 @@ func jsonHint(data []byte) string {
 
 // loadPolicy is the library's word, without the file's name in front.
 func loadPolicy(data []byte) error {
-	err := verify.LoadPolicy(data, "")
+	err := library.LoadPolicy(data, "")
 	if err == nil {
 		return nil
 	}

@@ -17,7 +17,7 @@ import (
 	_ "go.podman.io/image/v5/directory"
 	_ "go.podman.io/image/v5/oci/layout"
 
-	"github.com/nodetrust/nodetrust/internal/verify"
+	"github.com/nodetrust/nodetrust/internal/verify/library"
 )
 
 func lintPolicy(data string) (*policyFacts, []Finding) {
@@ -184,7 +184,7 @@ func agrees(t *testing.T, data []byte) {
 	t.Helper()
 	l := linter{now: time.Now()}
 	p := l.policy(file{path: "policy.json", data: data})
-	err := verify.LoadPolicy(data, "")
+	err := library.LoadPolicy(data, "")
 	// Runtimes link transports that reject scopes; this program takes what is below those it lacks.
 	byRule := slices.ContainsFunc(l.findings, func(f Finding) bool { return f.Code == "bad-scope" })
 	if (err != nil) != p.broken && !(p.broken && byRule && !linksAll) {
@@ -370,7 +370,7 @@ func TestPolicyAgreesWithLibrary(t *testing.T) {
 			s = mutateTree(rng, s)
 		}
 		agrees(t, []byte(s))
-		if verify.LoadPolicy([]byte(s), "") == nil {
+		if library.LoadPolicy([]byte(s), "") == nil {
 			loaded++
 		}
 	}

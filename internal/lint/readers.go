@@ -8,7 +8,7 @@ import (
 
 	"github.com/nodetrust/nodetrust/internal/outside"
 	"github.com/nodetrust/nodetrust/internal/trust"
-	"github.com/nodetrust/nodetrust/internal/verify"
+	"github.com/nodetrust/nodetrust/internal/verify/library"
 )
 
 // checkReaders makes sure that all names are known, before anything is read.
@@ -83,7 +83,7 @@ func (l loadable) loads(reader trust.Reader) error {
 // LoadPolicy returns why runtimes don't load a policy.json: the image library's word, or, for transports that this
 // program's library lacks, that of a finding.
 func LoadPolicy(data []byte, name string) error {
-	if err := verify.LoadPolicy(data, name); err != nil {
+	if err := library.LoadPolicy(data, name); err != nil {
 		return err
 	}
 	l := linter{}
@@ -104,7 +104,7 @@ func (l loadable) seenBy(reader string) bool {
 // load asks the library about the same bytes that were linted.
 func (l loadable) load() error {
 	if l.policy != nil {
-		if err := verify.LoadPolicy(l.policy.data, l.policy.path); err != nil {
+		if err := library.LoadPolicy(l.policy.data, l.policy.path); err != nil {
 			return err
 		}
 		if l.policy.broken {

@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"github.com/nodetrust/nodetrust/internal/trust"
-	"github.com/nodetrust/nodetrust/internal/verify"
+	"github.com/nodetrust/nodetrust/internal/verify/library"
 )
 
 // A featureRow is a policy that needs one feature of its reader, or that no reader should take.
@@ -52,7 +52,7 @@ type featureReader struct {
 // gets as far as the image: the policy is loaded first.
 func featureReaders() []featureReader {
 	out := []featureReader{{CurrentLibrary, "", func(_ *testing.T, policy string) (bool, string) {
-		err := verify.LoadPolicy([]byte(policy), "")
+		err := library.LoadPolicy([]byte(policy), "")
 		if err != nil {
 			return false, err.Error()
 		}

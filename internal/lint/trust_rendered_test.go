@@ -13,7 +13,6 @@ import (
 
 	"github.com/nodetrust/nodetrust/internal/registriesd"
 	"github.com/nodetrust/nodetrust/internal/trust"
-	"github.com/nodetrust/nodetrust/internal/verify"
 	"github.com/nodetrust/nodetrust/internal/verify/library"
 	"github.com/nodetrust/nodetrust/templates"
 )
@@ -105,7 +104,7 @@ func TestRenderedAgreesWithLibrary(t *testing.T) {
 		for _, f := range set {
 			out[strings.TrimPrefix(f.Path, "/")] = string(f.Data)
 			if f.Path == trust.PolicyPath {
-				if err := verify.LoadPolicy(f.Data, f.Path); err != nil {
+				if err := library.LoadPolicy(f.Data, f.Path); err != nil {
 					t.Fatalf("%v\n%s\n%s", err, text, f.Data)
 				}
 				continue

@@ -15,6 +15,7 @@ import (
 	"github.com/nodetrust/nodetrust/internal/release"
 	"github.com/nodetrust/nodetrust/internal/verdict"
 	"github.com/nodetrust/nodetrust/internal/verify"
+	"github.com/nodetrust/nodetrust/internal/verify/locate"
 	"github.com/nodetrust/nodetrust/internal/verify/mechanism"
 )
 
@@ -22,7 +23,7 @@ const parallel = 8
 
 // Options select the images and the policy that must be satisfied.
 type Options struct {
-	// Images are docker references in their canonical form (verify.Canonical).
+	// Images are docker references in their canonical form (locate.Canonical).
 	Images []string
 	// Policy names the lookasides to read, and must be satisfied with the tree alone.
 	Policy *verify.Policy
@@ -210,7 +211,7 @@ func (c *collector) read(ctx context.Context, name string) (record, error) {
 	if err != nil {
 		return record{}, err
 	}
-	if image, err = image.WithInstance(verify.AnyInstance); err != nil {
+	if image, err = image.WithInstance(locate.AnyInstance); err != nil {
 		return record{}, err
 	}
 	content, err := c.judges[""].Open(ctx, image)

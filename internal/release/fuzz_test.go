@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/nodetrust/nodetrust/internal/verify"
+	"github.com/nodetrust/nodetrust/internal/verify/locate"
 )
 
 // FuzzSearch: whatever a layer holds, what comes out of it is bounded, and a list of images by digest or an error.
@@ -49,7 +50,7 @@ func checkPayload(t *testing.T, b []byte) {
 		t.Fatal("a list of nothing")
 	}
 	for _, i := range p.images {
-		name, err := verify.Canonical(i.Image)
+		name, err := locate.Canonical(i.Image)
 		if err != nil || !strings.HasSuffix(name, "@"+i.Digest) || !strings.HasSuffix(i.Image, "@"+i.Digest) {
 			t.Fatalf("%+v is pulled as %s (%v)", i, name, err)
 		}

@@ -16,6 +16,7 @@ import (
 	"github.com/nodetrust/nodetrust/internal/ref"
 	"github.com/nodetrust/nodetrust/internal/verdict"
 	"github.com/nodetrust/nodetrust/internal/verify"
+	"github.com/nodetrust/nodetrust/internal/verify/locate"
 )
 
 // referencesFile lists the images of a release, inside the release image.
@@ -160,7 +161,7 @@ func parseReferences(b []byte) (payload, error) {
 		if t.From.Kind != "DockerImage" || err != nil || parsed.Algorithm() != digest.SHA256 {
 			return payload{}, noRelease("%s: %q is not named by digest", referencesFile, t.Name)
 		}
-		name, err := verify.Canonical(t.From.Name)
+		name, err := locate.Canonical(t.From.Name)
 		if err != nil {
 			return payload{}, noRelease("%s: %q: %w", referencesFile, t.Name, err)
 		}

@@ -16,6 +16,8 @@ import (
 	"github.com/nodetrust/nodetrust/internal/verdict"
 	"github.com/nodetrust/nodetrust/internal/verify"
 	"github.com/nodetrust/nodetrust/internal/verify/detached"
+	"github.com/nodetrust/nodetrust/internal/verify/library"
+	"github.com/nodetrust/nodetrust/internal/verify/locate"
 )
 
 // Repository is the signed repository of Red Hat's releases, wherever a copy was taken from.
@@ -121,13 +123,12 @@ func Verify(ctx context.Context, release string, o Options) (Result, error) {
 		ctx, cancel = context.WithTimeout(ctx, o.Timeout)
 		defer cancel()
 	}
-	done := make(chan struct{})
 	judged := r
-	go func() {
-		defer close(done)
+	err, ended := library.Within(ctx, library.Grace, func() (err error) {
 		judged, err = judged.verify(ctx, image, want, o)
-	}()
-	if !verify.Within(ctx, done) {
+		return err
+	})
+	if !ended {
 		late := &verify.ContentError{Reason: verdict.Timeout, Err: ctx.Err()}
 		return r.unknown(late, "the release could not be judged"), nil
 	}
@@ -180,7 +181,7 @@ func (r Result) verify(ctx context.Context, image verify.Image, want detached.Wa
 
 func repositories(references ...string) (out []string) {
 	for _, r := range references {
-		name, err := verify.Canonical(r)
+		name, err := locate.Canonical(r)
 		if err != nil || local(r) {
 			continue
 		}

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/nodetrust/nodetrust/internal/fixture"
+	"github.com/nodetrust/nodetrust/internal/verify/explain"
 )
 
 // answerLog is what servers were asked and answered, in the order of the answers.
@@ -136,7 +137,7 @@ func TestExplain_asked(t *testing.T) {
 			if a.Status != 0 && !strings.HasPrefix(a.Answer, fmt.Sprint(a.Status)) && !strings.HasPrefix(a.Answer, "failed") {
 				t.Errorf("%d: status %d, answer %q", n, a.Status, a.Answer)
 			}
-			library = library || a.Answer == notTold || strings.HasPrefix(a.Answer, "manifest ") ||
+			library = library || a.Answer == explain.ByLibrary || strings.HasPrefix(a.Answer, "manifest ") ||
 				strings.HasPrefix(a.Answer, "failed: ")
 		}
 		if rest := without(log.list, got); rest != "" {

@@ -2,14 +2,12 @@ package verify
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
 	"strings"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -139,24 +137,4 @@ func TestSession_heavy(t *testing.T) {
 	w.sign(w.key, "team/large", d, w.ref("team/large:v1"), 1)
 	p := w.policy(signedBy(w.key))
 	w.want(w.likeImage(p, w.ref("team/large:v1"), testOptions()), verdict.Accept, "")
-}
-
-// What never ends is left alone soon after the deadline; what ends by itself meanwhile is not lost.
-func TestWithin(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-		defer cancel()
-		never, soon := make(chan struct{}), make(chan struct{})
-		time.AfterFunc(time.Second+grace/2, func() { close(soon) })
-		start := time.Now()
-		if !Within(ctx, soon) {
-			t.Error("what ends soon after the deadline was not waited for")
-		}
-		if Within(ctx, never) {
-			t.Error("what never ends has ended")
-		}
-		if d := time.Since(start); d > 3*time.Second {
-			t.Errorf("returned %s after the deadline", d-time.Second)
-		}
-	})
 }

@@ -1,9 +1,6 @@
 package verify
 
 import (
-	"bufio"
-	"bytes"
-	"compress/gzip"
 	"context"
 	"encoding/json"
 	"errors"
@@ -18,19 +15,17 @@ import (
 	"go.podman.io/image/v5/pkg/blobinfocache/none"
 	"go.podman.io/image/v5/types"
 
+	"github.com/nodetrust/nodetrust/internal/outside"
 	"github.com/nodetrust/nodetrust/internal/verdict"
+	"github.com/nodetrust/nodetrust/internal/verify/failure"
+	"github.com/nodetrust/nodetrust/internal/verify/layer"
+	"github.com/nodetrust/nodetrust/internal/verify/library"
+	"github.com/nodetrust/nodetrust/internal/verify/traffic"
 )
 
-// ContentError says why an image, a layer or signatures could not be read. It says nothing of what a policy thinks of
-// them.
-type ContentError struct {
-	// Reason is one of an unknown.
-	Reason verdict.Reason
-	Err    error
-}
-
-func (e *ContentError) Error() string { return e.Err.Error() }
-func (e *ContentError) Unwrap() error { return e.Err }
+// ContentError says why an image, a layer or signatures could not be read; its Reason is one of an unknown. It says
+// nothing of what a policy thinks of them.
+type ContentError = failure.Error
 
 // Content is an image as it was read from where a runtime would read it. Close it after use.
 type Content struct {
@@ -56,32 +51,30 @@ func (j *Judge) Open(ctx context.Context, image Image) (*Content, error) {
 	}
 	e.settled = false // the policy's answer says nothing of whether the image can be read
 	if err := e.checkLocal(); err != nil {
-		return nil, &ContentError{localReason(err), err}
+		return nil, &ContentError{Reason: failure.Manifest(err), Err: err}
 	}
 	ctx = e.watch(ctx)
 	src, _ := e.source(ctx)
 	if src == nil {
 		e.requests.Close()
-		return nil, &ContentError{e.v.Reason, e.discreet(errors.New(e.v.Message))}
+		return nil, &ContentError{Reason: e.v.Reason, Err: redacted(e.secrets, errors.New(e.v.Message))}
 	}
 	c := &Content{e: e, src: src}
-	if err := e.orTooMuch(c.open(ctx)); err != nil {
+	if err := c.open(ctx); err != nil {
 		c.Close()
-		return nil, &ContentError{contentReason(err), e.discreet(err)}
+		return nil, c.unread("", err)
 	}
 	return c, nil
 }
 
-func contentReason(err error) verdict.Reason {
-	var missing *notThereError
-	var form *formError
-	if errors.As(err, &form) {
-		return verdict.ManifestUnreadable
+// unread returns a *ContentError: err is why something could not be read, and doing, unless "", what was done.
+func (c *Content) unread(doing string, err error) error {
+	err = c.e.orTooMuch(err)
+	reason := failure.Manifest(err)
+	if err = redacted(c.e.secrets, err); doing != "" {
+		err = fmt.Errorf("%s: %w", doing, err)
 	}
-	if errors.As(err, &missing) {
-		return verdict.ImageNotFound
-	}
-	return registryReason(err)
+	return &ContentError{Reason: reason, Err: err}
 }
 
 func (c *Content) open(ctx context.Context) error {
@@ -93,29 +86,40 @@ func (c *Content) open(ctx context.Context) error {
 	if c.e.v.Index != "" {
 		c.Digest = c.e.v.Index
 	}
-	if named := c.e.target.logical.DockerReference(); named != nil {
+	if named := c.e.target.Logical.DockerReference(); named != nil {
 		c.Repository = reference.TrimNamed(named).Name()
 	}
-	blob, mime, err := readManifest(ctx, un)
+	blob, mime, err := manifestOf(ctx, un, c.Instance)
 	if err != nil {
 		return err
 	}
-	// The library compares with the digest of the instance, or of the reference; a tag has none.
-	if !digestMatches(blob, c.Instance) {
-		return &notThereError{fmt.Errorf("the manifest found is not the %s asked for", c.Instance)}
-	}
 	m, err := manifest.FromBlob(blob, manifest.NormalizedMIMEType(mime))
 	if err != nil {
-		return &unusableError{err}
+		return failure.Unusable(err)
 	}
 	c.layers = m.LayerInfos()
 	return nil
+}
+
+// manifestOf returns the manifest with this digest. The library compares with the digest of the instance, or of the
+// reference; a tag has none.
+func manifestOf(ctx context.Context, un *image.UnparsedImage, digest string) (blob []byte, mime string, err error) {
+	blob, mime, err = library.Manifest(ctx, un)
+	if err == nil && !library.DigestMatches(blob, digest) {
+		err = failure.NotFound("the manifest found is not the %s asked for", digest)
+	}
+	return blob, mime, err
 }
 
 // Close ends the reading.
 func (c *Content) Close() error {
 	c.e.requests.Close()
 	return c.src.Close()
+}
+
+// under is ctx for requests that are made after those of Open.
+func (c *Content) under(ctx context.Context) context.Context {
+	return c.e.requests.Under(traffic.Logins(ctx, c.e.secrets.AddAuthorization))
 }
 
 // Layers is the number of the image's layers, the lowest first.
@@ -130,80 +134,16 @@ func (c *Content) Layer(ctx context.Context, n int, packed, unpacked int64) (io.
 		return nil, err
 	}
 	c.e.requests.OnlyEach(maxLayerHead)
-	body, _, err := c.src.GetBlob(c.e.under(ctx), info.BlobInfo, none.NoCache)
+	body, _, err := c.src.GetBlob(c.under(ctx), info.BlobInfo, none.NoCache)
 	c.e.requests.OnlyEach(0)
-	if err = c.e.orTooMuch(err); err != nil {
-		return nil, &ContentError{registryReason(err), fmt.Errorf("reading layer %s: %w", info.Digest, c.e.discreet(err))}
-	}
-	l := &layer{want: info.Digest, verifier: info.Digest.Verifier(), body: body}
-	l.stored = &limited{r: io.TeeReader(body, l.verifier), left: packed, what: "layer " + info.Digest.String()}
-	stream, err := gunzip(l.stored)
 	if err != nil {
-		body.Close()
-		return nil, &ContentError{contentReason(err), fmt.Errorf("unpacking layer %s: %w", info.Digest, err)}
+		return nil, c.unread("reading layer "+info.Digest.String(), err)
 	}
-	l.unpacked = &limited{r: stream, left: unpacked, what: "unpacked layer " + info.Digest.String()}
+	l, err := layer.Open(body, info.Digest, packed, unpacked)
+	if err != nil {
+		return nil, &ContentError{Reason: failure.Manifest(err), Err: err}
+	}
 	return l, nil
-}
-
-// gunzip reads a stream that is packed by gzip, or not at all. The image library's own unpacking would bring in all
-// of its storage; other formats are rare, and none that a release image has.
-func gunzip(r io.Reader) (io.Reader, error) {
-	in := bufio.NewReader(r)
-	head, err := in.Peek(4)
-	switch {
-	case err != nil && !errors.Is(err, io.EOF):
-		return nil, err
-	case bytes.HasPrefix(head, []byte{0x1f, 0x8b}):
-		return gzip.NewReader(in)
-	case bytes.Equal(head, []byte{0x28, 0xb5, 0x2f, 0xfd}):
-		return nil, errors.New("it is packed by zstd, which is not read here")
-	}
-	return in, nil
-}
-
-// layer is a layer that is being read.
-type layer struct {
-	want             digest.Digest
-	verifier         digest.Verifier
-	body             io.Closer
-	stored, unpacked io.Reader
-}
-
-func (l *layer) Read(p []byte) (int, error) {
-	n, err := l.unpacked.Read(p)
-	if !errors.Is(err, io.EOF) {
-		return n, err
-	}
-	// What a decompressor leaves unread is part of the blob too.
-	if _, err := io.Copy(io.Discard, l.stored); err != nil {
-		return n, err
-	}
-	if !l.verifier.Verified() {
-		return n, fmt.Errorf("layer %s has another content than its digest says", l.want)
-	}
-	return n, io.EOF
-}
-
-func (l *layer) Close() error { return l.body.Close() }
-
-// limited is an error when r has more than left bytes.
-type limited struct {
-	r    io.Reader
-	left int64
-	what string
-}
-
-func (b *limited) Read(p []byte) (int, error) {
-	if b.left < 0 {
-		return 0, fmt.Errorf("%s is larger than is read", b.what)
-	}
-	n, err := b.r.Read(p[:min(int64(len(p)), b.left+1)])
-	b.left -= int64(n)
-	if b.left < 0 {
-		return n, fmt.Errorf("%s is larger than is read", b.what)
-	}
-	return n, err
 }
 
 // Signed is one manifest of an image with the signatures that a runtime would find for it.
@@ -214,51 +154,70 @@ type Signed struct {
 	Simple, Attached [][]byte
 }
 
+// maxInstances bounds the images of an index whose signatures are read.
+const maxInstances = 64
+
 // Manifests are the manifests of the image with their signatures: the index first if there is one, then all instances
 // of it or, if all is false, the platform's.
 func (c *Content) Manifests(ctx context.Context, all bool) ([]Signed, error) {
-	ctx = c.e.under(ctx)
+	ctx = c.under(ctx)
 	blob, mime, err := c.src.GetManifest(ctx, nil)
-	if err = c.e.orTooMuch(err); err != nil {
-		return nil, &ContentError{registryReason(err), c.e.discreet(err)}
-	}
-	un := image.UnparsedInstance(c.src, nil)
-	if !manifest.MIMETypeIsMultiImage(mime) {
-		s, err := c.signed(ctx, un, c.Digest, blob)
-		return []Signed{s}, err
-	}
-	list, err := manifest.ListFromBlob(blob, mime)
 	if err != nil {
-		return nil, &ContentError{registryReason(err), c.e.discreet(err)}
+		return nil, c.unread("", err)
 	}
-	s, err := c.signed(ctx, un, c.Digest, blob)
+	var instances []digest.Digest
+	if manifest.MIMETypeIsMultiImage(mime) {
+		list, err := manifest.ListFromBlob(blob, mime)
+		if err != nil {
+			return nil, c.unread("", err)
+		}
+		if instances = list.Instances(); !all {
+			instances = []digest.Digest{digest.Digest(c.Instance)}
+		}
+	}
+	s, err := c.signed(ctx, image.UnparsedInstance(c.src, nil), c.Digest, blob)
 	if err != nil {
 		return nil, err
 	}
 	out := []Signed{s}
-	instances := list.Instances()
-	if !all {
-		instances = []digest.Digest{digest.Digest(c.Instance)}
-	}
 	if len(instances) > maxInstances {
-		return nil, &ContentError{verdict.RegistryUnreachable, fmt.Errorf("an index of more than %d images", maxInstances)}
+		return nil, &ContentError{Reason: verdict.RegistryUnreachable, Err: fmt.Errorf("an index of more than %d images", maxInstances)}
 	}
 	for _, d := range instances {
 		un := image.UnparsedInstance(c.src, &d)
-		blob, _, err := readManifest(ctx, un)
-		if err == nil && !digestMatches(blob, d.String()) {
-			err = &notThereError{fmt.Errorf("the manifest found is not the %s asked for", d)}
-		}
-		if err = c.e.orTooMuch(err); err != nil {
-			return nil, &ContentError{contentReason(err), fmt.Errorf("reading manifest: %w", c.e.discreet(err))}
-		}
-		s, err := c.signed(ctx, un, d.String(), blob)
+		blob, _, err := manifestOf(ctx, un, d.String())
 		if err != nil {
+			return nil, c.unread("reading manifest", err)
+		}
+		if s, err = c.signed(ctx, un, d.String(), blob); err != nil {
 			return nil, err
 		}
 		out = append(out, s)
 	}
 	return out, nil
+}
+
+func (c *Content) signed(ctx context.Context, un *image.UnparsedImage, d string, blob []byte) (Signed, error) {
+	s := Signed{Digest: d, Manifest: blob}
+	c.e.v.Digest = d
+	c.e.boundSignatures()
+	list, err := c.e.signatures(ctx, un)
+	c.e.requests.Bound("", 0, 0)
+	if err != nil {
+		return s, &ContentError{Reason: reasonOf(err), Err: fmt.Errorf("reading signatures: %w", redacted(c.e.secrets, err))}
+	}
+	for _, one := range list {
+		if one.Simple != nil {
+			s.Simple = append(s.Simple, one.Simple)
+			continue
+		}
+		b, err := one.Sigstore.File()
+		if err != nil {
+			return s, err
+		}
+		s.Attached = append(s.Attached, b)
+	}
+	return s, nil
 }
 
 // Instance is what an index names.
@@ -306,41 +265,15 @@ func Instances(blob []byte) ([]Instance, error) {
 	return out, nil
 }
 
-// maxInstances bounds the images of an index whose signatures are read.
-const maxInstances = 64
-
-func (c *Content) signed(ctx context.Context, un *image.UnparsedImage, d string, blob []byte) (Signed, error) {
-	s := Signed{Digest: d, Manifest: blob}
-	c.e.v.Digest = d
-	c.e.boundSignatures()
-	list, reason, err := c.e.signatures(ctx, un)
-	c.e.requests.Bound("", 0, 0)
-	if err != nil {
-		return s, &ContentError{reason, fmt.Errorf("reading signatures: %w", c.e.discreet(err))}
-	}
-	for _, one := range list {
-		if one.simple != nil {
-			s.Simple = append(s.Simple, one.simple)
-			continue
-		}
-		b, err := one.sigstore.File()
-		if err != nil {
-			return s, err
-		}
-		s.Attached = append(s.Attached, b)
-	}
-	return s, nil
-}
-
 // Places are the repositories, host and path, from which a runtime pulls the image, as registries.conf has it:
 // mirrors first, the image's own last. Each is where signatures are looked up if that place serves the manifest.
 func (p *Policy) Places(image Image) ([]string, error) {
-	named := image.logical.DockerReference()
+	named := image.Logical.DockerReference()
 	if named == nil {
-		return nil, fmt.Errorf("image %q: is no docker reference", image.name)
+		return nil, fmt.Errorf("image %q: is no docker reference", image.Name)
 	}
 	var out []string
-	for _, ref := range pullSources(&p.sys, image.content) {
+	for _, ref := range image.Places(&p.System) {
 		out = append(out, ref.DockerReference().Name())
 	}
 	if len(out) == 0 {
@@ -348,3 +281,14 @@ func (p *Policy) Places(image Image) ([]string, error) {
 	}
 	return out, nil
 }
+
+// redactedError is err with a text that is printable and tells none of the secrets.
+type redactedError struct {
+	text string
+	err  error
+}
+
+func redacted(s outside.Secrets, err error) error { return &redactedError{s.Text(err.Error()), err} }
+
+func (e *redactedError) Error() string { return e.text }
+func (e *redactedError) Unwrap() error { return e.err }

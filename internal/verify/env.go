@@ -62,7 +62,7 @@ func (p *Policy) usePrivateTempDir() error {
 	if mechanism.Name != "gpgme" {
 		return nil
 	}
-	dir := filepath.Join(p.tmp, "gpg")
+	dir := filepath.Join(p.Temp, "gpg")
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return err
 	}
@@ -70,7 +70,7 @@ func (p *Policy) usePrivateTempDir() error {
 	if err := os.Setenv("TMPDIR", dir); err != nil {
 		return err
 	}
-	p.keyrings = dir
+	p.KeyringDir = dir
 	p.restoreTempDir = func() {
 		if had {
 			os.Setenv("TMPDIR", before)

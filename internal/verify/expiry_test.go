@@ -89,7 +89,7 @@ func TestFingerprint_keys(t *testing.T) {
 	file := w.write("key.gpg", string(w.key.Binary))
 	p := w.policy(keyPath(file))
 	sum := func(p *Policy) string {
-		s, _, err := fingerprint(p, Options{}, time.Now())
+		s, _, err := fingerprintOf(p, Options{}, time.Now())
 		check(t, err)
 		return s
 	}
@@ -116,7 +116,7 @@ func TestFingerprint_damaged(t *testing.T) {
 			data = append(data, 0x98, 0xff, 4, 0)
 		}
 		p := w.policy(keyPath(w.write(name+".gpg", string(data))))
-		if _, until, err := fingerprint(p, Options{}, now); err != nil || until.Equal(now) != want {
+		if _, until, err := fingerprintOf(p, Options{}, now); err != nil || until.Equal(now) != want {
 			t.Errorf("%s: until %s, now %s (%v)", name, until, now, err)
 		}
 	}

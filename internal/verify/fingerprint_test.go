@@ -48,7 +48,7 @@ func TestFingerprint(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer p.Close()
-		sum, until, err := fingerprint(p, o, now)
+		sum, until, err := fingerprintOf(p, o, now)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -12,10 +12,12 @@ import (
 	"go.podman.io/image/v5/docker/reference"
 	"go.podman.io/image/v5/image"
 	"go.podman.io/image/v5/signature"
+	"go.podman.io/image/v5/types"
 
 	"github.com/nodetrust/nodetrust/internal/fixture"
 	"github.com/nodetrust/nodetrust/internal/policy"
-	"github.com/nodetrust/nodetrust/internal/verify/fetch"
+	"github.com/nodetrust/nodetrust/internal/verify/library"
+	"github.com/nodetrust/nodetrust/internal/verify/requirement"
 )
 
 // oracle asks the library whether an identity matches: it signs in the form of sigstore, which has the same identities
@@ -52,7 +54,7 @@ func (o *oracle) matches(t *testing.T, identity, intended, signed string) (match
 		return false, false
 	}
 	payload, annotations := o.key.sign(t, o.digest, signed)
-	b, err := json.Marshal(fetch.Attachment{MIMEType: cosignType, Payload: payload, Annotations: annotations})
+	b, err := json.Marshal(library.Attachment{MIMEType: cosignType, Payload: payload, Annotations: annotations})
 	check(t, err)
 	check(t, os.WriteFile(filepath.Join(o.dir, "signature-1"), append([]byte("\x00sigstore-json\n"), b...), 0o644))
 	dir, err := directory.NewReference(o.dir)
@@ -68,6 +70,12 @@ func (o *oracle) matches(t *testing.T, identity, intended, signed string) (match
 	return allowed, true
 }
 
+// parseDocker reads a docker reference as images of registries are read.
+func parseDocker(s string) (types.ImageReference, error) {
+	i, err := ParseImage("docker://" + s)
+	return i.Logical, err
+}
+
 // like fails unless our answer is the library's.
 func (o *oracle) like(t *testing.T, identity, intended, signed string) (match bool) {
 	t.Helper()
@@ -79,7 +87,7 @@ func (o *oracle) like(t *testing.T, identity, intended, signed string) (match bo
 	check(t, json.Unmarshal([]byte(`{"signedIdentity":`+identity+`}`), &r))
 	ref, err := parseDocker(intended)
 	check(t, err)
-	if got := MatchesIdentity(r.Identity(), ref.DockerReference(), signed); got != want {
+	if got := requirement.MatchesIdentity(r.Identity(), ref.DockerReference(), signed); got != want {
 		t.Errorf("identity %s, image %s, signed as %s: %t, the library says %t", identity, intended, signed, got, want)
 	}
 	if got := identityForSecondLook(r.Identity()).Accepts(ref.DockerReference().String(), signed); got != want {

@@ -230,12 +230,12 @@ func TestUsePrivateTempDir(t *testing.T) {
 		check(t, cmd.Run())
 		return fixture.ProcessesIn(keyring)
 	}
-	plain := filepath.Join(p.tmp, "plain")
+	plain := filepath.Join(p.Temp, "plain")
 	check(t, os.Mkdir(plain, 0o700))
 	if len(importKey(plain)) == 0 {
 		t.Error("gpg starts no agent by itself: this test can't see the difference")
 	}
-	stop := mechanism.WithoutAgents(p.keyrings)
+	stop := mechanism.WithoutAgents(p.KeyringDir)
 	keyring, err := os.MkdirTemp("", "containers-ephemeral-gpg-")
 	check(t, err)
 	for deadline := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {

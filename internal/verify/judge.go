@@ -3,6 +3,7 @@ package verify
 import (
 	"cmp"
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -19,8 +20,11 @@ import (
 
 	"github.com/nodetrust/nodetrust/internal/hostfs"
 	"github.com/nodetrust/nodetrust/internal/verdict"
+	"github.com/nodetrust/nodetrust/internal/verify/configuration"
+	"github.com/nodetrust/nodetrust/internal/verify/explain"
 	"github.com/nodetrust/nodetrust/internal/verify/fetch"
 	"github.com/nodetrust/nodetrust/internal/verify/hostlimit"
+	"github.com/nodetrust/nodetrust/internal/verify/library"
 	"github.com/nodetrust/nodetrust/internal/verify/traffic"
 )
 
@@ -103,7 +107,7 @@ func (o Options) settings(sys types.SystemContext) (s settings, err error) {
 	s.sys.DockerAuthConfig = &types.DockerAuthConfig{}
 	if o.AuthFile != "" {
 		// The library reads the file again by its path: a pipe would be empty, or waited for.
-		b, err := hostfs.ThisMachine.ReadFile(o.AuthFile, maxConfigFile)
+		b, err := hostfs.ThisMachine.ReadFile(o.AuthFile, configuration.MaxFile)
 		if err != nil {
 			return s, fmt.Errorf("reading credentials: %w", err)
 		}
@@ -123,6 +127,29 @@ func (o Options) settings(sys types.SystemContext) (s settings, err error) {
 		s.sys.DockerInsecureSkipTLSVerify = types.NewOptionalBool(!*o.TLSVerify)
 	}
 	return s, nil
+}
+
+// logins are the secrets of a file with logins for registries.
+func logins(authFile []byte) (out []string) {
+	var doc struct {
+		Auths map[string]struct {
+			Auth          string `json:"auth"`
+			Password      string `json:"password"`
+			IdentityToken string `json:"identitytoken"`
+			RegistryToken string `json:"registrytoken"`
+		} `json:"auths"`
+	}
+	if json.Unmarshal(authFile, &doc) != nil {
+		return nil
+	}
+	for _, a := range doc.Auths {
+		out = append(out, a.Auth, a.Password, a.IdentityToken, a.RegistryToken)
+		if login, err := base64.StdEncoding.DecodeString(a.Auth); err == nil {
+			_, password, _ := strings.Cut(string(login), ":")
+			out = append(out, password)
+		}
+	}
+	return out
 }
 
 // Judge judges images under one policy. It may be used by several goroutines, as many as the caller likes: those that
@@ -153,7 +180,7 @@ type many struct {
 // Judge returns a judge under the policy, which must stay open until the judge is closed. An error means that an option
 // can't be used.
 func (p *Policy) Judge(o Options) (*Judge, error) {
-	s, err := o.settings(p.sys)
+	s, err := o.settings(p.System)
 	if err != nil {
 		return nil, err
 	}
@@ -177,7 +204,7 @@ func (j *Judge) Close() {
 // the verdict. With Options.PerHost the timeout counts from when the image's registry may be asked, and nothing in the
 // verdict may be changed: others get the same one.
 func (j *Judge) Verdict(ctx context.Context, image Image) (verdict.Verdict, error) {
-	if j.many != nil && !image.local() && image.stored == "" && !j.offline {
+	if j.many != nil && !image.Local() && !image.Stored() && !j.offline {
 		return j.shared(ctx, image)
 	}
 	e, err := j.evaluation(image)
@@ -187,15 +214,49 @@ func (j *Judge) Verdict(ctx context.Context, image Image) (verdict.Verdict, erro
 	return j.judge(ctx, e), nil
 }
 
+// Explain judges an image for itself, and tells what led to the verdict.
+func (j *Judge) Explain(ctx context.Context, image Image) (explain.Story, error) {
+	e, err := j.evaluation(image)
+	if err != nil {
+		return explain.Story{}, err
+	}
+	p := j.policy
+	s := explain.Story{
+		Verdict:  j.judge(ctx, e),
+		Platform: strings.TrimSuffix(e.sys.OSChoice+"/"+e.sys.ArchitectureChoice+"/"+e.sys.VariantChoice, "/"),
+		Files: explain.Sources{
+			Policy: p.File, RegistriesD: p.RegistriesD, RegistriesConf: p.RegistriesConf, Masked: p.Masked, Notes: p.Notes,
+		},
+		Asked: e.asked, Local: e.target.Local(), Extension: e.served, Hides: e.section.Hides,
+	}
+	if !s.Local {
+		name, physical := e.target.Logical.DockerReference().Name(), e.target.Content
+		places := e.target.Places(&e.sys)
+		if len(places) != 1 || places[0].DockerReference().Name() != name {
+			for _, place := range places {
+				s.Places = append(s.Places, place.DockerReference().String())
+			}
+		}
+		if e.physical != nil && e.physical.DockerReference().Name() != name {
+			s.From, physical = e.physical.DockerReference().Name(), e.physical
+		}
+		_, _, s.Attachments = p.Registries.Lookup(library.Scopes(physical))
+	}
+	for _, r := range e.section.Requirements {
+		s.Details = append(s.Details, r.Detail())
+	}
+	return s.Redacted(e.secrets), nil
+}
+
 // judge is the verdict on an image that is judged for itself.
 func (j *Judge) judge(ctx context.Context, e *evaluation) verdict.Verdict {
-	if j.offline && !e.target.local() {
-		e.unasked()
+	if j.offline && !e.target.Local() {
+		e.offline()
 		return e.finish(ctx)
 	}
 	ctx, cancel := j.inTime(ctx)
 	defer cancel()
-	if e.target.local() {
+	if e.target.Local() {
 		e.judge(ctx)
 		return e.finish(ctx)
 	}
@@ -214,7 +275,7 @@ func (j *Judge) inTime(ctx context.Context) (context.Context, context.CancelFunc
 
 // shared is the verdict on an image of a registry, which is judged once for all that ask.
 func (j *Judge) shared(ctx context.Context, image Image) (verdict.Verdict, error) {
-	named := image.content.DockerReference()
+	named := image.Content.DockerReference()
 	v, err := j.many.verdicts.Do(ctx, named.String(), func() (verdict.Verdict, error) {
 		leave, err := j.many.admit(ctx, fetch.Host(named))
 		if err != nil {
@@ -227,11 +288,9 @@ func (j *Judge) shared(ctx context.Context, image Image) (verdict.Verdict, error
 		}
 		return v, err
 	})
-	var interrupted *interruptedError
-	switch {
-	case errors.As(err, &interrupted):
+	if interrupted, ok := errors.AsType[*interruptedError](err); ok {
 		v, err = interrupted.verdict, nil
-	case err != nil && ctx.Err() != nil: // it was never this image's turn
+	} else if err != nil && ctx.Err() != nil { // it was never this image's turn
 		e, err := j.evaluation(image)
 		if err != nil {
 			return verdict.Verdict{}, err
@@ -239,7 +298,7 @@ func (j *Judge) shared(ctx context.Context, image Image) (verdict.Verdict, error
 		e.stop(verdict.Timeout, "interrupted")
 		return e.finish(ctx), nil
 	}
-	v.Image = image.name
+	v.Image = image.Name
 	return v, err
 }
 
@@ -313,8 +372,11 @@ func (j *Judge) lightly(ctx context.Context, image Image) (verdict.Verdict, erro
 // read judges an image of a registry with what a fetcher reads. Where that isn't as regular as can be, the library
 // reads the image again, and its word counts.
 func (e *evaluation) read(ctx context.Context, f *fetch.Fetcher) verdict.Verdict {
-	ctx, cancel := e.bound(ctx)
-	defer cancel()
+	if e.settled { // what is read only completes a verdict that stands
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, settledTimeout)
+		defer cancel()
+	}
 	unread := e.clone()
 	err := e.fetch(ctx, f)
 	switch {
@@ -326,28 +388,13 @@ func (e *evaluation) read(ctx context.Context, f *fetch.Fetcher) verdict.Verdict
 	return e.finish(ctx)
 }
 
-// bound keeps reading short where what is read only completes a verdict that stands.
-func (e *evaluation) bound(ctx context.Context) (context.Context, context.CancelFunc) {
-	if e.settled {
-		return context.WithTimeout(ctx, settledTimeout)
-	}
-	return context.WithCancel(ctx)
-}
-
-// clone is e before anything was read.
-func (e *evaluation) clone() *evaluation {
-	c := *e
-	c.v.Requirements = slices.Clone(e.v.Requirements)
-	return &c
-}
-
 // fetch judges with what f reads. After an error that was worth nothing.
 func (e *evaluation) fetch(ctx context.Context, f *fetch.Fetcher) error {
 	e.log = &fetch.Log{}
 	ctx = traffic.Logins(e.log.Watch(ctx), e.secrets.AddAuthorization)
 	src, err := f.Open(ctx, e.image())
 	if err != nil {
-		e.tellFetched(0)
+		e.asked.Fetched(e.log.Requests(), 0, 0, &e.v)
 		if ctx.Err() != nil {
 			e.stop(verdict.Timeout, "interrupted")
 		}
@@ -355,14 +402,14 @@ func (e *evaluation) fetch(ctx context.Context, f *fetch.Fetcher) error {
 	}
 	e.fetched = src
 	e.judge(ctx)
-	e.tellFetched(0)
+	e.asked.Fetched(e.log.Requests(), 0, e.explaining, &e.v)
 	return e.fetched.Err()
 }
 
 // image is what a fetcher is to read.
 func (e *evaluation) image() fetch.Image {
 	return fetch.Image{
-		Ref: e.target.content, Sys: e.sys, Registries: e.policy.registries, Host: e.policy.host, Temp: e.policy.tmp,
+		Ref: e.target.Content, Sys: e.sys, Registries: e.policy.Registries, Host: e.policy.Host, Temp: e.policy.Temp,
 		MaxSignatures: e.maxSignatures, MaxSize: e.maxSize,
 	}
 }
@@ -375,8 +422,8 @@ func (e *evaluation) askLibrary() bool {
 // throttled is true, and completes the verdict, when a host asked to wait for longer than there is time. The library
 // isn't asked then: it would not wait.
 func (e *evaluation) throttled(err error) bool {
-	var t *hostlimit.ThrottledError
-	if !errors.As(err, &t) {
+	t, ok := errors.AsType[*hostlimit.ThrottledError](err)
+	if !ok {
 		return false
 	}
 	if e.fetched == nil || e.v.Message == "" {
@@ -398,10 +445,11 @@ func (e *evaluation) throttled(err error) bool {
 // may be asked, in one order for all. The library tells no status; where it failed at the request that the fetcher got
 // an error status for too, that is it.
 func (e *evaluation) byLibrary(ctx context.Context, first *evaluation, limits *hostlimit.Hosts) {
-	sources := e.pullSources()
-	hosts := e.hosts(sources)
-	for _, ref := range append(sources, e.target.content) {
-		if u, err := url.Parse(e.lookaside(ref).URL); err == nil && u.Host != "" {
+	places := e.target.Places(&e.sys)
+	hosts := e.target.Hosts(places)
+	for _, ref := range append(places, e.target.Content) {
+		at, _ := library.Lookaside(e.policy.Registries, ref)
+		if u, err := url.Parse(at); err == nil && u.Host != "" {
 			hosts = append(hosts, u.Host)
 		}
 	}
@@ -422,15 +470,7 @@ func (e *evaluation) byLibrary(ctx context.Context, first *evaluation, limits *h
 		e.refusal = &made[n-1]
 	}
 	e.judge(e.log.Watch(ctx))
-	e.tellFetched(len(made))
-}
-
-// besides is how to ask the registry for more than the image; nil if a fetcher doesn't know the way.
-func (e *evaluation) besides() *fetch.Source {
-	if e.fetched != nil {
-		return e.fetched
-	}
-	return e.beside
+	e.asked.Fetched(e.log.Requests(), len(made), e.explaining, &e.v)
 }
 
 // StillCurrent reports whether an image's reference still leads to the manifest that a verdict is about, at the price
@@ -441,10 +481,10 @@ func (j *Judge) StillCurrent(ctx context.Context, image Image, v verdict.Verdict
 }
 
 func (j *Judge) digest(ctx context.Context, image Image) (string, error) {
-	if image.local() || image.stored != "" || j.many == nil {
+	if image.Local() || image.Stored() || j.many == nil {
 		return "", errors.New("only an image of a registry, one of many, has a tag that is asked for")
 	}
-	leave, err := j.many.admit(ctx, fetch.Host(image.content.DockerReference()))
+	leave, err := j.many.admit(ctx, fetch.Host(image.Content.DockerReference()))
 	if err != nil {
 		return "", err
 	}
@@ -459,6 +499,6 @@ func (j *Judge) digest(ctx context.Context, image Image) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	d, err := digestOf(src.Manifest())
+	d, err := library.Digest(src.Manifest())
 	return d.String(), err
 }

@@ -1,6 +1,7 @@
 package verify
 
 import (
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
@@ -9,32 +10,14 @@ import (
 	"testing"
 
 	"go.podman.io/image/v5/directory"
-	"go.podman.io/image/v5/image"
 	"go.podman.io/image/v5/signature"
 	"go.podman.io/image/v5/types"
 
 	"github.com/nodetrust/nodetrust/internal/fixture"
 	"github.com/nodetrust/nodetrust/internal/trust"
 	"github.com/nodetrust/nodetrust/internal/verdict"
+	"github.com/nodetrust/nodetrust/internal/verify/configuration"
 )
-
-func TestLoadPolicy(t *testing.T) {
-	for _, tt := range []struct{ name, policy, want string }{
-		{"good", `{"default":[{"type":"reject"}]}`, ""},
-		{"duplicate", `{"default":[{"type":"reject"}],"default":[{"type":"reject"}]}`, `Duplicate key "default"`},
-		{"empty", ``, "unexpected end of JSON input"},
-		{"no default", `{}`, "Default policy is missing"},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			err := LoadPolicy([]byte(tt.policy), "/p.json")
-			if tt.want == "" && err != nil || tt.want != "" &&
-				(err == nil || !strings.Contains(err.Error(), tt.want) ||
-					!strings.HasPrefix(err.Error(), `invalid policy in "/p.json": `)) {
-				t.Errorf("got %v, want %q", err, tt.want)
-			}
-		})
-	}
-}
 
 func TestHost(t *testing.T) {
 	root := t.TempDir()
@@ -96,11 +79,11 @@ func TestHost(t *testing.T) {
 	p, err := Open(Source{Root: root}, Env{})
 	check(t, err)
 	p.Close()
-	masked := []Masked{
-		{etcPolicy, userPolicy},
-		{vendorPolicy, userPolicy},
-		{etcRegistriesD + "/h.yaml", userRegistriesD},
-		{"/usr/share/containers/registries.d/h.yaml", userRegistriesD},
+	masked := []configuration.Masked{
+		{Path: trust.PolicyPath, By: userPolicy},
+		{Path: "/usr/share/containers/policy.json", By: userPolicy},
+		{Path: trust.RegistriesDir + "/h.yaml", By: userRegistriesD},
+		{Path: "/usr/share/containers/registries.d/h.yaml", By: userRegistriesD},
 	}
 	if p.File != userPolicy || !slices.Equal(p.Masked, masked) {
 		t.Errorf("file %s masked %v", p.File, p.Masked)
@@ -123,8 +106,8 @@ func TestHost(t *testing.T) {
 
 // Where root's home is /root.
 const (
-	userPolicy      = "/root/" + homePolicy
-	userRegistriesD = "/root/" + homeRegistriesD
+	userPolicy      = "/root/.config/containers/policy.json"
+	userRegistriesD = "/root/.config/containers/registries.d"
 )
 
 // TestLookup compares our lookup of the scope with the library's verdicts: every section but one rejects, and the
@@ -160,11 +143,11 @@ func TestLookup(t *testing.T) {
 			// Remove the section that was found until only the default is left: each time the next must be right too.
 			left := append([]string{}, scopes...)
 			for first := true; ; first = false {
-				found := lookupIn(t, left, target.logical)
+				found := lookupIn(t, left, target.Logical)
 				if first && (found.Name != tt.name || found.Matched != tt.matched) {
 					t.Fatalf("found %+v, want %q %q", found, tt.name, tt.matched)
 				}
-				if !libraryUses(t, left, found, target.logical) {
+				if !libraryUses(t, left, found, target.Logical) {
 					t.Fatalf("with %q the library does not use %+v", left, found)
 				}
 				if found.Matched == "default" {
@@ -202,10 +185,19 @@ func lookupIn(t *testing.T, scopes []string, ref types.ImageReference) verdict.S
 	}}, Env{})
 	check(t, err)
 	defer p.Close()
-	s, err := p.section(ref)
+	s, err := p.Section(ref)
 	check(t, err)
-	return s.scope
+	return s.Scope
 }
+
+// unsigned is an image without signatures, of which only the reference counts.
+type unsigned struct{ types.ImageReference }
+
+func (u unsigned) Reference() types.ImageReference { return u.ImageReference }
+
+func (u unsigned) Manifest(context.Context) ([]byte, string, error) { return []byte("{}"), "", nil }
+
+func (u unsigned) Signatures(context.Context) ([][]byte, error) { return nil, nil }
 
 func libraryUses(t *testing.T, scopes []string, found verdict.Scope, ref types.ImageReference) bool {
 	t.Helper()
@@ -217,8 +209,7 @@ func libraryUses(t *testing.T, scopes []string, found verdict.Scope, ref types.I
 	pc, err := signature.NewPolicyContext(policy)
 	check(t, err)
 	defer func() { check(t, pc.Destroy()) }()
-	src := &oneSignature{ref: ref, manifest: []byte("{}")}
-	ok, _ := pc.IsRunningImageAllowed(t.Context(), image.UnparsedInstance(src, nil))
+	ok, _ := pc.IsRunningImageAllowed(t.Context(), unsigned{ref})
 	return ok
 }
 

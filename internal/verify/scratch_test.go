@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -94,6 +95,22 @@ func orphansEnd(t *testing.T, dir string) {
 			t.Fatalf("somebody still uses %s: %v", dir, left)
 		}
 	}
+}
+
+// scratchName is the beginning of the names of the directories that Open makes.
+const scratchName = "nodetrust-verify-"
+
+// lockDir takes the lock of a directory; nil if another process has it.
+func lockDir(dir string) *os.File {
+	f, err := os.Open(dir)
+	if err != nil {
+		return nil
+	}
+	if syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) == nil {
+		return f
+	}
+	_ = f.Close()
+	return nil
 }
 
 // agentsIn names the processes that were started for a directory, after giving them time to end: an agent that could

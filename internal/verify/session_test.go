@@ -41,8 +41,8 @@ func (w *world) likeImage(p *Policy, image string, o Options) verdict.Verdict {
 	if _, got := judge(func() (verdict.Verdict, error) { return s.Image(context.Background(), image) }); got != want {
 		w.Errorf("%s: the session says\n%s\nImage says\n%s", image, got, want)
 	}
-	p.keys.Off = true
-	defer func() { p.keys.Off = false }()
+	p.Keyrings.Off = true
+	defer func() { p.Keyrings.Off = false }()
 	_, got := judge(func() (verdict.Verdict, error) {
 		alone, err := libraryAlone(image, p, o)
 		if v.Reason == verdict.RegistryRefused || v.Reason == verdict.AttachmentsUnreadable {

@@ -27,7 +27,7 @@ import (
 
 	"github.com/nodetrust/nodetrust/internal/fixture"
 	"github.com/nodetrust/nodetrust/internal/verdict"
-	"github.com/nodetrust/nodetrust/internal/verify/fetch"
+	"github.com/nodetrust/nodetrust/internal/verify/library"
 )
 
 const cosignType = "application/vnd.dev.cosign.simplesigning.v1+json"
@@ -163,7 +163,7 @@ func TestImage_sigstore(t *testing.T) {
 	check(t, err)
 	check(t, os.WriteFile(filepath.Join(dir, "manifest.json"), blob, 0o644))
 	payload, annotations := key.sign(t, d, repo)
-	b, err := json.Marshal(fetch.Attachment{MIMEType: cosignType, Payload: payload, Annotations: annotations})
+	b, err := json.Marshal(library.Attachment{MIMEType: cosignType, Payload: payload, Annotations: annotations})
 	check(t, err)
 	check(t, os.WriteFile(filepath.Join(dir, "signature-1"), append([]byte("\x00sigstore-json\n"), b...), 0o644))
 	w.want(w.judgeAs(p, "dir:"+dir, repo+":v1"), verdict.Accept, "")

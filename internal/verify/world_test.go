@@ -14,6 +14,7 @@ import (
 
 	"github.com/nodetrust/nodetrust/internal/fixture"
 	"github.com/nodetrust/nodetrust/internal/verdict"
+	"github.com/nodetrust/nodetrust/internal/verify/explain"
 	"github.com/nodetrust/nodetrust/internal/verify/mechanism"
 )
 
@@ -178,7 +179,7 @@ func judgeImage(ctx context.Context, image, as string, p *Policy, o Options) (v 
 	return j.Verdict(ctx, i)
 }
 
-func explained(ctx context.Context, image string, p *Policy, o Options) (s Story, err error) {
+func explained(ctx context.Context, image string, p *Policy, o Options) (s explain.Story, err error) {
 	i, err := ParseImage(image)
 	if err != nil {
 		return s, err
@@ -223,7 +224,7 @@ func (s session) Image(ctx context.Context, image string) (verdict.Verdict, erro
 	return s.Verdict(ctx, i)
 }
 
-func fingerprint(p *Policy, o Options, now time.Time) (string, time.Time, error) {
+func fingerprintOf(p *Policy, o Options, now time.Time) (string, time.Time, error) {
 	j, err := p.Judge(o)
 	if err != nil {
 		return "", time.Time{}, err

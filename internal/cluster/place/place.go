@@ -12,7 +12,6 @@ import (
 	"github.com/nodetrust/nodetrust/internal/cluster/mco"
 	"github.com/nodetrust/nodetrust/internal/registriesd"
 	"github.com/nodetrust/nodetrust/internal/trust"
-	"github.com/nodetrust/nodetrust/internal/verify"
 	"github.com/nodetrust/nodetrust/internal/verify/library"
 	"github.com/nodetrust/nodetrust/render"
 )
@@ -208,7 +207,7 @@ func merge(t mco.Target, in render.Input, own []string) (render.Input, []string,
 	if err != nil {
 		return in, nil, err
 	}
-	if err := verify.LoadPolicy(m.Policy, trust.PolicyPath); err != nil {
+	if err := library.LoadPolicy(m.Policy, trust.PolicyPath); err != nil {
 		return in, nil, fmt.Errorf("merging with %s: the result doesn't load: %w", m.From, err)
 	}
 	files, taken, err := t.MergeRegistries(in.Files, own...)

@@ -16,8 +16,8 @@ import (
 	"github.com/nodetrust/nodetrust/internal/openpgp/key"
 	"github.com/nodetrust/nodetrust/internal/policy"
 	"github.com/nodetrust/nodetrust/internal/verdict"
-	"github.com/nodetrust/nodetrust/internal/verify"
 	"github.com/nodetrust/nodetrust/internal/verify/mechanism"
+	"github.com/nodetrust/nodetrust/internal/verify/requirement"
 )
 
 // Result is the answer on one signature file.
@@ -138,7 +138,7 @@ func (d *Result) compare(p openpgp.Payload, want reference.Named, w Wanted) {
 	case unusable != nil:
 		d.set(verdict.Refuse, verdict.WrongIdentity, "signed as %q, which is no reference: no identity accepts it",
 			d.Reference)
-	case want != nil && !verify.MatchesIdentity(policy.Identity{Type: w.rule()}, want, d.Reference):
+	case want != nil && !requirement.MatchesIdentity(policy.Identity{Type: w.rule()}, want, d.Reference):
 		d.set(verdict.Refuse, verdict.WrongIdentity, "signed as %s, which %s does not accept for %s", d.Reference,
 			w.rule(), want)
 	case d.Signer == "":

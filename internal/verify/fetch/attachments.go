@@ -4,31 +4,14 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"net/http"
-	"os"
-	"path/filepath"
-	"strings"
+	"slices"
 
 	"github.com/nodetrust/nodetrust/internal/verify/library"
 	"github.com/opencontainers/go-digest"
-	"go.podman.io/image/v5/directory"
 	"go.podman.io/image/v5/image"
 	"go.podman.io/image/v5/manifest"
 )
-
-// Attachment is a sigstore signature in the form in which the library stores one in a directory.
-type Attachment struct {
-	MIMEType    string            `json:"mimeType"`
-	Payload     []byte            `json:"payload"`
-	Annotations map[string]string `json:"annotations"`
-}
-
-// File is the signature as a file of a directory image.
-func (a *Attachment) File() ([]byte, error) {
-	b, err := json.Marshal(a)
-	return append([]byte("\x00sigstore-json\n"), b...), err
-}
 
 // Complete returns un, whose manifest is blob and has this digest, with the sigstore attachments that it has. The
 // library takes these from sources of its own only, so an image that has some becomes a directory, whose reference
@@ -44,10 +27,7 @@ func (s *Source) Complete(ctx context.Context, un *image.UnparsedImage, blob []b
 	if err != nil {
 		return un, s.fail(err)
 	}
-	if s.dir, err = os.MkdirTemp(s.image.Temp, "image-"); err != nil {
-		return un, s.fail(err)
-	}
-	files := append([][]byte{}, simple...)
+	files := slices.Clone(simple)
 	for _, a := range attached {
 		b, err := a.File()
 		if err != nil {
@@ -55,17 +35,11 @@ func (s *Source) Complete(ctx context.Context, un *image.UnparsedImage, blob []b
 		}
 		files = append(files, b)
 	}
-	err = os.WriteFile(filepath.Join(s.dir, "manifest.json"), blob, 0o600)
-	for i, b := range files {
-		err = errors.Join(err, os.WriteFile(filepath.Join(s.dir, fmt.Sprintf("signature-%d", i+1)), b, 0o600))
-	}
+	ref, err := library.WriteDir(s.image.Temp, blob, files)
 	if err != nil {
 		return un, s.fail(err)
 	}
-	ref, err := directory.NewReference(s.dir)
-	if err != nil {
-		return un, s.fail(err)
-	}
+	s.dir = ref.StringWithinTransport()
 	src, err := ref.NewImageSource(ctx, &s.image.Sys)
 	if err != nil {
 		return un, s.fail(err)
@@ -74,15 +48,15 @@ func (s *Source) Complete(ctx context.Context, un *image.UnparsedImage, blob []b
 }
 
 // attachments reads the sigstore attachments of a manifest, if registries.d has runtimes look for them.
-func (s *Source) attachments(ctx context.Context, d digest.Digest) ([]Attachment, error) {
+func (s *Source) attachments(ctx context.Context, d digest.Digest) ([]library.Attachment, error) {
 	if known, ok := s.attached[d]; ok {
 		return known, nil
 	}
 	if _, _, on := s.image.Registries.Lookup(library.Scopes(s.physical)); !on {
 		return nil, nil
 	}
-	var out []Attachment
-	blob, mimeType, err := s.readManifest(as(ctx, AttachedList), strings.Replace(d.String(), ":", "-", 1)+".sig")
+	var out []library.Attachment
+	blob, mimeType, err := s.readManifest(as(ctx, AttachedList), library.AttachmentTag(d.String()))
 	var missing *statusError
 	switch {
 	case errors.As(err, &missing) && missing.status == http.StatusNotFound && missing.unknownManifest():
@@ -94,14 +68,14 @@ func (s *Source) attachments(ctx context.Context, d digest.Digest) ([]Attachment
 		}
 	}
 	if s.attached == nil {
-		s.attached = map[digest.Digest][]Attachment{}
+		s.attached = map[digest.Digest][]library.Attachment{}
 	}
 	s.attached[d] = out
 	return out, nil
 }
 
 // layers reads what an attachment's manifest lists.
-func (s *Source) layers(ctx context.Context, blob []byte, mimeType string) (out []Attachment, err error) {
+func (s *Source) layers(ctx context.Context, blob []byte, mimeType string) (out []library.Attachment, err error) {
 	if mimeType != "application/vnd.oci.image.manifest.v1+json" {
 		return nil, irregular("attachments of type %q", mimeType)
 	}
@@ -124,7 +98,7 @@ func (s *Source) layers(ctx context.Context, blob []byte, mimeType string) (out 
 		if size += len(payload); size > maxList {
 			return nil, irregular("more than %d bytes of attachments", maxList)
 		}
-		out = append(out, Attachment{MIMEType: l.MediaType, Payload: payload, Annotations: l.Annotations})
+		out = append(out, library.Attachment{MIMEType: l.MediaType, Payload: payload, Annotations: l.Annotations})
 	}
 	return out, nil
 }
@@ -141,7 +115,7 @@ func (s *Source) CountAttached(ctx context.Context, d digest.Digest) (int, error
 	if _, _, on := s.image.Registries.Lookup(library.Scopes(s.physical)); !on {
 		return 0, nil
 	}
-	blob, _, err := s.readManifest(as(ctx, AttachedList), strings.Replace(d.String(), ":", "-", 1)+".sig")
+	blob, _, err := s.readManifest(as(ctx, AttachedList), library.AttachmentTag(d.String()))
 	if err != nil {
 		return 0, err
 	}

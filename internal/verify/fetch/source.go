@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"net/url"
 	"os"
-	"strings"
 	"time"
 
 	"github.com/docker/distribution/registry/client/auth/challenge"
@@ -33,7 +32,7 @@ type Source struct {
 	manifest []byte
 	mime     string
 	auth     types.DockerAuthConfig
-	attached map[digest.Digest][]Attachment // that were read
+	attached map[digest.Digest][]library.Attachment // that were read
 	dir      string                         // of the image with its attachments; "" if there is none
 
 	err error // the first one
@@ -136,17 +135,13 @@ func (s *Source) readManifest(ctx context.Context, tagOrDigest string) ([]byte, 
 	return blob, contentType, nil
 }
 
-// Get asks the registry for something of the repository, of at most limit bytes: status and body are what it
-// answers.
-func (s *Source) Get(ctx context.Context, limit int, accept string, path ...string) (status int, body []byte,
-	err error,
-) {
-	body, _, err = s.api(as(ctx, Other), strings.Join(path, "/"), limit, http.Header{"Accept": {accept}})
-	var other *statusError
-	switch {
-	case errors.As(err, &other):
+// Get asks the registry for a path of the repository, of at most limit bytes, and returns status and body of the answer.
+func (s *Source) Get(ctx context.Context, limit int, accept, path string) (status int, body []byte, err error) {
+	body, _, err = s.api(as(ctx, Other), path, limit, http.Header{"Accept": {accept}})
+	if other, ok := errors.AsType[*statusError](err); ok {
 		return other.status, other.body, nil
-	case err != nil:
+	}
+	if err != nil {
 		return 0, nil, err
 	}
 	return http.StatusOK, body, nil

@@ -55,3 +55,21 @@ func TestLoad(t *testing.T) {
 		t.Errorf("got %v, want the name of the broken file", err)
 	}
 }
+
+func TestLoadPolicy(t *testing.T) {
+	for _, tt := range []struct{ name, policy, want string }{
+		{"good", `{"default":[{"type":"reject"}]}`, ""},
+		{"duplicate", `{"default":[{"type":"reject"}],"default":[{"type":"reject"}]}`, `Duplicate key "default"`},
+		{"empty", ``, "unexpected end of JSON input"},
+		{"no default", `{}`, "Default policy is missing"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			err := LoadPolicy([]byte(tt.policy), "/p.json")
+			if tt.want == "" && err != nil || tt.want != "" &&
+				(err == nil || !strings.Contains(err.Error(), tt.want) ||
+					!strings.HasPrefix(err.Error(), `invalid policy in "/p.json": `)) {
+				t.Errorf("got %v, want %q", err, tt.want)
+			}
+		})
+	}
+}

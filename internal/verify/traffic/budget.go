@@ -2,7 +2,6 @@ package traffic
 
 import (
 	"context"
-	"fmt"
 	"io"
 	"net/url"
 	"sync"
@@ -33,7 +32,7 @@ func (b *Budget) Spend(n int64) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.left -= n; b.left < 0 {
-		return &TooMuchError{fmt.Errorf("more than %d bytes were received in all", b.limit)}
+		return TooMuch("more than %d bytes were received in all", b.limit)
 	}
 	return nil
 }
@@ -136,9 +135,9 @@ func (r *Requests) check() {
 		return
 	case err != nil:
 	case r.limit > 0 && got-r.base > r.limit:
-		err = &TooMuchError{fmt.Errorf("%d bytes of %s so far, and no end", got-r.base, r.what)}
+		err = TooMuch("%d bytes of %s so far, and no end", got-r.base, r.what)
 	case r.each > 0 && got-r.last > r.each:
-		err = &TooMuchError{fmt.Errorf("more than %d bytes in one answer", r.each)}
+		err = TooMuch("more than %d bytes in one answer", r.each)
 	default:
 		if err = r.memory.check(got); err == nil {
 			return
@@ -146,7 +145,7 @@ func (r *Requests) check() {
 		r.budget.exhaust()
 	}
 	if n := len(r.urls); n > 0 {
-		err = &TooMuchError{fmt.Errorf("%s: %w", place(r.urls[n-1]), err)}
+		err = TooMuch("%s: %w", place(r.urls[n-1]), err)
 	}
 	r.tooMuch = err
 	for _, cancel := range r.cancel {

@@ -1,7 +1,6 @@
 package traffic
 
 import (
-	"fmt"
 	"math"
 	"runtime/debug"
 	"runtime/metrics"
@@ -60,7 +59,7 @@ func (m *memory) check(received int64) error {
 		garbage = rubbish/2 + m.live // the others', which the collector lets grow to what is live
 	}
 	if live > m.live+fair || objects > min(m.most, m.objects+fair+garbage) {
-		return &TooMuchError{fmt.Errorf("%d bytes, which unpack to far more", received)}
+		return TooMuch("%d bytes, which unpack to far more", received)
 	}
 	return nil
 }

@@ -47,8 +47,11 @@ type Requests struct {
 	quit    chan struct{}
 }
 
-// TooMuchError says that the library asked for more than it was allowed to.
+// TooMuchError says that the library asked for more than it was allowed to, or that there is more than is read.
 type TooMuchError struct{ error }
+
+// TooMuch returns a *TooMuchError with this text.
+func TooMuch(format string, args ...any) error { return &TooMuchError{fmt.Errorf(format, args...)} }
 
 // Watch has the library's requests under the returned context and with sys seen. When they receive more than they may,
 // by Bound, BoundEach or the context's Budget, the returned context ends, and with it the transfer. Close it after the
@@ -105,7 +108,7 @@ func (r *Requests) request(u *url.URL) error {
 		return r.tooMuch
 	}
 	if r.most > 0 && len(r.urls) >= r.most {
-		r.tooMuch = &TooMuchError{fmt.Errorf("no end of %s", r.what)}
+		r.tooMuch = TooMuch("no end of %s", r.what)
 		return r.tooMuch
 	}
 	r.last = r.spent

@@ -1,4 +1,4 @@
-package verify
+package requirement
 
 import (
 	"go.podman.io/image/v5/docker/reference"
@@ -7,18 +7,18 @@ import (
 )
 
 // MatchesIdentity reports whether an identity accepts a signature made for the reference signed, for an image that is
-// intended. The library keeps its matchers to itself; TestIdentityLikeTheLibrary and a fuzz test compare with them.
+// intended. The library keeps its matchers to itself; TestIdentityLikeTheLibrary and a fuzz test compare the two.
 func MatchesIdentity(id policy.Identity, intended reference.Named, signed string) bool {
-	return id.Matches(takeApart(intended), signed, readReference)
+	return id.Matches(parts(intended), signed, readReference)
 }
 
 // readReference reads references as the library does.
 func readReference(s string) (policy.Reference, error) {
 	named, err := reference.ParseNormalizedNamed(s)
-	return takeApart(named), err
+	return parts(named), err
 }
 
-func takeApart(named reference.Named) (r policy.Reference) {
+func parts(named reference.Named) (r policy.Reference) {
 	if named == nil {
 		return r
 	}
@@ -32,10 +32,10 @@ func takeApart(named reference.Named) (r policy.Reference) {
 	return r
 }
 
-// wanted names what a signature must be made for, for an image that is intended; "" if nothing could be.
-func wanted(id policy.Identity, intended reference.Named) string {
+// expected names what a signature must be made for, for an image that is intended; "" if nothing could be.
+func expected(id policy.Identity, intended reference.Named) string {
 	const anyTag = " with any tag"
-	ref := takeApart(intended)
+	ref := parts(intended)
 	switch {
 	case id.DockerReference != "":
 		return id.DockerReference
