@@ -226,4 +226,3 @@ func (c *Configuration) linkCerts() error {
 	}
 	return nil
 }
-

@@ -33,7 +33,7 @@ type Source struct {
 	mime     string
 	auth     types.DockerAuthConfig
 	attached map[digest.Digest][]library.Attachment // that were read
-	dir      string                         // of the image with its attachments; "" if there is none
+	dir      string                                 // of the image with its attachments; "" if there is none
 
 	err error // the first one
 }

@@ -98,7 +98,9 @@ func Read[S any](p Place, list []S) (out []Signature, err error) {
 	return out, nil
 }
 
-func notSignature(err error) error { return &failure.Error{Reason: verdict.LookasideNotSignature, Err: err} }
+func notSignature(err error) error {
+	return &failure.Error{Reason: verdict.LookasideNotSignature, Err: err}
+}
 
 func (p Place) tooLarge(s Signature, size int) error {
 	return p.tooMuch(s.Sigstore != nil, "%s has %d bytes, more than %d: that is no signature", s.Source, size, p.Size)
