@@ -59,7 +59,8 @@ var table = []row{
 			"internal/openpgp/key", "internal/outside", "internal/policy", "internal/policy/compare",
 			"internal/probe", "internal/release", "internal/source", "internal/trust", "internal/verdict",
 			"internal/verify", "internal/verify/checksums", "internal/verify/detached",
-			"internal/verify/mechanism", "render", "templates",
+			"internal/verify/explain", "internal/verify/locate", "internal/verify/mechanism", "render",
+			"templates",
 		},
 		Modules: []string{
 			"github.com/google/renameio/v2", "github.com/spf13/cobra", "github.com/spf13/pflag",
@@ -170,8 +171,8 @@ var table = []row{
 		Package: "internal/cluster/place",
 		Subject: "a MachineConfig put where it has an effect in a pool, or what is in its way",
 		Imports: []string{
-			"internal/cluster/mco", "internal/registriesd", "internal/trust", "internal/verify",
-			"internal/verify/library", "render",
+			"internal/cluster/mco", "internal/registriesd", "internal/trust", "internal/verify/library",
+			"render",
 		},
 	},
 	{
@@ -240,7 +241,7 @@ var table = []row{
 		Imports: []string{
 			"internal/cluster/mco", "internal/desired", "internal/hostfs", "internal/openpgp/key",
 			"internal/outside", "internal/policy", "internal/policy/compare", "internal/registriesd",
-			"internal/source", "internal/trust", "internal/verify", "internal/verify/library",
+			"internal/source", "internal/trust", "internal/verify/library",
 		},
 		Modules: []string{
 			"github.com/BurntSushi/toml", "go.yaml.in/yaml/v3",
@@ -251,7 +252,7 @@ var table = []row{
 		Subject: "signatures collected for nodes without a network, and whether they are enough",
 		Imports: []string{
 			"internal/bounded", "internal/policy", "internal/ref", "internal/release", "internal/trust",
-			"internal/verdict", "internal/verify", "internal/verify/mechanism",
+			"internal/verdict", "internal/verify", "internal/verify/locate", "internal/verify/mechanism",
 		},
 		Modules: []string{
 			"github.com/opencontainers/go-digest",
@@ -327,7 +328,7 @@ var table = []row{
 		Imports: []string{
 			"internal/bounded", "internal/hostfs", "internal/openpgp", "internal/ref",
 			"internal/registriesd", "internal/trust", "internal/verdict", "internal/verify",
-			"internal/verify/detached",
+			"internal/verify/detached", "internal/verify/library", "internal/verify/locate",
 		},
 		Modules: []string{
 			"github.com/opencontainers/go-digest", "go.yaml.in/yaml/v3",
@@ -368,14 +369,15 @@ var table = []row{
 		Package: "internal/verify",
 		Subject: "image + policy → verdict. With what is below it the only importer of the image library",
 		Imports: []string{
-			"internal/bounded", "internal/hostfs", "internal/openpgp", "internal/openpgp/key",
-			"internal/outside", "internal/policy", "internal/registriesd", "internal/trust",
-			"internal/verdict", "internal/verify/fetch", "internal/verify/hostlimit",
-			"internal/verify/library", "internal/verify/mechanism", "internal/verify/secondlook",
+			"internal/hostfs", "internal/openpgp/key", "internal/outside", "internal/policy",
+			"internal/registriesd", "internal/verdict", "internal/verify/configuration",
+			"internal/verify/explain", "internal/verify/failure", "internal/verify/fetch",
+			"internal/verify/fingerprint", "internal/verify/hostlimit", "internal/verify/layer",
+			"internal/verify/library", "internal/verify/locate", "internal/verify/mechanism",
+			"internal/verify/requirement", "internal/verify/secondlook", "internal/verify/signatures",
 			"internal/verify/traffic",
 		},
 		Modules: []string{
-			"github.com/BurntSushi/toml", "github.com/docker/distribution",
 			"github.com/opencontainers/go-digest", "go.podman.io/image/v5",
 		},
 	},
@@ -387,14 +389,48 @@ var table = []row{
 		},
 	},
 	{
+		Package: "internal/verify/configuration",
+		Subject: "policy.json, registries.d, registries.conf, certificates and keys of a host, copied for the image library",
+		Imports: []string{
+			"internal/bounded", "internal/hostfs", "internal/openpgp/key", "internal/policy",
+			"internal/registriesd", "internal/trust", "internal/verdict", "internal/verify/failure",
+			"internal/verify/library",
+		},
+		Modules: []string{
+			"github.com/BurntSushi/toml", "go.podman.io/image/v5",
+		},
+	},
+	{
 		Package: "internal/verify/detached",
 		Subject: "one signature file, judged without an image",
 		Imports: []string{
 			"internal/openpgp", "internal/openpgp/key", "internal/policy", "internal/verdict",
-			"internal/verify", "internal/verify/mechanism",
+			"internal/verify/mechanism", "internal/verify/requirement",
 		},
 		Modules: []string{
 			"github.com/opencontainers/go-digest", "go.podman.io/image/v5",
+		},
+	},
+	{
+		Package: "internal/verify/explain",
+		Subject: "verdicts in words: message, hint and cause, and the story of what led to them",
+		Imports: []string{
+			"internal/outside", "internal/registriesd", "internal/verdict", "internal/verify/configuration",
+			"internal/verify/fetch", "internal/verify/library", "internal/verify/locate",
+			"internal/verify/mechanism", "internal/verify/signatures",
+		},
+		Modules: []string{
+			"go.podman.io/image/v5",
+		},
+	},
+	{
+		Package: "internal/verify/failure",
+		Subject: "the reason of a verdict for an error",
+		Imports: []string{
+			"internal/verdict", "internal/verify/secondlook",
+		},
+		Modules: []string{
+			"github.com/docker/distribution", "go.podman.io/image/v5",
 		},
 	},
 	{
@@ -409,17 +445,41 @@ var table = []row{
 		},
 	},
 	{
+		Package: "internal/verify/fingerprint",
+		Subject: "values, files and directories hashed together with this program",
+		Imports: []string{
+			"internal/verify/mechanism",
+		},
+	},
+	{
 		Package: "internal/verify/hostlimit",
 		Subject: "requests to HTTP hosts: bounded, with pauses where a host asks for one, nothing twice",
 	},
 	{
+		Package: "internal/verify/layer",
+		Subject: "a layer read as a tar stream, within limits",
+		Modules: []string{
+			"github.com/opencontainers/go-digest",
+		},
+	},
+	{
 		Package: "internal/verify/library",
-		Subject: "registries.d as the image library loads it",
+		Subject: "where the image library looks, and what it loads: files, scopes, lookasides, directories",
 		Imports: []string{
-			"internal/registriesd",
+			"internal/registriesd", "internal/verify/failure",
 		},
 		Modules: []string{
-			"go.podman.io/image/v5",
+			"github.com/opencontainers/go-digest", "go.podman.io/image/v5",
+		},
+	},
+	{
+		Package: "internal/verify/locate",
+		Subject: "IMAGE arguments, and where an image lies: registry and mirrors, directory, storage of a host",
+		Imports: []string{
+			"internal/hostfs", "internal/verify/failure", "internal/verify/fetch", "internal/verify/library",
+		},
+		Modules: []string{
+			"github.com/BurntSushi/toml", "github.com/opencontainers/go-digest", "go.podman.io/image/v5",
 		},
 	},
 	{
@@ -437,9 +497,29 @@ var table = []row{
 		Subject: "tests alone: mutants of honest images before the image library, `verify` and `audit`",
 	},
 	{
+		Package: "internal/verify/requirement",
+		Subject: "the section of a policy for an image, its keys, and the image library's word on each requirement",
+		Imports: []string{
+			"internal/openpgp", "internal/openpgp/key", "internal/policy", "internal/verdict",
+			"internal/verify/configuration", "internal/verify/explain", "internal/verify/failure",
+			"internal/verify/library", "internal/verify/mechanism", "internal/verify/signatures",
+		},
+		Modules: []string{
+			"go.podman.io/image/v5",
+		},
+	},
+	{
 		Package: "internal/verify/secondlook",
 		Subject: "an accepted image looked at once more, by rules written down a second time",
 		Pure:    true,
+	},
+	{
+		Package: "internal/verify/signatures",
+		Subject: "the signatures of an image as they were read, within limits",
+		Imports: []string{
+			"internal/hostfs", "internal/openpgp", "internal/verdict", "internal/verify/failure",
+			"internal/verify/library", "internal/verify/locate", "internal/verify/traffic",
+		},
 	},
 	{
 		Package: "internal/verify/traffic",

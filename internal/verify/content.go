@@ -181,7 +181,9 @@ func (c *Content) Manifests(ctx context.Context, all bool) ([]Signed, error) {
 	}
 	out := []Signed{s}
 	if len(instances) > maxInstances {
-		return nil, &ContentError{Reason: verdict.RegistryUnreachable, Err: fmt.Errorf("an index of more than %d images", maxInstances)}
+		return nil, &ContentError{
+			Reason: verdict.RegistryUnreachable, Err: fmt.Errorf("an index of more than %d images", maxInstances),
+		}
 	}
 	for _, d := range instances {
 		un := image.UnparsedInstance(c.src, &d)

@@ -135,7 +135,8 @@ func (s *Source) readManifest(ctx context.Context, tagOrDigest string) ([]byte, 
 	return blob, contentType, nil
 }
 
-// Get asks the registry for a path of the repository, of at most limit bytes, and returns status and body of the answer.
+// Get asks the registry for a path of the repository, of at most limit bytes, and returns status and body that were
+// answered.
 func (s *Source) Get(ctx context.Context, limit int, accept, path string) (status int, body []byte, err error) {
 	body, _, err = s.api(as(ctx, Other), path, limit, http.Header{"Accept": {accept}})
 	if other, ok := errors.AsType[*statusError](err); ok {
