@@ -37,9 +37,9 @@ type evaluation struct {
 	// secrets are the logins that were used.
 	secrets outside.Secrets
 
-	// requests are those of the library, and asked those of all readers, with what came of them.
+	// requests are those of the library, and trace those of all readers, with what came of them.
 	requests *traffic.Requests
-	asked    explain.Requests
+	trace    explain.Requests
 	// fetched is the image as a fetcher read it, whose requests are in log; nil if the library is to read the image. Then
 	// refusal is where the fetcher's reading ended, if by an error status, and beside asks for more.
 	fetched, beside *fetch.Source
@@ -142,7 +142,7 @@ func (e *evaluation) evaluate(ctx context.Context) {
 	defer src.Close()
 	un, blob, mime, err := e.manifest(ctx, src)
 	err = e.orTooMuch(err)
-	e.asked.Manifest(e.requests.Since(0), physical, err, &e.v)
+	e.trace.Manifest(e.requests.Since(0), physical, err, &e.v)
 	if err != nil {
 		e.withoutManifest(err)
 		return
@@ -155,7 +155,7 @@ func (e *evaluation) evaluate(ctx context.Context) {
 	before := len(e.requests.Since(0))
 	e.boundSignatures()
 	found, err := e.signatures(ctx, un)
-	e.asked.Signatures(e.requests.Since(before), e.place(), found, reasonOf(err), err)
+	e.trace.Signatures(e.requests.Since(before), e.place(), found, reasonOf(err), err)
 	if err != nil {
 		e.withoutSignatures(err)
 		return
@@ -278,7 +278,7 @@ func (e *evaluation) onIndex(ctx context.Context, src types.ImageSource, registr
 	}
 	before := len(e.requests.Since(0))
 	list, err := image.UnparsedInstance(src, nil).UntrustedSignatures(ctx)
-	e.asked.Library(e.requests.Since(before))
+	e.trace.Library(e.requests.Since(before))
 	for _, s := range list {
 		if signatures.IsSimple(s) == gpg {
 			count++

@@ -155,9 +155,10 @@ func logins(authFile []byte) (out []string) {
 // Judge judges images under one policy. It may be used by several goroutines, as many as the caller likes: those that
 // have to wait for a host cost little. Close it after use.
 //
-// A fetcher reads an image, which sees what was asked and answered; where that isn't as regular as can be, the image
-// library reads it again, and its word counts. GPG keys are imported once for a policy and used for all signatures:
-// for a single image too that is faster than the library's own way, as they are imported while the registry is asked.
+// A fetcher reads an image, and sees what was asked and answered; where the answers are not as regular as can be, the
+// image library reads the image again, and the library's word counts. GPG keys are imported once for a policy and used
+// for all signatures. A single image has no way of its own, as its keyring costs nothing: 40 interleaved runs of
+// nodetrust verify on a dir: image took 364 ms with it and 396 ms without (medians; quartiles 279-431 and 336-515 ms).
 type Judge struct {
 	settings
 	policy  *Policy
@@ -227,7 +228,7 @@ func (j *Judge) Explain(ctx context.Context, image Image) (explain.Story, error)
 		Files: explain.Sources{
 			Policy: p.File, RegistriesD: p.RegistriesD, RegistriesConf: p.RegistriesConf, Masked: p.Masked, Notes: p.Notes,
 		},
-		Asked: e.asked, Local: e.target.Local(), Extension: e.served, Hides: e.section.Hides,
+		Asked: e.trace, Local: e.target.Local(), Extension: e.served, Hides: e.section.Hides,
 	}
 	if !s.Local {
 		name, physical := e.target.Logical.DockerReference().Name(), e.target.Content
@@ -394,7 +395,7 @@ func (e *evaluation) fetch(ctx context.Context, f *fetch.Fetcher) error {
 	ctx = traffic.Logins(e.log.Watch(ctx), e.secrets.AddAuthorization)
 	src, err := f.Open(ctx, e.image())
 	if err != nil {
-		e.asked.Fetched(e.log.Requests(), 0, 0, &e.v)
+		e.trace.Fetched(e.log.Requests(), 0, 0, &e.v)
 		if ctx.Err() != nil {
 			e.stop(verdict.Timeout, "interrupted")
 		}
@@ -402,7 +403,7 @@ func (e *evaluation) fetch(ctx context.Context, f *fetch.Fetcher) error {
 	}
 	e.fetched = src
 	e.judge(ctx)
-	e.asked.Fetched(e.log.Requests(), 0, e.explaining, &e.v)
+	e.trace.Fetched(e.log.Requests(), 0, e.explaining, &e.v)
 	return e.fetched.Err()
 }
 
@@ -464,41 +465,36 @@ func (e *evaluation) byLibrary(ctx context.Context, first *evaluation, limits *h
 		}
 		defer leave()
 	}
-	e.log, e.asked, e.beside = first.log, first.asked, first.fetched
+	e.log, e.trace, e.beside = first.log, first.trace, first.fetched
 	made := e.log.Requests()
 	if n := len(made); n > 0 && made[n-1].Status >= 400 {
 		e.refusal = &made[n-1]
 	}
 	e.judge(e.log.Watch(ctx))
-	e.asked.Fetched(e.log.Requests(), len(made), e.explaining, &e.v)
+	e.trace.Fetched(e.log.Requests(), len(made), e.explaining, &e.v)
 }
 
 // StillCurrent reports whether an image's reference still leads to the manifest that a verdict is about, at the price
-// of one request. False also says that it could not be told. It is for Options.PerHost.
+// of one request. False also says that it could not be told. It is for Options.PerHost, and for images of registries.
 func (j *Judge) StillCurrent(ctx context.Context, image Image, v verdict.Verdict) bool {
-	d, err := j.digest(ctx, image)
-	return err == nil && d != "" && (d == v.Index || v.Index == "" && d == v.Digest)
-}
-
-func (j *Judge) digest(ctx context.Context, image Image) (string, error) {
 	if image.Local() || image.Stored() || j.many == nil {
-		return "", errors.New("only an image of a registry, one of many, has a tag that is asked for")
+		return false
 	}
 	leave, err := j.many.admit(ctx, fetch.Host(image.Content.DockerReference()))
 	if err != nil {
-		return "", err
+		return false
 	}
 	defer leave()
 	ctx, cancel := j.inTime(ctx)
 	defer cancel()
 	e, err := j.evaluation(image)
 	if err != nil {
-		return "", err
+		return false
 	}
 	src, err := j.many.fetcher.Open(ctx, e.image())
 	if err != nil {
-		return "", err
+		return false
 	}
 	d, err := library.Digest(src.Manifest())
-	return d.String(), err
+	return err == nil && d != "" && (d.String() == v.Index || v.Index == "" && d.String() == v.Digest)
 }

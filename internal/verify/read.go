@@ -179,7 +179,7 @@ func (e *evaluation) source(ctx context.Context) (src types.ImageSource, physica
 		reason, text = verdict.RateLimited, "the registry answered 429 until the time was over"
 		err = errors.New(text)
 	}
-	e.asked.Manifest(e.requests.Since(0), nil, err, &e.v)
+	e.trace.Manifest(e.requests.Since(0), nil, err, &e.v)
 	e.stop(reason, "reading manifest: %s", text)
 	return nil, nil
 }

@@ -85,7 +85,7 @@ func (a *Absence) explain(ctx context.Context) (c verdict.Cause, message, hint s
 			what := ", and the registry holds none"
 			if a.beside.cosign {
 				what = fmt.Sprintf(", though the registry holds them (tag %s)", tag)
-			} else if !a.beside.asked {
+			} else if !a.beside.answered {
 				what = ""
 			}
 			return verdict.AttachmentsOff, fmt.Sprintf(

@@ -14,7 +14,7 @@ import (
 // beside is what a registry has beside an image that could be a signature. It is for explaining only: false may mean
 // that the registry didn't say.
 type beside struct {
-	asked    bool // the registry answered
+	answered bool // the registry answered
 	cosign   bool // the tag that runtimes read
 	bundle   bool // a sigstore bundle
 	notation bool
@@ -38,7 +38,7 @@ func besideOf(ctx context.Context, src *fetch.Source, digest string) (b beside) 
 	defer cancel()
 	tag := library.AttachmentTag(digest)
 	if status, _, err := src.Get(ctx, maxBeside, acceptBeside, "manifests/"+tag); err == nil {
-		b.asked, b.cosign = true, status == http.StatusOK
+		b.answered, b.cosign = true, status == http.StatusOK
 	}
 	for _, path := range []string{"referrers/" + digest, "manifests/" + strings.TrimSuffix(tag, ".sig")} {
 		status, body, err := src.Get(ctx, maxBeside, acceptBeside, path)

@@ -11,6 +11,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	"go.podman.io/image/v5/image"
 	"go.podman.io/image/v5/manifest"
+	"go.podman.io/image/v5/types"
 )
 
 // Complete returns un, whose manifest is blob and has this digest, with the sigstore attachments that it has. The
@@ -23,28 +24,34 @@ func (s *Source) Complete(ctx context.Context, un *image.UnparsedImage, blob []b
 	if err != nil || len(attached) == 0 {
 		return un, s.fail(err)
 	}
-	simple, err := s.simple(ctx, d)
+	src, err := s.inDir(ctx, blob, d, attached)
 	if err != nil {
 		return un, s.fail(err)
+	}
+	return image.UnparsedInstance(src, nil), nil
+}
+
+// inDir makes a directory of an image with all its signatures.
+func (s *Source) inDir(ctx context.Context, blob []byte, d digest.Digest, attached []library.Attachment,
+) (types.ImageSource, error) {
+	simple, err := s.simple(ctx, d)
+	if err != nil {
+		return nil, err
 	}
 	files := slices.Clone(simple)
 	for _, a := range attached {
 		b, err := a.File()
 		if err != nil {
-			return un, s.fail(err)
+			return nil, err
 		}
 		files = append(files, b)
 	}
 	ref, err := library.WriteDir(s.image.Temp, blob, files)
 	if err != nil {
-		return un, s.fail(err)
+		return nil, err
 	}
 	s.dir = ref.StringWithinTransport()
-	src, err := ref.NewImageSource(ctx, &s.image.Sys)
-	if err != nil {
-		return un, s.fail(err)
-	}
-	return image.UnparsedInstance(src, nil), nil
+	return ref.NewImageSource(ctx, &s.image.Sys)
 }
 
 // attachments reads the sigstore attachments of a manifest, if registries.d has runtimes look for them.
@@ -57,15 +64,13 @@ func (s *Source) attachments(ctx context.Context, d digest.Digest) ([]library.At
 	}
 	var out []library.Attachment
 	blob, mimeType, err := s.readManifest(as(ctx, AttachedList), library.AttachmentTag(d.String()))
-	var missing *statusError
-	switch {
-	case errors.As(err, &missing) && missing.status == http.StatusNotFound && missing.unknownManifest():
-	case err != nil:
+	if err == nil {
+		out, err = s.layers(ctx, blob, mimeType)
+	} else if missing, ok := errors.AsType[*statusError](err); ok && missing.unknownManifest() {
+		err = nil
+	}
+	if err != nil {
 		return nil, err
-	default:
-		if out, err = s.layers(ctx, blob, mimeType); err != nil {
-			return nil, err
-		}
 	}
 	if s.attached == nil {
 		s.attached = map[digest.Digest][]library.Attachment{}
@@ -128,10 +133,6 @@ func (s *Source) CountAttached(ctx context.Context, d digest.Digest) (int, error
 
 // unknownManifest is true for a 404 that the library takes for "no such manifest", whatever else it may take for it.
 func (e *statusError) unknownManifest() bool {
-	var body struct {
-		Errors []struct {
-			Code string `json:"code"`
-		} `json:"errors"`
-	}
-	return json.Unmarshal(e.body, &body) == nil && len(body.Errors) == 1 && body.Errors[0].Code == "MANIFEST_UNKNOWN"
+	var body refusal
+	return e.status == http.StatusNotFound && json.Unmarshal(e.body, &body) == nil && len(body.Errors) == 1 && body.Errors[0].Code == "MANIFEST_UNKNOWN"
 }

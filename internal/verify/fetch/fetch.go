@@ -23,6 +23,7 @@ import (
 
 	"github.com/nodetrust/nodetrust/internal/hostfs"
 	"github.com/nodetrust/nodetrust/internal/registriesd"
+	"github.com/nodetrust/nodetrust/internal/verify/failure"
 	"github.com/nodetrust/nodetrust/internal/verify/hostlimit"
 	"github.com/nodetrust/nodetrust/internal/verify/library"
 )
@@ -120,16 +121,9 @@ func (f *Fetcher) Open(ctx context.Context, im Image) (*Source, error) {
 // goesOn is true for an error with which the library goes on to the next place. It does so with all errors, but may see
 // none where a fetcher does: where an answer is unusual, and where it asks again because it came too early.
 func goesOn(err error) bool {
-	var unusual *irregularError
-	var throttled *hostlimit.ThrottledError
-	var status *statusError
-	switch {
-	case errors.As(err, &unusual), errors.As(err, &throttled):
-		return false
-	case errors.As(err, &status):
-		return status.status != http.StatusTooManyRequests
-	}
-	return true
+	status, refused := errors.AsType[*statusError](err)
+	return !failure.Is[*irregularError](err) && !failure.Is[*hostlimit.ThrottledError](err) &&
+		(!refused || status.status != http.StatusTooManyRequests)
 }
 
 func (f *Fetcher) openAt(ctx context.Context, im Image, s sysregistriesv2.PullSource) (*Source, error) {
@@ -172,9 +166,9 @@ func (f *Fetcher) openAt(ctx context.Context, im Image, s sysregistriesv2.PullSo
 
 // registry returns the registry of a place to pull from. Its transport is made as the library makes one.
 func (f *Fetcher) registry(sys *types.SystemContext, s sysregistriesv2.PullSource) (*registry, error) {
-	domain, plain := reference.Domain(s.Reference), s.Endpoint.Insecure
+	domain, insecure := reference.Domain(s.Reference), s.Endpoint.Insecure
 	if sys.DockerInsecureSkipTLSVerify != types.OptionalBoolUndefined {
-		plain = sys.DockerInsecureSkipTLSVerify == types.OptionalBoolTrue
+		insecure = sys.DockerInsecureSkipTLSVerify == types.OptionalBoolTrue
 	}
 	certs := sys.DockerCertPath
 	switch {
@@ -184,14 +178,14 @@ func (f *Fetcher) registry(sys *types.SystemContext, s sysregistriesv2.PullSourc
 	default:
 		return nil, irregular("certificates of nobody knows where")
 	}
-	identity := fmt.Sprintf("%s %t %q", domain, plain, certs)
+	identity := fmt.Sprintf("%s %t %q", domain, insecure, certs)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if r, ok := f.registries[identity]; ok {
 		return r, nil
 	}
 	conf := &tls.Config{
-		InsecureSkipVerify: plain, //nolint:gosec // what registries.conf or the caller asks for
+		InsecureSkipVerify: insecure, //nolint:gosec // what registries.conf or the caller asks for
 		CipherSuites: []uint16{ // the library's
 			tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, tls.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
 			tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
@@ -203,7 +197,7 @@ func (f *Fetcher) registry(sys *types.SystemContext, s sysregistriesv2.PullSourc
 	tr := tlsclientconfig.NewTransport()
 	tr.TLSClientConfig, tr.MaxResponseHeaderBytes = conf, maxHeader
 	tr.MaxIdleConnsPerHost = f.hosts.PerHost()
-	r := &registry{identity: identity, host: Host(s.Reference), plain: plain}
+	r := &registry{identity: identity, host: Host(s.Reference), insecure: insecure}
 	r.client = &http.Client{Transport: recorder{tr}, CheckRedirect: checkRedirect}
 	if !f.impatient {
 		r.client.Transport = &hostlimit.Transport{Hosts: f.hosts, Base: recorder{tr}}

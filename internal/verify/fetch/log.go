@@ -110,17 +110,20 @@ func (r recorder) CloseIdleConnections() {
 	(&http.Client{Transport: r.RoundTripper}).CloseIdleConnections()
 }
 
+// refusal is the body of an error in the form of the registry protocol.
+type refusal struct {
+	Errors []struct {
+		Code    string `json:"code"`
+		Message string `json:"message"`
+	} `json:"errors"`
+	Details string `json:"details"`
+}
+
 // Words are what a registry says to its refusal: code and message in the form of the registry protocol, or a line of
 // text. At most 500 bytes, printable, without credentials; "" for a web page, for JSON that is too long to be read to
 // its end, or nothing.
 func (r Request) Words() string {
-	var body struct {
-		Errors []struct {
-			Code    string `json:"code"`
-			Message string `json:"message"`
-		} `json:"errors"`
-		Details string `json:"details"`
-	}
+	var body refusal
 	text := string(r.Body)
 	switch err := json.Unmarshal(r.Body, &body); {
 	case err == nil && len(body.Errors) > 0:

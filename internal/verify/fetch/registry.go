@@ -12,6 +12,7 @@ import (
 	"github.com/docker/distribution/registry/client/auth/challenge"
 	"go.podman.io/image/v5/docker/reference"
 
+	"github.com/nodetrust/nodetrust/internal/verify/failure"
 	"github.com/nodetrust/nodetrust/internal/verify/hostlimit"
 	"github.com/nodetrust/nodetrust/internal/verify/traffic"
 )
@@ -36,11 +37,11 @@ type registry struct {
 	// identity only: another trusts other servers, or presents other certificates.
 	identity string
 
-	host   string // to connect to
-	plain  bool   // HTTP may be tried, certificates aren't checked
-	client *http.Client
-	pings  hostlimit.Shared[pong]
-	tokens hostlimit.Shared[token]
+	host     string // to connect to
+	insecure bool   // HTTP may be tried, certificates aren't checked
+	client   *http.Client
+	pings    hostlimit.Shared[pong]
+	tokens   hostlimit.Shared[token]
 
 	mu     sync.Mutex
 	failed time.Time // when a ping last failed
@@ -120,8 +121,7 @@ func (r *registry) ping(ctx context.Context, agent string) (pong, error) {
 			return pong{}, irregular("the registry didn't answer")
 		}
 		p, err := r.pingScheme(ctx, "https", agent)
-		var throttled *hostlimit.ThrottledError
-		if err != nil && r.plain && !errors.As(err, &throttled) {
+		if err != nil && r.insecure && !failure.Is[*hostlimit.ThrottledError](err) {
 			p, err = r.pingScheme(ctx, "http", agent)
 		}
 		if err != nil && ctx.Err() == nil {

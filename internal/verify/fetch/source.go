@@ -243,11 +243,11 @@ func (s *Source) lookaside(ctx context.Context, at string, d digest.Digest) ([][
 		u := *base
 		u.Path = fmt.Sprintf("%s@%s=%s/signature-%d", base.Path, d.Algorithm(), d.Encoded(), i)
 		blob, err := s.signature(ctx, &u)
-		var missing *statusError
-		switch {
-		case errors.Is(err, os.ErrNotExist), errors.As(err, &missing) && missing.status == http.StatusNotFound:
+		refused, ok := errors.AsType[*statusError](err)
+		if errors.Is(err, os.ErrNotExist) || ok && refused.status == http.StatusNotFound {
 			return sigs, nil
-		case err != nil:
+		}
+		if err != nil {
 			return nil, err
 		}
 		if m, err := openpgp.MessageIn(blob); i > s.image.MaxSignatures || err != nil || len(m) != len(blob) {

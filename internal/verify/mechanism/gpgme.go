@@ -54,10 +54,10 @@ func Missing() string {
 	return ""
 }
 
-// noKeys is true for an error of importing keys that says something of the keys.
+// noKeys reports whether an error says something of the data: no keys to import, or no signed message.
 func noKeys(err error) bool {
-	var e gpgme.Error
-	return errors.As(err, &e) && (int(e.Code()) == gpgNoData || int(e.Code()) == gpgBadData)
+	e, ok := errors.AsType[gpgme.Error](err)
+	return ok && (int(e.Code()) == gpgNoData || int(e.Code()) == gpgBadData)
 }
 
 // Error codes of libgpg-error.
@@ -77,8 +77,7 @@ var gpgStatus = regexp.MustCompile(`Status:gpgme\.Error\{err:0x([0-9a-f]+)\}`)
 // reasonOf says why the mechanism didn't accept a signature, when neither digest nor identity were the cause.
 func reasonOf(err error, invalid bool, c openpgp.Claims, keys key.Index) (verdict.Answer, verdict.Reason) {
 	if !invalid {
-		var e gpgme.Error
-		if errors.As(err, &e) && (int(e.Code()) == gpgNoData || int(e.Code()) == gpgBadData) {
+		if noKeys(err) {
 			// gpg found no signed message, more than one, or bytes after it.
 			return verdict.Refuse, verdict.WeakOrUnsupported
 		}

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"go.podman.io/image/v5/signature"
+
+	"github.com/nodetrust/nodetrust/internal/verify/library"
 )
 
 // Keyrings are imported sets of keys, each used for many signatures. The library imports the keys anew for every
@@ -135,10 +137,11 @@ func (k *Keyrings) fill(r *Keyring) {
 func (k *Keyrings) imported(r *Keyring) *loaded {
 	defer k.around()()
 	m, ids, err := signature.NewEphemeralGPGSigningMechanism(r.data)
-	if err == nil && len(ids) == 0 {
-		err = errors.Join(ErrNoKey, m.Close())
-	}
-	if err != nil {
+	switch {
+	case err != nil:
+		return nil
+	case len(ids) == 0:
+		_ = m.Close()
 		return nil
 	}
 	return &loaded{SigningMechanism: m, ids: ids}
@@ -177,12 +180,10 @@ func (k *Keyrings) take(ctx context.Context, r *Keyring) *loaded {
 	case m := <-r.free:
 		return m
 	case <-r.useless:
-		return nil
 	case <-k.gone:
-		return nil
 	case <-ctx.Done():
-		return nil
 	}
+	return nil
 }
 
 // Verify has one of the keyring's mechanisms judge a signature. The content and the signer's fingerprint are those of a
@@ -200,26 +201,21 @@ func (k *Keyrings) Verify(ctx context.Context, r *Keyring, blob []byte) (content
 		ids     []string
 		err     error
 	}
-	done := make(chan answer, 1)
-	go func() { // gpg knows of no contexts
+	a, ended := library.Within(ctx, 0, func() (a answer) {
 		defer k.busy.Done()
 		m := k.take(ctx, r)
 		if m == nil {
-			done <- answer{err: errors.New("no keyring")}
-			return
+			return answer{err: errors.New("no keyring")}
 		}
-		var a answer
 		a.content, a.signer, a.err = m.Verify(blob)
 		a.ids = m.ids
 		k.put(r, m)
-		done <- a
-	}()
-	select {
-	case a := <-done:
-		return a.content, a.signer, a.ids, a.err
-	case <-ctx.Done():
-		return nil, "", nil, ctx.Err()
+		return a
+	})
+	if !ended {
+		a.err = ctx.Err()
 	}
+	return a.content, a.signer, a.ids, a.err
 }
 
 // Close removes all keyrings. A gpg that hangs is not waited for longer than CloseTimeout: its keyring is removed

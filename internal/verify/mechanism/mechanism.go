@@ -79,8 +79,8 @@ func Reason(err error, c openpgp.Claims, keys key.Index) (verdict.Answer, verdic
 	if errors.Is(err, ErrNoKey) {
 		return verdict.Refuse, verdict.KeyUnreadable
 	}
-	var invalid signature.InvalidSignatureError
-	return reasonOf(err, errors.As(err, &invalid), c, keys)
+	_, invalid := errors.AsType[signature.InvalidSignatureError](err)
+	return reasonOf(err, invalid, c, keys)
 }
 
 // Signature is an OpenPGP signature as far as it is known.

@@ -11,6 +11,7 @@ import (
 	"github.com/nodetrust/nodetrust/internal/openpgp"
 	"github.com/nodetrust/nodetrust/internal/openpgp/key"
 	"github.com/nodetrust/nodetrust/internal/verdict"
+	"github.com/nodetrust/nodetrust/internal/verify/failure"
 )
 
 // Name is the OpenPGP mechanism this program judges signatures with. The pure-Go one refuses OpenPGP v3 signature
@@ -33,8 +34,6 @@ func noKeys(error) bool { return true }
 // Where gpg might have accepted it the answer is unknown.
 func reasonOf(err error, invalid bool, c openpgp.Claims, keys key.Index) (verdict.Answer, verdict.Reason) {
 	_, ours := keys.ByID[c.Signer]
-	var bad pgperrors.SignatureError
-	var weak pgperrors.WeakAlgorithmError
 	switch {
 	case c.Packet == 3 || c.Hash == openpgp.HashRIPEMD:
 		return verdict.Unknown, verdict.MechanismCannotTell
@@ -44,9 +43,9 @@ func reasonOf(err error, invalid bool, c openpgp.Claims, keys key.Index) (verdic
 		return verdict.Refuse, verdict.SignatureExpired
 	case errors.Is(err, pgperrors.ErrKeyRevoked):
 		return verdict.Refuse, verdict.KeyRevoked
-	case errors.As(err, &weak), c.Hash == openpgp.HashMD5:
+	case failure.Is[pgperrors.WeakAlgorithmError](err), c.Hash == openpgp.HashMD5:
 		return verdict.Refuse, verdict.WeakOrUnsupported
-	case errors.As(err, &bad):
+	case failure.Is[pgperrors.SignatureError](err):
 		return verdict.Refuse, verdict.WrongKey
 	case c.Packet == 0, errors.Is(err, io.ErrUnexpectedEOF):
 		return verdict.Refuse, verdict.WeakOrUnsupported // truncated: no mechanism reads it

@@ -1,9 +1,11 @@
 package secondlook
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"unicode/utf16"
 	"unicode/utf8"
 )
@@ -68,14 +70,7 @@ func (r *reader) whole(err error) error {
 }
 
 func (r *reader) blanks() {
-	for r.at < len(r.b) {
-		switch r.b[r.at] {
-		case ' ', '\t', '\r', '\n':
-			r.at++
-		default:
-			return
-		}
-	}
+	r.at = len(r.b) - len(bytes.TrimLeft(r.b[r.at:], " \t\r\n"))
 }
 
 // next skips blanks and returns the byte that follows; 0 at the end.
@@ -96,14 +91,7 @@ func (r *reader) take(c byte) error {
 }
 
 func (r *reader) object(depth int, each func(key string, value []byte)) error {
-	if err := r.take('{'); err != nil {
-		return err
-	}
-	if r.next() == '}' {
-		r.at++
-		return nil
-	}
-	for {
+	return r.list('{', '}', func() error {
 		r.blanks()
 		key, err := r.text()
 		if err != nil {
@@ -113,39 +101,37 @@ func (r *reader) object(depth int, each func(key string, value []byte)) error {
 			return err
 		}
 		value, err := r.value(depth + 1)
-		if err != nil {
-			return err
-		}
-		if each != nil {
+		if err == nil && each != nil {
 			each(key, value)
 		}
-		if r.next() == '}' {
-			r.at++
-			return nil
-		}
-		if err := r.take(','); err != nil {
-			return err
-		}
-	}
+		return err
+	})
 }
 
 func (r *reader) array(depth int, each func(value []byte)) error {
-	if err := r.take('['); err != nil {
+	return r.list('[', ']', func() error {
+		value, err := r.value(depth + 1)
+		if err == nil && each != nil {
+			each(value)
+		}
+		return err
+	})
+}
+
+// list reads what stands between two brackets, separated by commas; item reads one.
+func (r *reader) list(first, last byte, item func() error) error {
+	if err := r.take(first); err != nil {
 		return err
 	}
-	if r.next() == ']' {
+	if r.next() == last {
 		r.at++
 		return nil
 	}
 	for {
-		value, err := r.value(depth + 1)
-		if err != nil {
+		if err := item(); err != nil {
 			return err
 		}
-		if each != nil {
-			each(value)
-		}
-		if r.next() == ']' {
+		if r.next() == last {
 			r.at++
 			return nil
 		}
@@ -180,7 +166,7 @@ func (r *reader) value(depth int) ([]byte, error) {
 
 func (r *reader) word() error {
 	for _, w := range []string{"true", "false", "null"} {
-		if rest := r.b[r.at:]; len(rest) >= len(w) && string(rest[:len(w)]) == w {
+		if bytes.HasPrefix(r.b[r.at:], []byte(w)) {
 			r.at += len(w)
 			return nil
 		}
@@ -189,34 +175,35 @@ func (r *reader) word() error {
 }
 
 func (r *reader) number() error {
-	if r.b[r.at] == '-' {
-		r.at++
-	}
+	r.skip("-")
 	whole := r.at
 	if n := r.digits(); n == 0 || n > 1 && r.b[whole] == '0' {
 		return fmt.Errorf("%w: no number at byte %d", errJSON, whole)
 	}
-	if r.at < len(r.b) && r.b[r.at] == '.' {
-		r.at++
-		if r.digits() == 0 {
-			return fmt.Errorf("%w: no digit at byte %d", errJSON, r.at)
-		}
+	if r.skip(".") && r.digits() == 0 {
+		return fmt.Errorf("%w: no digit at byte %d", errJSON, r.at)
 	}
-	if r.at < len(r.b) && (r.b[r.at] == 'e' || r.b[r.at] == 'E') {
-		r.at++
-		if r.at < len(r.b) && (r.b[r.at] == '+' || r.b[r.at] == '-') {
-			r.at++
-		}
-		if r.digits() == 0 {
-			return fmt.Errorf("%w: no digit at byte %d", errJSON, r.at)
-		}
+	if !r.skip("eE") {
+		return nil
+	}
+	if r.skip("+-"); r.digits() == 0 {
+		return fmt.Errorf("%w: no digit at byte %d", errJSON, r.at)
 	}
 	return nil
 }
 
-func (r *reader) digits() (n int) {
-	for ; r.at < len(r.b) && r.b[r.at] >= '0' && r.b[r.at] <= '9'; n++ {
+// skip skips the current byte if it is one of these.
+func (r *reader) skip(any string) bool {
+	found := r.at < len(r.b) && strings.IndexByte(any, r.b[r.at]) >= 0
+	if found {
 		r.at++
+	}
+	return found
+}
+
+func (r *reader) digits() (n int) {
+	for r.skip("0123456789") {
+		n++
 	}
 	return n
 }

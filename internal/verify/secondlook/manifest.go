@@ -126,9 +126,6 @@ func blobs(manifest []byte) error {
 	return nil
 }
 
-// descriptorDigest is the digest of a descriptor.
-func descriptorDigest(b []byte) (digest string, ok bool) { return digestIn(b, "digest") }
-
 // digestIn is the last member of the name, as a JSON reader that keeps the last of equal members has it.
 func digestIn(b []byte, name string) (digest string, ok bool) {
 	m, err := object(b)
@@ -159,7 +156,7 @@ func lists(index []byte, digest string) bool {
 		if err != nil {
 			return false
 		}
-		if slices.ContainsFunc(all, func(d []byte) bool { have, ok := descriptorDigest(d); return ok && have == digest }) {
+		if slices.ContainsFunc(all, func(d []byte) bool { have, ok := digestIn(d, "digest"); return ok && have == digest }) {
 			return true
 		}
 	}

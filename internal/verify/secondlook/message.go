@@ -5,7 +5,6 @@ import (
 	"compress/bzip2"
 	"compress/flate"
 	"compress/zlib"
-	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -103,10 +102,7 @@ func packet(b []byte) (tag int, body, rest []byte, err error) {
 	if len(b) < 1+size {
 		return 0, nil, nil, cut
 	}
-	n := 0
-	for _, c := range b[1 : 1+size] {
-		n = n<<8 | int(c)
-	}
+	n := number(b[1 : 1+size])
 	if b = b[1+size:]; n > len(b) {
 		return 0, nil, nil, cut
 	}
@@ -142,7 +138,7 @@ func length(b []byte) (n int, partial bool, rest []byte, err error) {
 	case b[0] < 224 && len(b) > 1:
 		return (int(b[0])-192)<<8 + int(b[1]) + 192, false, b[2:], nil
 	case b[0] == 255 && len(b) > 4:
-		return int(binary.BigEndian.Uint32(b[1:])), false, b[5:], nil
+		return number(b[1:5]), false, b[5:], nil
 	case b[0] >= 224 && b[0] < 255:
 		return 1 << (b[0] & 0x1f), true, b[1:], nil
 	}
@@ -207,10 +203,7 @@ func subpacketIssuers(b []byte, size int) (out []string) {
 		if len(b) < size {
 			return out
 		}
-		n := 0
-		for _, c := range b[:size] {
-			n = n<<8 | int(c)
-		}
+		n := number(b[:size])
 		if b = b[size:]; n > len(b) {
 			return out
 		}
@@ -239,9 +232,17 @@ func subpacketLength(b []byte) (n int, ok bool, rest []byte) {
 	case b[0] < 255 && len(b) > 1:
 		return (int(b[0])-192)<<8 + int(b[1]) + 192, true, b[2:]
 	case b[0] == 255 && len(b) > 4:
-		return int(binary.BigEndian.Uint32(b[1:])), true, b[5:]
+		return number(b[1:5]), true, b[5:]
 	}
 	return 0, false, nil
+}
+
+// number reads a number, the highest byte first.
+func number(b []byte) (n int) {
+	for _, c := range b {
+		n = n<<8 | int(c)
+	}
+	return n
 }
 
 func upperHex(b []byte) string { return strings.ToUpper(hex.EncodeToString(b)) }
