@@ -9,10 +9,11 @@ import (
 	"github.com/nodetrust/nodetrust/internal/verify/traffic"
 )
 
-// Env is the environment that a program was started in. Open changes that of the process, so a program takes it at its
-// start and gives parts of it to whoever wants them. The zero Env is that of a library: Open leaves $TMPDIR alone then.
+// Env is the environment that a program was started in. Open changes the environment of the process, so a program takes
+// the Env at its start and gives parts of it to whoever wants them. The zero Env is for a library: Open leaves $TMPDIR
+// alone then.
 type Env struct {
-	// Environ is the whole, for programs that are started.
+	// Environ is the whole environment, for programs that are started.
 	Environ []string
 	// RegistriesConf is $CONTAINERS_REGISTRIES_CONF.
 	RegistriesConf string
@@ -23,7 +24,7 @@ type Env struct {
 }
 
 // TakeEnv returns the environment. It silences the log of the image library, and has gpgme look for gpg in $PATH
-// itself, both of which belong before either is used.
+// itself: call it before library and gpgme are used.
 func TakeEnv() Env {
 	traffic.QuietLog()
 	mechanism.SkipGPGConf()
@@ -56,8 +57,8 @@ func isolate() {
 
 // usePrivateTempDir gives this process a temporary directory of its own, in which the image library makes its gpg
 // keyrings, and keeps gpg from starting an agent for each of them. An agent is of no use for judging signatures, takes
-// half the time of an import, and outlives a process that is killed. Close undoes it, and removes what a gpg that hangs
-// may hold on to.
+// half the time of an import, and outlives a process that is killed. Close undoes the change, and removes what a gpg
+// that hangs may hold on to.
 func (p *Policy) usePrivateTempDir() error {
 	if mechanism.Name != "gpgme" {
 		return nil

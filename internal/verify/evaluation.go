@@ -155,7 +155,7 @@ func (e *evaluation) evaluate(ctx context.Context) {
 	before := len(e.requests.Since(0))
 	e.boundSignatures()
 	found, err := e.signatures(ctx, un)
-	e.trace.Signatures(e.requests.Since(before), e.place(), found, reasonOf(err), err)
+	e.trace.Signatures(e.requests.Since(before), e.place(), found, err)
 	if err != nil {
 		e.withoutSignatures(err)
 		return
@@ -187,18 +187,10 @@ func (e *evaluation) manifest(ctx context.Context, src types.ImageSource) (un *i
 	return un, blob, mime, err
 }
 
-// reasonOf returns the reason of signatures that could not be read; "" for no error.
-func reasonOf(err error) verdict.Reason {
-	if err == nil {
-		return ""
-	}
-	return failure.Lookaside(err)
-}
-
 // withoutSignatures ends the evaluation for want of signatures: err is why they could not be read. A requirement that
 // refuses whatever the signatures are stands; all others can't be told.
 func (e *evaluation) withoutSignatures(err error) {
-	reason := reasonOf(err)
+	reason := failure.Lookaside(err)
 	for i := range e.v.Requirements {
 		e.v.Requirements[i].Answer, e.v.Requirements[i].Reason = verdict.Unknown, reason
 	}

@@ -34,10 +34,10 @@ const DefaultPerHost = 16
 const (
 	// settledTimeout bounds how long an image is read whose answer is known already.
 	settledTimeout = 5 * time.Second
-	// lightReceived is how many bytes are received for one of many images without further ado. A manifest has some KiB,
-	// a signature less than one; of images that take more only one is judged at a time, because many may be under way.
+	// lightReceived is the number of bytes that one of many images may receive while others are judged. A manifest has
+	// some KiB, a signature less than one; of larger images only one is judged at a time.
 	lightReceived = 512 << 10
-	// othersMemory is how many bytes of memory those may take that are under way as well.
+	// othersMemory is the number of bytes of memory that the images judged meanwhile may take.
 	othersMemory = 8 << 20
 )
 
@@ -60,8 +60,8 @@ type Options struct {
 	// Offline asks neither registry nor lookaside. The answer is refuse where no signature could help, else unknown,
 	// unless the image is local (dir: or oci:), which is judged as ever.
 	Offline bool
-	// PerHost is for judging many images: each is read and judged once, over shared connections and with shared tokens,
-	// and at most so many requests to one registry or lookaside host are in flight. 0 judges each image for itself.
+	// PerHost is for judging many images: each is read and judged once, over shared connections and with shared tokens.
+	// At most PerHost requests to one registry or lookaside host are in flight. 0 judges each image for itself.
 	PerHost int
 }
 
@@ -129,7 +129,7 @@ func (o Options) settings(sys types.SystemContext) (s settings, err error) {
 	return s, nil
 }
 
-// logins are the secrets of a file with logins for registries.
+// logins returns the secrets of a file with logins for registries.
 func logins(authFile []byte) (out []string) {
 	var doc struct {
 		Auths map[string]struct {
@@ -152,8 +152,8 @@ func logins(authFile []byte) (out []string) {
 	return out
 }
 
-// Judge judges images under one policy. It may be used by several goroutines, as many as the caller likes: those that
-// have to wait for a host cost little. Close it after use.
+// Judge judges images under one policy. It may be used by as many goroutines as the caller likes: a goroutine that
+// waits for a host costs little. Close the Judge after use.
 //
 // A fetcher reads an image, and sees what was asked and answered; where the answers are not as regular as can be, the
 // image library reads the image again, and the library's word counts. GPG keys are imported once for a policy and used
@@ -167,7 +167,7 @@ type Judge struct {
 	many *many
 }
 
-// many is what the images have in common that one Judge judges.
+// many is what the images of one Judge share.
 type many struct {
 	fetcher *fetch.Fetcher
 	// verdicts by reference.
@@ -266,7 +266,7 @@ func (j *Judge) judge(ctx context.Context, e *evaluation) verdict.Verdict {
 	return e.read(withBudget(ctx), f)
 }
 
-// inTime is ctx until the timeout.
+// inTime returns ctx with the timeout of one image.
 func (j *Judge) inTime(ctx context.Context) (context.Context, context.CancelFunc) {
 	if j.timeout > 0 {
 		return context.WithTimeout(ctx, j.timeout)
@@ -303,7 +303,7 @@ func (j *Judge) shared(ctx context.Context, image Image) (verdict.Verdict, error
 	return v, err
 }
 
-// interruptedError keeps a verdict that the end of its caller's context made from being taken for others.
+// interruptedError has a verdict that was made by the end of its caller's context, and so is not for other callers.
 type interruptedError struct {
 	verdict verdict.Verdict
 	error
@@ -311,7 +311,7 @@ type interruptedError struct {
 
 func (e *interruptedError) Unwrap() error { return e.error }
 
-// admit waits until an image of the registry may be judged. There are twice as many as requests in flight, so that
+// admit waits until an image of the registry may be judged. Twice as many images as requests are under way, so that
 // there are always some at the registry, the lookaside and gpg each.
 func (m *many) admit(ctx context.Context, host string) (leave func(), err error) {
 	m.mu.Lock()
@@ -329,8 +329,8 @@ func (m *many) admit(ctx context.Context, host string) (leave func(), err error)
 	}
 }
 
-// lightly judges one image, and once more with all the room that a single one has if it takes more than lightReceived.
-// The time that it then waits for its turn is not the image's.
+// lightly judges one image. An image that takes more than lightReceived is judged once more, with all the room that a
+// single image has; the time of waiting for its turn doesn't count.
 func (j *Judge) lightly(ctx context.Context, image Image) (verdict.Verdict, error) {
 	start := time.Now()
 	light := traffic.NewBudget(lightReceived)
@@ -352,7 +352,7 @@ func (j *Judge) lightly(ctx context.Context, image Image) (verdict.Verdict, erro
 	select {
 	case j.many.heavy <- struct{}{}:
 		defer func() { <-j.many.heavy }()
-		debug.FreeOSMemory() // what the one before has left, and the first look at this one
+		debug.FreeOSMemory() // garbage of the image before, and of the first look at this one
 	case <-ctx.Done():
 		return v, nil
 	}
@@ -370,8 +370,8 @@ func (j *Judge) lightly(ctx context.Context, image Image) (verdict.Verdict, erro
 	return e.read(ctx, j.many.fetcher), nil
 }
 
-// read judges an image of a registry with what a fetcher reads. Where that isn't as regular as can be, the library
-// reads the image again, and its word counts.
+// read judges an image of a registry with what a fetcher reads. Where the answers are not as regular as can be, the
+// library reads the image again, and the library's word counts.
 func (e *evaluation) read(ctx context.Context, f *fetch.Fetcher) verdict.Verdict {
 	if e.settled { // what is read only completes a verdict that stands
 		var cancel context.CancelFunc
@@ -389,7 +389,7 @@ func (e *evaluation) read(ctx context.Context, f *fetch.Fetcher) verdict.Verdict
 	return e.finish(ctx)
 }
 
-// fetch judges with what f reads. After an error that was worth nothing.
+// fetch judges with what f reads. After an error the verdict is worth nothing.
 func (e *evaluation) fetch(ctx context.Context, f *fetch.Fetcher) error {
 	e.log = &fetch.Log{}
 	ctx = traffic.Logins(e.log.Watch(ctx), e.secrets.AddAuthorization)
@@ -407,7 +407,7 @@ func (e *evaluation) fetch(ctx context.Context, f *fetch.Fetcher) error {
 	return e.fetched.Err()
 }
 
-// image is what a fetcher is to read.
+// image returns what a fetcher is to read.
 func (e *evaluation) image() fetch.Image {
 	return fetch.Image{
 		Ref: e.target.Content, Sys: e.sys, Registries: e.policy.Registries, Host: e.policy.Host, Temp: e.policy.Temp,
@@ -415,13 +415,13 @@ func (e *evaluation) image() fetch.Image {
 	}
 }
 
-// askLibrary is true for a verdict that says more of how the image was read than of the image.
+// askLibrary reports whether the verdict says more of how the image was read than of the image.
 func (e *evaluation) askLibrary() bool {
 	return e.v.Answer == verdict.Unknown && e.v.Reason != verdict.KeyMissing && e.v.Reason != verdict.MechanismCannotTell
 }
 
-// throttled is true, and completes the verdict, when a host asked to wait for longer than there is time. The library
-// isn't asked then: it would not wait.
+// throttled reports whether a host asked to wait for longer than there is time, and completes the verdict then. The
+// library isn't asked any more, as the library would not wait.
 func (e *evaluation) throttled(err error) bool {
 	t, ok := errors.AsType[*hostlimit.ThrottledError](err)
 	if !ok {
@@ -443,8 +443,8 @@ func (e *evaluation) throttled(err error) bool {
 }
 
 // byLibrary judges with what the library reads, after a fetcher has read for first. It takes a place at each host that
-// may be asked, in one order for all. The library tells no status; where it failed at the request that the fetcher got
-// an error status for too, that is it.
+// may be asked, in one order for all. The library tells no status: where the library failed at the request at which the
+// fetcher got an error status, that status is taken.
 func (e *evaluation) byLibrary(ctx context.Context, first *evaluation, limits *hostlimit.Hosts) {
 	places := e.target.Places(&e.sys)
 	hosts := e.target.Hosts(places)

@@ -13,9 +13,8 @@ import (
 // scratchName is the beginning of the names of the directories that scratch makes.
 const scratchName = "nodetrust-verify-"
 
-// scratch makes a directory below the system's temporary one. It is locked for as long as this process lives,
-// whatever ends it: so the next one can tell which of its predecessors' were left by a process that was killed, and
-// removes them.
+// scratch makes a directory below the system's temporary one, locked for as long as this process lives, whatever ends
+// the process. So the next process can tell which directories a killed process has left, and removes them.
 func scratch() (dir string, remove func() error, err error) {
 	sweepScratch()
 	for range 10 {
@@ -24,7 +23,7 @@ func scratch() (dir string, remove func() error, err error) {
 		}
 		lock := lockDir(dir)
 		if lock == nil {
-			continue // another process was quicker to take it for one that was left
+			continue // another process has taken the directory for one that was left
 		}
 		return dir, func() error { return errors.Join(removeAll(dir), lock.Close()) }, nil
 	}
@@ -42,7 +41,7 @@ func removeAll(dir string) (err error) {
 	return err
 }
 
-// sweepScratch removes what processes of this user that were killed have left.
+// sweepScratch removes the directories that killed processes of this user have left.
 func sweepScratch() {
 	tmp, err := os.Open(os.TempDir())
 	if err != nil {
@@ -78,7 +77,7 @@ func lockDir(dir string) *os.File {
 	return nil
 }
 
-// ownAndThere is true if the open directory belongs to this user and is still the one of that name.
+// ownAndThere reports whether the open directory belongs to this user and still has that name.
 func ownAndThere(f *os.File, dir string) bool {
 	st, err := f.Stat()
 	if err != nil {

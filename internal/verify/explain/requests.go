@@ -15,6 +15,7 @@ import (
 
 	"github.com/nodetrust/nodetrust/internal/outside"
 	"github.com/nodetrust/nodetrust/internal/verdict"
+	"github.com/nodetrust/nodetrust/internal/verify/failure"
 	"github.com/nodetrust/nodetrust/internal/verify/fetch"
 	"github.com/nodetrust/nodetrust/internal/verify/library"
 	"github.com/nodetrust/nodetrust/internal/verify/locate"
@@ -137,14 +138,12 @@ func (r *Requests) Manifest(urls []*url.URL, physical types.ImageReference, err 
 	})
 }
 
-// Signatures adds where the library looked for signatures: all are those that were read, err is why not all could be,
-// and reason its reason. A lookaside that is a directory takes no request: its files are listed.
-func (r *Requests) Signatures(urls []*url.URL, p signatures.Place, all []signatures.Signature, reason verdict.Reason,
-	err error,
-) {
+// Signatures adds where the library looked for signatures: all are those that were read, and err is why not all could
+// be. A lookaside that is a directory takes no request: its files are listed.
+func (r *Requests) Signatures(urls []*url.URL, p signatures.Place, all []signatures.Signature, err error) {
 	if !p.Image.Local() && !p.Served && strings.HasPrefix(p.Lookaside, "file:") {
 		unread := err
-		if reason == verdict.AttachmentsUnreadable {
+		if err != nil && failure.Lookaside(err) == verdict.AttachmentsUnreadable {
 			unread = nil // of the attachments, not of the lookaside
 		}
 		r.files(p, unread)

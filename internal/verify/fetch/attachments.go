@@ -14,9 +14,9 @@ import (
 	"go.podman.io/image/v5/types"
 )
 
-// Complete returns un, whose manifest is blob and has this digest, with the sigstore attachments that it has. The
-// library takes these from sources of its own only, so an image that has some becomes a directory, whose reference
-// isn't the image's.
+// Complete returns un, whose manifest is blob and has this digest, with its sigstore attachments. The library takes
+// attachments from sources of its own only, so an image with attachments becomes a directory, whose reference isn't the
+// image's.
 func (s *Source) Complete(ctx context.Context, un *image.UnparsedImage, blob []byte,
 	d digest.Digest,
 ) (*image.UnparsedImage, error) {
@@ -108,14 +108,13 @@ func (s *Source) layers(ctx context.Context, blob []byte, mimeType string) (out 
 	return out, nil
 }
 
-// CountSimple is how many simple signatures a manifest has at the lookaside.
+// CountSimple returns the number of simple signatures that a manifest has at the lookaside.
 func (s *Source) CountSimple(ctx context.Context, d digest.Digest) (int, error) {
 	sigs, err := s.simple(ctx, d)
 	return len(sigs), err
 }
 
-// CountAttached is how many sigstore signatures a manifest has, as far as runtimes would look for any. They aren't
-// read.
+// CountAttached returns the number of sigstore signatures that a manifest lists, as far as runtimes would look for any.
 func (s *Source) CountAttached(ctx context.Context, d digest.Digest) (int, error) {
 	if _, _, on := s.image.Registries.Lookup(library.Scopes(s.physical)); !on {
 		return 0, nil
@@ -131,7 +130,7 @@ func (s *Source) CountAttached(ctx context.Context, d digest.Digest) (int, error
 	return len(m.Layers), nil
 }
 
-// unknownManifest is true for a 404 that the library takes for "no such manifest", whatever else it may take for it.
+// unknownManifest reports whether the answer is a 404 that the library surely takes for "no such manifest".
 func (e *statusError) unknownManifest() bool {
 	var body refusal
 	return e.status == http.StatusNotFound && json.Unmarshal(e.body, &body) == nil && len(body.Errors) == 1 && body.Errors[0].Code == "MANIFEST_UNKNOWN"

@@ -1,6 +1,5 @@
-// Package fetch reads manifests and signatures of many images as the image library does where nothing unusual
-// happens, but over connections and with tokens that are used for all of them. Whatever is unusual it leaves to the
-// library.
+// Package fetch reads manifests and signatures of many images, over connections and with tokens that all share. It does
+// what the image library does where nothing unusual happens; the unusual is left to the library.
 package fetch
 
 import (
@@ -28,8 +27,8 @@ import (
 	"github.com/nodetrust/nodetrust/internal/verify/library"
 )
 
-// irregularError says that an image can't be read in the simple way that a fetcher knows. It decides nothing: the
-// library is to read the image then, and its errors are those that count.
+// irregularError says that an image can't be read in the simple way that a fetcher knows. The error decides nothing:
+// the library is to read the image then, and the errors of the library count.
 type irregularError struct{ error }
 
 func irregular(format string, args ...any) error { return &irregularError{fmt.Errorf(format, args...)} }
@@ -38,7 +37,7 @@ func irregular(format string, args ...any) error { return &irregularError{fmt.Er
 // authentication and web lookasides.
 type Fetcher struct {
 	hosts *hostlimit.Hosts
-	// impatient fetchers take "later" for an answer.
+	// impatient is true if "later" (429) is taken for an answer.
 	impatient bool
 
 	mu         sync.Mutex
@@ -60,15 +59,15 @@ func New(perHost int) *Fetcher {
 	return f
 }
 
-// One makes a fetcher for one image. Like the library it doesn't wait for a host that says "later": that is an answer,
-// which the library has to deal with. Close it after use.
+// One makes a fetcher for one image. Like the library, the fetcher doesn't wait for a host that says "later": the
+// library has to deal with that answer. Close the fetcher after use.
 func One() *Fetcher {
 	f := New(1)
 	f.impatient = true
 	return f
 }
 
-// Hosts are those that are asked.
+// Hosts returns the limits of the hosts that are asked.
 func (f *Fetcher) Hosts() *hostlimit.Hosts { return f.hosts }
 
 // Close ends the connections.
@@ -76,7 +75,7 @@ func (f *Fetcher) Close() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, r := range f.registries {
-		r.client.CloseIdleConnections()
+		r.transport.CloseIdleConnections()
 	}
 }
 
@@ -118,8 +117,9 @@ func (f *Fetcher) Open(ctx context.Context, im Image) (*Source, error) {
 	return nil, irregular("no place to read the image from")
 }
 
-// goesOn is true for an error with which the library goes on to the next place. It does so with all errors, but may see
-// none where a fetcher does: where an answer is unusual, and where it asks again because it came too early.
+// goesOn reports whether the library goes on to the next place with this error. The library does so with all errors,
+// but may see none where a fetcher sees one: where an answer is unusual, and where the library asks again after a
+// 429.
 func goesOn(err error) bool {
 	status, refused := errors.AsType[*statusError](err)
 	return !failure.Is[*irregularError](err) && !failure.Is[*hostlimit.ThrottledError](err) &&
@@ -164,7 +164,7 @@ func (f *Fetcher) openAt(ctx context.Context, im Image, s sysregistriesv2.PullSo
 	return src, err
 }
 
-// registry returns the registry of a place to pull from. Its transport is made as the library makes one.
+// registry returns the registry of a place to pull from, with a transport made as the library makes one.
 func (f *Fetcher) registry(sys *types.SystemContext, s sysregistriesv2.PullSource) (*registry, error) {
 	domain, insecure := reference.Domain(s.Reference), s.Endpoint.Insecure
 	if sys.DockerInsecureSkipTLSVerify != types.OptionalBoolUndefined {
@@ -197,7 +197,7 @@ func (f *Fetcher) registry(sys *types.SystemContext, s sysregistriesv2.PullSourc
 	tr := tlsclientconfig.NewTransport()
 	tr.TLSClientConfig, tr.MaxResponseHeaderBytes = conf, maxHeader
 	tr.MaxIdleConnsPerHost = f.hosts.PerHost()
-	r := &registry{identity: identity, host: Host(s.Reference), insecure: insecure}
+	r := &registry{identity: identity, host: Host(s.Reference), insecure: insecure, transport: tr}
 	r.client = &http.Client{Transport: recorder{tr}, CheckRedirect: checkRedirect}
 	if !f.impatient {
 		r.client.Transport = &hostlimit.Transport{Hosts: f.hosts, Base: recorder{tr}}

@@ -31,16 +31,16 @@ const (
 type Request struct {
 	Kind Kind
 	URL  *url.URL
-	// Status is the one that was received; 0: there was no answer, and Err is why.
+	// Status is the HTTP status that was received; 0: there was no answer, and Err says why.
 	Status int
 	Err    error
-	// Size is how many bytes the body has that was wanted, and Body the beginning of one that was not.
+	// Size is the number of bytes of a body that was wanted, and Body the beginning of a body that was not.
 	Size int
 	Body []byte
 }
 
-// Log is the requests that were made under a context, in their order. What another evaluation had asked for already, or
-// asks for at the time, is not among them. It may be used by several goroutines.
+// Log holds the requests that were made under a context, in their order, without those that another evaluation made for
+// both. A Log may be used by several goroutines.
 type Log struct {
 	mu       sync.Mutex
 	requests []Request
@@ -54,19 +54,19 @@ type logged struct {
 	kind Kind
 }
 
-// Watch has the requests under the returned context logged.
+// Watch returns a context whose requests are logged.
 func (l *Log) Watch(ctx context.Context) context.Context {
 	return context.WithValue(ctx, logKey{}, logged{log: l})
 }
 
-// Requests are those that were made so far.
+// Requests returns the requests that were made so far.
 func (l *Log) Requests() []Request {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return slices.Clone(l.requests)
 }
 
-// as is the context for requests of a kind.
+// as returns a context for requests of a kind.
 func as(ctx context.Context, k Kind) context.Context {
 	if in, ok := ctx.Value(logKey{}).(logged); ok {
 		return context.WithValue(ctx, logKey{}, logged{in.log, k})
@@ -74,7 +74,7 @@ func as(ctx context.Context, k Kind) context.Context {
 	return ctx
 }
 
-// note adds to the last request what is known after its header.
+// note completes the last request by what is known after its header.
 func note(ctx context.Context, size int, body []byte, err error) {
 	in, ok := ctx.Value(logKey{}).(logged)
 	if !ok {
@@ -105,11 +105,6 @@ func (r recorder) RoundTrip(req *http.Request) (*http.Response, error) {
 	return res, err
 }
 
-// CloseIdleConnections is there for http.Client.
-func (r recorder) CloseIdleConnections() {
-	(&http.Client{Transport: r.RoundTripper}).CloseIdleConnections()
-}
-
 // refusal is the body of an error in the form of the registry protocol.
 type refusal struct {
 	Errors []struct {
@@ -119,9 +114,9 @@ type refusal struct {
 	Details string `json:"details"`
 }
 
-// Words are what a registry says to its refusal: code and message in the form of the registry protocol, or a line of
-// text. At most 500 bytes, printable, without credentials; "" for a web page, for JSON that is too long to be read to
-// its end, or nothing.
+// Words returns what a registry says to its refusal: code and message in the form of the registry protocol, or a line
+// of text; at most 500 bytes, printable, without credentials. "" stands for a web page, for JSON that is too long to
+// be read to its end, and for no words.
 func (r Request) Words() string {
 	var body refusal
 	text := string(r.Body)

@@ -17,8 +17,8 @@ import (
 	"github.com/nodetrust/nodetrust/internal/verify/traffic"
 )
 
-// Limits in bytes. The library takes a manifest of up to 4 MiB and 128 signatures; so much is rare, and a fetcher
-// reads many images at a time: it leaves what is larger to the library.
+// Limits in bytes. The library takes a manifest of up to 4 MiB and 128 signatures; so much is rare, and a fetcher reads
+// many images at a time: larger images are left to the library.
 const (
 	maxTokenSize = 256 << 10
 	maxHeader    = 256 << 10
@@ -33,21 +33,22 @@ const (
 
 // registry is one registry with the TLS settings that hold for it, and the lookasides that are asked with these.
 type registry struct {
-	// identity names the registry together with its TLS settings. What a client fetched may answer for those of the same
-	// identity only: another trusts other servers, or presents other certificates.
+	// identity names the registry together with its TLS settings. Answers are shared by clients of the same identity only:
+	// another client trusts other servers, or presents other certificates.
 	identity string
 
-	host     string // to connect to
-	insecure bool   // HTTP may be tried, certificates aren't checked
-	client   *http.Client
-	pings    hostlimit.Shared[pong]
-	tokens   hostlimit.Shared[token]
+	host      string // to connect to
+	insecure  bool   // HTTP may be tried, certificates aren't checked
+	client    *http.Client
+	transport *http.Transport // of the client
+	pings     hostlimit.Shared[pong]
+	tokens    hostlimit.Shared[token]
 
 	mu     sync.Mutex
 	failed time.Time // when a ping last failed
 }
 
-// pong is what a registry says of itself.
+// pong is what a registry says of itself when it is pinged.
 type pong struct {
 	scheme     string
 	challenges []challenge.Challenge
@@ -69,7 +70,7 @@ func checkRedirect(req *http.Request, via []*http.Request) error {
 	return nil
 }
 
-// statusError is an HTTP status that was not hoped for.
+// statusError is an HTTP status other than 200.
 type statusError struct {
 	status int
 	body   []byte // its beginning
@@ -112,7 +113,7 @@ func (r *registry) get(ctx context.Context, u string, limit int, header http.Hea
 // pingPause is how long a registry that didn't answer is left alone.
 const pingPause = 10 * time.Second
 
-// ping asks the registry what it is: once for all images.
+// ping asks the registry for scheme and challenges, once for all images.
 func (r *registry) ping(ctx context.Context, agent string) (pong, error) {
 	return r.pings.Do(ctx, "", func() (pong, error) {
 		r.mu.Lock()
@@ -155,7 +156,7 @@ func apiHeader(agent string) http.Header {
 	return http.Header{"Docker-Distribution-Api-Version": {"registry/2.0"}, "User-Agent": {agent}}
 }
 
-// Host is the host that is connected to for a reference.
+// Host returns the host to connect to for a reference.
 func Host(named reference.Named) string {
 	if d := reference.Domain(named); d != "docker.io" {
 		return d

@@ -38,7 +38,7 @@ type Source struct {
 	err error // the first one
 }
 
-// api reads a path of the registry's API, authenticated as the registry wants it. what names the manifest or blob.
+// api reads a path of the registry's API below the repository, authenticated as the registry wants it.
 func (s *Source) api(ctx context.Context, what string, limit int, header http.Header) ([]byte, string, error) {
 	r, agent := s.registry, s.image.Sys.DockerRegistryUserAgent
 	p, err := r.ping(ctx, agent)
@@ -59,7 +59,7 @@ func (s *Source) api(ctx context.Context, what string, limit int, header http.He
 	return r.get(ctx, fmt.Sprintf("%s://%s/v2/%s/%s", p.scheme, r.host, repo, what), limit, header)
 }
 
-// authorization is the value of the header, "" if the registry asks for none.
+// authorization returns the value of the header, "" if the registry asks for none.
 func (s *Source) authorization(ctx context.Context, p pong) (string, error) {
 	if len(p.challenges) == 0 {
 		return "", nil
@@ -117,7 +117,7 @@ func (s *Source) token(ctx context.Context, p pong, c challenge.Challenge, scope
 	}
 	const least = 60 // seconds, as the library and the protocol have it
 	life := time.Duration(min(max(answer.ExpiresIn, least), 24*60*60)) * time.Second
-	// Whoever uses it may wait for a place at the host first.
+	// A user of the token may wait for a place at the host first.
 	return token{answer.Token, asked.Add(life - 10*time.Second)}, nil
 }
 
@@ -148,16 +148,16 @@ func (s *Source) Get(ctx context.Context, limit int, accept, path string) (statu
 	return http.StatusOK, body, nil
 }
 
-// Err is the first error that there was. What was made of the image then is worth nothing.
+// Err returns the first error. After an error the verdict on the image is worth nothing.
 func (s *Source) Err() error { return s.err }
 
-// Physical is the place that served the manifest.
+// Physical returns the place that served the manifest.
 func (s *Source) Physical() types.ImageReference { return s.physical }
 
-// Manifest is that of the image, or of its index.
+// Manifest returns the manifest of the image, or of its index.
 func (s *Source) Manifest() []byte { return s.manifest }
 
-// fail remembers that something went other than expected.
+// fail returns err, and remembers the first one for Err.
 func (s *Source) fail(err error) error {
 	if err != nil && s.err == nil {
 		s.err = err
@@ -208,15 +208,15 @@ func (s *Source) signatures(ctx context.Context, instance *digest.Digest) ([][]b
 	return s.simple(ctx, d)
 }
 
-// simple returns the signatures at the lookaside. It is asked with the TLS settings of the registry that the image is
-// from, so only an image of a registry with the same settings may have the answer.
+// simple returns the signatures at the lookaside. The lookaside is asked with the TLS settings of the image's registry,
+// so the answer is shared with images of registries with the same settings only.
 func (s *Source) simple(ctx context.Context, d digest.Digest) ([][]byte, error) {
 	at, _ := library.Lookaside(s.image.Registries, s.physical)
 	return s.fetcher.lists.Do(ctx, s.registry.identity+" "+at+"@"+d.String(),
 		func() ([][]byte, error) { return s.lookaside(ctx, at, d) })
 }
 
-// digest is the one that signatures are looked up by.
+// digest returns the digest that signatures are looked up by.
 func (s *Source) digest(instance *digest.Digest) (digest.Digest, error) {
 	if instance != nil {
 		return *instance, instance.Validate()

@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// Hosts bound the requests in flight to each host, and keep from asking hosts that want to be left alone.
+// Hosts bounds the requests in flight to each host, and holds requests back from hosts that asked for a pause.
 type Hosts struct {
 	perHost int
 
@@ -20,7 +20,7 @@ type Hosts struct {
 	hosts map[string]*Host
 }
 
-// Host is one of them.
+// Host is one HTTP host.
 type Host struct {
 	name  string
 	slots chan struct{} // one for each request in flight
@@ -34,7 +34,7 @@ func New(perHost int) *Hosts {
 	return &Hosts{perHost: perHost, hosts: map[string]*Host{}}
 }
 
-// PerHost is that bound.
+// PerHost returns the bound on the requests in flight to one host.
 func (p *Hosts) PerHost() int { return p.perHost }
 
 // Host returns the host of that name, with its port.
@@ -49,7 +49,7 @@ func (p *Hosts) Host(name string) *Host {
 	return h
 }
 
-// ThrottledError says that a host wants to be left alone for longer than there is time.
+// ThrottledError says that a host asked for a pause that is longer than the time left.
 type ThrottledError struct {
 	host string
 	wait time.Duration
@@ -77,7 +77,7 @@ func (h *Host) Acquire(ctx context.Context) (release func(), err error) {
 	}
 }
 
-// pause is how long the host wants to be left alone.
+// pause returns how long the host is still to be left alone.
 func (h *Host) pause() time.Duration {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -102,7 +102,7 @@ func (h *Host) wait(ctx context.Context) error {
 	}
 }
 
-// leave keeps from asking the host for a while.
+// leave holds requests to the host back for a while.
 func (h *Host) leave(d time.Duration) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -111,15 +111,12 @@ func (h *Host) leave(d time.Duration) {
 	}
 }
 
-// Transport makes requests without a body through Hosts, redirected ones among them. Answers that say "later"
-// are waited for within the request's deadline: 429 always, 503 if it says when.
+// Transport makes requests without a body through Hosts, redirected ones among them. After an answer that says "later"
+// (a 429, or a 503 with Retry-After) it asks again within the request's deadline.
 type Transport struct {
 	Hosts *Hosts
 	Base  http.RoundTripper
 }
-
-// CloseIdleConnections is there for http.Client.
-func (t *Transport) CloseIdleConnections() { (&http.Client{Transport: t.Base}).CloseIdleConnections() }
 
 // Throttled requests are made again after these times, unless the answer says when.
 const (
@@ -161,8 +158,8 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 }
 
-// retryAfter is how long an answer asks to wait: whole seconds or a date. At least a second, so that a host that is
-// wrong about the time is not asked in a loop.
+// retryAfter returns how long an answer asks to wait, as whole seconds or a date: at least a second, so that a host
+// with a wrong clock is not asked in a loop.
 func retryAfter(res *http.Response, now time.Time) (time.Duration, bool) {
 	v := res.Header.Get("Retry-After")
 	if n, err := strconv.ParseInt(v, 10, 32); err == nil && n >= 0 {

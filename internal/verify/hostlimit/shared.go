@@ -6,12 +6,12 @@ import (
 	"sync"
 )
 
-// Shared is what was asked for once for many, by key; the zero value is empty. Errors are shared with those who wait
-// meanwhile, but not remembered.
+// Shared remembers the results of calls by key, and lets concurrent callers of one key share one call. Errors are
+// shared with the callers that wait meanwhile, but not remembered. The zero value is empty.
 type Shared[V any] struct {
-	// Valid is false for a value that is to be asked for again; nil: all stay.
+	// Valid reports whether a value may still be used; nil: all may.
 	Valid func(V) bool
-	// Size is how many bytes a value takes; nil: it doesn't matter. Values beyond Room bytes are not remembered.
+	// Size returns the bytes that a value takes. Values beyond Room bytes in all are not remembered; nil: all are.
 	Size func(V) int
 	Room int
 
@@ -25,7 +25,7 @@ type call[V any] struct {
 	err   error
 }
 
-// Do returns the value for key, which ask gets if nobody did.
+// Do returns the value for key, which the first caller asks for.
 func (s *Shared[V]) Do(ctx context.Context, key string, ask func() (V, error)) (V, error) {
 	for {
 		s.mu.Lock()
@@ -58,11 +58,11 @@ func (s *Shared[V]) Do(ctx context.Context, key string, ask func() (V, error)) (
 		case !errors.Is(c.err, context.Canceled) && !errors.Is(c.err, context.DeadlineExceeded):
 			return c.value, c.err
 		}
-		// Whoever asked ran out of time; that is not to be ours.
+		// The caller that asked ran out of time, which says nothing of this caller's time.
 	}
 }
 
-// fits takes room for a value.
+// fits reports whether there is room for a value, and takes it.
 func (s *Shared[V]) fits(v V) bool {
 	if s.Size == nil {
 		return true

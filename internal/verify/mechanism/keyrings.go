@@ -14,9 +14,9 @@ import (
 )
 
 // Keyrings are imported sets of keys, each used for many signatures. The library imports the keys anew for every
-// signature and requirement, which takes gpg two of three processes. What a keyring answers here is either the
-// library's own word (the mechanism is the library's, and so is the reading of what was signed), or nothing, and then
-// the library is asked from the start. It lives as long as its policy.
+// signature and requirement, which takes gpg two of three processes. The answer of a keyring is either the library's
+// own word (the mechanism is the library's, and so is the reading of what was signed), or no answer, and then the
+// library is asked from the start. Keyrings live as long as their policy.
 type Keyrings struct {
 	// around runs around each import of keys.
 	around func() (stop func())
@@ -36,7 +36,7 @@ type Keyrings struct {
 type Keyring struct {
 	data []byte
 	free chan *loaded
-	// useless is closed when the mechanism imports none of the keys: the library is to say so.
+	// useless is closed when the mechanism imports none of the keys: the library is to word the refusal.
 	useless chan struct{}
 
 	mu        sync.Mutex
@@ -53,7 +53,7 @@ type loaded struct {
 	ids []string // the keys that were imported
 }
 
-// CloseTimeout is how long gpg is given to come to an end that it is no longer needed for.
+// CloseTimeout is how long a gpg that is no longer needed may take to end.
 const CloseTimeout = 400 * time.Millisecond
 
 // NewKeyrings makes a set of keyrings in which there is none yet; around runs around each import of keys. Close it
@@ -62,7 +62,7 @@ func NewKeyrings(around func() (stop func())) *Keyrings {
 	return &Keyrings{around: around, rings: map[[sha256.Size]byte]*Keyring{}, gone: make(chan struct{})}
 }
 
-// Get returns the keyring for key data, nil if there is none to be had.
+// Get returns the keyring for key data, nil after Close and for no data.
 func (k *Keyrings) Get(data []byte) *Keyring {
 	if k.Off || len(data) == 0 {
 		return nil
@@ -94,7 +94,7 @@ func (k *Keyrings) start() bool {
 	return !k.closed
 }
 
-// mechanisms is how many of one keyring there may be: gpg computes, so more than cores are of no use.
+// mechanisms is the limit for one keyring: gpg computes, so more of them than cores are of no use.
 func mechanisms() int { return max(2, runtime.GOMAXPROCS(0)) }
 
 // Warm imports the keys now, for a signature that may come: while a registry is asked that costs no time.
@@ -147,7 +147,7 @@ func (k *Keyrings) imported(r *Keyring) *loaded {
 	return &loaded{SigningMechanism: m, ids: ids}
 }
 
-// put gives a mechanism back. After Close, which didn't wait for it, it removes itself.
+// put gives a mechanism back, and removes one that Close didn't wait for.
 func (k *Keyrings) put(r *Keyring, m *loaded) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -251,7 +251,7 @@ func (k *Keyrings) Close() (ended bool) {
 	return ended
 }
 
-// Knows is true for a subkey that Learn was called with: it is one of these keys.
+// Knows reports whether Learn was called with the subkey, which is one of these keys then.
 func (r *Keyring) Knows(subkey string) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -1,5 +1,5 @@
-// Package mechanism is what judges OpenPGP signatures: gpg through gpgme or, in a build without cgo, pure Go. It asks
-// the image library's mechanism of that name and says what its answers mean.
+// Package mechanism judges OpenPGP signatures: by gpg through gpgme or, in a build without cgo, in pure Go. It asks the
+// image library's mechanism of that name, and names the reasons for the mechanism's answers.
 package mechanism
 
 import (
@@ -20,8 +20,8 @@ import (
 // ErrNoKey is what the library says of key files in which the mechanism finds nothing to use.
 const ErrNoKey = signature.PolicyRequirementError("No public keys imported")
 
-// Keys are the keys in key files. Where nothing is found in a file the mechanism is asked, which knows forms of key
-// files that are not known here. An error says that it couldn't be asked.
+// Keys returns the keys in key files. Where the reader of this program finds no key, the mechanism is asked, which
+// knows more forms of key files. An error says that the mechanism couldn't be asked.
 func Keys(files [][]byte) (key.Index, error) {
 	keys := key.IndexOf(files)
 	for _, file := range files {
@@ -43,8 +43,8 @@ func Keys(files [][]byte) (key.Index, error) {
 	return keys, nil
 }
 
-// Verify is what was signed, and the fingerprint of the key or subkey that made the signature, which is never empty,
-// if one of the keys made it: files are key files, and keys what is in them.
+// Verify returns the signed content, and the fingerprint of the key or subkey that made the signature, if one of the
+// keys made it; the fingerprint is never empty then. files are key files, and keys their content.
 func Verify(ctx context.Context, signed []byte, files [][]byte, keys key.Index) (content []byte, signer string,
 	err error,
 ) {
@@ -137,7 +137,7 @@ func (s Signature) unusable(err error) string {
 	return Text(err)
 }
 
-// Text is an error of the library without gpgme's state of a signature, which is of no use to a reader.
+// Text returns an error of the library without gpgme's state of a signature, which is of no use to a reader.
 func Text(err error) string {
 	text, _, _ := strings.Cut(err.Error(), ": gpgme.Signature{")
 	return text

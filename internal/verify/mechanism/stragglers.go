@@ -8,9 +8,9 @@ import (
 	"syscall"
 )
 
-// EndStragglers kills the processes of this user that were told of dir, by an argument or by their environment: the gpg
-// processes whose keyrings are below it, which gpgme starts as nobody's children, and which don't end when nobody wants
-// their answer any more. Where there is no /proc it does nothing.
+// EndStragglers kills the processes of this user that have dir in an argument or in their environment: the gpg
+// processes whose keyrings are below dir. gpgme starts them as nobody's children, and they don't end when nobody
+// wants their answer any more. Without /proc the function does nothing.
 func EndStragglers(dir string) {
 	if dir == "" {
 		return

@@ -3,11 +3,13 @@
 package requirement
 
 import (
+	"crypto/sha256"
 	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -244,10 +246,16 @@ func (p *Policy) inlineKeys(r *policy.Requirement) (keys [][]byte, err error) {
 		case len(contents) == 0:
 		case *s.Path != "":
 			*s.Path, *s.Data = "", contents[0]
-		case r.Type == policy.SignedBy: // it knows no keyDatas
-			if *s.Paths, err = p.copyKeys(contents); err != nil {
-				return nil, err
+		case r.Type == policy.SignedBy: // which knows no keyDatas: copies are read
+			var paths []string // not those of the policy's own requirement
+			for _, data := range contents {
+				path := filepath.Join(p.Temp, fmt.Sprintf("key-%x", sha256.Sum256(data)))
+				if err := os.WriteFile(path, data, 0o600); err != nil {
+					return nil, err
+				}
+				paths = append(paths, path)
 			}
+			*s.Paths = paths
 		default:
 			*s.Paths, *s.Datas = nil, contents
 		}
@@ -256,20 +264,4 @@ func (p *Policy) inlineKeys(r *policy.Requirement) (keys [][]byte, err error) {
 		}
 	}
 	return keys, nil
-}
-
-// copyKeys writes key files below the policy's temporary directory.
-func (p *Policy) copyKeys(contents [][]byte) (paths []string, err error) {
-	for _, data := range contents {
-		f, err := os.CreateTemp(p.Temp, "key-")
-		if err != nil {
-			return nil, err
-		}
-		_, err = f.Write(data)
-		if err = errors.Join(err, f.Close()); err != nil {
-			return nil, err
-		}
-		paths = append(paths, f.Name())
-	}
-	return paths, nil
 }

@@ -1,6 +1,6 @@
 // Package secondlook looks at an accepted image once more: at the same bytes, by rules that are written down here a
-// second time. It shares no parsing with the image library: its readers of JSON, OpenPGP messages, references and
-// manifests are its own. An accept that both come to rests on no fault of a single reader.
+// second time. The package shares no parsing with the image library: the readers of JSON, OpenPGP messages, references
+// and manifests are its own. An accept by both rests on no fault of a single reader.
 //
 // The image library up to 5.42.0 shows why: it took the digest of a schema-1 manifest from a payload that the
 // manifest holds encoded, so a server could serve any body under a digest that somebody had signed.
@@ -97,8 +97,8 @@ func At(im Image) *Finding {
 	return nil
 }
 
-// CheckForm returns why a manifest can't be the one that was signed, before anything else is known of it: it is of
-// schema 1, and a signature is demanded.
+// CheckForm returns why a manifest can't be the one that was signed, before anything else is known of the manifest: the
+// manifest is of schema 1, and a signature is demanded.
 func CheckForm(manifest []byte, demanded bool) *Finding {
 	if !demanded {
 		return nil

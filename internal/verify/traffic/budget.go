@@ -8,10 +8,10 @@ import (
 	"time"
 )
 
-// Budget is how many bytes may be received for one evaluation, whoever reads them. The nil Budget has no end. It may be
-// used by several goroutines.
+// Budget is the number of bytes that may be received for one evaluation, by whatever reader. The nil Budget has no end.
+// A Budget may be used by several goroutines.
 type Budget struct {
-	// Others is how many bytes of memory may be taken by others while somebody reads under this budget.
+	// Others is the number of bytes of memory that other evaluations may take meanwhile.
 	Others int64
 	// Small is true of a budget that is replaced by a larger one when it is exceeded.
 	Small bool
@@ -23,8 +23,7 @@ type Budget struct {
 // NewBudget makes a budget of so many bytes.
 func NewBudget(bytes int64) *Budget { return &Budget{limit: bytes, left: bytes} }
 
-// Spend takes n bytes of the budget. A *TooMuchError says that they are more than there were left; so is every answer
-// after that.
+// Spend takes n bytes of the budget. A *TooMuchError says that fewer were left; every later answer is the same.
 func (b *Budget) Spend(n int64) error {
 	if b == nil {
 		return nil
@@ -47,7 +46,7 @@ func (b *Budget) exhaust() {
 	b.left = min(b.left, -1)
 }
 
-// Exceeded is true once more was spent than there was.
+// Exceeded reports whether more was spent than there was.
 func (b *Budget) Exceeded() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -56,20 +55,20 @@ func (b *Budget) Exceeded() bool {
 
 type budgetKey struct{}
 
-// WithBudget has whoever reads under the returned context spend of the budget: Watch and Body do.
+// WithBudget returns a context whose readers, Watch and Body, spend of the budget.
 func WithBudget(ctx context.Context, b *Budget) context.Context {
 	return context.WithValue(ctx, budgetKey{}, b)
 }
 
-// TooLarge says of the context's budget, without reading on, that it is not enough, if it is a small one: the library
-// is not to read among many others what is known to be large.
+// TooLarge exhausts the context's budget if that is a small one: an image that is known to be large is not to be read
+// beside many others, not by the library either.
 func TooLarge(ctx context.Context) {
 	if b := budgetOf(ctx); b != nil && b.Small {
 		b.exhaust()
 	}
 }
 
-// HasBudget is true of a context that WithBudget made.
+// HasBudget reports whether WithBudget made the context, or one above it.
 func HasBudget(ctx context.Context) bool { return budgetOf(ctx) != nil }
 
 func budgetOf(ctx context.Context) *Budget {
@@ -77,7 +76,7 @@ func budgetOf(ctx context.Context) *Budget {
 	return b
 }
 
-// Body is r, what is read of which is spent of the context's budget: beyond it reading ends with a *TooMuchError.
+// Body returns r with its bytes spent of the context's budget: beyond the budget reading ends with a *TooMuchError.
 func Body(ctx context.Context, r io.Reader) io.Reader {
 	if b := budgetOf(ctx); b != nil {
 		return &spending{r, b}
@@ -98,12 +97,11 @@ func (s *spending) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// lookEvery is how often it is looked at how much has come in. The library reads some bodies to their end, those of
-// errors among them, and has no door to the reader: between two looks a server on this machine gets through a MiB or
-// two.
+// lookEvery is the time between two looks at how much has come in. The library reads some bodies to their end, those of
+// errors among them, and has no door to the reader. Between two looks a server on this machine sends a MiB or two.
 const lookEvery = time.Millisecond
 
-// look ends the library's requests when one of the limits is passed, while it is reading. It ends with Close.
+// look ends the library's requests when one of the limits is passed. It returns after Close.
 func (r *Requests) look() {
 	r.mu.Lock()
 	quit := r.quit
@@ -153,22 +151,20 @@ func (r *Requests) check() {
 	}
 }
 
-// place is a URL without what may be secret in it.
+// place returns a URL without user, password and query.
 func place(u *url.URL) string {
 	c := url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path}
 	return c.String()
 }
 
-// TooMuch is a *TooMuchError once a limit was passed: what the library says of its requests since then is of no
-// interest. Nil else.
+// TooMuch returns a *TooMuchError once a limit was passed, nil before: later errors of the library say nothing more.
 func (r *Requests) TooMuch() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.tooMuch
 }
 
-// BoundEach ends an answer that has more than this many bytes, headers included, while it is being read. 0 takes the
-// bound away.
+// BoundEach ends an answer of more than this many bytes, headers included, while it is read. 0 takes the bound away.
 func (r *Requests) BoundEach(bytes int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -6,14 +6,13 @@ import (
 	"runtime/metrics"
 )
 
-// What a few bytes of gzip unpack to, no counter of bytes tells: net/http unpacks what it asked to be packed, and the
-// library reads the pages of errors to their end. So the memory is looked at as well, in a program that has set a
-// limit for it.
+// A counter of bytes doesn't tell what a few bytes of gzip unpack to: net/http unpacks answers, and the library reads
+// the pages of errors to their end. So a program that has set a memory limit watches its memory as well.
 const (
 	liveMetric    = "/gc/heap/live:bytes"
 	objectsMetric = "/memory/classes/heap/objects:bytes"
-	// perByte is how many bytes of memory one that is received may take: reading a body takes two or three, parsing it
-	// more, which slack is for, and rubbish for its garbage.
+	// perByte is the memory that a received byte may take: reading a body takes two or three bytes. slack is for parsing
+	// the body, and rubbish for the garbage of both.
 	perByte = 3
 	slack   = 12 << 20
 	rubbish = 32 << 20
@@ -27,8 +26,7 @@ type memory struct {
 	others        uint64
 }
 
-// watchMemory is nil where no limit is set. others is what may be taken meanwhile by what else the process does, in
-// bytes.
+// watchMemory returns nil where no limit is set. others is what the rest of the process may take meanwhile, in bytes.
 func watchMemory(others int64) *memory {
 	limit := debug.SetMemoryLimit(-1)
 	if limit == math.MaxInt64 {
@@ -47,7 +45,7 @@ func (m *memory) read() (live, objects uint64) {
 	return m.samples[0].Value.Uint64(), m.samples[1].Value.Uint64()
 }
 
-// check returns a *TooMuchError if more memory was taken than what was received explains.
+// check returns a *TooMuchError if more memory was taken than the received bytes explain.
 func (m *memory) check(received int64) error {
 	if m == nil {
 		return nil

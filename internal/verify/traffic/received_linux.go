@@ -7,11 +7,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// counter knows how many bytes came in on a TCP connection, also after its owner has closed it: until the counter is
-// closed too, the other end isn't told.
+// counter counts the bytes that came in on a TCP connection, also after the owner of the connection has closed it: the
+// other end learns of that when the counter is closed too.
 type counter struct{ fd int }
 
-// newCounter is nil for what is no TCP connection.
+// newCounter returns nil for another connection than one of TCP.
 func newCounter(conn net.Conn) *counter {
 	c, ok := conn.(syscall.Conn)
 	if !ok {
@@ -28,7 +28,7 @@ func newCounter(conn net.Conn) *counter {
 	return &counter{fd}
 }
 
-// received is the number of bytes since the connection was made, TLS and HTTP headers included.
+// received returns the number of bytes since the connection was made, TLS and HTTP headers included.
 func (c *counter) received() int64 {
 	info, err := unix.GetsockoptTCPInfo(c.fd, unix.IPPROTO_TCP, unix.TCP_INFO)
 	if err != nil {

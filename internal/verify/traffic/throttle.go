@@ -8,8 +8,8 @@ import (
 	"github.com/sirupsen/logrus"
 )
 
-// throttled counts how often a host answered 429. The library waits and asks again, for up to a minute, and tells of it
-// in its log only: when the time is over meanwhile, this is how RateLimited is told from Timeout.
+// throttled counts how often a host answered 429. The library waits and asks again, for up to a minute, and says so in
+// its log only: the count tells RateLimited from Timeout when the time is over meanwhile.
 type throttled struct {
 	mu    sync.Mutex
 	count map[string]int
@@ -28,7 +28,7 @@ func (t *throttled) Fire(e *logrus.Entry) error {
 	return nil
 }
 
-// QuietLog has the library's log go nowhere but to one throttled.
+// QuietLog sends the library's log nowhere but to a counter of throttled requests.
 func QuietLog() {
 	l := logrus.StandardLogger()
 	l.SetOutput(io.Discard)
@@ -36,7 +36,7 @@ func QuietLog() {
 	l.ReplaceHooks(logrus.LevelHooks{logrus.DebugLevel: {&throttled{count: map[string]int{}}}})
 }
 
-// Throttled is how often one of the hosts answered 429 since the program's start.
+// Throttled returns how often one of the hosts answered 429 since the program's start.
 func Throttled(hosts []string) (n int) {
 	for _, h := range logrus.StandardLogger().Hooks[logrus.DebugLevel] {
 		t, ok := h.(*throttled)

@@ -1,5 +1,4 @@
-// Package traffic sees what the image library asks of the network, of which it tells nothing, and keeps it within
-// bounds.
+// Package traffic sees the requests of the image library, which the library doesn't tell, and keeps them within bounds.
 package traffic
 
 import (
@@ -19,23 +18,23 @@ import (
 )
 
 // Requests sees every HTTP request that the library makes for one image, redirects among them: the library doesn't
-// tell which mirror it took and where it looked for signatures. It is asked for a proxy before each request, and so
-// can also keep the next one from being made: the library itself would read up to 4 MiB each of any number of
-// signatures. The zero value sees none.
+// tell which mirror it took and where it looked for signatures. The library asks for a proxy before each request, so
+// Requests can keep the next one from being made: the library itself would read up to 4 MiB each of any number of
+// signatures. The zero value sees no request.
 type Requests struct {
 	next func(*url.URL) (*url.URL, error) // proxy of the request
 
 	mu    sync.Mutex
 	urls  []*url.URL
 	conns map[net.Conn]*counter
-	// gone is what was received on connections that are closed.
+	// gone is the number of bytes received on connections that are closed.
 	gone int64
-	// limit bounds what is received of something (0: nothing), most the requests for it (0: nothing); base is what had
-	// been received when the limit was set.
+	// limit bounds the bytes received of something (0: no bound), most the requests for it (0: no bound); base is what
+	// had been received when the limit was set.
 	limit, base int64
 	most        int
 	what        string
-	// each bounds what is received for one request (0: nothing); last is what had been received when it was made.
+	// each bounds the bytes received for one request (0: no bound); last is what had been received when it was made.
 	each, last int64
 	// budget is that of the evaluation, of which spent is what was received here.
 	budget  *Budget
@@ -53,9 +52,9 @@ type TooMuchError struct{ error }
 // TooMuch returns a *TooMuchError with this text.
 func TooMuch(format string, args ...any) error { return &TooMuchError{fmt.Errorf(format, args...)} }
 
-// Watch has the library's requests under the returned context and with sys seen. When they receive more than they may,
-// by Bound, BoundEach or the context's Budget, the returned context ends, and with it the transfer. Close it after the
-// last one, which ends the context too.
+// Watch sees the library's requests under the returned context and with sys. When the requests receive more than Bound,
+// BoundEach or the context's Budget allow, the returned context ends, and with it the transfer. Close the Requests
+// after the last one; Close ends the context too.
 func Watch(ctx context.Context, sys *types.SystemContext) (context.Context, *Requests) {
 	r := &Requests{next: sys.DockerProxy, conns: map[net.Conn]*counter{}, budget: budgetOf(ctx), quit: make(chan struct{})}
 	others := int64(0)
@@ -71,7 +70,7 @@ func Watch(ctx context.Context, sys *types.SystemContext) (context.Context, *Req
 	return r.Under(ctx), r
 }
 
-// Under is ctx as Watch returns it, for requests that are made later with the same sys.
+// Under returns ctx as Watch does, for requests that are made later with the same sys.
 func (r *Requests) Under(ctx context.Context) context.Context {
 	ctx, cancel := context.WithCancelCause(ctx)
 	r.mu.Lock()
@@ -132,7 +131,7 @@ func (r *Requests) connected(info httptrace.GotConnInfo) {
 	}
 }
 
-// received is how many bytes have come in. The caller holds the lock.
+// received returns how many bytes have come in. The caller holds the lock.
 func (r *Requests) received() int64 {
 	n := r.gone
 	for conn, c := range r.conns {
@@ -161,7 +160,7 @@ func (r *Requests) Bound(what string, requests int, bytes int64) {
 	}
 }
 
-// Close ends the counting, and what is still under way.
+// Close ends the counting, and requests that are still under way.
 func (r *Requests) Close() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
