@@ -19,9 +19,7 @@ import (
 // Where a root process of a host finds its configuration, beside trust.PolicyPath and trust.RegistriesDir, as paths of
 // that host.
 const (
-	homePolicy      = ".config/containers/policy.json" // below root's home, as homeRegistriesD
-	vendorPolicy    = "/usr/share/containers/policy.json"
-	homeRegistriesD = ".config/containers/registries.d"
+	vendorPolicy = "/usr/share/containers/policy.json"
 )
 
 // readPolicy reads policy.json.
@@ -57,7 +55,7 @@ func (c *Configuration) readHostPolicy() error {
 	if err != nil {
 		return err
 	}
-	userPolicy := filepath.Join(c.home, homePolicy)
+	userPolicy := filepath.Join(c.home, policy.HomeFile)
 	for _, path := range []string{userPolicy, trust.PolicyPath, vendorPolicy} {
 		b, err := c.Host.ReadFile(path, MaxFile)
 		switch {
@@ -76,7 +74,7 @@ func (c *Configuration) readHostPolicy() error {
 		return fmt.Errorf("no policy.json found at any of %s, %s, %s", userPolicy, trust.PolicyPath, vendorPolicy)
 	}
 	for _, home := range homes[1:] {
-		path := filepath.Join(home, homePolicy)
+		path := filepath.Join(home, policy.HomeFile)
 		if _, err := c.Host.ReadFile(path, MaxFile); !errors.Is(err, fs.ErrNotExist) {
 			c.Notes = append(c.Notes, fmt.Sprintf("a process that is started with HOME=%s reads %s instead", home, path))
 		}

@@ -51,11 +51,8 @@ func (c *Configuration) hostRegistriesD() (err error) {
 	if _, err := c.homes(); err != nil {
 		return err
 	}
-	userRegistriesD := filepath.Join(c.home, homeRegistriesD)
-	dirs := []string{
-		"/etc/containers/registries.rootful.d", trust.RegistriesDir,
-		"/usr/share/containers/registries.rootful.d", "/usr/share/containers/registries.d",
-	}
+	userRegistriesD := filepath.Join(c.home, registriesd.HomeDir)
+	dirs := registriesd.Dirs()
 	if _, err := c.Host.ReadDir(userRegistriesD); err == nil {
 		for _, dir := range dirs {
 			if files, err := c.Host.RegistriesD([]string{dir}); err == nil {
@@ -87,7 +84,7 @@ func (c *Configuration) noteRegistriesD() {
 			}
 		}
 	}
-	userRegistriesD := filepath.Join(c.home, homeRegistriesD)
+	userRegistriesD := filepath.Join(c.home, registriesd.HomeDir)
 	const older, newer = "runtimes with an image library before 5.40 (CRI-O up to 1.35, podman up to 5)",
 		"those from 5.40 on (podman 6)"
 	if c.dirs[0] == userRegistriesD {
