@@ -416,8 +416,8 @@ var table = []row{
 		Subject: "verdicts in words: message, hint and cause, and the story of what led to them",
 		Imports: []string{
 			"internal/outside", "internal/registriesd", "internal/verdict", "internal/verify/configuration",
-			"internal/verify/fetch", "internal/verify/library", "internal/verify/locate",
-			"internal/verify/mechanism", "internal/verify/signatures",
+			"internal/verify/failure", "internal/verify/fetch", "internal/verify/library",
+			"internal/verify/locate", "internal/verify/mechanism", "internal/verify/signatures",
 		},
 		Modules: []string{
 			"go.podman.io/image/v5",
@@ -438,7 +438,8 @@ var table = []row{
 		Subject: "manifests and signatures of many images, read as the image library does",
 		Imports: []string{
 			"internal/hostfs", "internal/openpgp", "internal/outside", "internal/registriesd",
-			"internal/verify/hostlimit", "internal/verify/library", "internal/verify/traffic",
+			"internal/verify/failure", "internal/verify/hostlimit", "internal/verify/library",
+			"internal/verify/traffic",
 		},
 		Modules: []string{
 			"github.com/docker/distribution", "github.com/opencontainers/go-digest", "go.podman.io/image/v5",
@@ -486,7 +487,8 @@ var table = []row{
 		Package: "internal/verify/mechanism",
 		Subject: "the OpenPGP mechanism of this build, gpg or pure Go: what it says of a signature, and why; sets of keys that are imported once",
 		Imports: []string{
-			"internal/openpgp", "internal/openpgp/key", "internal/verdict",
+			"internal/openpgp", "internal/openpgp/key", "internal/verdict", "internal/verify/failure",
+			"internal/verify/library",
 		},
 		Modules: []string{
 			"github.com/ProtonMail/go-crypto", "github.com/proglottis/gpgme", "go.podman.io/image/v5",

@@ -206,7 +206,9 @@ func (c *Content) signed(ctx context.Context, un *image.UnparsedImage, d string,
 	list, err := c.e.signatures(ctx, un)
 	c.e.requests.Bound("", 0, 0)
 	if err != nil {
-		return s, &ContentError{Reason: failure.Lookaside(err), Err: fmt.Errorf("reading signatures: %w", redacted(c.e.secrets, err))}
+		return s, &ContentError{
+			Reason: failure.Lookaside(err), Err: fmt.Errorf("reading signatures: %w", redacted(c.e.secrets, err)),
+		}
 	}
 	for _, one := range list {
 		if one.Simple != nil {

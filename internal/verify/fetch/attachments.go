@@ -133,5 +133,6 @@ func (s *Source) CountAttached(ctx context.Context, d digest.Digest) (int, error
 // unknownManifest reports whether the answer is a 404 that the library surely takes for "no such manifest".
 func (e *statusError) unknownManifest() bool {
 	var body refusal
-	return e.status == http.StatusNotFound && json.Unmarshal(e.body, &body) == nil && len(body.Errors) == 1 && body.Errors[0].Code == "MANIFEST_UNKNOWN"
+	return e.status == http.StatusNotFound && json.Unmarshal(e.body, &body) == nil &&
+		len(body.Errors) == 1 && body.Errors[0].Code == "MANIFEST_UNKNOWN"
 }
