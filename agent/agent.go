@@ -98,8 +98,12 @@ type Agent struct {
 	last        Status
 	statusErr   error // of the last write of the status file
 
-	unsaved    bool // the memory could not be written
-	generation int  // counts changes of files; answers of older generations don't count
+	unsaved    error         // why the memory is not on disk
+	saveAt     time.Time     // saving is tried again
+	savePause  time.Duration // grows
+	began      bool          // the first desired set was seen
+	back       bool          // what was found is back in place
+	generation int           // counts changes of files; answers of older generations don't count
 	probeAt    time.Time
 	quiet      time.Time     // events before this time wait until it
 	vain       *rate.Limiter // counts looks for events that changed nothing
@@ -120,6 +124,7 @@ type trial struct {
 	retryAt time.Time
 	failed  *judge.Problem // why the child has no answer; it runs again at retryAt
 	held    *judge.Problem // why the set is not on disk
+	adopted bool           // the set was on disk already: the child looks at it afterwards
 }
 
 // Run works until ctx is done, or with Once until the first final status. It returns the last status.
@@ -152,15 +157,15 @@ func Run(ctx context.Context, o Options) (Status, error) {
 	return a.last, err
 }
 
-// open opens the store. The memory stays in the process with Observe, and on an MCO node without a usable store.
+// open opens the store. With Observe the memory stays in the process.
 func (a *Agent) open() (*store, error) {
 	if a.Observe {
 		return &store{}, nil
 	}
 	s, err := openStore(a.root, a.Log)
-	if err != nil && hasMCO(a.root) && !errors.Is(err, errLocked) {
-		a.Log.Warn("keeping state in memory", "err", err)
-		return &store{}, nil
+	if s.broken != nil {
+		a.Log.Warn("keeping state in memory", "err", s.broken)
+		a.unsaved = s.broken
 	}
 	return s, err
 }
@@ -259,6 +264,9 @@ func (a *Agent) sleep(t *time.Timer) {
 	}
 	for _, f := range a.failed {
 		earlier(f.until)
+	}
+	if a.unsaved != nil {
+		earlier(a.saveAt)
 	}
 	if a.waiting || a.busy > 0 {
 		earlier(a.quiet)
@@ -369,7 +377,7 @@ func desiredStamp(p string) string {
 // others skip files whose metadata is unchanged.
 func (a *Agent) look(full bool) {
 	a.load(full)
-	if full && a.unsaved {
+	if a.unsaved != nil && !time.Now().Before(a.saveAt) {
 		a.remember()
 	}
 	event := a.event || a.waiting
@@ -469,13 +477,49 @@ func (a *Agent) changed() {
 	a.probeNow()
 }
 
-// remember saves the memory. The next full look repeats a save that failed.
-func (a *Agent) remember() {
-	err := a.store.write()
-	if err != nil && !a.unsaved {
+// remember saves the memory and what was found, and reports whether both are on disk. Looks repeat a save that failed.
+func (a *Agent) remember() bool {
+	if a.active == nil || a.readOnly() {
+		return a.saveFor(nil)
+	}
+	return a.saveFor(a.active.files)
+}
+
+func (a *Agent) saveFor(files trust.FileSet) bool {
+	err := a.save(files)
+	if err == nil {
+		a.unsaved, a.savePause = nil, 0
+		return true
+	}
+	if a.unsaved == nil || a.unsaved.Error() != err.Error() {
 		a.Log.Error("remembering", "path", stateFile, "err", err)
 	}
-	a.unsaved = err != nil
+	a.unsaved = err
+	a.savePause = min(max(2*a.savePause, minBackoff), retry)
+	a.saveAt = time.Now().Add(a.savePause)
+	return false
+}
+
+func (a *Agent) save(files trust.FileSet) error {
+	if a.store.broken != nil {
+		if err := a.store.open(a.Log); err != nil {
+			return err
+		}
+	}
+	if len(files) > 0 {
+		if err := a.store.keep(files); err != nil {
+			return err
+		}
+	}
+	return a.store.write()
+}
+
+// notSaved is the problem while the memory is not on disk.
+func (a *Agent) notSaved() *judge.Problem {
+	return &judge.Problem{
+		Reason:  judge.ReasonStateNotSaved,
+		Message: "what is to be remembered could not be saved: " + a.unsaved.Error(),
+	}
 }
 
 // end waits for the child and removes the images that it left in the runtime's store.

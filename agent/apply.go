@@ -23,11 +23,23 @@ func (a *Agent) advance() {
 		a.trial.held = nil
 		return
 	}
+	r := a.store.Rejected
+	rejected := r != nil && r.Digest == a.target.digest
+	if first := !a.began; first && !rejected {
+		a.began = true
+		if len(a.compare.Files(a.root, a.target.files)) == 0 {
+			a.adopt()
+			return
+		}
+	}
 	if a.lastGoodDigest() == a.target.digest {
 		a.activate(a.target)
 		return
 	}
-	if r := a.store.Rejected; r != nil && r.Digest == a.target.digest {
+	if rejected {
+		if r.Found {
+			a.putBack()
+		}
 		return
 	}
 	a.trial.digest = a.target.digest
@@ -97,21 +109,36 @@ func (a *Agent) lastGoodDigest() string {
 	return a.store.LastGood.Digest
 }
 
+// adopt takes the desired set for active that a starting agent finds on disk, whatever it remembers: the memory may be
+// lost or older.
+func (a *Agent) adopt() {
+	obsolete := a.replacing(a.target)
+	a.active = a.target
+	a.trial = trial{digest: a.target.digest, adopted: true}
+	a.store.Obsolete = obsolete
+	if a.confirmed() {
+		a.trial.adopted, a.store.Trial = false, nil
+	} else {
+		a.store.Trial = save(a.active)
+	}
+	a.changed()
+	a.remember()
+}
+
+// activate makes s the set that is kept on disk, unless it can't be remembered first: whatever happens after the first
+// write, the files of both sets are known as ours, and what was found can be put back. The last good set needs no more
+// memory than there is on disk.
 func (a *Agent) activate(s *set) {
-	obsolete := a.replacing(s)
+	if !a.ahead(s, a.replacing(s)) {
+		a.trial.held = a.notSaved()
+		a.trial.held.Message += "; the desired files are not written"
+		return
+	}
 	a.active = s
 	a.trial.held = nil
 	a.healed = nil
+	a.back = false
 	a.changed()
-	var trial *savedSet
-	if !a.confirmed() {
-		trial = save(s)
-	}
-	if !slices.Equal(a.store.Obsolete, obsolete) || digestOf(a.store.Trial) != digestOf(trial) {
-		a.store.Obsolete, a.store.Trial = obsolete, trial
-		// Saved before the first write, so that the files of both sets are known as ours after a crash.
-		a.remember()
-	}
 	a.sweep(s)
 	a.Log.Info("writing the desired files", "digest", s.digest)
 	wrong := map[string]string{}
@@ -123,6 +150,24 @@ func (a *Agent) activate(s *set) {
 	if len(a.write(wrong, time.Now())) == len(wrong) {
 		a.removeObsolete()
 	} // else the next looks heal first and remove obsolete files afterwards
+}
+
+// ahead remembers, before the first write, what has to be known after a crash, and reports whether s may be written.
+// The last good set may be: all that leads back to it is on disk already.
+func (a *Agent) ahead(s *set, obsolete []string) bool {
+	before := a.store.memory
+	a.store.Obsolete, a.store.Trial = obsolete, nil
+	if s.digest != a.lastGoodDigest() {
+		a.store.Trial = save(s)
+	}
+	if waits := a.unsaved != nil && time.Now().Before(a.saveAt); !waits && a.saveFor(s.files) {
+		return true
+	}
+	if s.digest == a.store.saved {
+		return true
+	}
+	a.store.Obsolete, a.store.Trial = before.Obsolete, before.Trial
+	return false
 }
 
 func (a *Agent) confirmed() bool { return a.active.digest == a.lastGoodDigest() }
@@ -171,6 +216,9 @@ func (a *Agent) makeWay() map[string]bool {
 }
 
 func (a *Agent) removeFile(p string) bool {
+	if a.unsaved != nil {
+		return false // after a crash nobody would know that the file was ours
+	}
 	err := disk.Remove(a.root, p)
 	if err != nil && !errors.Is(err, disk.ErrNotDurable) {
 		a.fail(p, err, false)
@@ -275,6 +323,10 @@ func onDisk(ds []judge.Difference, p string) bool {
 }
 
 func (a *Agent) replace(f trust.File) bool {
+	if err := a.keep(f); err != nil {
+		a.fail(f.Path, err, false)
+		return false
+	}
 	aside, err := disk.Replace(a.root, f)
 	if errors.Is(err, syscall.EEXIST) || errors.Is(err, syscall.EISDIR) || errors.Is(err, syscall.ENOTEMPTY) {
 		// A directory stood at the path of the file.
@@ -294,26 +346,75 @@ func (a *Agent) replace(f trust.File) bool {
 	return true
 }
 
+// keep makes sure that what is found at f's path is kept before it is replaced.
+func (a *Agent) keep(f trust.File) error {
+	if a.store.root == nil {
+		return nil
+	}
+	if k := a.store.found; k != nil && k.Knows(f) {
+		return k.MakeWay(f.Path)
+	}
+	if err := a.store.keep(trust.FileSet{f}); err != nil {
+		return fmt.Errorf("keeping what is found at %s: %w", f.Path, err)
+	}
+	k := a.store.found
+	if k == nil || !k.Knows(f) {
+		return fmt.Errorf("what is found at %s can't be kept", f.Path)
+	}
+	return k.MakeWay(f.Path)
+}
+
 // reject rolls the desired set back to the last good one, if there is one.
 func (a *Agent) reject(s *set, reason, why string) {
 	a.Log.Error("desired state is rejected", "digest", s.digest, "reason", reason, "err", why)
 	last := a.lastGood()
-	if last != nil {
+	toFound := last == nil && a.active != nil && a.active.digest == s.digest
+	switch {
+	case last != nil:
 		why += "; the last good set stands in"
-	} else {
+	case toFound:
+		why += "; what was found on the host stands in"
+	default:
 		why += "; nothing was written"
 	}
-	a.store.Rejected = &rejection{Digest: s.digest, Reason: reason, Message: why}
+	a.store.Rejected = &rejection{Digest: s.digest, Reason: reason, Message: why, Found: toFound}
 	back := last != nil && (a.active == nil || a.active.digest != last.digest)
 	if back {
 		// Saved together with the rejection: an agent that starts now continues from here.
 		a.store.Obsolete, a.store.Trial = a.replacing(last), nil
 	}
+	if toFound {
+		a.store.Obsolete, a.store.Trial = nil, nil
+		a.active, a.back = nil, false
+		a.changed()
+	}
 	a.remember()
 	a.trial = trial{}
-	if back {
+	switch {
+	case back:
 		a.activate(last)
+	case toFound:
+		a.putBack()
 	}
+}
+
+// putBack puts back what was found on the host, until all of it is there. It is not healed afterwards: the host's own
+// files are its owner's to change, and what the next set replaces is kept anew.
+func (a *Agent) putBack() {
+	if a.back || a.store.found == nil || a.failed.wait(foundDir, time.Now()) > 0 {
+		return
+	}
+	left, err := a.store.found.Restore()
+	if err == nil && len(left) == 0 {
+		err = a.store.found.Forget()
+	}
+	if err != nil {
+		a.fail(foundDir, err, false)
+		return
+	}
+	delete(a.failed, foundDir)
+	a.back = true
+	a.Log.Info("what was found on the host is back", "left", fmt.Sprint(left))
 }
 
 func (a *Agent) confirm(accepted []string) {
@@ -331,10 +432,10 @@ func (a *Agent) confirm(accepted []string) {
 
 // judgeTrial confirms or rejects the set on trial by a round of canaries, or leaves it on trial.
 func (a *Agent) judgeTrial(canaries []judge.Canary) {
-	if !a.confirmed() && a.store.LastGood != nil {
+	if !a.confirmed() {
 		for _, c := range judge.BlockedCanaries(canaries) {
 			// Whoever serves the registry can forge a manifest at any time: a forged one says nothing about the set.
-			if c.Reason != verdict.ManifestForged && slices.Contains(a.store.Accepted, c.Image) {
+			if c.Reason != verdict.ManifestForged && a.acceptedBefore(c.Image) {
 				a.reject(a.active, judge.ReasonAcceptCanaryRefused,
 					fmt.Sprintf("accept-canary %s was accepted before and was refused (%s)", c.Image, c.Reason))
 				return
@@ -351,4 +452,17 @@ func (a *Agent) judgeTrial(canaries []judge.Canary) {
 	}
 	slices.Sort(accepted)
 	a.confirm(slices.Compact(accepted))
+}
+
+// acceptedBefore reports whether there is a better set than the one on trial to go back to: the last good one accepted
+// the image, or, as long as no set was confirmed, what was found accepts it without a signature.
+func (a *Agent) acceptedBefore(image string) bool {
+	if a.store.LastGood != nil {
+		return slices.Contains(a.store.Accepted, image)
+	}
+	if a.store.found == nil {
+		return false
+	}
+	policy, ok := a.store.found.File("/etc/containers/policy.json")
+	return ok && disk.Accepts(policy, image)
 }

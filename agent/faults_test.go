@@ -353,9 +353,17 @@ func TestMemoryIsWrittenLater(t *testing.T) {
 	w.enforced(func(o *Options) { o.Resync = 100 * time.Millisecond })
 	unpin := w.pin("/var/lib/nodetrust", unix.MS_RDONLY)
 	mark := w.mark()
-	d := w.desire(files("/etc/containers/registries.d/extra.yaml", "docker: {extra.example.com: {}}"), canaries)
-	w.await(mark, judge.Enforced, "")
+	const extra = "/etc/containers/registries.d/extra.yaml"
+	d := w.desire(files(extra, "docker: {extra.example.com: {}}"), canaries)
+	if s := w.await(mark, judge.Held, judge.ReasonStateNotSaved); !strings.Contains(s.Message, "read-only") {
+		t.Errorf("message %q", s.Message)
+	}
+	w.absent(extra)
+	// What is in force is healed all the same: what leads back to it is on disk.
+	w.must(os.WriteFile(w.path(policyFile), []byte("{}"), 0o644))
+	w.until("the active set to be healed", func() bool { return w.read(policyFile) == policy("") })
 	unpin()
+	w.await(mark, judge.Enforced, "")
 	w.until("the last good set to be remembered",
 		func() bool { return strings.Contains(w.read(stateFile), `"lastGood":{"digest":"`+d) })
 }

@@ -34,8 +34,8 @@ type probeLabels struct {
 }
 
 var states = []judge.State{
-	judge.Contested, judge.Shadowed, judge.NotEnforced, judge.Blocked, judge.RolledBack, judge.Drifted, judge.Unknown,
-	judge.Enforced,
+	judge.Contested, judge.Shadowed, judge.NotEnforced, judge.Blocked, judge.RolledBack, judge.Held, judge.Drifted,
+	judge.Unknown, judge.Enforced,
 }
 
 // NewMetrics returns the metrics of an agent before its first look.

@@ -41,6 +41,7 @@ nodetrust_state{state="Shadowed"} 0
 nodetrust_state{state="NotEnforced"} 0
 nodetrust_state{state="Blocked"} 1
 nodetrust_state{state="RolledBack"} 0
+nodetrust_state{state="Held"} 0
 nodetrust_state{state="Drifted"} 0
 nodetrust_state{state="Unknown"} 0
 nodetrust_state{state="Enforced"} 0

@@ -91,6 +91,8 @@ func (a *Agent) startJob(ctx context.Context) {
 	switch h := a.trial.held; {
 	case h != nil && h.Reason == judge.ReasonLoadPending && !now.Before(a.trial.retryAt):
 		a.start(ctx, a.lintJob(a.target))
+	case a.trial.adopted && a.active == a.target && !now.Before(a.trial.retryAt):
+		a.start(ctx, a.lintJob(a.active))
 	case a.active != nil && len(a.active.canaries) > 0 && !now.Before(a.probeAt):
 		a.probeAt = now.Add(jitter(a.ProbeInterval))
 		a.start(ctx, a.probeJob(a.active, slices.Clone(a.store.Owned)))
@@ -144,7 +146,7 @@ func (a *Agent) takeLint(ans answer) {
 	case !ans.lint.loads:
 		a.reject(a.target, judge.ReasonDoesNotLoad, "the desired files do not load: "+ans.lint.why)
 	default:
-		a.trial.loads, a.trial.failed = true, nil
+		a.trial.loads, a.trial.failed, a.trial.adopted = true, nil, false
 	}
 }
 
@@ -445,12 +447,16 @@ func (a *Agent) stage(s *set) ([]child.File, error) {
 	var out []child.File
 	add := func(p string, data []byte) { out = append(out, child.File{Path: "stage" + p, Data: data}) }
 	gone := a.replacing(s)
-	others, err := disk.Others(a.root)
+	replaced := func(p string) bool {
+		_, ours := s.files.Get(p)
+		return ours || slices.Contains(gone, p)
+	}
+	others, err := disk.Others(a.root, replaced)
 	if err != nil {
 		return nil, fmt.Errorf("reading the host's registries.d: %w", err)
 	}
 	for _, f := range append(others, a.keyFiles(s)...) {
-		if _, ours := s.files.Get(f.Path); !ours && !slices.Contains(gone, f.Path) {
+		if !replaced(f.Path) {
 			add(f.Path, f.Data)
 		}
 	}

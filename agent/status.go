@@ -92,13 +92,16 @@ func (a *Agent) status() Status {
 	}
 	if a.target != nil && a.active != a.target {
 		in.Held = a.trial.held
+		if in.Held != nil && in.Held.Reason == judge.ReasonStateNotSaved {
+			in.Held, in.Gate = nil, in.Held
+		}
 		if a.collides() {
 			// This is a difference, not a doubt, and comes first.
 			in.Held, in.Advice = nil, "the desired files are not written"
 		}
 		if r := a.store.Rejected; r != nil && r.Digest == a.target.digest {
 			p := &judge.Problem{Reason: r.Reason, Message: r.Message}
-			if a.active != nil {
+			if a.active != nil || r.Found {
 				in.RolledBack = p
 			} else {
 				in.Held = p
@@ -141,6 +144,8 @@ func (a *Agent) worst() *judge.Problem {
 		return &judge.Problem{Reason: judge.ReasonDesiredInvalid, Message: a.desiredErr.Error()}
 	case len(a.failed) > 0:
 		return &judge.Problem{Reason: judge.ReasonWriteFailed, Message: a.failed.first()}
+	case a.unsaved != nil && !a.readOnly():
+		return a.notSaved()
 	case a.probed != nil && a.probed.problem != nil:
 		return a.probed.problem
 	case a.probeDue():

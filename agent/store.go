@@ -8,11 +8,13 @@ import (
 	"log/slog"
 	"os"
 	"path"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/nodetrust/nodetrust/agent/disk"
+	"github.com/nodetrust/nodetrust/agent/found"
 	"github.com/nodetrust/nodetrust/internal/bounded"
 	"github.com/nodetrust/nodetrust/internal/trust"
 )
@@ -22,6 +24,7 @@ const (
 	stateDir  = "/var/lib/nodetrust"
 	stateFile = stateDir + "/state.json"
 	lockFile  = stateDir + "/lock"
+	foundDir  = stateDir + "/found"
 
 	// maxState holds two of the largest sets in base64.
 	maxState = 32 << 20
@@ -70,6 +73,8 @@ type rejection struct {
 	Digest  string `json:"digest"`
 	Reason  string `json:"reason"`
 	Message string `json:"message"`
+	// Found is true if what was found on the host stands in for the set.
+	Found bool `json:"found,omitempty"`
 }
 
 func save(s *set) *savedSet {
@@ -99,51 +104,148 @@ func (s *savedSet) set() (*set, error) {
 	return out, nil
 }
 
-// store keeps the memory on the host, under a lock of one agent. A nil root keeps it in the process.
+// store keeps the memory and what was found on the host, under a lock of one agent. A nil root keeps the memory in
+// the process.
 type store struct {
-	root *os.Root
-	lock *os.File
+	root   *os.Root
+	lock   *os.File
+	found  *found.Store // nil while it can't be read: nothing may be replaced then
+	broken error        // why nothing can be saved; opening is tried again
+	saved  string       // digest of the last good set on disk
 	memory
 }
 
 // errLocked means that another agent works on the same host root.
 var errLocked = errors.New("another nodetrust-agent is at work on this host root")
 
-// openStore takes the lock and reads the memory. An unreadable memory becomes an empty one: only the way back to the
-// last good set is lost.
+// openStore takes the lock and reads the memory. Its only error is errLocked: a store that can't be opened is broken,
+// and keeps the memory in the process.
 func openStore(root *os.Root, log *slog.Logger) (*store, error) {
-	if err := makeStateDir(root); err != nil {
-		return nil, err
-	}
-	lock, err := root.OpenFile(lockFile[1:], os.O_RDWR|os.O_CREATE|unix.O_NONBLOCK, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("opening the lock: %w", err)
-	}
-	for end := time.Now().Add(lockTime); ; time.Sleep(50 * time.Millisecond) {
-		err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-		if err == nil {
-			break
+	s := &store{root: root}
+	return s, s.open(log)
+}
+
+// open does what openStore says, also for a broken store. What the process remembers counts more than what is on disk.
+func (s *store) open(log *slog.Logger) error {
+	s.broken = makeStateDir(s.root)
+	if s.lock == nil {
+		lock, err := takeLock(s.root)
+		if errors.Is(err, errLocked) {
+			return err
 		}
-		if !errors.Is(err, unix.EWOULDBLOCK) || time.Now().After(end) {
-			lock.Close()
-			if errors.Is(err, unix.EWOULDBLOCK) {
-				err = errLocked
-			}
-			return nil, fmt.Errorf("locking %s: %w", lockFile, err)
+		if err != nil {
+			s.broken = errors.Join(s.broken, err)
 		}
+		s.lock = lock
 	}
-	s := &store{root: root, lock: lock}
-	if err := disk.Sweep(root, []string{stateFile}); err != nil {
+	was := s.memory
+	s.memory = memory{}
+	if err := disk.Sweep(s.root, []string{stateFile}); err != nil {
 		log.Warn("sweeping", "err", err)
 	}
 	if err := s.read(); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		log.Warn("starting without the last good set", "path", stateFile, "err", err)
 		s.memory = memory{}
 	}
-	return s, nil
+	s.saved = digestOf(s.LastGood)
+	s.add(was)
+	if s.lock == nil {
+		return nil // somebody else may be at work
+	}
+	if err := s.openFound(log); err != nil {
+		s.broken = errors.Join(s.broken, err)
+	}
+	return nil
+}
+
+// add puts what the process remembered meanwhile over what was on disk.
+func (s *store) add(was memory) {
+	if was.LastGood != nil {
+		s.LastGood, s.Accepted = was.LastGood, was.Accepted
+	}
+	if was.Trial != nil || was.LastGood != nil {
+		s.Trial = was.Trial
+	}
+	if was.Rejected != nil {
+		s.Rejected = was.Rejected
+	}
+	s.Obsolete = union(s.Obsolete, was.Obsolete)
+	s.Owned = union(s.Owned, was.Owned)
+}
+
+func union(x, y []string) []string {
+	out := slices.Concat(x, y)
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+// openFound reads what was found on the host. Files of sets that an older version has written, which kept nothing,
+// are noted as such.
+func (s *store) openFound(log *slog.Logger) error {
+	f, err := found.Open(s.root, foundDir)
+	if err != nil {
+		return err
+	}
+	if err := f.Sweep(); err != nil {
+		log.Warn("sweeping", "path", foundDir, "err", err)
+	}
+	if f.Empty() {
+		for _, saved := range []*savedSet{s.LastGood, s.Trial} {
+			if saved == nil {
+				continue
+			}
+			old, err := saved.set()
+			if err == nil {
+				err = f.Lose(old.files)
+			}
+			if err != nil {
+				return err
+			}
+		}
+	}
+	s.found = f
+	return nil
+}
+
+// takeLock takes the lock, on a read-only file system too if the file exists.
+func takeLock(root *os.Root) (*os.File, error) {
+	for end := time.Now().Add(lockTime); ; time.Sleep(50 * time.Millisecond) {
+		lock, err := root.OpenFile(lockFile[1:], os.O_RDWR|os.O_CREATE|unix.O_NONBLOCK, 0o600)
+		if err != nil {
+			lock, err = root.OpenFile(lockFile[1:], os.O_RDONLY|unix.O_NONBLOCK, 0)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("opening the lock: %w", err)
+		}
+		err = unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if err == nil && isAt(root, lock) {
+			return lock, nil
+		}
+		lock.Close()
+		switch {
+		case err == nil: // removed by a --restore meanwhile
+		case !errors.Is(err, unix.EWOULDBLOCK):
+			return nil, fmt.Errorf("locking %s: %w", lockFile, err)
+		}
+		if time.Now().After(end) {
+			return nil, fmt.Errorf("locking %s: %w", lockFile, errLocked)
+		}
+	}
+}
+
+func isAt(root *os.Root, lock *os.File) bool {
+	x, err := root.Lstat(lockFile[1:])
+	if err != nil {
+		return false
+	}
+	y, err := lock.Stat()
+	return err == nil && os.SameFile(x, y)
 }
 
 func makeStateDir(root *os.Root) error {
+	if info, err := root.Lstat(stateDir[1:]); err == nil && info.IsDir() && info.Mode().Perm() == 0o700 {
+		return nil
+	}
 	if err := root.MkdirAll(path.Dir(stateDir)[1:], 0o755); err != nil {
 		return fmt.Errorf("making %s: %w", stateDir, err)
 	}
@@ -176,8 +278,11 @@ func (s *store) read() error {
 }
 
 func (s *store) write() error {
-	if s.root == nil {
+	switch {
+	case s.root == nil:
 		return nil
+	case s.broken != nil:
+		return s.broken
 	}
 	b, err := json.Marshal(s.memory)
 	if err != nil {
@@ -186,7 +291,23 @@ func (s *store) write() error {
 	_, err = disk.Replace(s.root, trust.File{
 		Path: stateFile, Mode: 0o600, UID: uint32(os.Geteuid()), GID: uint32(os.Getegid()), Data: append(b, '\n'),
 	})
+	if err == nil {
+		s.saved = digestOf(s.LastGood)
+	}
 	return err
+}
+
+// keep keeps what is found at the paths of files before they are written there.
+func (s *store) keep(files trust.FileSet) error {
+	switch {
+	case s.root == nil:
+		return nil
+	case s.found == nil && s.broken != nil:
+		return s.broken
+	case s.found == nil:
+		return errors.New("what was found on the host is not known")
+	}
+	return s.found.Keep(files)
 }
 
 func (s *store) close() {

@@ -21,7 +21,7 @@ func TestNulled(t *testing.T) {
 		if got := disk.Compare(h.root, wanted()); len(got) != 0 {
 			t.Errorf("there is a /dev/null: %v: %v", dev, got)
 		}
-		others, err := disk.Others(h.root)
+		others, err := disk.Others(h.root, nil)
 		if err != nil || len(others) != 1 || others[0].Path != labPath {
 			t.Errorf("there is a /dev/null: %v: %v, %v", dev, others, err)
 		}

@@ -26,6 +26,8 @@ const (
 	labelXattr = "security.selinux"
 )
 
+var errLarge = errors.New("larger than")
+
 // folder is an open directory. Reading files by their names in it saves the walk from the root for each.
 type folder struct {
 	f     *os.File
@@ -134,7 +136,7 @@ func readFD(fd, limit int) found {
 	out.stat = statOf(&st)
 	out.label = label(fd)
 	if st.Size > int64(limit) {
-		out.err = fmt.Errorf("larger than %d bytes", limit)
+		out.err = fmt.Errorf("%w %d bytes", errLarge, limit)
 		return out
 	}
 	// One byte more than the size shows the end of the file in the same call.
@@ -156,7 +158,7 @@ func readFD(fd, limit int) found {
 		}
 		if n == len(buf) {
 			if n > limit {
-				out.err = fmt.Errorf("larger than %d bytes", limit)
+				out.err = fmt.Errorf("%w %d bytes", errLarge, limit)
 				return out
 			}
 			buf = append(buf, make([]byte, len(buf))...)
@@ -277,8 +279,9 @@ func Read(root *os.Root, p string) (trust.File, error) {
 	return trust.File{Path: p, Mode: got.mode, UID: got.uid, GID: got.gid, Data: got.data}, nil
 }
 
-// Others returns the registries.d files of the host in all directories that any reader uses.
-func Others(root *os.Root) (trust.FileSet, error) {
+// Others returns the registries.d files of the host in all directories that any reader uses. It does not touch the
+// paths that skip says are about to be replaced: anything may stand there.
+func Others(root *os.Root, skip func(p string) bool) (trust.FileSet, error) {
 	var out trust.FileSet
 	total := 0
 	for _, dir := range RegistriesDirs() {
@@ -287,7 +290,7 @@ func Others(root *os.Root) (trust.FileSet, error) {
 			return nil, fmt.Errorf("reading %s: %w", dir, err)
 		}
 		for _, n := range names {
-			if !strings.HasSuffix(n, ".yaml") {
+			if !strings.HasSuffix(n, ".yaml") || skip != nil && skip(path.Join(dir, n)) {
 				continue
 			}
 			if nulled(root, path.Join(dir, n)) {

@@ -30,6 +30,11 @@ var ErrNotDurable = errors.New("change is in place, durability unknown")
 // Replace makes missing directories. It replaces a symlink at the path, removes an empty directory there, and renames
 // any other directory: aside is the new name, for the log.
 func Replace(root *os.Root, f trust.File) (aside string, err error) {
+	return replace(root, f, wantedLabel)
+}
+
+// replace is Replace with a label that is chosen by those of the old file and of the directory.
+func replace(root *os.Root, f trust.File, choose func(file, dir string) string) (aside string, err error) {
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("replacing %s: %w", f.Path, plain(err))
@@ -60,7 +65,7 @@ func Replace(root *os.Root, f trust.File) (aside string, err error) {
 	}
 	defer tmp.Cleanup() //nolint:errcheck // removes the temporary file unless it was renamed
 	old := folder.read(base)
-	if err := fill(tmp.File, f, wantedLabel(old.label, folder.label)); err != nil {
+	if err := fill(tmp.File, f, choose(old.label, folder.label)); err != nil {
 		return "", err
 	}
 	if old.kind == "directory" {

@@ -264,6 +264,39 @@ func (r *Reporter) tell(ctx context.Context, rep Report) bool {
 	return sleep(ctx, coalesce)
 }
 
+// Clear removes the annotations, with as many tries as ctx allows. A node that is not there has none.
+func (r *Reporter) Clear(ctx context.Context) error {
+	null := map[string]any{}
+	for _, k := range []string{StateKey, ReasonKey, MessageKey, DesiredKey, ObservedKey, CheckedAtKey} {
+		null[k] = nil
+	}
+	b, err := json.Marshal(map[string]any{"metadata": map[string]any{"annotations": null}})
+	if err != nil {
+		return err
+	}
+	for failed := 0; ; failed++ {
+		err := r.send(ctx, b)
+		if err == nil || isNoNode(err, r.name) {
+			return nil
+		}
+		r.renew(err)
+		if !sleep(ctx, min(r.backoff(failed, err), coalesce<<min(failed, 4))) {
+			return err
+		}
+	}
+}
+
+// isNoNode reports whether the API server says that there is no such node. A 404 of something in between is no such
+// answer.
+func isNoNode(err error, name string) bool {
+	var s apierrors.APIStatus
+	if !apierrors.IsNotFound(err) || !errors.As(err, &s) {
+		return false
+	}
+	d := s.Status().Details
+	return d != nil && d.Kind == "nodes" && d.Name == name
+}
+
 // Flush writes the newest report once, unless it is written.
 func (r *Reporter) Flush(ctx context.Context) error {
 	select {
@@ -306,8 +339,6 @@ func (r *Reporter) write(ctx context.Context, rep Report) (Report, bool) {
 }
 
 func (r *Reporter) patch(ctx context.Context, rep Report) error {
-	ctx, cancel := context.WithTimeout(ctx, timeout)
-	defer cancel()
 	var patch struct {
 		Metadata struct {
 			Annotations map[string]string `json:"annotations"`
@@ -322,7 +353,14 @@ func (r *Reporter) patch(ctx context.Context, rep Report) error {
 	if err != nil {
 		return err
 	}
-	_, err = r.resource().Patch(ctx, r.name, types.MergePatchType, b, metav1.PatchOptions{FieldManager: "nodetrust-agent"})
+	return r.send(ctx, b)
+}
+
+func (r *Reporter) send(ctx context.Context, patch []byte) error {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	_, err := r.resource().Patch(ctx, r.name, types.MergePatchType, patch,
+		metav1.PatchOptions{FieldManager: "nodetrust-agent"})
 	if err != nil {
 		return fmt.Errorf("patching node %s: %w", r.name, err)
 	}

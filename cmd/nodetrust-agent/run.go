@@ -33,6 +33,9 @@ const (
 // lastReport bounds what --once waits for the API server.
 const lastReport = 10 * time.Second
 
+// clearTime bounds what --restore waits for the API server.
+const clearTime = time.Minute
+
 // maxSpread is an hour: 100,000 nodes at 28 requests a second.
 const maxSpread = time.Hour
 
@@ -41,31 +44,38 @@ that it is enforced, and reports.
 
 Usage:
   nodetrust-agent --host-root DIR --desired PATH [flags]
+  nodetrust-agent --host-root DIR --restore [--node-name NAME] [--kubeconfig FILE]
 
 PATH is an Ignition config, a MachineConfig, or a directory with desired.ign and
 canaries.json: what nodetrust render writes. It is read again when it changes.
 On a node of the Machine Config Operator nothing is written but the agent's own
 memory in /var/lib/nodetrust.
 
+--restore puts the files of the host back as they were before the first write,
+removes everything of nodetrust's but the programs, and ends.
+
 Flags:
 `
 
 const usageEnd = `
 EXIT STATUS
-  0  ended by SIGTERM; with --once: Enforced
+  0  ended by SIGTERM; with --once: Enforced; with --restore: all is back
   1  the operation failed
   2  bad usage or invalid input
-  3  with --once: the state is bad
+  3  with --once: the state is bad; with --restore: files that somebody else has
+     changed were left as they are
   4  with --once: the state is Unknown
 
 EXAMPLE
   nodetrust-agent --host-root / --desired /etc/nodetrust --once
+  nodetrust-agent --host-root / --restore
 `
 
 type config struct {
 	agent.Options
 	nodetrust, metricsAddr, kubeconfig, logLevel string
 	spread                                       time.Duration
+	restore                                      bool
 }
 
 // run is the whole program but for the process: it returns the exit status.
@@ -84,6 +94,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return exitUsage
 	}
 	c.Log = slog.New(slog.NewJSONHandler(stderr, &slog.HandlerOptions{Level: level}))
+	if c.restore {
+		return c.putBack(ctx, stdout, stderr)
+	}
 	status, err := c.work(ctx)
 	if err != nil {
 		fmt.Fprintf(stderr, "nodetrust-agent: error: %v\n", err)
@@ -112,6 +125,50 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	return exitBad
 }
 
+// putBack is the run of --restore.
+func (c *config) putBack(ctx context.Context, stdout, stderr io.Writer) int {
+	left, err := c.restoreHost(ctx)
+	switch {
+	case errors.Is(err, agent.ErrMCO):
+		fmt.Fprintln(stdout, err)
+	case err != nil:
+		fmt.Fprintf(stderr, "nodetrust-agent: error: %v\nnodetrust-agent: hint: --restore can be run again\n", err)
+		return exitFailed
+	case len(left) > 0:
+		for _, l := range left {
+			fmt.Fprintf(stdout, "left: %s\n", l)
+		}
+		fmt.Fprintf(stderr, "nodetrust-agent: error: not everything is as it was found\n"+
+			"nodetrust-agent: hint: put these files right, or remove them and run --restore again; "+
+			"originals stay in /var/lib/nodetrust/found\n")
+		return exitBad
+	default:
+		fmt.Fprintln(stdout, "the host's files are as they were found, and nothing of nodetrust is left")
+	}
+	return exitOK
+}
+
+func (c *config) restoreHost(ctx context.Context) (left []string, err error) {
+	if err := child.Harden(); err != nil {
+		return nil, err
+	}
+	c.Child = child.New(findNodetrust(c.nodetrust))
+	reporter, err := c.reporter()
+	if err != nil {
+		return nil, err
+	}
+	left, err = agent.Restore(ctx, c.Options)
+	if err != nil && !errors.Is(err, agent.ErrMCO) || reporter == nil {
+		return left, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, clearTime)
+	defer cancel()
+	if cerr := reporter.Clear(ctx); cerr != nil {
+		return left, fmt.Errorf("the files are back, the annotations of node %s are not removed: %w", c.NodeName, cerr)
+	}
+	return left, err
+}
+
 func parse(args []string, stdout io.Writer) (*config, error) {
 	c := &config{}
 	fs := flag.NewFlagSet("nodetrust-agent", flag.ContinueOnError)
@@ -122,6 +179,7 @@ func parse(args []string, stdout io.Writer) (*config, error) {
 	fs.StringVar(&c.NodeName, "node-name", os.Getenv("NODE_NAME"), "`NAME` of the Node to annotate (default $NODE_NAME)")
 	fs.BoolVar(&c.Observe, "observe", false, "compare, probe and report, but write nothing on the host")
 	fs.BoolVar(&c.Once, "once", false, "end when the state is known")
+	fs.BoolVar(&c.restore, "restore", false, "put back what was on the host before, forget the rest, and end")
 	fs.StringVar(&c.StatusFile, "status-file", "", "write the status as JSON to `FILE`")
 	fs.StringVar(&c.metricsAddr, "metrics-addr", "", "serve /metrics and /healthz on `ADDR`")
 	fs.StringVar(&c.kubeconfig, "kubeconfig", "", "`FILE` (default: the pod's ServiceAccount)")
@@ -167,7 +225,9 @@ func (c *config) check(rest []string) error {
 		return fmt.Errorf("unexpected argument %q", rest[0])
 	case c.HostRoot == "":
 		return errors.New("--host-root is missing")
-	case c.Desired == "":
+	case c.restore && c.Observe:
+		return errors.New("--restore writes, --observe forbids it: give one of them")
+	case c.Desired == "" && !c.restore:
 		return errors.New("--desired is missing")
 	case c.Resync <= 0 || c.ProbeInterval <= 0:
 		return errors.New("--resync and --probe-interval must be above zero")

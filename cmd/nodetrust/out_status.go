@@ -43,8 +43,8 @@ func stateCell(n cluster.Node) string {
 func poolLine(s *cli.Screen, p cluster.Pool) string {
 	var parts []string
 	for _, st := range []judge.State{
-		judge.Enforced, judge.NotEnforced, judge.Blocked, judge.Contested, judge.Shadowed, judge.RolledBack, judge.Drifted,
-		judge.Unknown,
+		judge.Enforced, judge.NotEnforced, judge.Blocked, judge.Contested, judge.Shadowed, judge.RolledBack, judge.Held,
+		judge.Drifted, judge.Unknown,
 	} {
 		if n := p.States[st]; n > 0 {
 			parts = append(parts, fmt.Sprintf("%d %s", n, paintState(s, string(st))))

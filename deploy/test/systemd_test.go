@@ -116,8 +116,8 @@ func TestTextfile(t *testing.T) {
 					t.Errorf("%v, want state %s", m, c.state)
 				}
 			}
-			if states != 8 {
-				t.Errorf("%d states, want 8", states)
+			if states != 9 {
+				t.Errorf("%d states, want 9", states)
 			}
 			checked := 0.0
 			if m := families["nodetrust_last_check_timestamp_seconds"].GetMetric(); len(m) == 1 {

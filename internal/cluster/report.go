@@ -155,8 +155,8 @@ func (s *Snapshot) judge(n node, agents []agent, now time.Time) Node {
 
 func known(s judge.State) bool {
 	switch s {
-	case judge.Contested, judge.Shadowed, judge.NotEnforced, judge.Blocked, judge.RolledBack, judge.Drifted, judge.Unknown,
-		judge.Enforced:
+	case judge.Contested, judge.Shadowed, judge.NotEnforced, judge.Blocked, judge.RolledBack, judge.Held, judge.Drifted,
+		judge.Unknown, judge.Enforced:
 		return true
 	}
 	return false

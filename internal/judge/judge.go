@@ -13,6 +13,7 @@ const (
 	NotEnforced State = "NotEnforced"
 	Blocked     State = "Blocked"
 	RolledBack  State = "RolledBack"
+	Held        State = "Held"
 	Drifted     State = "Drifted"
 	Unknown     State = "Unknown"
 	Enforced    State = "Enforced"

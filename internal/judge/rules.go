@@ -22,6 +22,7 @@ const (
 	ReasonRefuseCanaryPulled  = "RefuseCanaryPulled"  // NotEnforced
 	ReasonAcceptCanaryRefused = "AcceptCanaryRefused" // RolledBack
 	ReasonDoesNotLoad         = "DoesNotLoad"         // RolledBack
+	ReasonStateNotSaved       = "StateNotSaved"       // Held, or Unknown if a set was in force before
 	ReasonNoCanary            = "NoCanary"            // Unknown
 	ReasonProbePending        = "ProbePending"        // Unknown
 	ReasonProbeFailed         = "ProbeFailed"         // Unknown
@@ -54,6 +55,8 @@ type Input struct {
 	Shadowed *Problem
 	// RolledBack is set while the last good set replaces a rejected desired one.
 	RolledBack *Problem
+	// Gate is set while a gate holds the desired set back: what was in force stays.
+	Gate *Problem
 	// Held is set while the desired files are deliberately not written. It explains the differences: the state is
 	// Unknown with Held's reason instead of Drifted.
 	Held *Problem
@@ -86,6 +89,8 @@ func judge(in Input) (State, string, string) {
 			c.blocked[0].mask(files) + c.blocked[0].describe("was refused: "+c.blocked[0].Message) + c.notes()
 	case in.RolledBack != nil:
 		return RolledBack, in.RolledBack.Reason, in.RolledBack.Message
+	case in.Gate != nil:
+		return Held, in.Gate.Reason, in.Gate.Message
 	case len(files) > 0 && in.Held == nil:
 		msg := describeDifferences(files)
 		if in.Advice != "" {

@@ -7,8 +7,8 @@ var table = []row{
 		Package: "agent",
 		Subject: "the loop of the resident",
 		Imports: []string{
-			"agent/child", "agent/disk", "agent/watch", "internal/bounded", "internal/desired",
-			"internal/judge", "internal/trust", "internal/verdict",
+			"agent/child", "agent/disk", "agent/found", "agent/watch", "internal/bounded",
+			"internal/desired", "internal/judge", "internal/trust", "internal/verdict",
 		},
 		Modules: []string{
 			"golang.org/x/sys", "golang.org/x/time",
@@ -29,6 +29,13 @@ var table = []row{
 		},
 		Modules: []string{
 			"github.com/google/renameio/v2", "golang.org/x/sys",
+		},
+	},
+	{
+		Package: "agent/found",
+		Subject: "what the host had before the first write, and the way back to it",
+		Imports: []string{
+			"agent/disk", "internal/bounded", "internal/trust",
 		},
 	},
 	{
