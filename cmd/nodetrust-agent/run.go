@@ -44,7 +44,7 @@ that it is enforced, and reports.
 
 Usage:
   nodetrust-agent --host-root DIR --desired PATH [flags]
-  nodetrust-agent --host-root DIR --restore [--node-name NAME] [--kubeconfig FILE]
+  nodetrust-agent --host-root DIR --restore [--node-name NAME]
 
 PATH is an Ignition config, a MachineConfig, or a directory with desired.ign and
 canaries.json: what nodetrust render writes. It is read again when it changes.
