@@ -91,6 +91,8 @@ func TestAlerts(t *testing.T) {
 		{"blocked", "state", in("Blocked"), 6, []string{"NodetrustBlocked"}},
 		{"shadowed", "state", in("Shadowed"), 16, []string{"NodetrustShadowed"}},
 		{"contested", "state", in("Contested"), 6, []string{"NodetrustContested"}},
+		{"held, for the time of a full disk", "state", in("Held"), 14, nil},
+		{"held", "state", in("Held"), 16, []string{"NodetrustHeld"}},
 		{"rolled back", "state", in("RolledBack"), 6, []string{"NodetrustRolledBack"}},
 		{
 			"drifted, for the time of a heal", "state",
