@@ -11,6 +11,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"os"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -214,8 +215,8 @@ func (r *Reporter) Report(rep Report) {
 
 func (r Report) drifted() bool { return r.State == string(judge.Drifted) }
 
-// Run asks who manages the node and then writes reports until ctx is done or the Node does not exist. It waits for an
-// absent API server without limit.
+// Run asks who manages the node and then writes reports until ctx is done. It waits without limit for an absent API
+// server, and for a Node that is not there: no answer ends it.
 func (r *Reporter) Run(ctx context.Context) {
 	var asked sync.WaitGroup
 	defer asked.Wait()
@@ -294,7 +295,10 @@ func isNoNode(err error, name string) bool {
 		return false
 	}
 	d := s.Status().Details
-	return d != nil && d.Kind == "nodes" && d.Name == name
+	return d != nil && d.Kind == "nodes" && d.Name == name &&
+		!slices.ContainsFunc(d.Causes, func(c metav1.StatusCause) bool {
+			return c.Type == metav1.CauseTypeUnexpectedServerResponse // client-go's, for a body that is no Status
+		})
 }
 
 // Flush writes the newest report once, unless it is written.
@@ -315,8 +319,8 @@ func (r *Reporter) newest(rep Report) Report {
 	return rep
 }
 
-// write tries until it succeeds, each time with the newest report. It returns the written report, or false if Run must
-// end.
+// write tries until it succeeds, each time with the newest report. It returns the written report, or false if ctx is
+// done.
 func (r *Reporter) write(ctx context.Context, rep Report) (Report, bool) {
 	for failed := 0; ; failed++ {
 		rep = r.newest(rep)
@@ -326,9 +330,13 @@ func (r *Reporter) write(ctx context.Context, rep Report) (Report, bool) {
 			return rep, true
 		case ctx.Err() != nil:
 			return rep, false
-		case apierrors.IsNotFound(err):
-			r.log.Warn("no such node, annotations are not written any more", "node", r.name)
-			return rep, false
+		case isNoNode(err, r.name):
+			// It may be made again, with the pod of this agent still there.
+			r.log.Warn("no such node, annotations are not written for now", "node", r.name)
+			if !sleep(ctx, maxPause+upTo(r.spread)) {
+				return rep, false
+			}
+			continue
 		}
 		r.log.Warn("annotations not written, trying again", "node", r.name, "err", err)
 		r.renew(err)
@@ -382,7 +390,7 @@ func (r *Reporter) ask(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		if apierrors.IsNotFound(err) {
+		if isNoNode(err, r.name) {
 			close(r.mco)
 			return
 		}

@@ -282,10 +282,12 @@ func TestKubeconfigIsRenewed(t *testing.T) {
 	}
 }
 
+// TestNoSuchNode: a Node that is not there is asked for seldom; once it is made again it has the newest report.
 func TestNoSuchNode(t *testing.T) {
 	c := client(t, nil)
+	gone := true
 	c.PrependReactor("*", "*", func(clienttesting.Action) (bool, runtime.Object, error) {
-		return true, nil, apierrors.NewNotFound(nodes.GroupResource(), name)
+		return gone, nil, apierrors.NewNotFound(nodes.GroupResource(), name)
 	})
 	run(t, c, func(r *node.Reporter) {
 		for range 10 {
@@ -295,10 +297,65 @@ func TestNoSuchNode(t *testing.T) {
 		if is, ok := <-r.MCO(); is || ok {
 			t.Error("somebody knows of a node that does not exist")
 		}
+		if got := verbs(c); got["patch"] != 2 {
+			t.Errorf("in ten minutes %v", got)
+		}
+		gone = false
+		r.Report(report("Blocked"))
+		time.Sleep(6 * time.Minute)
+		if got := annotations(t, c)[node.StateKey]; got != "Blocked" {
+			t.Errorf("state %q on the new node", got)
+		}
 	})
-	if got := verbs(c); got["patch"] != 1 {
-		t.Errorf("%v", got)
+}
+
+// TestStray404: something between the agent and the API server has answered, once.
+func TestStray404(t *testing.T) {
+	c := client(t, map[string]string{"machineconfiguration.openshift.io/currentConfig": "rendered-1"})
+	stray := map[string]bool{"get": true, "patch": true}
+	c.PrependReactor("*", "*", func(a clienttesting.Action) (bool, runtime.Object, error) {
+		is := stray[a.GetVerb()]
+		stray[a.GetVerb()] = false
+		return is, nil, apierrors.NewGenericServerResponse(http.StatusNotFound, a.GetVerb(), nodes.GroupResource(), name,
+			"<html>", 0, true)
+	})
+	run(t, c, func(r *node.Reporter) {
+		r.Report(report("NotEnforced"))
+		time.Sleep(2 * time.Minute)
+		if is := <-r.MCO(); !is {
+			t.Error("who owns the node was taken from a stray answer")
+		}
+		if got := annotations(t, c)[node.StateKey]; got != "NotEnforced" {
+			t.Errorf("state %q", got)
+		}
+	})
+}
+
+// TestClear removes our annotations and no others, however often the server is away.
+func TestClear(t *testing.T) {
+	c := client(t, map[string]string{"other.io/key": "kept", node.StateKey: "Enforced", node.MessageKey: "m"})
+	away := 3
+	c.PrependReactor("patch", "*", func(clienttesting.Action) (bool, runtime.Object, error) {
+		away--
+		return away >= 0, nil, apierrors.NewServiceUnavailable("away")
+	})
+	run(t, c, func(r *node.Reporter) {
+		if err := r.Clear(context.Background()); err != nil {
+			t.Error(err)
+		}
+	})
+	if got := annotations(t, c); len(got) != 1 || got["other.io/key"] != "kept" {
+		t.Errorf("annotations %v", got)
 	}
+	none := client(t, nil)
+	none.PrependReactor("*", "*", func(clienttesting.Action) (bool, runtime.Object, error) {
+		return true, nil, apierrors.NewNotFound(nodes.GroupResource(), name)
+	})
+	run(t, none, func(r *node.Reporter) {
+		if err := r.Clear(context.Background()); err != nil {
+			t.Errorf("a node that is gone: %v", err)
+		}
+	})
 }
 
 func TestRetryAfterIsObeyed(t *testing.T) {
