@@ -92,6 +92,7 @@ type Agent struct {
 
 	differences []judge.Difference
 	compared    []judge.Difference // differences of the active set at the last look
+	deciding    string             // stands for the files that decide beside those of the active set
 	healed      []judge.Difference // healed since the last probe that began after the heal
 	probed      *probeAnswer       // nil while no answer is for the files as they are
 	runtimes    []judge.Runtime    // took part in the last round with a result
@@ -340,9 +341,9 @@ func (a *Agent) load(always bool) {
 	next := adopt(&set{name: s.Name, digest: s.Files.Digest(), files: s.Files, canaries: s.Canaries})
 	if a.target != nil && a.target.digest == next.digest {
 		if !slices.Equal(a.target.canaries, next.canaries) {
+			a.Log.Info("other canaries are desired", "digest", next.digest)
 			a.target.canaries = next.canaries
-			a.probed = nil
-			a.probeNow()
+			a.changed() // a round that runs was asked about others
 		}
 		a.target.name = next.name
 		return
@@ -413,7 +414,12 @@ func (a *Agent) look(full bool) {
 			a.differences = ds
 		}
 	}
-	if a.compared = slices.Clone(a.differences); !slices.Equal(a.compared, before) {
+	beside := a.deciding
+	if a.active != nil {
+		a.deciding = disk.Deciding(a.root, a.active.files)
+	}
+	a.compared = slices.Clone(a.differences)
+	if !slices.Equal(a.compared, before) || beside != "" && a.deciding != beside {
 		// The last answer of the canaries was for other files: NotEnforced must not outlive the mask that caused it.
 		a.changed()
 	}

@@ -50,6 +50,9 @@ func Dirs(root *os.Root, want trust.FileSet) []string {
 	for _, w := range want {
 		set[path.Dir(w.Path)] = true
 	}
+	for _, d := range besideDirs() {
+		set[d] = true
+	}
 	for _, k := range new(Comparer).keyPaths(want) {
 		set[path.Dir(k)] = true
 		if p, err := resolve(root, k); err == nil {
