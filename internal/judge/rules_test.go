@@ -289,6 +289,18 @@ func TestJudge(t *testing.T) {
 			judge.RolledBack,
 			"DoesNotLoad", "",
 		},
+		{
+			"held before drift",
+			judge.Input{Differences: drift, Gate: problem("StateNotSaved")},
+			judge.Held,
+			"StateNotSaved", "",
+		},
+		{
+			"rolled back before held",
+			judge.Input{RolledBack: problem("DoesNotLoad"), Gate: problem("StateNotSaved")},
+			judge.RolledBack,
+			"DoesNotLoad", "",
+		},
 		{"blocked before rolled back", judge.Input{
 			Canaries:   []judge.Canary{blocked, good("cri")[1]},
 			RolledBack: problem("DoesNotLoad"),
