@@ -32,7 +32,9 @@ func TestRestoreOverlay(t *testing.T) {
 	if !slices.Equal(restore.SecurityContext.Capabilities.Add, agent.SecurityContext.Capabilities.Add) {
 		t.Errorf("capabilities %v", restore.SecurityContext.Capabilities.Add)
 	}
-	if !slices.Contains(restore.Env, agent.Env[0]) || agent.Env[0].Name != "NODE_NAME" {
+	if !slices.ContainsFunc(restore.Env, func(e corev1.EnvVar) bool {
+		return e.Name == "NODE_NAME" && e.ValueFrom != nil && e.ValueFrom.FieldRef.FieldPath == "spec.nodeName"
+	}) {
 		t.Errorf("environment %v: whose annotations are to be removed?", restore.Env)
 	}
 	for _, m := range agent.VolumeMounts {
