@@ -41,8 +41,8 @@ func (w *world) probes() int {
 	return n
 }
 
-// TestWhatDecidesIsProbed: files that are not ours, and that no comparison judges, decide as well. A change of one makes
-// the canaries run at once; a change of others does not.
+// TestWhatDecidesIsProbed: files that are not ours, and that no comparison judges, decide as well. A change of one
+// makes the canaries run at once; a change of others does not.
 func TestWhatDecidesIsProbed(t *testing.T) {
 	w := newWorld(t)
 	for _, d := range []string{

@@ -124,7 +124,8 @@ func runRestore(t *testing.T, args []string) {
 		t.Errorf("/var/lib/nodetrust: %v", err)
 	}
 	// Somebody's change is left: exit 3, with the path.
-	if code, _, _ = try(t, "--host-root", host, "--desired", ign, "--once", "--node-name", "", "--nodetrust", cli); code == exitFailed {
+	code, _, _ = try(t, "--host-root", host, "--desired", ign, "--once", "--node-name", "", "--nodetrust", cli)
+	if code == exitFailed {
 		t.Fatalf("exit %d", code)
 	}
 	if err := os.WriteFile(policy, []byte(`{"default":[]}`), 0o644); err != nil {

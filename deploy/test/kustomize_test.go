@@ -67,7 +67,9 @@ func TestOverlaysAreOfTheirTypes(t *testing.T) {
 		"PriorityLevelConfiguration":       func() any { return new(flowcontrolv1.PriorityLevelConfiguration) },
 		"SecurityContextConstraints":       func() any { return new(securityv1.SecurityContextConstraints) },
 	}
-	for overlay, want := range map[string]int{"overlays/kubernetes": 9, "overlays/observe": 9, "overlays/openshift": 10, "overlays/restore": 9} {
+	for overlay, want := range map[string]int{
+		"overlays/kubernetes": 9, "overlays/observe": 9, "overlays/openshift": 10, "overlays/restore": 9,
+	} {
 		t.Run(overlay, func(t *testing.T) {
 			all := build(t, overlay)
 			if len(all) != want {
