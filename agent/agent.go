@@ -565,5 +565,5 @@ func jitter(d time.Duration) time.Duration {
 
 // isPolicy reports whether p is written last: everything else must be in place when a policy is read.
 func isPolicy(p string) bool {
-	return path.Dir(p) != "/etc/containers/registries.d" && path.Ext(p) == ".json"
+	return path.Dir(p) != trust.RegistriesDir && path.Ext(p) == ".json"
 }

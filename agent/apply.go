@@ -463,6 +463,6 @@ func (a *Agent) acceptedBefore(image string) bool {
 	if a.store.found == nil {
 		return false
 	}
-	policy, ok := a.store.found.File("/etc/containers/policy.json")
+	policy, ok := a.store.found.File(trust.PolicyPath)
 	return ok && disk.Accepts(policy, image)
 }

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/nodetrust/nodetrust/internal/policy"
+	"github.com/nodetrust/nodetrust/internal/registriesd"
 	"github.com/nodetrust/nodetrust/internal/trust"
 )
 
@@ -30,7 +32,7 @@ func besideDirs() []string {
 // metadata only.
 func Deciding(root *os.Root, want trust.FileSet) string {
 	sum := sha256.New()
-	for _, dir := range slices.Concat(RegistriesDirs(), []string{crioPolicies}, besideDirs()) {
+	for _, dir := range slices.Concat(registriesd.Dirs(), []string{policy.NamespacedDir}, besideDirs()) {
 		d, err := openFolder(root, dir)
 		if err != nil {
 			continue

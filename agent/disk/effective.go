@@ -20,26 +20,16 @@ import (
 )
 
 const (
-	policyPath   = "/etc/containers/policy.json"
-	crioPolicies = policy.NamespacedDir
-	mainDir      = "/etc/containers/registries.d"
-
 	// Larger foreign registries.d files are not parsed: parsing takes a hundred times their size for a moment.
 	// Vendors' files have some kilobytes.
 	maxRegistriesFile = 256 << 10
 	maxRegistries     = 2 << 20 // bytes of all of them together
 )
 
-// RegistriesDirs returns the registries.d directories in the order in which newer readers take them: a file hides
-// files with its base name in later directories. Older readers know only /etc/containers/registries.d.
-func RegistriesDirs() []string {
-	return registriesd.Dirs()
-}
-
 // Dirs returns the directories whose content Compare looks at, to be watched. Some need not exist.
 func Dirs(root *os.Root, want trust.FileSet) []string {
-	set := map[string]bool{crioPolicies: true}
-	for _, d := range RegistriesDirs() {
+	set := map[string]bool{policy.NamespacedDir: true}
+	for _, d := range registriesd.Dirs() {
 		set[d] = true
 	}
 	found, _ := homes(root)
@@ -73,8 +63,8 @@ func (c *Comparer) masks(root *os.Root, want trust.FileSet, obsolete []string) [
 	}
 	for _, home := range found {
 		for _, m := range []struct{ path, instead string }{
-			{path.Join(home, policy.HomeFile), policyPath},
-			{path.Join(home, registriesd.HomeDir), mainDir},
+			{path.Join(home, policy.HomeFile), trust.PolicyPath},
+			{path.Join(home, registriesd.HomeDir), trust.RegistriesDir},
 		} {
 			if _, ours := want.Get(m.path); ours {
 				continue
@@ -119,25 +109,26 @@ func kindOf(info os.FileInfo) string {
 
 // namespaced reports CRI-O's policies for single namespaces. Each is read instead of policy.json.
 func namespaced(root *os.Root, want trust.FileSet, obsolete []string) []judge.Difference {
-	names, err := list(root, crioPolicies)
+	names, err := List(root, policy.NamespacedDir)
 	if err != nil {
-		return []judge.Difference{{Path: crioPolicies, Kind: judge.Unreadable, Want: "a directory", Got: cause(err)}}
+		return []judge.Difference{{Path: policy.NamespacedDir, Kind: judge.Unreadable, Want: "a directory", Got: cause(err)}}
 	}
 	var ds []judge.Difference
 	for _, n := range names {
-		p := path.Join(crioPolicies, n)
+		p := path.Join(policy.NamespacedDir, n)
 		if _, ours := want.Get(p); ours || !strings.HasSuffix(n, ".json") || slices.Contains(obsolete, p) {
 			continue
 		}
 		ds = append(ds, judge.Difference{
-			Path: p, Kind: judge.Masks, Want: policyPath,
+			Path: p, Kind: judge.Masks, Want: trust.PolicyPath,
 			Got: "policy of namespace " + strings.TrimSuffix(n, ".json"),
 		})
 	}
 	return ds
 }
 
-func list(root *os.Root, dir string) ([]string, error) {
+// List returns the sorted names in a directory, none if there is no such directory.
+func List(root *os.Root, dir string) ([]string, error) {
 	d, err := openFolder(root, dir)
 	if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
 		return nil, nil
@@ -200,7 +191,7 @@ func (c *Comparer) registries(root *os.Root, want trust.FileSet, obsolete []stri
 	all := map[string][]source{} // by directory, sorted by name
 	memory := map[string]parsedFile{}
 	rest := &budget{left: maxRegistries}
-	for _, dir := range RegistriesDirs() {
+	for _, dir := range registriesd.Dirs() {
 		sources, bad := c.readRegistries(root, dir, want, obsolete, memory, rest)
 		all[dir] = sources
 		ds = append(ds, bad...)
@@ -210,7 +201,7 @@ func (c *Comparer) registries(root *os.Root, want trust.FileSet, obsolete []stri
 	masked, merged := merge(all)
 	ds = append(ds, masked...)
 	named := map[judge.Difference]bool{}
-	for _, view := range [][]source{all[mainDir], merged} {
+	for _, view := range [][]source{all[trust.RegistriesDir], merged} {
 		for _, d := range collisions(view) {
 			if !named[d] {
 				named[d] = true
@@ -344,7 +335,7 @@ func place(err error) string {
 // merge returns what newer readers take of all directories, and our files that are hidden from them.
 func merge(all map[string][]source) (masked []judge.Difference, merged []source) {
 	seen := map[string]source{}
-	for _, dir := range RegistriesDirs() {
+	for _, dir := range registriesd.Dirs() {
 		for _, s := range all[dir] {
 			base := path.Base(s.path)
 			higher, hidden := seen[base]
@@ -404,7 +395,7 @@ func (c *Comparer) keys(root *os.Root, want trust.FileSet) []judge.Difference {
 }
 
 func (c *Comparer) keyPaths(want trust.FileSet) []string {
-	f, ok := want.Get(policyPath)
+	f, ok := want.Get(trust.PolicyPath)
 	if !ok || len(f.Data) == 0 {
 		return nil
 	}

@@ -8,7 +8,6 @@ import (
 	"path"
 	"slices"
 	"strconv"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -180,9 +179,6 @@ func RemoveDir(root *os.Root, p string) (bool, error) {
 	return true, nil
 }
 
-// List returns the sorted names in a directory, none if there is no such directory.
-func List(root *os.Root, dir string) ([]string, error) { return list(root, dir) }
-
 // Collides reports whether two registries.d files define a scope in common, which fails every pull.
 func Collides(x, y []byte) bool {
 	if len(x) == 0 || len(y) == 0 {
@@ -201,12 +197,7 @@ func Collides(x, y []byte) bool {
 
 // IsRegistries reports whether p is a registries.d file.
 func IsRegistries(p string) bool {
-	for _, d := range RegistriesDirs() {
-		if path.Dir(p) == d && strings.HasSuffix(p, ".yaml") {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(registriesd.Dirs(), func(dir string) bool { return registriesd.Is(p, dir) })
 }
 
 // Accepts reports whether a policy.json accepts the image of the docker transport without a signature.

@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/nodetrust/nodetrust/internal/registriesd"
 	"github.com/nodetrust/nodetrust/internal/trust"
 )
 
@@ -284,8 +285,8 @@ func Read(root *os.Root, p string) (trust.File, error) {
 func Others(root *os.Root, skip func(p string) bool) (trust.FileSet, error) {
 	var out trust.FileSet
 	total := 0
-	for _, dir := range RegistriesDirs() {
-		names, err := list(root, dir)
+	for _, dir := range registriesd.Dirs() {
+		names, err := List(root, dir)
 		if err != nil {
 			return nil, fmt.Errorf("reading %s: %w", dir, err)
 		}
@@ -305,7 +306,7 @@ func Others(root *os.Root, skip func(p string) bool) (trust.FileSet, error) {
 			}
 			if total += len(f.Data); total > maxOthers {
 				return nil, fmt.Errorf("files in %s are larger than %d bytes together",
-					strings.Join(RegistriesDirs(), ", "), maxOthers)
+					strings.Join(registriesd.Dirs(), ", "), maxOthers)
 			}
 			out = append(out, f)
 		}

@@ -250,7 +250,7 @@ func Sweep(root *os.Root, paths []string) error {
 	for dir, names := range bases {
 		// The form of renameio's temporary names.
 		orphan := regexp.MustCompile(`^\.(` + strings.Join(names, "|") + `)[0-9]+$`)
-		there, err := list(root, dir)
+		there, err := List(root, dir)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("sweeping %s: %w", dir, err))
 			continue

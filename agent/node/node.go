@@ -267,11 +267,11 @@ func (r *Reporter) tell(ctx context.Context, rep Report) bool {
 
 // Clear removes the annotations, with as many tries as ctx allows. A node that is not there has none.
 func (r *Reporter) Clear(ctx context.Context) error {
-	null := map[string]any{}
-	for _, k := range []string{StateKey, ReasonKey, MessageKey, DesiredKey, ObservedKey, CheckedAtKey} {
+	null := Report{}.annotations()
+	for k := range null {
 		null[k] = nil
 	}
-	b, err := json.Marshal(map[string]any{"metadata": map[string]any{"annotations": null}})
+	b, err := patchOf(null)
 	if err != nil {
 		return err
 	}
@@ -346,18 +346,22 @@ func (r *Reporter) write(ctx context.Context, rep Report) (Report, bool) {
 	}
 }
 
+// annotations are those that a report sets; nil as a value removes one.
+func (r Report) annotations() map[string]any {
+	return map[string]any{
+		StateKey: r.State, ReasonKey: r.Reason, MessageKey: r.Message, DesiredKey: r.Desired,
+		ObservedKey:  r.Observed,
+		CheckedAtKey: r.CheckedAt.UTC().Format(time.RFC3339),
+	}
+}
+
+// patchOf is a merge patch of annotations.
+func patchOf(annotations map[string]any) ([]byte, error) {
+	return json.Marshal(map[string]any{"metadata": map[string]any{"annotations": annotations}})
+}
+
 func (r *Reporter) patch(ctx context.Context, rep Report) error {
-	var patch struct {
-		Metadata struct {
-			Annotations map[string]string `json:"annotations"`
-		} `json:"metadata"`
-	}
-	patch.Metadata.Annotations = map[string]string{
-		StateKey: rep.State, ReasonKey: rep.Reason, MessageKey: rep.Message, DesiredKey: rep.Desired,
-		ObservedKey:  rep.Observed,
-		CheckedAtKey: rep.CheckedAt.UTC().Format(time.RFC3339),
-	}
-	b, err := json.Marshal(patch)
+	b, err := patchOf(rep.annotations())
 	if err != nil {
 		return err
 	}
