@@ -13,6 +13,7 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"reflect"
 	"regexp"
 	"slices"
 
@@ -189,13 +190,12 @@ func (s *Store) copy() *Store {
 
 // commit makes next the content of s, once it is on disk.
 func (s *Store) commit(next *Store) error {
-	before, _ := json.Marshal(s.doc)
+	if !s.Empty() && reflect.DeepEqual(s.doc, next.doc) {
+		return nil
+	}
 	after, err := json.MarshalIndent(next.doc, "", " ")
 	if err != nil {
 		return err
-	}
-	if same, _ := json.Marshal(next.doc); string(same) == string(before) && !s.Empty() {
-		return nil
 	}
 	if err := s.write(index, append(after, '\n')); err != nil {
 		return err
